@@ -1,0 +1,59 @@
+"""Grid co-simulation for EV aggregation.
+
+>>> import evgrid
+>>> scenario = evgrid.load_scenario("scenarios/european_lv_v2g.yaml")  # doctest: +SKIP
+>>> result = evgrid.run(scenario)  # doctest: +SKIP
+>>> result = evgrid.open_results("results/european-lv-v2g.nc")  # doctest: +SKIP
+
+Names are loaded when they are first used, so that ``import evgrid`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evgrid.aggregator.strategies import Strategy, StrategySettings, View, register
+    from evgrid.errors import EvgridError, ScenarioError
+    from evgrid.results import open_results
+    from evgrid.scenario import Scenario, load_scenario
+    from evgrid.simulation import run
+
+_HOME = {
+    "EvgridError": "evgrid.errors",
+    "Scenario": "evgrid.scenario",
+    "ScenarioError": "evgrid.errors",
+    "Strategy": "evgrid.aggregator.strategies",
+    "StrategySettings": "evgrid.aggregator.strategies",
+    "View": "evgrid.aggregator.strategies",
+    "load_scenario": "evgrid.scenario",
+    "open_results": "evgrid.results",
+    "register": "evgrid.aggregator.strategies",
+    "run": "evgrid.simulation",
+}
+
+__all__ = [
+    "EvgridError",
+    "Scenario",
+    "ScenarioError",
+    "Strategy",
+    "StrategySettings",
+    "View",
+    "load_scenario",
+    "open_results",
+    "register",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'evgrid' has no attribute '{name}'")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

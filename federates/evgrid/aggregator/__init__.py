@@ -1,0 +1,1 @@
+"""The aggregator: charging strategies and the federate that runs them."""

@@ -1,0 +1,176 @@
+"""The aggregator: turns what the chargers and the feeder report into set-points.
+
+In: the status of every EV, as of the last telemetry; the EVs' power and, for strategies that ask
+for it, the power through each transformer, both of the last tick. Out: one set-point an EV, kW,
+positive charges. Between two reports the status is carried forward with the set-points given.
+
+Left out: bids, settlement, several aggregators side by side.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.aggregator.strategies import Context, Strategy, View, find_strategy
+from evgrid.errors import StrategyError
+from evgrid.model import Array, Connections, EVs, Model, Recorder, Values, Variable
+from evgrid.scenario import Scenario
+from evgrid.streams import Purpose, stream
+
+_T = TypeVar("_T")
+
+_STATUS = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
+
+
+class AggregatorModel(Model):
+    """One aggregator with one strategy over all EVs.
+
+    ``trafos`` is the number of transformers of the feeder; connections without a transformer
+    upstream fall in a group of the whole feeder.
+    """
+
+    name = "aggregator"
+    outputs = ("aggregator/setpoint",)
+    variables = (
+        Variable("setpoint_kw", ("member",), "kW",
+                 "sum of the set-points of the plugged-in EVs, unlimited ones at their EVs' limit"),
+    )  # fmt: skip
+
+    def __init__(
+        self, scenario: Scenario, connections: Connections, evs: EVs, trafos: int, recorder: Recorder
+    ) -> None:
+        ((self._title, settings),) = scenario.aggregators.items()
+        cls = find_strategy(settings.strategy)
+        self.period_s = scenario.time.step
+        self._clock = scenario.clock
+        self._recorder = recorder
+        self._evs = evs
+        self._members = scenario.members
+        self._telemetry_s = scenario.telemetry_s
+        self._feeder_step_s = scenario.feeder_step_s
+        self._by_trafo = settings.group == "transformer" and trafos > 0
+        groups = trafos if self._by_trafo else 1
+        local = np.maximum(connections.trafo[evs.connection], 0) if self._by_trafo else 0
+        self._groups = groups
+        self._group_of_connection = (
+            np.maximum(connections.trafo, 0) if self._by_trafo else np.zeros(len(connections), np.int64)
+        )
+        context = Context(scenario.clock, scenario.tariff, evs, groups, evs.member * groups + local)
+        self._strategy: Strategy = self._guarded(0.0, lambda: cls(settings, context))
+        self.inputs = tuple(f"fleet/{field}" for field in _STATUS)
+        if cls.uses_feeder:
+            self.inputs += ("fleet/p", "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
+        self._base_load = np.zeros(len(self._members) * groups)
+        self._status = {field: np.zeros(len(evs)) for field in _STATUS}
+        self._sent = np.zeros(len(evs))
+        self._loss = scenario.communication.loss
+        self._streams = [
+            stream(scenario.ensemble.seed, member, Purpose.MESSAGE_LOSS) for member in scenario.members
+        ]
+        self._evs_of_member = np.searchsorted(evs.member, np.arange(len(self._members) + 1))
+
+    def step(self, time_s: float, inputs: Values) -> Values:
+        """See :class:`evgrid.model.Model`."""
+        self._update_status(time_s, inputs)
+        self._update_base_load(time_s, inputs)
+        status = self._status
+        plugged = status["plugged"] > 0.5
+        view = View(
+            time_s, self.period_s, plugged, status["soc"], status["p_max"], status["p_min"],
+            status["energy_needed"], status["time_left"], status["time_needed"], self._base_load,
+        )  # fmt: skip
+        wanted = self._guarded(time_s, lambda: self._strategy.setpoints(view))
+        setpoint = np.where(plugged, self._checked(time_s, wanted), 0.0)
+        if self._loss:
+            setpoint = np.where(self._lost(), self._sent, setpoint)
+        self._sent = setpoint
+        asked = np.where(plugged, np.clip(setpoint, status["p_min"], status["p_max"]), 0.0)
+        total = np.bincount(self._evs.member, asked, len(self._members))
+        self._recorder.put("setpoint_kw", round(time_s / self.period_s), total[None])
+        return {"aggregator/setpoint": setpoint}
+
+    def _update_status(self, time_s: float, inputs: Values) -> None:
+        """Take the reported status, or carry the last one forward by a tick."""
+        status = self._status
+        since_report = time_s % self._telemetry_s
+        if min(since_report, self._telemetry_s - since_report) < 1e-6:
+            for field in _STATUS:
+                status[field] = np.array(inputs[f"fleet/{field}"])
+            return
+        plugged = status["plugged"] > 0.5
+        hours = self.period_s / 3600.0
+        drawn = np.where(plugged, np.clip(self._sent, status["p_min"], status["p_max"]), 0.0) * hours
+        before = status["energy_needed"]
+        after = np.maximum(before - drawn, 0.0)
+        status["energy_needed"] = after
+        scale = np.divide(after, before, out=np.zeros_like(before), where=before > 0)
+        status["time_needed"] = status["time_needed"] * scale
+        status["p_max"] = np.where(after > 0, status["p_max"], 0.0)
+        status["time_left"] = np.maximum(status["time_left"] - self.period_s, 0.0)
+
+    def _update_base_load(self, time_s: float, inputs: Values) -> None:
+        """What the groups drew besides their EVs when the feeder last solved.
+
+        The feeder's power and the fleet's are compared at the same tick: the one before this,
+        if the feeder solved then; else the last estimate holds.
+        """
+        if not self._strategy.uses_feeder or time_s <= 0:
+            return
+        solved = (time_s - self.period_s) % self._feeder_step_s
+        if min(solved, self._feeder_step_s - solved) > 1e-6:
+            return
+        per_connection = inputs["fleet/p"].sum(axis=2)
+        ev_power = np.zeros((len(self._members), self._groups))
+        for group in range(self._groups):
+            ev_power[:, group] = per_connection[:, self._group_of_connection == group].sum(axis=1)
+        if self._by_trafo:
+            through = inputs["feeder/trafo_p"]
+        else:
+            through = inputs["feeder/head_p"].sum(axis=1, keepdims=True)
+        self._base_load = (through - ev_power).reshape(-1)
+
+    def _lost(self) -> NDArray[np.bool_]:
+        """Which set-points are lost on their way: (ev,) bool, from each member's own stream."""
+        bounds = self._evs_of_member
+        counts = np.diff(bounds)
+        return np.concatenate(
+            [rng.random(n) < self._loss for rng, n in zip(self._streams, counts, strict=True)]
+        )
+
+    def _checked(self, time_s: float, setpoint: object) -> Array:
+        """The strategy's answer as an array, if it is one set-point an EV."""
+        what = f"aggregators.{self._title}: {type(self._strategy).__name__}.setpoints"
+        array = np.asarray(setpoint, dtype=np.float64)
+        if array.shape != (len(self._evs),):
+            raise StrategyError(
+                f"{what} returned an array of shape {array.shape} at {self._clock.stamp(time_s)}: "
+                f"must be ({len(self._evs)},), one set-point an EV"
+            )
+        bad = np.flatnonzero(np.isnan(array))
+        if bad.size:
+            ev = bad[0]
+            raise StrategyError(
+                f"{what} returned NaN for {bad.size} of {array.size} EVs at {self._clock.stamp(time_s)}, first "
+                f"for {self._evs.name[ev]} of member {self._members[self._evs.member[ev]]}: "
+                "must be a power in kW, or +inf"
+            )
+        return array
+
+    def _guarded(self, time_s: float, call: Callable[[], _T]) -> _T:
+        """Call into a strategy; what it raises is told with its file and line."""
+        try:
+            return call()
+        except StrategyError:
+            raise
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            raise StrategyError(
+                f"aggregators.{self._title}: the strategy raised {type(error).__name__}: {error} "
+                f"({Path(frame.filename).name}, line {frame.lineno}) at {self._clock.stamp(time_s)}"
+            ) from error

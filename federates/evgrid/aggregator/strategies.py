@@ -1,0 +1,250 @@
+"""Charging strategies: what an aggregator asks of each EV.
+
+A strategy is a class with a ``setpoints`` method, registered under the name that the YAML uses. A
+user's own is one class in the user's own file, named ``my_module:MyStrategy``; the file stands
+beside the scenario or anywhere Python finds it. Keys of the aggregator other than ``strategy`` are
+the strategy's settings, checked against its ``Settings``.
+
+Every tick a strategy sees a :class:`View` of the fleet, as old as the telemetry, and returns one
+set-point an EV. Each EVSE guards its driver: whatever the set-point, it charges as fast as it can
+from the moment at which the energy wanted by departure would otherwise be out of reach.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from evgrid.aggregator.kernels import share_by_laxity
+from evgrid.errors import ScenarioError
+from evgrid.model import Array, Clock, EVs
+from evgrid.settings import Settings, faults_of
+from evgrid.tariff import Tariff, prices
+
+
+class StrategySettings(Settings):
+    """Settings of an aggregator; a strategy with settings of its own extends it."""
+
+    strategy: str
+    """Name of a built-in strategy, or my_module:MyStrategy."""
+    group: Literal["transformer", "feeder"] = "transformer"
+    """What the EVs are grouped by: the transformer next upstream, or the whole feeder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a strategy knows from the start.
+
+    groups : number of groups in each member
+    ev_group : (ev,) int64, row of the EV's group in arrays of shape (member · groups,)
+    """
+
+    clock: Clock
+    tariff: Tariff | None
+    evs: EVs
+    groups: int
+    ev_group: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a strategy sees at a tick; arrays are (ev,) unless said otherwise.
+
+    Power is in kW at the grid, positive when drawn. The state of the EVs is the last that they
+    reported; times and energies are carried forward from then to now.
+    """
+
+    time_s: float
+    step_s: float
+    plugged: NDArray[np.bool_]
+    soc: Array
+    p_max: Array
+    p_min: Array
+    energy_needed: Array
+    time_left: Array
+    time_needed: Array
+    base_load: Array
+    """(member · groups,) last known power of everything in the group that is no EV, with losses;
+    zeros for a strategy that does not set ``uses_feeder``."""
+
+    @property
+    def laxity(self) -> Array:
+        """Time that the EV can still wait, s; negative where departure comes too early."""
+        return self.time_left - self.time_needed
+
+
+class Strategy(ABC):
+    """Base of all strategies."""
+
+    Settings: ClassVar[type[StrategySettings]] = StrategySettings
+    needs_tariff: ClassVar[bool] = False
+    uses_feeder: ClassVar[bool] = False
+    """True if the strategy reads ``View.base_load``: the aggregator then listens to the feeder."""
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        self.settings = settings
+        self.context = context
+
+    @abstractmethod
+    def setpoints(self, view: View) -> Array:
+        """Power asked of each EV, (ev,) kW: positive charges, negative discharges, +inf charges as
+        fast as the EV can. Values for EVs that are away are ignored; NaN is an error.
+        """
+
+
+_REGISTRY: dict[str, type[Strategy]] = {}
+
+
+def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
+    """Class decorator: make a strategy known under ``name``."""
+
+    def add(cls: type[Strategy]) -> type[Strategy]:
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def find_strategy(name: str, folder: str | None = None) -> type[Strategy]:
+    """The class behind a strategy's name; ``folder`` is searched first for a user's module.
+
+    Raises ValueError with one sentence if there is none.
+    """
+    if ":" not in name:
+        if name not in _REGISTRY:
+            known = ", ".join(sorted(_REGISTRY))
+            raise ValueError(f"must be one of {known}, or your own as my_module:MyStrategy")
+        return _REGISTRY[name]
+    module_name, _, class_name = name.partition(":")
+    if folder is not None and folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"no module named {error.name} beside the scenario or on Python's path") from error
+    except AttributeError:
+        raise ValueError(f"module {module_name} has no {class_name}") from None
+    except Exception as error:
+        raise ValueError(
+            f"module {module_name} can't be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Strategy)):
+        raise ValueError(f"{name} is no subclass of evgrid.Strategy")
+    return found
+
+
+def strategy_settings(given: Any, context: Mapping[str, Any], path: str) -> StrategySettings:
+    """Check an aggregator's settings against those of the strategy that it names.
+
+    Raises ScenarioError with every fault, each beginning with ``path``.
+    """
+    if isinstance(given, StrategySettings):
+        return given
+    if not isinstance(given, Mapping):
+        raise ScenarioError([f"{path}: must be a mapping such as {{strategy: tou}}"])
+    if not isinstance(given.get("strategy"), str):
+        raise ScenarioError([f"{path}.strategy: is required"])
+    try:
+        cls = find_strategy(given["strategy"], context.get("folder"))
+    except ValueError as error:
+        raise ScenarioError([f"{path}.strategy = {given['strategy']}: {error}"]) from error
+    try:
+        return cls.Settings.model_validate(given, context=dict(context))
+    except ValidationError as error:
+        raise ScenarioError(faults_of(error, cls.Settings, path)) from None
+
+
+@register("uncontrolled")
+class Uncontrolled(Strategy):
+    """Every EV charges as fast as it can from the moment it is plugged in."""
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        return np.full(len(view.soc), np.inf)
+
+
+@register("tou")
+class TimeOfUse(Strategy):
+    """Charge in the cheapest hours that still meet the departure; of equal hours, the earliest.
+
+    Exact without a schedule: an EV charges now if and only if the cheaper hours left before its
+    departure do not suffice, and only for as much of the tick as they fall short. That is the
+    greedy fill of the cheapest slots, which is optimal since nothing couples the EVs; an EV in its
+    taper, whose power falls with its state of charge, is served as if all slots were alike.
+    """
+
+    needs_tariff = True
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
+        assert context.tariff is not None
+        clock = context.clock
+        origin = clock.start.astype("datetime64[h]")
+        # hours to look ahead: a departure further off is planned when it comes nearer
+        self._hours = int(np.ceil(clock.duration_s / 3600)) + 1 + _LOOK_AHEAD_H
+        self._offset_s = float((clock.start - origin) / np.timedelta64(1, "s"))
+        price = prices(context.tariff, origin + np.arange(self._hours).astype("timedelta64[h]"))[0]
+        levels, self._level = np.unique(price, return_inverse=True)
+        # cheaper[k, h]: hours before hour h whose price is under level k
+        below = self._level[None, :] < np.arange(len(levels))[:, None]
+        self._cheaper = np.concatenate([np.zeros((len(levels), 1)), np.cumsum(below, axis=1)], axis=1)
+        self._edges = np.arange(self._hours + 1) * 3600.0
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        now = view.time_s + self._offset_s
+        cheaper = self._cheaper[self._level[int(now // 3600)]]
+        until = np.interp(now + view.time_left, self._edges, cheaper)
+        missing_s = view.time_needed - 3600.0 * (until - np.interp(now, self._edges, cheaper))
+        share = np.clip(missing_s / view.step_s, 0.0, 1.0)
+        charge: Array = np.where(share >= 1.0, np.inf, share * view.p_max)
+        return charge
+
+
+_LOOK_AHEAD_H = 7 * 24
+
+
+class LimitSettings(StrategySettings):
+    """Settings of the strategies that keep a group under a limit."""
+
+    limit_kw: Annotated[float, Field(gt=0)]
+    """Most that each group may draw, kW over all phases, EVs and everything else together."""
+
+
+@register("peak_limit")
+class PeakLimit(Strategy):
+    """Keep each group under a limit by postponing charging, least laxity first (V1G).
+
+    What the limit leaves beside the group's other load is given to its EVs in order of laxity.
+    The limit yields where it would cost a driver a departure that was in reach.
+    """
+
+    Settings = LimitSettings
+    uses_feeder = True
+    discharge = False
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        headroom = self.settings.limit_kw - view.base_load
+        p_min = view.p_min if self.discharge else np.zeros(len(view.p_min))
+        order = np.lexsort((view.laxity, self.context.ev_group))
+        return share_by_laxity(
+            order, self.context.ev_group, headroom, view.p_max, p_min, view.laxity, view.step_s
+        )
+
+
+@register("v2g_peak_shaving")
+class V2GPeakShaving(PeakLimit):
+    """Keep each group under a limit by postponing charging and, where that does not suffice, by
+    discharging the EVs that have the most time to recharge (V2G).
+    """
+
+    discharge = True

@@ -1,0 +1,55 @@
+"""Errors that a user of evgrid can meet.
+
+Each message is one sentence: what is wrong, where, the value given, what is allowed.
+The command line prints the message and exits with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class EvgridError(Exception):
+    """Base of all errors that evgrid raises on purpose."""
+
+    exit_code = 1
+
+
+class ScenarioError(EvgridError):
+    """Every fault found in a scenario, or in a file that it names, at once.
+
+    ``faults`` holds one sentence a fault, each beginning with its path in the scenario
+    (``fleet.penetration = 1.4: must be between 0 and 1``) or its file and line.
+    """
+
+    exit_code = 2
+
+    def __init__(self, faults: Sequence[str], source: str = "scenario") -> None:
+        self.faults = list(faults)
+        self.source = source
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {fault}" for fault in self.faults)]))
+
+
+class NetworkError(EvgridError):
+    """A network can't be read, or holds an element that the solver can't represent."""
+
+
+class PowerFlowError(EvgridError):
+    """A power flow did not converge or does not balance; names the members and the time."""
+
+
+class StrategyError(EvgridError):
+    """A charging strategy raised or returned something that is no set-point."""
+
+
+class RunError(EvgridError):
+    """A run ended early; the message names the federate, the simulated time and the first cause."""
+
+
+class AuditError(EvgridError):
+    """Energy or power that should balance does not."""
+
+
+class ResultError(EvgridError):
+    """A result can't be written, read or plotted."""

@@ -1,0 +1,686 @@
+"""How the EVs charge and discharge: one fused pass a tick over those that are plugged in.
+
+**Power.** Positive is drawn from the grid. Inside, everything is battery-side (DC) power ``Pb``, so
+that the state of charge has a closed form within a tick and no result depends on the tick. The
+grid side follows from the conversion loss, ``loss = a + b Pb + c Pb**2`` while ``Pb > 0``:
+charging draws ``Pb + loss`` from the grid, discharging gives ``Pb - loss`` to it.
+
+**Charging** is limited to ``battery_kw`` below ``taper_soc``; above it to
+``battery_kw * (1 - soc) / (1 - taper_soc)``, along which the state of charge approaches 1
+exponentially; and never below ``CUT_OFF`` of ``battery_kw``, so that a full battery is reached in
+finite time. Under a lower set-point the limit is the lesser of the two. It ends exactly at
+``soc_target``, discharging exactly at ``soc_floor``.
+
+**Departure guard.** Each EVSE knows its driver's departure and target.
+``laxity = (departure - now) - time to charge from here to the target as fast as possible``.
+The EV follows its set-point while laxity is positive. From the moment at which it is zero, found
+exactly inside the tick, until departure it charges as fast as it can, whatever the set-point. So
+no strategy can lose a departure that was within reach, nor discharge what can't be charged again
+in time. Where the target is out of reach at arrival, the EV charges as fast as it can all along.
+
+**Set-point**, kW at the grid, one an EV: +inf (or more than the limit) charges as fast as
+possible; a positive one charges at up to that; 0 waits; a negative one discharges at up to that,
+if the session may, down to the floor.
+
+Left out, so far: ramp limits, standby consumption, temperature, reactive power.
+
+Arrays and numbers only. ``STATE`` holds what a tick reads and writes of each EV, one cache line
+an EV; ``KIND`` holds the constants that all sessions with the same limits, losses and target
+share, so that a large fleet finds them in the cache.
+"""
+
+from __future__ import annotations
+
+from math import expm1, log, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.compile import njit
+
+CUT_OFF = 0.05
+"""Least charging power, as a share of ``battery_kw``, to which the taper falls before full."""
+
+SNAP = 1e-11
+"""Rounding, in state of charge, within which a charge that ends at the target is at the target."""
+
+STATE = np.dtype(
+    [
+        ("soc", "f8"),  # state of charge, 0 to 1
+        ("departure_s", "f8"),  # of the session that is plugged in
+        ("drawn_kws", "f8"),  # energy from the grid in this session, kWs
+        ("given_kws", "f8"),  # energy to the grid, kWs
+        ("loss_kws", "f8"),  # conversion loss, kWs
+        ("cost", "f8"),  # currency
+        ("kind", "i4"),  # row of KIND
+        ("session", "i4"),  # row of the sessions, -1 while away
+        ("slot", "i4"),  # first slot of the power array
+        ("slots", "i2"),  # 1, or 3 for a three-phase charger on a feeder of three phases
+        ("guarded", "i1"),  # 1 once laxity has reached zero
+        ("fresh", "i1"),  # 1 in the tick of arrival
+    ],
+    align=True,
+)
+"""What a tick reads and writes of an EV: 64 bytes."""
+
+KIND = np.dtype(
+    [
+        ("capacity_kwh", "f8"),
+        ("soc_target", "f8"),
+        ("soc_floor", "f8"),
+        ("taper_soc", "f8"),
+        ("charge_kw", "f8"),  # AC limit
+        ("charge_a", "f8"),
+        ("charge_b", "f8"),
+        ("charge_c", "f8"),
+        ("discharge_kw", "f8"),  # AC limit, 0: may not
+        ("discharge_a", "f8"),
+        ("discharge_b", "f8"),
+        ("discharge_c", "f8"),
+        # derived by derive_kinds
+        ("battery_kw", "f8"),  # battery power at charge_kw
+        ("battery_loss_kw", "f8"),  # conversion loss at it
+        ("soc_per_kws", "f8"),  # 1 / (3600 capacity)
+        ("soc_per_s", "f8"),  # at battery_kw
+        ("s_per_soc", "f8"),
+        ("taper_per_kw", "f8"),  # (1 - taper_soc) / battery_kw
+        ("decay_per_s", "f8"),  # of 1 - soc along the taper
+        ("cut_off_soc", "f8"),  # where the taper ends
+        ("full_power_soc", "f8"),  # lesser of taper_soc and soc_target
+        ("full_charge_s", "f8"),  # from 0 to soc_target, as fast as possible
+        ("taper_s_per_soc", "f8"),  # mean over taper_soc to soc_target
+    ],
+    align=True,
+)
+"""Constants of a kind of session."""
+
+Row = Any
+"""A row of STATE or KIND."""
+
+
+@njit
+def battery_kw_drawn(grid_kw: float, a: float, b: float, c: float) -> float:
+    """Power into the battery, kW, when ``grid_kw`` >= 0 is drawn; 0 where the loss eats it all.
+
+    The positive root of ``c Pb**2 + (1 + b) Pb + a = grid_kw`` in the form that has no
+    cancellation and is exact for c = 0.
+    """
+    net = grid_kw - a
+    if net <= 0.0:
+        return 0.0
+    if c == 0.0:
+        return net / (1.0 + b)
+    return 2.0 * net / ((1.0 + b) + sqrt((1.0 + b) * (1.0 + b) + 4.0 * c * net))
+
+
+@njit
+def battery_kw_given(grid_kw: float, a: float, b: float, c: float) -> float:
+    """Power out of the battery, kW (>= 0), when ``grid_kw`` >= 0 is given to the grid; 0 for 0.
+
+    The lesser root of ``Pb - (a + b Pb + c Pb**2) = grid_kw``. More than the converter can give
+    (the maximum over Pb) gives the battery power at that maximum.
+    """
+    if grid_kw <= 0.0:
+        return 0.0
+    net = grid_kw + a
+    if c == 0.0:
+        return net / (1.0 - b)
+    return 2.0 * net / ((1.0 - b) + sqrt(max((1.0 - b) * (1.0 - b) - 4.0 * c * net, 0.0)))
+
+
+@njit
+def charge_limit_kw(kind: Row, soc: float) -> float:
+    """Most that the battery takes at a state of charge, kW at the battery; the target is not asked."""
+    if soc <= kind["taper_soc"]:
+        return float(kind["battery_kw"])
+    return float(max((1.0 - soc) / kind["taper_per_kw"], CUT_OFF * kind["battery_kw"]))
+
+
+@njit
+def seconds_to_target(kind: Row, soc: float) -> float:
+    """Time to charge from ``soc`` to the target as fast as possible, s; 0 at or above the target."""
+    target = kind["soc_target"]
+    if soc >= target:
+        return 0.0
+    seconds = 0.0
+    if soc < kind["full_power_soc"]:
+        seconds += (kind["full_power_soc"] - soc) * kind["s_per_soc"]
+        soc = kind["full_power_soc"]
+    end = min(kind["cut_off_soc"], target)
+    if soc < end:
+        seconds += log((1.0 - soc) / (1.0 - end)) / kind["decay_per_s"]
+        soc = end
+    if soc < target:
+        seconds += (target - soc) * kind["s_per_soc"] / CUT_OFF
+    return seconds
+
+
+@njit
+def charge(
+    kind: Row, soc: float, battery_kw: float, seconds: float
+) -> tuple[float, float, float, float]:
+    """Charge for ``seconds`` at up to ``battery_kw`` (> 0, at the battery), to the target at most.
+
+    Returns the state of charge, the time that power flowed (s), and the integrals over it of the
+    battery power (kWs) and of its square (kW²s), each in closed form.
+    """
+    target = kind["soc_target"]
+    if soc >= target:
+        return soc, 0.0, 0.0, 0.0
+    least_kw = CUT_OFF * kind["battery_kw"]
+    if battery_kw >= kind["battery_kw"]:
+        switch = kind["taper_soc"]
+    elif battery_kw > least_kw:
+        switch = 1.0 - battery_kw * kind["taper_per_kw"]
+    else:
+        switch = 1.0
+    left = seconds
+    first = 0.0
+    second = 0.0
+    end = min(switch, target)
+    if soc < end:  # constant power
+        rate = battery_kw * kind["soc_per_kws"]
+        needed = (end - soc) / rate
+        if needed > left:
+            first += battery_kw * left
+            second += battery_kw * battery_kw * left
+            return min(soc + rate * left, end), seconds, first, second
+        first += battery_kw * needed
+        second += battery_kw * battery_kw * needed
+        left -= needed
+        soc = end
+    end = min(kind["cut_off_soc"], target)
+    if soc < end:  # along the taper
+        decay = kind["decay_per_s"]
+        start_kw = (1.0 - soc) / kind["taper_per_kw"]
+        needed = log((1.0 - soc) / (1.0 - end)) / decay
+        span = min(needed, left)
+        fallen = -expm1(-decay * span)
+        first += start_kw * fallen / decay
+        second += start_kw * start_kw * -expm1(-2.0 * decay * span) / (2.0 * decay)
+        if needed > left:
+            return min(soc + (1.0 - soc) * fallen, end), seconds, first, second
+        left -= needed
+        soc = end
+    if soc < target:  # constant power after the taper
+        low_kw = min(battery_kw, least_kw)
+        rate = low_kw * kind["soc_per_kws"]
+        needed = (target - soc) / rate
+        span = min(needed, left)
+        first += low_kw * span
+        second += low_kw * low_kw * span
+        if needed > left:
+            return min(soc + rate * left, target), seconds, first, second
+        left -= needed
+        soc = target
+    return soc, seconds - left, first, second
+
+
+@njit
+def moment_of_zero_laxity(kind: Row, soc: float, power_kw: float, span: float, left_s: float) -> float:
+    """When laxity reaches zero while following a set-point, s from now; it is known to, within ``span``.
+
+    ``power_kw``: at the battery, positive charges. Newton's method from the left: laxity falls and
+    is convex over the span (linear below the taper: one step), so every step stays on this side.
+    """
+    now = 0.0
+    for _ in range(60):
+        then = soc
+        power = power_kw
+        if power_kw > 0.0:
+            then = charge(kind, soc, power_kw, now)[0]
+            power = min(power_kw, charge_limit_kw(kind, then))
+        elif power_kw < 0.0:
+            then = soc + power_kw * kind["soc_per_kws"] * now
+        laxity = left_s - now - seconds_to_target(kind, then)
+        fall = 1.0 - power / charge_limit_kw(kind, then)
+        following = now + laxity / fall
+        if not following > now:
+            break
+        if following >= span:
+            return span
+        now = following
+    return now
+
+
+@njit
+def advance(
+    kind: Row, soc: float, setpoint_kw: float, seconds: float, left_s: float, guarded: int
+) -> tuple[float, int, float, float, float]:
+    """Follow a set-point for ``seconds``, subject to all limits and the departure guard.
+
+    Parameters
+    ----------
+    left_s
+        Time until departure at the beginning, s, at least ``seconds``.
+    guarded
+        1 if laxity has reached zero before.
+
+    Returns the state of charge, ``guarded``, the energy drawn from the grid, the energy given to
+    the grid, and the conversion loss, kWs each and not negative.
+    """
+    drawn = 0.0
+    given = 0.0
+    loss = 0.0
+    target = kind["soc_target"]
+    for _ in range(8):
+        if soc < target and left_s <= seconds_to_target(kind, soc):
+            guarded = 1
+        power = 0.0  # at the battery, positive charges
+        if guarded or setpoint_kw >= kind["charge_kw"]:
+            power = kind["battery_kw"]
+        elif setpoint_kw > 0.0:
+            power = battery_kw_drawn(setpoint_kw, kind["charge_a"], kind["charge_b"], kind["charge_c"])
+        elif soc > kind["soc_floor"]:
+            power = -battery_kw_given(
+                min(-setpoint_kw, kind["discharge_kw"]),
+                kind["discharge_a"], kind["discharge_b"], kind["discharge_c"],
+            )  # fmt: skip
+        if power > 0.0 and soc >= target:
+            power = 0.0
+        span = seconds
+        stop = -1.0  # state of charge at which discharging is looked at again
+        if power < 0.0:
+            below = target if soc > target and target > kind["soc_floor"] else kind["soc_floor"]
+            needed = (soc - below) / (-power * kind["soc_per_kws"])
+            if needed <= span:
+                span = needed
+                stop = below
+        if not guarded:
+            then = soc
+            if power > 0.0:
+                then = charge(kind, soc, power, span)[0]
+            elif stop >= 0.0:
+                then = stop
+            else:
+                then = soc + power * kind["soc_per_kws"] * span
+            if then < target and left_s - span < seconds_to_target(kind, then):
+                span = moment_of_zero_laxity(kind, soc, power, span, left_s)
+                guarded = 1
+                stop = -1.0
+        if power > 0.0:
+            soc, on_s, first, second = charge(kind, soc, power, span)
+            if soc < target and target - soc < SNAP:
+                soc = target
+            drawn += (1.0 + kind["charge_b"]) * first + kind["charge_a"] * on_s + kind["charge_c"] * second
+            loss += kind["charge_a"] * on_s + kind["charge_b"] * first + kind["charge_c"] * second
+        elif power < 0.0:
+            lost_kw = (
+                kind["discharge_a"]
+                - kind["discharge_b"] * power
+                + kind["discharge_c"] * power * power
+            )  # fmt: skip
+            given += (-power - lost_kw) * span
+            loss += lost_kw * span
+            soc = stop if stop >= 0.0 else soc + power * kind["soc_per_kws"] * span
+        seconds -= span
+        left_s -= span
+        if seconds <= 0.0:
+            break
+    return soc, guarded, drawn, given, loss
+
+
+@njit
+def derive_kinds(kinds: Row) -> None:
+    """Fill the derived constants of ``kinds``, (kind,) KIND, in place."""
+    for i in range(len(kinds)):
+        kind = kinds[i]
+        a, b, c = kind["charge_a"], kind["charge_b"], kind["charge_c"]
+        power = battery_kw_drawn(kind["charge_kw"], a, b, c)
+        kind["battery_kw"] = power
+        kind["battery_loss_kw"] = a + b * power + c * power * power
+        kind["soc_per_kws"] = 1.0 / (3600.0 * kind["capacity_kwh"])
+        kind["soc_per_s"] = power * kind["soc_per_kws"]
+        kind["s_per_soc"] = 3600.0 * kind["capacity_kwh"] / power
+        kind["taper_per_kw"] = (1.0 - kind["taper_soc"]) / power
+        kind["decay_per_s"] = kind["soc_per_s"] / (1.0 - kind["taper_soc"])
+        kind["cut_off_soc"] = 1.0 - CUT_OFF * (1.0 - kind["taper_soc"])
+        kind["full_power_soc"] = min(kind["taper_soc"], kind["soc_target"])
+        kind["full_charge_s"] = seconds_to_target(kind, 0.0)
+        kind["taper_s_per_soc"] = 0.0
+        if kind["soc_target"] > kind["taper_soc"]:
+            kind["taper_s_per_soc"] = seconds_to_target(kind, kind["taper_soc"]) / (
+                kind["soc_target"] - kind["taper_soc"]
+            )
+
+
+@njit
+def charge_as_fast_as_possible(
+    kinds: Row, kind_of: NDArray[np.int32], soc: NDArray[np.float64], seconds: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """State of charge after charging from ``soc`` for ``seconds``, s, without any set-point; all (n,)."""
+    after = np.empty_like(soc)
+    for i in range(len(soc)):
+        kind = kinds[kind_of[i]]
+        after[i] = charge(kind, soc[i], kind["battery_kw"], seconds[i])[0]
+    return after
+
+
+@njit
+def grid_energy_to_target_kwh(
+    kinds: Row, kind_of: NDArray[np.int32], soc: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Energy that charging from ``soc`` to the target as fast as possible draws, kWh at the grid; (n,)."""
+    energy = np.empty_like(soc)
+    for i in range(len(soc)):
+        energy[i] = _energy_to_target_kwh(kinds[kind_of[i]], soc[i])
+    return energy
+
+
+@njit
+def _energy_to_target_kwh(kind: Row, soc: float) -> float:
+    _, on_s, first, second = charge(kind, soc, kind["battery_kw"], np.inf)
+    drawn = (1.0 + kind["charge_b"]) * first + kind["charge_a"] * on_s + kind["charge_c"] * second
+    return float(drawn / 3600.0)
+
+
+@njit
+def _plug_in(
+    row: Row, session: int, departure_s: NDArray[np.float64], soc: NDArray[np.float64],
+    kind_of: NDArray[np.int32],
+) -> None:  # fmt: skip
+    row["soc"] = soc[session]
+    row["departure_s"] = departure_s[session]
+    row["drawn_kws"] = 0.0
+    row["given_kws"] = 0.0
+    row["loss_kws"] = 0.0
+    row["cost"] = 0.0
+    row["kind"] = kind_of[session]
+    row["session"] = session
+    row["guarded"] = 0
+    row["fresh"] = 1
+
+
+@njit
+def close_session(row: Row, outcome: NDArray[np.float64]) -> None:
+    """Write what a session came to: ``outcome`` (session, 5) is SOC, drawn, given, loss (kWh), cost."""
+    session = row["session"]
+    outcome[session, 0] = row["soc"]
+    outcome[session, 1] = row["drawn_kws"] / 3600.0
+    outcome[session, 2] = row["given_kws"] / 3600.0
+    outcome[session, 3] = row["loss_kws"] / 3600.0
+    outcome[session, 4] = row["cost"]
+
+
+@njit
+def step(
+    time_s: float,
+    step_s: float,
+    import_price: float,
+    export_price: float,
+    managed: bool,
+    setpoint_kw: NDArray[np.float64],
+    kinds: Row,
+    session_ev: NDArray[np.int32],
+    arrival_s: NDArray[np.float64],
+    departure_s: NDArray[np.float64],
+    soc_arrival: NDArray[np.float64],
+    kind_of: NDArray[np.int32],
+    by_arrival: NDArray[np.int32],
+    cursor: int,
+    state: Row,
+    member_start: NDArray[np.int64],
+    active: NDArray[np.int32],
+    active_count: int,
+    following: NDArray[np.int32],
+    power_kw: NDArray[np.float64],
+    plugged: NDArray[np.float64],
+    outcome: NDArray[np.float64],
+    ev_power_kw: NDArray[np.float64],
+    ev_soc: NDArray[np.float64],
+) -> tuple[int, int]:
+    """Advance all EVs over the tick [time_s, time_s + step_s).
+
+    One pass in the order of the EVs' rows, over those plugged in and those that arrive; an EV
+    that is away costs nothing. An EV that leaves, or leaves and comes again, within the tick is
+    followed exactly.
+
+    Parameters
+    ----------
+    import_price, export_price
+        Price of energy drawn and of energy given in this tick, per kWh.
+    managed, setpoint_kw
+        Set-points, (ev,) kW, if managed; else every EV charges as fast as it can.
+    kinds : (kind,) KIND
+    session_ev, arrival_s, departure_s, soc_arrival, kind_of
+        (session,), sorted by EV, then arrival; sessions of an EV do not overlap.
+    by_arrival, cursor
+        (session,) sessions in order of arrival, and how many of them have arrived.
+    state : (ev,) STATE, updated
+    member_start
+        (member + 1,) first EV of each member.
+    active, active_count
+        EVs plugged in, in ascending order.
+    following
+        Takes the EVs plugged in at the end; another buffer of the length of ``active``.
+    power_kw
+        (slot,) takes the mean power over the tick, kW; a slot is a member's connection and phase.
+    plugged
+        (member,) takes the number of EVs plugged in, mean over the tick.
+    outcome
+        (session, 5), see :func:`close_session`.
+    ev_power_kw, ev_soc
+        (ev,) take the mean power and the state of charge at the end (NaN while away), or (0,).
+
+    Returns how many EVs ``following`` holds, and the new cursor.
+    """
+    end_s = time_s + step_s
+    import_per_kws = import_price / 3600.0
+    export_per_kws = export_price / 3600.0
+    per_ev = len(ev_power_kw) > 0
+    power_kw[:] = 0.0
+    if per_ev:
+        ev_power_kw[:] = 0.0
+        ev_soc[:] = np.nan
+
+    first = cursor
+    while cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
+        cursor += 1
+    arriving = np.empty(cursor - first, np.int32)
+    arrivals = 0
+    for at in range(first, cursor):
+        session = by_arrival[at]
+        ev = session_ev[session]
+        if state[ev]["session"] < 0:  # else it leaves in this tick, and comes again
+            _plug_in(state[ev], session, departure_s, soc_arrival, kind_of)
+            arriving[arrivals] = ev
+            arrivals += 1
+    arriving = np.sort(arriving[:arrivals])
+
+    old = 0
+    new = 0
+    kept = 0
+    for member in range(len(plugged)):
+        present = 0.0
+        member_end = member_start[member + 1]
+        while True:
+            if old < active_count and (new == arrivals or active[old] < arriving[new]):
+                ev = active[old]
+                if ev >= member_end:
+                    break
+                old += 1
+            elif new < arrivals:
+                ev = arriving[new]
+                if ev >= member_end:
+                    break
+                new += 1
+            else:
+                break
+            row = state[ev]
+            kind = kinds[row["kind"]]
+            asked = setpoint_kw[ev] if managed else np.inf
+            mean_kw = 0.0
+
+            if row["departure_s"] > end_s and row["fresh"] == 0:
+                # Plugged in all along: the common cases, in which power is constant over the tick.
+                soc = row["soc"]
+                battery_kw = 0.0  # positive charges
+                loss_kw = 0.0
+                easy = False
+                if row["guarded"]:
+                    asked = np.inf
+                if asked >= 0.0 and soc >= kind["soc_target"]:
+                    easy = True
+                elif asked >= kind["charge_kw"]:
+                    then = soc + kind["soc_per_s"] * step_s
+                    if then <= kind["full_power_soc"]:
+                        easy = True
+                        battery_kw = kind["battery_kw"]
+                        loss_kw = kind["battery_loss_kw"]
+                        mean_kw = kind["charge_kw"]
+                        soc = then
+                else:
+                    if asked > 0.0:
+                        a, b, c = kind["charge_a"], kind["charge_b"], kind["charge_c"]
+                        battery_kw = battery_kw_drawn(asked, a, b, c)
+                        highest = min(1.0 - battery_kw * kind["taper_per_kw"], kind["soc_target"])
+                        if battery_kw > 0.0:
+                            mean_kw = asked
+                            loss_kw = a + battery_kw * (b + c * battery_kw)
+                        then = soc + battery_kw * kind["soc_per_kws"] * step_s
+                        easy = then <= highest
+                    elif asked < 0.0 and kind["discharge_kw"] > 0.0 and soc > kind["soc_floor"]:
+                        a, b, c = kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
+                        battery_kw = battery_kw_given(min(-asked, kind["discharge_kw"]), a, b, c)
+                        loss_kw = a + battery_kw * (b + c * battery_kw)
+                        mean_kw = loss_kw - battery_kw
+                        then = soc - battery_kw * kind["soc_per_kws"] * step_s
+                        easy = then >= kind["soc_floor"]
+                    else:
+                        then = soc
+                        easy = True
+                    # An upper bound of the time needed, exact below the taper (the chord above it).
+                    if then < kind["full_power_soc"]:
+                        needed_s = kind["full_charge_s"] - then * kind["s_per_soc"]
+                    else:
+                        needed_s = (kind["soc_target"] - then) * kind["taper_s_per_soc"]
+                    easy = easy and row["departure_s"] - end_s > needed_s
+                    if easy:
+                        soc = then
+                if easy:
+                    present += 1.0
+                    if mean_kw > 0.0:
+                        drawn = mean_kw * step_s
+                        row["soc"] = soc
+                        row["drawn_kws"] += drawn
+                        row["loss_kws"] += loss_kw * step_s
+                        row["cost"] += drawn * import_per_kws
+                    elif mean_kw < 0.0:
+                        given = -mean_kw * step_s
+                        row["soc"] = soc
+                        row["given_kws"] += given
+                        row["loss_kws"] += loss_kw * step_s
+                        row["cost"] -= given * export_per_kws
+                    following[kept] = ev
+                    kept += 1
+                else:
+                    mean_kw = _follow(
+                        row, kind, asked, step_s, row["departure_s"] - time_s, import_per_kws, export_per_kws
+                    ) / step_s  # fmt: skip
+                    present += 1.0
+                    following[kept] = ev
+                    kept += 1
+            else:
+                # It arrives or leaves within the tick.
+                session = row["session"]
+                net_kws = 0.0
+                while True:
+                    kind = kinds[row["kind"]]
+                    from_s = max(arrival_s[session], time_s)
+                    until_s = min(row["departure_s"], end_s)
+                    net_kws += _follow(
+                        row, kind, asked, until_s - from_s, row["departure_s"] - from_s,
+                        import_per_kws, export_per_kws,
+                    )  # fmt: skip
+                    present += (until_s - from_s) / step_s
+                    row["fresh"] = 0
+                    if row["departure_s"] > end_s:
+                        following[kept] = ev
+                        kept += 1
+                        break
+                    close_session(row, outcome)
+                    session += 1
+                    if (
+                        session == len(session_ev)
+                        or session_ev[session] != ev
+                        or arrival_s[session] >= end_s
+                    ):
+                        row["session"] = -1
+                        break
+                    _plug_in(row, session, departure_s, soc_arrival, kind_of)
+                mean_kw = net_kws / step_s
+
+            slot = row["slot"]
+            if row["slots"] == 1:
+                power_kw[slot] += mean_kw
+            else:
+                third = mean_kw / 3.0
+                power_kw[slot] += third
+                power_kw[slot + 1] += third
+                power_kw[slot + 2] += third
+            if per_ev:
+                ev_power_kw[ev] = mean_kw
+                if row["session"] >= 0:
+                    ev_soc[ev] = row["soc"]
+        plugged[member] = present
+    return kept, cursor
+
+
+@njit
+def _follow(
+    row: Row, kind: Row, setpoint_kw: float, seconds: float, left_s: float,
+    import_per_kws: float, export_per_kws: float,
+) -> float:  # fmt: skip
+    """Advance one EV by the exact way, book what it drew and gave, and return the net of it, kWs."""
+    soc, guarded, drawn, given, loss = advance(
+        kind, row["soc"], setpoint_kw, seconds, left_s, row["guarded"]
+    )
+    row["soc"] = soc
+    row["guarded"] = guarded
+    row["drawn_kws"] += drawn
+    row["given_kws"] += given
+    row["loss_kws"] += loss
+    row["cost"] += drawn * import_per_kws - given * export_per_kws
+    return drawn - given
+
+
+@njit
+def status(
+    now_s: float,
+    kinds: Row,
+    state: Row,
+    active: NDArray[np.int32],
+    active_count: int,
+    plugged: NDArray[np.float64],
+    soc: NDArray[np.float64],
+    p_max_kw: NDArray[np.float64],
+    p_min_kw: NDArray[np.float64],
+    energy_needed_kwh: NDArray[np.float64],
+    time_left_s: NDArray[np.float64],
+    time_needed_s: NDArray[np.float64],
+) -> None:
+    """What the chargers report at ``now_s``; fills the (ev,) arrays, 0 for EVs that are away.
+
+    An EV whose laxity is used up reports that it can't give anything back.
+    """
+    for array in (plugged, soc, p_max_kw, p_min_kw, energy_needed_kwh, time_left_s, time_needed_s):
+        array[:] = 0.0
+    for at in range(active_count):
+        ev = active[at]
+        row = state[ev]
+        kind = kinds[row["kind"]]
+        plugged[ev] = 1.0
+        soc[ev] = row["soc"]
+        time_left_s[ev] = row["departure_s"] - now_s
+        if row["soc"] < kind["soc_target"]:
+            battery_kw = charge_limit_kw(kind, row["soc"])
+            p_max_kw[ev] = min(
+                battery_kw
+                + (kind["charge_a"] + kind["charge_b"] * battery_kw + kind["charge_c"] * battery_kw**2),
+                kind["charge_kw"],
+            )
+            energy_needed_kwh[ev] = _energy_to_target_kwh(kind, row["soc"])
+            time_needed_s[ev] = seconds_to_target(kind, row["soc"])
+        if row["soc"] > kind["soc_floor"] and not row["guarded"]:
+            p_min_kw[ev] = -kind["discharge_kw"]

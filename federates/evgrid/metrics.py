@@ -1,0 +1,89 @@
+"""Key figures of a result, in the units that a planner reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def summary(result: xr.Dataset) -> list[tuple[str, str]]:
+    """Key figures as (name, text) rows; over an ensemble the worst member, with its number."""
+    hours = _interval_hours(result)
+    rows = [
+        (
+            "run",
+            f"{result.sizes['member']} member(s), {_stamp(result['time'].values[0])} on, "
+            f"{result.sizes['time'] * hours:g} h in intervals of {hours * 3600:g} s",
+        )
+    ]
+    head = result["head_power_kw"].sum("phase")
+    rows.append(("head power, highest", _extreme(head, "max", "kW")))
+    if "fleet_power_kw" in result:
+        without = head - result["fleet_power_kw"]
+        rows.append(("  without the EVs", _extreme(without, "max", "kW")))
+        rows += _fleet_rows(result)
+    voltage = result["voltage_pu"].where(result["voltage_pu"] > 0)
+    rows.append(("voltage, lowest", _extreme(voltage.min(("bus", "phase")), "min", "pu", 4)))
+    rows.append(("voltage, highest", _extreme(voltage.max(("bus", "phase")), "max", "pu", 4)))
+    for name, text in (("line_loading", "line loading"), ("trafo_loading", "transformer loading")):
+        element = name.split("_")[0]
+        if result.sizes.get(element):
+            rows.append((f"{text}, highest", _extreme(100 * result[name].max(element), "max", "%")))
+    losses = result["losses_kw"].sum("time") * hours
+    rows.append(("losses", _over_members(losses, "kWh")))
+    return rows
+
+
+def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
+    members = result.sizes["member"]
+    done = result["session_complete"].values
+    sums = {
+        name: float(result[f"session_{name}_kwh"].values[done].sum()) / members
+        for name in ("energy_requested", "energy_delivered", "energy_discharged", "energy_unserved")
+    }
+    per = " a member" if members > 1 else ""
+    rows = [
+        ("EVs, sessions", f"{result.sizes['ev'] / members:g} EVs, {result.sizes['session'] / members:g} sessions{per}, "
+                          f"{int(done.sum()) / members:g} complete"),
+        ("fleet power", f"{_extreme(result['fleet_power_kw'], 'max', 'kW')}, "
+                        f"lowest {_extreme(result['fleet_power_kw'], 'min', 'kW')}"),
+        ("complete sessions", f"{sums['energy_requested']:.1f} kWh asked{per}, {sums['energy_delivered']:.1f} drawn, "
+                              f"{sums['energy_discharged']:.1f} given back, {sums['energy_unserved']:.2f} unserved"),
+    ]  # fmt: skip
+    cost = result["session_cost"].values
+    if cost.size and not np.isnan(cost).all():
+        currency = result.attrs.get("currency", "")
+        rows.append(("cost of charging", f"{np.nansum(cost) / members:.2f} {currency}{per}"))
+    return rows
+
+
+def _interval_hours(result: xr.Dataset) -> float:
+    time = result["time"].values
+    return float((time[1] - time[0]) / np.timedelta64(1, "h")) if len(time) > 1 else 1.0
+
+
+def _extreme(series: xr.DataArray, which: str, unit: str, digits: int = 1) -> str:
+    """The extreme of a (member, time) series with its time, and its member in an ensemble."""
+    values = series.transpose("member", "time").values
+    flat = np.nanargmax(values) if which == "max" else np.nanargmin(values)
+    member, time = np.unravel_index(flat, values.shape)
+    where = _stamp(series["time"].values[time])
+    if values.shape[0] > 1:
+        where += f", member {series['member'].values[member]}"
+    return f"{values[member, time]:.{digits}f} {unit} ({where})"
+
+
+def _over_members(values: xr.DataArray, unit: str) -> str:
+    numbers = values.values
+    if numbers.size == 1:
+        return f"{float(numbers[0]):.2f} {unit}"
+    low, mid, high = np.quantile(numbers, [0.05, 0.5, 0.95])
+    return f"{mid:.2f} {unit} (median; {low:.2f} to {high:.2f} for 90 % of the members)"
+
+
+def _stamp(time: np.datetime64) -> str:
+    return str(time.astype("datetime64[m]")).replace("T", " ")

@@ -1,0 +1,164 @@
+"""What a model is, and the static facts that all models of a run share.
+
+A model is plain Python: it names the ports it takes and gives, its period, the result variables
+it records, and steps. It never sees HELICS, a broker or a thread, so it can be tested alone and
+run in any deployment. Static facts (:class:`Connections`, :class:`Clock`) never cross HELICS:
+every process derives them from the same resolved scenario and seed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Values = Mapping[str, Array]
+"""Port name to array of the port's shape."""
+
+ALL_PHASES = -1
+"""Phase index of what is connected to all three phases."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One result variable: its name, dimensions (besides ``time``), unit and long name.
+
+    With ``timed`` it has a leading ``time`` dimension in the model's hands and is recorded as the
+    mean over each recording interval; without, it is given once, at the end or the start.
+    In the Dataset the dimensions stand in the order (member, time, the others).
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    unit: str
+    long_name: str
+    timed: bool = True
+    dtype: str = "float64"
+
+
+class Recorder(Protocol):
+    """Where a model puts the values of its result variables."""
+
+    def put(self, name: str, tick: int, values: NDArray[Any]) -> None:
+        """Record a timed variable. ``values``: (n, *dims), for n of the model's own steps, the
+        first of which begins at base tick ``tick``. Blocks come in order of time.
+        """
+
+    def put_static(self, name: str, values: NDArray[Any]) -> None:
+        """Record a variable without time. ``values``: (*dims)."""
+
+
+class Model(ABC):
+    """A model behind a federate.
+
+    ``step`` is called once a period with the simulated time and the latest inputs (views that are
+    valid only inside the call), and returns arrays of the outputs' shapes. An exception raised
+    in it ends the run with its message; a message about one member or element names it.
+    """
+
+    name: str
+    period_s: float
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    variables: tuple[Variable, ...] = ()
+
+    @abstractmethod
+    def step(self, time_s: float, inputs: Values) -> Values:
+        """Advance over [time_s, time_s + period_s)."""
+
+    def finish(self) -> None:
+        """Called once after the last step: write what is left to the recorder."""
+
+    def audit(self) -> Mapping[str, Array]:
+        """Independent accumulators, (member,) each, that the energy audit compares after the run."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Simulated time: ``ticks`` periods of ``step_s`` seconds from ``start``."""
+
+    start: np.datetime64
+    step_s: float
+    ticks: int
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the run in seconds."""
+        return self.step_s * self.ticks
+
+    def timestamps(self, time_s: NDArray[np.float64]) -> NDArray[np.datetime64]:
+        """Real (local, naive) timestamps of simulated times; (n,) datetime64[ns]."""
+        return self.start.astype("datetime64[ns]") + np.round(time_s * 1e9).astype("timedelta64[ns]")
+
+    def stamp(self, time_s: float) -> str:
+        """A simulated time as text for messages: 2026-01-15T18:00:00."""
+        return str(self.timestamps(np.array([time_s]))[0].astype("datetime64[s]"))
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The feeder's connection points, one a load of the net: where households are and EVs connect.
+
+    name : (connection,) str, the load's name
+    bus : (connection,) int, position of its bus along the result's ``bus`` dimension
+    phase : (connection,) int8, 0/1/2 for a single-phase connection, ALL_PHASES for three phases
+    trafo : (connection,) int, position of the transformer next upstream along ``trafo``, -1 if none
+    households : (connection,) int, households behind it
+    phases : labels of the phase dimension, ("a", "b", "c"), or ("abc",) for a balanced feeder,
+        whose only slot carries the sum over the phases
+    """
+
+    name: NDArray[np.str_]
+    bus: NDArray[np.int64]
+    phase: NDArray[np.int8]
+    trafo: NDArray[np.int64]
+    households: NDArray[np.int64]
+    phases: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class EVs:
+    """All EVs of all members in one flat table, sorted by member.
+
+    member : (ev,) int64, position along the run's ``member`` dimension
+    connection : (ev,) int64, position along ``connection``
+    phase : (ev,) int8, 0/1/2 for a single-phase charger, ALL_PHASES for a three-phase one
+    name : (ev,) str, unique within a member
+    """
+
+    member: NDArray[np.int64]
+    connection: NDArray[np.int64]
+    phase: NDArray[np.int8]
+    name: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.member)
+
+
+@dataclass
+class MemoryRecorder:
+    """Keeps everything in memory: for tests and for models run alone."""
+
+    timed: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    static: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def put(self, name: str, tick: int, values: NDArray[Any]) -> None:
+        """See :class:`Recorder`."""
+        self.timed.setdefault(name, []).append(np.array(values))
+
+    def put_static(self, name: str, values: NDArray[Any]) -> None:
+        """See :class:`Recorder`."""
+        self.static[name] = np.array(values)
+
+    def series(self, name: str) -> NDArray[Any]:
+        """A timed variable as one array, (time, *dims)."""
+        return np.concatenate(self.timed[name])

@@ -1,0 +1,186 @@
+"""Plots of a result. Each takes a Dataset and an Axes, draws, and returns the Axes.
+
+Ensembles are drawn as the median over the members with a band from the 5th to the 95th
+percentile; a single member as a line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evgrid.errors import ResultError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_PHASE_COLOURS = {"a": "#c1272d", "b": "#e69f00", "c": "#0072b2", "abc": "#0072b2"}
+_EV, _BASE, _BAND = "#1b7837", "#555555", "#0072b2"
+EN_50160_BAND = (0.90, 1.10)
+"""Voltage band of EN 50160 for low voltage, pu: 10-minute means, 95 % of a week."""
+
+
+def plot_head_power(result: xr.Dataset, ax: Axes) -> Axes:
+    """Power at the feeder head with the EVs, and what it would be without them.
+
+    Without: head power less the EVs' power; the losses that the EVs cause stay in.
+    """
+    _need(result, "head_power_kw")
+    head = result["head_power_kw"].sum("phase")
+    _band(
+        ax,
+        head,
+        _EV if "fleet_power_kw" in result else _BASE,
+        "with EVs" if _has_evs(result) else "feeder head",
+    )
+    if _has_evs(result):
+        _band(ax, head - result["fleet_power_kw"], _BASE, "without EVs")
+    ax.set(ylabel="power at the feeder head (kW)", title="Feeder head")
+    ax.legend(frameon=False)
+    return _time_axis(ax, result)
+
+
+def plot_fleet(result: xr.Dataset, ax: Axes) -> Axes:
+    """Power of the fleet, and the number of EVs plugged in (right axis)."""
+    _need(result, "fleet_power_kw", "plugged")
+    _band(ax, result["fleet_power_kw"], _EV, "fleet power")
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set(ylabel="fleet power (kW, negative: to the grid)", title="Fleet")
+    right = ax.twinx()
+    plugged = result["plugged"].median("member")
+    right.step(plugged["time"], plugged, where="post", color=_BASE, linewidth=1, linestyle=":")
+    right.set_ylim(0, max(1.0, float(plugged.max())) * 1.1)
+    right.set_ylabel("EVs plugged in (dotted)")
+    return _time_axis(ax, result)
+
+
+def plot_voltage_profile(
+    result: xr.Dataset, ax: Axes, time: object = None, member: int | None = None
+) -> Axes:
+    """Voltage of each phase against distance from the feeder head, line by line.
+
+    ``time`` and ``member`` choose the snapshot; left out: the one with the lowest voltage.
+    """
+    from matplotlib.collections import LineCollection
+
+    _need(result, "voltage_pu", "bus_distance_km", "line_from_bus")
+    lowest = result["voltage_pu"].where(result["voltage_pu"] > 0).min(("bus", "phase"))
+    chosen = lowest if member is None else lowest.sel(member=[member])
+    chosen = chosen if time is None else chosen.sel(time=[np.datetime64(str(time))], method="nearest")
+    at = chosen.argmin(("member", "time"))
+    where = {dim: chosen[dim].values[int(index)] for dim, index in at.items()}
+    snapshot = result["voltage_pu"].sel(where)
+    distance = result["bus_distance_km"].values
+    ends = np.stack([result["line_from_bus"].values, result["line_to_bus"].values], axis=1)
+    for phase in snapshot["phase"].values:
+        voltage = snapshot.sel(phase=phase).values
+        shown = ends[np.all(voltage[ends] > 0, axis=1)]
+        segments = np.stack([distance[shown], voltage[shown]], axis=2)
+        ax.add_collection(
+            LineCollection(
+                list(segments), colors=_PHASE_COLOURS.get(str(phase), _BAND), label=f"phase {phase}"
+            )
+        )
+    ax.autoscale()
+    stamp = np.datetime_as_string(where["time"], unit="m").replace("T", " ")
+    note = f", member {where['member']}" if result.sizes["member"] > 1 else ""
+    ax.set(
+        xlabel="distance from the feeder head (km)",
+        ylabel="voltage (pu)",
+        title=f"Voltage along the feeder, {stamp}{note}",
+    )
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_voltage_band(result: xr.Dataset, ax: Axes) -> Axes:
+    """Lowest and highest voltage of all buses, phases and members over time, and the middle 90 %."""
+    _need(result, "voltage_pu")
+    voltage = result["voltage_pu"].transpose("time", ...)
+    flat = voltage.values.reshape(voltage.sizes["time"], -1)
+    flat = np.where(flat > 0, flat, np.nan)
+    low, mid, high = np.nanquantile(flat, [0.05, 0.5, 0.95], axis=1)
+    time = voltage["time"].values
+    ax.fill_between(
+        time, np.nanmin(flat, 1), np.nanmax(flat, 1), color=_BAND, alpha=0.15, linewidth=0, label="all"
+    )
+    ax.fill_between(time, low, high, color=_BAND, alpha=0.3, linewidth=0, label="5 % to 95 %")
+    ax.plot(time, mid, color=_BAND, linewidth=1, label="median")
+    for limit in EN_50160_BAND:
+        ax.axhline(limit, color="black", linewidth=0.8, linestyle="--")
+    ax.set(ylabel="voltage (pu)", title="Voltage of all buses and phases (dashed: EN 50160)")
+    ax.legend(frameon=False, ncols=3, loc="best")
+    return _time_axis(ax, result)
+
+
+def plot_result(result: xr.Dataset) -> Figure:
+    """The overview of a run: feeder head, fleet, voltage along the feeder and over time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    axes = figure.subplots(2, 2)
+    members = result.sizes["member"]
+    note = f", {members} members: median and 5–95 % band" if members > 1 else ""
+    figure.suptitle(f"{result.attrs.get('name', 'evgrid')}{note}")
+    plot_head_power(result, axes[0, 0])
+    if _has_evs(result):
+        plot_fleet(result, axes[0, 1])
+    else:
+        axes[0, 1].axis("off")
+        axes[0, 1].text(0.5, 0.5, "no EVs in this run", ha="center")
+    plot_voltage_profile(result, axes[1, 0])
+    plot_voltage_band(result, axes[1, 1])
+    return figure
+
+
+def save_overview(result: xr.Dataset, path: str | Path) -> Path:
+    """Draw :func:`plot_result` into a picture file; returns its path.
+
+    Raises
+    ------
+    ResultError
+        If the file can't be written.
+
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plot_result(result).savefig(path, dpi=130)
+    except (OSError, ValueError) as error:
+        raise ResultError(f"the picture can't be written to {path}: {error}") from error
+    return path
+
+
+def _has_evs(result: xr.Dataset) -> bool:
+    return "fleet_power_kw" in result
+
+
+def _need(result: xr.Dataset, *names: str) -> None:
+    missing = [name for name in names if name not in result]
+    if missing:
+        raise ResultError(f"the result has no {', '.join(missing)}, which this plot needs")
+
+
+def _band(ax: Axes, series: xr.DataArray, colour: str, label: str) -> None:
+    time = series["time"].values
+    if series.sizes["member"] == 1:
+        ax.plot(time, series.isel(member=0), color=colour, linewidth=1.2, label=label)
+        return
+    low, mid, high = np.quantile(series.transpose("member", "time"), [0.05, 0.5, 0.95], axis=0)
+    ax.fill_between(time, low, high, color=colour, alpha=0.25, linewidth=0)
+    ax.plot(time, mid, color=colour, linewidth=1.2, label=label)
+
+
+def _time_axis(ax: Axes, result: xr.Dataset) -> Axes:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator()
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    ax.set_xlim(result["time"].values[0], result["time"].values[-1])
+    ax.set_xlabel("local time")
+    return ax

@@ -1,0 +1,114 @@
+"""Every quantity that the federates exchange, once.
+
+A port is one vector on the wire, named ``<federate>/<quantity>``. Its shape is given in
+dimensions whose sizes follow from the scenario; on the wire the array is flattened in C order.
+The README's federation picture and the registration of every HELICS federate come from
+``PORTS``; nothing else names a publication, an input or an endpoint.
+
+Signs: positive power is drawn from the grid. Time is in seconds from the scenario's start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+CAUSAL_ORDER = ("system", "aggregator", "sites", "fleet", "feeder")
+"""Federates in the order in which they step inside a tick: each sees what those before it said
+in this tick, and what those after it said in the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One exchanged quantity.
+
+    ``initial`` is what a taker sees before the giver has spoken. ``transport`` is ``value`` (a
+    publication: the last value holds) or ``message`` (sent between targeted endpoints, so that a
+    HELICS filter can delay it: the taker sees the last message that has arrived).
+    """
+
+    name: str
+    unit: str
+    shape: tuple[str, ...]
+    giver: str
+    takers: tuple[str, ...]
+    text: str
+    initial: float = 0.0
+    transport: Literal["value", "message"] = "value"
+
+    def array_shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
+        """The numbers behind ``shape``, given the size of every dimension."""
+        return tuple(sizes[dim] for dim in self.shape)
+
+    def length(self, sizes: dict[str, int]) -> int:
+        """Number of doubles on the wire."""
+        return prod(self.array_shape(sizes))
+
+
+_PER_PHASE = ("member", "connection", "phase")
+
+PORTS: dict[str, Port] = {
+    port.name: port
+    for port in (
+        Port(
+            "aggregator/setpoint", "kW", ("ev",), "aggregator", ("fleet",),
+            "active power asked of each EV: positive charges, negative discharges, "
+            "+inf charges as fast as the EV can",
+            transport="message",
+        ),
+        Port("fleet/p", "kW", _PER_PHASE, "fleet", ("feeder", "aggregator"),
+             "active power of the EVs, mean over the tick"),
+        Port("fleet/q", "kVAR", _PER_PHASE, "fleet", ("feeder", "aggregator"),
+             "reactive power of the EVs, mean over the tick; positive is inductive"),
+        Port("fleet/plugged", "", ("ev",), "fleet", ("aggregator",),
+             "1 while the EV is plugged in, else 0"),
+        Port("fleet/soc", "", ("ev",), "fleet", ("aggregator",),
+             "state of charge, 0 to 1; 0 while away"),
+        Port("fleet/p_max", "kW", ("ev",), "fleet", ("aggregator",),
+             "most that the EV can draw now; 0 when away or satisfied"),
+        Port("fleet/p_min", "kW", ("ev",), "fleet", ("aggregator",),
+             "most that the EV can give back now, as a negative number; 0 when it may not"),
+        Port("fleet/energy_needed", "kWh", ("ev",), "fleet", ("aggregator",),
+             "energy from the grid still wanted by departure"),
+        Port("fleet/time_left", "s", ("ev",), "fleet", ("aggregator",),
+             "time until the EV departs"),
+        Port("fleet/time_needed", "s", ("ev",), "fleet", ("aggregator",),
+             "time that charging as fast as possible takes to what is wanted; "
+             "laxity = time_left - time_needed"),
+        Port("feeder/voltage", "", _PER_PHASE, "feeder", ("fleet", "aggregator"),
+             "voltage magnitude at each connection point, per unit of its nominal voltage; "
+             "0 on a phase that is not there", initial=1.0),
+        Port("feeder/energised", "", _PER_PHASE, "feeder", ("fleet", "aggregator"),
+             "1 where the connection point has voltage, else 0", initial=1.0),
+        Port("feeder/head_p", "kW", ("member", "phase"), "feeder", ("aggregator",),
+             "active power drawn from the grid above the feeder"),
+        Port("feeder/head_q", "kVAR", ("member", "phase"), "feeder", ("aggregator",),
+             "reactive power drawn from the grid above the feeder"),
+        Port("feeder/trafo_p", "kW", ("member", "trafo"), "feeder", ("aggregator",),
+             "active power into each transformer from its high-voltage side"),
+    )
+}  # fmt: skip
+
+
+def ports_given(federate: str) -> tuple[Port, ...]:
+    """The ports that a federate gives, in the order of ``PORTS``."""
+    return tuple(port for port in PORTS.values() if port.giver == federate)
+
+
+def ports_taken(federate: str) -> tuple[Port, ...]:
+    """The ports that a federate takes, in the order of ``PORTS``."""
+    return tuple(port for port in PORTS.values() if federate in port.takers)
+
+
+def federation_picture() -> str:
+    """The federation as a Mermaid flowchart: federates in causal order, an arrow per giver and taker."""
+    lines = ["flowchart LR"]
+    used = {f for port in PORTS.values() for f in (port.giver, *port.takers)}
+    lines += [f"    {name}" for name in CAUSAL_ORDER if name in used]
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for port in PORTS.values():
+        for taker in port.takers:
+            arrows.setdefault((port.giver, taker), []).append(port.name.split("/")[1])
+    lines += [f'    {giver} -->|"{", ".join(names)}"| {taker}' for (giver, taker), names in arrows.items()]
+    return "\n".join(lines)

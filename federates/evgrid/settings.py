@@ -1,0 +1,160 @@
+"""What every part of a scenario's schema is built from.
+
+A setting is a field of a frozen pydantic model that forbids unknown keys; the docstring under it
+says what it is and in which unit, and becomes its text in ``evgrid scenario --schema``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys are errors, NaN and infinity are refused."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        serialize_by_alias=True,
+    )
+
+
+def fault(text: str) -> PydanticCustomError:
+    """A fault found by a validator: one sentence that says what is allowed."""
+    return PydanticCustomError("fault", "{text}", {"text": text})
+
+
+def faults(sentences: Sequence[str]) -> PydanticCustomError:
+    """Several faults found by a validator, each a whole sentence that begins with its path."""
+    return PydanticCustomError("faults", "{text}", {"text": "\n".join(sentences)})
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise fault("must be a duration such as '60s', '15min' or '24h'")
+    if isinstance(value, str):
+        try:
+            value = pd.Timedelta(value).total_seconds()
+        except ValueError:
+            raise fault("must be a duration such as '60s', '15min' or '24h'") from None
+    return float(value)
+
+
+def _local_time(value: Any) -> Any:
+    if isinstance(value, str | datetime):
+        try:
+            stamp = pd.Timestamp(value)
+        except ValueError:
+            raise fault("must be a date and time such as 2026-01-15T12:00") from None
+        if stamp.tzinfo is not None:
+            raise fault("must be local time without a zone, such as 2026-01-15T12:00")
+        return stamp.to_pydatetime()
+    raise fault("must be a date and time such as 2026-01-15T12:00")
+
+
+def _beside_scenario(value: Any, info: ValidationInfo) -> Any:
+    folder = (info.context or {}).get("folder")
+    if not isinstance(value, str | Path) or not str(value):
+        raise fault("must be the path of a file")
+    path = Path(value).expanduser()
+    if folder is not None and not path.is_absolute():
+        path = Path(folder) / path
+    if not path.is_file():
+        raise fault(f"there is no file {path}")
+    return path.resolve()
+
+
+Duration = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str | float)]
+"""Seconds; written as a number of seconds or as text with a unit ('60s', '15min', '24h')."""
+
+LocalTime = Annotated[datetime, BeforeValidator(_local_time, json_schema_input_type=str)]
+"""Local wall-clock time without a zone."""
+
+ExistingFile = Annotated[Path, BeforeValidator(_beside_scenario, json_schema_input_type=str)]
+"""Path of a file that exists; relative paths start at the scenario's folder."""
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML 1.2 text as Python values; duplicate keys are errors (ruamel's YAMLError)."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML 1.2 file that holds a mapping; duplicate keys are errors.
+
+    Raises ValueError with one sentence that names the file.
+    """
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from None
+    except YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping of keys to values")
+    return content
+
+
+def faults_of(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """One sentence for each fault of a validation error, each with its path and value."""
+    sentences = []
+    for details in error.errors(include_url=False):
+        whole = details["type"] == "faults"
+        sentences += details["msg"].split("\n") if whole else [_sentence(details, schema, prefix)]
+    return sentences
+
+
+def _sentence(details: ErrorDetails, schema: type[BaseModel], prefix: str) -> str:
+    location = [str(part) for part in details["loc"] if not str(part).startswith("<")]
+    path = ".".join([*([prefix] if prefix else []), *location])
+    kind, value, text = details["type"], details["input"], details["msg"]
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], _keys_at(schema, location[:-1]), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else _allowed(_keys_at(schema, location[:-1]))
+        return f"{path}: unknown key; {hint}"
+    if kind == "missing":
+        return f"{path}: is required"
+    text = text.replace("Input should be", "must be").replace("Value error, ", "")
+    text = text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    if not path:
+        return text
+    if isinstance(value, str | int | float | bool | None):
+        return f"{path} = {value}: {text}"
+    return f"{path}: {text}"
+
+
+def _allowed(keys: list[str]) -> str:
+    return f"allowed are {', '.join(keys)}" if keys else "nothing is allowed here"
+
+
+def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys allowed at a path of the schema; empty where the path leaves the schema."""
+    for part in location:
+        field = schema.model_fields.get(part)
+        inner = next((t for t in settings_in(field.annotation) if part), None) if field else None
+        if inner is None:
+            return []
+        schema = inner
+    return list(schema.model_fields)
+
+
+def settings_in(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models inside a field's annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for arg in getattr(annotation, "__args__", ()) for found in settings_in(arg)]

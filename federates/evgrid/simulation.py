@@ -1,0 +1,219 @@
+"""From a scenario to a Dataset: build the models, couple them, keep what they record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evgrid.audit import audit
+from evgrid.model import Clock, Connections, EVs, Model
+from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
+from evgrid.scenario import Scenario, load_scenario
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from evgrid.federation.runtime import FederationReport
+    from evgrid.feeder.networks import Network
+    from evgrid.fleet.sessions import Sessions
+
+
+@dataclass(frozen=True)
+class World:
+    """The static facts of a run, which every process derives alike from the resolved scenario."""
+
+    scenario: Scenario
+    network: Network
+    evs: EVs
+    sessions: Sessions
+
+    @property
+    def clock(self) -> Clock:
+        """Simulated time."""
+        return self.scenario.clock
+
+    @property
+    def connections(self) -> Connections:
+        """The feeder's connection points."""
+        return self.network.connections
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of every dimension but time."""
+        return {
+            "member": len(self.scenario.members),
+            **self.network.sizes,
+            "ev": len(self.evs),
+            "session": len(self.sessions),
+        }
+
+
+def build_world(scenario: Scenario) -> World:
+    """Load the network and draw or read the sessions.
+
+    Raises NetworkError or ScenarioError.
+    """
+    from evgrid.feeder.networks import load_network
+    from evgrid.fleet.sessions import fleet_tables
+
+    network = load_network(scenario.feeder)
+    evs, sessions = fleet_tables(scenario, network.connections)
+    return World(scenario, network, evs, sessions)
+
+
+def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
+    """The models of a run in causal order, and room for what they record."""
+    from evgrid.aggregator.model import AggregatorModel
+    from evgrid.feeder.model import FeederModel
+    from evgrid.fleet.model import FleetModel
+
+    scenario, models = world.scenario, list[Model]()
+    managed = bool(len(world.evs)) and any(
+        a.strategy != "uncontrolled" for a in scenario.aggregators.values()
+    )
+    if managed:
+        models.append(AggregatorModel(scenario, world.connections, world.evs, world.sizes["trafo"], recorder))
+    if scenario.fleet is not None:
+        models.append(
+            FleetModel(scenario, world.connections, world.evs, world.sessions, recorder, managed=managed)
+        )
+    feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)
+    models.append(
+        FeederModel(scenario, world.network, recorder, fleet=scenario.fleet is not None, feedback=feedback)
+    )
+    recorder.register(models)
+    return models
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run went: the federation's account of time, and the energy audit."""
+
+    federation: FederationReport
+    audit: dict[str, float]
+
+
+def run(
+    scenario: Scenario | str | Path,
+    output: str | Path | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> xr.Dataset:
+    """Run a scenario and return its result.
+
+    Parameters
+    ----------
+    scenario
+        A :class:`Scenario`, or the path of one.
+    output
+        NetCDF file to stream the result into; it appears when the run is complete, whole or not
+        at all. Left out: the result stays in memory.
+    progress
+        Called now and then with the simulated seconds that are done.
+
+    Raises
+    ------
+    EvgridError
+        With the first cause, if the scenario, the network or a model is at fault, or if energy
+        does not balance.
+
+    """
+    return run_with_report(scenario, output, progress)[0]
+
+
+def run_with_report(
+    scenario: Scenario | str | Path,
+    output: str | Path | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[xr.Dataset, RunReport]:
+    """Like :func:`run`, with an account of how the run went."""
+    from evgrid.federation.runtime import run_federation
+
+    if not isinstance(scenario, Scenario):
+        scenario = load_scenario(scenario)
+    world = build_world(scenario)
+    coordinates = _coordinates(world)
+    store = FileStore(Path(output), coordinates) if output is not None else MemoryStore(coordinates)
+    try:
+        recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store)
+        models = build_models(world, recorder)
+        report = run_federation(
+            models,
+            world.sizes,
+            world.clock,
+            message_delay_s=scenario.communication.delay,
+            progress=progress,
+        )
+        recorder.close()
+        audits = {model.name: model.audit() for model in models}
+        residuals = audit(audits.get("fleet"), audits["feeder"], scenario.members)
+        return store.finish(_attrs(world, residuals)), RunReport(report, residuals)
+    except BaseException:
+        store.abandon()
+        raise
+
+
+def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
+    scenario = world.scenario
+    return {
+        "format": FORMAT,
+        "Conventions": "CF-1.11",
+        "name": scenario.name,
+        "scenario": scenario.model_dump_json(exclude_none=True),
+        "seed": str(scenario.ensemble.seed),
+        "versions": json.dumps(versions()),
+        "audit": json.dumps(residuals),
+        "currency": scenario.tariff.currency if scenario.tariff else "",
+    }
+
+
+def _coordinates(world: World) -> xr.Dataset:
+    """The coordinates of the result, as a Dataset without variables."""
+    import xarray as xr
+
+    scenario, clock, connections = world.scenario, world.clock, world.connections
+    intervals = round(clock.duration_s / scenario.record_step_s)
+    evs, sessions, network = world.evs, world.sessions, world.network
+    session_connection = evs.connection[sessions.ev]
+    return xr.Dataset(
+        coords={
+            "member": ("member", np.array(scenario.members), {"long_name": "ensemble member"}),
+            "time": (
+                "time",
+                clock.timestamps(np.arange(intervals) * scenario.record_step_s),
+                {"long_name": "local time at which the recording interval starts"},
+            ),
+            "phase": ("phase", np.array(connections.phases), {"long_name": "phase"}),
+            "connection": ("connection", connections.name, {"long_name": "connection point"}),
+            **network.coordinates(),
+            "ev": ("ev", np.arange(len(evs)), {"long_name": "EV, over all members"}),
+            "ev_name": ("ev", evs.name, {"long_name": "name of the EV within its member"}),
+            "ev_member": ("ev", np.array(scenario.members)[evs.member], {"long_name": "member of the EV"}),
+            "ev_connection": (
+                "ev", connections.name[evs.connection], {"long_name": "connection point of the EV"},
+            ),
+            "session": ("session", np.arange(len(sessions)), {"long_name": "charging session, over all members"}),
+            "session_member": (
+                "session", np.array(scenario.members)[evs.member[sessions.ev]],
+                {"long_name": "member of the session"},
+            ),
+            "session_ev": ("session", evs.name[sessions.ev], {"long_name": "EV of the session"}),
+            "session_connection": (
+                "session", connections.name[session_connection], {"long_name": "connection point of the session"},
+            ),
+            "session_arrival": (
+                "session", clock.timestamps(sessions.arrival_s), {"long_name": "local time of plugging in"},
+            ),
+            "session_departure": (
+                "session", clock.timestamps(sessions.departure_s), {"long_name": "local time of departure"},
+            ),
+            "session_complete": (
+                "session", sessions.departure_s <= clock.duration_s,
+                {"long_name": "whether the departure falls into the run"},
+            ),
+        }
+    )  # fmt: skip

@@ -1,0 +1,50 @@
+"""Random streams: every draw of a run comes from a stream of its own.
+
+A stream is addressed by the scenario's seed, the number of the member, what is drawn, and, where
+that matters, the day and the attempt. So member 17 draws the same numbers alone, in an ensemble
+of a thousand or on another machine, and one more draw somewhere changes nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Purpose(IntEnum):
+    """What a stream is for. The numbers are part of every result's reproducibility: never reuse one."""
+
+    DEPLOYMENT = 1
+    """Which households get an EV, in which order."""
+    EV = 2
+    """Attributes of each EV."""
+    TRAVEL_TIMES = 3
+    """Departures and arrivals of a day."""
+    DISTANCE = 4
+    """Distances of a day."""
+    BASE_LOAD = 5
+    """Diversity of the base load."""
+    MESSAGE_LOSS = 6
+    """Which messages are lost."""
+
+
+def stream(seed: int, member: int, purpose: Purpose, day: int = 0, attempt: int = 0) -> np.random.Generator:
+    """The random stream of one purpose in one member.
+
+    Parameters
+    ----------
+    seed
+        ``scenario.ensemble.seed``.
+    member
+        Number of the member as in ``scenario.members``, not its position in this run.
+    purpose
+        What is drawn.
+    day
+        Number of the day for what is drawn daily, at least 0 (``datetime.date.toordinal``).
+    attempt
+        Counts the repetitions where draws are rejected and drawn again.
+
+    """
+    key = (member, int(purpose), day, attempt)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
