@@ -293,7 +293,7 @@ def open_results(path: str | Path) -> xr.Dataset:
     if not path.is_file():
         raise ResultError(f"there is no result {path}")
     try:
-        dataset = xr.open_dataset(path, engine="netcdf4")
+        dataset = xr.open_dataset(path, engine="netcdf4", decode_timedelta=False)
     except (OSError, ValueError) as error:
         raise ResultError(f"{path} is no NetCDF file: {error}") from error
     if dataset.attrs.get("format") != FORMAT:

@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from evgrid.aggregator.strategies import StrategySettings, strategy_settings
+from evgrid.aggregator.strategies import StrategySettings, find_strategy, strategy_settings
 from evgrid.errors import ScenarioError
 from evgrid.model import Clock
 from evgrid.settings import (
@@ -277,7 +277,7 @@ class Scenario(Settings):
             found += [
                 f"aggregators.{name}.strategy = {settings.strategy}: needs a tariff"
                 for name, settings in self.aggregators.items()
-                if settings.needs_tariff
+                if find_strategy(settings.strategy).needs_tariff
             ]
         elif 3600 % step:
             found.append(f"time.step = {step:g}s: must divide an hour where a tariff is given")

@@ -1,0 +1,32 @@
+"""Ports: named, wired in one direction, and pictured in the README."""
+
+from pathlib import Path
+
+import pytest
+
+from evgrid.ports import CAUSAL_ORDER, PORTS, federation_picture, ports_given, ports_taken
+
+
+@pytest.mark.parametrize("port", PORTS.values(), ids=PORTS)
+def test_a_port_is_given_and_taken_by_federates_of_the_causal_order(port):
+    assert port.name.startswith(f"{port.giver}/")
+    assert {port.giver, *port.takers} <= set(CAUSAL_ORDER)
+    assert port.giver not in port.takers
+    assert port.text
+
+
+def test_every_port_is_found_from_both_ends():
+    assert {p.name for f in CAUSAL_ORDER for p in ports_given(f)} == set(PORTS)
+    assert {p.name for f in CAUSAL_ORDER for p in ports_taken(f)} == set(PORTS)
+
+
+def test_shapes_and_lengths():
+    sizes = {"member": 2, "connection": 5, "phase": 3, "ev": 7}
+    assert PORTS["fleet/p"].array_shape(sizes) == (2, 5, 3)
+    assert PORTS["fleet/p"].length(sizes) == 30
+    assert PORTS["aggregator/setpoint"].length(sizes) == 7
+
+
+def test_the_readme_shows_the_federation_as_it_is():
+    readme = Path(__file__).parents[2] / "README.md"
+    assert federation_picture() in readme.read_text(encoding="utf-8")

@@ -1,0 +1,205 @@
+"""The scenario: loading, merging, overriding, and every fault at once with its path."""
+
+import json
+
+import pytest
+
+from evgrid.errors import ScenarioError
+from evgrid.scenario import Scenario, describe, load_scenario, parse_override, scenario_from
+
+MINIMAL = {"name": "t", "time": {"start": "2026-01-15T00:00"}, "feeder": {"network": "european_lv"}}
+
+
+def test_defaults():
+    scenario = scenario_from(MINIMAL)
+    assert scenario.members == range(0, 1)
+    assert (scenario.feeder_step_s, scenario.record_step_s, scenario.telemetry_s) == (60, 60, 60)
+    assert scenario.clock.ticks == 1440
+    assert scenario.feeder.base_load.kind == "standard"
+    assert scenario.fleet is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("24h", 86400), ("15min", 900), ("60s", 60), (4, 4), ("0.5h", 1800)]
+)
+def test_durations(text, seconds):
+    assert (
+        scenario_from(
+            MINIMAL, {"time.duration": text, "time.step": 1, "communication.telemetry": 60}
+        ).time.duration
+        == seconds
+    )
+
+
+def test_five_faults_are_all_reported_with_their_path():
+    with pytest.raises(ScenarioError) as caught:
+        scenario_from(
+            MINIMAL,
+            {
+                "fleet.penetration": 1.4,
+                "time.stp": "5s",
+                "ensemble.members": 0,
+                "feeder.solver": "opendss",
+                "aggregators.main.strategy": "magic",
+            },
+        )
+    assert caught.value.exit_code == 2
+    faults = "\n".join(caught.value.faults)
+    assert len(caught.value.faults) == 5
+    for sentence in (
+        "fleet.penetration = 1.4: must be at most 1",
+        "time.stp: unknown key; did you mean 'step'?",
+        "ensemble.members = 0: must be at least 1",
+        "feeder.solver = opendss: must be 'power-grid-model' or 'pandapower'",
+        "aggregators.main.strategy = magic: must be one of peak_limit, tou, uncontrolled, v2g_peak_shaving, or your own",
+    ):
+        assert sentence in faults
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"time.start": "noon"}, "time.start = noon: must be a date and time such as"),
+        ({"time.start": "2026-01-15T12:00+01:00"}, "must be local time without a zone"),
+        ({"time.duration": "soon"}, "time.duration = soon: must be a duration"),
+        ({"time.duration": 90}, "time.duration = 90s: must be a multiple of feeder.step = 60s"),
+        ({"feeder.step": 90}, "feeder.step = 90s: must be a multiple of time.step = 60s"),
+        ({"record.step": 90}, "record.step = 90s: must be a multiple of feeder.step = 60s"),
+        ({"communication.telemetry": 90}, "communication.telemetry = 90s: must be a multiple of time.step"),
+        ({"tariff": "pge_ev2a", "time.step": 7, "time.duration": 70, "communication.telemetry": 7},
+         "time.step = 7s: must divide an hour"),
+        ({"tariff": "pge_ev2a", "time.start": "2026-01-15T00:00:30"}, "time.start = .*must lie on a multiple"),
+        ({"aggregators.main.strategy": "uncontrolled"}, "aggregators: there is no fleet to control"),
+        ({"fleet.count": 3, "aggregators.main.strategy": "tou"}, "aggregators.main.strategy = tou: needs a tariff"),
+        ({"fleet.count": 3, "aggregators.main": {"strategy": "peak_limit"}}, "aggregators.main.limit_kw: is required"),
+        ({"fleet.count": 3, "aggregators.main": {"strategy": "uncontrolled", "limit_kw": 3}},
+         "aggregators.main.limit_kw: unknown key; allowed are strategy, group"),
+        ({"fleet.count": 3, "aggregators.main": {}}, "aggregators.main.strategy: is required"),
+        ({"fleet.count": 3, "aggregators": "tou"}, "aggregators = tou: must be a mapping"),
+        ({"fleet.charger.power_kw": 7}, "fleet: give either penetration"),
+        ({"fleet.count": 3, "fleet.penetration": 0.5}, "fleet: give either penetration"),
+        ({"fleet.sessions.file": "none.csv"}, "fleet.sessions.file = none.csv: there is no file"),
+        ({"feeder.base_load": {"source": "net", "file": __file__}}, "feeder.base_load: give either source or file"),
+        ({"feeder.base_load.power_factor": float("nan")}, "feeder.base_load.power_factor"),
+        ({"coupling": "magic"}, "coupling = magic: must be 'lagged'"),
+    ],
+)  # fmt: skip
+def test_each_fault_is_one_sentence(overrides, message):
+    with pytest.raises(ScenarioError, match=message):
+        scenario_from(MINIMAL, overrides)
+
+
+def write(folder, name, text):
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def test_extends_merges_key_by_key_and_a_new_kind_replaces_the_old(tmp_path):
+    write(
+        tmp_path,
+        "base.yaml",
+        "name: base\ntime: {start: 2026-01-15T00:00, step: 30s}\nfeeder: {network: european_lv}\n"
+        "fleet: {count: 3}\naggregators: {main: {strategy: peak_limit, limit_kw: 50}}\n",
+    )
+    child = write(
+        tmp_path,
+        "child.yaml",
+        "extends: base.yaml\nname: child\naggregators: {main: {strategy: uncontrolled}}\n",
+    )
+    scenario = load_scenario(child, {"fleet.count": 4})
+    assert scenario.name == "child"
+    assert scenario.time.step == 30
+    assert scenario.fleet is not None
+    assert scenario.fleet.count == 4
+    assert scenario.aggregators["main"].strategy == "uncontrolled"
+    kept = load_scenario(tmp_path / "base.yaml", {"aggregators.main.limit_kw": 60})
+    assert kept.aggregators["main"].limit_kw == 60  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is no YAML"),
+        ("- 1\n", "must hold a mapping"),
+        ("name: a\nname: b\n", "is no YAML.*duplicate key"),
+        ("extends: self.yaml\n", "extends itself"),
+        ("extends: none.yaml\n", "there is no file .*none.yaml"),
+    ],
+)
+def test_unreadable_scenarios(tmp_path, text, message):
+    with pytest.raises(ScenarioError, match=message):
+        load_scenario(write(tmp_path, "self.yaml", text))
+
+
+def test_a_missing_scenario_is_named(tmp_path):
+    with pytest.raises(ScenarioError, match="there is no file .*nix.yaml"):
+        load_scenario(tmp_path / "nix.yaml")
+
+
+def test_the_resolved_scenario_rebuilds_itself():
+    scenario = scenario_from(
+        MINIMAL,
+        {
+            "fleet.penetration": 0.5,
+            "aggregators.main": {"strategy": "peak_limit", "limit_kw": 5},
+            "tariff": "pge_ev2a",
+        },
+    )
+    assert scenario_from(json.loads(scenario.model_dump_json(exclude_none=True))) == scenario
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("a.b=0.8", 0.8), ("a=1e-6", 1e-6), ("a={b: 1}", {"b": 1}), ("a=x=y", "x=y")]
+)
+def test_overrides_are_read_as_yaml(text, value):
+    assert parse_override(text)[1] == value
+
+
+@pytest.mark.parametrize("text", ["a", "=1", "a..b=1"])
+def test_bad_overrides(text):
+    with pytest.raises(ValueError, match="must be KEY=VALUE"):
+        parse_override(text)
+
+
+def test_every_setting_is_documented():
+    for path, _default, text in describe():
+        assert text, f"{path} has no docstring"
+    assert Scenario.model_json_schema()["properties"]["feeder"]
+
+
+def test_a_users_strategy_is_found_beside_the_scenario(tmp_path):
+    write(
+        tmp_path,
+        "night_owl_settings.py",
+        "import evgrid\n"
+        "class NightOwlSettings(evgrid.StrategySettings):\n    first_hour: int = 22\n"
+        "class NightOwl(evgrid.Strategy):\n    Settings = NightOwlSettings\n"
+        "    def setpoints(self, view):\n        return view.p_max\n",
+    )
+    given = {**MINIMAL, "fleet": {"count": 2}}
+    chosen = {"aggregators.main": {"strategy": "night_owl_settings:NightOwl", "first_hour": 23}}
+    scenario = scenario_from(given, chosen, folder=tmp_path)
+    assert scenario.aggregators["main"].first_hour == 23  # type: ignore[attr-defined]
+    with pytest.raises(ScenarioError, match="first_hour = soon: must be a valid integer"):
+        scenario_from(
+            given,
+            {"aggregators.main": {"strategy": "night_owl_settings:NightOwl", "first_hour": "soon"}},
+            folder=tmp_path,
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module_here:X", "no module named no_such_module_here"),
+        ("json:X", "module json has no X"),
+        ("json:JSONDecoder", "json:JSONDecoder is no subclass of evgrid.Strategy"),
+        ("broken_strategy_module:X", "broken_strategy_module can't be imported: ZeroDivisionError"),
+    ],
+)
+def test_bad_strategy_names(tmp_path, name, message):
+    write(tmp_path, "broken_strategy_module.py", "1 / 0\n")
+    with pytest.raises(ScenarioError, match=message):
+        scenario_from(
+            {**MINIMAL, "fleet": {"count": 2}}, {"aggregators.main.strategy": name}, folder=tmp_path
+        )
