@@ -183,3 +183,7 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
     table.add_row("wall time", f"{time.wall_s:.2f} s: {split}, HELICS and waiting {time.other_s:.2f} s")
     table.add_row("energy audit", ", ".join(f"{key} {value:.1e}" for key, value in report.audit.items()))
     console.print(table)
+
+
+if __name__ == "__main__":
+    main()
