@@ -179,8 +179,8 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
     for row in summary(result):
         table.add_row(*row)
     time = report.federation
-    split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in time.step_s.items())
-    table.add_row("wall time", f"{time.wall_s:.2f} s: {split}, HELICS and waiting {time.other_s:.2f} s")
+    split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in time.stepping_s.items())
+    table.add_row("wall time", f"{time.wall_s:.2f} s: {split}, HELICS {time.coupling_s:.2f} s ({time.coupling_us_per_tick:.0f} µs a tick)")
     table.add_row("energy audit", ", ".join(f"{key} {value:.1e}" for key, value in report.audit.items()))
     console.print(table)
 

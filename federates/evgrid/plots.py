@@ -75,7 +75,7 @@ def plot_voltage_profile(
     where = {dim: chosen[dim].values[int(index)] for dim, index in at.items()}
     snapshot = result["voltage_pu"].sel(where)
     distance = result["bus_distance_km"].values
-    ends = np.stack([result["line_from_bus"].values, result["line_to_bus"].values], axis=1)
+    ends = np.stack([result["line_from_bus"].values, result["line_to_bus"].values], axis=1).astype(int)
     for phase in snapshot["phase"].values:
         voltage = snapshot.sel(phase=phase).values
         shown = ends[np.all(voltage[ends] > 0, axis=1)]
@@ -93,7 +93,7 @@ def plot_voltage_profile(
         ylabel="voltage (pu)",
         title=f"Voltage along the feeder, {stamp}{note}",
     )
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="lower left")
     return ax
 
 
@@ -113,7 +113,7 @@ def plot_voltage_band(result: xr.Dataset, ax: Axes) -> Axes:
     for limit in EN_50160_BAND:
         ax.axhline(limit, color="black", linewidth=0.8, linestyle="--")
     ax.set(ylabel="voltage (pu)", title="Voltage of all buses and phases (dashed: EN 50160)")
-    ax.legend(frameon=False, ncols=3, loc="best")
+    ax.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 0.05))
     return _time_axis(ax, result)
 
 

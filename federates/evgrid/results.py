@@ -215,6 +215,7 @@ class FileStore:
         with self._explained():
             coordinates.to_netcdf(self._part, engine="netcdf4", format="NETCDF4")
             self._file = netCDF4.Dataset(part, "a")
+            self._file.set_fill_off()  # every value is written once; filling first would write twice
 
     def create(self, variable: Variable, dims: tuple[str, ...]) -> None:
         """See :class:`Store`."""

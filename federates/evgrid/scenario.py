@@ -96,10 +96,21 @@ class BaseLoad(Settings):
         return self.source or "standard"
 
 
+def _network(value: Any, info: ValidationInfo) -> Any:
+    """The path of a network file starts at the scenario's folder."""
+    folder = (info.context or {}).get("folder")
+    if isinstance(value, str) and folder and Path(value).suffix.lower() in (".json", ".xlsx"):
+        return str(Path(folder) / Path(value).expanduser())
+    return value
+
+
+NetworkName = Annotated[str, BeforeValidator(_network, json_schema_input_type=str)]
+
+
 class Feeder(Settings):
     """The distribution feeder."""
 
-    network: str
+    network: NetworkName
     """A built-in network (european_lv, case33bw, cigre_lv, cigre_mv), or the path of a pandapower
     JSON or Excel file."""
     solver: Literal["power-grid-model", "pandapower"] = "power-grid-model"

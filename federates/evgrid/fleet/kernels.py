@@ -79,8 +79,9 @@ KIND = np.dtype(
         ("discharge_b", "f8"),
         ("discharge_c", "f8"),
         # derived by derive_kinds
+        ("charge_gain", "f8"),  # 1 / (1 + charge_b)
+        ("discharge_gain", "f8"),  # 1 / (1 - discharge_b)
         ("battery_kw", "f8"),  # battery power at charge_kw
-        ("battery_loss_kw", "f8"),  # conversion loss at it
         ("soc_per_kws", "f8"),  # 1 / (3600 capacity)
         ("soc_per_s", "f8"),  # at battery_kw
         ("s_per_soc", "f8"),
@@ -89,11 +90,13 @@ KIND = np.dtype(
         ("cut_off_soc", "f8"),  # where the taper ends
         ("full_power_soc", "f8"),  # lesser of taper_soc and soc_target
         ("full_charge_s", "f8"),  # from 0 to soc_target, as fast as possible
-        ("taper_s_per_soc", "f8"),  # mean over taper_soc to soc_target
     ],
     align=True,
 )
 """Constants of a kind of session."""
+
+_BLOCK = 256
+"""EVs that are advanced together: their state stays in the first-level cache between the passes."""
 
 Row = Any
 """A row of STATE or KIND."""
@@ -126,7 +129,10 @@ def battery_kw_given(grid_kw: float, a: float, b: float, c: float) -> float:
     net = grid_kw + a
     if c == 0.0:
         return net / (1.0 - b)
-    return 2.0 * net / ((1.0 - b) + sqrt(max((1.0 - b) * (1.0 - b) - 4.0 * c * net, 0.0)))
+    most = (1.0 - b) * (1.0 - b) / (4.0 * c)
+    if net >= most:
+        return (1.0 - b) / (2.0 * c)
+    return 2.0 * net / ((1.0 - b) + sqrt((1.0 - b) * (1.0 - b) - 4.0 * c * net))
 
 
 @njit
@@ -157,9 +163,7 @@ def seconds_to_target(kind: Row, soc: float) -> float:
 
 
 @njit
-def charge(
-    kind: Row, soc: float, battery_kw: float, seconds: float
-) -> tuple[float, float, float, float]:
+def charge(kind: Row, soc: float, battery_kw: float, seconds: float) -> tuple[float, float, float, float]:
     """Charge for ``seconds`` at up to ``battery_kw`` (> 0, at the battery), to the target at most.
 
     Returns the state of charge, the time that power flowed (s), and the integrals over it of the
@@ -176,18 +180,19 @@ def charge(
     else:
         switch = 1.0
     left = seconds
+    on_s = 0.0
     first = 0.0
     second = 0.0
     end = min(switch, target)
     if soc < end:  # constant power
         rate = battery_kw * kind["soc_per_kws"]
         needed = (end - soc) / rate
+        span = min(needed, left)
+        on_s += span
+        first += battery_kw * span
+        second += battery_kw * battery_kw * span
         if needed > left:
-            first += battery_kw * left
-            second += battery_kw * battery_kw * left
-            return min(soc + rate * left, end), seconds, first, second
-        first += battery_kw * needed
-        second += battery_kw * battery_kw * needed
+            return min(soc + rate * left, end), on_s, first, second
         left -= needed
         soc = end
     end = min(kind["cut_off_soc"], target)
@@ -197,10 +202,11 @@ def charge(
         needed = log((1.0 - soc) / (1.0 - end)) / decay
         span = min(needed, left)
         fallen = -expm1(-decay * span)
+        on_s += span
         first += start_kw * fallen / decay
         second += start_kw * start_kw * -expm1(-2.0 * decay * span) / (2.0 * decay)
         if needed > left:
-            return min(soc + (1.0 - soc) * fallen, end), seconds, first, second
+            return min(soc + (1.0 - soc) * fallen, end), on_s, first, second
         left -= needed
         soc = end
     if soc < target:  # constant power after the taper
@@ -208,13 +214,13 @@ def charge(
         rate = low_kw * kind["soc_per_kws"]
         needed = (target - soc) / rate
         span = min(needed, left)
+        on_s += span
         first += low_kw * span
         second += low_kw * low_kw * span
         if needed > left:
-            return min(soc + rate * left, target), seconds, first, second
-        left -= needed
+            return min(soc + rate * left, target), on_s, first, second
         soc = target
-    return soc, seconds - left, first, second
+    return soc, on_s, first, second
 
 
 @njit
@@ -259,6 +265,7 @@ def advance(
 
     Returns the state of charge, ``guarded``, the energy drawn from the grid, the energy given to
     the grid, and the conversion loss, kWs each and not negative.
+
     """
     drawn = 0.0
     given = 0.0
@@ -329,7 +336,11 @@ def derive_kinds(kinds: Row) -> None:
         a, b, c = kind["charge_a"], kind["charge_b"], kind["charge_c"]
         power = battery_kw_drawn(kind["charge_kw"], a, b, c)
         kind["battery_kw"] = power
-        kind["battery_loss_kw"] = a + b * power + c * power * power
+        a, b, c = kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
+        if c > 0.0:  # more than the converter can give
+            kind["discharge_kw"] = max(min(kind["discharge_kw"], (1.0 - b) * (1.0 - b) / (4.0 * c) - a), 0.0)
+        kind["charge_gain"] = 1.0 / (1.0 + kind["charge_b"])
+        kind["discharge_gain"] = 1.0 / (1.0 - kind["discharge_b"])
         kind["soc_per_kws"] = 1.0 / (3600.0 * kind["capacity_kwh"])
         kind["soc_per_s"] = power * kind["soc_per_kws"]
         kind["s_per_soc"] = 3600.0 * kind["capacity_kwh"] / power
@@ -338,11 +349,6 @@ def derive_kinds(kinds: Row) -> None:
         kind["cut_off_soc"] = 1.0 - CUT_OFF * (1.0 - kind["taper_soc"])
         kind["full_power_soc"] = min(kind["taper_soc"], kind["soc_target"])
         kind["full_charge_s"] = seconds_to_target(kind, 0.0)
-        kind["taper_s_per_soc"] = 0.0
-        if kind["soc_target"] > kind["taper_soc"]:
-            kind["taper_s_per_soc"] = seconds_to_target(kind, kind["taper_soc"]) / (
-                kind["soc_target"] - kind["taper_soc"]
-            )
 
 
 @njit
@@ -421,9 +427,8 @@ def step(
     cursor: int,
     state: Row,
     member_start: NDArray[np.int64],
-    active: NDArray[np.int32],
+    active: NDArray[np.uint32],
     active_count: int,
-    following: NDArray[np.int32],
     power_kw: NDArray[np.float64],
     plugged: NDArray[np.float64],
     outcome: NDArray[np.float64],
@@ -451,9 +456,7 @@ def step(
     member_start
         (member + 1,) first EV of each member.
     active, active_count
-        EVs plugged in, in ascending order.
-    following
-        Takes the EVs plugged in at the end; another buffer of the length of ``active``.
+        EVs plugged in, in ascending order; (ev,), updated.
     power_kw
         (slot,) takes the mean power over the tick, kW; a slot is a member's connection and phase.
     plugged
@@ -463,7 +466,8 @@ def step(
     ev_power_kw, ev_soc
         (ev,) take the mean power and the state of charge at the end (NaN while away), or (0,).
 
-    Returns how many EVs ``following`` holds, and the new cursor.
+    Returns the new ``active_count`` and ``cursor``.
+
     """
     end_s = time_s + step_s
     import_per_kws = import_price / 3600.0
@@ -477,154 +481,185 @@ def step(
     first = cursor
     while cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
         cursor += 1
-    arriving = np.empty(cursor - first, np.int32)
-    arrivals = 0
-    for at in range(first, cursor):
-        session = by_arrival[at]
-        ev = session_ev[session]
-        if state[ev]["session"] < 0:  # else it leaves in this tick, and comes again
-            _plug_in(state[ev], session, departure_s, soc_arrival, kind_of)
-            arriving[arrivals] = ev
-            arrivals += 1
-    arriving = np.sort(arriving[:arrivals])
+    if cursor > first:
+        arriving = np.empty(cursor - first, np.uint32)
+        arrivals = 0
+        for at in range(first, cursor):
+            session = by_arrival[at]
+            ev = session_ev[session]
+            if state[ev]["session"] < 0:  # else it leaves in this tick, and comes again
+                _plug_in(state[ev], session, departure_s, soc_arrival, kind_of)
+                arriving[arrivals] = ev
+                arrivals += 1
+        active_count = _insert(active, active_count, np.sort(arriving[:arrivals]))
 
-    old = 0
-    new = 0
-    kept = 0
+    mean_kw = np.empty(_BLOCK)
+    exact = np.empty(_BLOCK, np.uint32)
+    kept = np.uint64(0)
+    stop = 0
     for member in range(len(plugged)):
-        present = 0.0
-        member_end = member_start[member + 1]
-        while True:
-            if old < active_count and (new == arrivals or active[old] < arriving[new]):
-                ev = active[old]
-                if ev >= member_end:
-                    break
-                old += 1
-            elif new < arrivals:
-                ev = arriving[new]
-                if ev >= member_end:
-                    break
-                new += 1
-            else:
-                break
-            row = state[ev]
-            kind = kinds[row["kind"]]
-            asked = setpoint_kw[ev] if managed else np.inf
-            mean_kw = 0.0
-
-            if row["departure_s"] > end_s and row["fresh"] == 0:
-                # Plugged in all along: the common cases, in which power is constant over the tick.
-                soc = row["soc"]
-                battery_kw = 0.0  # positive charges
-                loss_kw = 0.0
-                easy = False
-                if row["guarded"]:
-                    asked = np.inf
-                if asked >= 0.0 and soc >= kind["soc_target"]:
-                    easy = True
-                elif asked >= kind["charge_kw"]:
-                    then = soc + kind["soc_per_s"] * step_s
-                    if then <= kind["full_power_soc"]:
-                        easy = True
-                        battery_kw = kind["battery_kw"]
-                        loss_kw = kind["battery_loss_kw"]
-                        mean_kw = kind["charge_kw"]
-                        soc = then
-                else:
-                    if asked > 0.0:
-                        a, b, c = kind["charge_a"], kind["charge_b"], kind["charge_c"]
-                        battery_kw = battery_kw_drawn(asked, a, b, c)
-                        highest = min(1.0 - battery_kw * kind["taper_per_kw"], kind["soc_target"])
-                        if battery_kw > 0.0:
-                            mean_kw = asked
-                            loss_kw = a + battery_kw * (b + c * battery_kw)
-                        then = soc + battery_kw * kind["soc_per_kws"] * step_s
-                        easy = then <= highest
-                    elif asked < 0.0 and kind["discharge_kw"] > 0.0 and soc > kind["soc_floor"]:
-                        a, b, c = kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
-                        battery_kw = battery_kw_given(min(-asked, kind["discharge_kw"]), a, b, c)
-                        loss_kw = a + battery_kw * (b + c * battery_kw)
-                        mean_kw = loss_kw - battery_kw
-                        then = soc - battery_kw * kind["soc_per_kws"] * step_s
-                        easy = then >= kind["soc_floor"]
-                    else:
-                        then = soc
-                        easy = True
-                    # An upper bound of the time needed, exact below the taper (the chord above it).
-                    if then < kind["full_power_soc"]:
-                        needed_s = kind["full_charge_s"] - then * kind["s_per_soc"]
-                    else:
-                        needed_s = (kind["soc_target"] - then) * kind["taper_s_per_soc"]
-                    easy = easy and row["departure_s"] - end_s > needed_s
-                    if easy:
-                        soc = then
-                if easy:
-                    present += 1.0
-                    if mean_kw > 0.0:
-                        drawn = mean_kw * step_s
-                        row["soc"] = soc
-                        row["drawn_kws"] += drawn
-                        row["loss_kws"] += loss_kw * step_s
-                        row["cost"] += drawn * import_per_kws
-                    elif mean_kw < 0.0:
-                        given = -mean_kw * step_s
-                        row["soc"] = soc
-                        row["given_kws"] += given
-                        row["loss_kws"] += loss_kw * step_s
-                        row["cost"] -= given * export_per_kws
-                    following[kept] = ev
-                    kept += 1
-                else:
-                    mean_kw = _follow(
-                        row, kind, asked, step_s, row["departure_s"] - time_s, import_per_kws, export_per_kws
-                    ) / step_s  # fmt: skip
-                    present += 1.0
-                    following[kept] = ev
-                    kept += 1
-            else:
-                # It arrives or leaves within the tick.
-                session = row["session"]
-                net_kws = 0.0
-                while True:
-                    kind = kinds[row["kind"]]
-                    from_s = max(arrival_s[session], time_s)
-                    until_s = min(row["departure_s"], end_s)
-                    net_kws += _follow(
-                        row, kind, asked, until_s - from_s, row["departure_s"] - from_s,
-                        import_per_kws, export_per_kws,
-                    )  # fmt: skip
-                    present += (until_s - from_s) / step_s
-                    row["fresh"] = 0
-                    if row["departure_s"] > end_s:
-                        following[kept] = ev
-                        kept += 1
-                        break
-                    close_session(row, outcome)
-                    session += 1
-                    if (
-                        session == len(session_ev)
-                        or session_ev[session] != ev
-                        or arrival_s[session] >= end_s
-                    ):
-                        row["session"] = -1
-                        break
-                    _plug_in(row, session, departure_s, soc_arrival, kind_of)
-                mean_kw = net_kws / step_s
-
-            slot = row["slot"]
-            if row["slots"] == 1:
-                power_kw[slot] += mean_kw
-            else:
-                third = mean_kw / 3.0
-                power_kw[slot] += third
-                power_kw[slot + 1] += third
-                power_kw[slot + 2] += third
+        start = stop
+        stop = start + np.searchsorted(active[start:active_count], member_start[member + 1])
+        present = float(stop - start)
+        for low in range(start, stop, _BLOCK):
+            block = active[low : min(low + _BLOCK, stop)]
+            todo = _steady(
+                block, state, kinds, managed, setpoint_kw, step_s, end_s, import_per_kws, export_per_kws,
+                mean_kw, exact,
+            )  # fmt: skip
+            for i in range(todo):
+                at = exact[i]
+                ev = block[at]
+                net_kws, plugged_s = _exact(
+                    ev, setpoint_kw[ev] if managed else np.inf, state, kinds, time_s, end_s,
+                    import_per_kws, export_per_kws,
+                    session_ev, arrival_s, departure_s, soc_arrival, kind_of, outcome,
+                )  # fmt: skip
+                mean_kw[at] = net_kws / step_s
+                present += plugged_s / step_s - 1.0
             if per_ev:
-                ev_power_kw[ev] = mean_kw
-                if row["session"] >= 0:
-                    ev_soc[ev] = row["soc"]
+                for at in range(len(block)):
+                    row = state[block[at]]
+                    ev_power_kw[block[at]] = mean_kw[at]
+                    if row["session"] >= 0:
+                        ev_soc[block[at]] = row["soc"]
+            kept = _hand_over(block, state, mean_kw, power_kw, active, kept)
         plugged[member] = present
-    return kept, cursor
+    return int(kept), cursor
+
+
+@njit
+def _insert(active: NDArray[np.uint32], count: int, arriving: NDArray[np.uint32]) -> int:
+    """Merge ``arriving`` into the first ``count`` of ``active``, both ascending; returns the new count."""
+    to = count + len(arriving)
+    total = to
+    for at in range(len(arriving) - 1, -1, -1):
+        place = np.searchsorted(active[:count], arriving[at])
+        while count > place:  # shift what lies behind
+            to -= 1
+            count -= 1
+            active[to] = active[count]
+        to -= 1
+        active[to] = arriving[at]
+    return total
+
+
+@njit
+def _steady(
+    block: NDArray[np.uint32], state: Row, kinds: Row, managed: bool, setpoint_kw: NDArray[np.float64],
+    step_s: float, end_s: float, import_per_kws: float, export_per_kws: float,
+    mean_kw: NDArray[np.float64], exact: NDArray[np.uint32],
+) -> int:  # fmt: skip
+    """Advance the EVs of a block whose power is constant over the tick: nearly all.
+
+    One path of selections, which the CPU needn't predict, serves all that a set-point can ask. Fills
+    ``mean_kw``, and ``exact`` with the positions of the EVs that it leaves to :func:`_exact`; returns
+    the number of those.
+    """
+    todo = np.uint64(0)
+    for at in range(np.uint64(len(block))):
+        ev = block[at]
+        row = state[ev]
+        kind = kinds[np.uint32(row["kind"])]
+        asked = setpoint_kw[ev] if managed else np.inf
+        soc = row["soc"]
+        left_s = row["departure_s"] - end_s
+        limit_kw = kind["charge_kw"]
+        grid_kw = max(min(asked, limit_kw), -kind["discharge_kw"])
+        grid_kw = limit_kw if row["guarded"] else grid_kw
+        full = grid_kw >= limit_kw
+        grid_kw = min(grid_kw, 0.0) if soc >= kind["soc_target"] else grid_kw
+        grid_kw = max(grid_kw, 0.0) if soc <= kind["soc_floor"] else grid_kw
+        charging = grid_kw > 0.0
+        a = kind["charge_a"] if charging else kind["discharge_a"]
+        b = kind["charge_b"] if charging else kind["discharge_b"]
+        c = kind["charge_c"] if charging else kind["discharge_c"]
+        battery_kw = (grid_kw - a) * (kind["charge_gain"] if charging else kind["discharge_gain"])
+        if c != 0.0:
+            if charging:
+                battery_kw = battery_kw_drawn(grid_kw, a, b, c)
+            else:
+                battery_kw = -battery_kw_given(-grid_kw, a, b, c)
+        moves = battery_kw * grid_kw > 0.0
+        battery_kw = battery_kw if moves else 0.0
+        grid_kw = grid_kw if moves else 0.0
+        size_kw = abs(battery_kw)
+        loss_kw = (a if moves else 0.0) + size_kw * (b + c * size_kw)
+        then = soc + battery_kw * kind["soc_per_kws"] * step_s
+        highest = min(1.0 - battery_kw * kind["taper_per_kw"], kind["soc_target"])
+        within = (then <= highest) if charging else (then >= kind["soc_floor"])
+        # An upper bound of the time needed: exact below the taper, its tangent above.
+        needed_s = kind["full_charge_s"] - then * kind["s_per_soc"]
+        steady = (within | (not moves)) & ((left_s > needed_s) | full) & (left_s > 0.0) & (row["fresh"] == 0)
+        mean_kw[at] = grid_kw
+        if steady:
+            energy = grid_kw * step_s
+            row["soc"] = then
+            row["drawn_kws"] += max(energy, 0.0)
+            row["given_kws"] += max(-energy, 0.0)
+            row["loss_kws"] += loss_kw * step_s
+            row["cost"] += energy * (import_per_kws if charging else export_per_kws)
+        else:
+            exact[todo] = at
+            todo += np.uint64(1)
+    return int(todo)
+
+
+@njit
+def _exact(
+    ev: int, setpoint_kw: float, state: Row, kinds: Row, time_s: float, end_s: float,
+    import_per_kws: float, export_per_kws: float,
+    session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
+    soc_arrival: NDArray[np.float64], kind_of: NDArray[np.int32], outcome: NDArray[np.float64],
+) -> tuple[float, float]:  # fmt: skip
+    """Advance an EV over a tick in which its power changes, or it arrives or leaves, even repeatedly.
+
+    Returns the net energy drawn, kWs, and the time that it was plugged in, s.
+    """
+    row = state[ev]
+    session = row["session"]
+    net_kws = 0.0
+    plugged_s = 0.0
+    while True:
+        from_s = max(arrival_s[session], time_s)
+        until_s = min(row["departure_s"], end_s)
+        plugged_s += until_s - from_s
+        net_kws += _follow(
+            row, kinds[row["kind"]], setpoint_kw, until_s - from_s, row["departure_s"] - from_s,
+            import_per_kws, export_per_kws,
+        )  # fmt: skip
+        row["fresh"] = 0
+        if row["departure_s"] > end_s:
+            break
+        close_session(row, outcome)
+        session += 1
+        if session == len(session_ev) or session_ev[session] != ev or arrival_s[session] >= end_s:
+            row["session"] = -1
+            break
+        _plug_in(row, session, departure_s, soc_arrival, kind_of)
+    return net_kws, plugged_s
+
+
+@njit
+def _hand_over(
+    block: NDArray[np.uint32], state: Row, mean_kw: NDArray[np.float64], power_kw: NDArray[np.float64],
+    active: NDArray[np.uint32], kept: int,
+) -> int:  # fmt: skip
+    """Add a block's power to its slots, in order, and keep the EVs still plugged in in ``active``."""
+    for at in range(np.uint64(len(block))):
+        ev = block[at]
+        row = state[ev]
+        slot = np.uint32(row["slot"])
+        if row["slots"] == 1:
+            power_kw[slot] += mean_kw[at]
+        else:
+            third = mean_kw[at] / 3.0
+            power_kw[slot] += third
+            power_kw[slot + np.uint32(1)] += third
+            power_kw[slot + np.uint32(2)] += third
+        active[kept] = ev
+        kept += np.uint64(row["session"] >= 0)
+    return kept
 
 
 @njit
@@ -633,9 +668,7 @@ def _follow(
     import_per_kws: float, export_per_kws: float,
 ) -> float:  # fmt: skip
     """Advance one EV by the exact way, book what it drew and gave, and return the net of it, kWs."""
-    soc, guarded, drawn, given, loss = advance(
-        kind, row["soc"], setpoint_kw, seconds, left_s, row["guarded"]
-    )
+    soc, guarded, drawn, given, loss = advance(kind, row["soc"], setpoint_kw, seconds, left_s, row["guarded"])
     row["soc"] = soc
     row["guarded"] = guarded
     row["drawn_kws"] += drawn
@@ -650,7 +683,7 @@ def status(
     now_s: float,
     kinds: Row,
     state: Row,
-    active: NDArray[np.int32],
+    active: NDArray[np.uint32],
     active_count: int,
     plugged: NDArray[np.float64],
     soc: NDArray[np.float64],

@@ -1,0 +1,66 @@
+"""How long a power flow takes, against the bare power-grid-model call and pandapower.
+
+European LV feeder (907 buses, three-phase, 55 loads); milliseconds a case, and ratios to the bare
+call on the whole feeder, all measured in one run. ``python benchmarks/power_flow.py [cases]``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def rows(cases: int = 1000, repeats: int = 3) -> list[dict[str, Any]]:
+    """What was measured: name, cases, milliseconds a case, ratio to the bare call."""
+    from power_grid_model import CalculationMethod
+
+    from evgrid.feeder.networks import load_network
+    from evgrid.feeder.solvers.pgm import PowerGridModelSolver
+    from evgrid.feeder.solvers.reference import PandapowerSolver
+    from evgrid.scenario import Feeder
+
+    network = load_network(Feeder(network="european_lv"))
+    rng = np.random.default_rng(0)
+    scale = rng.gamma(1.5, 1.0, (cases, len(network.connections), 1))
+    p, q = network.grid.loads.p_kw * scale, network.grid.loads.q_kvar * scale
+    reduced, whole = (PowerGridModelSolver(network, reduce) for reduce in (True, False))
+    reference = PandapowerSolver(network)
+
+    def bare(solver: PowerGridModelSolver, count: int) -> Callable[[], Any]:
+        return lambda: solver._calculate(
+            p[:count] * 1e3, q[:count] * 1e3, CalculationMethod.iterative_current
+        )
+
+    few = min(cases, 5)
+    measured = [
+        ("bare power-grid-model call, whole feeder", cases, bare(whole, cases)),
+        ("evgrid, whole feeder", cases, lambda: whole.solve(p, q)),
+        ("bare power-grid-model call, reduced", cases, bare(reduced, cases)),
+        ("evgrid, reduced (all 907 buses recovered)", cases, lambda: reduced.solve(p, q)),
+        ("bare power-grid-model call, whole feeder, one by one", 1, bare(whole, 1)),
+        ("bare power-grid-model call, reduced, one by one", 1, bare(reduced, 1)),
+        ("evgrid, reduced, one by one", 1, lambda: reduced.solve(p[:1], q[:1])),
+        ("pandapower runpp_3ph", few, lambda: reference.solve(p[:few], q[:few])),
+    ]
+    result = []
+    for name, count, call in measured:
+        call()
+        best = min(_seconds(call) for _ in range(repeats)) / count
+        result.append({"name": name, "cases": count, "ms": 1e3 * best})
+    base = result[0]["ms"]
+    return [{**row, "ratio": row["ms"] / base} for row in result]
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    for row in rows(int(sys.argv[1]) if len(sys.argv) > 1 else 1000):
+        print(f"{row['name']:<55} {row['cases']:>5} cases {row['ms']:>9.3f} ms a case {row['ratio']:>8.2f} x")

@@ -1,0 +1,296 @@
+"""One generic federate: makes a HELICS federate of any model.
+
+In goes a model with its place in the federation; the adapter registers its ports with their
+units, moves the vectors, keeps the clock and checks what the model returns. It knows nothing of
+threads, brokers or the other models: told the name of a core, it runs in a thread beside the
+others or alone in a process.
+
+Time: at tick k a federate is granted k ticks plus its offset; the model is told k ticks. A time
+request asks for half an offset less and HELICS rounds it up to the federate's grid: a double
+holds whole nanoseconds only up to 104 days, and a request that rounding has put just above the
+grid is granted a whole period late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import isnan
+from time import monotonic, perf_counter
+from types import MappingProxyType
+from typing import Any, Literal
+
+import helics as h
+import numpy as np
+
+from evgrid.errors import EvgridError
+from evgrid.federation.wire import (
+    NEVER,
+    Receive,
+    Send,
+    add_dependency,
+    message_receiver,
+    message_sender,
+    on_grant,
+    value_receiver,
+    value_sender,
+)
+from evgrid.federation.wiring import Place
+from evgrid.model import Array, Clock, Values
+from evgrid.ports import PORTS, Port
+
+_SILENT = int(h.HELICS_LOG_LEVEL_NO_PRINT)
+_SHORT = 4096
+_FLOAT64 = np.dtype(np.float64)
+
+
+class Stopped(Exception):
+    """The run is being ended for a reason that lies elsewhere."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a federate stands, for those who watch it from another thread.
+
+    phase : ``starting`` until HELICS starts the run, then ``stepping`` or ``waiting``,
+        ``finishing`` in the model's ``finish``, at last ``ended``: the end marker
+    step : number of the step under way, or of the next one while waiting
+    since : ``time.monotonic`` at the last change of phase
+    """
+
+    phase: Literal["starting", "waiting", "stepping", "finishing", "ended"] = "starting"
+    step: int = 0
+    since: float = field(default_factory=monotonic)
+    stepping_s: float = 0.0
+    finishing_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Output:
+    port: Port
+    shape: tuple[int, ...]
+    send: Send | None
+
+
+class Adapter:
+    """A HELICS federate around one model.
+
+    Created, registered and freed from one thread; ``run`` may be called in another.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        sizes: Mapping[str, int],
+        clock: Clock,
+        core_name: str,
+        message_delay_s: float = 0.0,
+    ) -> None:
+        self.model = place.model
+        self.name = place.model.name
+        self.steps = place.steps
+        self.progress = Progress()
+        self._stride = place.stride
+        self._waits_for = place.waits_for
+        self._tick_s = clock.step_s
+        self._tick_ns = round(clock.step_s * 1e9)
+        self._offset_s = place.offset_s
+        self._kept: Any = None
+        self.federate = self._create(core_name)
+        self._outputs = {
+            name: self._register_output(PORTS[name], dict(sizes), name in place.taken, message_delay_s)
+            for name in self.model.outputs
+        }
+        self._receivers: list[tuple[str, Receive]] = []
+        self._inputs: Values = MappingProxyType(
+            {name: self._register_input(PORTS[name], dict(sizes)) for name in self.model.inputs}
+        )
+
+    # -- registration ------------------------------------------------------------------------
+
+    def _create(self, core_name: str) -> Any:
+        info = h.helicsCreateFederateInfo()
+        h.helicsFederateInfoSetCoreName(info, core_name)
+        h.helicsFederateInfoSetCoreType(info, h.HELICS_CORE_TYPE_INPROC)
+        period_s = self._stride * self._tick_ns / 1e9
+        h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_PERIOD, period_s)
+        h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_OFFSET, self._offset_s)
+        h.helicsFederateInfoSetFlagOption(info, h.HELICS_FLAG_UNINTERRUPTIBLE, True)
+        h.helicsFederateInfoSetIntegerProperty(info, h.HELICS_PROPERTY_INT_LOG_LEVEL, _SILENT)
+        return h.helicsCreateCallbackFederate(self.name, info)
+
+    def _register_output(self, port: Port, sizes: dict[str, int], taken: bool, delay_s: float) -> _Output:
+        send: Send
+        if port.transport == "value":
+            send = value_sender(
+                h.helicsFederateRegisterGlobalPublication(
+                    self.federate, port.name, h.HELICS_DATA_TYPE_VECTOR, port.unit
+                )
+            )
+        else:
+            endpoint = h.helicsFederateRegisterGlobalTargetedEndpoint(self.federate, port.name, port.unit)
+            send = message_sender(endpoint)
+            if delay_s > 0:
+                delay = h.helicsFederateRegisterFilter(
+                    self.federate, h.HELICS_FILTER_TYPE_DELAY, f"{port.name}/delay"
+                )
+                h.helicsFilterSet(delay, "delay", delay_s)
+                h.helicsFilterAddSourceTarget(delay, port.name)
+        sent = taken and port.length(sizes) > 0
+        return _Output(port, port.array_shape(sizes), send if sent else None)
+
+    def _register_input(self, port: Port, sizes: dict[str, int]) -> Array:
+        length = port.length(sizes)
+        if port.transport == "value":
+            taken = h.helicsFederateRegisterInput(
+                self.federate, f"{self.name}<-{port.name}", h.HELICS_DATA_TYPE_VECTOR, port.unit
+            )
+            h.helicsInputAddTarget(taken, port.name)
+            values, receive = value_receiver(taken, length)
+        else:
+            endpoint = h.helicsFederateRegisterGlobalTargetedEndpoint(
+                self.federate, f"{self.name}<-{port.name}", port.unit
+            )
+            h.helicsEndpointAddSourceTarget(endpoint, port.name)
+            values, receive = message_receiver(endpoint, length)
+        values[:] = port.initial
+        if length:
+            self._receivers.append((port.name, receive))
+        view = values.reshape(port.array_shape(sizes))
+        view.flags.writeable = False
+        return view
+
+    # -- the run -------------------------------------------------------------------------------
+
+    @property
+    def time_s(self) -> float:
+        """Simulated time of the step under way, or of the next one."""
+        return self.progress.step * self._stride * self._tick_s
+
+    @property
+    def done_s(self) -> float:
+        """Simulated time that the model has been through."""
+        whole = self.progress.phase in ("finishing", "ended")
+        return (self.steps if whole else self.progress.step) * self._stride * self._tick_s
+
+    def advance(self, granted_s: float, stopping: Callable[[], bool]) -> float:
+        """Take the model through the step that a grant of HELICS stands for.
+
+        Returns the next time to ask HELICS for. The first grant, as the run starts, has no step;
+        the last step is followed by the model's ``finish`` and returns NEVER. ``stopping`` is
+        asked when the model returns; if it says yes, Stopped is raised and HELICS left alone.
+        Whatever goes wrong comes out as it was raised.
+        """
+        progress = self.progress
+        if progress.phase == "starting":
+            progress.since, progress.phase = monotonic(), "waiting"
+            return self._due_s(0) - self._offset_s / 2
+        self._check_grant(granted_s)
+        self._take()
+        progress.since, progress.phase = monotonic(), "stepping"
+        start = perf_counter()
+        outputs = self.model.step(self.time_s, self._inputs)
+        progress.stepping_s += perf_counter() - start
+        if stopping():
+            raise Stopped
+        self._give(outputs)
+        if progress.step + 1 < self.steps:
+            progress.step += 1
+            progress.since, progress.phase = monotonic(), "waiting"
+            return self._due_s(progress.step) - self._offset_s / 2
+        progress.since, progress.phase = monotonic(), "finishing"
+        start = perf_counter()
+        self.model.finish()
+        progress.finishing_s = perf_counter() - start
+        progress.since, progress.phase = monotonic(), "ended"
+        return NEVER
+
+    def _due_s(self, step: int) -> float:
+        return step * self._stride * self._tick_ns / 1e9 + self._offset_s
+
+    def _check_grant(self, granted_s: float) -> None:
+        if self.progress.phase == "ended":
+            raise EvgridError(f"HELICS granted {granted_s:.9g} s after the last step")
+        due = self._due_s(self.progress.step)
+        if abs(granted_s - due) > self._offset_s / 4:
+            if granted_s >= NEVER - 1:
+                raise EvgridError("HELICS ended the run before its time")
+            raise EvgridError(f"HELICS granted {granted_s:.9g} s where {due:.9g} s was due")
+
+    def _take(self) -> None:
+        try:
+            for name, receive in self._receivers:  # noqa: B007
+                receive()
+        except ValueError as error:
+            raise EvgridError(f"{name}: {error}") from None
+
+    def _give(self, outputs: Values) -> None:
+        if not isinstance(outputs, Mapping):
+            raise EvgridError(
+                f"step returned {_kind(outputs)}; a mapping of port names to arrays is expected"
+            )
+        for name, values in outputs.items():
+            output = self._outputs.get(name)
+            if output is None:
+                declared = ", ".join(self._outputs) or "nothing"
+                raise EvgridError(f"step returned {name!r}; {self.name} declares {declared}")
+            if not (
+                isinstance(values, np.ndarray)
+                and values.dtype == _FLOAT64
+                and values.shape == output.shape
+            ):
+                raise EvgridError(_misfit(output, values))
+            if not values.flags.c_contiguous:
+                values = np.ascontiguousarray(values)
+            if _has_nan(values):
+                raise EvgridError(_first_nan(output.port, values))
+            if output.send is not None:
+                output.send(values)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def start(self, granted: Callable[[float], float]) -> None:
+        """Join the federation, once all federates have been created, and have ``granted`` called with every time that HELICS grants.
+
+        See ``wire.on_grant``; does not wait.
+        """
+        for other in self._waits_for:
+            add_dependency(self.federate, other)
+        self._kept = on_grant(self.federate, granted)
+        h.helicsFederateEnterInitializingMode(self.federate)
+
+
+def _has_nan(values: Array) -> bool:
+    """Whether a C-contiguous array holds a NaN; infinities are none.
+
+    A sum of squares is NaN only if one of them is; over short vectors that is the fastest way to
+    see it, over long ones, which BLAS would share among threads, the minimum is.
+    """
+    if values.size <= _SHORT:
+        return isnan(np.vdot(values, values))
+    return isnan(np.minimum.reduce(values.ravel()))
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _misfit(output: _Output, values: object) -> str:
+    """What is wrong with an output that is not the declared array."""
+    dims = ", ".join(f"{dim} {size}" for dim, size in zip(output.port.shape, output.shape, strict=True))
+    if not isinstance(values, np.ndarray):
+        found = _kind(values)
+    elif values.dtype != _FLOAT64:
+        found = f"an array of {values.dtype}"
+    else:
+        found = f"an array of shape {values.shape}"
+    return f"{output.port.name} is {found}; a float64 array of shape ({dims}) is expected"
+
+
+def _first_nan(port: Port, values: Array) -> str:
+    """Where the first NaN of an output is, and how many there are."""
+    missing = np.isnan(values)
+    first = np.unravel_index(int(np.argmax(missing)), values.shape)
+    where = ", ".join(f"{dim} {index}" for dim, index in zip(port.shape, first, strict=True))
+    count = int(np.count_nonzero(missing))
+    return f"{port.name} is NaN at {where}" + (f" and {count - 1} more places" if count > 1 else "")

@@ -1,0 +1,404 @@
+"""Runs a federation in this process: broker, core, federates, watchdog.
+
+In go the models, the sizes of the ports' dimensions and the clock; out comes a report of where
+the time went. One in-process broker and one core carry all federates, created one after the other
+by the calling thread. They are HELICS' callback federates: the core's thread calls the model whose
+time has come. With a thread for each federate a tick cost 66 changes of thread and three times as
+much. The calling thread watches, and handles signals. Names are unique, so that runs may follow
+each other, or run beside each other from several threads.
+
+How a run ends early: the first cause is recorded once, with federate and simulated time; no other
+model is stepped again; HELICS is given a global error, everything is closed, and RunError is
+raised from the cause. A model that does not return from its step can't be killed: its thread is
+left behind together with its federation, and the process can go on, or exit.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import sysconfig
+import threading
+import traceback
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from time import monotonic, perf_counter
+from typing import Any
+
+import helics as h
+import numpy as np
+
+import evgrid
+from evgrid.errors import EvgridError, RunError
+from evgrid.federation.adapter import Adapter, Stopped
+from evgrid.federation.wire import NEVER, break_off, core_global_error, end, leave_behind
+from evgrid.federation.wiring import Place, wire
+from evgrid.model import Clock, Model
+
+HAND_OVER = sys.platform != "linux"
+"""Whether the models run in a Python thread of their own rather than in the core's.
+
+HELICS grants times in the core's thread. To step the models there saves two changes of thread a
+step, half the time of a tick; but macOS gives such a thread a stack of 512 kB, too little to
+compile kernels in.
+"""
+
+_POLL_S = 0.1
+_GRACE_S = 1.0
+_library = threading.Lock()
+_process: int | None = None
+"""The process that first ran a federation: a fork of it can't run another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a federation may stand still before the watchdog ends it, in seconds of wall time.
+
+    startup_s : until HELICS' first grant, for each model's first step, in which kernels are
+        compiled, and for its ``finish``
+    step_s : for every other step of a model
+    """
+
+    startup_s: float = 600.0
+    step_s: float = 600.0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Limits:
+        """The defaults, or what EVGRID_STARTUP_LIMIT_S and EVGRID_STEP_LIMIT_S say."""
+        return cls(
+            startup_s=_limit(environment, "EVGRID_STARTUP_LIMIT_S", cls().startup_s),
+            step_s=_limit(environment, "EVGRID_STEP_LIMIT_S", cls().step_s),
+        )
+
+
+def _limit(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not limit > 0:
+        raise EvgridError(f"{name} = {text}: must be a number of seconds above 0")
+    return limit
+
+
+@dataclass(frozen=True, slots=True)
+class FederationReport:
+    """Where the wall time of a run went, in seconds.
+
+    setup_s, run_s, close_s : creating the federation, from the first thread's start to the last
+        one's end, closing
+    steps, stepping_s, finishing_s : by federate: number of steps, time inside ``step`` and inside
+        ``finish``. One federate steps at a time.
+    """
+
+    ticks: int
+    setup_s: float
+    run_s: float
+    close_s: float
+    steps: Mapping[str, int]
+    stepping_s: Mapping[str, float]
+    finishing_s: Mapping[str, float]
+
+    @property
+    def wall_s(self) -> float:
+        """The whole run."""
+        return self.setup_s + self.run_s + self.close_s
+
+    @property
+    def coupling_s(self) -> float:
+        """What is left of ``run_s`` beside the models: HELICS, moving and checking the vectors."""
+        return self.run_s - sum(self.stepping_s.values()) - sum(self.finishing_s.values())
+
+    @property
+    def coupling_us_per_tick(self) -> float:
+        """``coupling_s`` in microseconds a tick."""
+        return self.coupling_s / self.ticks * 1e6
+
+
+def run_federation(
+    models: Sequence[Model],
+    sizes: Mapping[str, int],
+    clock: Clock,
+    *,
+    message_delay_s: float = 0.0,
+    progress: Callable[[float], None] | None = None,
+    limits: Limits | None = None,
+    cancel: threading.Event | None = None,
+) -> FederationReport:
+    """Couple models over HELICS and take them through the run.
+
+    sizes : the size of every dimension of the ports in use
+    message_delay_s : how long messages (set-points) travel
+    progress : called from this thread, a few times a second and at the end, with the simulated
+        seconds that all models have done
+    limits : the watchdog's; from the environment where not given
+    cancel : ends the run when set
+
+    Inside a tick the models step one at a time, in causal order; each has ``finish`` called after
+    its last step. May be called from any thread; signals (Ctrl-C) are handled where it is called
+    from the main thread, and end the run within two seconds.
+
+    Raises WiringError if the models don't fit together, and RunError, from the first cause, if
+    the run ends early.
+    """
+    places = wire(models, sizes, clock, message_delay_s)
+    limits = limits or Limits.from_environment()
+    _refuse_fork()
+    federation = _Federation(places, clock, limits, cancel)
+    start = perf_counter()
+    try:
+        federation.open(sizes, message_delay_s)
+        opened = perf_counter()
+        federation.run(progress)
+        ended = perf_counter()
+    except BaseException as error:
+        federation.stop(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        federation.close()
+    closed = perf_counter()
+    if progress is not None:
+        progress(clock.duration_s)
+    adapters = federation.adapters
+    return FederationReport(
+        ticks=clock.ticks,
+        setup_s=opened - start,
+        run_s=ended - opened,
+        close_s=closed - ended,
+        steps={adapter.name: adapter.steps for adapter in adapters},
+        stepping_s={adapter.name: adapter.progress.stepping_s for adapter in adapters},
+        finishing_s={adapter.name: adapter.progress.finishing_s for adapter in adapters},
+    )
+
+
+def _refuse_fork() -> None:
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    elif _process != os.getpid():
+        raise EvgridError(
+            "this process was forked from one that has run a federation, in which HELICS would hang; "
+            "start workers with multiprocessing's 'spawn' method"
+        )
+
+
+class _Federation:
+    """One run: from the broker's creation to its end."""
+
+    def __init__(
+        self, places: Sequence[Place], clock: Clock, limits: Limits, cancel: threading.Event | None
+    ) -> None:
+        self.adapters: list[Adapter] = []
+        self._places = places
+        self._clock = clock
+        self._limits = limits
+        self._cancel = cancel
+        self._key = uuid.uuid4().hex
+        self._broker: Any = None
+        self._core: Any = None
+        self._hand_over = HAND_OVER
+        self._turn = threading.Lock()
+        self._stepper: int | None = None
+        self._turns: SimpleQueue[tuple[Adapter, float] | None] = SimpleQueue()
+        self._requests: SimpleQueue[float] = SimpleQueue()
+        self._stopping = False
+        self._failure: RunError | None = None
+        self._running = len(places)
+        self._done = threading.Event()
+
+    def open(self, sizes: Mapping[str, int], message_delay_s: float) -> None:
+        """Create broker, core and federates, all from the calling thread."""
+        broker, core = f"evgrid-broker-{self._key}", f"evgrid-core-{self._key}"
+        count = f"--federates={len(self._places)} --loglevel=no_print"
+        try:
+            with _library:
+                self._broker = h.helicsCreateBroker("inproc", broker, count)
+                self._core = h.helicsCreateCore("inproc", core, f"{count} --broker={broker}")
+                for place in self._places:
+                    self.adapters.append(Adapter(place, sizes, self._clock, core, message_delay_s))
+        except h.HelicsException as error:
+            raise RunError(f"HELICS could not set up the federation: {error}") from error
+
+    def run(self, progress: Callable[[float], None] | None) -> None:
+        """Start the federates, and watch them until the last has ended or one has failed."""
+        if self._hand_over:
+            threading.Thread(target=self._work, name="evgrid-models", daemon=True).start()
+        for adapter in self.adapters:
+            adapter.start(partial(self._granted, adapter))
+        while not self._done.wait(_POLL_S):  # wakes for signals
+            if progress is not None:
+                progress(self._slowest().done_s)
+            if self._cancel is not None and self._cancel.is_set():
+                raise RunError(f"the run was cancelled at {self._when(self._slowest().time_s)}")
+            self._watch()
+        if self._failure is not None:
+            raise self._failure from self._failure.__cause__
+        for adapter in self.adapters:
+            if adapter.progress.phase != "ended":
+                raise RunError(f"{adapter.name} ended at {self._when(adapter.time_s)} before its last step")
+
+    def stop(self, reason: str) -> None:
+        """End what is still running, here and in whatever else is in the federation."""
+        self._stopping = True
+        if self._core is not None:
+            core_global_error(self._core, reason)
+
+    def close(self) -> None:
+        """Free everything, unless a model is stuck in a step: then leave all of it behind.
+
+        Waits a moment for a step under way. One that goes on is broken off with an exception,
+        which reaches a model at its next line of Python, not inside a library's call or a sleep.
+        """
+        self._stopping = True
+        self._turns.put(None)
+        stuck = not self._turn.acquire(timeout=_GRACE_S)
+        if stuck and self._stepper is not None:
+            break_off(self._stepper, Stopped)
+            stuck = not self._turn.acquire(timeout=_GRACE_S / 4)
+        federates = [adapter.federate for adapter in self.adapters]
+        with _library:
+            (leave_behind if stuck else end)(federates, self._core, self._broker)
+
+    # -- grants ---------------------------------------------------------------------------------
+
+    def _granted(self, adapter: Adapter, time_s: float) -> float:
+        """Step a model when HELICS grants it a time; in the core's thread."""
+        if self._stopping:
+            return NEVER
+        if not self._hand_over:
+            return self._advance(adapter, time_s)
+        self._turns.put((adapter, time_s))
+        return self._requests.get()
+
+    def _work(self) -> None:
+        while (turn := self._turns.get()) is not None:
+            self._requests.put(self._advance(*turn))
+
+    def _advance(self, adapter: Adapter, time_s: float) -> float:
+        """Step a model; the first cause of a failure is recorded here, and ends the run."""
+        with self._turn:
+            self._stepper = threading.get_ident()
+            try:
+                request = adapter.advance(time_s, self._is_stopping)
+                if request == NEVER:
+                    self._running -= 1
+                    if not self._running:
+                        self._done.set()
+                return request
+            except Stopped:
+                pass
+            except BaseException as error:
+                if not self._stopping:
+                    self._failure = RunError(self._sentence(adapter, error))
+                    self._failure.__cause__ = error
+                    self._stopping = True
+                    self._done.set()
+            return NEVER
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
+    # -- the watchdog -------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Raise RunError if nothing has moved for longer than the limits allow."""
+        now = monotonic()
+        busy = [a for a in self.adapters if a.progress.phase in ("stepping", "finishing")]
+        for adapter in busy:
+            first = adapter.progress.step == 0 or adapter.progress.phase == "finishing"
+            limit, variable = self._limit(first)
+            still = now - adapter.progress.since
+            if still > limit:
+                call = "finish" if adapter.progress.phase == "finishing" else "step"
+                raise RunError(
+                    f"{adapter.name} stalled at {self._when(adapter.time_s)}: its {call} has not returned "
+                    f"for {still:.3g} s; the limit is {limit:g} s ({variable})"
+                )
+        if not busy:
+            limit, variable = self._limit(all(a.progress.phase == "starting" for a in self.adapters))
+            still = now - max(adapter.progress.since for adapter in self.adapters)
+            if still > limit:
+                raise RunError(
+                    f"HELICS stalled at {self._when(self._slowest().time_s)}: it has granted no time "
+                    f"for {still:.3g} s; the limit is {limit:g} s ({variable})"
+                )
+
+    def _limit(self, first: bool) -> tuple[float, str]:
+        if first:
+            return self._limits.startup_s, "EVGRID_STARTUP_LIMIT_S"
+        return self._limits.step_s, "EVGRID_STEP_LIMIT_S"
+
+    # -- words ----------------------------------------------------------------------------------
+
+    def _slowest(self) -> Adapter:
+        return min(self.adapters, key=lambda adapter: adapter.done_s)
+
+    def _when(self, time_s: float) -> str:
+        """A simulated time for the eye: its timestamp and its seconds."""
+        return f"{_stamp(self._clock, time_s)} ({time_s:.9g} s)"
+
+    def _sentence(self, adapter: Adapter, error: BaseException) -> str:
+        """What went wrong, where and when, from an exception raised by an adapter or its model."""
+        time_s = adapter.time_s
+        text = describe(error)
+        if adapter.name in text and _stamp(self._clock, time_s) in text:
+            return text
+        return f"{adapter.name} failed at {self._when(time_s)}: {text}"
+
+
+def _stamp(clock: Clock, time_s: float) -> str:
+    stamp = clock.timestamps(np.array([time_s]))[0]
+    return str(np.datetime_as_string(stamp, unit="s" if float(time_s).is_integer() else "ms"))
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one sentence: evgrid's own as they are, others with type, file and line."""
+    text = str(error) if isinstance(error, EvgridError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    frame = _user_frame(error)
+    if frame is None or frame.filename in text:
+        return text
+    return f"{text} ({frame.filename}, line {frame.lineno}, in {frame.name})"
+
+
+def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """The innermost frame of an exception, or of what caused it, in a user's own file.
+
+    An exception that has none, and is not one of evgrid's own, gives its innermost frame.
+    """
+    last: traceback.FrameSummary | None = None
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = traceback.extract_tb(cause.__traceback__)
+        for frame in reversed(frames):
+            if _is_users(frame.filename):
+                return frame
+        if last is None and frames and not isinstance(cause, EvgridError):
+            last = frames[-1]
+        cause = cause.__cause__
+    return last
+
+
+_LIBRARIES = tuple(
+    str(Path(folder).resolve()) + os.sep
+    for folder in (
+        str(Path(evgrid.__path__[0])),
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    )
+)
+
+
+def _is_users(filename: str) -> bool:
+    if filename.startswith("<"):
+        return filename.startswith(("<ipython", "<stdin>"))
+    path = Path(filename).resolve()
+    return not (
+        str(path).startswith(_LIBRARIES) or {"site-packages", "dist-packages"}.intersection(path.parts)
+    )

@@ -1,0 +1,209 @@
+"""Who gives what to whom, and who steps when: the federation before HELICS sees it.
+
+In go the models of a run; out comes the place of each one: its offset inside the tick, its number
+of steps, whom it waits for and which of its outputs somebody takes. Everything follows from
+``ports.PORTS`` and ``ports.CAUSAL_ORDER``. All faults are collected and raised together.
+No HELICS here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evgrid.errors import EvgridError
+from evgrid.model import Clock, Model
+from evgrid.ports import CAUSAL_ORDER, PORTS
+
+SHORTEST_TICK_S = 1e-6
+"""HELICS counts whole nanoseconds; a tick must leave room for offsets inside it."""
+
+_LONGEST_OFFSET_S = 1e-3
+
+
+class WiringError(EvgridError):
+    """Models that can't be put together; ``faults`` holds one sentence each."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__("\n".join([f"federation: {count}", *(f"  {fault}" for fault in self.faults)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A model's place in the federation.
+
+    stride : ticks between its steps
+    steps : number of its steps, ticks / stride
+    offset_s : when it steps inside a tick; larger than that of every federate before it
+    waits_for : federates that HELICS must let pass before this one, besides those whose ports
+        it takes
+    taken : its outputs that another model takes
+    """
+
+    model: Model
+    stride: int
+    steps: int
+    offset_s: float
+    waits_for: tuple[str, ...]
+    taken: frozenset[str]
+
+
+def wire(
+    models: Sequence[Model], sizes: Mapping[str, int], clock: Clock, message_delay_s: float = 0.0
+) -> tuple[Place, ...]:
+    """The place of every model, in causal order.
+
+    Raises WiringError with every fault found.
+    """
+    faults = [
+        *_run_faults(models, clock, message_delay_s),
+        *_name_faults(models),
+        *_output_faults(models),
+        *_input_faults(models),
+        *_size_faults(models, sizes),
+        *(fault for model in models for fault in _period_faults(model, clock)),
+    ]
+    if faults:
+        raise WiringError(faults)
+    ordered = sorted(models, key=lambda model: CAUSAL_ORDER.index(model.name))
+    names = [model.name for model in ordered]
+    strides = [_stride(model, clock) for model in ordered]
+    taken = {port for model in ordered for port in model.inputs}
+    return tuple(
+        Place(
+            model=model,
+            stride=stride,
+            steps=clock.ticks // stride,
+            offset_s=(position + 1) * offset_s(clock.step_s),
+            waits_for=_waits_for(position, names, strides),
+            taken=frozenset(taken.intersection(model.outputs)),
+        )
+        for position, (model, stride) in enumerate(zip(ordered, strides, strict=True))
+    )
+
+
+def offset_s(tick_s: float) -> float:
+    """Time between two federates inside a tick: 1 ms, or a sixteenth of a tick shorter than 16 ms.
+
+    A whole number of nanoseconds; all federates of ``CAUSAL_ORDER`` fit in a third of a tick.
+    """
+    return round(min(_LONGEST_OFFSET_S, tick_s / 16) * 1e9) / 1e9
+
+
+def _waits_for(position: int, names: Sequence[str], strides: Sequence[int]) -> tuple[str, ...]:
+    """Whom a federate waits for, so that one steps at a time whatever ports they share.
+
+    Without this a model that takes nothing would run ahead to the end of the run. With one period
+    it is enough that each waits for the one before it, and the first for the last; with several
+    periods 'the one before' changes from tick to tick, so each waits for all.
+    """
+    if len(set(strides)) > 1:
+        return tuple(name for name in names if name != names[position])
+    return (names[position - 1],) if len(names) > 1 else ()
+
+
+def _stride(model: Model, clock: Clock) -> int:
+    return round(model.period_s / clock.step_s)
+
+
+def _run_faults(models: Sequence[Model], clock: Clock, message_delay_s: float) -> list[str]:
+    faults = []
+    if not models:
+        faults.append("there is no model")
+    if not (math.isfinite(clock.step_s) and clock.step_s >= SHORTEST_TICK_S):
+        faults.append(f"clock.step_s = {clock.step_s:g}: must be at least {SHORTEST_TICK_S:g} s")
+    if clock.ticks < 1:
+        faults.append(f"clock.ticks = {clock.ticks}: must be at least 1")
+    if not (math.isfinite(message_delay_s) and message_delay_s >= 0):
+        faults.append(f"message_delay_s = {message_delay_s:g}: must be 0 or more seconds")
+    return faults
+
+
+def _name_faults(models: Sequence[Model]) -> list[str]:
+    counts = Counter(model.name for model in models)
+    order = ", ".join(CAUSAL_ORDER)
+    return [
+        *(f"{name}: unknown federate; known are {order}" for name in counts if name not in CAUSAL_ORDER),
+        *(f"{name}: {n} models have this name; one is allowed" for name, n in counts.items() if n > 1),
+    ]
+
+
+def _output_faults(models: Sequence[Model]) -> list[str]:
+    faults = []
+    givers: dict[str, list[str]] = {}
+    for model in models:
+        faults += _repeated(model.name, "outputs", model.outputs)
+        for name in dict.fromkeys(model.outputs):
+            port = PORTS.get(name)
+            if port is None:
+                faults.append(f"{model.name}.outputs: unknown port {name}")
+                continue
+            givers.setdefault(name, []).append(model.name)
+            if port.giver != model.name:
+                faults.append(f"{model.name}.outputs: {name} belongs to {port.giver}")
+    faults += [
+        f"{name}: given by {len(by)} models ({', '.join(by)}); one is allowed"
+        for name, by in givers.items()
+        if len(by) > 1
+    ]
+    return faults
+
+
+def _input_faults(models: Sequence[Model]) -> list[str]:
+    faults = []
+    outputs = {model.name: set(model.outputs) for model in models}
+    for model in models:
+        faults += _repeated(model.name, "inputs", model.inputs)
+        for name in dict.fromkeys(model.inputs):
+            port = PORTS.get(name)
+            if port is None:
+                faults.append(f"{model.name}.inputs: unknown port {name}")
+            elif model.name not in port.takers:
+                faults.append(f"{model.name}.inputs: {name} is taken by {', '.join(port.takers)} only")
+            elif port.giver not in outputs:
+                faults.append(f"{model.name}.inputs: {name} comes from {port.giver}, which is not in the run")
+            elif name not in outputs[port.giver]:
+                faults.append(f"{model.name}.inputs: {name} is not among the outputs of {port.giver}")
+    return faults
+
+
+def _repeated(federate: str, field: str, names: Sequence[str]) -> list[str]:
+    return [f"{federate}.{field}: {name} is listed {n} times" for name, n in Counter(names).items() if n > 1]
+
+
+def _size_faults(models: Sequence[Model], sizes: Mapping[str, int]) -> list[str]:
+    used = {
+        dim: name
+        for model in models
+        for name in (*model.inputs, *model.outputs)
+        if name in PORTS
+        for dim in PORTS[name].shape
+    }
+    faults = [
+        f"sizes: {dim} is missing; {name} has this dimension"
+        for dim, name in used.items()
+        if dim not in sizes
+    ]
+    faults += [
+        f"sizes.{dim} = {sizes[dim]}: must be 0 or more" for dim in used if dim in sizes and sizes[dim] < 0
+    ]
+    return faults
+
+
+def _period_faults(model: Model, clock: Clock) -> list[str]:
+    if not (clock.step_s >= SHORTEST_TICK_S and clock.ticks >= 1):
+        return []
+    period, tick = model.period_s, clock.step_s
+    stride = round(period / tick) if math.isfinite(period) else 0
+    if stride < 1 or not math.isclose(stride * tick, period, rel_tol=1e-9):
+        return [f"{model.name}.period_s = {period:g}: must be a multiple of the tick of {tick:g} s"]
+    if clock.ticks % stride:
+        return [
+            f"{model.name}.period_s = {period:g}: the run of {clock.duration_s:g} s "
+            "is not a whole number of these periods"
+        ]
+    return []

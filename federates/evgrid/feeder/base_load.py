@@ -1,0 +1,366 @@
+"""The load of the feeder without EVs.
+
+In: the scenario's ``feeder.base_load`` and the feeder. Out: active and reactive power of every
+connection point at any simulated time, as the mean over one step of the feeder, in kW and kvar,
+(time, member, connection, phase); the member dimension has length 1 where all members are alike.
+A connection point on three phases carries a third on each.
+
+``standard`` is the dynamic household profile of the German utilities (BDEW H0, from demandlib,
+without public holidays) with diversity, drawn for each member:
+
+- the yearly energy of a household is lognormal (:data:`ENERGY_SIGMA`) about ``annual_kwh``;
+- its profile is shifted by a whole number of quarter-hours, uniform over ± :data:`SHIFT_QUARTERS`;
+- each quarter-hour is multiplied by gamma noise of mean 1 and shape :data:`NOISE_SHAPE` (a
+  coefficient of variation of 0.82). The noise of n households is the exact distribution of their
+  sum, had they the same mean: gamma with n times the shape; unequal ones count as
+  (sum w)^2 / sum w^2.
+
+Everything is drawn on a grid of quarter-hours from local midnight, by member and day, and held
+over the quarter-hour: so a run at 1 min and one at 15 min, or one that starts later, see the same
+load. Left out: weather, holidays, correlation of the noise in time.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evgrid.errors import ScenarioError
+from evgrid.feeder.networks import Network
+from evgrid.model import ALL_PHASES, Array
+from evgrid.streams import Purpose, stream
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from evgrid.scenario import Scenario
+
+ENERGY_SIGMA = 0.4
+"""Standard deviation of the logarithm of a household's yearly energy (assumption)."""
+
+SHIFT_QUARTERS = 4
+"""Largest shift of a household's profile either way, quarter-hours (assumption)."""
+
+NOISE_SHAPE = 1.5
+"""Shape of a household's gamma noise in a quarter-hour (assumption)."""
+
+_QUARTER_S = 900.0
+_DAY_QUARTERS = 96
+_MOST_FAULTS = 20
+
+
+class BaseLoad(ABC):
+    """The load of the connection points without EVs."""
+
+    @abstractmethod
+    def at(self, times_s: Array) -> tuple[Array, Array]:
+        """Mean over one feeder step from each time.
+
+        times_s : (n,) s from the run's start
+        returns : active power in kW and reactive power in kvar, (n, member or 1, connection, phase)
+        """
+
+
+def base_load(scenario: Scenario, network: Network) -> BaseLoad:
+    """The base load that a scenario asks for.
+
+    Raises
+    ------
+    ScenarioError
+        With every fault of a load file, each with its column and line.
+
+    """
+    settings = scenario.feeder.base_load
+    if settings.kind == "standard":
+        return StandardLoad(scenario, network)
+    if settings.kind == "file":
+        return FileLoad(scenario, network)
+    loads = network.grid.loads
+    if settings.kind == "net":
+        return ConstantLoad(loads.p_kw, loads.q_kvar)
+    return ConstantLoad(np.zeros_like(loads.p_kw), np.zeros_like(loads.q_kvar))
+
+
+class ConstantLoad(BaseLoad):
+    """The same load always."""
+
+    def __init__(self, p_kw: Array, q_kvar: Array) -> None:
+        """Take the power of each connection point, (connection, phase)."""
+        self._p, self._q = p_kw, q_kvar
+
+    def at(self, times_s: Array) -> tuple[Array, Array]:
+        """See :meth:`BaseLoad.at`."""
+        shape = (len(times_s), 1, *self._p.shape)
+        return np.broadcast_to(self._p, shape), np.broadcast_to(self._q, shape)
+
+
+class _SplitLoad(BaseLoad):
+    """Load known as total active power of each connection point, held over intervals."""
+
+    def __init__(self, scenario: Scenario, network: Network) -> None:
+        self._step_s = scenario.feeder_step_s
+        self._q_per_p = math.tan(math.acos(scenario.feeder.base_load.power_factor))
+        self._share = phase_shares(network)
+
+    @abstractmethod
+    def _held(self, begin_s: float, end_s: float) -> tuple[Sequence[Any], Array]:
+        """The intervals of the hold that a span overlaps, and how long each does, s."""
+
+    @abstractmethod
+    def _row(self, interval: Any) -> Array:
+        """Active power in an interval, kW, (member or 1, connection)."""
+
+    def at(self, times_s: Array) -> tuple[Array, Array]:
+        """See :meth:`BaseLoad.at`."""
+        rows = []
+        for begin_s in times_s:
+            intervals, overlap_s = self._held(float(begin_s), float(begin_s) + self._step_s)
+            if len(intervals) == 1:
+                rows.append(self._row(intervals[0]))
+                continue
+            total = np.zeros_like(self._row(intervals[0]))
+            for interval, weight in zip(intervals, overlap_s / overlap_s.sum(), strict=True):
+                total += weight * self._row(interval)
+            rows.append(total)
+        p_kw = np.stack(rows)[..., np.newaxis] * self._share
+        return p_kw, p_kw * self._q_per_p
+
+
+def phase_shares(network: Network) -> Array:
+    """Share of a connection point's power on each phase, (connection, phase)."""
+    phase = network.connections.phase
+    if not network.three_phase:
+        return np.ones((len(phase), 1))
+    share = np.zeros((len(phase), 3))
+    share[phase == ALL_PHASES] = 1 / 3
+    single = np.flatnonzero(phase != ALL_PHASES)
+    share[single, phase[single]] = 1.0
+    return share
+
+
+# ---- standard profiles --------------------------------------------------------------------------
+
+
+class StandardLoad(_SplitLoad):
+    """Standard household profiles with diversity; see the module."""
+
+    def __init__(self, scenario: Scenario, network: Network) -> None:
+        """Draw the households of each member."""
+        super().__init__(scenario, network)
+        self._seed, self._members = scenario.ensemble.seed, scenario.members
+        self._start_s = float(scenario.start.astype("datetime64[ms]").astype(np.int64)) / 1e3
+        households = network.connections.households
+        shifts = 2 * SHIFT_QUARTERS + 1
+        self._weight_kwh = np.empty((len(self._members), shifts, len(households)))
+        self._noise_shape = np.empty((len(self._members), len(households)))
+        place = np.repeat(np.arange(len(households)), households)
+        for at, member in enumerate(self._members):
+            rng = stream(self._seed, member, Purpose.BASE_LOAD)
+            energy = np.exp(ENERGY_SIGMA * rng.standard_normal(len(place)) - ENERGY_SIGMA**2 / 2)
+            energy *= scenario.feeder.base_load.annual_kwh
+            shift = rng.integers(0, shifts, len(place))
+            by_shift = np.bincount(shift * len(households) + place, energy, shifts * len(households))
+            self._weight_kwh[at] = by_shift.reshape(shifts, len(households))
+            total = np.bincount(place, energy, len(households))
+            squares = np.bincount(place, energy**2, len(households))
+            self._noise_shape[at] = NOISE_SHAPE * total**2 / squares
+        self._days: dict[int, Array] = {}
+
+    def _held(self, begin_s: float, end_s: float) -> tuple[Sequence[int], Array]:
+        begin_s, end_s = self._start_s + begin_s, self._start_s + end_s
+        first = math.floor(begin_s / _QUARTER_S + 1e-9)
+        last = max(math.ceil(end_s / _QUARTER_S - 1e-9), first + 1)
+        edges = np.clip(np.arange(first, last + 1) * _QUARTER_S, begin_s, end_s)
+        return range(first, last), np.diff(edges)
+
+    def _row(self, interval: int) -> Array:
+        day, quarter = divmod(interval, _DAY_QUARTERS)
+        if day not in self._days:
+            while len(self._days) >= 2:
+                del self._days[next(iter(self._days))]
+            self._days[day] = self._draw(day)
+        row: Array = self._days[day][quarter]
+        return row
+
+    def _draw(self, day: int) -> Array:
+        """Active power in each quarter-hour of a day (days since 1970), (quarter, member, connection)."""
+        around = np.concatenate([_household_day(day + k) for k in (-1, 0, 1)])
+        shifted = [
+            around[_DAY_QUARTERS - k : 2 * _DAY_QUARTERS - k]
+            for k in range(-SHIFT_QUARTERS, SHIFT_QUARTERS + 1)
+        ]
+        power = np.empty((_DAY_QUARTERS, len(self._members), self._weight_kwh.shape[2]))
+        ordinal = date(1970, 1, 1).toordinal() + day
+        for at, member in enumerate(self._members):
+            mean = np.zeros((_DAY_QUARTERS, power.shape[2]))
+            for weight, profile in zip(self._weight_kwh[at], shifted, strict=True):
+                mean += profile[:, np.newaxis] * weight
+            shape = self._noise_shape[at]
+            noise = stream(self._seed, member, Purpose.BASE_LOAD, ordinal).standard_gamma(shape, mean.shape)
+            power[:, at] = mean * (noise / shape)
+        return power
+
+
+def _household_day(day: int) -> Array:
+    """Power of a standard household of 1 kWh a year in each quarter-hour of a day (since 1970), kW."""
+    when = date.fromordinal(date(1970, 1, 1).toordinal() + day)
+    first = (when - date(when.year, 1, 1)).days * _DAY_QUARTERS
+    return _household_year(when.year)[first : first + _DAY_QUARTERS]
+
+
+@lru_cache(maxsize=8)
+def _household_year(year: int) -> Array:
+    """Power of a standard household of 1 kWh a year in each quarter-hour of a year, kW."""
+    with warnings.catch_warnings():  # demandlib turns all warnings into errors
+        from demandlib.bdew import ElecSlp
+
+        profile = ElecSlp(year).slp_frame["h0_dyn"].to_numpy(dtype=np.float64)
+    return np.asarray(profile / (profile.sum() * _QUARTER_S / 3600))
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+class FileLoad(_SplitLoad):
+    """Load from a wide table: a column of kW for each load of the net, named like it.
+
+    The first column is ``minute`` (row k covers minute k - 1 to k of each day, 1 to 1440), or
+    ``time`` (local time from which a row holds until the next; the last one holds as long as the
+    one before). Negative power feeds in. A NetCDF file has a variable for each load over ``minute``
+    or ``time``.
+    """
+
+    def __init__(self, scenario: Scenario, network: Network) -> None:
+        """Read and check the file."""
+        super().__init__(scenario, network)
+        path = scenario.feeder.base_load.file
+        assert path is not None
+        table = _read_table(path)
+        names = [str(name) for name in network.connections.name]
+        self._edges_s, self._daily, faults = _time_edges(table, path, scenario)
+        values, more = _columns(table, names, path)
+        faults += more
+        if faults:
+            rest = [f"and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
+            raise ScenarioError([*faults[:_MOST_FAULTS], *rest], str(path))
+        self._values = values
+        start = scenario.start.astype("datetime64[ms]")
+        self._offset_s = (
+            float((start - start.astype("datetime64[D]")).astype("timedelta64[ms]").astype(np.int64)) / 1e3
+            if self._daily
+            else 0.0
+        )
+
+    def _held(self, begin_s: float, end_s: float) -> tuple[Sequence[int], Array]:
+        begin_s, end_s = begin_s + self._offset_s, end_s + self._offset_s
+        if self._daily:
+            first = math.floor(begin_s / 60 + 1e-9)
+            last = max(math.ceil(end_s / 60 - 1e-9), first + 1)
+            edges = np.arange(first, last + 1) * 60.0
+        else:
+            first = int(np.searchsorted(self._edges_s, begin_s + 1e-6, "right")) - 1
+            last = max(int(np.searchsorted(self._edges_s, end_s - 1e-6, "left")), first + 1)
+            edges = self._edges_s[first : last + 1]
+        return range(first, last), np.diff(np.clip(edges, begin_s, end_s))
+
+    def _row(self, interval: int) -> Array:
+        row: Array = self._values[interval % len(self._values) if self._daily else interval]
+        return row[np.newaxis]
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A load file as a table whose first column is the time."""
+    import pandas as pd
+
+    try:
+        if path.suffix.lower() in (".nc", ".nc4", ".netcdf"):
+            import xarray as xr
+
+            with xr.open_dataset(path) as dataset:
+                return dataset.to_dataframe().reset_index()
+        return pd.read_csv(path, skipinitialspace=True)
+    except Exception as error:  # the readers raise whatever they meet
+        raise ScenarioError([f"can't be read: {' '.join(str(error).split())}"], str(path)) from error
+
+
+def _time_edges(table: pd.DataFrame, path: Path, scenario: Scenario) -> tuple[Array, bool, list[str]]:
+    """Edges of the rows' intervals in s from the run's start, whether they repeat daily, and faults."""
+    import pandas as pd
+
+    kind = str(table.columns[0]) if len(table.columns) else ""
+    if kind not in ("minute", "time"):
+        return np.zeros(1), False, [f"first column is '{kind}': must be 'minute' (1 to 1440) or 'time'"]
+    if kind == "minute":
+        given = pd.to_numeric(table[kind], errors="coerce").to_numpy(dtype=np.float64)
+        expected = np.arange(1, 1441)
+        if len(given) != 1440:
+            return (
+                np.zeros(1),
+                True,
+                [f"column minute has {len(given)} rows: must be 1 to 1440, one a minute"],
+            )
+        wrong = np.flatnonzero(~(given == expected))
+        if len(wrong):
+            line, row = wrong[0] + 2, wrong[0]
+            return (
+                np.zeros(1),
+                True,
+                [f"line {line}, column minute = {table[kind].iloc[row]}: must be {expected[row]}"],
+            )
+        return np.zeros(1), True, []
+    stamps = pd.to_datetime(table[kind], errors="coerce")
+    faults = [
+        f"line {row + 2}, column time = {table[kind].iloc[row]}: is no date and time"
+        for row in np.flatnonzero(stamps.isna())
+    ]
+    if faults or len(stamps) < 2:
+        return np.zeros(1), False, faults or ["column time: must have at least two rows"]
+    if stamps.dt.tz is not None:
+        return np.zeros(1), False, ["column time: must be local time without a zone"]
+    seconds = (stamps.to_numpy().astype("datetime64[ns]") - scenario.start.astype("datetime64[ns]")).astype(
+        np.int64
+    ) / 1e9
+    faults = [
+        f"line {row + 3}, column time = {table[kind].iloc[row + 1]}: must be after the line before"
+        for row in np.flatnonzero(np.diff(seconds) <= 0)
+    ]
+    edges = np.append(seconds, 2 * seconds[-1] - seconds[-2])
+    end_s = scenario.clock.duration_s
+    if not faults and (edges[0] > 0 or edges[-1] < end_s):
+        first, last = (str(scenario.clock.timestamps(np.array([t]))[0])[:16] for t in (edges[0], edges[-1]))
+        begin, end = (str(scenario.clock.timestamps(np.array([t]))[0])[:16] for t in (0.0, end_s))
+        faults.append(f"column time covers {first} to {last}: must cover the run, {begin} to {end}")
+    return edges, False, faults
+
+
+def _columns(table: pd.DataFrame, names: list[str], path: Path) -> tuple[Array, list[str]]:
+    """The loads' columns in the order of ``names``, (row, load), and faults."""
+    import pandas as pd
+
+    given = [str(column) for column in table.columns[1:]]
+    faults = [
+        f"column '{name}' is missing: must have one for each load of the net"
+        for name in names
+        if name not in given
+    ]
+    faults += [f"column '{name}': there is no such load in the net" for name in given if name not in names]
+    values = np.zeros((len(table), len(names)))
+    for place, name in enumerate(names):
+        if name not in given:
+            continue
+        cells = table[table.columns[1 + given.index(name)]]
+        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
+        for row in np.flatnonzero(~np.isfinite(numbers)):
+            cell: Any = cells.iloc[row]
+            shown = "is empty" if cell is None or cell != cell else f"= {cell}"
+            faults.append(f"line {row + 2}, column {name} {shown}: must be a power in kW")
+        values[:, place] = numbers
+    return values, faults

@@ -1,0 +1,535 @@
+"""The feeder as compact arrays: what a pandapower net says, in the units in which it is solved.
+
+:func:`extract` reads the tables of a pandapower net and refuses, by name, whatever is not
+represented: nothing is dropped silently. Elements out of service stay in the arrays (so that
+results keep their place) with both ends open. The arrays need no pandapower, so that they can be
+kept on disk.
+
+Buses stand in the order of the net's table, and a *position* below is a place in that order.
+Impedances are those of all parallel systems together. Left out: what has no part in a steady
+state with fixed set-points (controllers, measurements, costs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.errors import NetworkError
+from evgrid.model import ALL_PHASES
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Names = NDArray[np.str_]
+
+HOUSEHOLD_PEAK_KW = 2.0
+"""Peak load of one household after diversity, kW: an assumption that turns the load of a network
+into a number of households (European LV design values are 1 to 2.5 kW)."""
+
+ZERO_SEQUENCE_COLUMNS = {
+    "line": ("r0_ohm_per_km", "x0_ohm_per_km", "c0_nf_per_km"),
+    "trafo": ("vk0_percent", "vkr0_percent", "mag0_percent", "mag0_rx", "si0_hv_partial", "vector_group"),
+}
+"""Columns that a three-phase net needs."""
+
+_REPRESENTED = {
+    "bus", "line", "trafo", "ext_grid", "load", "asymmetric_load", "sgen", "asymmetric_sgen", "shunt", "switch",
+}  # fmt: skip
+_WITHOUT_EFFECT = {
+    "bus_geodata", "controller", "group", "line_geodata", "measurement", "poly_cost", "pwl_cost",
+    "q_capability_characteristic", "q_capability_curve_table", "shunt_characteristic_table",
+    "trafo_characteristic_table",
+}  # fmt: skip
+_BUS_COLUMNS = ("bus", "from_bus", "hv_bus", "bus_dc", "from_bus_dc", "bus_plus", "bus_dc_plus")
+
+
+@dataclass(frozen=True)
+class Buses:
+    """Buses. ``name`` is unique; ``x``, ``y`` are NaN where the net has no coordinates."""
+
+    name: Names
+    nominal_kv: Floats
+    x: Floats
+    y: Floats
+    in_service: Bools
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines between bus positions; ``from_closed`` is False at an open switch or out of service."""
+
+    name: Names
+    from_bus: Ints
+    to_bus: Ints
+    from_closed: Bools
+    to_closed: Bools
+    r1_ohm: Floats
+    x1_ohm: Floats
+    c1_f: Floats
+    g1_s: Floats
+    r0_ohm: Floats
+    x0_ohm: Floats
+    c0_f: Floats
+    rating_ka: Floats
+    length_km: Floats
+
+
+@dataclass(frozen=True)
+class Trafos:
+    """Two-winding transformers. ``ratio_*_kv`` are the rated voltages at the tap position,
+    ``rated_*_kv`` those of the nameplate; ``sn_kva`` and ``pfe_kw`` cover all parallel ones.
+    """
+
+    name: Names
+    hv_bus: Ints
+    lv_bus: Ints
+    hv_closed: Bools
+    lv_closed: Bools
+    ratio_hv_kv: Floats
+    ratio_lv_kv: Floats
+    rated_hv_kv: Floats
+    rated_lv_kv: Floats
+    sn_kva: Floats
+    rating_kva: Floats
+    vk_percent: Floats
+    vkr_percent: Floats
+    pfe_kw: Floats
+    i0_percent: Floats
+    shift_degree: Floats
+    vector_group: Names
+    vk0_percent: Floats
+    vkr0_percent: Floats
+    mag0_percent: Floats
+    mag0_rx: Floats
+    si0_hv_partial: Floats
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Ideal voltage sources (external grids)."""
+
+    bus: Ints
+    voltage_pu: Floats
+    angle_degree: Floats
+
+
+@dataclass(frozen=True)
+class Loads:
+    """The loads in service, the feeder's connection points. ``p_kw``, ``q_kvar``: (load, phase)."""
+
+    name: Names
+    bus: Ints
+    phase: NDArray[np.int8]
+    p_kw: Floats
+    q_kvar: Floats
+    households: Ints
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Fixed generation (``gen_p_kw``, ``gen_q_kvar``: (gen, phase), positive into the grid) and
+    shunts (conductance and susceptance in S per phase).
+    """
+
+    gen_bus: Ints
+    gen_p_kw: Floats
+    gen_q_kvar: Floats
+    shunt_bus: Ints
+    shunt_g_s: Floats
+    shunt_b_s: Floats
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A feeder, whole. ``joined`` are the pairs of bus positions that a closed switch makes one."""
+
+    three_phase: bool
+    frequency_hz: float
+    buses: Buses
+    lines: Lines
+    trafos: Trafos
+    sources: Sources
+    loads: Loads
+    fixed: Fixed
+    joined: Ints
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Labels of the phase dimension."""
+        return ("a", "b", "c") if self.three_phase else ("abc",)
+
+
+def extract(net: Any, source: str, solver: str, one_household_per_load: bool = False) -> Grid:
+    """Read a pandapower net.
+
+    The net is three-phase where it has asymmetric loads, else balanced.
+
+    Parameters
+    ----------
+    net
+        The pandapower net; not changed.
+    source
+        What the net is called in messages.
+    solver
+        The solver that is to solve it, for messages.
+    one_household_per_load
+        Every load is one household; else its power divided by :data:`HOUSEHOLD_PEAK_KW`.
+
+    Raises
+    ------
+    NetworkError
+        Naming every element that is not represented, or lacks what it needs.
+
+    """
+    faults = list(_unrepresented(net, solver))
+    three_phase = bool(len(net.asymmetric_load))
+    if three_phase:
+        faults += _missing_zero_sequence(net)
+    faults += _unrepresented_loads(net, solver, three_phase)
+    faults += _unrepresented_trafos(net, solver, three_phase)
+    if not _in_service(net.ext_grid).any():
+        faults.append("has no ext_grid in service, from which the feeder is fed")
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise NetworkError("\n".join([f"network {source}: {count}", *(f"  {f}" for f in faults)]))
+    position = {index: place for place, index in enumerate(net.bus.index)}
+    open_ends = {
+        (str(et), int(element), int(bus))
+        for et, element, bus, closed in zip(
+            net.switch.et, net.switch.element, net.switch.bus, net.switch.closed, strict=True
+        )
+        if et != "b" and not closed
+    }
+    live = _in_service(net.bus)
+    return Grid(
+        three_phase=three_phase,
+        frequency_hz=float(net.f_hz),
+        buses=_buses(net),
+        lines=_lines(net, position, live, open_ends, three_phase),
+        trafos=_trafos(net, position, live, open_ends, three_phase),
+        sources=_sources(net, position, live),
+        loads=_loads(net, position, live, three_phase, one_household_per_load),
+        fixed=_fixed(net, position, live, three_phase),
+        joined=_joined(net, position, live),
+    )
+
+
+# ---- refusals -----------------------------------------------------------------------------------
+
+
+def _label(net: Any, table: str, index: Any) -> str:
+    name = net[table].at[index, "name"] if "name" in net[table].columns else None
+    return f"{table} {index}" + (f" '{name}'" if isinstance(name, str) and name else "")
+
+
+def _refusal(net: Any, table: str, index: Any, solver: str, why: str = "") -> str:
+    text = f"{_label(net, table, index)} can't be represented with the solver {solver}"
+    return f"{text}: {why}" if why else text
+
+
+def _unrepresented(net: Any, solver: str) -> Iterable[str]:
+    """Elements of tables that have no place in a Grid, and switches that are no plain switches."""
+    import pandas as pd
+
+    for table, content in net.items():
+        if not isinstance(content, pd.DataFrame) or not len(content) or table.startswith(("res_", "_")):
+            continue
+        if table in _REPRESENTED or table in _WITHOUT_EFFECT:
+            continue
+        if not any(column in content.columns for column in (*_BUS_COLUMNS, "in_service")):
+            continue
+        for index in content.index[_in_service(content)]:
+            yield _refusal(net, table, index, solver)
+    for index, switch in net.switch.iterrows():
+        if switch.et not in ("b", "l", "t"):
+            yield _refusal(net, "switch", index, solver, f"its type et is '{switch.et}', not b, l or t")
+        elif switch.et == "b" and switch.closed and switch.get("z_ohm", 0.0) > 0:
+            yield _refusal(net, "switch", index, solver, f"it has an impedance of {switch.z_ohm:g} ohm")
+
+
+def _unrepresented_loads(net: Any, solver: str, three_phase: bool) -> Iterable[str]:
+    shares = [c for c in net.load.columns if c.startswith(("const_z", "const_i"))]
+    for index in net.load.index[_in_service(net.load)]:
+        for column in shares:
+            if _number(net.load.at[index, column]):
+                why = f"{column} = {net.load.at[index, column]:g}, only constant power is"
+                yield _refusal(net, "load", index, solver, why)
+    if not three_phase:
+        return
+    for table in ("load", "asymmetric_load", "sgen", "asymmetric_sgen"):
+        for index in net[table].index[_in_service(net[table])]:
+            if net[table].at[index, "type"] == "delta":
+                yield _refusal(net, table, index, solver, "it is connected in delta, only wye is")
+
+
+def _unrepresented_trafos(net: Any, solver: str, three_phase: bool) -> Iterable[str]:
+    trafo = net.trafo
+    for index in trafo.index[_in_service(trafo)]:
+        row = trafo.loc[index]
+        if _number(row.get("tap_dependency_table")):
+            yield _refusal(net, "trafo", index, solver, "its tap changer follows a characteristic table")
+            continue
+        for tap in ("tap", "tap2"):
+            steps = _number(row.get(f"{tap}_pos")) - _number(row.get(f"{tap}_neutral"))
+            percent, degree = _number(row.get(f"{tap}_step_percent")), _number(row.get(f"{tap}_step_degree"))
+            if not steps or not (percent or degree):
+                continue
+            kind = row.get(f"{tap}_changer_type")
+            if tap == "tap2" or kind not in ("Ratio", "Symmetrical") or degree:
+                why = (
+                    f"{tap}_changer_type = {kind} with {tap}_step_degree = {degree:g} at {steps:+g} steps, "
+                    "only Ratio without step_degree is"
+                )
+                yield _refusal(net, "trafo", index, solver, why)
+        for column in ("xn_ohm", "rn_ohm"):
+            if three_phase and _number(row.get(column)):
+                yield _refusal(net, "trafo", index, solver, f"its neutral is earthed over {column}")
+
+
+def _missing_zero_sequence(net: Any) -> Iterable[str]:
+    for table, columns in ZERO_SEQUENCE_COLUMNS.items():
+        rows = net[table][_in_service(net[table])]
+        for column in columns:
+            lacking = rows.index if column not in rows.columns else rows.index[rows[column].isna()]
+            if len(lacking):
+                yield (
+                    f"{_label(net, table, lacking[0])} has no {column}, which a net with asymmetric loads needs"
+                    + (f" (nor have {len(lacking) - 1} more)" if len(lacking) > 1 else "")
+                )
+
+
+# ---- tables -------------------------------------------------------------------------------------
+
+
+def _in_service(table: Any) -> Bools:
+    if "in_service" not in table.columns:
+        return np.ones(len(table), bool)
+    return table["in_service"].fillna(False).to_numpy().astype(bool)  # type: ignore[no-any-return]
+
+
+def _number(value: Any) -> float:
+    """A cell as a number; 0 where it is empty."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return 0.0 if np.isnan(number) else number
+
+
+def _column(table: Any, name: str, default: float = 0.0) -> Floats:
+    if name not in table.columns:
+        return np.full(len(table), default)
+    import pandas as pd
+
+    values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isnan(values), default, values)
+
+
+def _names(table: Any, kind: str) -> list[str]:
+    """Names that are not empty; else what the element is and its index."""
+    given = table["name"] if "name" in table.columns else [None] * len(table)
+    return [
+        str(name) if name is not None and name == name and str(name) else f"{kind} {index}"
+        for name, index in zip(given, table.index, strict=True)
+    ]
+
+
+def _unique(names: list[str], indices: Iterable[Any]) -> Names:
+    """Names, each with its index behind it where several elements share it."""
+    repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+    return np.array(
+        [f"{n} ({i})" if n in repeated else n for n, i in zip(names, indices, strict=True)], dtype=np.str_
+    )
+
+
+def _positions(buses: Any, position: dict[Any, int]) -> Ints:
+    return np.array([position[bus] for bus in buses], dtype=np.int64)
+
+
+def _buses(net: Any) -> Buses:
+    import json
+
+    x, y = np.full(len(net.bus), np.nan), np.full(len(net.bus), np.nan)
+    for place, geo in enumerate(net.bus["geo"] if "geo" in net.bus.columns else []):
+        if isinstance(geo, str) and geo:
+            x[place], y[place] = json.loads(geo)["coordinates"][:2]
+    return Buses(
+        name=_unique(_names(net.bus, "bus"), net.bus.index),
+        nominal_kv=_column(net.bus, "vn_kv"),
+        x=x,
+        y=y,
+        in_service=_in_service(net.bus),
+    )
+
+
+def _lines(
+    net: Any, position: dict[Any, int], live: Bools, open_ends: set[tuple[str, int, int]], three_phase: bool
+) -> Lines:
+    line = net.line
+    length, parallel = _column(line, "length_km"), _column(line, "parallel", 1.0)
+    ends = {}
+    for side in ("from", "to"):
+        bus = _positions(line[f"{side}_bus"], position)
+        switch = [
+            ("l", int(i), int(b)) in open_ends for i, b in zip(line.index, line[f"{side}_bus"], strict=True)
+        ]
+        ends[side] = bus, _in_service(line) & live[bus] & ~np.array(switch, bool)
+    zero = "0" if three_phase else ""
+    return Lines(
+        name=_unique(_names(line, "line"), line.index),
+        from_bus=ends["from"][0],
+        to_bus=ends["to"][0],
+        from_closed=ends["from"][1],
+        to_closed=ends["to"][1],
+        r1_ohm=_column(line, "r_ohm_per_km") * length / parallel,
+        x1_ohm=_column(line, "x_ohm_per_km") * length / parallel,
+        c1_f=_column(line, "c_nf_per_km") * 1e-9 * length * parallel,
+        g1_s=_column(line, "g_us_per_km") * 1e-6 * length * parallel,
+        r0_ohm=_column(line, f"r{zero}_ohm_per_km") * length / parallel,
+        x0_ohm=_column(line, f"x{zero}_ohm_per_km") * length / parallel,
+        c0_f=_column(line, f"c{zero}_nf_per_km") * 1e-9 * length * parallel,
+        rating_ka=_column(line, "max_i_ka", np.inf) * _column(line, "df", 1.0) * parallel,
+        length_km=length,
+    )
+
+
+def _trafos(
+    net: Any, position: dict[Any, int], live: Bools, open_ends: set[tuple[str, int, int]], three_phase: bool
+) -> Trafos:
+    trafo = net.trafo
+    parallel = _column(trafo, "parallel", 1.0)
+    steps = _column(trafo, "tap_pos") - _column(trafo, "tap_neutral")
+    factor = 1 + steps * _column(trafo, "tap_step_percent") / 100
+    tap_side = trafo["tap_side"].astype(str).to_numpy() if "tap_side" in trafo.columns else np.array([])
+    rated = {side: _column(trafo, f"vn_{side}_kv") for side in ("hv", "lv")}
+    ratio = {side: np.where(tap_side == side, factor, 1.0) * rated[side] for side in ("hv", "lv")}
+    ends = {}
+    for side in ("hv", "lv"):
+        bus = _positions(trafo[f"{side}_bus"], position)
+        switch = [
+            ("t", int(i), int(b)) in open_ends for i, b in zip(trafo.index, trafo[f"{side}_bus"], strict=True)
+        ]
+        ends[side] = bus, _in_service(trafo) & live[bus] & ~np.array(switch, bool)
+    vk, vkr = _column(trafo, "vk_percent"), _column(trafo, "vkr_percent")
+    vk0, vkr0 = _column(trafo, "vk0_percent"), _column(trafo, "vkr0_percent")
+    groups = trafo["vector_group"] if "vector_group" in trafo.columns else [None] * len(trafo)
+    sn_kva = _column(trafo, "sn_mva") * 1e3 * parallel
+    return Trafos(
+        name=_unique(_names(trafo, "trafo"), trafo.index),
+        hv_bus=ends["hv"][0],
+        lv_bus=ends["lv"][0],
+        hv_closed=ends["hv"][1],
+        lv_closed=ends["lv"][1],
+        ratio_hv_kv=ratio["hv"],
+        ratio_lv_kv=ratio["lv"],
+        rated_hv_kv=rated["hv"],
+        rated_lv_kv=rated["lv"],
+        sn_kva=sn_kva,
+        rating_kva=sn_kva * _column(trafo, "df", 1.0),
+        vk_percent=vk,
+        vkr_percent=vkr,
+        pfe_kw=_column(trafo, "pfe_kw") * parallel,
+        i0_percent=_column(trafo, "i0_percent"),
+        shift_degree=_column(trafo, "shift_degree"),
+        vector_group=np.array([g if isinstance(g, str) else "" for g in groups], dtype=np.str_),
+        vk0_percent=np.where(vk0 > 1e-8, vk0, vk) if three_phase else vk,
+        vkr0_percent=np.where(vkr0 > 1e-8, vkr0, vkr) if three_phase else vkr,
+        mag0_percent=_column(trafo, "mag0_percent"),
+        mag0_rx=_column(trafo, "mag0_rx"),
+        si0_hv_partial=_column(trafo, "si0_hv_partial"),
+    )
+
+
+def _sources(net: Any, position: dict[Any, int], live: Bools) -> Sources:
+    grid = net.ext_grid[_in_service(net.ext_grid)]
+    grid = grid[live[_positions(grid["bus"], position)]]
+    return Sources(
+        bus=_positions(grid["bus"], position),
+        voltage_pu=_column(grid, "vm_pu", 1.0),
+        angle_degree=_column(grid, "va_degree"),
+    )
+
+
+def _power(table: Any, quantity: str, three_phase: bool, asymmetric: bool) -> Floats:
+    """Active or reactive power of a table's rows in kW or kvar, (row, phase)."""
+    unit, scaling = ("mw" if quantity == "p" else "mvar"), _column(table, "scaling", 1.0)[:, np.newaxis]
+    if asymmetric:
+        per_phase = np.stack([_column(table, f"{quantity}_{phase}_{unit}") for phase in "abc"], axis=1)
+        per_phase *= 1e3 * scaling
+        return per_phase if three_phase else per_phase.sum(axis=1, keepdims=True)
+    total = _column(table, f"{quantity}_{unit}")[:, np.newaxis] * 1e3 * scaling
+    return np.repeat(total / 3, 3, axis=1) if three_phase else total
+
+
+def _serving(net: Any, table: str, position: dict[Any, int], live: Bools) -> Any:
+    """The rows of a table in service on a bus in service."""
+    rows = net[table][_in_service(net[table])]
+    return rows[live[_positions(rows["bus"], position)]] if len(rows) else rows
+
+
+def _loads(
+    net: Any, position: dict[Any, int], live: Bools, three_phase: bool, one_household_per_load: bool
+) -> Loads:
+    phases = 3 if three_phase else 1
+    names, indices = list[str](), list[Any]()
+    buses, p, q = list[Ints](), list[Floats](), list[Floats]()
+    for table in ("load", "asymmetric_load"):
+        rows = _serving(net, table, position, live)
+        names += _names(rows, table)
+        indices += [f"{table} {index}" for index in rows.index]
+        buses.append(_positions(rows["bus"], position))
+        p.append(_power(rows, "p", three_phase, table != "load").reshape(-1, phases))
+        q.append(_power(rows, "q", three_phase, table != "load").reshape(-1, phases))
+    p_kw, q_kvar = np.concatenate(p), np.concatenate(q)
+    phase = np.full(len(names), ALL_PHASES, np.int8)
+    if three_phase:
+        carries = (p_kw != 0) | (q_kvar != 0)
+        single = carries.sum(axis=1) == 1
+        phase[single] = carries[single].argmax(axis=1)
+    by_power = np.maximum(1, np.round(p_kw.sum(axis=1) / HOUSEHOLD_PEAK_KW)).astype(np.int64)
+    return Loads(
+        name=_unique(names, indices),
+        bus=np.concatenate(buses),
+        phase=phase,
+        p_kw=p_kw,
+        q_kvar=q_kvar,
+        households=np.ones_like(by_power) if one_household_per_load else by_power,
+    )
+
+
+def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -> Fixed:
+    phases = 3 if three_phase else 1
+    buses, p, q = list[Ints](), list[Floats](), list[Floats]()
+    for table in ("sgen", "asymmetric_sgen"):
+        rows = _serving(net, table, position, live)
+        buses.append(_positions(rows["bus"], position))
+        p.append(_power(rows, "p", three_phase, table != "sgen").reshape(-1, phases))
+        q.append(_power(rows, "q", three_phase, table != "sgen").reshape(-1, phases))
+    shunt = _serving(net, "shunt", position, live)
+    bus = _positions(shunt["bus"], position)
+    steps = _column(shunt, "step", 1.0)
+    squared = _column(shunt, "vn_kv") ** 2
+    return Fixed(
+        gen_bus=np.concatenate(buses),
+        gen_p_kw=np.concatenate(p),
+        gen_q_kvar=np.concatenate(q),
+        shunt_bus=bus,
+        shunt_g_s=_column(shunt, "p_mw") * steps / squared,
+        shunt_b_s=-_column(shunt, "q_mvar") * steps / squared,
+    )
+
+
+def _joined(net: Any, position: dict[Any, int], live: Bools) -> Ints:
+    pairs = [
+        (position[bus], position[element])
+        for bus, element, et, closed in zip(
+            net.switch.bus, net.switch.element, net.switch.et, net.switch.closed, strict=True
+        )
+        if et == "b" and closed and live[position[bus]] and live[position[element]]
+    ]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)

@@ -1,0 +1,96 @@
+"""From the solver's node voltages and branch currents to every bus and line of the feeder.
+
+Arrays only; each case is worked out on its own, in one order, so that its numbers do not depend
+on the others in the batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.compile import njit
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Complex = NDArray[np.complex128]
+
+
+@njit
+def bus_voltages(
+    magnitude: Floats,
+    angle: Floats,
+    end_a: Ints,
+    end_b: Ints,
+    f1: Complex,
+    f0: Complex,
+    out: Floats,
+) -> None:
+    """Voltage magnitude of every bus, from the nodes at the two ends of its merged line.
+
+    magnitude, angle : (case, node, phase), pu and rad
+    end_a, end_b, f1, f0 : (bus,), see :mod:`evgrid.feeder.reduction`; NaN where end_a is -1
+    out : (case, bus, phase), pu
+    """
+    cases, nodes, phases = magnitude.shape
+    volts = np.empty((nodes, phases), np.complex128)
+    for case in range(cases):
+        for node in range(nodes):
+            for phase in range(phases):
+                size, turn = magnitude[case, node, phase], angle[case, node, phase]
+                volts[node, phase] = complex(size * np.cos(turn), size * np.sin(turn))
+        for bus in range(len(end_a)):
+            a, b = end_a[bus], end_b[bus]
+            if a < 0:
+                for phase in range(phases):
+                    out[case, bus, phase] = np.nan
+            elif a == b:
+                for phase in range(phases):
+                    out[case, bus, phase] = magnitude[case, a, phase]
+            else:
+                common = 0j
+                if phases == 3:
+                    for phase in range(3):
+                        common += volts[a, phase] - volts[b, phase]
+                    common *= (f0[bus] - f1[bus]) / 3.0
+                for phase in range(phases):
+                    at = volts[a, phase] - f1[bus] * (volts[a, phase] - volts[b, phase]) - common
+                    out[case, bus, phase] = np.sqrt(at.real * at.real + at.imag * at.imag)
+
+
+@njit
+def worst_loading(
+    side_1: Floats, side_2: Floats, rating_1: Floats, rating_2: Floats, of: Ints, out: Floats
+) -> None:
+    """Loading of each element: the largest current of its phases and ends per rating.
+
+    side_1, side_2 : (case, branch, phase), current at the two ends
+    rating_1, rating_2 : (element,), rated current at the two ends
+    of : (element,), branch whose current the element has; -1 gives 0
+    out : (case, element), 1 is the rating
+    """
+    cases, _, phases = side_1.shape
+    for case in range(cases):
+        for element in range(len(of)):
+            branch = of[element]
+            worst = 0.0
+            if branch >= 0:
+                for phase in range(phases):
+                    worst = max(
+                        worst,
+                        side_1[case, branch, phase] / rating_1[element],
+                        side_2[case, branch, phase] / rating_2[element],
+                    )
+            out[case, element] = worst
+
+
+@njit
+def sum_of_ends(side_1: Floats, side_2: Floats, out: Floats) -> None:
+    """Add to ``out`` (case,) what flows into both ends of all branches (case, branch, phase): the losses."""
+    cases, branches, phases = side_1.shape
+    for case in range(cases):
+        total = 0.0
+        for branch in range(branches):
+            for phase in range(phases):
+                total += side_1[case, branch, phase] + side_2[case, branch, phase]
+        out[case] += total

@@ -1,0 +1,259 @@
+"""Feeders by name or from a file, and what they are made of.
+
+In: ``feeder.network`` of the scenario. Out: a :class:`Network`, which holds the feeder's arrays
+(:class:`~evgrid.feeder.grid.Grid`), its connection points and, on demand, the pandapower net
+itself. pandapower is imported only where a net has to be read: the arrays of built-in networks
+and of files are kept in the user's cache folder.
+
+Modelling choices for ``european_lv`` (IEEE European low-voltage test feeder, 906 LV buses, 55
+single-phase households): pandapower's data has reactive powers of phases B and C that are 1000
+times too small (pandapower issue 2218) and a zero-sequence magnetising impedance that differs
+between its variants; here the reactive powers are put right and the transformer has no
+magnetising branch. The source is ideal, 1.05 pu at 11 kV, and loads are constant power.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evgrid.errors import NetworkError
+from evgrid.feeder import grid as tables
+from evgrid.feeder.grid import Grid, extract
+from evgrid.feeder.topology import Topology, topology
+from evgrid.model import Connections
+
+if TYPE_CHECKING:
+    from evgrid.scenario import Feeder
+
+MAGNETISING_IMPEDANCE_PERCENT = 1e12
+"""Zero-sequence magnetising impedance, percent of the short-circuit impedance, that stands for none."""
+
+_CACHE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Network:
+    """A feeder that a run can use.
+
+    source : what it is called in messages
+    grid : its arrays
+    topology : how they hang together
+    read_net : reads the pandapower net
+    """
+
+    source: str
+    grid: Grid
+    topology: Topology
+    read_net: Callable[[], Any]
+
+    @cached_property
+    def net(self) -> Any:
+        """The pandapower net; imports pandapower (about 3 s)."""
+        return self.read_net()
+
+    @property
+    def three_phase(self) -> bool:
+        """Whether phases are told apart."""
+        return self.grid.three_phase
+
+    @cached_property
+    def connections(self) -> Connections:
+        """The connection points, one a load of the net in service."""
+        loads = self.grid.loads
+        return Connections(
+            name=loads.name,
+            bus=loads.bus,
+            phase=loads.phase,
+            trafo=self.topology.trafo[loads.bus],
+            households=loads.households,
+            phases=self.grid.phases,
+        )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of the feeder's dimensions."""
+        return {
+            "bus": len(self.grid.buses.name),
+            "line": len(self.grid.lines.name),
+            "trafo": len(self.grid.trafos.name),
+            "connection": len(self.grid.loads.name),
+            "phase": len(self.grid.phases),
+        }
+
+    def coordinates(self) -> dict[str, tuple[str, Any, dict[str, str]]]:
+        """The coordinates that the feeder brings to a result: name to (dimension, values, attributes)."""
+        g, c = self.grid, self.connections
+        phase = np.array([*g.phases, "abc"])[c.phase] if self.three_phase else np.repeat("abc", len(c))
+        trafo = np.array([*g.trafos.name, ""])[c.trafo]
+        return {
+            "bus": ("bus", g.buses.name, {"long_name": "bus"}),
+            "line": ("line", g.lines.name, {"long_name": "line"}),
+            "trafo": ("trafo", g.trafos.name, {"long_name": "transformer"}),
+            "connection_bus": ("connection", g.buses.name[c.bus], {"long_name": "bus of the connection point"}),
+            "connection_phase": ("connection", phase, {"long_name": "phase of the connection point"}),
+            "connection_trafo": ("connection", trafo, {"long_name": "transformer next upstream"}),
+            "connection_households": (
+                "connection", c.households, {"long_name": "households behind the connection point"},
+            ),
+        }  # fmt: skip
+
+
+def load_network(settings: Feeder) -> Network:
+    """Find the feeder that a scenario names.
+
+    Parameters
+    ----------
+    settings
+        ``network`` is a built-in name or the path of a pandapower file (.json, .xlsx).
+
+    Raises
+    ------
+    NetworkError
+        If there is no such network, it can't be read, or it holds what is not represented.
+
+    """
+    name = settings.network
+    if name in BUILT_IN:
+        build, key, source = BUILT_IN[name], name, name
+    else:
+        path = Path(name).expanduser()
+        if path.suffix.lower() not in (".json", ".xlsx"):
+            raise NetworkError(_unknown(name))
+        if not path.is_file():
+            raise NetworkError(f"feeder.network = {name}: there is no file {path}")
+
+        def build() -> Any:
+            return _read_file(path)
+
+        key, source = hashlib.sha256(path.read_bytes()).hexdigest(), str(path)
+
+    def fresh() -> Grid:
+        return extract(build(), source, settings.solver, one_household_per_load=name == "european_lv")
+
+    grid = _cached(key, fresh)
+    return Network(source, grid, topology(grid, source), build)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return (
+        f"feeder.network = {name}: unknown network; {hint}"
+        f"built-in are {', '.join(BUILT_IN)}, or give a pandapower file (.json, .xlsx)"
+    )
+
+
+def _read_file(path: Path) -> Any:
+    import pandapower
+
+    try:
+        net = (
+            pandapower.from_json(str(path))
+            if path.suffix.lower() == ".json"
+            else pandapower.from_excel(str(path))
+        )
+    except ImportError as error:
+        raise NetworkError(f"network {path}: reading Excel files needs the package openpyxl") from error
+    except Exception as error:  # pandapower raises whatever its readers meet
+        raise NetworkError(f"network {path}: can't be read as a pandapower file: {error}") from error
+    if not isinstance(net, pandapower.pandapowerNet):
+        raise NetworkError(f"network {path}: holds no pandapower net")
+    return net
+
+
+def _pandapower_network(name: str) -> Any:
+    import pandapower.networks
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return getattr(pandapower.networks, name)()
+
+
+def _european_lv() -> Any:
+    net = _pandapower_network("ieee_european_lv_asymmetric")
+    loads = net.asymmetric_load
+    loads["q_b_mvar"] *= 1000
+    loads["q_c_mvar"] *= 1000
+    net.trafo["mag0_percent"] = MAGNETISING_IMPEDANCE_PERCENT
+    return net
+
+
+BUILT_IN: dict[str, Callable[[], Any]] = {
+    "european_lv": _european_lv,
+    "case33bw": lambda: _pandapower_network("case33bw"),
+    "cigre_lv": lambda: _pandapower_network("create_cigre_network_lv"),
+    "cigre_mv": lambda: _pandapower_network("create_cigre_network_mv"),
+}
+"""Networks that need nothing downloaded."""
+
+
+# ---- the arrays on disk -------------------------------------------------------------------------
+
+
+def _cached(key: str, fresh: Callable[[], Grid]) -> Grid:
+    """The arrays of a net from the cache folder, or fresh and then kept there.
+
+    The file's name holds what the content depends on: the net, the version of pandapower, and this
+    module's source. A cache that can't be read or written is as good as none. Only a net that was
+    represented whole gets there, and refusals don't depend on the solver.
+    """
+    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (tables,))
+    version = importlib.metadata.version("pandapower")
+    own = Path(__file__).read_bytes()
+    digest = hashlib.sha256(repr((key, version, _CACHE_FORMAT)).encode() + sources + own).hexdigest()[:32]
+    path = _cache_folder() / f"grid-{digest}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return _unpack(Grid, content, "")
+    except Exception:  # missing, unreadable or cut off: read the net instead
+        grid = fresh()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **_pack(grid, ""))
+        Path(part).replace(path)
+    return grid
+
+
+def _cache_folder() -> Path:
+    given = os.environ.get("EVGRID_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evgrid"
+
+
+def _pack(table: Any, prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for field in fields(table):
+        value = getattr(table, field.name)
+        if is_dataclass(value):
+            flat |= _pack(value, f"{prefix}{field.name}.")
+        else:
+            flat[prefix + field.name] = np.asarray(value)
+    return flat
+
+
+def _unpack(kind: type[Any], content: Any, prefix: str) -> Any:
+    parts = {}
+    for field in fields(kind):
+        inner = getattr(tables, str(field.type), None)
+        if isinstance(inner, type) and is_dataclass(inner):
+            parts[field.name] = _unpack(inner, content, f"{prefix}{field.name}.")
+        else:
+            value = content[prefix + field.name]
+            parts[field.name] = value.item() if value.ndim == 0 else value
+    return kind(**parts)

@@ -1,0 +1,129 @@
+"""Power flow solvers behind one interface.
+
+In: the load at each connection point, (case, connection, phase). A case is one member at one
+time; cases do not know each other. Out: a :class:`Flow`. All solvers model a feeder alike:
+constant-power loads, ideal voltage sources (also in the negative and zero sequence), lines as pi
+circuits. What a solver can't represent is a NetworkError that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from evgrid.errors import PowerFlowError
+from evgrid.model import Array
+
+if TYPE_CHECKING:
+    from evgrid.feeder.networks import Network
+
+Label = Callable[[int], str]
+"""Number of a case in its batch to what it is called: "member 17 at 2026-01-15 18:00:00"."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Solved power flows. A balanced feeder has one phase: positive sequence, total power.
+
+    voltage_pu : (case, bus, phase) magnitude; NaN where no source feeds the bus
+    line_loading : (case, line) worst phase and end, 1 is the rated current
+    trafo_loading : (case, trafo) worst phase and side, 1 is the rated current of the nameplate
+    trafo_p_kw : (case, trafo) active power into the high-voltage side
+    head_p_kw, head_q_kvar : (case, phase) what the sources give
+    losses_kw : (case,) what flows into all branches and does not leave them
+    fixed_kw : (case,) drawn by shunts less what fixed generation gives
+    """
+
+    voltage_pu: Array
+    line_loading: Array
+    trafo_loading: Array
+    trafo_p_kw: Array
+    head_p_kw: Array
+    head_q_kvar: Array
+    losses_kw: Array
+    fixed_kw: Array
+
+    def __len__(self) -> int:
+        return len(self.losses_kw)
+
+
+class Solver(Protocol):
+    """Solves power flows of one feeder."""
+
+    balance_tolerance: float
+    """Largest residual of the power balance, relative to the head power (at least 1 kW)."""
+
+    def solve(self, p_kw: Array, q_kvar: Array, label: Label = ...) -> Flow:
+        """Solve for the load at each connection point, (case, connection, phase).
+
+        Raises PowerFlowError naming the cases that do not converge.
+        """
+
+
+def make_solver(
+    network: Network, solver: Literal["power-grid-model", "pandapower"], reduce: bool = True
+) -> Solver:
+    """The solver that a scenario names.
+
+    ``reduce`` merges what carries nothing (power-grid-model; the reference solves the net as it is).
+
+    Raises
+    ------
+    NetworkError
+        Naming what the solver can't represent.
+
+    """
+    if solver == "pandapower":
+        from evgrid.feeder.solvers.reference import PandapowerSolver
+
+        return PandapowerSolver(network)
+    from evgrid.feeder.solvers.pgm import PowerGridModelSolver
+
+    return PowerGridModelSolver(network, reduce)
+
+
+def case_name(case: int) -> str:
+    """What a case is called where nobody knows more."""
+    return f"case {case}"
+
+
+def balance(flow: Flow, p_kw: Array) -> Array:
+    """Residual of each power balance, (case,): head less losses, loads and fixed power, relative to
+    the head power, which counts as at least 1 kW.
+    """
+    head = flow.head_p_kw.sum(axis=1)
+    load = p_kw.reshape(len(p_kw), -1).sum(axis=1)
+    return np.abs(head - flow.losses_kw - flow.fixed_kw - load) / np.maximum(np.abs(head), 1.0)
+
+
+def check_balance(flow: Flow, p_kw: Array, tolerance: float, label: Label = case_name) -> Array:
+    """The residual of each power balance.
+
+    Raises
+    ------
+    PowerFlowError
+        Naming the case with the worst one if it exceeds ``tolerance`` or is no number.
+
+    """
+    residual = balance(flow, p_kw)
+    if not np.all(residual <= tolerance):
+        worst = int(np.argmax(np.where(np.isnan(residual), np.inf, residual)))
+        head, load = float(flow.head_p_kw[worst].sum()), float(p_kw[worst].sum())
+        raise PowerFlowError(
+            f"power flow of {label(worst)} does not balance: head {head:.6g} kW, loads {load:.6g} kW, "
+            f"losses {flow.losses_kw[worst]:.6g} kW, fixed {flow.fixed_kw[worst]:.6g} kW "
+            f"(residual {residual[worst]:.3g}, allowed {tolerance:g})"
+        )
+    return residual
+
+
+def not_converged(solver: str, reasons: dict[int, str], label: Label) -> PowerFlowError:
+    """The error for cases that did not converge; ``reasons`` by case, the first few are shown."""
+    shown = "; ".join(
+        f"{label(case)}: {' '.join(reason.split())}" for case, reason in list(reasons.items())[:5]
+    )
+    more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+    return PowerFlowError(f"power flow with {solver} did not converge: {shown}{more}")

@@ -1,0 +1,123 @@
+"""What hangs on what: electrical nodes, what is fed, distances, the transformer upstream.
+
+A *node* is a set of buses that closed switches make one. Everything here follows from a
+:class:`~evgrid.feeder.grid.Grid` alone, before any power flows.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evgrid.errors import NetworkError
+from evgrid.feeder.grid import Bools, Floats, Grid, Ints
+
+
+@dataclass(frozen=True)
+class Topology:
+    """How a feeder hangs together.
+
+    node : (bus,) int, electrical node of each bus; -1 out of service
+    nodes : number of nodes
+    energised : (bus,) bool, whether a source feeds the bus
+    distance_km : (bus,) float, length of the shortest way along lines from a source; NaN if not fed
+    trafo : (bus,) int, position of the last transformer on that way, -1 if there is none
+    """
+
+    node: Ints
+    nodes: int
+    energised: Bools
+    distance_km: Floats
+    trafo: Ints
+
+
+def topology(grid: Grid, source: str) -> Topology:
+    """Find nodes and ways.
+
+    Raises
+    ------
+    NetworkError
+        Naming each load that no source feeds, and buses that a switch joins across voltages.
+
+    """
+    node, nodes = _nodes(grid)
+    faults = [
+        f"buses '{grid.buses.name[a]}' and '{grid.buses.name[b]}' are joined by a closed switch "
+        f"but have {grid.buses.nominal_kv[a]:g} and {grid.buses.nominal_kv[b]:g} kV"
+        for a, b in grid.joined
+        if grid.buses.nominal_kv[a] != grid.buses.nominal_kv[b]
+    ]
+    distance, trafo = _ways(grid, node, nodes)
+    inside = node >= 0
+    distance_km = np.where(inside, distance[node], np.inf)
+    energised = np.isfinite(distance_km)
+    faults += [
+        f"{kind} '{name}' is at bus '{grid.buses.name[bus]}', which no source feeds"
+        for kind, names, buses in (
+            ("load", grid.loads.name, grid.loads.bus),
+            ("sgen at", grid.buses.name[grid.fixed.gen_bus], grid.fixed.gen_bus),
+        )
+        for name, bus in zip(names, buses, strict=True)
+        if not energised[bus]
+    ]
+    if faults:
+        raise NetworkError(
+            "\n".join([f"network {source}: {len(faults)} fault(s)", *(f"  {f}" for f in faults)])
+        )
+    return Topology(
+        node, nodes, energised, np.where(energised, distance_km, np.nan), np.where(energised, trafo[node], -1)
+    )
+
+
+def _nodes(grid: Grid) -> tuple[Ints, int]:
+    """Electrical node of each bus, numbered in the order of the buses."""
+    root = list(range(len(grid.buses.name)))
+
+    def find(bus: int) -> int:
+        while root[bus] != bus:
+            root[bus] = root[root[bus]]
+            bus = root[bus]
+        return bus
+
+    for a, b in grid.joined.tolist():
+        a, b = sorted((find(a), find(b)))
+        root[b] = a
+    number: dict[int, int] = {}
+    node = [
+        number.setdefault(find(bus), len(number)) if live else -1
+        for bus, live in enumerate(grid.buses.in_service)
+    ]
+    return np.array(node, dtype=np.int64), len(number)
+
+
+def _ways(grid: Grid, node: Ints, nodes: int) -> tuple[Floats, Ints]:
+    """Shortest way from a source to each node, km, and the last transformer on it (Dijkstra)."""
+    neighbours: list[list[tuple[int, float, int]]] = [[] for _ in range(nodes)]
+    lines, trafos = grid.lines, grid.trafos
+
+    def connect(a: Ints, b: Ints, closed: Bools, km: Floats, trafo: Sequence[int]) -> None:
+        for at, to, length, number in zip(
+            node[a][closed], node[b][closed], km[closed], np.asarray(trafo)[closed], strict=True
+        ):
+            neighbours[at].append((int(to), float(length), int(number)))
+            neighbours[to].append((int(at), float(length), int(number)))
+
+    closed = lines.from_closed & lines.to_closed
+    connect(lines.from_bus, lines.to_bus, closed, lines.length_km, [-1] * len(lines.name))
+    closed = trafos.hv_closed & trafos.lv_closed
+    connect(trafos.hv_bus, trafos.lv_bus, closed, np.zeros(len(trafos.name)), range(len(trafos.name)))
+    distance = np.full(nodes, np.inf)
+    upstream = np.full(nodes, -1, np.int64)
+    heap = [(0.0, int(n), -1) for n in np.unique(node[grid.sources.bus])]
+    while heap:
+        km, at, last = heapq.heappop(heap)
+        if km >= distance[at]:
+            continue
+        distance[at], upstream[at] = km, last
+        for to, length, number in neighbours[at]:
+            if km + length < distance[to]:
+                heapq.heappush(heap, (km + length, to, number if number >= 0 else last))
+    return distance, upstream

@@ -1,0 +1,250 @@
+"""The US National Household Travel Survey: a vehicle's day, from the trips of its drivers.
+
+Format: ``trippub.csv`` of 2017, a row a person's trip: ``HOUSEID, PERSONID, VEHID, TRPTRANS`` (3 to
+6 are car, SUV, van and pickup), ``DRVR_FLG`` (1 drove), ``TRPMILES, STRTTIME, ENDTIME`` (HHMM),
+``WHYTO`` (1 is home), ``TDWKND`` (1 weekend, 2 weekday), ``WTTRDFIN`` (trip weight) and, if it is
+there, ``WHYFROM``. Negative values are codes for "not known". The survey's day runs from 04:00 to
+04:00, so times before four are of the night that ends it.
+
+A vehicle charges at home: from each return home (WHYTO home) until the next departure, the last
+stay until the first departure of the next day, which is taken to be the same day again. It asks
+for what it used since the last stay: miles x consumption / charging efficiency, at the meter.
+
+Columns besides those of every importer (``evse`` is the household):
+
+charge_efficiency, capacity_kwh : the vehicle's
+miles : driven since the last stay at home
+weekend : True for days of the weekend, in the survey
+weight : WTTRDFIN of the trip that came home
+
+Left out: charging elsewhere, vehicles that were not driven, days between survey days.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from evgrid.fleet.importers.imported import Imported, Row, Tally, table_of
+from evgrid.fleet.importers.rows import Cells, number, read_csv_rows
+from evgrid.scenario import Vehicle
+
+REQUIRED = (
+    "HOUSEID", "PERSONID", "VEHID", "TRPTRANS", "DRVR_FLG", "TRPMILES", "STRTTIME", "ENDTIME", "WHYTO",
+    "TDWKND", "WTTRDFIN",
+)  # fmt: skip
+DAY_MIN = 24 * 60
+DAY_STARTS_MIN = 4 * 60
+"""When the survey's day starts, min after midnight."""
+LONGEST_TRIP_MIN = 12 * 60
+"""Longest trip believed where its end lies before its start on the clock, min."""
+
+COLUMNS = {
+    "ev": "text", "evse": "text", "arrival": "time", "departure": "time", "energy_kwh": "number",
+    "capacity_kwh": "number", "charge_efficiency": "number", "miles": "number", "weekend": "flag",
+    "weight": "number",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Trip:
+    line: str
+    start_min: int  # after the midnight that begins the survey day
+    end_min: int
+    miles: float
+    from_home: bool
+    to_home: bool
+    weekend: bool
+    weight: float
+
+
+def read_nhts(
+    path: str | Path,
+    day: str | date,
+    vehicle: Vehicle | None = None,
+    days: int = 1,
+    modes: Sequence[int] = (3, 4, 5, 6),
+    home: Sequence[int] = (1,),
+) -> Imported:
+    """Charging at home that follows from the trips of an NHTS trippub file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    day
+        Date on which the surveyed day is put; whether it is a weekday is not compared.
+    vehicle
+        Its consumption, efficiency and capacity.
+    days
+        Number of times that the day is repeated, from ``day`` on.
+    modes
+        TRPTRANS of trips in the household's vehicles; (3, 4, 5, 6) in 2017.
+    home
+        WHYTO (and WHYFROM) of home; (1,) in 2017.
+
+    Dropped are trips by other means, of passengers, and in vehicles of others. A trip of a driver
+    with an unknown miles, time or purpose is dropped, and with it the vehicle's other trips of
+    that day, whose energy would be wrong; so are days that do not begin and end at home, whose
+    trips overlap, or that end after the next has begun. A stay of no length gives its miles to
+    the next; energy beyond what the battery holds is taken to be charged on the road and noted.
+
+    Raises
+    ------
+    ScenarioError
+        If the file can't be read or lacks columns.
+
+    """
+    path, vehicle = Path(path), vehicle or Vehicle()
+    if days < 1:
+        raise ValueError(f"days = {days}: must be at least 1")
+    midnight = pd.Timestamp(day)
+    if midnight.tzinfo is not None or midnight != midnight.normalize():
+        raise ValueError(f"day = {day}: must be a date, such as 2026-01-15")
+    tally = Tally(path, "trips")
+    vehicles: dict[str, list[_Trip]] = {}
+    broken: set[str] = set()
+    houses: dict[str, str] = {}
+    has_origin = False
+    for line, cells in read_csv_rows(path, tally, REQUIRED, ("WHYFROM",)):
+        place = f"line {line}"
+        reason = _not_driven(cells, modes)
+        if reason:
+            tally.drop(reason, place)
+            continue
+        has_origin = has_origin or bool(cells["WHYFROM"])
+        name = f"{cells['HOUSEID']}-{cells['VEHID']}"
+        houses[name] = cells["HOUSEID"]
+        trip, column = _trip(cells, place, home)
+        if trip is None:
+            broken.add(name)
+            tally.drop(f"without a usable {column}", place)
+        else:
+            vehicles.setdefault(name, []).append(trip)
+    rows: list[Row] = []
+    for name, trips in vehicles.items():
+        trips.sort(key=lambda trip: (trip.start_min, trip.end_min))
+        reason = (
+            "of a vehicle's day of which another trip was dropped" if name in broken else _unusable(trips)
+        )
+        if reason:
+            for trip in trips:
+                tally.drop(reason, trip.line)
+            continue
+        rows += _stays(name, houses[name], trips, vehicle, midnight.to_pydatetime(), days, tally)
+    tally.assumptions += [
+        f"{vehicle.consumption_kwh_per_mile:g} kWh a mile, charged at an efficiency of "
+        f"{vehicle.charge_efficiency:g} into {vehicle.capacity_kwh:g} kWh",
+        "the last stay at home lasts until the first departure of the same day, repeated",
+        "times before 04:00 are of the night that ends the survey's day",
+    ]
+    if not has_origin:
+        tally.assumptions.append("days begin at home, since there is no column WHYFROM")
+    return tally.imported(table_of(rows, COLUMNS))
+
+
+def _not_driven(cells: Cells, modes: Sequence[int]) -> str:
+    """Why a row is no trip of a household's vehicle, or ""."""
+    if number(cells["TRPTRANS"]) not in modes:
+        return "by other means than car, SUV, van or pickup"
+    if number(cells["DRVR_FLG"]) != 1:
+        return "of a passenger"
+    if not number(cells["VEHID"]) > 0 or not cells["HOUSEID"]:
+        return "in no vehicle of the household"
+    return ""
+
+
+def _trip(cells: Cells, line: str, home: Sequence[int]) -> tuple[_Trip | None, str]:
+    """A trip and "", or None and the column that can't be used."""
+    miles, purpose = number(cells["TRPMILES"]), number(cells["WHYTO"])
+    start, end = _minutes(cells["STRTTIME"]), _minutes(cells["ENDTIME"])
+    weekend, weight = number(cells["TDWKND"]), number(cells["WTTRDFIN"])
+    origin = number(cells["WHYFROM"]) if cells["WHYFROM"] else float(home[0])
+    for column, usable in (
+        ("TRPMILES", miles >= 0), ("STRTTIME", start >= 0), ("ENDTIME", end >= 0), ("WHYTO", purpose > 0),
+        ("WHYFROM", origin > 0), ("TDWKND", weekend in (1, 2)), ("WTTRDFIN", weight >= 0),
+    ):  # fmt: skip
+        if not usable:
+            return None, column
+    if end < start:
+        end += DAY_MIN
+        if end - start > LONGEST_TRIP_MIN:
+            return None, "ENDTIME, which is before STRTTIME"
+    return _Trip(line, start, end, miles, origin in home, purpose in home, weekend == 1, weight), ""
+
+
+def _minutes(text: str) -> int:
+    """HHMM as minutes after the midnight that begins the survey day; -1 if it is no time."""
+    value = number(text)
+    if math.isnan(value) or value < 0 or value != int(value):
+        return -1
+    hours, minutes = divmod(int(value), 100)
+    if hours > 23 or minutes > 59:
+        return -1
+    total = 60 * hours + minutes
+    return total + DAY_MIN if total < DAY_STARTS_MIN else total
+
+
+def _unusable(trips: Sequence[_Trip]) -> str:
+    """Why a vehicle's day gives no sessions, or ""."""
+    if any(after.start_min < before.end_min for before, after in pairwise(trips)):
+        return "of a vehicle's day whose trips overlap"
+    if not trips[-1].to_home:
+        return "of a vehicle's day that does not end at home"
+    if not trips[0].from_home:
+        return "of a vehicle's day that does not begin at home"
+    if trips[-1].end_min >= trips[0].start_min + DAY_MIN:
+        return "of a vehicle's day that ends after the next has begun"
+    return ""
+
+
+def _stays(
+    name: str,
+    house: str,
+    trips: Sequence[_Trip],
+    vehicle: Vehicle,
+    midnight: datetime,
+    days: int,
+    tally: Tally,
+) -> list[Row]:
+    """The stays at home of a vehicle, on each of the days."""
+    most = vehicle.capacity_kwh / vehicle.charge_efficiency
+    next_start = [*(trip.start_min for trip in trips[1:]), trips[0].start_min + DAY_MIN]
+    stays: list[Row] = []
+    miles = 0.0
+    for trip, departure in zip(trips, next_start, strict=True):
+        miles += trip.miles
+        if not trip.to_home:
+            continue
+        if departure == trip.end_min:
+            tally.note("coming home for no time, whose miles count for the next stay", trip.line)
+            continue
+        energy = miles * vehicle.consumption_kwh_per_mile / vehicle.charge_efficiency
+        if energy > most:
+            energy = most
+            tally.note(
+                "coming home after more miles than a battery holds, the rest charged on the road", trip.line
+            )
+        stays.append(
+            {
+                "ev": name, "evse": house, "energy_kwh": energy, "capacity_kwh": vehicle.capacity_kwh,
+                "charge_efficiency": vehicle.charge_efficiency, "miles": miles, "weekend": trip.weekend,
+                "weight": trip.weight, "from": trip.end_min, "to": departure,
+            }
+        )  # fmt: skip
+        miles = 0.0
+    return [
+        stay
+        | {
+            key: midnight + timedelta(days=day, minutes=stay[edge])
+            for key, edge in (("arrival", "from"), ("departure", "to"))
+        }
+        for day in range(days)
+        for stay in stays
+    ]

@@ -1,0 +1,234 @@
+"""The fleet's physics again, in plain Python: the oracle of the kernels.
+
+One session, one event at a time: whatever comes first (the tick's end, departure, a state of charge at
+which the power law changes, laxity reaching zero, found by bisection) ends a piece in which battery
+power is constant or falls exponentially. Slow, and written without a look at the kernels' algebra.
+Signs, units and rules are those of :mod:`evgrid.fleet.kernels`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+CUT_OFF = 0.05
+Loss = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A charging session; the fields as in :class:`evgrid.fleet.sessions.Sessions`."""
+
+    arrival_s: float
+    departure_s: float
+    soc_arrival: float
+    soc_target: float
+    capacity_kwh: float
+    charge_kw: float
+    discharge_kw: float = 0.0
+    soc_floor: float = 0.0
+    taper_soc: float = 0.8
+    charge_loss: Loss = (0.0, 0.0, 0.0)
+    discharge_loss: Loss = (0.0, 0.0, 0.0)
+
+
+@dataclass
+class Account:
+    """Where a session stands: state of charge, guard, and energies in kWh since its arrival."""
+
+    soc: float
+    guarded: bool = False
+    drawn_kwh: float = 0.0
+    given_kwh: float = 0.0
+    loss_kwh: float = 0.0
+    cost: float = 0.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Battery power that is constant, or falls exponentially; positive charges. Lasts ``span_s`` at most."""
+
+    power_kw: float
+    decay_per_s: float
+    span_s: float
+    soc_at_end: float | None
+
+    def soc(self, soc: float, session: Session, t: float) -> float:
+        """State of charge after ``t`` seconds."""
+        return soc + self.energy_kws(t) / (3600 * session.capacity_kwh)
+
+    def energy_kws(self, t: float) -> float:
+        """Integral of the power over ``t`` seconds."""
+        k = self.decay_per_s
+        return self.power_kw * t if k == 0 else self.power_kw * (1 - math.exp(-k * t)) / k
+
+    def square_kw2s(self, t: float) -> float:
+        """Integral of the squared power over ``t`` seconds."""
+        k = self.decay_per_s
+        square = self.power_kw**2
+        return square * t if k == 0 else square * (1 - math.exp(-2 * k * t)) / (2 * k)
+
+
+def battery_power_drawn(grid_kw: float, loss: Loss) -> float:
+    """Battery power while ``grid_kw`` is drawn: Pb + loss(Pb) = grid_kw, by bisection."""
+    a, b, c = loss
+    return _root(lambda power: power + a + b * power + c * power**2 - grid_kw, 0.0, grid_kw)
+
+
+def battery_power_given(grid_kw: float, loss: Loss) -> float:
+    """Battery power while ``grid_kw`` is given: Pb - loss(Pb) = grid_kw, by bisection up to the maximum."""
+    a, b, c = loss
+    most = 2 * (grid_kw + a) / (1 - b)
+    if c > 0:
+        most = min(most, (1 - b) / (2 * c))
+    return (
+        _root(lambda power: power - (a + b * power + c * power**2) - grid_kw, 0.0, most)
+        if grid_kw > 0
+        else 0.0
+    )
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function is zero; the nearer bound if it isn't."""
+    if rising(low) >= 0:
+        return low
+    if rising(high) <= 0:
+        return high
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return high
+
+
+def charging_piece(session: Session, soc: float, cap_kw: float) -> Piece | None:
+    """The next piece of charging at up to ``cap_kw`` at the battery; None at the target."""
+    if soc >= session.soc_target or cap_kw <= 0:
+        return None
+    full_kw = battery_power_drawn(session.charge_kw, session.charge_loss)
+    cap_kw = min(cap_kw, full_kw)
+    per_kw = 3600 * session.capacity_kwh
+    width = 1 - session.taper_soc
+    taper_starts = session.taper_soc if cap_kw == full_kw else 1 - width * cap_kw / full_kw
+    taper_ends = 1 - width * CUT_OFF
+    if soc < taper_starts and taper_starts < taper_ends:
+        end = min(taper_starts, session.soc_target)
+        return Piece(cap_kw, 0.0, (end - soc) * per_kw / cap_kw, end)
+    if soc < taper_ends and taper_starts < taper_ends:
+        end = min(taper_ends, session.soc_target)
+        k = full_kw / width / per_kw
+        return Piece(full_kw * (1 - soc) / width, k, math.log((1 - soc) / (1 - end)) / k, end)
+    low_kw = min(cap_kw, CUT_OFF * full_kw)
+    return Piece(low_kw, 0.0, (session.soc_target - soc) * per_kw / low_kw, session.soc_target)
+
+
+def seconds_to_target(session: Session, soc: float) -> float:
+    """Time to charge to the target as fast as possible."""
+    seconds = 0.0
+    while (piece := charging_piece(session, soc, math.inf)) is not None:
+        seconds += piece.span_s
+        assert piece.soc_at_end is not None
+        soc = piece.soc_at_end
+    return seconds
+
+
+def next_piece(session: Session, soc: float, guarded: bool, setpoint_kw: float) -> Piece:
+    """What the EV does from here, until its power law changes."""
+    idle = Piece(0.0, 0.0, math.inf, None)
+    if guarded or setpoint_kw >= session.charge_kw:
+        return charging_piece(session, soc, math.inf) or idle
+    if setpoint_kw > 0:
+        cap_kw = battery_power_drawn(setpoint_kw, session.charge_loss)
+        return charging_piece(session, soc, cap_kw) or idle
+    power = battery_power_given(min(-setpoint_kw, session.discharge_kw), session.discharge_loss)
+    if power == 0 or soc <= session.soc_floor:
+        return idle
+    end = session.soc_floor
+    if session.soc_floor < session.soc_target < soc:
+        end = session.soc_target
+    return Piece(-power, 0.0, (soc - end) * 3600 * session.capacity_kwh / power, end)
+
+
+def follow(
+    session: Session, account: Account, setpoint_kw: float, start_s: float, seconds: float,
+    import_price: float = 0.0, export_price: float = 0.0,
+) -> float:  # fmt: skip
+    """Advance a session that is plugged in over all of [start_s, start_s + seconds).
+
+    Updates the account and returns the net energy drawn, kWh.
+    """
+    net = 0.0
+    left = session.departure_s - start_s
+    while seconds > 0:
+        if account.soc < session.soc_target and left <= seconds_to_target(session, account.soc):
+            account.guarded = True
+        piece = next_piece(session, account.soc, account.guarded, setpoint_kw)
+        span, at_end = seconds, None
+        if piece.span_s <= seconds:
+            span, at_end = piece.span_s, piece.soc_at_end
+        if not account.guarded:
+            zero = _zero_of_laxity(session, account.soc, piece, span, left)
+            if zero is not None:
+                span, at_end = zero, None
+                account.guarded = True
+        energy, square = piece.energy_kws(span) / 3600, piece.square_kw2s(span) / 3600
+        if piece.power_kw != 0:
+            a, b, c = session.charge_loss if piece.power_kw > 0 else session.discharge_loss
+            loss = a * span / 3600 + b * abs(energy) + c * square
+            account.loss_kwh += loss
+            if piece.power_kw > 0:
+                account.drawn_kwh += energy + loss
+                account.cost += (energy + loss) * import_price
+            else:
+                account.given_kwh += -energy - loss
+                account.cost += (energy + loss) * export_price
+            net += energy + loss
+        account.soc = piece.soc(account.soc, session, span) if at_end is None else at_end
+        if 0 < session.soc_target - account.soc < 1e-11 and piece.power_kw > 0:
+            account.soc = session.soc_target
+        seconds -= span
+        left -= span
+    return net
+
+
+def _zero_of_laxity(session: Session, soc: float, piece: Piece, span: float, left: float) -> float | None:
+    """When laxity reaches zero within a piece, by bisection; None if it doesn't."""
+
+    def laxity(t: float) -> float:
+        then = piece.soc(soc, session, t)
+        if piece.soc_at_end is not None and t == piece.span_s:
+            then = piece.soc_at_end
+        return left - t - seconds_to_target(session, then)
+
+    reached = piece.soc_at_end if span == piece.span_s else piece.soc(soc, session, span)
+    if (reached is not None and reached >= session.soc_target) or laxity(span) >= 0:
+        return None
+    return _root(lambda t: -laxity(t), 0.0, span)
+
+
+def simulate(
+    sessions: Sequence[Session],
+    setpoint: Callable[[int], float],
+    step_s: float,
+    ticks: int,
+    import_price: Sequence[float] | None = None,
+    export_price: Sequence[float] | None = None,
+) -> tuple[list[float], list[Account]]:
+    """Follow one EV's sessions over a run. Twin of :func:`evgrid.fleet.kernels.step`.
+
+    ``setpoint``: tick to kW. Returns the mean power of each tick, kW, and the account of each session.
+    """
+    accounts = [Account(session.soc_arrival) for session in sessions]
+    powers = []
+    for tick in range(ticks):
+        start, end = tick * step_s, (tick + 1) * step_s
+        net = 0.0
+        for session, account in zip(sessions, accounts, strict=True):
+            first, last = max(start, session.arrival_s), min(end, session.departure_s)
+            if last > first:
+                net += follow(
+                    session, account, setpoint(tick), first, last - first,
+                    import_price[tick] if import_price else 0.0,
+                    export_price[tick] if export_price else 0.0,
+                )  # fmt: skip
+        powers.append(net * 3600 / step_s)
+    return powers, accounts

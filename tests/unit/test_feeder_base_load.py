@@ -1,0 +1,239 @@
+"""Base load: standard profiles with diversity, files and their faults."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evgrid.errors import ScenarioError
+from evgrid.feeder.base_load import ENERGY_SIGMA, NOISE_SHAPE, base_load, phase_shares
+from evgrid.scenario import scenario_from
+
+
+def scenario(base_load=None, network="european_lv", **over):
+    content = {
+        "name": "test",
+        "time": {"start": "2026-01-15T00:00", "duration": "24h", "step": "60s"},
+        "ensemble": {"seed": 7},
+        "feeder": {"network": network, "base_load": base_load or {}},
+    }
+    return scenario_from(content, {key.replace("__", "."): value for key, value in over.items()})
+
+
+def times(step_s, count=None, first=0):
+    return (first + np.arange(count or round(86400 / step_s))) * float(step_s)
+
+
+# ---- standard
+
+
+def test_mean_of_many_households_is_the_standard_profile(feeder):
+    # BDEW H0 of 1 kWh a year by hand: demandlib's own scaling of the same profile
+    from demandlib.bdew import ElecSlp
+
+    network = feeder("european_lv")
+    many = scenario(ensemble__members=200)
+    p, _ = base_load(many, network).at(times(900)[72:76])
+    slp = ElecSlp(2026).slp_frame["h0_dyn"].loc["2026-01-15 17:00":"2026-01-15 19:45"].mean()
+    expected_kw = 3500 * slp * 4  # the frame holds energy per quarter-hour of 1 kWh a year
+    households = 200 * 55
+    spread = np.sqrt((np.exp(ENERGY_SIGMA**2) * (1 + 1 / NOISE_SHAPE) - 1) / households)
+    assert p.sum() / 4 / households == pytest.approx(expected_kw, rel=0.06 + 4 * spread)
+
+
+def test_yearly_energy_of_a_household_is_lognormal(feeder):
+    load = base_load(scenario(ensemble__members=200), feeder("european_lv"))
+    energy = load._weight_kwh.sum(axis=1).ravel()
+    assert np.log(energy).std() == pytest.approx(ENERGY_SIGMA, rel=0.03)
+    assert energy.mean() == pytest.approx(3500, rel=0.02)
+
+
+def test_a_single_household_is_noisy_and_many_are_smooth(feeder):
+    def roughness(network):
+        p, _ = base_load(scenario(network=network), feeder(network)).at(times(900))
+        one = p[:, 0, 0].sum(axis=1)
+        return np.abs(np.diff(one)).mean() / one.mean()
+
+    assert roughness("european_lv") > 0.5
+    assert roughness("cigre_mv") < 0.1  # 7,497 households at the first connection point
+
+
+def test_power_factor_and_phase(feeder):
+    network = feeder("european_lv")
+    p, q = base_load(scenario({"power_factor": 0.9}), network).at(times(3600))
+    assert p.shape == q.shape == (24, 1, 55, 3)
+    assert q == pytest.approx(p * 0.484322, abs=1e-6)  # tan(acos 0.9)
+    share = phase_shares(network)
+    assert share.sum(axis=1) == pytest.approx(np.ones(55))
+    assert np.all(p[:, 0][:, share == 0] == 0)
+
+
+def test_any_tick_sees_the_same_load(feeder):
+    network = feeder("european_lv")
+    fine = base_load(scenario(), network).at(times(60))[0]
+    quarter = base_load(scenario(time__step="15min"), network).at(times(900))[0]
+    hour = base_load(scenario(time__step="1h"), network).at(times(3600))[0]
+    odd = base_load(scenario(time__step="40min"), network).at(times(2400))[0]
+    assert np.array_equal(fine[::15], quarter)
+    assert np.array_equal(fine[14::15], quarter)
+    assert fine.reshape(24, 60, *fine.shape[1:]).mean(axis=1) == pytest.approx(hour, rel=1e-12)
+    assert fine.reshape(36, 40, *fine.shape[1:]).mean(axis=1) == pytest.approx(odd, rel=1e-12)
+
+
+def test_a_later_start_sees_the_same_load(feeder):
+    network = feeder("european_lv")
+    early = base_load(scenario(time__duration="48h"), network).at(times(900, 192))[0]
+    late = base_load(scenario(time__start="2026-01-15T18:00"), network).at(times(900, 96))[0]
+    assert np.array_equal(early[72:168], late)
+
+
+def test_a_member_alone_is_the_same_as_in_an_ensemble(feeder):
+    network = feeder("cigre_lv")
+    together = base_load(scenario(network="cigre_lv", ensemble__members=20), network).at(times(900))[0]
+    alone = base_load(scenario(network="cigre_lv", ensemble__first=17), network).at(times(900))[0]
+    assert np.array_equal(together[:, 17:18], alone)
+    assert not np.array_equal(together[:, 16:17], alone)
+
+
+def test_season_and_weekday_matter(feeder):
+    network = feeder("european_lv")
+
+    def energy(start):
+        return base_load(scenario(ensemble__members=30, time__start=start), network).at(times(900))[0].sum()
+
+    assert energy("2026-01-15T00:00") > 1.2 * energy("2026-07-16T00:00")
+
+
+def test_net_and_none(feeder):
+    network = feeder("case33bw")
+    p, q = base_load(scenario({"source": "net"}, "case33bw"), network).at(times(60, 2))
+    assert p.sum(axis=(1, 2, 3)) == pytest.approx([3715, 3715])  # Baran and Wu 1989
+    assert q.sum(axis=(1, 2, 3)) == pytest.approx([2300, 2300])
+    assert not base_load(scenario({"source": "none"}, "case33bw"), network).at(times(60, 2))[0].any()
+
+
+# ---- files
+
+
+@pytest.fixture
+def write(tmp_path):
+    names = [f"load {k}" for k in range(32)]
+
+    def write(first="minute", rows=None, columns=None, change=lambda lines: lines):
+        columns = names if columns is None else columns
+        rows = range(1, 1441) if rows is None else rows
+        lines = [",".join([first, *columns])]
+        lines += [
+            ",".join([str(row), *[f"{k + at / 1000}" for k in range(len(columns))]])
+            for at, row in enumerate(rows)
+        ]
+        path = tmp_path / "load.csv"
+        path.write_text("\n".join(change(lines)) + "\n")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def from_file(feeder):
+    def load(path, step="60s", **over):
+        settings = scenario({"file": str(path)}, "case33bw", time__step=step, **over)
+        return base_load(settings, feeder("case33bw"))
+
+    return load
+
+
+def test_minute_file_repeats_daily(write, from_file):
+    load = from_file(write(), time__start="2026-01-15T12:00", time__duration="48h")
+    p, q = load.at(np.array([0.0, 60.0, 12 * 3600.0, 24 * 3600.0]))
+    assert p[:, 0, 1, 0] == pytest.approx([1.72, 1.721, 1.0, 1.72])  # row k covers minute k - 1 to k
+    assert q[0, 0, 1, 0] == pytest.approx(1.72 * 0.328684, rel=1e-5)  # tan(acos 0.95)
+
+
+def test_minute_file_is_averaged_over_longer_steps(write, from_file):
+    p, _ = from_file(write(), step="15min").at(np.array([0.0, 900.0]))
+    assert p[:, 0, 0, 0] == pytest.approx([0.007, 0.022])  # mean of 0…14 and 15…29 thousandths
+
+
+def test_time_file_holds_between_its_rows(write, from_file):
+    stamps = [f"2026-01-15 {h:02d}:00" for h in range(0, 24, 6)]
+    p, _ = from_file(write("time", stamps), step="4h").at(np.arange(6) * 14400.0)
+    # rows 0, 1, 2, 3 at 0, 6, 12, 18 h; 4-h means: 0, (0 + 1)/2, 1, 2, (2 + 3)/2, 3 thousandths
+    assert p[:, 0, 0, 0] * 1000 == pytest.approx([0, 0.5, 1, 2, 2.5, 3])
+
+
+def test_netcdf_file(feeder, from_file, tmp_path):
+    import pandas as pd
+    import xarray as xr
+
+    stamps = pd.date_range("2026-01-15", periods=25, freq="h")
+    path = tmp_path / "load.nc"
+    xr.Dataset({f"load {k}": ("time", np.full(25, float(k))) for k in range(32)}, {"time": stamps}).to_netcdf(
+        path
+    )
+    p, _ = from_file(path).at(np.array([0.0]))
+    assert p[0, 0, :, 0].tolist() == list(range(32))
+
+
+FAULTS = {
+    "missing and unknown": (
+        {"columns": [f"load {k}" for k in range(1, 32)] + ["lod 0"]},
+        ["column 'load 0' is missing", "column 'lod 0': there is no such load in the net"],
+    ),
+    "cells": (
+        {
+            "change": lambda lines: [
+                *lines[:2],
+                lines[2].replace(",3.001,", ",x,").replace(",5.001,", ",,"),
+                *lines[3:],
+            ]
+        },
+        ["line 3, column load 3 = x: must be a power in kW", "line 3, column load 5 is empty"],
+    ),
+    "minutes": (
+        {"rows": [*range(1, 100), 101, *range(101, 1441)]},
+        ["line 101, column minute = 101: must be 100"],
+    ),
+    "rows": ({"rows": range(1, 100)}, ["column minute has 99 rows: must be 1 to 1440"]),
+    "first column": ({"first": "when"}, ["first column is 'when': must be 'minute'"]),
+    "no time": (
+        {"first": "time", "rows": ["2026-01-15", "noon?"]},
+        ["line 3, column time = noon?: is no date"],
+    ),
+    "order": (
+        {"first": "time", "rows": ["2026-01-15 00:00", "2026-01-15 12:00", "2026-01-15 11:00"]},
+        ["line 4, column time = 2026-01-15 11:00: must be after the line before"],
+    ),
+    "cover": (
+        {"first": "time", "rows": ["2026-01-15 01:00", "2026-01-15 02:00"]},
+        ["column time covers 2026-01-15T01:00 to 2026-01-15T03:00: must cover the run, 2026-01-15T00:00 to"],
+    ),
+    "zone": (
+        {"first": "time", "rows": ["2026-01-15T00:00+01:00", "2026-01-16T00:00+01:00"]},
+        ["column time: must be local time without a zone"],
+    ),
+    "short": ({"first": "time", "rows": ["2026-01-15"]}, ["column time: must have at least two rows"]),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_faults_of_a_file(case, write, from_file):
+    arguments, expected = FAULTS[case]
+    path = write(**arguments)
+    with pytest.raises(ScenarioError, match=r"load\.csv: \d+ fault") as caught:
+        from_file(path)
+    for text in expected:
+        assert text in str(caught.value)
+
+
+def test_many_faults_are_cut_short(write, from_file):
+    path = write(change=lambda lines: [lines[0], *[line.replace(",3.", ",x3.") for line in lines[1:]]])
+    with pytest.raises(ScenarioError, match="and 1420 more"):
+        from_file(path)
+
+
+def test_unreadable_file(tmp_path, from_file):
+    path = tmp_path / "load.nc"
+    path.write_bytes(b"no netcdf")
+    with pytest.raises(ScenarioError, match="can't be read"):
+        from_file(path)

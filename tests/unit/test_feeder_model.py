@@ -1,0 +1,178 @@
+"""The feeder as a model: ports, deferral, ensembles, audit, failures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evgrid.errors import NetworkError, PowerFlowError
+from evgrid.feeder.model import BATCH_CASES, VARIABLES, FeederModel
+from evgrid.feeder.solvers import balance
+from evgrid.model import MemoryRecorder
+from evgrid.ports import PORTS
+from evgrid.scenario import scenario_from
+
+
+@pytest.fixture
+def run(feeder):
+    """Runs a feeder alone; the EVs' power is drawn by member number and step."""
+
+    def run(network="european_lv", fleet=True, feedback=False, members=1, first=0, hours=2, step="5min", factor=1.0,
+            base=None, step_s=None, **over):  # fmt: skip
+        content = {
+            "name": "test",
+            "time": {"start": "2026-01-15T17:00", "duration": f"{hours}h", "step": step},
+            "ensemble": {"members": members, "first": first, "seed": 7},
+            "feeder": {"network": network, "base_load": base or {}, "step": step_s, **over},
+        }
+        scenario = scenario_from(content)
+        loaded = feeder(network)
+        recorder = MemoryRecorder()
+        model = FeederModel(scenario, loaded, recorder, fleet=fleet, feedback=feedback)
+        shape = (len(loaded.connections), len(loaded.connections.phases))
+        given, outputs = np.zeros(members), []
+        for tick in range(0, scenario.clock.ticks, round(model.period_s / scenario.time.step)):
+            inputs = {}
+            if fleet:
+                draws = [np.random.default_rng((m, tick)).random(shape) for m in scenario.members]
+                inputs["fleet/p"] = factor * np.array(draws)
+                inputs["fleet/q"] = 0.1 * inputs["fleet/p"]
+                given += [np.sum(one) for one in inputs["fleet/p"]]
+            outputs.append(model.step(tick * scenario.time.step, inputs))
+            for name, values in outputs[-1].items():
+                sizes = {"member": members, **loaded.sizes}
+                assert np.shape(values) == PORTS[name].array_shape(sizes)
+        model.finish()
+        return recorder, model, outputs, given
+
+    return run
+
+
+def assert_same(one, other, members=slice(None)):
+    for variable in VARIABLES:
+        if variable.timed:
+            assert np.array_equal(one[0].series(variable.name)[:, members], other[0].series(variable.name))
+    for name, values in one[1].audit().items():
+        assert np.array_equal(values[members], other[1].audit()[name]), name
+
+
+def test_deferred_is_immediate_bit_for_bit(run):
+    deferred, immediate = run(members=3), run(members=3, feedback=True)
+    assert_same(deferred, immediate)
+    assert deferred[2] == [{}] * 24
+    assert all(len(outputs) == 5 for outputs in immediate[2])
+
+
+def test_deferral_in_several_batches(run, monkeypatch):
+    whole = run(members=3)
+    monkeypatch.setattr("evgrid.feeder.model.BATCH_CASES", 15)
+    assert_same(whole, run(members=3))
+    assert BATCH_CASES >= 100
+
+
+def test_a_member_alone_is_the_same_as_in_an_ensemble(run):
+    assert_same(run(members=4), run(first=2), slice(2, 3))
+
+
+@pytest.mark.parametrize("network", ["european_lv", "case33bw", "cigre_lv"])
+def test_audit_balances(run, network):
+    recorder, model, _, given = run(network, members=2, first=5)
+    audit = model.audit()
+    assert np.array_equal(audit["power_received_kw_sum"], given)
+    parts = audit["base_energy_kwh"] + audit["losses_energy_kwh"] + audit["ev_energy_kwh"]
+    assert audit["head_energy_kwh"] == pytest.approx(parts, rel=1e-9)
+    assert audit["ev_energy_kwh"] == pytest.approx(given / 12)
+    assert np.all(audit["balance_worst"] < 1e-8)
+    head = recorder.series("head_power_kw").sum(axis=(0, 2)) / 12
+    assert head == pytest.approx(audit["head_energy_kwh"])
+
+
+def test_outputs_are_those_recorded(run, feeder):
+    recorder, _, outputs, _ = run(members=2, feedback=True)
+    bus = feeder("european_lv").connections.bus
+    assert outputs[-1]["feeder/voltage"] == pytest.approx(recorder.series("voltage_pu")[-1][:, bus], abs=1e-6)
+    assert np.array_equal(outputs[-1]["feeder/head_p"], recorder.series("head_power_kw")[-1])
+    assert np.all(outputs[-1]["feeder/energised"] == 1)
+    trafo = outputs[-1]["feeder/trafo_p"][:, 0]  # all power passes the only transformer
+    assert trafo == pytest.approx(recorder.series("head_power_kw")[-1].sum(axis=1))
+
+
+def test_a_slower_feeder_keeps_its_own_period(run):
+    slow, fast = run(step="1min", fleet=False, step_s="15min"), run(step="1min", fleet=False)
+    assert len(slow[0].series("losses_kw")) == 8
+    assert len(fast[0].series("losses_kw")) == 120
+    assert slow[1].audit()["base_energy_kwh"] == pytest.approx(fast[1].audit()["base_energy_kwh"])
+
+
+def test_recorded_shapes_and_static_facts(run, feeder):
+    recorder, _, _, _ = run("cigre_lv", members=2)
+    sizes = {"member": 2, **feeder("cigre_lv").sizes}
+    for variable in VARIABLES:
+        shape = tuple(sizes[dim] for dim in variable.dims)
+        if variable.timed:
+            assert recorder.series(variable.name).shape == (24, *shape)
+        else:
+            assert recorder.static[variable.name].shape == shape
+
+
+def test_members_without_difference_are_solved_once(run):
+    recorder, _, _, _ = run("case33bw", fleet=False, members=3, base={"source": "net"})
+    losses = recorder.series("losses_kw")
+    assert losses.shape == (24, 3)
+    assert losses == pytest.approx(202.677, abs=1e-3)
+
+
+def test_fixed_generation_counts_as_base_load(run, feeder, small_net, tmp_path):
+    import pandapower as pp
+
+    path = tmp_path / "small.json"
+    pp.to_json(small_net(True), str(path))
+    _, model, _, _ = run(str(path), base={"source": "net"})
+    audit = model.audit()
+    parts = audit["base_energy_kwh"] + audit["losses_energy_kwh"] + audit["ev_energy_kwh"]
+    assert audit["head_energy_kwh"] == pytest.approx(parts, rel=1e-9)
+
+
+def test_pandapower_solver_runs_the_same_scenario(run):
+    fast, reference = (
+        run("cigre_lv", hours=1, step="15min", solver=s) for s in ("power-grid-model", "pandapower")
+    )
+    for name in ("voltage_pu", "trafo_loading"):
+        assert fast[0].series(name) == pytest.approx(reference[0].series(name), abs=1e-5)
+
+
+@pytest.mark.parametrize("feedback", [True, False])
+def test_a_diverging_flow_names_member_and_time(run, feedback):
+    with pytest.raises(
+        PowerFlowError, match=r"with power-grid-model did not converge: member 17 at 2026-01-15 17:00:00: "
+    ):
+        run("case33bw", first=17, members=2, factor=1e6, feedback=feedback)
+
+
+def test_a_diverging_flow_of_all_members_names_them(run, monkeypatch):
+    monkeypatch.setattr("evgrid.feeder.solvers.pgm.MAX_ITERATIONS", 1)
+    with pytest.raises(PowerFlowError, match=r"members 3 to 5 at 2026-01-15 17:00:00: .*; and 19 more"):
+        run("case33bw", fleet=False, first=3, members=3, base={"source": "net"})
+
+
+def test_a_flow_that_does_not_balance_names_member_and_time(run, monkeypatch):
+    def broken(flow, p_kw):
+        residual = balance(flow, p_kw)
+        residual[5] = 1e-3
+        return residual
+
+    monkeypatch.setattr("evgrid.feeder.solvers.balance", broken)
+    with pytest.raises(
+        PowerFlowError, match=r"power flow of member 1 at 2026-01-15 17:10:00 does not balance"
+    ):
+        run(members=2)
+
+
+def test_a_network_that_the_solver_refuses(run, small_net, tmp_path):
+    import pandapower as pp
+
+    net, path = small_net(False), tmp_path / "small.json"
+    net.trafo["shift_degree"] = 7.0
+    pp.to_json(net, str(path))
+    with pytest.raises(NetworkError, match="trafo 'T1' can't be represented"):
+        run(str(path))

@@ -1,0 +1,201 @@
+"""Networks: what is read from a net, and what is refused by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pandapower as pp
+import pytest
+
+from evgrid.errors import NetworkError
+from evgrid.feeder.networks import BUILT_IN
+from evgrid.model import ALL_PHASES
+
+
+def test_european_lv_has_55_single_phase_households(feeder):
+    network = feeder("european_lv")
+    connections = network.connections
+    assert network.sizes == {"bus": 907, "line": 905, "trafo": 1, "connection": 55, "phase": 3}
+    assert connections.phases == ("a", "b", "c")
+    assert connections.households.tolist() == [1] * 55
+    assert set(connections.trafo.tolist()) == {0}
+    # LOAD1 hangs on bus 34, phase a; LOAD2 on bus 47, phase b (IEEE European LV test feeder, Loads.csv)
+    assert [str(network.grid.buses.name[connections.bus[k]]) for k in (0, 1)] == ["34", "47"]
+    assert connections.phase[:2].tolist() == [0, 1]
+    assert np.isnan(network.topology.distance_km).sum() == 0
+
+
+def test_european_lv_reactive_power_of_all_phases_is_put_right(feeder):
+    loads = feeder("european_lv").grid.loads
+    factor = loads.p_kw / np.hypot(loads.p_kw, loads.q_kvar).clip(1e-12)
+    assert factor[loads.p_kw > 0] == pytest.approx(0.95, abs=2e-3)
+
+
+def test_households_of_other_networks_follow_from_their_load(feeder):
+    # case33bw: 100 kW at bus 1, 90 kW at bus 2; 2 kW a household
+    assert feeder("case33bw").connections.households[:2].tolist() == [50, 45]
+
+
+def test_phase_is_all_phases_where_several_carry_load(feeder, small_net):
+    connections = feeder(small_net(True)).connections
+    assert connections.name.tolist() == ["sym", "asym"]
+    assert connections.phase.tolist() == [ALL_PHASES, ALL_PHASES]
+    assert connections.phases == ("a", "b", "c")
+    assert feeder(small_net(False)).connections.phases == ("abc",)
+
+
+def test_distance_and_transformer_upstream(feeder, small_net):
+    topology = feeder(small_net(False)).topology
+    assert topology.distance_km == pytest.approx([0, 3, 3, 3.05, 3.09, 3.15, 3.2, 3.2, 3.2])
+    assert topology.trafo.tolist() == [-1, -1, 0, 0, 0, 0, 0, 0, 0]
+    assert topology.node[7] == topology.node[8]
+
+
+def test_same_names_are_told_apart(feeder, small_net):
+    net = small_net(False)
+    net.bus["name"] = "same"
+    net.load["name"] = None
+    network = feeder(net)
+    assert network.grid.buses.name[:2].tolist() == ["same (0)", "same (1)"]
+    assert network.connections.name.tolist() == ["load 0", "load 1"]
+
+
+def test_coordinates_fit_the_sizes(feeder):
+    network = feeder("european_lv")
+    for dim, values, _ in network.coordinates().values():
+        assert len(values) == network.sizes[dim]
+    assert network.coordinates()["connection_phase"][1][:2].tolist() == ["a", "b"]
+
+
+def test_excel_file_is_read(feeder, small_net, tmp_path):
+    pytest.importorskip("openpyxl")
+    pytest.importorskip("xlsxwriter")
+    path = tmp_path / "net.xlsx"
+    pp.to_excel(small_net(False), str(path))
+    assert feeder(str(path)).sizes["bus"] == 9
+
+
+def test_cached_arrays_are_the_same(feeder):
+    first, second = feeder("cigre_mv").grid, feeder("cigre_mv").grid
+    assert first.three_phase is False
+    assert second.three_phase is False
+    assert np.array_equal(first.lines.r1_ohm, second.lines.r1_ohm)
+    assert first.buses.name.tolist() == second.buses.name.tolist()
+
+
+def test_a_cached_network_is_solved_without_importing_pandapower(feeder):
+    feeder("case33bw")
+    code = (
+        "import sys, numpy as np\n"
+        "from evgrid.feeder.networks import load_network\n"
+        "from evgrid.feeder.solvers import make_solver\n"
+        "from evgrid.scenario import Feeder\n"
+        "network = load_network(Feeder(network='case33bw'))\n"
+        "make_solver(network, 'power-grid-model').solve(np.ones((1, 32, 1)), np.zeros((1, 32, 1)))\n"
+        "assert 'pandapower' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- refusals
+
+
+def test_unknown_network_suggests_the_nearest(feeder):
+    with pytest.raises(
+        NetworkError, match="unknown network; did you mean 'european_lv'. built-in are"
+    ) as caught:
+        feeder("europian_lv")
+    assert all(name in str(caught.value) for name in BUILT_IN)
+
+
+def test_missing_and_broken_files(feeder, tmp_path):
+    with pytest.raises(NetworkError, match=r"there is no file .*absent\.json"):
+        feeder(str(tmp_path / "absent.json"))
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(NetworkError, match="can't be read as a pandapower file"):
+        feeder(str(broken))
+    broken.write_text('{"a": 1}')
+    with pytest.raises(NetworkError, match="holds no pandapower net|can't be read"):
+        feeder(str(broken))
+
+
+def add_trafo3w(net):
+    mv = pp.create_bus(net, 10.0)
+    pp.create_transformer3w_from_parameters(
+        net, 1, mv, 8, 20.0, 10.0, 0.4, 1, 1, 1, 5, 5, 5, 1, 1, 1, 0, 0, name="X"
+    )
+
+
+REFUSED = {
+    "gen": (lambda net: pp.create_gen(net, 3, 0.01, name="X"), "gen 0 'X' can't"),
+    "ward": (lambda net: pp.create_ward(net, 3, 1, 1, 1, 1, name="X"), "ward 0 'X' can't"),
+    "xward": (lambda net: pp.create_xward(net, 3, 1, 1, 1, 1, 0.1, 0.1, 1.0, name="X"), "xward 0 'X' can't"),
+    "motor": (lambda net: pp.create_motor(net, 3, 0.01, 0.9, name="X"), "motor 0 'X' can't"),
+    "storage": (lambda net: pp.create_storage(net, 3, 0.01, 0.1, name="X"), "storage 0 'X' can't"),
+    "dcline": (lambda net: pp.create_dcline(net, 2, 5, 0.01, 0, 0, 1, 1, name="X"), "dcline 0 'X' can't"),
+    "impedance": (lambda net: pp.create_impedance(net, 2, 5, 0.1, 0.1, 1, name="X"), "impedance 0 'X' can't"),
+    "svc": (lambda net: pp.create_svc(net, 3, 1, -1, 1, 90, name="X"), "svc 0 'X' can't"),
+    "trafo3w": (add_trafo3w, "trafo3w 0 'X' can't"),
+    "const_z": (lambda net: pp.create_load(net, 3, 0.01, const_z_p_percent=50, name="X"),
+                "load 2 'X' can't .*const_z_p_percent = 50, only constant power is"),
+    "const_i": (lambda net: pp.create_load(net, 3, 0.01, const_i_q_percent=50, name="X"),
+                "load 2 'X' can't .*const_i_q_percent = 50"),
+    "switch": (lambda net: pp.create_switch(net, 3, 4, "b", z_ohm=0.1), r"switch 2 can't .*impedance of 0\.1 ohm"),
+    "tap table": (lambda net: net.trafo.__setitem__("tap_dependency_table", True),
+                  "trafo 0 'T1' can't .*characteristic table"),
+    "tap type": (lambda net: net.trafo.__setitem__("tap_changer_type", "Ideal"),
+                 "trafo 0 'T1' can't .*tap_changer_type = Ideal"),
+    "no source": (lambda net: net.ext_grid.__setitem__("in_service", False), "has no ext_grid in service"),
+    "load without source": (lambda net: pp.create_load(net, pp.create_bus(net, 0.4, name="far"), 0.01, name="X"),
+                            "load 'X' is at bus 'far', which no source feeds"),
+    "joined voltages": (lambda net: pp.create_switch(net, 1, 3, "b"),
+                        r"buses 'B1' and 'B3' are joined by a closed switch but have 20 and 0\.4 kV"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_represented_is_named(case, feeder, small_net):
+    change, message = REFUSED[case]
+    net = small_net(False)
+    change(net)
+    with pytest.raises(NetworkError, match=message):
+        feeder(net)
+
+
+def test_the_message_names_the_solver_and_all_faults(feeder, small_net):
+    net = small_net(False)
+    pp.create_gen(net, 3, 0.01, name="G")
+    pp.create_storage(net, 3, 0.01, 0.1, name="S")
+    with pytest.raises(NetworkError, match="2 faults") as caught:
+        feeder(net, solver="pandapower")
+    assert "gen 0 'G' can't be represented with the solver pandapower" in str(caught.value)
+    assert "storage 0 'S'" in str(caught.value)
+
+
+def test_out_of_service_elements_are_left_out(feeder, small_net):
+    net = small_net(False)
+    pp.create_gen(net, 3, 0.01, in_service=False)
+    pp.create_load(net, 3, 1.0, in_service=False)
+    pp.create_bus(net, 0.4, in_service=False)
+    assert feeder(net).sizes["connection"] == 2
+
+
+def test_delta_loads_are_refused_in_three_phases(feeder, small_net):
+    net = small_net(True)
+    net.asymmetric_load["type"] = "delta"
+    with pytest.raises(NetworkError, match="asymmetric_load 0 'asym' can't .*connected in delta"):
+        feeder(net)
+
+
+def test_asymmetric_loads_need_zero_sequence_data(feeder, small_net):
+    net = small_net(True)
+    net.line.loc[2, "r0_ohm_per_km"] = np.nan
+    del net.trafo["vk0_percent"]
+    with pytest.raises(
+        NetworkError, match="line 2 has no r0_ohm_per_km, which a net with asymmetric"
+    ) as caught:
+        feeder(net)
+    assert "trafo 0 'T1' has no vk0_percent" in str(caught.value)

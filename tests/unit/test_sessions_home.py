@@ -1,0 +1,196 @@
+"""Sampled home sessions: nested, reproducible, and with the times that were asked for."""
+
+import numpy as np
+import pytest
+
+from evgrid.errors import ScenarioError
+from evgrid.fleet.sessions import fleet_tables, sample_home
+from evgrid.model import ALL_PHASES, Connections
+from evgrid.scenario import scenario_from
+from evgrid.streams import Purpose, stream
+
+
+def scenario(start="2026-01-15T12:00", duration="48h", step="60s", members=1, first=0, seed=7, **fleet):
+    return scenario_from(
+        {
+            "name": "test",
+            "time": {"start": start, "duration": duration, "step": step},
+            "ensemble": {"members": members, "first": first, "seed": seed},
+            "feeder": {"network": "x"},
+            "fleet": fleet or {"count": 40},
+        }
+    )
+
+
+def feeder(phases=("a", "b", "c"), of=(0, 1, 2, ALL_PHASES, 0), households=(1, 2, 3, 40, 4)):
+    n = len(of)
+    index = np.arange(n)
+    return Connections(
+        np.array([f"L{i}" for i in range(n)]), index, np.array(of, np.int8), index * 0,
+        np.array(households), phases,
+    )  # fmt: skip
+
+
+def tables(connections=None, **settings):
+    return sample_home(scenario(**settings), connections or feeder())
+
+
+def assert_same(first, second):
+    for name in ("arrival_s", "departure_s", "soc_arrival", "discharge_kw"):
+        assert np.array_equal(getattr(first, name), getattr(second, name)), name
+
+
+def test_deployments_are_nested():
+    charger = {"bidirectional": 0.5}
+    few, few_sessions = tables(count=10, charger=charger)
+    many, many_sessions = tables(count=45, charger=charger)
+    for name in ("connection", "phase", "name"):
+        assert np.array_equal(getattr(few, name), getattr(many, name)[:10])
+    assert_same(few_sessions, many_sessions.take(many_sessions.ev < 10))
+
+
+def test_bidirectional_shares_are_nested():
+    some = tables(count=40, charger={"bidirectional": 0.3})[1].discharge_kw > 0
+    more = tables(count=40, charger={"bidirectional": 0.6})[1].discharge_kw > 0
+    assert np.all(more[some])
+    assert 0 < some.sum() < more.sum() < len(more)
+
+
+def test_penetration_counts_households_and_each_gets_one_ev_first():
+    evs, _ = tables(penetration=1.0)
+    assert list(np.bincount(evs.connection)) == [1, 2, 3, 40, 4]
+    assert len(tables(penetration=0.5)[0]) == 25
+    assert len(tables(penetration=0.0)[0]) == 0
+
+
+def test_more_evs_than_households_start_over():
+    evs, _ = tables(count=120)
+    assert np.array_equal(evs.connection[:50], evs.connection[50:100])
+    assert list(np.bincount(evs.connection[:50])) == [1, 2, 3, 40, 4]
+    assert evs.name[0] == "ev0001"
+    assert evs.name[119] == "ev0120"
+
+
+def test_members_differ_and_each_is_the_same_alone():
+    evs, sessions = tables(count=20, members=3, first=15)
+    alone, alone_sessions = tables(count=20, first=17)
+    assert np.array_equal(evs.connection[evs.member == 2], alone.connection)
+    assert not np.array_equal(evs.connection[evs.member == 1], alone.connection)
+    assert_same(sessions.take(evs.member[sessions.ev] == 2), alone_sessions)
+
+
+def test_sessions_do_not_depend_on_the_step():
+    assert_same(tables(step="1s")[1], tables(step="15min")[1])
+
+
+def test_trips_are_tied_to_the_date():
+    noon, midnight = tables(start="2026-01-15T12:00")[1], tables(start="2026-01-15T00:00", duration="60h")[1]
+    late = midnight.arrival_s > 12 * 3600
+    fresh = noon.arrival_s > 0
+    assert midnight.arrival_s[late] - 12 * 3600 == pytest.approx(noon.arrival_s[fresh], abs=1e-6)
+
+
+def test_sessions_of_an_ev_follow_one_another_and_touch_the_run():
+    _, sessions = tables(count=50, duration="120h")
+    same = sessions.ev[1:] == sessions.ev[:-1]
+    assert np.all(np.diff(sessions.ev) >= 0)
+    assert np.all(sessions.arrival_s[1:][same] >= sessions.departure_s[:-1][same] + 3600)
+    assert np.all((sessions.arrival_s >= 0) & (sessions.arrival_s < 120 * 3600) & (sessions.departure_s > 0))
+    assert np.all(sessions.departure_s > sessions.arrival_s)
+    assert np.any(sessions.departure_s > 120 * 3600)
+
+
+def test_times_and_miles_have_the_given_distributions():
+    start = scenario(start="2026-01-15T00:00", duration="96h", count=4000)
+    _, sessions = sample_home(start, feeder())
+    hour = sessions.arrival_s[sessions.arrival_s > 0] / 3600 % 24
+    leave = sessions.departure_s / 3600 % 24
+    # Rejection takes 8 %: it moves the means little. 5 standard errors of 16,000 draws: 0.13 h.
+    assert hour.mean() == pytest.approx(17.6, abs=0.5)
+    assert hour.std() == pytest.approx(3.4, abs=0.5)
+    assert leave.mean() == pytest.approx(8.92, abs=0.5)
+    assert leave.std() == pytest.approx(3.24, abs=0.5)
+    fresh = sessions.arrival_s > 0
+    miles = (0.9 - sessions.soc_arrival[fresh]) * 60 / 0.325
+    assert np.median(miles) == pytest.approx(np.exp(3.2), rel=0.03)
+    assert sessions.soc_arrival.min() == 0.05
+
+
+def test_a_car_plugged_in_at_the_start_has_charged_since_it_returned():
+    whole = tables(start="2026-01-15T00:00", duration="24h", count=200)[1]
+    later = tables(start="2026-01-15T19:00", duration="24h", count=200)[1]
+    shift = 19 * 3600
+    checked = 0
+    for ev in range(200):
+        mine = (
+            (whole.ev == ev) & (whole.arrival_s > 0) & (whole.arrival_s < shift) & (whole.departure_s > shift)
+        )
+        if not mine.any():
+            continue
+        now = np.flatnonzero(later.ev == ev)[0]
+        hours = (shift - whole.arrival_s[mine][0]) / 3600
+        start = whole.soc_arrival[mine][0]
+        rate = 7.4 * 0.9 / 60  # SOC an hour below 0.8, above it (1 - soc) falls with rate / 0.2
+        linear = max(min(0.8 - start, rate * hours), 0)
+        rest = hours - linear / rate
+        soc = start + linear
+        if rest > 0:
+            soc = min(1 - (1 - soc) * np.exp(-rate / 0.2 * rest), 0.9)
+        assert later.soc_arrival[now] == pytest.approx(soc, abs=1e-12)
+        assert later.arrival_s[now] == 0.0
+        checked += 1
+    assert checked > 50
+
+
+def test_single_phase_chargers_take_the_phase_of_their_connection_or_a_random_one():
+    evs, _ = tables(count=50)
+    own = feeder().phase[evs.connection]
+    assert np.array_equal(evs.phase[own != ALL_PHASES], own[own != ALL_PHASES])
+    counts = np.bincount(evs.phase[own == ALL_PHASES], minlength=3)
+    assert counts.sum() == 40
+    assert counts.min() > 4
+
+
+def test_three_phase_chargers_and_balanced_feeders():
+    three = feeder(of=(ALL_PHASES,) * 5)
+    assert set(tables(three, count=9, charger={"phases": 3, "power_kw": 11})[0].phase) == {ALL_PHASES}
+    balanced = feeder(("abc",), (ALL_PHASES,) * 5)
+    assert set(tables(balanced, count=9)[0].phase) == {ALL_PHASES}
+
+
+def test_limits_are_the_lesser_of_charger_and_vehicle():
+    sessions = tables(count=3, charger={"power_kw": 11, "bidirectional": 1},
+                      vehicle={"charge_kw": 7, "discharge_kw": 5})[1]  # fmt: skip
+    assert set(sessions.charge_kw) == {7.0}
+    assert set(sessions.discharge_kw) == {5.0}
+    assert set(tables(count=3, charger={"power_kw": 3.6})[1].charge_kw) == {3.6}
+
+
+def test_three_phase_charger_at_a_single_phase_connection_is_refused():
+    with pytest.raises(
+        ScenarioError,
+        match=r"fleet.charger.phases = 3: connection L0 \(and 3 more with an EV\) has phase a only; must be 1 there",
+    ):
+        tables(penetration=1.0, charger={"phases": 3})
+
+
+def test_no_households_is_refused():
+    with pytest.raises(
+        ScenarioError, match=r"fleet.count = 3: the feeder has no households that could have an EV"
+    ):
+        tables(feeder(households=(0,) * 5), count=3)
+
+
+def test_no_fleet_gives_empty_tables():
+    without = scenario_from({"name": "x", "time": {"start": "2026-01-15T12:00"}, "feeder": {"network": "x"}})
+    evs, sessions = fleet_tables(without, feeder())
+    assert len(evs) == len(sessions) == 0
+
+
+def test_streams_are_independent_of_one_another():
+    draws = {
+        stream(seed, member, purpose, day, attempt).random()
+        for seed in (0, 1) for member in (0, 1) for purpose in Purpose for day in (0, 1) for attempt in (0, 1)
+    }  # fmt: skip
+    assert len(draws) == 16 * len(Purpose)
+    assert stream(7, 17, Purpose.EV).random() == stream(7, 17, Purpose.EV).random()

@@ -1,0 +1,127 @@
+"""A real week of workplace charging: imported right, and delivered when run uncontrolled."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evgrid.fleet.importers import read_acn, undeliverable
+from evgrid.fleet.model import FleetModel
+from evgrid.fleet.sessions import fleet_tables
+from evgrid.model import ALL_PHASES, Connections, MemoryRecorder
+from evgrid.scenario import scenario_from
+
+HERE = Path(__file__).resolve()
+EXPECTED = json.loads((HERE.parent / "acn_week" / "expected.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def week():
+    shared = os.environ.get("EVGRID_SHARED_DATA")
+    folder = Path(shared) if shared else HERE.parents[3] / "shared" / "data"
+    path = folder / EXPECTED["input"].split()[0]
+    if not path.is_file():
+        pytest.skip(f"there is no {path}")
+    return path
+
+
+def delivered(imported, tmp_path):
+    """Run the sessions uncontrolled; kWh delivered to each, beside what was recorded."""
+    placed = imported.at("car_park")
+    path = placed.save(tmp_path / "sessions.csv")
+    scenario = scenario_from(
+        {
+            "name": "acn-week",
+            "time": {"start": "2021-09-05T12:00", "duration": "8d", "step": "5min"},
+            "feeder": {"network": "x"},
+            "fleet": {"sessions": {"file": str(path)}, "charger": {"phases": 3}},
+        }
+    )
+    one = np.zeros(1, np.int64)
+    phase = np.array([ALL_PHASES], np.int8)
+    car_park = Connections(np.array(["car_park"]), one, phase, one, one + 1, ("a", "b", "c"))
+    evs, sessions = fleet_tables(scenario, car_park)
+    assert sessions.left_out == 0
+    recorder = MemoryRecorder()
+    model = FleetModel(scenario, car_park, evs, sessions, recorder, managed=False)
+    drawn_kwh = 0.0
+    for tick in range(scenario.clock.ticks):
+        drawn_kwh += model.step(tick * 300.0, {})["fleet/p"].sum() * 300.0 / 3600.0
+    model.finish()
+    result = pd.DataFrame(
+        {
+            "ev": evs.name[sessions.ev],
+            "arrival": scenario.clock.timestamps(sessions.arrival_s),
+            "delivered_kwh": recorder.static["session_energy_delivered_kwh"],
+        }
+    )
+    both = placed.table.merge(result, on=["ev", "arrival"], how="left", validate="one_to_one")
+    assert both["delivered_kwh"].notna().all()
+    assert both["delivered_kwh"].sum() == pytest.approx(drawn_kwh, rel=1e-9)
+    return both.set_index("session")
+
+
+def test_the_week_is_imported_whole(week):
+    imported = read_acn(week)
+    table, report = imported.table, imported.report
+    assert (report.read, report.kept, dict(report.dropped)) == (
+        EXPECTED["sessions"],
+        EXPECTED["sessions"],
+        {},
+    )
+    assert table["energy_kwh"].sum() == pytest.approx(
+        EXPECTED["energy_kwh"], abs=EXPECTED["energy_tolerance_kwh"]
+    )
+    assert {text: len(rows) for text, rows in report.notes.items()} == {
+        "without a user, made an EV each": EXPECTED["without_user"],
+        "storing more than 48 kWh, at which the vehicle tapers: given a larger battery": EXPECTED[
+            "larger_battery"
+        ],
+    }
+    assert table["charged"].isna().sum() == EXPECTED["never_done_charging"]
+    assert set(table["timezone"]) == {EXPECTED["timezone"]}
+
+
+def test_local_times_of_known_records(week):
+    table = read_acn(week).table.set_index("session")
+    for session, expected in EXPECTED["local_times"].items():
+        for column, value in expected.items():
+            found = table.loc[session, column]
+            assert pd.isna(found) if value is None else found == type(found)(value), (session, column)
+
+
+def test_sessions_that_level_2_cannot_deliver_are_listed(week):
+    listed = undeliverable(read_acn(week, charge_kw=EXPECTED["level_2_kw"]).table)
+    assert len(listed) == EXPECTED["undeliverable_at_level_2"]
+    assert listed["energy_kwh"].sum() == pytest.approx(EXPECTED["undeliverable_energy_kwh"], abs=1e-6)
+    assert set(listed["space"]) == {EXPECTED["undeliverable_space"]}  # all at the fast charger
+    assert listed["reason"].str.match(r"[\d.]+ kWh in [\d.]+ h need [\d.]+ kW, the EVSE gives 6.656 kW").all()
+
+
+def test_every_session_that_can_be_is_delivered(week, tmp_path):
+    imported = read_acn(week, charge_kw=EXPECTED["level_2_kw"])
+    not_within = undeliverable(imported.table)["session"]
+    both = delivered(imported, tmp_path)
+    can_be = both.drop(index=not_within)
+    assert len(can_be) == EXPECTED["sessions"] - EXPECTED["undeliverable_at_level_2"]
+    np.testing.assert_allclose(
+        can_be["delivered_kwh"], can_be["energy_kwh"], rtol=EXPECTED["delivered_tolerance"]
+    )
+    # The others charge at the rating all along, where the taper of the assumed battery allows it.
+    rest = both.loc[not_within]
+    bound = undeliverable(imported.table).set_index("session")["deliverable_kwh"]
+    assert (rest["delivered_kwh"] <= bound * (1 + 1e-9)).all()
+    assert (rest["delivered_kwh"] < rest["energy_kwh"]).all()
+
+
+def test_with_the_fast_charger_rated_the_whole_week_is_delivered(week, tmp_path):
+    imported = read_acn(week, ratings={EXPECTED["undeliverable_space"]: EXPECTED["fast_charger_kw"]})
+    assert len(undeliverable(imported.table)) == EXPECTED["undeliverable_with_fast_charger"]
+    both = delivered(imported, tmp_path)
+    np.testing.assert_allclose(
+        both["delivered_kwh"], both["energy_kwh"], rtol=EXPECTED["delivered_tolerance"]
+    )
+    assert both["delivered_kwh"].sum() == pytest.approx(EXPECTED["energy_kwh"], rel=0.01)
