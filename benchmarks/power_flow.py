@@ -25,7 +25,7 @@ def rows(cases: int = 1000, repeats: int = 3) -> list[dict[str, Any]]:
 
     network = load_network(Feeder(network="european_lv"))
     rng = np.random.default_rng(0)
-    scale = rng.gamma(1.5, 1.0, (cases, len(network.connections), 1))
+    scale = rng.uniform(0.0, 1.5, (cases, len(network.connections), 1))
     p, q = network.grid.loads.p_kw * scale, network.grid.loads.q_kvar * scale
     reduced, whole = (PowerGridModelSolver(network, reduce) for reduce in (True, False))
     reference = PandapowerSolver(network)

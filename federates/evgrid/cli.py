@@ -87,8 +87,8 @@ def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> 
 
     sizes = build_world(checked).sizes
     click.echo(
-        f"{scenario}: valid; {sizes['member']} members, {checked.clock.ticks} ticks of {checked.time.step:g} s, "
-        f"{sizes['bus']} buses, {sizes['connection']} connections, {sizes['ev']} EVs, "
+        f"{scenario}: valid; {sizes['member']} members, {checked.clock.ticks} ticks "
+        f"of {checked.time.step:g} s, {sizes['bus']} buses, {sizes['connection']} connections, {sizes['ev']} EVs, "
         f"{sizes['session']} sessions"
     )
 
@@ -180,7 +180,8 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
         table.add_row(*row)
     time = report.federation
     split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in time.stepping_s.items())
-    table.add_row("wall time", f"{time.wall_s:.2f} s: {split}, HELICS {time.coupling_s:.2f} s ({time.coupling_us_per_tick:.0f} µs a tick)")
+    coupling = f"HELICS {time.coupling_s:.2f} s ({time.coupling_us_per_tick:.0f} µs a tick)"
+    table.add_row("wall time", f"{time.wall_s:.2f} s: {split}, {coupling}")
     table.add_row("energy audit", ", ".join(f"{key} {value:.1e}" for key, value in report.audit.items()))
     console.print(table)
 

@@ -46,14 +46,17 @@ def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
         for name in ("energy_requested", "energy_delivered", "energy_discharged", "energy_unserved")
     }
     per = " a member" if members > 1 else ""
+    evs, sessions, complete = (n / members for n in (result.sizes["ev"], result.sizes["session"], done.sum()))
+    asked, drawn, given, unserved = sums.values()
+    power = result["fleet_power_kw"]
     rows = [
-        ("EVs, sessions", f"{result.sizes['ev'] / members:g} EVs, {result.sizes['session'] / members:g} sessions{per}, "
-                          f"{int(done.sum()) / members:g} complete"),
-        ("fleet power", f"{_extreme(result['fleet_power_kw'], 'max', 'kW')}, "
-                        f"lowest {_extreme(result['fleet_power_kw'], 'min', 'kW')}"),
-        ("complete sessions", f"{sums['energy_requested']:.1f} kWh asked{per}, {sums['energy_delivered']:.1f} drawn, "
-                              f"{sums['energy_discharged']:.1f} given back, {sums['energy_unserved']:.2f} unserved"),
-    ]  # fmt: skip
+        ("EVs, sessions", f"{evs:g} EVs, {sessions:g} sessions{per}, {complete:g} complete"),
+        ("fleet power", f"{_extreme(power, 'max', 'kW')}, lowest {_extreme(power, 'min', 'kW')}"),
+        (
+            "complete sessions",
+            f"{asked:.1f} kWh asked{per}, {drawn:.1f} drawn, {given:.1f} given back, {unserved:.2f} unserved",
+        ),
+    ]
     cost = result["session_cost"].values
     if cost.size and not np.isnan(cost).all():
         currency = result.attrs.get("currency", "")

@@ -92,9 +92,10 @@ class Clock:
         """Length of the run in seconds."""
         return self.step_s * self.ticks
 
-    def timestamps(self, time_s: NDArray[np.float64]) -> NDArray[np.datetime64]:
+    def timestamps(self, time_s: NDArray[np.floating[Any]]) -> NDArray[np.datetime64]:
         """Real (local, naive) timestamps of simulated times; (n,) datetime64[ns]."""
-        return self.start.astype("datetime64[ns]") + np.round(time_s * 1e9).astype("timedelta64[ns]")
+        since: NDArray[np.timedelta64] = np.round(time_s * 1e9).astype("timedelta64[ns]")
+        return np.asarray(self.start.astype("datetime64[ns]") + since)
 
     def stamp(self, time_s: float) -> str:
         """A simulated time as text for messages: 2026-01-15T18:00:00."""

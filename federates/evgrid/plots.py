@@ -178,9 +178,9 @@ def _band(ax: Axes, series: xr.DataArray, colour: str, label: str) -> None:
 def _time_axis(ax: Axes, result: xr.Dataset) -> Axes:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator()
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     ax.set_xlim(result["time"].values[0], result["time"].values[-1])
     ax.set_xlabel("local time")
     return ax

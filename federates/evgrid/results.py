@@ -203,6 +203,7 @@ class FileStore:
         import netCDF4
 
         self.path = path.absolute()
+        self._made_folder = not self.path.parent.exists()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
@@ -243,6 +244,9 @@ class FileStore:
         with contextlib.suppress(Exception):
             self._file.close()
         self._part.unlink(missing_ok=True)
+        if self._made_folder:
+            with contextlib.suppress(OSError):  # not empty: somebody else's
+                self.path.parent.rmdir()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

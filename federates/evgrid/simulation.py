@@ -196,14 +196,17 @@ def _coordinates(world: World) -> xr.Dataset:
             "ev_connection": (
                 "ev", connections.name[evs.connection], {"long_name": "connection point of the EV"},
             ),
-            "session": ("session", np.arange(len(sessions)), {"long_name": "charging session, over all members"}),
+            "session": (
+                "session", np.arange(len(sessions)), {"long_name": "charging session, over all members"},
+            ),
             "session_member": (
                 "session", np.array(scenario.members)[evs.member[sessions.ev]],
                 {"long_name": "member of the session"},
             ),
             "session_ev": ("session", evs.name[sessions.ev], {"long_name": "EV of the session"}),
             "session_connection": (
-                "session", connections.name[session_connection], {"long_name": "connection point of the session"},
+                "session", connections.name[session_connection],
+                {"long_name": "connection point of the session"},
             ),
             "session_arrival": (
                 "session", clock.timestamps(sessions.arrival_s), {"long_name": "local time of plugging in"},

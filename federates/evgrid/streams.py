@@ -27,6 +27,8 @@ class Purpose(IntEnum):
     """Diversity of the base load."""
     MESSAGE_LOSS = 6
     """Which messages are lost."""
+    REGULATION = 20
+    """The synthetic regulation signal of a day."""
 
 
 def stream(seed: int, member: int, purpose: Purpose, day: int = 0, attempt: int = 0) -> np.random.Generator:

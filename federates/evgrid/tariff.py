@@ -114,17 +114,20 @@ def read_tariff(name: str, folder: str | Path | None = None) -> Mapping[str, Any
         raise fault(str(error)) from None
 
 
+_DAYS = {"all": [0, 1, 2, 3, 4, 5, 6], "weekday": [0, 1, 2, 3, 4], "weekend": [5, 6]}
+
+
 @cache
 def _hourly(tariff_json: str) -> NDArray[np.float64]:
     """Price of every hour of every kind of day: (month, weekday 0-6, hour)."""
     tariff = Tariff.model_validate_json(tariff_json)
     table = np.empty((12, 7, 24))
     for season in tariff.seasons:
-        months = np.array(season.months) - 1
+        months = [month - 1 for month in season.months]
         for period in reversed(season.periods):
-            days = {"all": range(7), "weekday": range(5), "weekend": range(5, 7)}[period.days]
+            days = _DAYS[period.days]
             for first, last in period.hours if period.hours is not None else [(0, 24)]:
-                table[np.ix_(months, list(days), np.arange(first, last))] = period.price_per_kwh
+                table[np.ix_(months, days, list(range(first, last)))] = period.price_per_kwh
     return table
 
 

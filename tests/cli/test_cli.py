@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -97,13 +96,14 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing(scenario, tmp_path):
     assert process.returncode == 130, errors
     assert "stopped by Ctrl-C" in errors
     assert "Traceback" not in errors
-    assert list(Path(tmp_path / "results").iterdir()) == []
+    assert not (tmp_path / "results").exists()
 
 
 def test_help_does_not_import_the_heavy_packages():
     code = (
         "import sys, evgrid, evgrid.cli\n"
-        "heavy = {'numpy', 'pandas', 'pandapower', 'numba', 'helics', 'xarray', 'matplotlib', 'pydantic', 'rich'}\n"
+        "heavy = {'numpy', 'pandas', 'pandapower', 'numba', 'helics', 'xarray', "
+        "'matplotlib', 'pydantic', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

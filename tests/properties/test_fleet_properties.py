@@ -162,7 +162,9 @@ def test_kernel_is_its_plain_python_twin(drawn):
     powers, _, recorder = run(scenario, connections_of(len(evs)), single(evs), table(evs), asked)
     row = 0
     for i, own in enumerate(evs):
-        expected, accounts = reference.simulate(own, lambda tick, i=i: asked[tick, i], step, len(asked))
+        expected, accounts = reference.simulate(
+            own, lambda tick, i=i: float(asked[tick, i]), step, len(asked)
+        )
         scale = max(s.charge_kw + s.discharge_kw for s in own)
         assert powers[:, 0, i].sum(axis=1) == pytest.approx(expected, rel=1e-10, abs=1e-10 * scale)
         for account in accounts:

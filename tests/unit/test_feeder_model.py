@@ -17,8 +17,8 @@ from evgrid.scenario import scenario_from
 def run(feeder):
     """Runs a feeder alone; the EVs' power is drawn by member number and step."""
 
-    def run(network="european_lv", fleet=True, feedback=False, members=1, first=0, hours=2, step="5min", factor=1.0,
-            base=None, step_s=None, **over):  # fmt: skip
+    def run(network="european_lv", fleet=True, feedback=False, members=1, first=0, hours=2, step="5min",
+            factor=1.0, base=None, step_s=None, **over):  # fmt: skip
         content = {
             "name": "test",
             "time": {"start": "2026-01-15T17:00", "duration": f"{hours}h", "step": step},

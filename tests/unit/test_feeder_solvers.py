@@ -199,7 +199,7 @@ def test_the_balance_check_bites(feeder, name):
     check_balance(flow, p, 1e-6)
     changed = getattr(flow, name).copy()
     changed[1] += 1e-4
-    with pytest.raises(PowerFlowError, match="power flow of case 1 does not balance: head .*allowed 1e-06"):
+    with pytest.raises(PowerFlowError, match=r"power flow of case 1 does not balance: head .*allowed 1e-06"):
         check_balance(dataclasses.replace(flow, **{name: changed}), p, 1e-6)
 
 
@@ -246,7 +246,7 @@ def test_power_grid_model_refuses_transformers_by_name(feeder, small_net, case):
 def test_power_grid_model_refuses_a_magnetising_ynyn_transformer(feeder, small_net):
     net = small_net(True, "YNyn", 0.0)
     net.trafo["mag0_percent"] = 100.0
-    with pytest.raises(NetworkError, match="trafo 'T1' can't .*YNyn transformer with mag0_percent = 100"):
+    with pytest.raises(NetworkError, match=r"trafo 'T1' can't .*YNyn transformer with mag0_percent = 100"):
         make_solver(feeder(net), "power-grid-model")
 
 
@@ -254,11 +254,11 @@ def test_power_grid_model_refuses_lines_without_impedance(feeder):
     net = two_lines(0.01)
     net.line.loc[1, "r_ohm_per_km"] = 0.0
     net.line["name"] = ["A", "B", "C"]
-    with pytest.raises(NetworkError, match="line 'B' can't .*it has no impedance; use a bus-bus switch"):
+    with pytest.raises(NetworkError, match=r"line 'B' can't .*it has no impedance; use a bus-bus switch"):
         make_solver(feeder(net), "power-grid-model")
     net.line.loc[1, "g_us_per_km"] = 1.0
     net.line.loc[1, "r_ohm_per_km"] = 0.1
-    with pytest.raises(NetworkError, match="line 'B' can't .*conductance without capacitance"):
+    with pytest.raises(NetworkError, match=r"line 'B' can't .*conductance without capacitance"):
         make_solver(feeder(net), "power-grid-model")
 
 

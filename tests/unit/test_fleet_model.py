@@ -65,7 +65,8 @@ class Run:
         n = len(evs)
         self.evs = EVs(
             np.array(members or [0] * n), np.arange(n) % len(self.connections),
-            np.array(phase if phase is not None else [0] * n, np.int8), np.array([f"ev{i}" for i in range(n)]),
+            np.array(phase if phase is not None else [0] * n, np.int8),
+            np.array([f"ev{i}" for i in range(n)]),
         )  # fmt: skip
         self.recorder = MemoryRecorder()
         managed = setpoint is not None

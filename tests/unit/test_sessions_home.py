@@ -169,7 +169,7 @@ def test_limits_are_the_lesser_of_charger_and_vehicle():
 def test_three_phase_charger_at_a_single_phase_connection_is_refused():
     with pytest.raises(
         ScenarioError,
-        match=r"fleet.charger.phases = 3: connection L0 \(and 3 more with an EV\) has phase a only; must be 1 there",
+        match=r"phases = 3: connection L0 \(and 3 more with an EV\) has phase a only; must be 1 there",
     ):
         tables(penetration=1.0, charger={"phases": 3})
 

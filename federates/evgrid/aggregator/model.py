@@ -146,7 +146,13 @@ class AggregatorModel(Model):
     def _checked(self, time_s: float, setpoint: object) -> Array:
         """The strategy's answer as an array, if it is one set-point an EV."""
         what = f"aggregators.{self._title}: {type(self._strategy).__name__}.setpoints"
-        array = np.asarray(setpoint, dtype=np.float64)
+        try:
+            array = np.asarray(setpoint, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise StrategyError(
+                f"{what} returned {type(setpoint).__name__} at {self._clock.stamp(time_s)}: "
+                f"must be an array of {len(self._evs)} powers in kW, one set-point an EV"
+            ) from None
         if array.shape != (len(self._evs),):
             raise StrategyError(
                 f"{what} returned an array of shape {array.shape} at {self._clock.stamp(time_s)}: "
@@ -156,8 +162,8 @@ class AggregatorModel(Model):
         if bad.size:
             ev = bad[0]
             raise StrategyError(
-                f"{what} returned NaN for {bad.size} of {array.size} EVs at {self._clock.stamp(time_s)}, first "
-                f"for {self._evs.name[ev]} of member {self._members[self._evs.member[ev]]}: "
+                f"{what} returned NaN for {bad.size} of {array.size} EVs at {self._clock.stamp(time_s)}, "
+                f"first for {self._evs.name[ev]} of member {self._members[self._evs.member[ev]]}: "
                 "must be a power in kW, or +inf"
             )
         return array

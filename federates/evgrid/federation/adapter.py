@@ -98,12 +98,15 @@ class Adapter:
         self._kept: Any = None
         self.federate = self._create(core_name)
         self._outputs = {
-            name: self._register_output(PORTS[name], dict(sizes), name in place.taken, message_delay_s)
+            name: self._register_output(PORTS[name], dict(sizes), name in place.taken)
             for name in self.model.outputs
         }
         self._receivers: list[tuple[str, Receive]] = []
         self._inputs: Values = MappingProxyType(
-            {name: self._register_input(PORTS[name], dict(sizes)) for name in self.model.inputs}
+            {
+                name: self._register_input(PORTS[name], dict(sizes), message_delay_s)
+                for name in self.model.inputs
+            }
         )
 
     # -- registration ------------------------------------------------------------------------
@@ -119,7 +122,7 @@ class Adapter:
         h.helicsFederateInfoSetIntegerProperty(info, h.HELICS_PROPERTY_INT_LOG_LEVEL, _SILENT)
         return h.helicsCreateCallbackFederate(self.name, info)
 
-    def _register_output(self, port: Port, sizes: dict[str, int], taken: bool, delay_s: float) -> _Output:
+    def _register_output(self, port: Port, sizes: dict[str, int], taken: bool) -> _Output:
         send: Send
         if port.transport == "value":
             send = value_sender(
@@ -130,16 +133,10 @@ class Adapter:
         else:
             endpoint = h.helicsFederateRegisterGlobalTargetedEndpoint(self.federate, port.name, port.unit)
             send = message_sender(endpoint)
-            if delay_s > 0:
-                delay = h.helicsFederateRegisterFilter(
-                    self.federate, h.HELICS_FILTER_TYPE_DELAY, f"{port.name}/delay"
-                )
-                h.helicsFilterSet(delay, "delay", delay_s)
-                h.helicsFilterAddSourceTarget(delay, port.name)
         sent = taken and port.length(sizes) > 0
         return _Output(port, port.array_shape(sizes), send if sent else None)
 
-    def _register_input(self, port: Port, sizes: dict[str, int]) -> Array:
+    def _register_input(self, port: Port, sizes: dict[str, int], delay_s: float) -> Array:
         length = port.length(sizes)
         if port.transport == "value":
             taken = h.helicsFederateRegisterInput(
@@ -148,10 +145,16 @@ class Adapter:
             h.helicsInputAddTarget(taken, port.name)
             values, receive = value_receiver(taken, length)
         else:
-            endpoint = h.helicsFederateRegisterGlobalTargetedEndpoint(
-                self.federate, f"{self.name}<-{port.name}", port.unit
-            )
+            name = f"{self.name}<-{port.name}"
+            endpoint = h.helicsFederateRegisterGlobalTargetedEndpoint(self.federate, name, port.unit)
             h.helicsEndpointAddSourceTarget(endpoint, port.name)
+            if delay_s > 0:
+                # at the destination: a filter at the source loses callback federates' messages
+                delay = h.helicsFederateRegisterFilter(
+                    self.federate, h.HELICS_FILTER_TYPE_DELAY, f"{name}/delay"
+                )
+                h.helicsFilterSet(delay, "delay", delay_s)
+                h.helicsFilterAddDestinationTarget(delay, name)
             values, receive = message_receiver(endpoint, length)
         values[:] = port.initial
         if length:
@@ -177,9 +180,11 @@ class Adapter:
         """Take the model through the step that a grant of HELICS stands for.
 
         Returns the next time to ask HELICS for. The first grant, as the run starts, has no step;
-        the last step is followed by the model's ``finish`` and returns NEVER. ``stopping`` is
-        asked when the model returns; if it says yes, Stopped is raised and HELICS left alone.
-        Whatever goes wrong comes out as it was raised.
+        the last step is followed by the model's ``finish``. After it a time past the end is asked
+        for: HELICS 3.6.1 can forget to wake a callback federate when another one leaves, so that
+        none must leave before all have ended. ``stopping`` is asked when the model returns; if it
+        says yes, Stopped is raised and HELICS left alone. Whatever goes wrong comes out as it was
+        raised.
         """
         progress = self.progress
         if progress.phase == "starting":
@@ -203,14 +208,12 @@ class Adapter:
         self.model.finish()
         progress.finishing_s = perf_counter() - start
         progress.since, progress.phase = monotonic(), "ended"
-        return NEVER
+        return self._due_s(2 * self.steps)
 
     def _due_s(self, step: int) -> float:
         return step * self._stride * self._tick_ns / 1e9 + self._offset_s
 
     def _check_grant(self, granted_s: float) -> None:
-        if self.progress.phase == "ended":
-            raise EvgridError(f"HELICS granted {granted_s:.9g} s after the last step")
         due = self._due_s(self.progress.step)
         if abs(granted_s - due) > self._offset_s / 4:
             if granted_s >= NEVER - 1:
@@ -235,9 +238,7 @@ class Adapter:
                 declared = ", ".join(self._outputs) or "nothing"
                 raise EvgridError(f"step returned {name!r}; {self.name} declares {declared}")
             if not (
-                isinstance(values, np.ndarray)
-                and values.dtype == _FLOAT64
-                and values.shape == output.shape
+                isinstance(values, np.ndarray) and values.dtype == _FLOAT64 and values.shape == output.shape
             ):
                 raise EvgridError(_misfit(output, values))
             if not values.flags.c_contiguous:
@@ -249,13 +250,16 @@ class Adapter:
 
     # -- the end ---------------------------------------------------------------------------------
 
+    def wait_for_others(self) -> None:
+        """Let HELICS know whom this federate waits for; once all federates have been created."""
+        for other in self._waits_for:
+            add_dependency(self.federate, other)
+
     def start(self, granted: Callable[[float], float]) -> None:
-        """Join the federation, once all federates have been created, and have ``granted`` called with every time that HELICS grants.
+        """Join the federation, and have ``granted`` called with every time that HELICS grants.
 
         See ``wire.on_grant``; does not wait.
         """
-        for other in self._waits_for:
-            add_dependency(self.federate, other)
         self._kept = on_grant(self.federate, granted)
         h.helicsFederateEnterInitializingMode(self.federate)
 

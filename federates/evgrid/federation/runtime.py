@@ -224,6 +224,8 @@ class _Federation:
                 self._core = h.helicsCreateCore("inproc", core, f"{count} --broker={broker}")
                 for place in self._places:
                     self.adapters.append(Adapter(place, sizes, self._clock, core, message_delay_s))
+                for adapter in self.adapters:
+                    adapter.wait_for_others()
         except h.HelicsException as error:
             raise RunError(f"HELICS could not set up the federation: {error}") from error
 
@@ -271,7 +273,7 @@ class _Federation:
 
     def _granted(self, adapter: Adapter, time_s: float) -> float:
         """Step a model when HELICS grants it a time; in the core's thread."""
-        if self._stopping:
+        if self._stopping or adapter.progress.phase == "ended":
             return NEVER
         if not self._hand_over:
             return self._advance(adapter, time_s)
@@ -288,7 +290,7 @@ class _Federation:
             self._stepper = threading.get_ident()
             try:
                 request = adapter.advance(time_s, self._is_stopping)
-                if request == NEVER:
+                if adapter.progress.phase == "ended":
                     self._running -= 1
                     if not self._running:
                         self._done.set()
@@ -369,19 +371,20 @@ def describe(error: BaseException) -> str:
 
 
 def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
-    """The innermost frame of an exception, or of what caused it, in a user's own file.
+    """The innermost frame in a user's own file, of an exception or of what caused it.
 
-    An exception that has none, and is not one of evgrid's own, gives its innermost frame.
+    The innermost of all where none is a user's. evgrid's own errors say where they arose; for
+    them only the cause counts.
     """
     last: traceback.FrameSummary | None = None
     cause: BaseException | None = error
     while cause is not None:
-        frames = traceback.extract_tb(cause.__traceback__)
-        for frame in reversed(frames):
-            if _is_users(frame.filename):
-                return frame
-        if last is None and frames and not isinstance(cause, EvgridError):
-            last = frames[-1]
+        if not isinstance(cause, EvgridError):
+            frames = traceback.extract_tb(cause.__traceback__)
+            for frame in reversed(frames):
+                if _is_users(frame.filename):
+                    return frame
+            last = last or (frames[-1] if frames else None)
         cause = cause.__cause__
     return last
 

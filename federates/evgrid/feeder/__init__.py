@@ -1,0 +1,9 @@
+"""The distribution feeder: networks, base load and power flow.
+
+- :mod:`~evgrid.feeder.networks`: feeders by name or from a pandapower file
+- :mod:`~evgrid.feeder.grid`: a feeder as arrays; what is not represented is refused
+- :mod:`~evgrid.feeder.topology`, :mod:`~evgrid.feeder.reduction`: what hangs on what; fewer nodes
+- :mod:`~evgrid.feeder.solvers`: power-grid-model and pandapower behind one interface
+- :mod:`~evgrid.feeder.base_load`: the load without EVs
+- :mod:`~evgrid.feeder.model`: the model behind the federate
+"""

@@ -38,7 +38,8 @@ ZERO_SEQUENCE_COLUMNS = {
 """Columns that a three-phase net needs."""
 
 _REPRESENTED = {
-    "bus", "line", "trafo", "ext_grid", "load", "asymmetric_load", "sgen", "asymmetric_sgen", "shunt", "switch",
+    "asymmetric_load", "asymmetric_sgen", "bus", "ext_grid", "line", "load", "sgen", "shunt", "switch",
+    "trafo",
 }  # fmt: skip
 _WITHOUT_EFFECT = {
     "bus_geodata", "controller", "group", "line_geodata", "measurement", "poly_cost", "pwl_cost",
@@ -298,7 +299,7 @@ def _missing_zero_sequence(net: Any) -> Iterable[str]:
             lacking = rows.index if column not in rows.columns else rows.index[rows[column].isna()]
             if len(lacking):
                 yield (
-                    f"{_label(net, table, lacking[0])} has no {column}, which a net with asymmetric loads needs"
+                    f"{_label(net, table, lacking[0])} has no {column}, needed beside asymmetric loads"
                     + (f" (nor have {len(lacking) - 1} more)" if len(lacking) > 1 else "")
                 )
 

@@ -102,7 +102,8 @@ class FeederModel(Model):
         self._gather = 1 if feedback else max(1, BATCH_CASES // members)
         self._steps = list[int]()
         shape = (self._gather, members, len(network.connections), len(network.connections.phases))
-        self._ev_p, self._ev_q = (np.zeros(shape), np.zeros(shape)) if fleet else (None, None)
+        self._ev_p: Array | None = np.zeros(shape) if fleet else None
+        self._ev_q: Array | None = np.zeros(shape) if fleet else None
         self._audit = {
             name: np.zeros(members)
             for name in (
@@ -142,9 +143,10 @@ class FeederModel(Model):
 
     def audit(self) -> Mapping[str, Array]:
         """Sums over the run, (member,): power received (kW, one term a step), energies (kWh) at the
-        head, of the base load, of losses and of EVs, and the worst residual of a power balance.
+        head, of the base load, of losses and of EVs, the worst residual of a power balance, and
+        how far the solver itself can go (1,).
         """
-        return self._audit
+        return {**self._audit, "balance_tolerance": np.array([self._solver.balance_tolerance])}
 
     def _solve(self) -> Values:
         """Solve the gathered steps, record them, and give the outputs of the last one."""

@@ -102,7 +102,9 @@ class Network:
             "bus": ("bus", g.buses.name, {"long_name": "bus"}),
             "line": ("line", g.lines.name, {"long_name": "line"}),
             "trafo": ("trafo", g.trafos.name, {"long_name": "transformer"}),
-            "connection_bus": ("connection", g.buses.name[c.bus], {"long_name": "bus of the connection point"}),
+            "connection_bus": (
+                "connection", g.buses.name[c.bus], {"long_name": "bus of the connection point"},
+            ),
             "connection_phase": ("connection", phase, {"long_name": "phase of the connection point"}),
             "connection_trafo": ("connection", trafo, {"long_name": "transformer next upstream"}),
             "connection_households": (
@@ -217,7 +219,8 @@ def _cached(key: str, fresh: Callable[[], Grid]) -> Grid:
     path = _cache_folder() / f"grid-{digest}.npz"
     try:
         with np.load(path, allow_pickle=False) as content:
-            return _unpack(Grid, content, "")
+            kept: Grid = _unpack(Grid, content, "")
+            return kept
     except Exception:  # missing, unreadable or cut off: read the net instead
         grid = fresh()
     with suppress(OSError):

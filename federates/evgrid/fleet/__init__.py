@@ -1,0 +1,1 @@
+"""The EVs: when they are plugged in, and how they charge and discharge."""

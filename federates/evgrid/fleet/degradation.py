@@ -25,14 +25,15 @@ LFP   a prismatic cell of 250 Ah; data of 10.1016/j.est.2023.109042, laws of NRE
 
 t : days; T : K; V : V, open-circuit; Vrms : V, its root mean square over a cycle; Ua : V, of the
 graphite against lithium, (5) in :func:`anode_potential_v`; D : depth of the cycle, 0 to 1; Q : Ah of the
-2.15 Ah cell, in and out, so 4.3 Ah a full cycle; C : 1/h, mean over the time in which the state of
-charge moves; N : equivalent full cycles. A pack is a cell scaled up: only its state of charge counts.
+2.15 Ah cell, in and out, so 4.3 Ah a full cycle; C : 1/h, mean over the charge moved; N : equivalent
+full cycles. A pack is a cell scaled up: only its state of charge counts.
 
 **Streaming.** Where the stress changes, the loss goes on from where it stands, ``dq/dx`` being a
 function of q and of the present stress. Then ``d(q**(1/p)) = k**(1/p) dx``: (6). So an EV carries
 ``q**(1/p)`` of either kind, to which every hour and every cycle adds its share, whatever came
-before. Nothing depends on how time is cut into steps, and a parked EV needs one addition when it
-comes back.
+before. The result doesn't depend on how an even movement or a rest is cut into steps, and a parked EV
+needs one addition when it comes back. Within an update SOC is taken to move evenly; a pause in it
+lowers its C-rate.
 
 **Cycles** are counted by rainflow (ASTM E1049-85, 5.4.4, the three-point count) while they happen:
 a stack holds the turning points that are still open, and the loss to date counts them as half
@@ -40,7 +41,7 @@ cycles, as the standard does at the end of a history. The stack holds ``POINTS``
 and the present state of charge. If a history nests deeper, its oldest range is booked as a half
 cycle; should the nest later close past it, the halves around it are counted where the standard
 would have counted one cycle and a longer half: throughput is kept, a depth may fall short. States
-of charge are counted as 4-byte numbers (6e-8); temperature is weighted by throughput, the C-rate by time.
+of charge are counted as 4-byte numbers (6e-8); temperature factor and C-rate are weighted by charge.
 
 **Left out**: resistance growth; knees; effects of C-rate on NMC, of temperature on its cycle ageing
 (fitted at 35 °C and 1C), and of charging in the cold. State of charge, throughput and C-rate are of
@@ -92,10 +93,10 @@ STATE = np.dtype(
         ("since_s", "f8"),  # time up to which bring_to_ev has come
         ("calendar_before", "f8"),  # calendar loss at the beginning of the session
         ("cycle_before", "f8"),  # cycle loss at the beginning of the session
-        ("moving_s", "f8"),  # time in which the newest segment moved
-        ("weight", "f8"),  # its SOC travelled, times temperature factor ** (1 / p)
+        ("c_rate", "f8"),  # C-rate of the newest open segment, integral over SOC
+        ("weight", "f8"),  # its temperature factor ** (1 / p), integral over SOC
         ("point", "f4", (POINTS,)),  # open turning points, the last is the present SOC
-        ("older_s", "f4", (POINTS - 2,)),  # moving_s of the segments before the newest
+        ("older_c_rate", "f4", (POINTS - 2,)),  # c_rate of the segments before the newest
         ("older_weight", "f4", (POINTS - 2,)),  # weight of them
         ("points", "i1"),  # how many points are open, 0 before the first SOC is known
         ("law", "i1"),  # row of LAWS
@@ -266,11 +267,11 @@ def temperature_factor_ev(law: Row, temperature_k: float) -> float:
 
 
 @njit
-def cycle_share_ev(law: Row, low: float, high: float, halves: float, seconds: float, weight: float) -> float:
+def cycle_share_ev(law: Row, low: float, high: float, halves: float, c_rate: float, weight: float) -> float:
     """What ``halves`` half cycles between two SOC add to the cycle loss ** (1 / p): (2), (4), (6).
 
-    ``seconds`` is the time they took, ``weight`` the SOC they travelled times the temperature
-    factor ** (1 / p). A movement in no time has no C-rate.
+    ``c_rate`` (1/h) and ``weight`` (temperature factor ** (1 / p)) are integrals over the SOC that
+    they travelled.
     """
     depth = high - low
     if depth <= 0.0:
@@ -279,8 +280,7 @@ def cycle_share_ev(law: Row, low: float, high: float, halves: float, seconds: fl
     if law["cycle_voltage"] != 0.0:
         away = rms_voltage_ev(law, low, high) - law["cycle_reference_v"]
         stress += law["cycle_voltage"] * away * away
-    if law["cycle_c_rate"] != 0.0 and seconds > 0.0:
-        stress += law["cycle_c_rate"] * (3600.0 * halves * depth / seconds)
+    stress += law["cycle_c_rate"] * (c_rate / (halves * depth))
     return float(stress ** (1.0 / law["cycle_power"]) * law["per_soc"] * weight)
 
 
@@ -290,14 +290,14 @@ def cycle_share_ev(law: Row, low: float, high: float, halves: float, seconds: fl
 @njit
 def _share_of_segment(row: Row, law: Row, at: int) -> float:
     """What the open segment from point ``at`` to the next adds, as a half cycle."""
-    first = float(row["point"][at])
-    last = float(row["point"][at + 1])
+    first = np.float64(row["point"][at])
+    last = np.float64(row["point"][at + 1])
     if at == row["points"] - 2:
         return cycle_share_ev(
-            law, min(first, last), max(first, last), 1.0, row["moving_s"], row["weight"]
+            law, min(first, last), max(first, last), 1.0, row["c_rate"], row["weight"]
         )  # fmt: skip
     return cycle_share_ev(
-        law, min(first, last), max(first, last), 1.0, row["older_s"][at], row["older_weight"][at]
+        law, min(first, last), max(first, last), 1.0, row["older_c_rate"][at], row["older_weight"][at]
     )  # fmt: skip
 
 
@@ -308,7 +308,7 @@ def _drop_oldest(row: Row, law: Row) -> None:
     for i in range(row["points"] - 1):
         row["point"][i] = row["point"][i + 1]
     for i in range(row["points"] - 3):
-        row["older_s"][i] = row["older_s"][i + 1]
+        row["older_c_rate"][i] = row["older_c_rate"][i + 1]
         row["older_weight"][i] = row["older_weight"][i + 1]
     row["points"] -= 1
 
@@ -317,7 +317,8 @@ def _drop_oldest(row: Row, law: Row) -> None:
 def count_ev(row: Row, law: Row, soc: float, seconds: float, temperature_k: float) -> None:
     """Count the movement from the present state of charge to ``soc`` within ``seconds``.
 
-    The first call says where the state of charge stands. No movement counts nothing.
+    The first call says where the state of charge stands. No movement counts nothing; a movement in
+    no time (a millisecond) has no C-rate.
     """
     n = int(row["points"])
     new = np.float32(soc)
@@ -328,43 +329,45 @@ def count_ev(row: Row, law: Row, soc: float, seconds: float, temperature_k: floa
     present = row["point"][n - 1]
     if new == present:
         return
-    weight = abs(float(new) - float(present)) * temperature_factor_ev(law, temperature_k)
+    travelled = abs(np.float64(new) - np.float64(present))
+    weight = travelled * temperature_factor_ev(law, temperature_k)
+    c_rate = 3600.0 * travelled * travelled / seconds if seconds > 1e-3 else 0.0
     if n > 1 and (new > present) == (present > row["point"][n - 2]):
         row["point"][n - 1] = new
-        row["moving_s"] += seconds
+        row["c_rate"] += c_rate
         row["weight"] += weight
     else:
         if n == POINTS:
             _drop_oldest(row, law)
             n -= 1
         if n > 1:
-            row["older_s"][n - 2] = row["moving_s"]
+            row["older_c_rate"][n - 2] = row["c_rate"]
             row["older_weight"][n - 2] = row["weight"]
         row["point"][n] = new
         row["points"] = n + 1
-        row["moving_s"] = seconds
+        row["c_rate"] = c_rate
         row["weight"] = weight
     while row["points"] >= 3:
         n = int(row["points"])
-        turn = float(row["point"][n - 2])
-        newest = abs(float(row["point"][n - 1]) - turn)
-        before = abs(turn - float(row["point"][n - 3]))
+        turn = np.float64(row["point"][n - 2])
+        newest = abs(np.float64(row["point"][n - 1]) - turn)
+        before = abs(turn - np.float64(row["point"][n - 3]))
         if newest < before:
             break
         if n == 3:  # it holds the first point of the history
             _drop_oldest(row, law)
             continue
         share = before / newest
-        other = float(row["point"][n - 3])
+        other = np.float64(row["point"][n - 3])
         row["cycle"] += cycle_share_ev(
             law,
             min(turn, other),
             max(turn, other),
             2.0,
-            row["older_s"][n - 3] + share * row["moving_s"],
+            row["older_c_rate"][n - 3] + share * row["c_rate"],
             row["older_weight"][n - 3] + share * row["weight"],
         )
-        row["moving_s"] = row["older_s"][n - 4] + (1.0 - share) * row["moving_s"]
+        row["c_rate"] = row["older_c_rate"][n - 4] + (1.0 - share) * row["c_rate"]
         row["weight"] = row["older_weight"][n - 4] + (1.0 - share) * row["weight"]
         row["point"][n - 3] = row["point"][n - 1]
         row["points"] = n - 2
@@ -445,7 +448,10 @@ def calendar_loss_ev(row: Row, laws: Row) -> float:
 
 @njit
 def cycle_loss_ev(row: Row, laws: Row) -> float:
-    """Capacity lost to cycle ageing to date, open ranges counted as half cycles."""
+    """Capacity lost to cycle ageing to date, open ranges counted as half cycles.
+
+    It never falls, but for an open range of (4) that goes on much more slowly: its mean C-rate falls.
+    """
     law = laws[row["law"]]
     total = row["cycle"]
     for at in range(row["points"] - 1):
@@ -712,9 +718,8 @@ def _cycle_shares(
     for i in range(len(state)):
         law = laws[state[i]["law"]]
         travelled = 2.0 * depth[i]
-        seconds = 3600.0 * travelled / c_rate[i] if c_rate[i] > 0.0 else 0.0
         weight = travelled * temperature_factor_ev(law, temperature_k[i])
-        shares[i] = cycle_share_ev(law, low[i], low[i] + depth[i], 2.0, seconds, weight)
+        shares[i] = cycle_share_ev(law, low[i], low[i] + depth[i], 2.0, c_rate[i] * travelled, weight)
     return shares
 
 

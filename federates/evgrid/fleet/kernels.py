@@ -79,6 +79,7 @@ KIND = np.dtype(
         ("discharge_b", "f8"),
         ("discharge_c", "f8"),
         # derived by derive_kinds
+        ("linear", "f8"),  # 1 where the losses are of constant efficiency
         ("charge_gain", "f8"),  # 1 / (1 + charge_b)
         ("discharge_gain", "f8"),  # 1 / (1 - discharge_b)
         ("battery_kw", "f8"),  # battery power at charge_kw
@@ -258,6 +259,12 @@ def advance(
 
     Parameters
     ----------
+    kind
+        The session's row of KIND.
+    soc, setpoint_kw
+        State of charge at the beginning, and what is asked.
+    seconds
+        Length of the window.
     left_s
         Time until departure at the beginning, s, at least ``seconds``.
     guarded
@@ -339,6 +346,9 @@ def derive_kinds(kinds: Row) -> None:
         a, b, c = kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
         if c > 0.0:  # more than the converter can give
             kind["discharge_kw"] = max(min(kind["discharge_kw"], (1.0 - b) * (1.0 - b) / (4.0 * c) - a), 0.0)
+        kind["linear"] = 0.0
+        if kind["charge_a"] == kind["charge_c"] == kind["discharge_a"] == kind["discharge_c"] == 0.0:
+            kind["linear"] = 1.0
         kind["charge_gain"] = 1.0 / (1.0 + kind["charge_b"])
         kind["discharge_gain"] = 1.0 / (1.0 - kind["discharge_b"])
         kind["soc_per_kws"] = 1.0 / (3600.0 * kind["capacity_kwh"])
@@ -443,16 +453,20 @@ def step(
 
     Parameters
     ----------
+    time_s, step_s
+        Begin and length of the tick.
     import_price, export_price
         Price of energy drawn and of energy given in this tick, per kWh.
     managed, setpoint_kw
         Set-points, (ev,) kW, if managed; else every EV charges as fast as it can.
-    kinds : (kind,) KIND
+    kinds
+        (kind,) KIND.
     session_ev, arrival_s, departure_s, soc_arrival, kind_of
         (session,), sorted by EV, then arrival; sessions of an EV do not overlap.
     by_arrival, cursor
         (session,) sessions in order of arrival, and how many of them have arrived.
-    state : (ev,) STATE, updated
+    state
+        (ev,) STATE, updated.
     member_start
         (member + 1,) first EV of each member.
     active, active_count
@@ -495,7 +509,7 @@ def step(
 
     mean_kw = np.empty(_BLOCK)
     exact = np.empty(_BLOCK, np.uint32)
-    kept = np.uint64(0)
+    kept = 0
     stop = 0
     for member in range(len(plugged)):
         start = stop
@@ -504,8 +518,8 @@ def step(
         for low in range(start, stop, _BLOCK):
             block = active[low : min(low + _BLOCK, stop)]
             todo = _steady(
-                block, state, kinds, managed, setpoint_kw, step_s, end_s, import_per_kws, export_per_kws,
-                mean_kw, exact,
+                block, state, kinds, managed, setpoint_kw, step_s, end_s,
+                import_per_kws * step_s, export_per_kws * step_s, mean_kw, exact,
             )  # fmt: skip
             for i in range(todo):
                 at = exact[i]
@@ -523,9 +537,15 @@ def step(
                     ev_power_kw[block[at]] = mean_kw[at]
                     if row["session"] >= 0:
                         ev_soc[block[at]] = row["soc"]
-            kept = _hand_over(block, state, mean_kw, power_kw, active, kept)
+            _hand_over(block, state, mean_kw, power_kw)
+            if todo == 0 and kept == low:
+                kept += len(block)
+            else:  # somebody may have left, here or before
+                for ev in block:
+                    active[kept] = ev
+                    kept += 1 if state[ev]["session"] >= 0 else 0
         plugged[member] = present
-    return int(kept), cursor
+    return kept, cursor
 
 
 @njit
@@ -547,62 +567,67 @@ def _insert(active: NDArray[np.uint32], count: int, arriving: NDArray[np.uint32]
 @njit
 def _steady(
     block: NDArray[np.uint32], state: Row, kinds: Row, managed: bool, setpoint_kw: NDArray[np.float64],
-    step_s: float, end_s: float, import_per_kws: float, export_per_kws: float,
+    step_s: float, end_s: float, import_cost: float, export_cost: float,
     mean_kw: NDArray[np.float64], exact: NDArray[np.uint32],
 ) -> int:  # fmt: skip
     """Advance the EVs of a block whose power is constant over the tick: nearly all.
 
-    One path of selections, which the CPU needn't predict, serves all that a set-point can ask. Fills
+    One path without branches on data serves all that a set-point can ask. ``import_cost`` and
+    ``export_cost``: of a kW over the tick. Fills
     ``mean_kw``, and ``exact`` with the positions of the EVs that it leaves to :func:`_exact`; returns
     the number of those.
     """
-    todo = np.uint64(0)
-    for at in range(np.uint64(len(block))):
+    todo = 0
+    for at in range(len(block)):
         ev = block[at]
         row = state[ev]
         kind = kinds[np.uint32(row["kind"])]
-        asked = setpoint_kw[ev] if managed else np.inf
         soc = row["soc"]
-        left_s = row["departure_s"] - end_s
         limit_kw = kind["charge_kw"]
-        grid_kw = max(min(asked, limit_kw), -kind["discharge_kw"])
-        grid_kw = limit_kw if row["guarded"] else grid_kw
-        full = grid_kw >= limit_kw
-        grid_kw = min(grid_kw, 0.0) if soc >= kind["soc_target"] else grid_kw
-        grid_kw = max(grid_kw, 0.0) if soc <= kind["soc_floor"] else grid_kw
-        charging = grid_kw > 0.0
-        a = kind["charge_a"] if charging else kind["discharge_a"]
-        b = kind["charge_b"] if charging else kind["discharge_b"]
-        c = kind["charge_c"] if charging else kind["discharge_c"]
-        battery_kw = (grid_kw - a) * (kind["charge_gain"] if charging else kind["discharge_gain"])
-        if c != 0.0:
-            if charging:
-                battery_kw = battery_kw_drawn(grid_kw, a, b, c)
+        asked = setpoint_kw[ev] if managed else np.inf
+        asked = np.inf if row["guarded"] else asked
+        up_kw = min(max(asked, 0.0), limit_kw)  # drawn and given at the grid; one of them is 0
+        down_kw = min(max(-asked, 0.0), kind["discharge_kw"])
+        full = up_kw == limit_kw
+        up_kw = up_kw if soc < kind["soc_target"] else 0.0
+        down_kw = down_kw if soc > kind["soc_floor"] else 0.0
+        if kind["linear"]:
+            into_kw = up_kw * kind["charge_gain"]
+            out_kw = down_kw * kind["discharge_gain"]
+            loss_kw = into_kw * kind["charge_b"] + out_kw * kind["discharge_b"]
+        else:
+            into_kw = battery_kw_drawn(up_kw, kind["charge_a"], kind["charge_b"], kind["charge_c"])
+            out_kw = battery_kw_given(down_kw, kind["discharge_a"], kind["discharge_b"], kind["discharge_c"])
+            loss_kw = 0.0
+            if into_kw > 0.0:
+                loss_kw = kind["charge_a"] + into_kw * (kind["charge_b"] + into_kw * kind["charge_c"])
             else:
-                battery_kw = -battery_kw_given(-grid_kw, a, b, c)
-        moves = battery_kw * grid_kw > 0.0
-        battery_kw = battery_kw if moves else 0.0
-        grid_kw = grid_kw if moves else 0.0
-        size_kw = abs(battery_kw)
-        loss_kw = (a if moves else 0.0) + size_kw * (b + c * size_kw)
-        then = soc + battery_kw * kind["soc_per_kws"] * step_s
-        highest = min(1.0 - battery_kw * kind["taper_per_kw"], kind["soc_target"])
-        within = (then <= highest) if charging else (then >= kind["soc_floor"])
+                up_kw = 0.0
+            if out_kw > 0.0:
+                loss_kw = kind["discharge_a"] + out_kw * (kind["discharge_b"] + out_kw * kind["discharge_c"])
+        then = soc + (into_kw - out_kw) * kind["soc_per_kws"] * step_s
+        highest = min(1.0 - into_kw * kind["taper_per_kw"], kind["soc_target"])
         # An upper bound of the time needed: exact below the taper, its tangent above.
         needed_s = kind["full_charge_s"] - then * kind["s_per_soc"]
-        steady = (within | (not moves)) & ((left_s > needed_s) | full) & (left_s > 0.0) & (row["fresh"] == 0)
-        mean_kw[at] = grid_kw
+        left_s = row["departure_s"] - end_s
+        steady = (
+            ((then <= highest) | (into_kw == 0.0))
+            & ((then >= kind["soc_floor"]) | (out_kw == 0.0))
+            & ((left_s > needed_s) | full)
+            & (left_s > 0.0)
+            & (row["fresh"] == 0)
+        )
+        mean_kw[at] = up_kw - down_kw
         if steady:
-            energy = grid_kw * step_s
             row["soc"] = then
-            row["drawn_kws"] += max(energy, 0.0)
-            row["given_kws"] += max(-energy, 0.0)
+            row["drawn_kws"] += up_kw * step_s
+            row["given_kws"] += down_kw * step_s
             row["loss_kws"] += loss_kw * step_s
-            row["cost"] += energy * (import_per_kws if charging else export_per_kws)
+            row["cost"] += up_kw * import_cost - down_kw * export_cost
         else:
             exact[todo] = at
-            todo += np.uint64(1)
-    return int(todo)
+            todo += 1
+    return todo
 
 
 @njit
@@ -642,11 +667,10 @@ def _exact(
 
 @njit
 def _hand_over(
-    block: NDArray[np.uint32], state: Row, mean_kw: NDArray[np.float64], power_kw: NDArray[np.float64],
-    active: NDArray[np.uint32], kept: int,
-) -> int:  # fmt: skip
-    """Add a block's power to its slots, in order, and keep the EVs still plugged in in ``active``."""
-    for at in range(np.uint64(len(block))):
+    block: NDArray[np.uint32], state: Row, mean_kw: NDArray[np.float64], power_kw: NDArray[np.float64]
+) -> None:  # fmt: skip
+    """Add a block's power to its slots, in the order of the EVs."""
+    for at in range(len(block)):
         ev = block[at]
         row = state[ev]
         slot = np.uint32(row["slot"])
@@ -657,9 +681,6 @@ def _hand_over(
             power_kw[slot] += third
             power_kw[slot + np.uint32(1)] += third
             power_kw[slot + np.uint32(2)] += third
-        active[kept] = ev
-        kept += np.uint64(row["session"] >= 0)
-    return kept
 
 
 @njit

@@ -4,7 +4,7 @@
 |---|---|---|
 | ev | name of the EV | must be there |
 | connection | name of its connection point | must be there |
-| arrival, departure | local timestamps (ISO 8601, without a zone), or seconds from the start | must be there |
+| arrival, departure | local timestamps (ISO 8601, without a zone), or s from the start | must be there |
 | soc_arrival | state of charge at arrival, 0 to 1 | from energy_kwh |
 | energy_kwh | energy at the EVSE's meter that the driver asks for by departure | from the states of charge |
 | soc_target | state of charge wanted by departure | see below |
@@ -321,8 +321,8 @@ class _Table:
             self._fault(
                 row,
                 f"connection = {self._text(row, 'connection')}: EV {keys['ev'].iloc[row]} is at "
-                f"{self._text(first_row[row], 'connection')} on {self.place} {self.line[first_row[row]]}; an EV "
-                "has one connection",
+                f"{self._text(first_row[row], 'connection')} on {self.place} {self.line[first_row[row]]}; "
+                "an EV has one connection",
             )
         for row in _rows(usable & (connection == connection[first_row]) & (phase != phase[first_row])):
             self._fault(
@@ -407,7 +407,8 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, NDArray[np.int64]]:
                     continue
                 if len(row) != len(header):
                     faults.append(
-                        f"line {reader.line_num}: has {len(row)} values, must be {len(header)} as in the header"
+                        f"line {reader.line_num}: has {len(row)} values, must be {len(header)} as in the "
+                        "header"
                     )
                     continue
                 rows.append(row)

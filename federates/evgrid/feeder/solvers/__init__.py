@@ -96,7 +96,8 @@ def balance(flow: Flow, p_kw: Array) -> Array:
     """
     head = flow.head_p_kw.sum(axis=1)
     load = p_kw.reshape(len(p_kw), -1).sum(axis=1)
-    return np.abs(head - flow.losses_kw - flow.fixed_kw - load) / np.maximum(np.abs(head), 1.0)
+    gap: Array = np.abs(head - flow.losses_kw - flow.fixed_kw - load) / np.maximum(np.abs(head), 1.0)
+    return gap
 
 
 def check_balance(flow: Flow, p_kw: Array, tolerance: float, label: Label = case_name) -> Array:

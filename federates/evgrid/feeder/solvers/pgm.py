@@ -113,9 +113,9 @@ class PowerGridModelSolver:
         amperes = 1e3 * grid.lines.rating_ka
         self._line_rating = np.where(amperes > 0, amperes, np.inf)
         trafos = grid.trafos
-        self._trafo_rating = tuple(
-            1e3 * trafos.rating_kva / (np.sqrt(3) * 1e3 * volts)
-            for volts in (trafos.rated_hv_kv, trafos.rated_lv_kv)
+        self._trafo_rating = (
+            trafos.rating_kva / (np.sqrt(3) * trafos.rated_hv_kv),
+            trafos.rating_kva / (np.sqrt(3) * trafos.rated_lv_kv),
         )
         self._of_trafo = np.full(len(trafos.name), -1, np.int64)
         self._of_trafo[self.circuit.trafo] = np.arange(len(self.circuit.trafo))
@@ -129,7 +129,7 @@ class PowerGridModelSolver:
         result = self._solve(update_p, update_q, label)
 
         def column(kind: ComponentType, name: str) -> NDArray[np.float64]:
-            values = result[kind][name]
+            values: NDArray[np.float64] = result[kind][name]
             return values if self.three_phase else values[:, :, np.newaxis]
 
         grid, c = self.network.grid, self.circuit
@@ -153,16 +153,17 @@ class PowerGridModelSolver:
                     *currents, self._line_rating, self._line_rating, c.of_line, line_loading
                 )
             else:
-                kernels.worst_loading(*currents, *self._trafo_rating, self._of_trafo, trafo_loading)
+                hv, lv = self._trafo_rating
+                kernels.worst_loading(*currents, hv, lv, self._of_trafo, trafo_loading)
                 trafo_p[:, c.trafo] = into["from"].sum(axis=2) / 1e3
             for side, at_head in zip(("from", "to"), self._head_ends[kind], strict=True):
                 for branch in at_head:
                     head_p += into[side][:, branch] / 1e3
                     head_q += column(kind, f"q_{side}")[:, branch] / 1e3
-        for place in self._head_loads:
+        for place in self._head_loads.tolist():
             head_p += p_kw[:, place]
             head_q += q_kvar[:, place]
-        for place in self._head_gens:
+        for place in self._head_gens.tolist():
             head_p -= grid.fixed.gen_p_kw[place]
             head_q -= grid.fixed.gen_q_kvar[place]
         fixed = np.full(cases, -grid.fixed.gen_p_kw.sum())
@@ -170,7 +171,7 @@ class PowerGridModelSolver:
             shunt_p, shunt_q = column(ComponentType.shunt, "p"), column(ComponentType.shunt, "q")
             for place in range(len(grid.fixed.shunt_bus)):
                 fixed += shunt_p[:, place].sum(axis=1) / 1e3
-            for place in self._head_shunts:
+            for place in self._head_shunts.tolist():
                 head_p += shunt_p[:, place] / 1e3
                 head_q += shunt_q[:, place] / 1e3
         return Flow(
@@ -356,6 +357,4 @@ def _transformers(network: Network, c: Circuit, array: NDArray[Any]) -> NDArray[
 def _impedance(vk_percent: Array, vkr_percent: Array) -> NDArray[np.complex128]:
     """Short-circuit impedance per unit of the transformer's own rating."""
     real = vkr_percent / 100
-    return cast(
-        "NDArray[np.complex128]", real + 1j * np.sqrt(np.maximum((vk_percent / 100) ** 2 - real**2, 0))
-    )
+    return real + 1j * np.sqrt(np.maximum((vk_percent / 100) ** 2 - real**2, 0))

@@ -143,7 +143,7 @@ class PandapowerSolver:
                 np.nan_to_num(per_phase(table, f"i_*{end}_ka")).max(axis=1) / rating
                 for end, rating in zip(ends, ratings, strict=True)
             ]
-            return np.maximum(*parts)
+            return np.asarray(np.maximum(*parts))
 
         voltage = per_phase("bus", "vm_*pu")
         trafo_p = np.nan_to_num(per_phase("trafo", "p_*hv_mw")) * 1e3
