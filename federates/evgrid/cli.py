@@ -88,8 +88,8 @@ def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> 
     sizes = build_world(checked).sizes
     click.echo(
         f"{scenario}: valid; {sizes['member']} members, {checked.clock.ticks} ticks "
-        f"of {checked.time.step:g} s, {sizes['bus']} buses, {sizes['connection']} connections, {sizes['ev']} EVs, "
-        f"{sizes['session']} sessions"
+        f"of {checked.time.step:g} s, {sizes['bus']} buses, {sizes['connection']} connections, "
+        f"{sizes['ev']} EVs, {sizes['session']} sessions"
     )
 
 

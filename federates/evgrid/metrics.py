@@ -26,9 +26,8 @@ def summary(result: xr.Dataset) -> list[tuple[str, str]]:
         without = head - result["fleet_power_kw"]
         rows.append(("  without the EVs", _extreme(without, "max", "kW")))
         rows += _fleet_rows(result)
-    voltage = result["voltage_pu"].where(result["voltage_pu"] > 0)
-    rows.append(("voltage, lowest", _extreme(voltage.min(("bus", "phase")), "min", "pu", 4)))
-    rows.append(("voltage, highest", _extreme(voltage.max(("bus", "phase")), "max", "pu", 4)))
+    rows.append(("voltage, lowest", _extreme(result["voltage_min_pu"], "min", "pu", 4)))
+    rows.append(("voltage, highest", _extreme(result["voltage_max_pu"], "max", "pu", 4)))
     for name, text in (("line_loading", "line loading"), ("trafo_loading", "transformer loading")):
         element = name.split("_")[0]
         if result.sizes.get(element):

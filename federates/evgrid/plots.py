@@ -67,9 +67,9 @@ def plot_voltage_profile(
     """
     from matplotlib.collections import LineCollection
 
-    _need(result, "voltage_pu", "bus_distance_km", "line_from_bus")
-    lowest = result["voltage_pu"].where(result["voltage_pu"] > 0).min(("bus", "phase"))
-    chosen = lowest if member is None else lowest.sel(member=[member])
+    _need(result, "voltage_pu", "voltage_min_pu", "bus_distance_km", "line_from_bus")
+    chosen = result["voltage_min_pu"]
+    chosen = chosen if member is None else chosen.sel(member=[member])
     chosen = chosen if time is None else chosen.sel(time=[np.datetime64(str(time))], method="nearest")
     at = chosen.argmin(("member", "time"))
     where = {dim: chosen[dim].values[int(index)] for dim, index in at.items()}
@@ -98,22 +98,14 @@ def plot_voltage_profile(
 
 
 def plot_voltage_band(result: xr.Dataset, ax: Axes) -> Axes:
-    """Lowest and highest voltage of all buses, phases and members over time, and the middle 90 %."""
-    _need(result, "voltage_pu")
-    voltage = result["voltage_pu"].transpose("time", ...)
-    flat = voltage.values.reshape(voltage.sizes["time"], -1)
-    flat = np.where(flat > 0, flat, np.nan)
-    low, mid, high = np.nanquantile(flat, [0.05, 0.5, 0.95], axis=1)
-    time = voltage["time"].values
-    ax.fill_between(
-        time, np.nanmin(flat, 1), np.nanmax(flat, 1), color=_BAND, alpha=0.15, linewidth=0, label="all"
-    )
-    ax.fill_between(time, low, high, color=_BAND, alpha=0.3, linewidth=0, label="5 % to 95 %")
-    ax.plot(time, mid, color=_BAND, linewidth=1, label="median")
+    """Lowest and highest voltage of all buses and phases over time."""
+    _need(result, "voltage_min_pu", "voltage_max_pu")
+    _band(ax, result["voltage_max_pu"], _PHASE_COLOURS["b"], "highest")
+    _band(ax, result["voltage_min_pu"], _BAND, "lowest")
     for limit in EN_50160_BAND:
         ax.axhline(limit, color="black", linewidth=0.8, linestyle="--")
-    ax.set(ylabel="voltage (pu)", title="Voltage of all buses and phases (dashed: EN 50160)")
-    ax.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 0.05))
+    ax.set(ylabel="voltage (pu)", title="Voltage over all buses and phases (dashed: EN 50160)")
+    ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 0.05))
     return _time_axis(ax, result)
 
 

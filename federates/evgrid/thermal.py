@@ -62,7 +62,8 @@ class TransformerThermal(Settings):
     """Thermal constants of a transformer. The defaults are IEC's for an ONAN distribution transformer."""
 
     top_oil_rise_k: Positive = 55.0
-    """Δθor: steady rise of the top oil over ambient at rated losses, K (IEC 60076-7, Annex on ratings)."""
+    """Δθor: steady rise of the top oil over ambient at rated losses, K (IEC's example for distribution
+    transformers)."""
     gradient_k: Positive = 23.0
     """Δθhr: steady rise of the hot spot over the top oil at rated current, K: hot-spot factor times
     winding gradient, H gr."""
@@ -93,7 +94,8 @@ PRESETS: Mapping[str, TransformerThermal] = {
         oil_time_constant_min=150.0, winding_time_constant_min=7.0,
     ),
 }  # fmt: skip
-"""Sets of constants by name; all reach a hot spot of 98 °C at rated load and 20 °C."""
+"""Sets of constants by name: IEC 60076-7:2018, Table 4, with its example rises and loss ratios. All reach a
+hot spot of 98 °C at rated load and 20 °C."""
 
 
 # ---------------------------------------------------------------------------------------- kernels
@@ -103,7 +105,7 @@ TOP_OIL, WINDING, OIL_PART = 0, 1, 2
 
 _RISE, _GRADIENT, _RATIO, _X, _Y, _K21, _UPGRADED = range(7)
 _NODES = 4
-_PANEL = 0.5  # of the fastest time constant: keeps the error of the quadrature below 1e-6
+_PANEL = 0.25  # of the fastest time constant: error of the loss of life below 1e-6 from 200 % to 0
 
 
 @njit
@@ -441,7 +443,9 @@ def _ambient_series(ambient_c: float | pd.Series[float], time: NDArray[Any], ste
         )
     origin = given[0]
     values = ambient_c.to_numpy(dtype=np.float64)
-    return np.asarray(np.interp((middle - origin).astype(np.float64), (given - origin).astype(np.float64), values))
+    return np.asarray(
+        np.interp((middle - origin).astype(np.float64), (given - origin).astype(np.float64), values)
+    )
 
 
 # ----------------------------------------------------------------------------------------- ageing

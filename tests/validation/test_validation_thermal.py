@@ -88,7 +88,9 @@ def test_annex_i_series(parts, suffix):
     assert state.life_h.item() * 60 == pytest.approx(life_min, rel=tolerances[f"life_tolerance{suffix}"])
 
 
-@pytest.mark.parametrize("row", rows("ageing_expected"), ids=lambda row: f"{row['paper']} {row['hot_spot_c']}")
+@pytest.mark.parametrize(
+    "row", rows("ageing_expected"), ids=lambda row: f"{row['paper']} {row['hot_spot_c']}"
+)
 def test_days_aged_in_a_day(row):
     hot = float(row["hot_spot_c"])  # settled without load at this ambient: no-load losses are 1e-9 of all
     p = TransformerThermal(loss_ratio=1e9, paper=row["paper"])

@@ -32,6 +32,8 @@ VARIABLES = (
     Variable("voltage_pu", ("member", "bus", "phase"), "1",
              "voltage magnitude per unit of nominal voltage (balanced: positive sequence), "
              "NaN where no source feeds the bus", dtype="float32"),
+    Variable("voltage_min_pu", ("member",), "1", "lowest voltage of all buses and phases, per unit of nominal"),
+    Variable("voltage_max_pu", ("member",), "1", "highest voltage of all buses and phases, per unit of nominal"),
     Variable("line_loading", ("member", "line"), "1",
              "line current of the worst phase and end, per rated current", dtype="float32"),
     Variable("trafo_loading", ("member", "trafo"), "1",
@@ -182,6 +184,8 @@ class FeederModel(Model):
         tick = first * self._ticks_per_step
         for name, values in {
             "voltage_pu": by_member(flow.voltage_pu.astype(np.float32)),
+            "voltage_min_pu": by_member(np.fmin.reduce(flow.voltage_pu, axis=(1, 2))),
+            "voltage_max_pu": by_member(np.fmax.reduce(flow.voltage_pu, axis=(1, 2))),
             "line_loading": by_member(flow.line_loading.astype(np.float32)),
             "trafo_loading": by_member(flow.trafo_loading),
             "losses_kw": losses,

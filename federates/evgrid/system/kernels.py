@@ -70,8 +70,7 @@ def note_extremes(
         u = cubic_turn(w0, w1, d0, d1, step_s)
         rise = w1 - w0
         w = w0 + u * (
-            step_s * d0
-            + u * (3.0 * rise - step_s * (2.0 * d0 + d1) + u * (step_s * (d0 + d1) - 2.0 * rise))
+            step_s * d0 + u * (3.0 * rise - step_s * (2.0 * d0 + d1) + u * (step_s * (d0 + d1) - 2.0 * rise))
         )
         if w < row[LOWEST]:
             row[LOWEST], row[LOWEST_AT] = w, time_s + u * step_s

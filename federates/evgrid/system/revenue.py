@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evgrid.model import Array
 
@@ -90,12 +91,12 @@ def pjm_credit(
     return np.where(score >= EARNS_FROM, np.asarray(capacity_mw) * score * price, 0.0)
 
 
-def pjm_qualifies(score: Array | float) -> np.bool_ | np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def pjm_qualifies(score: Array | float) -> NDArray[np.bool_]:
     """Whether a qualification test passes: a score of at least 0.75."""
-    return np.asarray(score) >= QUALIFIES_FROM
+    return np.asarray(np.asarray(score) >= QUALIFIES_FROM)
 
 
-def pjm_disqualified(hourly_scores: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def pjm_disqualified(hourly_scores: Array) -> NDArray[np.bool_]:
     """Whether the mean over the last 100 hours is under 0.40, at the end of each hour.
 
     hourly_scores : (..., hour). Returns (..., hour) bool; False in the first 99 hours.

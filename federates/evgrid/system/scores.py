@@ -120,7 +120,9 @@ class PJMScore:
         """
         signal, response = _checked(signal, response, step_s, self.period_s, longest_step_s=10.0)
         shape = signal.shape[:-1]
-        index = np.floor(np.arange(0.0, signal.shape[-1] * step_s - 1e-6, 10.0) / step_s + 1e-9).astype(np.int64)
+        index = np.floor(np.arange(0.0, signal.shape[-1] * step_s - 1e-6, 10.0) / step_s + 1e-9).astype(
+            np.int64
+        )
         flat_signal = np.ascontiguousarray(signal[..., index]).reshape(-1, len(index))
         flat_response = np.ascontiguousarray(response[..., index]).reshape(-1, len(index))
         per_hour = round(self.period_s / 10.0)
@@ -187,7 +189,7 @@ class CAISOAccuracy:
 
 
 def mileage(signal: Array, step_s: float, period_s: float = HOUR_S) -> Array:
-    """Distance that a signal travels in each whole period: the sum of \\|changes\\|, (..., period).
+    """Distance that a signal travels in each whole period: the sum of its changes' sizes, (..., period).
 
     signal : (..., time) every ``step_s``, which must divide ``period_s``. A change belongs to the
     period in which it arrives; the first sample has none. A triangle between -1 and 1 of 600 s period
@@ -202,7 +204,7 @@ def mileage_ratio(signal: Array, reference: Array, step_s: float, period_s: floa
     """Mileage of a signal over that of a reference (RegA) in each period; NaN where that rests."""
     own, other = mileage(signal, step_s, period_s), mileage(reference, step_s, period_s)
     own, other = np.broadcast_arrays(own, other)
-    return np.divide(own, other, out=np.full(own.shape, np.nan), where=other > 0)
+    return np.asarray(np.divide(own, other, out=np.full(own.shape, np.nan), where=other > 0))
 
 
 def response_of(power_kw: Array, baseline_kw: Array | float, capacity_kw: Array | float) -> Array:
@@ -215,7 +217,8 @@ def _by_period(values: Array, step_s: float, period_s: float) -> Array:
     if abs(per_period * step_s - period_s) > 1e-6:
         raise ValueError(f"step_s = {step_s:g}: must divide the period of {period_s:g} s")
     periods = values.shape[-1] // per_period
-    return values[..., : periods * per_period].reshape(*values.shape[:-1], periods, per_period)
+    whole = values[..., : periods * per_period]
+    return np.asarray(whole.reshape(*values.shape[:-1], periods, per_period))
 
 
 def _checked(

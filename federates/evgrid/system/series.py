@@ -231,14 +231,17 @@ def _faults_of_times(
     if len(times_s) < 2:
         return [f"has {len(times_s)} rows: must have at least two"]
     steps = np.diff(times_s)
-    faults = [f"{row} {numbers[k + 1]}: time must be after the {row} before" for k in np.flatnonzero(steps <= 0)]
+    faults = [
+        f"{row} {numbers[k + 1]}: time must be after the {row} before"
+        for k in np.flatnonzero(steps <= 0).tolist()
+    ]
     if faults:
         return faults
     usual = float(np.median(steps))
     if usual > rules.longest_step_s * (1 + 1e-9):
         return [f"has a step of {usual:g} s: must be at most {rules.longest_step_s:g} s"]
     if rules.regular:
-        for k in np.flatnonzero(np.abs(steps - usual) > 0.01 * usual + _ROUNDING_S):
+        for k in np.flatnonzero(np.abs(steps - usual) > 0.01 * usual + _ROUNDING_S).tolist():
             kind = "gap" if steps[k] > usual else "step"
             faults.append(
                 f"{row} {numbers[k + 1]}: {kind} of {steps[k]:g} s from the {row} before: must be {usual:g} s"

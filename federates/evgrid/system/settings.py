@@ -1,0 +1,322 @@
+"""What a scenario says of the bulk system: its section ``system``.
+
+.. code-block:: yaml
+
+    system:
+      nominal_hz: 60
+      frequency:
+        source: lfc
+        base_mw: 1000
+        agc_gain: 7
+        disturbances: [{time: 60s, mw: 200}]
+        fleet: {stands_for: 100}
+      regulation: {source: synthetic, kind: regd}
+      products: [pjm_regd, {name: fcr, endurance_s: 1800}]
+      energy_price: {file: lmp.csv}
+      emissions: {file: moer.json, timezone: America/Los_Angeles}
+      events: [{name: heat wave, start: 2026-07-01T17:00, duration: 2h, level: 2}]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from evgrid.model import Clock
+from evgrid.settings import Duration, ExistingFile, LocalTime, Settings, fault, faults
+from evgrid.system.products import Product, find_product
+from evgrid.system.signals import DAY_S, LONGEST_S, REGA, REGD, Shape
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class SeriesFile(Settings):
+    """Values over time from a file."""
+
+    file: ExistingFile
+    """CSV with a column time (local timestamps, or seconds from the run's start) and one of values,
+    each of which holds until the next row."""
+    column: str | None = None
+    """Name of the column of values; left out: the only one besides time."""
+
+
+class Disturbance(Settings):
+    """A step of generation or load."""
+
+    time: Annotated[Duration, Field(ge=0)]
+    """When it happens, from the run's start."""
+    mw: float | None = None
+    """Generation lost or load gained, MW; negative: load lost."""
+    pu: float | None = None
+    """The same per unit of base_mw, instead of mw."""
+    duration: Annotated[Duration, Field(gt=0)] | None = None
+    """How long it lasts; left out: to the end."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Disturbance:
+        if (self.mw is None) == (self.pu is None):
+            raise fault("give either mw or pu")
+        return self
+
+
+class FleetFeedback(Settings):
+    """How the fleet's power acts on the area: as its deviation from what was scheduled."""
+
+    stands_for: Annotated[float, Field(ge=0)] = 1.0
+    """Number of fleets like this one that act on the area together; 0: none."""
+    schedule_kw: float | None = None
+    """Power that generation was scheduled for, kW of one fleet; left out: the moving average of the
+    fleet's own power, as the market follows what is slow."""
+    schedule: Annotated[Duration, Field(gt=0)] = 900.0
+    """Time constant of that moving average."""
+
+
+class LoadFrequency(Settings):
+    """One control area with inertia, governor, turbine and AGC.
+
+    Defaults are those of Saadat, Power System Analysis, example 12.1, and of table 8 of
+    10.1186/s41601-020-00169-5.
+    """
+
+    source: Literal["lfc"] = "lfc"
+    """lfc: the load-frequency model."""
+    base_mw: Positive = 1000.0
+    """Base power of the area, MW."""
+    inertia_s: Positive = 5.0
+    """Inertia constant H, s."""
+    damping: Annotated[float, Field(ge=0)] = 0.8
+    """Load damping D: per unit of power for each per unit of frequency."""
+    droop: Positive = 0.05
+    """Governor droop R: per unit of frequency for each per unit of power."""
+    governor_s: Annotated[Duration, Field(gt=0)] = 0.2
+    """Time constant of the governor Tg."""
+    turbine_s: Annotated[Duration, Field(gt=0)] = 0.5
+    """Time constant of the turbine Tt."""
+    agc_gain: Annotated[float, Field(ge=0)] = 0.0
+    """Integral gain Ki of the AGC, per unit of power for each per unit of frequency and second; 0: none."""
+    agc_to_governor: Share = 1.0
+    """Share of the AGC's command that the area's own governor follows; the rest is left to regulation."""
+    agc_full_pu: Positive = 0.02
+    """Command of the AGC, per unit of base_mw, at which the regulation signal is 1 (source agc)."""
+    governor_deadband_hz: Annotated[float, Field(ge=0)] = 0.0
+    """Deviation that the governor does not see, Hz; it answers to what is beyond."""
+    reserve_up_pu: Annotated[float, Field(ge=0)] | None = None
+    """Most that the valve opens above its schedule, per unit; left out: no limit."""
+    reserve_down_pu: Annotated[float, Field(ge=0)] | None = None
+    """Most that it closes below, per unit; left out: no limit."""
+    disturbances: tuple[Disturbance, ...] = ()
+    """Steps of generation or load."""
+    load: SeriesFile | None = None
+    """Deviation of net load from schedule over time, MW."""
+    fleet: FleetFeedback = FleetFeedback()
+    """How the fleet acts on the area."""
+
+
+class ReplayedFrequency(SeriesFile):
+    """Frequency from a file, Hz, at up to 10 s."""
+
+
+class ConstantFrequency(Settings):
+    """Nominal frequency throughout."""
+
+    source: Literal["constant"] = "constant"
+    """constant: nominal frequency."""
+
+
+class SyntheticRegulation(Settings):
+    """A drawn regulation signal; see evgrid.system.signals."""
+
+    source: Literal["synthetic"] = "synthetic"
+    """synthetic: drawn for each member from the scenario's seed."""
+    kind: Literal["regd", "rega"] = "regd"
+    """regd: fast, energy-neutral over 15 min; rega: slow, not neutral."""
+    step: Literal[2, 4] = 2
+    """Grid on which it is drawn, s."""
+    fast: Annotated[Duration, Field(gt=0, le=LONGEST_S)] | None = None
+    """Time constant of both low-pass poles; left out: that of the kind (120 s, 240 s)."""
+    slow: Annotated[Duration, Field(gt=0, le=LONGEST_S)] | Literal["none"] | None = None
+    """Time constant of the high-pass, or none; left out: that of the kind (600 s, none)."""
+    spread: Positive | None = None
+    """Standard deviation before the cut to -1 to 1; left out: that of the kind (0.6, 0.45)."""
+    neutral: Annotated[Duration, Field(gt=0, le=DAY_S)] | Literal["none"] | None = None
+    """Interval over which its energy is zero, from local midnight, or none; left out: that of the
+    kind (15 min, none)."""
+
+    @model_validator(mode="after")
+    def _fits_the_day(self) -> SyntheticRegulation:
+        neutral = self.shape.neutral_s
+        if neutral is not None and (
+            abs(DAY_S / neutral - round(DAY_S / neutral)) > 1e-9
+            or abs(neutral / self.step - round(neutral / self.step)) > 1e-9
+        ):
+            raise fault(f"neutral = {neutral:g}s: must divide a day and be a multiple of step = {self.step}s")
+        return self
+
+    @property
+    def shape(self) -> Shape:
+        """The kind's figures, and what is set in their place."""
+        kind = REGD if self.kind == "regd" else REGA
+        slow, neutral = self.slow, self.neutral
+        return Shape(
+            fast_s=kind.fast_s if self.fast is None else self.fast,
+            slow_s=kind.slow_s if slow is None else None if slow == "none" else slow,
+            spread=kind.spread if self.spread is None else self.spread,
+            neutral_s=kind.neutral_s if neutral is None else None if neutral == "none" else neutral,
+            step_s=float(self.step),
+        )
+
+
+class ReplayedRegulation(SeriesFile):
+    """A regulation signal from a file, -1 to 1, at up to 10 s; positive asks for power upward."""
+
+
+class AGCRegulation(Settings):
+    """The command of the area's AGC, cut to -1 to 1."""
+
+    source: Literal["agc"]
+    """agc: -Ki times the integral of the frequency deviation, over agc_full_pu."""
+
+
+class ProductRegulation(Settings):
+    """The activation of a droop product by the system's frequency."""
+
+    source: Literal["product"]
+    """product: what a product driven by frequency asks for."""
+    product: Annotated[Product, BeforeValidator(find_product, json_schema_input_type=str | Product)]
+    """Name of the product, or a product of your own."""
+
+    @model_validator(mode="after")
+    def _by_frequency(self) -> ProductRegulation:
+        if self.product.driver != "frequency":
+            raise fault(f"product = {self.product.name}: must be a product driven by frequency")
+        return self
+
+
+class NoRegulation(Settings):
+    """No regulation: the signal is 0."""
+
+    source: Literal["none"] = "none"
+    """none: the signal is 0."""
+
+
+def _zone(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise fault("must be the name of a time zone, such as America/Los_Angeles") from None
+    return value
+
+
+class EmissionsFile(Settings):
+    """Emission rate of the grid over time."""
+
+    file: ExistingFile
+    """CSV in kg CO2 per MWh, or WattTime's v3 JSON in lb per MWh (converted)."""
+    timezone: Annotated[str | None, AfterValidator(_zone)] = None
+    """Time zone of the run's local time, for WattTime's UTC."""
+
+
+class Event(Settings):
+    """A demand-response event."""
+
+    name: str
+    """What it is called."""
+    start: LocalTime
+    """Local time at which it begins."""
+    duration: Annotated[Duration, Field(gt=0)]
+    """How long it lasts."""
+    level: Annotated[int, Field(ge=0, le=3)] = 1
+    """0 normal, 1 moderate, 2 high, 3 special (OpenADR SIMPLE)."""
+    priority: Annotated[int, Field(ge=0)] = 0
+    """Of events at the same time the one with the lowest number holds."""
+
+
+def level_at(events: tuple[Event, ...], clock: Clock, time_s: float) -> int:
+    """Level of the event that holds at a simulated time, 0 without one.
+
+    Of several the one of the lowest priority number holds, of equal ones the highest level.
+    """
+    now: datetime = clock.timestamps(np.array([time_s]))[0].astype("datetime64[us]").item()
+    holding = [e for e in events if 0 <= (now - e.start).total_seconds() < e.duration]
+    return min(((e.priority, -e.level) for e in holding), default=(0, 0))[1] * -1
+
+
+def _tag_of(default: str) -> Discriminator:
+    def kind(value: Any) -> str:
+        if isinstance(value, Mapping):
+            found = "file" if "file" in value else value.get("source", default)
+        else:
+            found = "file" if hasattr(value, "file") else getattr(value, "source", default)
+        return f"<{found}>"
+
+    return Discriminator(kind)
+
+
+Frequency = Annotated[
+    Annotated[LoadFrequency, Tag("<lfc>")]
+    | Annotated[ReplayedFrequency, Tag("<file>")]
+    | Annotated[ConstantFrequency, Tag("<constant>")],
+    _tag_of("constant"),
+]
+Regulation = Annotated[
+    Annotated[SyntheticRegulation, Tag("<synthetic>")]
+    | Annotated[ReplayedRegulation, Tag("<file>")]
+    | Annotated[AGCRegulation, Tag("<agc>")]
+    | Annotated[ProductRegulation, Tag("<product>")]
+    | Annotated[NoRegulation, Tag("<none>")],
+    _tag_of("none"),
+]
+
+
+class System(Settings):
+    """The bulk system."""
+
+    nominal_hz: Positive = 60.0
+    """Nominal frequency, Hz."""
+    frequency: Frequency = ConstantFrequency()
+    """Where the frequency comes from: {source: lfc}, {file: frequency.csv} or {source: constant}."""
+    regulation: Regulation = NoRegulation()
+    """Where the regulation signal comes from: {source: synthetic}, {file: signal.csv}, {source: agc},
+    {source: product} or {source: none}."""
+    products: tuple[
+        Annotated[Product, BeforeValidator(find_product, json_schema_input_type=str | Product)], ...
+    ] = ()
+    """Products that are sold: names, names with changes, or products of your own."""
+    energy_price: SeriesFile | None = None
+    """Wholesale price over time, currency per MWh."""
+    emissions: EmissionsFile | None = None
+    """Emission rate over time."""
+    events: tuple[Event, ...] = ()
+    """Demand-response events."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> System:
+        found = []
+        if isinstance(self.regulation, AGCRegulation) and not (
+            isinstance(self.frequency, LoadFrequency) and self.frequency.agc_gain > 0
+        ):
+            found.append(
+                "system.regulation.source = agc: needs system.frequency.source = lfc and agc_gain above 0"
+            )
+        products = [("products", p) for p in self.products if p.driver == "frequency"]
+        if isinstance(self.regulation, ProductRegulation):
+            products.append(("regulation.product", self.regulation.product))
+        found += [
+            f"system.{where} = {p.name}: is for {p.nominal_hz:g} Hz, system.nominal_hz is {self.nominal_hz:g}"
+            for where, p in products
+            if p.nominal_hz != self.nominal_hz
+        ]
+        names = [p.name for p in self.products]
+        found += [
+            f"system.products: {name} is named twice" for name in sorted(set(names)) if names.count(name) > 1
+        ]
+        if found:
+            raise faults(found)
+        return self
