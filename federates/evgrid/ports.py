@@ -51,13 +51,17 @@ _PER_PHASE = ("member", "connection", "phase")
 PORTS: dict[str, Port] = {
     port.name: port
     for port in (
+        Port("system/frequency", "Hz", ("member",), "system", ("aggregator", "fleet"),
+             "frequency of the bulk system at the end of the tick", initial=60.0),
+        Port("system/regulation", "", ("member",), "system", ("aggregator", "fleet"),
+             "regulation signal, -1 to 1; positive asks for less power drawn"),
         Port(
             "aggregator/setpoint", "kW", ("ev",), "aggregator", ("fleet",),
             "active power asked of each EV: positive charges, negative discharges, "
             "+inf charges as fast as the EV can",
             transport="message",
         ),
-        Port("fleet/p", "kW", _PER_PHASE, "fleet", ("feeder", "aggregator"),
+        Port("fleet/p", "kW", _PER_PHASE, "fleet", ("feeder", "aggregator", "system"),
              "active power of the EVs, mean over the tick"),
         Port("fleet/q", "kVAR", _PER_PHASE, "fleet", ("feeder", "aggregator"),
              "reactive power of the EVs, mean over the tick; positive is inductive"),

@@ -42,6 +42,7 @@ from evgrid.settings import (
     read_yaml,
     settings_in,
 )
+from evgrid.system.settings import System
 from evgrid.tariff import Tariff, read_tariff
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -107,12 +108,28 @@ def _network(value: Any, info: ValidationInfo) -> Any:
 NetworkName = Annotated[str, BeforeValidator(_network, json_schema_input_type=str)]
 
 
+class ZeroSequence(Settings):
+    """A recipe for the zero-sequence data that a network lacks; what it has is kept."""
+
+    recipe: Literal["four_wire"]
+    """four_wire: lines with a neutral like the phases, r0 = 4 r1, x0 = 4 x1, c0 = c1; transformers
+    with vk0 = vk, vkr0 = vkr, no zero-sequence magnetising current, and Dyn (phase shift an odd
+    multiple of 30 degrees) or YNyn where they have no vector group."""
+    r0_per_r1: Annotated[float, Field(gt=0)] = 4.0
+    """Zero- per positive-sequence resistance of lines."""
+    x0_per_x1: Annotated[float, Field(gt=0)] = 4.0
+    """Zero- per positive-sequence reactance of lines."""
+    c0_per_c1: Annotated[float, Field(ge=0)] = 1.0
+    """Zero- per positive-sequence capacitance of lines."""
+
+
 class Feeder(Settings):
     """The distribution feeder."""
 
     network: NetworkName
-    """A built-in network (european_lv, case33bw, cigre_lv, cigre_mv), or the path of a pandapower
-    JSON or Excel file."""
+    """A built-in network (european_lv, case33bw, cigre_lv, cigre_mv), pandapower:NAME (a function of
+    pandapower.networks), simbench:CODE (with the extra evgrid[simbench]), or the path of a
+    pandapower JSON or Excel file."""
     solver: Literal["power-grid-model", "pandapower"] = "power-grid-model"
     """power-grid-model solves all members in one batch; pandapower is the reference."""
     step: Annotated[Duration, Field(gt=0)] | None = None
@@ -121,6 +138,14 @@ class Feeder(Settings):
     """The load without EVs."""
     reduce: bool = True
     """Merge buses that carry nothing before solving, and recover them exactly after."""
+    phases: Literal[1, 3, "auto"] = "auto"
+    """1: balanced (positive sequence); 3: each phase; auto: 3 where the network has asymmetric loads."""
+    zero_sequence: ZeroSequence | None = None
+    """Where the network lacks zero-sequence data and is solved in three phases; left out: an error."""
+    on_divergence: Literal["stop", "keep"] | None = None
+    """What a power flow without solution does: stop ends the run; keep gives up its member (no
+    numbers from then on, and the summary names it) and goes on with the others. Left out: stop
+    for one member, keep for an ensemble."""
 
 
 class Charger(Settings):
@@ -262,6 +287,8 @@ class Scenario(Settings):
     """The link between aggregator and chargers."""
     tariff: Annotated[Tariff | None, BeforeValidator(_tariff, json_schema_input_type=str | None)] = None
     """A tariff shipped with evgrid (pge_ev2a, sce_tou_d_prime) or a tariff file (YAML)."""
+    system: System | None = None
+    """The bulk system: frequency and regulation signal; left out: none."""
     coupling: Literal["lagged"] = "lagged"
     """lagged: the fleet sees the voltages of the last tick."""
     record: Record = Record()

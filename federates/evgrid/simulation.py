@@ -71,21 +71,32 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     from evgrid.aggregator.model import AggregatorModel
     from evgrid.feeder.model import FeederModel
     from evgrid.fleet.model import FleetModel
+    from evgrid.system.model import SystemModel
 
     scenario, models = world.scenario, list[Model]()
     managed = bool(len(world.evs)) and any(
         a.strategy != "uncontrolled" for a in scenario.aggregators.values()
     )
+    has_fleet = scenario.fleet is not None
+    if scenario.system is not None:
+        models.append(
+            SystemModel(
+                scenario.system,
+                scenario.clock,
+                scenario.members,
+                scenario.ensemble.seed,
+                recorder,
+                fleet=has_fleet,
+            )
+        )
     if managed:
         models.append(AggregatorModel(scenario, world.connections, world.evs, world.sizes["trafo"], recorder))
-    if scenario.fleet is not None:
+    if has_fleet:
         models.append(
             FleetModel(scenario, world.connections, world.evs, world.sessions, recorder, managed=managed)
         )
     feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)
-    models.append(
-        FeederModel(scenario, world.network, recorder, fleet=scenario.fleet is not None, feedback=feedback)
-    )
+    models.append(FeederModel(scenario, world.network, recorder, fleet=has_fleet, feedback=feedback))
     recorder.register(models)
     return models
 

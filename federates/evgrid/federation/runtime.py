@@ -50,7 +50,8 @@ compile kernels in.
 
 _POLL_S = 0.1
 _GRACE_S = 1.0
-_library = threading.Lock()
+_PATIENCE_S = 10.0
+_creating = threading.Lock()
 _process: int | None = None
 """The process that first ran a federation: a fork of it can't run another."""
 
@@ -219,7 +220,7 @@ class _Federation:
         broker, core = f"evgrid-broker-{self._key}", f"evgrid-core-{self._key}"
         count = f"--federates={len(self._places)} --loglevel=no_print"
         try:
-            with _library:
+            with _creating:
                 self._broker = h.helicsCreateBroker("inproc", broker, count)
                 self._core = h.helicsCreateCore("inproc", core, f"{count} --broker={broker}")
                 for place in self._places:
@@ -260,14 +261,23 @@ class _Federation:
         which reaches a model at its next line of Python, not inside a library's call or a sleep.
         """
         self._stopping = True
-        self._turns.put(None)
-        stuck = not self._turn.acquire(timeout=_GRACE_S)
-        if stuck and self._stepper is not None:
+        idle = self._turn.acquire(timeout=_GRACE_S)
+        if not idle and self._stepper is not None:
             break_off(self._stepper, Stopped)
-            stuck = not self._turn.acquire(timeout=_GRACE_S / 4)
-        federates = [adapter.federate for adapter in self.adapters]
-        with _library:
-            (leave_behind if stuck else end)(federates, self._core, self._broker)
+            idle = self._turn.acquire(timeout=_GRACE_S / 4)
+        if idle:
+            self._turn.release()  # no step begins from here on
+        self._turns.put(None)
+        self._requests.put(NEVER)  # for a grant that came as the worker went
+        parts = [adapter.federate for adapter in self.adapters], self._core, self._broker
+        if idle:
+            # HELICS has no limit on how long it waits for a core; so it does its waiting elsewhere
+            ending = threading.Thread(target=end, args=parts, name="evgrid-end", daemon=True)
+            ending.start()
+            ending.join(_PATIENCE_S)
+            idle = not ending.is_alive()
+        if not idle:
+            leave_behind(*parts)
 
     # -- grants ---------------------------------------------------------------------------------
 
@@ -287,6 +297,8 @@ class _Federation:
     def _advance(self, adapter: Adapter, time_s: float) -> float:
         """Step a model; the first cause of a failure is recorded here, and ends the run."""
         with self._turn:
+            if self._stopping:
+                return NEVER
             self._stepper = threading.get_ident()
             try:
                 request = adapter.advance(time_s, self._is_stopping)

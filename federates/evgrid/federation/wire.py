@@ -11,6 +11,7 @@ must be C-contiguous float64; the adapter checks that.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -198,7 +199,7 @@ def end(federates: Sequence[Any], core: Any, broker: Any) -> None:
         _broker_disconnect(broker.handle, error)
         error.error_code = 0
         _broker_wait(broker.handle, _PATIENCE_MS, error)
-    leave_behind(federates, core, broker)
+    _forget(federates, core, broker)
     for federate in federates:
         _federate_free(federate.handle)
     if core is not None:
@@ -208,9 +209,20 @@ def end(federates: Sequence[Any], core: Any, broker: Any) -> None:
 
 
 def leave_behind(federates: Sequence[Any], core: Any, broker: Any) -> None:
-    """Take HELICS' objects from pyhelics' clean-up at exit: they stay until the process ends."""
-    for owner in (*federates, core, broker):
-        if owner is not None:
+    """Let federates, core and broker be as they are until the process ends.
+
+    At exit pyhelics closes its library, which would wait for them; so it is told not to.
+    """
+    _forget(federates, core, broker)
+    atexit.unregister(h.helicsCloseLibrary)
+
+
+def _forget(*owners: Any) -> None:
+    """Take HELICS' objects from pyhelics' own clean-up, which would free them a second time."""
+    for owner in owners:
+        if isinstance(owner, Sequence):
+            _forget(*owner)
+        elif owner is not None:
             owner._finalizer.detach()
 
 

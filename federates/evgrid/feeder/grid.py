@@ -12,7 +12,7 @@ state with fixed set-points (controllers, measurements, costs).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,15 @@ _WITHOUT_EFFECT = {
     "q_capability_characteristic", "q_capability_curve_table", "shunt_characteristic_table",
     "trafo_characteristic_table",
 }  # fmt: skip
+_WHY = {
+    "gen": "it holds a voltage, only fixed power is (an sgen)",
+    "xward": "it holds a voltage, only fixed power and constant impedance are (a ward)",
+    "svc": "it regulates, only fixed power is",
+    "ssc": "it regulates, only fixed power is",
+    "vsc": "it regulates, only fixed power is",
+    "tcsc": "it regulates, only fixed power is",
+    "dcline": "it is a link of direct current",
+}
 _BUS_COLUMNS = ("bus", "from_bus", "hv_bus", "bus_dc", "from_bus_dc", "bus_plus", "bus_dc_plus")
 
 
@@ -121,7 +130,11 @@ class Sources:
 
 @dataclass(frozen=True)
 class Loads:
-    """The loads in service, the feeder's connection points. ``p_kw``, ``q_kvar``: (load, phase)."""
+    """The loads in service, the feeder's connection points. ``p_kw``, ``q_kvar``: (load, phase).
+
+    ``z_share``, ``i_share`` : (load, 2) share of the load's own active and reactive power that is
+    constant impedance or constant current; the rest, and all that EVs draw, is constant power.
+    """
 
     name: Names
     bus: Ints
@@ -129,6 +142,13 @@ class Loads:
     p_kw: Floats
     q_kvar: Floats
     households: Ints
+    z_share: Floats
+    i_share: Floats
+
+    @property
+    def voltage_dependent(self) -> bool:
+        """Whether some load draws another power at another voltage."""
+        return bool(self.z_share.any() or self.i_share.any())
 
 
 @dataclass(frozen=True)
@@ -165,21 +185,35 @@ class Grid:
         return ("a", "b", "c") if self.three_phase else ("abc",)
 
 
-def extract(net: Any, source: str, solver: str, one_household_per_load: bool = False) -> Grid:
-    """Read a pandapower net.
+def has_asymmetric_loads(net: Any) -> bool:
+    """Whether the net is three-phase where nobody says otherwise."""
+    return bool(len(net.asymmetric_load))
 
-    The net is three-phase where it has asymmetric loads, else balanced.
+
+def extract(
+    net: Any,
+    source: str,
+    solver: str,
+    one_household_per_load: bool = False,
+    three_phase: bool | None = None,
+    refused: Mapping[tuple[str, Any], str] | None = None,
+) -> Grid:
+    """Read a pandapower net.
 
     Parameters
     ----------
     net
-        The pandapower net; not changed.
+        The pandapower net, see :mod:`~evgrid.feeder.equivalents`; not changed.
     source
         What the net is called in messages.
     solver
         The solver that is to solve it, for messages.
     one_household_per_load
         Every load is one household; else its power divided by :data:`HOUSEHOLD_PEAK_KW`.
+    three_phase
+        Whether phases are told apart; left out: where the net has asymmetric loads.
+    refused
+        Why elements could not be replaced, by table and index, for messages.
 
     Raises
     ------
@@ -187,14 +221,9 @@ def extract(net: Any, source: str, solver: str, one_household_per_load: bool = F
         Naming every element that is not represented, or lacks what it needs.
 
     """
-    faults = list(_unrepresented(net, solver))
-    three_phase = bool(len(net.asymmetric_load))
-    if three_phase:
-        faults += _missing_zero_sequence(net)
-    faults += _unrepresented_loads(net, solver, three_phase)
-    faults += _unrepresented_trafos(net, solver, three_phase)
-    if not _in_service(net.ext_grid).any():
-        faults.append("has no ext_grid in service, from which the feeder is fed")
+    if three_phase is None:
+        three_phase = has_asymmetric_loads(net)
+    faults = refusals(net, solver, three_phase, refused)
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise NetworkError("\n".join([f"network {source}: {count}", *(f"  {f}" for f in faults)]))
@@ -223,6 +252,20 @@ def extract(net: Any, source: str, solver: str, one_household_per_load: bool = F
 # ---- refusals -----------------------------------------------------------------------------------
 
 
+def refusals(
+    net: Any, solver: str, three_phase: bool, refused: Mapping[tuple[str, Any], str] | None = None
+) -> list[str]:
+    """Everything for which a net can't be read, a sentence each."""
+    faults = list(_unrepresented(net, solver, refused or {}))
+    if three_phase:
+        faults += missing_zero_sequence(net)
+    faults += _unrepresented_loads(net, solver, three_phase)
+    faults += _unrepresented_trafos(net, solver, three_phase)
+    if not _in_service(net.ext_grid).any():
+        faults.append("has no ext_grid in service, from which the feeder is fed")
+    return faults
+
+
 def _label(net: Any, table: str, index: Any) -> str:
     name = net[table].at[index, "name"] if "name" in net[table].columns else None
     return f"{table} {index}" + (f" '{name}'" if isinstance(name, str) and name else "")
@@ -233,7 +276,7 @@ def _refusal(net: Any, table: str, index: Any, solver: str, why: str = "") -> st
     return f"{text}: {why}" if why else text
 
 
-def _unrepresented(net: Any, solver: str) -> Iterable[str]:
+def _unrepresented(net: Any, solver: str, refused: Mapping[tuple[str, Any], str]) -> Iterable[str]:
     """Elements of tables that have no place in a Grid, and switches that are no plain switches."""
     import pandas as pd
 
@@ -245,27 +288,29 @@ def _unrepresented(net: Any, solver: str) -> Iterable[str]:
         if not any(column in content.columns for column in (*_BUS_COLUMNS, "in_service")):
             continue
         for index in content.index[_in_service(content)]:
-            yield _refusal(net, table, index, solver)
+            yield _refusal(net, table, index, solver, refused.get((table, index), _WHY.get(table, "")))
     for index, switch in net.switch.iterrows():
         if switch.et not in ("b", "l", "t"):
             yield _refusal(net, "switch", index, solver, f"its type et is '{switch.et}', not b, l or t")
-        elif switch.et == "b" and switch.closed and switch.get("z_ohm", 0.0) > 0:
-            yield _refusal(net, "switch", index, solver, f"it has an impedance of {switch.z_ohm:g} ohm")
 
 
 def _unrepresented_loads(net: Any, solver: str, three_phase: bool) -> Iterable[str]:
-    shares = [c for c in net.load.columns if c.startswith(("const_z", "const_i"))]
-    for index in net.load.index[_in_service(net.load)]:
-        for column in shares:
-            if _number(net.load.at[index, column]):
-                why = f"{column} = {net.load.at[index, column]:g}, only constant power is"
+    live = net.load[_in_service(net.load)]
+    for power in ("p", "q"):
+        total = _column(live, f"const_z_{power}_percent") + _column(live, f"const_i_{power}_percent")
+        for index, percent in zip(live.index, total, strict=True):
+            if percent > 100:
+                why = f"const_z_{power}_percent + const_i_{power}_percent = {percent:g}, must be at most 100"
                 yield _refusal(net, "load", index, solver, why)
     if not three_phase:
         return
     for table in ("load", "asymmetric_load", "sgen", "asymmetric_sgen"):
         for index in net[table].index[_in_service(net[table])]:
-            if net[table].at[index, "type"] == "delta":
+            kind = net[table].at[index, "type"]
+            if kind == "delta":
                 yield _refusal(net, table, index, solver, "it is connected in delta, only wye is")
+            elif table.startswith("asymmetric") and kind != "wye":
+                yield _refusal(net, table, index, solver, f"its type is {kind!r}, must be 'wye'")
 
 
 def _unrepresented_trafos(net: Any, solver: str, three_phase: bool) -> Iterable[str]:
@@ -292,15 +337,17 @@ def _unrepresented_trafos(net: Any, solver: str, three_phase: bool) -> Iterable[
                 yield _refusal(net, "trafo", index, solver, f"its neutral is earthed over {column}")
 
 
-def _missing_zero_sequence(net: Any) -> Iterable[str]:
+def missing_zero_sequence(net: Any) -> Iterable[str]:
+    """What a net lacks to be solved in three phases, a sentence a column."""
     for table, columns in ZERO_SEQUENCE_COLUMNS.items():
         rows = net[table][_in_service(net[table])]
         for column in columns:
             lacking = rows.index if column not in rows.columns else rows.index[rows[column].isna()]
             if len(lacking):
                 yield (
-                    f"{_label(net, table, lacking[0])} has no {column}, needed beside asymmetric loads"
+                    f"{_label(net, table, lacking[0])} has no {column}, needed in three phases"
                     + (f" (nor have {len(lacking) - 1} more)" if len(lacking) > 1 else "")
+                    + "; give it, or choose feeder.zero_sequence: {recipe: four_wire}"
                 )
 
 
@@ -479,6 +526,7 @@ def _loads(
     phases = 3 if three_phase else 1
     names, indices = list[str](), list[Any]()
     buses, p, q = list[Ints](), list[Floats](), list[Floats]()
+    shares: dict[str, list[Floats]] = {"z": [], "i": []}
     for table in ("load", "asymmetric_load"):
         rows = _serving(net, table, position, live)
         names += _names(rows, table)
@@ -486,6 +534,9 @@ def _loads(
         buses.append(_positions(rows["bus"], position))
         p.append(_power(rows, "p", three_phase, table != "load").reshape(-1, phases))
         q.append(_power(rows, "q", three_phase, table != "load").reshape(-1, phases))
+        for kind, parts in shares.items():
+            percent = [_column(rows, f"const_{kind}_{power}_percent") for power in ("p", "q")]
+            parts.append(np.stack(percent, axis=1) / 100)
     p_kw, q_kvar = np.concatenate(p), np.concatenate(q)
     phase = np.full(len(names), ALL_PHASES, np.int8)
     if three_phase:
@@ -500,6 +551,8 @@ def _loads(
         p_kw=p_kw,
         q_kvar=q_kvar,
         households=np.ones_like(by_power) if one_household_per_load else by_power,
+        z_share=np.concatenate(shares["z"]),
+        i_share=np.concatenate(shares["i"]),
     )
 
 

@@ -146,9 +146,9 @@ class FeederModel(Model):
     def audit(self) -> Mapping[str, Array]:
         """Sums over the run, (member,): power received (kW, one term a step), energies (kWh) at the
         head, of the base load, of losses and of EVs, the worst residual of a power balance, and
-        how far the solver itself can go (1,).
+        how far the solver itself can go.
         """
-        return {**self._audit, "balance_tolerance": np.array([self._solver.balance_tolerance])}
+        return {**self._audit, "balance_tolerance": np.full(len(self._numbers), self._solver.balance_tolerance)}
 
     def _solve(self) -> Values:
         """Solve the gathered steps, record them, and give the outputs of the last one."""

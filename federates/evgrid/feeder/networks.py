@@ -30,16 +30,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evgrid.errors import NetworkError
+from evgrid.feeder import equivalents
 from evgrid.feeder import grid as tables
-from evgrid.feeder.grid import Grid, extract
+from evgrid.feeder.equivalents import MAGNETISING_IMPEDANCE_PERCENT, prepare
+from evgrid.feeder.grid import Grid, extract, has_asymmetric_loads
 from evgrid.feeder.topology import Topology, topology
 from evgrid.model import Connections
 
 if TYPE_CHECKING:
     from evgrid.scenario import Feeder
-
-MAGNETISING_IMPEDANCE_PERCENT = 1e12
-"""Zero-sequence magnetising impedance, percent of the short-circuit impedance, that stands for none."""
 
 _CACHE_FORMAT = 1
 
@@ -51,7 +50,7 @@ class Network:
     source : what it is called in messages
     grid : its arrays
     topology : how they hang together
-    read_net : reads the pandapower net
+    read_net : reads the pandapower net with equivalents in place of what has no place in ``grid``
     """
 
     source: str
@@ -127,26 +126,60 @@ def load_network(settings: Feeder) -> Network:
         If there is no such network, it can't be read, or it holds what is not represented.
 
     """
-    name = settings.network
-    if name in BUILT_IN:
-        build, key, source = BUILT_IN[name], name, name
-    else:
-        path = Path(name).expanduser()
-        if path.suffix.lower() not in (".json", ".xlsx"):
-            raise NetworkError(_unknown(name))
-        if not path.is_file():
-            raise NetworkError(f"feeder.network = {name}: there is no file {path}")
+    build, key, source = find_network(settings.network)
 
-        def build() -> Any:
-            return _read_file(path)
-
-        key, source = hashlib.sha256(path.read_bytes()).hexdigest(), str(path)
+    def prepared() -> Any:
+        return prepare_net(build(), settings).net
 
     def fresh() -> Grid:
-        return extract(build(), source, settings.solver, one_household_per_load=name == "european_lv")
+        done = prepare_net(build(), settings)
+        return extract(
+            done.net,
+            source,
+            settings.solver,
+            settings.network == "european_lv",
+            is_three_phase(done.net, settings),
+            done.refused,
+        )
 
-    grid = _cached(key, fresh)
-    return Network(source, grid, topology(grid, source), build)
+    recipe = settings.zero_sequence.model_dump_json() if settings.zero_sequence else ""
+    grid = _cached(repr((key, settings.phases, recipe)), fresh)
+    return Network(source, grid, topology(grid, source), prepared)
+
+
+def is_three_phase(net: Any, settings: Feeder) -> bool:
+    """Whether a net is solved phase by phase."""
+    return has_asymmetric_loads(net) if settings.phases == "auto" else settings.phases == 3
+
+
+def prepare_net(net: Any, settings: Feeder) -> equivalents.Prepared:
+    """A net with equivalents in place of what has no place in a Grid."""
+    return prepare(net, is_three_phase(net, settings), settings.zero_sequence)
+
+
+def find_network(name: str) -> tuple[Callable[[], Any], str, str]:
+    """What builds the pandapower net of a name or file, what its content depends on, and what it is
+    called in messages.
+
+    Raises
+    ------
+    NetworkError
+        If there is no such network or file.
+
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name], name, name
+    family, _, member = name.partition(":")
+    if family == "pandapower" and member:
+        return (lambda: _pandapower_call(member)), name, name
+    if family == "simbench" and member:
+        return (lambda: simbench_net(member)), name, name
+    path = Path(name).expanduser()
+    if path.suffix.lower() not in (".json", ".xlsx"):
+        raise NetworkError(_unknown(name))
+    if not path.is_file():
+        raise NetworkError(f"feeder.network = {name}: there is no file {path}")
+    return (lambda: _read_file(path)), hashlib.sha256(path.read_bytes()).hexdigest(), str(path)
 
 
 def _unknown(name: str) -> str:
@@ -154,8 +187,67 @@ def _unknown(name: str) -> str:
     hint = f"did you mean '{near[0]}'? " if near else ""
     return (
         f"feeder.network = {name}: unknown network; {hint}"
-        f"built-in are {', '.join(BUILT_IN)}, or give a pandapower file (.json, .xlsx)"
+        f"built-in are {', '.join(BUILT_IN)}, or give pandapower:NAME, simbench:CODE or a pandapower "
+        "file (.json, .xlsx)"
     )
+
+
+def _pandapower_call(call: str) -> Any:
+    """A net of pandapower's module ``networks``: NAME, or NAME?setting=value&setting=value.
+
+    A function that gives several nets in a tuple or list gives its first.
+    """
+    import pandapower.networks
+
+    name, _, query = call.partition("?")
+    makers = {
+        key: value
+        for key, value in vars(pandapower.networks).items()
+        if callable(value)
+        and str(getattr(value, "__module__", "")).startswith("pandapower.networks.")
+        and not key.startswith("_")
+    }
+    if name not in makers:
+        near = difflib.get_close_matches(name, makers, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise NetworkError(f"feeder.network = pandapower:{call}: pandapower.networks has no {name}{hint}")
+    settings = dict(part.split("=", 1) for part in query.split("&") if "=" in part)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            net = makers[name](**settings)
+        except Exception as error:  # whatever the function meets, most often its arguments
+            raise NetworkError(f"feeder.network = pandapower:{call}: {error}") from error
+    if isinstance(net, tuple | list) and net:
+        net = net[0]
+    if not isinstance(net, pandapower.pandapowerNet):
+        raise NetworkError(f"feeder.network = pandapower:{call}: {name} gives no network")
+    return net
+
+
+def simbench_net(code: str) -> Any:
+    """A net of simbench, with its profiles.
+
+    Raises
+    ------
+    NetworkError
+        If the package is missing or knows no such code.
+
+    """
+    try:
+        import simbench
+    except ImportError as error:
+        raise NetworkError(
+            f"feeder.network = simbench:{code}: needs the package simbench; pip install 'evgrid[simbench]'"
+        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return simbench.get_simbench_net(code)
+        except Exception as error:  # it raises whatever parsing the code meets
+            raise NetworkError(
+                f"feeder.network = simbench:{code}: no such simbench code (such as 1-LV-rural1--0-sw): {error}"
+            ) from error
 
 
 def _read_file(path: Path) -> Any:
@@ -212,7 +304,7 @@ def _cached(key: str, fresh: Callable[[], Grid]) -> Grid:
     module's source. A cache that can't be read or written is as good as none. Only a net that was
     represented whole gets there, and refusals don't depend on the solver.
     """
-    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (tables,))
+    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (tables, equivalents))
     version = importlib.metadata.version("pandapower")
     own = Path(__file__).read_bytes()
     digest = hashlib.sha256(repr((key, version, _CACHE_FORMAT)).encode() + sources + own).hexdigest()[:32]

@@ -52,10 +52,10 @@ class Series:
         edges = np.clip(self.edges_s[first : last + 2], begin_s, end_s)
         edges[0], edges[-1] = begin_s, end_s
         weight = np.diff(edges) / (end_s - begin_s)
-        return np.asarray(np.tensordot(weight, self.values[first : last + 1], axes=1))
+        return np.asarray(weight @ self.values[first : last + 1])
 
     def _index(self, time_s: float) -> int:
-        index = int(np.searchsorted(self.edges_s, time_s, "right")) - 1
+        index = int(self.edges_s.searchsorted(time_s, "right")) - 1
         return min(max(index, 0), len(self.values) - 1)
 
 

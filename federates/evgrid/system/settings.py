@@ -248,22 +248,25 @@ def level_at(events: tuple[Event, ...], clock: Clock, time_s: float) -> int:
     return min(((e.priority, -e.level) for e in holding), default=(0, 0))[1] * -1
 
 
-def _tag_of(default: str) -> Discriminator:
+def _kinds(default: str, *sources: str) -> Discriminator:
+    """Chooses among settings by their source, or by a file."""
+
     def kind(value: Any) -> str:
         if isinstance(value, Mapping):
-            found = "file" if "file" in value else value.get("source", default)
+            found = value.get("source", "file" if "file" in value else default)
         else:
-            found = "file" if hasattr(value, "file") else getattr(value, "source", default)
+            found = getattr(value, "source", "file" if hasattr(value, "file") else default)
         return f"<{found}>"
 
-    return Discriminator(kind)
+    allowed = f"source must be one of {', '.join(sources)}; or give a file without a source"
+    return Discriminator(kind, custom_error_type="fault", custom_error_message=allowed)
 
 
 Frequency = Annotated[
     Annotated[LoadFrequency, Tag("<lfc>")]
     | Annotated[ReplayedFrequency, Tag("<file>")]
     | Annotated[ConstantFrequency, Tag("<constant>")],
-    _tag_of("constant"),
+    _kinds("constant", "lfc", "constant"),
 ]
 Regulation = Annotated[
     Annotated[SyntheticRegulation, Tag("<synthetic>")]
@@ -271,7 +274,7 @@ Regulation = Annotated[
     | Annotated[AGCRegulation, Tag("<agc>")]
     | Annotated[ProductRegulation, Tag("<product>")]
     | Annotated[NoRegulation, Tag("<none>")],
-    _tag_of("none"),
+    _kinds("none", "synthetic", "agc", "product", "none"),
 ]
 
 

@@ -1,0 +1,317 @@
+"""Synthetic signals, files, prices, emissions and events, and the model that gives them."""
+
+import json
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from evgrid.errors import ScenarioError
+from evgrid.model import Clock, MemoryRecorder
+from evgrid.settings import faults_of
+from evgrid.system import series, signals
+from evgrid.system.model import SystemModel, market
+from evgrid.system.settings import Event, SyntheticRegulation, System, level_at
+
+START = np.datetime64("2026-01-15T12:00")
+
+
+def clock_of(step_s, duration_s, start=START):
+    return Clock(start, step_s, round(duration_s / step_s))
+
+
+def run(settings, step_s, duration_s, members=range(1), seed=5, start=START):
+    """Frequency and regulation of every tick, (tick, member), and the recorder."""
+    clock, recorder = clock_of(step_s, duration_s, start), MemoryRecorder()
+    model = SystemModel(System.model_validate(settings), clock, members, seed, recorder)
+    steps = []
+    for k in range(clock.ticks):
+        steps.append({name: value.copy() for name, value in model.step(k * step_s, {}).items()})
+    model.finish()
+    return (
+        np.array([s["system/frequency"] for s in steps]),
+        np.array([s["system/regulation"] for s in steps]),
+        recorder,
+    )
+
+
+SYNTHETIC = {"regulation": {"source": "synthetic"}}
+
+
+def test_regd_is_neutral_in_every_quarter_hour_and_rega_is_not():
+    regd = signals.statistics(signals.draw_day(signals.REGD, 1, 0, 20_000), 2.0)
+    rega = signals.statistics(signals.draw_day(signals.REGA, 1, 0, 20_000), 2.0)
+    assert regd.worst_energy_h < 1e-12
+    assert rega.worst_energy_h > 0.05
+
+
+def test_stated_statistics_are_what_comes_out():
+    # the table of the module's text: standard deviation, mean size, mileage an hour
+    for shape, expected in ((signals.REGD, (0.50, 0.41, 16.0)), (signals.REGA, (0.44, 0.36, 5.2))):
+        days = np.concatenate([signals.draw_day(shape, 3, 0, 20_000 + k) for k in range(12)])
+        found = signals.statistics(days, shape.step_s)
+        np.testing.assert_allclose((found.spread, found.mean_size, found.mileage_per_h), expected, rtol=0.07)
+
+
+def test_spectrum_is_the_stated_one():
+    # before the cut: a spread so small that nothing is cut, and no neutrality
+    shape = signals.Shape(60.0, 300.0, 0.05, None, 2.0)
+    days = np.array([signals.draw_day(shape, 1, m, 20_000) for m in range(40)])
+    power = (np.abs(np.fft.rfft(days, axis=1)) ** 2).mean(axis=0)
+    f = np.fft.rfftfreq(days.shape[1], 2.0)
+    low, high = 2 * np.pi * f * 60.0, 2 * np.pi * f * 300.0
+    stated = (1 + low**2) ** -2 * high**2 / (1 + high**2)
+    bands = [(1e-4, 3e-4), (3e-4, 1e-3), (1e-3, 3e-3), (3e-3, 1e-2), (1e-2, 2e-2)]
+    ratio = [power[(f > a) & (f < b)].sum() / stated[(f > a) & (f < b)].sum() for a, b in bands]
+    np.testing.assert_allclose(np.array(ratio) / ratio[2], 1.0, atol=0.12)
+    assert days.std() == pytest.approx(0.05, rel=0.05)
+
+
+def test_statistics_worked_by_hand():
+    found = signals.statistics(np.array([1.0, 1.0, -1.0, -1.0, 0.0, 0.0, 0.5, 0.5]), 450.0, 1800.0)
+    assert (found.mean, found.mean_size, found.at_limit) == (0.125, 0.625, 0.5)
+    assert found.mileage_per_h == pytest.approx(3.5 / (7 * 450 / 3600))
+    assert found.worst_energy_h == pytest.approx(0.125)
+    assert found.swing_h == pytest.approx(0.25)
+
+
+def test_a_tick_sees_the_mean_of_the_grid_over_it():
+    _, fine, _ = run(SYNTHETIC, 2.0, 1200.0)
+    _, finer, _ = run(SYNTHETIC, 1.0, 1200.0)
+    _, coarse, _ = run(SYNTHETIC, 60.0, 1200.0)
+    np.testing.assert_array_equal(finer[::2], fine)
+    np.testing.assert_array_equal(finer[1::2], fine)
+    np.testing.assert_allclose(coarse, fine.reshape(20, 30, 1).mean(axis=1), atol=1e-12)
+
+
+def test_a_later_start_and_midnight_change_nothing():
+    _, whole, _ = run(SYNTHETIC, 4.0, 7200.0, start=np.datetime64("2026-01-15T23:00"))
+    _, late, _ = run(SYNTHETIC, 4.0, 3600.0, start=np.datetime64("2026-01-16T00:00"))
+    np.testing.assert_array_equal(whole[900:], late)
+    _, across, _ = run(SYNTHETIC, 4.0, 600.0, start=np.datetime64("2026-01-15T23:59:58"))
+    _, finer, _ = run(SYNTHETIC, 2.0, 600.0, start=np.datetime64("2026-01-15T23:59:58"))
+    np.testing.assert_allclose(across, finer.reshape(150, 2, 1).mean(axis=1), atol=1e-12)
+    assert np.abs(np.diff(finer[:, 0])).max() < 0.1  # smooth over midnight
+
+
+def test_member_alone_is_the_member_in_the_ensemble():
+    _, many, _ = run(SYNTHETIC, 4.0, 400.0, members=range(10, 15))
+    _, alone, _ = run(SYNTHETIC, 4.0, 400.0, members=range(13, 14))
+    np.testing.assert_array_equal(many[:, 3:4], alone)
+    assert np.abs(many[:, 0] - many[:, 1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"neutral": 700}, "neutral = 700s: must divide a day and be a multiple of step = 2s"),
+        ({"neutral": 1350, "step": 4}, "neutral = 1350s: must divide a day and be a multiple of step = 4s"),
+        ({"step": 3}, "step = 3: must be 2 or 4"),
+        ({"slow": "2h"}, "must be at most 3600"),
+        ({"spread": 0}, "spread = 0: must be greater than 0"),
+    ],
+)
+def test_synthetic_settings_at_fault(settings, message):
+    with pytest.raises(ValidationError) as caught:
+        SyntheticRegulation.model_validate(settings)
+    assert any(message in text for text in faults_of(caught.value, SyntheticRegulation))
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def test_replayed_regulation_in_seconds_and_timestamps(tmp_path):
+    file = tmp_path / "signal.csv"
+    file.write_text("# a comment\ntime,regulation\n0,0.5\n4,-0.5\n8,1\n12,0\n")
+    settings = {"regulation": {"file": str(file)}}
+    _, found, recorder = run(settings, 4.0, 16.0)
+    assert found[:, 0].tolist() == [0.5, -0.5, 1.0, 0.0]
+    assert recorder.series("regulation_signal")[:, 0].tolist() == [0.5, -0.5, 1.0, 0.0]
+    _, found, _ = run(settings, 2.0, 16.0)
+    assert found[:, 0].tolist() == [0.5, 0.5, -0.5, -0.5, 1.0, 1.0, 0.0, 0.0]
+    _, found, _ = run(settings, 8.0, 16.0)
+    assert found[:, 0].tolist() == [0.0, 0.5]
+    file.write_text("time,other,regulation\n2026-01-15T11:59:58,9,0.1\n2026-01-15T12:00:00,9,0.2\n")
+    _, found, _ = run({"regulation": {"file": str(file), "column": "regulation"}}, 2.0, 2.0)
+    assert found[:, 0].tolist() == [0.2]
+
+
+def test_replayed_frequency(tmp_path):
+    file = tmp_path / "frequency.csv"
+    file.write_text("time,hz\n0,50.0\n2,49.9\n4,50.1\n6,50.0\n")
+    settings = {"nominal_hz": 50, "frequency": {"file": str(file)}}
+    frequency, _, recorder = run(settings, 4.0, 8.0, members=range(2))
+    assert frequency.tolist() == [[49.9, 49.9], [50.0, 50.0]]  # at the end of the tick
+    np.testing.assert_allclose(recorder.series("frequency_hz")[:, 0], [49.95, 50.05])  # mean over it
+    assert not recorder.static
+
+
+def test_droop_product_on_a_replayed_frequency(tmp_path):
+    file = tmp_path / "frequency.csv"
+    file.write_text("time,hz\n0,50.0\n2,49.9\n4,50.1\n6,49.7\n")
+    settings = {
+        "nominal_hz": 50,
+        "frequency": {"file": str(file)},
+        "regulation": {"source": "product", "product": "fcr"},
+    }
+    _, found, _ = run(settings, 2.0, 8.0)
+    np.testing.assert_allclose(found[:, 0], [0.0, 0.5, -0.5, 1.0], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("time,r\n0,0\n4,1.5\n8,0\n", "line 3, value = 1.5: must be a regulation signal from -1 to 1"),
+        ("time,r\n0,0\n4,nan\n8,0\n", "line 3, value = nan: must be a regulation signal"),
+        ("time,r\n0,0\n4,\n8,0\n", "line 3, value = nothing: must be a regulation signal"),
+        ("time,r\n0,0\nsoon,0\n8,0\n", "line 3, time = soon: must be seconds from the start"),
+        ("time,r\n2026-01-15T12:00Z,0\n2026-01-15T12:01,0\n", "time = 2026-01-15T12:00Z: must be a local"),
+        ("time,r\n0,0\n8,0\n4,0\n", "line 4: time must be after the line before"),
+        ("time,r\n0,0\n4,0\n4,0\n", "line 4: time must be after the line before"),
+        ("time,r\n0,0\n4,0\n8,0\n16,0\n20,0\n", "line 5: gap of 8 s from the line before: must be 4 s"),
+        ("time,r\n0,0\n4,0\n8,0\n10,0\n14,0\n", "line 5: step of 2 s from the line before: must be 4 s"),
+        ("time,r\n0,0\n60,0\n120,0\n", "has a step of 60 s: must be at most 10 s"),
+        ("time,r\n4,0\n8,0\n12,0\n", "covers 2026-01-15T12:00:04 to 2026-01-15T12:00:16: must cover the run"),
+        ("time,r\n0,0\n4,0\n", "must cover the run, 2026-01-15T12:00:00 to 2026-01-15T12:00:12"),
+        ("time,r\n0,0,0\n4,0\n8,0\n", "line 2: has 3 cells: must have 2"),
+        ("time,r\n0,0\n", "has 1 rows: must have a header and at least two rows"),
+        ("", "has 0 rows: must have a header"),
+        ("when,r\n0,0\n4,0\n", "line 1: there is no column 'time'"),
+        ("time,a,b\n0,0,0\n4,0,0\n", "line 1: must have one column besides 'time', not 2"),
+    ],
+)  # fmt: skip
+def test_files_at_fault(tmp_path, text, message):
+    file = tmp_path / "signal.csv"
+    file.write_text(text)
+    with pytest.raises(ScenarioError) as caught:
+        series.read_series(file, clock_of(4.0, 12.0), series.REGULATION)
+    assert any(message in fault for fault in caught.value.faults), caught.value.faults
+
+
+def test_all_faults_of_a_file_at_once(tmp_path):
+    file = tmp_path / "signal.csv"
+    file.write_text("time,r\n0,2\n4,x\n8,0\nnever,0\n")
+    with pytest.raises(ScenarioError, match="3 faults") as caught:
+        series.read_series(file, clock_of(4.0, 12.0), series.REGULATION)
+    assert [fault.split(",")[0] for fault in caught.value.faults] == ["line 2", "line 3", "line 5"]
+    file.write_text("time,r\n" + "0,2\n" * 50)
+    with pytest.raises(ScenarioError, match="and 30 more"):
+        series.read_series(file, clock_of(4.0, 12.0), series.REGULATION)
+
+
+def test_column_that_is_not_there(tmp_path):
+    file = tmp_path / "signal.csv"
+    file.write_text("time,a,b\n0,0,0\n4,0,0\n")
+    with pytest.raises(ScenarioError, match="there is no column 'c'; there are a, b"):
+        series.read_series(file, clock_of(4.0, 4.0), series.REGULATION, "c")
+
+
+def test_frequency_out_of_range(tmp_path):
+    file = tmp_path / "frequency.csv"
+    file.write_text("time,hz\n0,60\n4,0\n")
+    with pytest.raises(ScenarioError, match=r"line 3, value = 0: must be a frequency from 54 to 66 Hz"):
+        series.read_series(file, clock_of(4.0, 4.0), series.frequency_rules(60.0))
+
+
+# ---- prices, emissions, events -------------------------------------------------------------------
+
+
+def test_market_series_are_recorded(tmp_path):
+    (tmp_path / "price.csv").write_text("time,lmp\n2026-01-15T12:00,30\n2026-01-15T13:00,-5\n")
+    (tmp_path / "moer.csv").write_text("time,kg\n0,400\n1800,500\n3600,300\n")
+    settings = {
+        "energy_price": {"file": str(tmp_path / "price.csv")},
+        "emissions": {"file": str(tmp_path / "moer.csv")},
+        "events": [{"name": "hot", "start": "2026-01-15T12:30", "duration": "30min", "level": 2}],
+    }
+    _, _, recorder = run(settings, 900.0, 5400.0)
+    assert recorder.series("energy_price_per_mwh").tolist() == [30] * 4 + [-5] * 2
+    assert recorder.series("emission_rate_kg_per_mwh").tolist() == [400, 400, 500, 500, 300, 300]
+    assert recorder.series("event_level").tolist() == [0, 0, 2, 2, 0, 0]
+    mean = market(System.model_validate(settings), clock_of(900.0, 5400.0))["energy_price_per_mwh"]
+    assert mean(1800.0, 5400.0) == pytest.approx(12.5)
+
+
+def test_watttime_in_utc_and_pounds(tmp_path):
+    file = tmp_path / "moer.json"
+    points = [
+        {"point_time": f"2026-01-15T{hour:02}:00:00+00:00", "value": 1000.0 + 100 * hour}
+        for hour in range(19, 23)
+    ]
+    file.write_text(json.dumps({"data": points, "meta": {}}))
+    found = series.read_emissions(
+        file, clock_of(3600.0, 7200.0), "America/Los_Angeles"
+    )  # noon there is 20 UTC
+    assert found.mean(0.0, 3600.0) == pytest.approx(3000 * 0.45359237)
+    assert found.mean(3600.0, 7200.0) == pytest.approx(3100 * 0.45359237)
+    with pytest.raises(ScenarioError, match="timezone: is required"):
+        series.read_emissions(file, clock_of(3600.0, 7200.0))
+    file.write_text('{"points": []}')
+    with pytest.raises(ScenarioError, match="is no WattTime file"):
+        series.read_emissions(file, clock_of(3600.0, 7200.0), "UTC")
+    points[1]["value"] = -1.0
+    file.write_text(json.dumps({"data": points}))
+    with pytest.raises(
+        ScenarioError, match="point 2, value = -1: must be a emission rate|point 2, value = -1"
+    ):
+        series.read_emissions(file, clock_of(3600.0, 7200.0), "UTC")
+
+
+def test_of_events_at_once_the_first_in_priority_holds():
+    def event(name, priority, level, start="2026-01-15T12:00"):
+        return Event(name=name, start=start, duration="1h", priority=priority, level=level)
+
+    clock = clock_of(900.0, 86400.0)
+    events = (event("a", 1, 3), event("b", 0, 1), event("c", 0, 2, "2026-01-15T12:30"))
+    assert [level_at(events, clock, t) for t in (0, 1799, 1800, 3600, 5400)] == [1, 1, 2, 2, 0]
+
+
+# ---- settings ------------------------------------------------------------------------------------
+
+
+def test_defaults_give_nominal_frequency_and_no_signal():
+    frequency, regulation, recorder = run({}, 4.0, 40.0, members=range(3))
+    assert (frequency == 60.0).all()
+    assert (regulation == 0.0).all()
+    assert recorder.series("frequency_hz").shape == (10, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"regulation": {"source": "agc"}},
+            "system.regulation.source = agc: needs system.frequency.source = lfc",
+        ),
+        ({"products": ["fcr"]}, "system.products = fcr: is for 50 Hz, system.nominal_hz is 60"),
+        ({"products": ["pjm_rega", "pjm_rega"]}, "system.products: pjm_rega is named twice"),
+        ({"products": ["ffr"]}, "products.0 = ffr: must be one of afrr, caiso_regulation"),
+        ({"regulation": {"source": "product", "product": "afrr"}}, "must be a product driven by frequency"),
+        ({"frequency": {"source": "lfc", "droops": 1}}, "frequency.droops: unknown key"),
+        ({"frequency": {"source": "lfc", "droop": 0}}, "frequency.droop = 0: must be greater than 0"),
+        ({"frequency": {"source": "lfc", "disturbances": [{"time": 0}]}}, "give either mw or pu"),
+        ({"frequency": {"source": "wind"}}, "frequency: source must be one of lfc, constant; or give a file"),
+        ({"regulation": {"source": "x"}}, "regulation: source must be one of synthetic, agc, product, none"),
+        ({"regulation": {"source": "agc", "file": "x"}}, "regulation.file: unknown key"),
+        ({"emissions": {"file": __file__, "timezone": "Mars"}}, "must be the name of a time zone"),
+        ({"regulation": {"file": "nowhere.csv"}}, "there is no file nowhere.csv"),
+    ],
+)
+def test_settings_at_fault(settings, message):
+    with pytest.raises(ValidationError) as caught:
+        System.model_validate(settings)
+    found = faults_of(caught.value, System)
+    assert any(message in text for text in found), found
+
+
+def test_settings_survive_a_round_trip():
+    settings = System.model_validate(
+        {
+            "nominal_hz": 50,
+            "frequency": {"source": "lfc", "disturbances": [{"time": "1min", "mw": 10}]},
+            "regulation": {"source": "product", "product": {"name": "fcr", "deadband_hz": 0.0}},
+            "products": ["fcr", {"name": "fcr_n", "endurance_s": 900}],
+        }
+    )
+    assert System.model_validate_json(settings.model_dump_json(exclude_none=True)) == settings
+    assert settings.products[1].endurance_s == 900.0
