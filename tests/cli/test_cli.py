@@ -72,6 +72,61 @@ def test_what_goes_wrong_is_said_in_a_sentence(scenario, tmp_path, arguments, co
     assert sorted(p.name for p in tmp_path.iterdir()) == ["case.yaml"]
 
 
+def test_a_diverging_flow_names_member_and_time(scenario, tmp_path):
+    import evgrid.feeder.networks as networks
+    from evgrid.scenario import scenario_from
+
+    loads = networks.load_network(scenario_from({
+        "name": "x", "time": {"start": "2026-07-01T16:00"}, "feeder": {"network": "cigre_lv"},
+    }).feeder).connections.name  # fmt: skip
+    rows = ["minute," + ",".join(loads)]
+    rows += [
+        f"{minute}," + ",".join("90000" if minute > 1000 else "1" for _ in loads) for minute in range(1, 1441)
+    ]
+    (tmp_path / "load.csv").write_text("\n".join(rows))
+    done = call("run", scenario, "--set", "feeder.base_load={file: load.csv}", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    # minute 1001 of the day begins at 16:40
+    assert "member 0 at 2026-07-01 16:40" in done.stderr
+    assert "did not converge" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_bad_rows_of_a_session_file_are_all_told_with_their_line(scenario, tmp_path):
+    (tmp_path / "sessions.csv").write_text(
+        "ev,connection,arrival,departure,soc_arrival,capacity_kwh\n"
+        "a,Load R1,0,3600,0.5,60\n"
+        "b,Load R99,0,3600,0.5,60\n"
+        "c,Load R1,3600,0,0.5,60\n"
+        "d,Load R1,0,3600,1.5,60\n"
+    )
+    done = call(
+        "run", scenario, "--set", "fleet={sessions: {file: sessions.csv}}", "--set", "name=x", cwd=tmp_path
+    )
+    assert done.returncode == 2, done.stderr
+    assert "3 faults" in done.stderr
+    for line in (3, 4, 5):
+        assert f"line {line}" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_element_that_the_solver_cannot_represent_is_named(scenario, tmp_path):
+    import pandapower as pp
+    import pandapower.networks
+
+    net = pandapower.networks.create_cigre_network_lv()
+    pp.create_ward(net, 3, 0.01, 0.0, 0.01, 0.0, name="odd one")
+    net.ward["in_service"] = True
+    pp.create_dcline(net, 3, 4, 0.01, 1.0, 0.001, 1.0, 1.0, name="link")
+    pp.to_json(net, str(tmp_path / "net.json"))
+    done = call("run", scenario, "--set", "feeder.network=net.json", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "dcline" in done.stderr
+    assert "link" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_validate_and_schema(scenario, tmp_path):
     done = call("validate", scenario, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
