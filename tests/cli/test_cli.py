@@ -20,7 +20,7 @@ communication: {telemetry: 5min}
 """
 
 
-def call(*arguments, cwd, timeout=120):
+def call(*arguments, cwd, timeout=280):
     return subprocess.run(
         [sys.executable, "-m", "evgrid.cli", *map(str, arguments)],
         cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False,
@@ -102,7 +102,7 @@ def test_bad_rows_of_a_session_file_are_all_told_with_their_line(scenario, tmp_p
         "d,Load R1,0,3600,1.5,60\n"
     )
     done = call(
-        "run", scenario, "--set", "fleet={sessions: {file: sessions.csv}}", "--set", "name=x", cwd=tmp_path
+        "run", scenario, "--set", "fleet.count=null", "--set", "fleet.sessions={file: sessions.csv}", cwd=tmp_path
     )
     assert done.returncode == 2, done.stderr
     assert "3 faults" in done.stderr
