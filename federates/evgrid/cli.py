@@ -1,4 +1,4 @@
-"""The command line: ``evgrid run``, ``validate``, ``scenario``, ``plot``.
+"""The command line: ``evgrid run``, ``validate``, ``scenario``, ``plot``, ``violations``.
 
 Exit codes: 0 done, 1 the run or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C.
 Heavy imports happen inside the commands, so that ``evgrid --help`` answers at once.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evgrid.errors import EvgridError, ScenarioError
+from evgrid.errors import EvgridError, ResultError, ScenarioError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -118,6 +118,53 @@ def plot(result: Path, output: Path | None) -> None:
 
     with open_results(result) as dataset:
         click.echo(f"picture  {save_overview(dataset, output or result.with_suffix('.png'))}")
+
+
+@main.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option(
+    "--limits",
+    "names",
+    multiple=True,
+    default=("en_50160", "ratings"),
+    show_default=True,
+    help="Set of limits to check, such as en_50160, ansi_c84_1_a, thermal_moving_average; may be repeated.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole table as CSV.")
+@click.option("--rows", default=20, show_default=True, help="Rows to print, the most severe first.")
+def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: int) -> None:
+    """List where, when and how badly RESULT breaks grid limits."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from evgrid.limits import limit_set, violations
+    from evgrid.results import open_results
+
+    try:
+        limits = limit_set(*names)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--limits") from None
+    with open_results(result) as dataset:
+        found = violations(dataset, limits)
+    for kind in ("not_available", "notes"):
+        for note in found.attrs[kind]:
+            click.echo(f"{kind.replace('_', ' ')}: {note}")
+    if output is not None:
+        try:
+            found.to_csv(output, index=False)
+        except OSError as error:
+            raise ResultError(f"the table can't be written to {output}: {error.strerror}") from error
+        click.echo(f"table    {output}")
+    click.echo(f"{len(found)} violations of {', '.join(limits.names)}")
+    if found.empty:
+        return
+    table = Table(box=None, pad_edge=False)
+    shown = found.drop(columns="severity").head(rows)
+    for column in shown.columns:
+        table.add_column(column)
+    for row in shown.itertuples(index=False):
+        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenario:

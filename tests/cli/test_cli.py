@@ -42,6 +42,15 @@ def test_run_plot_and_open(scenario, tmp_path):
     assert "energy audit" in done.stdout
     with evgrid.open_results(tmp_path / "results" / "cli-case.nc") as result:
         assert result.sizes["member"] == 2
+    listed = call(
+        "violations", "results/cli-case.nc", "--limits", "ansi_c84_1_a", "-o", "v.csv", cwd=tmp_path
+    )
+    assert listed.returncode == 0, listed.stderr
+    assert "violations of ansi_c84_1_a" in listed.stdout
+    assert (tmp_path / "v.csv").read_text().startswith("member,criterion,element,name,phase,first_time")
+    unknown = call("violations", "results/cli-case.nc", "--limits", "ansi", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "must be one of en_50160" in unknown.stderr
     again = call("run", scenario, "-o", "results/cli-case.nc", "--no-plot", cwd=tmp_path)
     assert again.returncode == 0, again.stderr  # a second run replaces the first
     plotted = call("plot", "results/cli-case.nc", "-o", "other.png", cwd=tmp_path)
@@ -102,7 +111,13 @@ def test_bad_rows_of_a_session_file_are_all_told_with_their_line(scenario, tmp_p
         "d,Load R1,0,3600,1.5,60\n"
     )
     done = call(
-        "run", scenario, "--set", "fleet.count=null", "--set", "fleet.sessions={file: sessions.csv}", cwd=tmp_path
+        "run",
+        scenario,
+        "--set",
+        "fleet.count=null",
+        "--set",
+        "fleet.sessions={file: sessions.csv}",
+        cwd=tmp_path,
     )
     assert done.returncode == 2, done.stderr
     assert "3 faults" in done.stderr
