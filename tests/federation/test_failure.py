@@ -212,6 +212,54 @@ def test_limits_from_environment():
             Limits.from_environment({"EVGRID_STEP_LIMIT_S": text})
 
 
+def test_helics_that_grants_nothing(toy, sizes, clock, monkeypatch):
+    monkeypatch.setattr("evgrid.federation.adapter.Adapter.start", lambda *_: None)
+    message = r"^HELICS stalled at .* \(0 s\): it has granted no time for .* s \(EVGRID_STARTUP_LIMIT_S\)$"
+    with pytest.raises(RunError, match=message):
+        run_federation(trio(toy), sizes, clock(10), limits=Limits(startup_s=0.3))
+
+
+@pytest.mark.parametrize(
+    ("due_s", "message"),
+    [
+        (9.0, r"HELICS granted 0\.001 s where 9 s was due"),
+        (-9e18, r"HELICS granted"),
+    ],
+)
+def test_a_grant_that_was_not_due(toy, sizes, clock, monkeypatch, due_s, message):
+    from evgrid.federation.adapter import Adapter
+
+    check = Adapter._check_grant
+
+    def wrong(self, granted_s):
+        monkeypatch.setattr(Adapter, "_due_s", lambda *_: due_s)
+        check(self, granted_s)
+
+    monkeypatch.setattr(Adapter, "_check_grant", wrong)
+    with pytest.raises(RunError, match=rf"^aggregator failed at .* \(0 s\): {message}"):
+        run_federation(trio(toy), sizes, clock(10))
+
+
+def test_a_grant_of_the_end_of_time(toy, sizes, clock, monkeypatch):
+    from evgrid.federation.adapter import NEVER, Adapter
+
+    check = Adapter._check_grant
+    monkeypatch.setattr(Adapter, "_check_grant", lambda self, _: check(self, NEVER))
+    with pytest.raises(RunError, match=r"^aggregator failed at .*: HELICS ended the run before its time$"):
+        run_federation(trio(toy), sizes, clock(10))
+
+
+def test_helics_does_not_start(toy, sizes, clock, monkeypatch):
+    import helics as h
+
+    def create(*_):
+        raise h.HelicsException("[-1] no core")
+
+    monkeypatch.setattr(h, "helicsCreateCore", create)
+    with pytest.raises(RunError, match=r"^HELICS could not set up the federation: \[-1\] no core$"):
+        run_federation(trio(toy), sizes, clock(10))
+
+
 # -- from outside -------------------------------------------------------------------------------------
 
 
@@ -379,11 +427,11 @@ def test_30_starts_and_stops_in_one_process(toy, sizes, clock):
         return len(list(tasks.iterdir())) if tasks.is_dir() else 0
 
     run_federation(trio(toy), sizes, clock(10))
-    before = os_threads()
+    before, named = os_threads(), set(threading.enumerate())
     for _ in range(30):
         models = trio(toy)
         run_federation(models, sizes, clock(10))
         assert models[2].seen["fleet/p"] == [4 * tick + 1 for tick in range(10)]
     time.sleep(0.3)
     assert os_threads() <= before + 1
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("evgrid")]
+    assert set(threading.enumerate()) <= named

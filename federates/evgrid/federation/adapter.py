@@ -2,8 +2,8 @@
 
 In goes a model with its place in the federation; the adapter registers its ports with their
 units, moves the vectors, keeps the clock and checks what the model returns. It knows nothing of
-threads, brokers or the other models: told the name of a core, it runs in a thread beside the
-others or alone in a process.
+threads, brokers or the other models: it is told the name of a core, and ``advance`` takes one
+grant of HELICS after the other from whoever waits for them.
 
 Time: at tick k a federate is granted k ticks plus its offset; the model is told k ticks. A time
 request asks for half an offset less and HELICS rounds it up to the federate's grid: a double
@@ -75,7 +75,8 @@ class _Output:
 class Adapter:
     """A HELICS federate around one model.
 
-    Created, registered and freed from one thread; ``run`` may be called in another.
+    Creating it registers its ports; when all federates of a run have been created, each is told
+    to ``wait_for_others`` and then to ``start``. From then on only ``advance`` touches HELICS.
     """
 
     def __init__(
@@ -248,7 +249,7 @@ class Adapter:
             if output.send is not None:
                 output.send(values)
 
-    # -- the end ---------------------------------------------------------------------------------
+    # -- the start -------------------------------------------------------------------------------
 
     def wait_for_others(self) -> None:
         """Let HELICS know whom this federate waits for; once all federates have been created."""

@@ -255,7 +255,7 @@ class _Federation:
             core_global_error(self._core, reason)
 
     def close(self) -> None:
-        """Free everything, unless a model is stuck in a step: then leave all of it behind.
+        """Free everything, unless a model is stuck in the core's thread: then leave it all behind.
 
         Waits a moment for a step under way. One that goes on is broken off with an exception,
         which reaches a model at its next line of Python, not inside a library's call or a sleep.
@@ -268,15 +268,16 @@ class _Federation:
         if idle:
             self._turn.release()  # no step begins from here on
         self._turns.put(None)
-        self._requests.put(NEVER)  # for a grant that came as the worker went
+        self._requests.put(NEVER)  # for the core's thread, if it waits for a worker that is stuck or gone
         parts = [adapter.federate for adapter in self.adapters], self._core, self._broker
-        if idle:
+        ended = False
+        if idle or self._hand_over:
             # HELICS has no limit on how long it waits for a core; so it does its waiting elsewhere
             ending = threading.Thread(target=end, args=parts, name="evgrid-end", daemon=True)
             ending.start()
             ending.join(_PATIENCE_S)
-            idle = not ending.is_alive()
-        if not idle:
+            ended = not ending.is_alive()
+        if not ended:
             leave_behind(*parts)
 
     # -- grants ---------------------------------------------------------------------------------
