@@ -75,7 +75,7 @@ def plot_voltage_profile(
     where = {dim: chosen[dim].values[int(index)] for dim, index in at.items()}
     snapshot = result["voltage_pu"].sel(where)
     distance = result["bus_distance_km"].values
-    ends = np.stack([result["line_from_bus"].values, result["line_to_bus"].values], axis=1).astype(int)
+    ends = np.stack([result["line_from_bus"].values, result["line_to_bus"].values], axis=1)
     for phase in snapshot["phase"].values:
         voltage = snapshot.sel(phase=phase).values
         shown = ends[np.all(voltage[ends] > 0, axis=1)]

@@ -181,7 +181,7 @@ class MemoryStore:
     def create(self, variable: Variable, dims: tuple[str, ...]) -> None:
         """See :class:`Store`."""
         shape = [self._dataset.sizes[dim] for dim in dims]
-        array = np.full(shape, _fill(variable.dtype), variable.dtype)
+        array = np.full(shape, np.nan if np.dtype(variable.dtype).kind == "f" else 0, variable.dtype)
         self._dataset[variable.name] = (dims, array, _attributes(variable))
 
     def write(self, name: str, key: tuple[slice, ...], values: NDArray[Any]) -> None:
@@ -221,7 +221,8 @@ class FileStore:
     def create(self, variable: Variable, dims: tuple[str, ...]) -> None:
         """See :class:`Store`."""
         with self._explained():
-            fill = _fill(variable.dtype)
+            # integers have no fill value: a reader would take values equal to it for missing
+            fill = np.nan if np.dtype(variable.dtype).kind == "f" else None
             made = self._file.createVariable(variable.name, variable.dtype, dims, fill_value=fill)
             made.setncatts(_attributes(variable))
 
@@ -264,10 +265,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _fill(dtype: str) -> float | int:
-    return np.nan if np.dtype(dtype).kind == "f" else 0
 
 
 def _attributes(variable: Variable) -> dict[str, str]:

@@ -50,6 +50,7 @@ def recorder(record_step_s, period_s, *variables, path=None):
 V = Variable("v", ("member", "bus"), "pu", "a voltage")
 E = Variable("e", ("ev",), "kW", "a power")
 S = Variable("s", ("ev",), "kWh", "an energy", timed=False)
+N = Variable("n", ("bus",), "1", "a number", timed=False, dtype="int64")
 
 
 def test_values_land_at_their_time_member_first():
@@ -98,11 +99,12 @@ def test_a_file_equals_memory_and_appears_only_when_whole(tmp_path):
     path = tmp_path / "deep" / "r.nc"
     results = []
     for target in (None, path):
-        made, store = recorder(10.0, 10.0, V, E, S, path=target)
+        made, store = recorder(10.0, 10.0, V, E, S, N, path=target)
         for tick in range(12):
             made.put("v", tick, np.full((1, 2, 3), tick / 7))
             made.put("e", tick, np.full((1, 4), np.nan if tick < 2 else tick))
         made.put_static("s", np.arange(4.0))
+        made.put_static("n", np.array([0, 1, -1]))
         made.close()
         assert not path.exists()
         results.append(store.finish({"format": FORMAT, "name": "toy"}))
@@ -111,6 +113,7 @@ def test_a_file_equals_memory_and_appears_only_when_whole(tmp_path):
     file.close()
     assert [p.name for p in path.parent.iterdir()] == ["r.nc"]
     again = open_results(path)
+    assert again["n"].dtype == np.int64
     assert "ev_name" in again.coords
     assert again["ev_here"].dtype == bool
     assert again["time"].values[1] - again["time"].values[0] == np.timedelta64(10, "s")

@@ -34,7 +34,6 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
-from scipy.signal import lfilter
 
 from evgrid.model import Array, Clock
 from evgrid.streams import Purpose, stream
@@ -102,6 +101,8 @@ class SyntheticSignal:
 
 def draw_day(shape: Shape, seed: int, member: int, day: int) -> Array:
     """The signal of a member on a local day (days since 1970), (time,) every ``shape.step_s``."""
+    from scipy.signal import lfilter  # takes a second to import
+
     cells = round(DAY_S / shape.step_s)
     numerator, denominator, gain = _poles(shape)
     noise = [
@@ -118,6 +119,8 @@ def draw_day(shape: Shape, seed: int, member: int, day: int) -> Array:
 
 def _poles(shape: Shape) -> tuple[Array, Array, float]:
     """Numerator and denominator of the filter, and the gain that makes its output's variance 1."""
+    from scipy.signal import lfilter
+
     low = np.exp(-shape.step_s / shape.fast_s)
     numerator, denominator = np.ones(1), np.convolve([1.0, -low], [1.0, -low])
     if shape.slow_s is not None:
