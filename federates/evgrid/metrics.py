@@ -22,9 +22,8 @@ def summary(result: xr.Dataset) -> list[tuple[str, str]]:
     ]
     head = result["head_power_kw"].sum("phase")
     rows.append(("head power, highest", _extreme(head, "max", "kW")))
+    rows.append(("  base load, highest", _extreme(result["base_load_kw"], "max", "kW")))
     if "fleet_power_kw" in result:
-        without = head - result["fleet_power_kw"]
-        rows.append(("  without the EVs", _extreme(without, "max", "kW")))
         rows += _fleet_rows(result)
     rows.append(("voltage, lowest", _extreme(result["voltage_min_pu"], "min", "pu", 4)))
     rows.append(("voltage, highest", _extreme(result["voltage_max_pu"], "max", "pu", 4)))

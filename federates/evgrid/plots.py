@@ -25,20 +25,10 @@ EN_50160_BAND = (0.90, 1.10)
 
 
 def plot_head_power(result: xr.Dataset, ax: Axes) -> Axes:
-    """Power at the feeder head with the EVs, and what it would be without them.
-
-    Without: head power less the EVs' power; the losses that the EVs cause stay in.
-    """
-    _need(result, "head_power_kw")
-    head = result["head_power_kw"].sum("phase")
-    _band(
-        ax,
-        head,
-        _EV if "fleet_power_kw" in result else _BASE,
-        "with EVs" if _has_evs(result) else "feeder head",
-    )
-    if _has_evs(result):
-        _band(ax, head - result["fleet_power_kw"], _BASE, "without EVs")
+    """Power at the feeder head, and the base load under it: everything but EVs and losses."""
+    _need(result, "head_power_kw", "base_load_kw")
+    _band(ax, result["head_power_kw"].sum("phase"), _EV, "feeder head")
+    _band(ax, result["base_load_kw"], _BASE, "base load (no EVs, no losses)")
     ax.set(ylabel="power at the feeder head (kW)", title="Feeder head")
     ax.legend(frameon=False)
     return _time_axis(ax, result)
