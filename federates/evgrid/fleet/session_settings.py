@@ -154,9 +154,7 @@ class SchoolBusSessions(SampledSessions):
     def _in_order(self) -> SchoolBusSessions:
         means = [h[0] for h in (self.morning_out_h, self.morning_back_h, self.afternoon_out_h,
                                 self.afternoon_back_h)]  # fmt: skip
-        if any(
-            after < before + self.shortest_trip_h for before, after in itertools.pairwise(means)
-        ):
+        if any(after < before + self.shortest_trip_h for before, after in itertools.pairwise(means)):
             raise fault("the four times of day must be in order, shortest_trip_h apart at least")
         return self
 
