@@ -27,14 +27,14 @@ from pydantic import (
 
 from evgrid.aggregator.strategies import StrategySettings, find_strategy, strategy_settings
 from evgrid.errors import ScenarioError
-from evgrid.fleet.session_settings import (
+from evgrid.model import Clock
+from evgrid.session_settings import (
     DcFastSessions,
     HomeSessions,
     SampledSessions,
     Source,
     session_source,
 )
-from evgrid.model import Clock
 from evgrid.settings import (
     Duration,
     ExistingFile,

