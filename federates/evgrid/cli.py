@@ -1,4 +1,4 @@
-"""The command line: ``evgrid run``, ``validate``, ``scenario``, ``plot``, ``violations``.
+"""The command line: ``evgrid run``, ``validate``, ``sessions``, ``scenario``, ``plot``, ``violations``.
 
 Exit codes: 0 done, 1 the run or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C.
 Heavy imports happen inside the commands, so that ``evgrid --help`` answers at once.
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from evgrid.scenario import Scenario
     from evgrid.simulation import RunReport
+
+
+SHOWN = 5
+"""Most undeliverable sessions that a run prints."""
 
 
 class _Group(click.Group):
@@ -67,6 +71,7 @@ def run(
     output = output or Path("results") / f"{checked.name}.nc"
     with _progress(checked) as advance:
         result, report = run_with_report(checked, output, advance)
+    _print_notes(report.notes, report.unreachable[:SHOWN], len(report.unreachable))
     _print_summary(result, report)
     click.echo(f"result   {output}")
     if plot:
@@ -85,12 +90,33 @@ def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> 
     checked = _load(scenario, settings, members)
     from evgrid.simulation import build_world
 
-    sizes = build_world(checked).sizes
+    world = build_world(checked)
+    sizes = world.sizes
+    _print_notes(world.sessions.notes, world.sessions.unreachable[:SHOWN], len(world.sessions.unreachable))
     click.echo(
         f"{scenario}: valid; {sizes['member']} members, {checked.clock.ticks} ticks "
         f"of {checked.time.step:g} s, {sizes['bus']} buses, {sizes['connection']} connections, "
         f"{sizes['ev']} EVs, {sizes['session']} sessions"
     )
+
+
+@main.command()
+@_scenario_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Parquet file to freeze them in.")
+@_set_option
+@_members_option
+def sessions(scenario: Path, output: Path | None, settings: tuple[str, ...], members: int | None) -> None:
+    """Draw or import the sessions of SCENARIO, say what became of them, and freeze them."""
+    checked = _load(scenario, settings, members)
+    from evgrid.fleet.frozen import freeze
+    from evgrid.simulation import build_world
+
+    world = build_world(checked)
+    drawn = world.sessions
+    _print_notes(drawn.notes, drawn.unreachable, len(drawn.unreachable))
+    click.echo(f"{scenario}: {len(drawn)} sessions of {len(world.evs)} EVs in {len(checked.members)} members")
+    if output is not None:
+        click.echo(f"sessions {freeze(output, checked, world.connections, world.evs, drawn)}")
 
 
 @main.command()
@@ -165,6 +191,18 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
     for row in shown.itertuples(index=False):
         table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _print_notes(notes: tuple[str, ...], unreachable: tuple[str, ...], count: int) -> None:
+    """Print where the sessions come from, and those that can't be delivered."""
+    for note in notes:
+        click.echo(note)
+    if count:
+        click.echo(f"{count} sessions ask for more than their stay allows:")
+        for sentence in unreachable:
+            click.echo(f"  {sentence}")
+        if count > len(unreachable):
+            click.echo(f"  … and {count - len(unreachable)} more (evgrid sessions lists them all)")
 
 
 def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenario:

@@ -2,9 +2,9 @@
 
 A scenario is a YAML file with the sections below. It may start from another
 (``extends: base.yaml``), and single values may be overridden (``--set fleet.penetration=0.8``).
-Both are merged key by key, but a mapping that chooses a kind anew (``strategy``, ``source`` or
-``file``) replaces the one before it whole. Unknown keys are errors, and all faults are reported at
-once, each with its path.
+Both are merged key by key, but a mapping that chooses a kind anew (``strategy``, ``source``, ``file``
+and other files of sessions) and a vehicle mix replace the one before them whole. Unknown keys are
+errors, and all faults are reported at once, each with its path.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ import numpy as np
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    Discriminator,
     Field,
     SerializeAsAny,
-    Tag,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -30,6 +28,13 @@ from pydantic import (
 from evgrid.aggregator.strategies import StrategySettings, find_strategy, strategy_settings
 from evgrid.errors import ScenarioError
 from evgrid.model import Clock
+from evgrid.session_settings import (
+    DcFastSessions,
+    HomeSessions,
+    SampledSessions,
+    Source,
+    session_source,
+)
 from evgrid.settings import (
     Duration,
     ExistingFile,
@@ -44,6 +49,7 @@ from evgrid.settings import (
 )
 from evgrid.system.settings import System
 from evgrid.tariff import Tariff, read_tariff
+from evgrid.vehicles import Mix, read_mix, single_type
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -155,6 +161,8 @@ class Charger(Settings):
     """Rated active power, kW at the grid."""
     phases: Literal[1, 3] = 1
     """Single-phase (on the phase of its connection point) or three-phase."""
+    current: Literal["ac", "dc"] = "ac"
+    """ac: the vehicle's on-board charger limits the power; dc: its DC inlet, and phases must be 3."""
     bidirectional: Annotated[Share, Field()] = 0.0
     """Share of the chargers that can discharge, 0 to 1 (true and false stand for 1 and 0)."""
 
@@ -166,6 +174,8 @@ class Vehicle(Settings):
     """Usable battery capacity, kWh."""
     charge_kw: Annotated[float, Field(gt=0)] = 11.0
     """Most that the vehicle draws from an AC charger, kW at the grid."""
+    dc_kw: Annotated[float, Field(gt=0)] = 100.0
+    """Most that the vehicle draws from a DC charger, kW at the grid."""
     discharge_kw: Annotated[float, Field(gt=0)] = 11.0
     """Most that the vehicle gives back, kW at the grid."""
     charge_efficiency: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -182,46 +192,90 @@ class Vehicle(Settings):
     """Energy out of the battery per mile driven, kWh."""
 
 
-class SessionFile(Settings):
-    """Charging sessions from a table."""
-
-    file: ExistingFile
-    """CSV or Parquet with a row a session: ev, connection, phase, arrival, departure,
-    soc_arrival or energy_kwh, capacity_kwh, power limits."""
+def _source(value: Any, info: ValidationInfo) -> Any:
+    return session_source(value, info.context)
 
 
-def _kind_of_source(value: Any) -> str:
-    return "<name>" if isinstance(value, str) else "<file>"
+def _mix(value: Any, info: ValidationInfo) -> Any:
+    if value is None or isinstance(value, Mix):
+        return value
+    try:
+        return read_mix(value, (info.context or {}).get("folder"))
+    except ScenarioError as error:
+        raise faults(error.faults) from None
 
 
-SessionSource = Annotated[
-    Annotated[Literal["home"], Tag("<name>")] | Annotated[SessionFile, Tag("<file>")],
-    Discriminator(_kind_of_source),
-]
+_OWN_MIX = ("school_bus", "delivery_van")
+"""Sources whose EVs are of the shipped type of that name where the scenario gives no mix."""
 
 
 class Fleet(Settings):
     """The EVs, their chargers and their sessions."""
 
     penetration: Share | None = None
-    """EVs per household, 0 to 1."""
+    """EVs per household, 0 to 1 (home only)."""
     count: Annotated[int, Field(ge=0)] | None = None
     """Number of EVs in each member, instead of penetration."""
-    sessions: SessionSource = "home"
-    """home: sampled from travel statistics; or {file: sessions.csv}."""
+    at: list[str] | str | None = None
+    """Connection points at which the chargers are; left out: households (home), or all that have the
+    charger's phases."""
+    sessions: Annotated[Source, BeforeValidator(_source)] = HomeSessions()
+    """home, workplace, public, dc_fast, school_bus, rental or delivery_van, sampled from stated
+    statistics, or with parameters {source: home, return_h: [18, 3]}; or a file: {file: sessions.csv},
+    {acn: sessions.json}, {elaad: transactions.csv}, {nhts: trippub.csv}."""
     charger: Charger = Charger()
     """The EVSE."""
     vehicle: Vehicle = Vehicle()
-    """The vehicle."""
+    """The vehicle; with a mix, what all its types share."""
+    mix: Annotated[Mix | None, BeforeValidator(_mix, json_schema_input_type=str | dict[str, Any] | None)] = (
+        None
+    )
+    """Vehicle types: default, {file: my_mix.yaml}, or shares of shipped types ({bev250: 0.7, phev50: 0.3});
+    left out: one type, fleet.vehicle (school_bus and delivery_van: the shipped type of that name)."""
 
     @model_validator(mode="after")
     def _number_of_evs(self) -> Fleet:
         given = [key for key in ("penetration", "count") if getattr(self, key) is not None]
-        if isinstance(self.sessions, SessionFile) and given:
-            raise fault(f"{given[0]} has no meaning with a session file, which says which EVs there are")
-        if self.sessions == "home" and len(given) != 1:
-            raise fault("give either penetration (EVs per household) or count (EVs)")
+        if not isinstance(self.sessions, SampledSessions):
+            if given:
+                raise fault(f"{given[0]} has no meaning with a session file, which says which EVs there are")
+            if self.mix is not None or self.at is not None:
+                key = "mix" if self.mix is not None else "at"
+                raise fault(f"{key} has no meaning with a session file, which says it for each EV")
+            return self
+        if isinstance(self.sessions, HomeSessions):
+            if len(given) != 1:
+                raise fault("give either penetration (EVs per household) or count (EVs)")
+        elif given != ["count"]:
+            raise fault("give count (EVs), and no penetration: that is of households, for sessions at home")
         return self
+
+    @model_validator(mode="after")
+    def _charger_and_vehicles(self) -> Fleet:
+        if self.charger.current == "dc" and self.charger.phases != 3:
+            raise fault("charger.phases must be 3 with charger.current = dc, which takes three phases")
+        if isinstance(self.sessions, DcFastSessions) and self.charger.current != "dc":
+            raise fault("sessions = dc_fast needs charger: {current: dc, phases: 3, power_kw: ...}")
+        mix = self.vehicle_mix
+        if mix is None:
+            return self
+        usual, own = Vehicle(), self.vehicle
+        for key in ("capacity_kwh", "charge_kw", "dc_kw", "discharge_kw", "consumption_kwh_per_mile"):
+            if getattr(own, key) != getattr(usual, key):
+                raise fault(
+                    f"vehicle.{key} has no meaning with the vehicle types of mix {mix.name}, which say it"
+                )
+        if self.charger.current == "dc" and not any(t.share and t.dc_kw for t in mix.types.values()):
+            raise fault(f"charger.current = dc: no type of mix {mix.name} has a DC inlet")
+        return self
+
+    @property
+    def vehicle_mix(self) -> Mix | None:
+        """The vehicle types, or None for fleet.vehicle."""
+        source = getattr(self.sessions, "source", None)
+        if self.mix is None and source in _OWN_MIX:
+            return single_type(str(source))
+        return self.mix
 
 
 class Communication(Settings):
@@ -403,12 +457,14 @@ def describe(schema: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[t
     """Every setting: its path, its default as text ("" if it is required) and what it is."""
     for name, field in schema.model_fields.items():
         path = f"{prefix}{name}"
-        inner = [found for found in settings_in(field.annotation) if found is not Tariff]
+        inner = [found for found in settings_in(field.annotation) if found not in (Tariff, Mix)]
         default = "" if field.is_required() or inner else json.dumps(field.default, default=str)
         yield path, default, " ".join((field.description or "").split())
         for found in inner:
             if found is not StrategySettings:
-                yield from describe(found, f"{path}.")
+                source = found.model_fields.get("source")
+                named = len(inner) > 1 and source is not None
+                yield from describe(found, f"{path}({source.default})." if named and source else f"{path}.")
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -426,14 +482,17 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return _merged(_read(path.parent / str(base), (*seen, path)), content)
 
 
-_KIND = {"strategy", "source", "file"}
+_KIND = {"strategy", "source", "file", "acn", "elaad", "nhts"}
+_WHOLE = {"mix"}
+"""Keys whose value is replaced whole: shares that are merged would not add up."""
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping) and not _KIND & value.keys():
+        whole = key in _WHOLE or (isinstance(value, Mapping) and _KIND & value.keys())
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and not whole:
             result[key] = _merged(below, value)
         else:
             result[key] = value

@@ -103,10 +103,16 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
 
 @dataclass(frozen=True)
 class RunReport:
-    """How a run went: the federation's account of time, and the energy audit."""
+    """How a run went: the federation's account of time, the energy audit, and its sessions.
+
+    notes : sentences about where the sessions come from
+    unreachable : sessions of a file whose energy doesn't fit into their stay, a sentence each
+    """
 
     federation: FederationReport
     audit: dict[str, float]
+    notes: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
 
 
 def run(
@@ -162,7 +168,9 @@ def run_with_report(
         recorder.close()
         audits = {model.name: model.audit() for model in models}
         residuals = audit(audits.get("fleet"), audits["feeder"], scenario.members)
-        return store.finish(_attrs(world, residuals)), RunReport(report, residuals)
+        return store.finish(_attrs(world, residuals)), RunReport(
+            report, residuals, world.sessions.notes, world.sessions.unreachable
+        )
     except BaseException:
         store.abandon()
         raise
@@ -219,6 +227,7 @@ def _coordinates(world: World) -> xr.Dataset:
                 "session", connections.name[session_connection],
                 {"long_name": "connection point of the session"},
             ),
+            "session_vehicle": ("session", sessions.vehicle, {"long_name": "vehicle type of the session"}),
             "session_arrival": (
                 "session", clock.timestamps(sessions.arrival_s), {"long_name": "local time of plugging in"},
             ),

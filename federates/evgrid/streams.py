@@ -29,6 +29,14 @@ class Purpose(IntEnum):
     """Which messages are lost."""
     REGULATION = 20
     """The synthetic regulation signal of a day."""
+    VEHICLE = 30
+    """Vehicle type of each EV."""
+    USE = 31
+    """Whether an EV is driven, comes or is rented on a day."""
+    PLUG_IN = 32
+    """Whether an EV that arrives plugs in."""
+    STAY = 33
+    """Lengths of stays of a day."""
 
 
 def stream(seed: int, member: int, purpose: Purpose, day: int = 0, attempt: int = 0) -> np.random.Generator:

@@ -152,6 +152,27 @@ def test_validate_and_schema(scenario, tmp_path):
     assert "fleet.penetration" in listed.stdout
 
 
+def test_frozen_sessions_replay_to_the_same_result(scenario, tmp_path):
+    options = ("--set", "fleet.mix=default", "--set", "fleet.charger.bidirectional=0.5", "--members", 2)
+    frozen = call("sessions", scenario, "-o", "table.parquet", *options, cwd=tmp_path)
+    assert frozen.returncode == 0, frozen.stderr
+    assert "sessions of 12 EVs in 2 members" in frozen.stdout
+    (tmp_path / "replay.yaml").write_text(
+        SCENARIO.replace("{count: 6, ", "{sessions: {file: table.parquet}, ")
+    )
+    ran = call("run", scenario, "-o", "one.nc", "--no-plot", *options, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    replayed = call("run", "replay.yaml", "-o", "two.nc", "--no-plot", "--members", 2, cwd=tmp_path)
+    assert replayed.returncode == 0, replayed.stderr
+    assert "frozen sessions of cli-case, seed 0" in replayed.stdout
+    with evgrid.open_results(tmp_path / "one.nc") as one, evgrid.open_results(tmp_path / "two.nc") as two:
+        assert one.drop_attrs().identical(two.drop_attrs())
+        assert float(one["session_energy_delivered_kwh"].sum()) > 0
+    refused = call("sessions", scenario, "-o", "table.csv", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "must end in .parquet" in refused.stderr
+
+
 def test_ctrl_c_stops_at_once_and_leaves_nothing(scenario, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "evgrid.cli", "run", str(scenario), "--set", "time.duration=30000h"],

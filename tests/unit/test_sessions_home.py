@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evgrid.errors import ScenarioError
-from evgrid.fleet.sessions import fleet_tables, sample_home
+from evgrid.fleet.sessions import fleet_tables, sample_sessions
 from evgrid.model import ALL_PHASES, Connections
 from evgrid.scenario import scenario_from
 from evgrid.streams import Purpose, stream
@@ -32,7 +32,7 @@ def feeder(phases=("a", "b", "c"), of=(0, 1, 2, ALL_PHASES, 0), households=(1, 2
 
 
 def tables(connections=None, **settings):
-    return sample_home(scenario(**settings), connections or feeder())
+    return sample_sessions(scenario(**settings), connections or feeder())
 
 
 def assert_same(first, second):
@@ -102,7 +102,7 @@ def test_sessions_of_an_ev_follow_one_another_and_touch_the_run():
 
 def test_times_and_miles_have_the_given_distributions():
     start = scenario(start="2026-01-15T00:00", duration="96h", count=4000)
-    _, sessions = sample_home(start, feeder())
+    _, sessions = sample_sessions(start, feeder())
     hour = sessions.arrival_s[sessions.arrival_s > 0] / 3600 % 24
     leave = sessions.departure_s / 3600 % 24
     # Rejection takes 8 %: it moves the means little. 5 standard errors of 16,000 draws: 0.13 h.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables
 from evgrid.model import ALL_PHASES, Connections, MemoryRecorder
 from evgrid.scenario import scenario_from
+from evgrid.simulation import run_with_report
 
 HERE = Path(__file__).resolve()
 EXPECTED = json.loads((HERE.parent / "acn_week" / "expected.json").read_text())
@@ -125,3 +127,39 @@ def test_with_the_fast_charger_rated_the_whole_week_is_delivered(week, tmp_path)
         both["delivered_kwh"], both["energy_kwh"], rtol=EXPECTED["delivered_tolerance"]
     )
     assert both["delivered_kwh"].sum() == pytest.approx(EXPECTED["energy_kwh"], rel=0.01)
+
+
+@pytest.mark.parametrize("fast_charger", [True, False])
+def test_the_week_runs_on_a_feeder_and_what_can_be_is_delivered(week, tmp_path, fast_charger):
+    """The whole run: importer, fleet, feeder and federation, uncontrolled at the EVSEs' ratings."""
+    ratings = {EXPECTED["undeliverable_space"]: EXPECTED["fast_charger_kw"]} if fast_charger else {}
+    settings = {
+        "name": "acn-week",
+        "time": {"start": "2021-09-05T12:00", "duration": "8d", "step": "5min"},
+        "feeder": {"network": "cigre_lv", "base_load": {"source": "net"}},
+        "fleet": {
+            "sessions": {"acn": str(week), "charge_kw": EXPECTED["level_2_kw"], "ratings": ratings},
+            "charger": {"phases": 3},
+        },
+        "communication": {"telemetry": "5min"},
+    }
+    result, report = run_with_report(scenario_from(settings))
+    assert "read 165 sessions, kept 165, dropped 0" in report.notes[0]
+    key = "undeliverable_with_fast_charger" if fast_charger else "undeliverable_at_level_2"
+    assert len(report.unreachable) == EXPECTED[key]
+    for sentence in report.unreachable:
+        assert re.fullmatch(r".+: [\d.]+ kWh in [\d.]+ h need [\d.]+ kW, the EVSE gives 6.656 kW", sentence)
+    sessions = result[["session_arrival", "session_energy_delivered_kwh"]].to_dataframe()
+    recorded = read_acn(week, charge_kw=EXPECTED["level_2_kw"], ratings=ratings).table
+    beyond = set(undeliverable(recorded)["session"])
+    assert {sentence.rsplit(": ", 1)[0] for sentence in report.unreachable} == beyond
+    by_arrival = sessions.sort_values(["session_arrival", "session_energy_delivered_kwh"])
+    assert recorded["arrival"].is_unique
+    both = recorded.set_index("arrival").join(by_arrival.set_index("session_arrival"))
+    can_be = both[~both["session"].isin(beyond)]
+    assert len(can_be) == EXPECTED["sessions"] - EXPECTED[key]
+    np.testing.assert_allclose(
+        can_be["session_energy_delivered_kwh"], can_be["energy_kwh"], rtol=EXPECTED["delivered_tolerance"]
+    )
+    fleet_kwh = float(result["fleet_power_kw"].sum()) / 12
+    assert sessions["session_energy_delivered_kwh"].sum() == pytest.approx(fleet_kwh, rel=1e-9)

@@ -3,16 +3,18 @@
 Out: the table of EVs (:class:`evgrid.model.EVs`) and the table of sessions (:class:`Sessions`),
 both with the EVs of all members, and neither dependent on the time step.
 
-Home charging draws each day's departure and return and its miles from the distributions of US
-home charging (Muratori 2018, 10.1038/s41560-017-0074-z, and the sources it names): return
-N(17.6, 3.4) h, departure N(8.92, 3.24) h, miles lognormal(3.20, 0.88) (median 24.5, mean 36.1).
+Sampled sessions follow the events of :mod:`evgrid.fleet.travel` (when EVs leave and come, and how
+far they drive), with the parameters of :mod:`evgrid.session_settings`. State of charge is carried
+from trip to trip: an EV arrives with what it left with less what it drove, and may or may not plug
+in. For that, sampling takes every session to charge as fast as it can; so who plugs in when does not
+depend on a strategy. What a strategy leaves an EV with, the run carries over by ``drive_kwh``.
 
-Left out, so far: days without a trip, charging elsewhere, weekends, several vehicle types.
+Left out: queues for an EVSE (each EV has its own), charging at several places, holidays.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from typing import Any
 
@@ -22,20 +24,28 @@ from numpy.typing import NDArray
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet.kernels import KIND, charge_as_fast_as_possible, derive_kinds
+from evgrid.fleet.travel import DAY_S, slots, starts_plugged_in
 from evgrid.model import ALL_PHASES, Array, Connections, EVs
-from evgrid.scenario import Scenario, SessionFile
+from evgrid.scenario import Scenario
+from evgrid.session_settings import (
+    AcnFile,
+    ElaadFile,
+    HomeSessions,
+    NhtsFile,
+    SampledSessions,
+    SessionFile,
+)
 from evgrid.streams import Purpose, stream
+from evgrid.vehicles import VehicleType, charge_limit_kw
 
-RETURN_H = (17.6, 3.4)
-"""Mean and standard deviation of the time of the daily return, h."""
-DEPARTURE_H = (8.92, 3.24)
-"""Mean and standard deviation of the time of the daily departure, h."""
-LOG_MILES = (3.20, 0.88)
-"""Mean and standard deviation of the logarithm of the daily miles."""
-SHORTEST_TRIP_H = 1.0
-"""Least time between departure and return, h."""
 LEAST_SOC = 0.05
-"""State of charge below which nobody comes home."""
+"""State of charge below which nobody arrives: the rest has been charged on the road."""
+LONGEST_WAIT_DAYS = 30
+"""Days after the end of the run at which an EV that still stands is taken to leave."""
+ONE_TYPE = "vehicle"
+"""Name of the type of EVs that are all ``fleet.vehicle``."""
+_LEVEL_1_KW = 1.92
+"""Most that a level-1 EVSE gives, kW: 16 A at 120 V."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,13 @@ class Sessions:
     charge_loss, discharge_loss : (session, 3), coefficients a (kW), b, c (1/kW) of the conversion
         loss a + b Pb + c Pb**2 at battery power Pb
     taper_soc : state of charge above which charging tapers
+    drive_kwh : energy out of the battery since the EV's last session, kWh. An EV that had a session
+        earlier in the run arrives with what that left it with less this, but with LEAST_SOC at least,
+        in place of ``soc_arrival``. NaN where ``soc_arrival`` is to be taken as it is; left out: all NaN
+    vehicle : str, name of the vehicle type; left out: ONE_TYPE
     left_out : sessions of a file that lie outside the run
+    notes : sentences about where the sessions come from: rows read and dropped, and why
+    unreachable : sessions whose energy doesn't fit into their stay, a sentence each
     """
 
     ev: NDArray[np.int32]
@@ -70,15 +86,24 @@ class Sessions:
     charge_loss: Array
     discharge_loss: Array
     taper_soc: Array
+    drive_kwh: Array = field(default_factory=lambda: np.zeros(0))
+    vehicle: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, "U1"))
     left_out: int = 0
+    notes: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.drive_kwh):
+            object.__setattr__(self, "drive_kwh", np.full(len(self.ev), np.nan))
+        if not len(self.vehicle):
+            object.__setattr__(self, "vehicle", np.full(len(self.ev), ONE_TYPE))
 
     def __len__(self) -> int:
         return len(self.ev)
 
     def take(self, rows: NDArray[Any]) -> Sessions:
         """The sessions of some rows, in that order."""
-        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "left_out"}
-        return replace(self, **columns)
+        return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
     def kinds(self) -> tuple[NDArray[np.void], NDArray[np.int32]]:
         """The constants that sessions share: (kind,) KIND, and the kind of each session, (session,).
@@ -108,6 +133,10 @@ class Sessions:
         return kinds, kind_of.astype(np.int32)
 
 
+COLUMNS = tuple(f.name for f in fields(Sessions) if f.name not in ("left_out", "notes", "unreachable"))
+"""Names of the columns of :class:`Sessions`."""
+
+
 def fleet_tables(scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
     """The EVs and the sessions of a scenario; empty tables where it has no fleet.
 
@@ -117,21 +146,29 @@ def fleet_tables(scenario: Scenario, connections: Connections) -> tuple[EVs, Ses
         If the fleet doesn't fit the feeder, or with every fault of the session file.
 
     """
+    from evgrid.fleet.frozen import is_frozen, read_frozen
+    from evgrid.fleet.recorded import import_sessions
     from evgrid.fleet.table import read_sessions
 
     if scenario.fleet is None:
         return no_fleet()
-    if isinstance(scenario.fleet.sessions, SessionFile):
-        return read_sessions(scenario.fleet.sessions.file, scenario, connections)
-    return sample_home(scenario, connections)
+    source = scenario.fleet.sessions
+    if isinstance(source, SessionFile):
+        if is_frozen(source.file):
+            return read_frozen(source.file, scenario, connections)
+        return read_sessions(source.file, scenario, connections)
+    if isinstance(source, AcnFile | ElaadFile | NhtsFile):
+        return import_sessions(source, scenario, connections)
+    return sample_sessions(scenario, connections)
 
 
 def no_fleet() -> tuple[EVs, Sessions]:
     """Empty tables."""
     integer, number, losses = np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3))
     evs = EVs(integer, integer, np.zeros(0, np.int8), np.zeros(0, np.str_))
-    columns: dict[str, Any] = {f.name: number for f in fields(Sessions) if f.name != "left_out"}
+    columns: dict[str, Any] = dict.fromkeys(COLUMNS, number)
     columns |= {"ev": np.zeros(0, np.int32), "charge_loss": losses, "discharge_loss": losses}
+    columns |= {"vehicle": np.zeros(0, np.str_)}
     return evs, Sessions(**columns)
 
 
@@ -154,57 +191,144 @@ def within_run(sessions: Sessions, duration_s: float) -> Sessions:
     kinds, kind_of = inside.kinds()
     before = np.maximum(-inside.arrival_s, 0.0)
     soc = charge_as_fast_as_possible(kinds, kind_of, inside.soc_arrival, before)
+    soc = np.where(before > 0, soc, inside.soc_arrival)
     cut = replace(inside, soc_arrival=soc, arrival_s=np.maximum(inside.arrival_s, 0.0))
     return cut.take(np.lexsort((cut.arrival_s, cut.ev)))
 
 
-def sample_home(scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
-    """Draw which households have an EV, and when those are plugged in at home.
+def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
+    """Draw which connection points have an EV of which type, and when those are plugged in.
 
-    Each member has its own random streams. Its households stand in a random order, of which the
-    first ``penetration`` (or ``count``, beyond one EV a household from the beginning again) get
-    an EV, named by their rank: ``ev0001``. Deployments are nested: an EV has the same household,
-    charger, phase and trips whether 10 or 50 EVs are drawn. Single-phase chargers at a three-phase
-    connection are on a random phase; a balanced feeder knows no phases.
+    Each member has its own random streams. Its places (households for sessions at home, else
+    connection points) stand in a random order, of which the first ``penetration`` (or ``count``,
+    from the beginning again where there are more EVs than places) get an EV, named by their rank:
+    ``ev0001``. Deployments are nested: an EV has the same place, type, charger, phase and trips whether
+    10 or 50 EVs are drawn. Single-phase chargers at a three-phase connection are on a random
+    phase, as is a vehicle with a single-phase on-board charger at a three-phase EVSE; a balanced
+    feeder knows no phases. Three-phase and DC chargers need a three-phase connection.
 
-    Every day, an EV leaves and returns at drawn times, given that both lie within the day and at
-    least an hour apart (both are drawn again until they do: each attempt is a stream of its own).
-    It is plugged in from the return to the next day's departure. It returns with the target less
-    the energy for the miles of the day, but with 5 % at least; that it left with its target is
-    assumed. Trips are tied to the date, not to the start of the run. The day before the start is
-    drawn too: a car that is plugged in at the start has charged as fast as it can since it returned
-    (and its arrival is given as the start). Sessions that the end of the run cuts are kept, with
-    their departure beyond the end.
+    Days are drawn from ``warm_up_days`` before the start on, so that states of charge at the start
+    are those of EVs long in use. A car that is plugged in at the start has charged as fast as it
+    can since it came (and its arrival is given as the start). Sessions that the end of the run
+    cuts are kept, with their departure beyond the end.
 
     Raises
     ------
     ScenarioError
-        If the feeder has no households, or a three-phase charger meets a single-phase connection.
+        If the feeder has no place for the EVs, or a three-phase charger meets a single-phase
+        connection.
 
     """
     fleet = scenario.fleet
     assert fleet is not None
-    households = np.repeat(np.arange(len(connections)), connections.households)
-    count = fleet.count if fleet.count is not None else round((fleet.penetration or 0.0) * len(households))
-    if count and not len(households):
-        raise ScenarioError([f"fleet.count = {count}: the feeder has no households that could have an EV"])
+    places = _places(scenario, connections)
+    count = fleet.count if fleet.count is not None else round((fleet.penetration or 0.0) * len(places))
+    types = _types(scenario)
     member, connection, phase, name, parts = [], [], [], [], []
     for position, number in enumerate(scenario.members):
-        order = stream(scenario.ensemble.seed, number, Purpose.DEPLOYMENT).permutation(households)
-        at = order[np.arange(count) % max(len(households), 1)] if count else np.zeros(0, np.int64)
+        order = stream(scenario.ensemble.seed, number, Purpose.DEPLOYMENT).permutation(places)
+        at = order[np.arange(count) % max(len(places), 1)] if count else np.zeros(0, np.int64)
         drawn = ev_draws(scenario, number, count)
+        type_of = types.draw(scenario, number, count)
         member.append(np.full(count, position))
         connection.append(at)
-        phase.append(charger_phases(connections, at, fleet.charger.phases, drawn[:, 1]))
+        phases = np.where(types.one_phase[type_of], 1, fleet.charger.phases)
+        phase.append(charger_phases(connections, at, phases, drawn[:, 1]))
         name.append(np.array([f"ev{rank:04d}" for rank in range(1, count + 1)], np.str_))
         bidirectional = drawn[:, 0] < fleet.charger.bidirectional
-        parts.append(_home_sessions(scenario, number, position * count, bidirectional))
+        parts.append(_sampled(scenario, number, position * count, types, type_of, bidirectional))
     at_all = np.concatenate(connection)
-    _refuse_three_phase_chargers(connections, at_all, fleet.charger.phases)
+    _refuse_three_phase_chargers(connections, at_all, scenario)
     evs = EVs(np.concatenate(member), at_all, np.concatenate(phase), np.concatenate(name))
-    columns: dict[str, Any] = {f.name: np.concatenate([getattr(p, f.name) for p in parts])
-               for f in fields(Sessions) if f.name != "left_out"}  # fmt: skip
+    columns: dict[str, Any] = {key: np.concatenate([getattr(p, key) for p in parts]) for key in COLUMNS}
     return evs, within_run(Sessions(**columns), scenario.clock.duration_s)
+
+
+def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:
+    """Connection of each place at which an EV may be."""
+    fleet = scenario.fleet
+    assert fleet is not None
+    home = isinstance(fleet.sessions, HomeSessions)
+    allowed = np.ones(len(connections), np.bool_)
+    if fleet.at is not None:
+        names = [fleet.at] if isinstance(fleet.at, str) else fleet.at
+        found = [
+            f"fleet.at: the feeder has no connection point {n}" for n in names if n not in connections.name
+        ]
+        if found or not names:
+            raise ScenarioError(found or ["fleet.at is empty: name one connection point at least"])
+        allowed = np.isin(connections.name, names)
+    elif not home and fleet.charger.phases == 3:
+        allowed = connections.phase == ALL_PHASES
+    at = np.arange(len(connections))
+    places = np.repeat(at, connections.households * allowed) if home else at[allowed]
+    if fleet.count and not len(places):
+        if home:
+            raise ScenarioError(
+                [f"fleet.count = {fleet.count}: the feeder has no households that could have an EV"]
+            )
+        raise ScenarioError(
+            [f"fleet.count = {fleet.count}: the feeder has no three-phase connection point, which chargers "
+             f"with fleet.charger.phases = 3 need"]
+        )  # fmt: skip
+    return places.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Types:
+    """The vehicle types of a scenario with the limits that they have at its chargers; (type,) each."""
+
+    name: NDArray[np.str_]
+    share_up_to: Array
+    capacity_kwh: Array
+    consumption_kwh_per_mile: Array
+    charge_kw: Array
+    discharge_kw: Array
+    one_phase: NDArray[np.bool_]
+
+    def draw(self, scenario: Scenario, member: int, count: int) -> NDArray[np.int64]:
+        """Type of each EV of a member, (ev,). Row r never changes."""
+        if len(self.name) == 1:
+            return np.zeros(count, np.int64)
+        drawn = stream(scenario.ensemble.seed, member, Purpose.VEHICLE).random(count)
+        rows = np.searchsorted(self.share_up_to, drawn, side="right")
+        return np.minimum(rows, len(self.name) - 1).astype(np.int64)
+
+
+def _types(scenario: Scenario) -> _Types:
+    """Types with a share; on a DC charger those with a DC inlet, whose shares then grow alike."""
+    fleet = scenario.fleet
+    assert fleet is not None
+    charger, vehicle, mix = fleet.charger, fleet.vehicle, fleet.vehicle_mix
+    direct = charger.current == "dc"
+    if mix is None:
+        limit = min(charger.power_kw, vehicle.dc_kw if direct else vehicle.charge_kw)
+        back = min(charger.power_kw, vehicle.discharge_kw)
+        return _Types(
+            name=np.array([ONE_TYPE]),
+            share_up_to=np.ones(1),
+            capacity_kwh=np.array([vehicle.capacity_kwh]),
+            consumption_kwh_per_mile=np.array([vehicle.consumption_kwh_per_mile]),
+            charge_kw=np.array([limit]),
+            discharge_kw=np.array([back]),
+            one_phase=np.zeros(1, np.bool_),
+        )
+    kinds = {name: t for name, t in mix.types.items() if t.share > 0 and (t.dc_kw > 0 or not direct)}
+    share = np.array([t.share for t in kinds.values()])
+    limits = [charge_limit_kw(t, charger.power_kw, charger.phases, direct) for t in kinds.values()]
+
+    def back_kw(kind: VehicleType, limit: float) -> float:
+        return min(limit, kind.discharge_kw or limit) if kind.bidirectional else 0.0
+
+    return _Types(
+        name=np.array(list(kinds), np.str_),
+        share_up_to=np.cumsum(share) / share.sum(),
+        capacity_kwh=np.array([t.capacity_kwh for t in kinds.values()]),
+        consumption_kwh_per_mile=np.array([t.consumption_kwh_per_mile for t in kinds.values()]),
+        charge_kw=np.array(limits),
+        discharge_kw=np.array([back_kw(t, kw) for t, kw in zip(kinds.values(), limits, strict=True)]),
+        one_phase=np.array([not direct and t.ac_3p_kw == 0 for t in kinds.values()]),
+    )
 
 
 def ev_draws(scenario: Scenario, member: int, count: int) -> Array:
@@ -213,90 +337,165 @@ def ev_draws(scenario: Scenario, member: int, count: int) -> Array:
 
 
 def charger_phases(
-    connections: Connections, at: NDArray[np.int64], phases: int, draw: Array
+    connections: Connections, at: NDArray[np.int64], phases: int | NDArray[np.int64], draw: Array
 ) -> NDArray[np.int8]:
     """Phase of the charger of each EV, (ev,): 0, 1, 2 or ALL_PHASES.
 
-    ``at``: (ev,) connection of each; ``phases``: 1 or 3; ``draw``: (ev,) uniform, for the phase of a
-    single-phase charger at a three-phase connection.
+    ``at``: (ev,) connection of each; ``phases``: 1 or 3, one or (ev,); ``draw``: (ev,) uniform, for
+    the phase of a single-phase charger at a three-phase connection.
     """
-    if len(connections.phases) == 1 or phases == 3:
+    if len(connections.phases) == 1:
         return np.full(len(at), ALL_PHASES, np.int8)
     own = connections.phase[at]
-    return np.where(own == ALL_PHASES, (draw * 3).astype(np.int8), own).astype(np.int8)
+    one = np.where(own == ALL_PHASES, (draw * 3).astype(np.int8), own)
+    return np.where(np.asarray(phases) == 3, ALL_PHASES, one).astype(np.int8)
 
 
-def _refuse_three_phase_chargers(connections: Connections, at: NDArray[np.int64], phases: int) -> None:
-    if len(connections.phases) == 1 or phases == 1:
+def _refuse_three_phase_chargers(connections: Connections, at: NDArray[np.int64], scenario: Scenario) -> None:
+    fleet = scenario.fleet
+    assert fleet is not None
+    if len(connections.phases) == 1 or fleet.charger.phases == 1:
         return
     single = np.unique(at[connections.phase[at] != ALL_PHASES])
     if single.size:
         more = f" (and {single.size - 1} more with an EV)" if single.size > 1 else ""
+        key, other = "phases = 3", "1"
+        if fleet.charger.current == "dc":
+            key, other = "current = dc", "ac with one phase"
         raise ScenarioError(
             [
-                f"fleet.charger.phases = 3: connection {connections.name[single[0]]}{more} has phase "
-                f"{connections.phases[connections.phase[single[0]]]} only; must be 1 there"
+                f"fleet.charger.{key}: connection {connections.name[single[0]]}{more} has phase "
+                f"{connections.phases[connections.phase[single[0]]]} only; must be {other} there"
             ]
         )
 
 
-def _home_sessions(
-    scenario: Scenario, member: int, first_ev: int, bidirectional: NDArray[np.bool_]
-) -> Sessions:
-    """All sessions of one member that may touch the run, with their true arrivals."""
+def _sampled(
+    scenario: Scenario, member: int, first_ev: int, types: _Types, type_of: NDArray[np.int64],
+    bidirectional: NDArray[np.bool_],
+) -> Sessions:  # fmt: skip
+    """All sessions of one member that touch the run, with their true arrivals."""
     fleet = scenario.fleet
     assert fleet is not None
-    vehicle, seed, count = fleet.vehicle, scenario.ensemble.seed, len(bidirectional)
-    start = pd.Timestamp(scenario.start)
-    midnight_s = (start.normalize() - start).total_seconds()  # of the first day, at or before 0
-    first = date(start.year, start.month, start.day).toordinal()
-    days = int((scenario.clock.duration_s - midnight_s) // 86400) + 1
-    arrivals, departures, energy = [], [], []
-    trips = [_travel_hours(seed, member, first + day, count) for day in range(-1, days + 1)]
-    for day in range(-1, days):
-        rng = stream(seed, member, Purpose.DISTANCE, first + day)
-        miles = rng.lognormal(*LOG_MILES, size=count)
-        today, tomorrow = trips[day + 1], trips[day + 2]
-        arrivals.append(midnight_s + 3600.0 * (24 * day + today[:, 1]))
-        departures.append(midnight_s + 3600.0 * (24 * (day + 1) + tomorrow[:, 0]))
-        energy.append(miles * vehicle.consumption_kwh_per_mile)
-    n = count * (days + 1)
-    spent = np.concatenate(energy) / vehicle.capacity_kwh
-    soc = np.maximum(vehicle.soc_target - spent, min(LEAST_SOC, vehicle.soc_target))
-    power = fleet.charger.power_kw
+    vehicle = fleet.vehicle
+    stays = _stays(scenario, member, types, type_of)
+    kind, n = type_of[stays.ev], len(stays.ev)
     losses = constant_efficiency(vehicle.charge_efficiency, vehicle.discharge_efficiency, n)
     return Sessions(
-        ev=np.tile(np.arange(first_ev, first_ev + count, dtype=np.int32), days + 1),
-        arrival_s=np.concatenate(arrivals),
-        departure_s=np.concatenate(departures),
-        soc_arrival=soc,
+        ev=(stays.ev + first_ev).astype(np.int32),
+        arrival_s=stays.arrival_s,
+        departure_s=stays.departure_s,
+        soc_arrival=stays.soc,
         soc_target=np.full(n, vehicle.soc_target),
         soc_floor=np.full(n, vehicle.soc_floor),
-        capacity_kwh=np.full(n, vehicle.capacity_kwh),
-        charge_kw=np.full(n, min(power, vehicle.charge_kw)),
-        discharge_kw=np.where(np.tile(bidirectional, days + 1), min(power, vehicle.discharge_kw), 0.0),
+        capacity_kwh=types.capacity_kwh[kind],
+        charge_kw=types.charge_kw[kind],
+        discharge_kw=np.where(bidirectional[stays.ev], types.discharge_kw[kind], 0.0),
         charge_loss=losses[0],
         discharge_loss=losses[1],
         taper_soc=np.full(n, vehicle.taper_soc),
+        drive_kwh=stays.drive_kwh,
+        vehicle=types.name[kind],
     )
 
 
-def _travel_hours(seed: int, member: int, day: int, count: int) -> Array:
-    """Departure and return of each EV on a day, (count, 2), hours of that day.
+@dataclass(frozen=True, slots=True)
+class _Stays:
+    """Sessions while they are being drawn, (session,) each."""
 
-    Rejected draws are drawn again from the next stream, for all EVs up to the last rejected one, so
-    that what an EV gets doesn't depend on the others.
-    """
-    hours = np.zeros((count, 2))
-    open_rows = np.arange(count)
-    attempt = 0
-    while open_rows.size:
-        rng = stream(seed, member, Purpose.TRAVEL_TIMES, day, attempt)
-        mean, deviation = np.transpose([DEPARTURE_H, RETURN_H])
-        drawn = mean + deviation * rng.standard_normal((int(open_rows[-1]) + 1, 2))
-        hours[open_rows] = drawn[open_rows]
-        leave, back = drawn[open_rows].T
-        fits = (leave >= 0) & (back < 24) & (back >= leave + SHORTEST_TRIP_H)
-        open_rows = open_rows[~fits]
-        attempt += 1
-    return hours
+    ev: NDArray[np.int64]
+    arrival_s: Array
+    departure_s: Array
+    soc: Array
+    drive_kwh: Array
+
+
+def _stays(scenario: Scenario, member: int, types: _Types, type_of: NDArray[np.int64]) -> _Stays:
+    """Go through the days from the warm-up on: who comes with what, plugs in, and leaves when."""
+    fleet = scenario.fleet
+    assert fleet is not None
+    settings, vehicle, seed, count = fleet.sessions, fleet.vehicle, scenario.ensemble.seed, len(type_of)
+    assert isinstance(settings, SampledSessions)
+    start = pd.Timestamp(scenario.start)
+    first = date(start.year, start.month, start.day).toordinal() - settings.warm_up_days
+    zero_s = (start.normalize() - start).total_seconds() - DAY_S * settings.warm_up_days  # of the first day
+    end_s = scenario.clock.duration_s
+    kinds, kind_of = _as_sessions(types, scenario).kinds()
+    own_kind = kind_of[type_of]
+    capacity, kwh_per_mile = types.capacity_kwh[type_of], types.consumption_kwh_per_mile[type_of]
+    least = min(LEAST_SOC, vehicle.soc_target)
+    soc, drive = np.full(count, vehicle.soc_target), np.zeros(count)
+    plugged = starts_plugged_in(settings, seed, member, count)
+    since = np.where(plugged, zero_s, -np.inf)  # arrival of those plugged in; else the last departure
+    came_with, driven = soc.copy(), drive.copy()  # when they plugged in
+    found: list[tuple[NDArray[np.int64], ...] | tuple[Any, ...]] = []
+
+    def leave(rows: NDArray[np.int64], at_s: Array) -> None:
+        soc[rows] = charge_as_fast_as_possible(kinds, own_kind[rows], came_with[rows], at_s - since[rows])
+        inside = (at_s > 0) & (since[rows] < end_s)
+        kept = rows[inside]
+        found.append((kept, since[kept], at_s[inside], came_with[kept], driven[kept]))
+        plugged[rows] = False
+        since[rows] = at_s
+
+    slot_of_day, last_day = 0, -1
+    for slot in slots(settings, seed, member, first, count):
+        slot_of_day = slot_of_day + 1 if slot.day == last_day else 0
+        last_day = slot.day
+        begin_s = zero_s + DAY_S * slot.day
+        if begin_s >= end_s and not np.any(plugged & (since < end_s)):
+            break
+        if begin_s >= end_s + DAY_S * LONGEST_WAIT_DAYS:
+            rows = np.flatnonzero(plugged)
+            leave(rows, np.full(len(rows), begin_s))
+            break
+        rows = np.flatnonzero(plugged & ~np.isnan(slot.leave_s))
+        leave(rows, zero_s + slot.leave_s[rows])
+        used = slot.miles * kwh_per_mile
+        drive += used
+        soc = np.maximum(soc - used / capacity, np.minimum(soc, least))
+        comes = ~np.isnan(slot.arrive_s) & ~plugged & (zero_s + slot.arrive_s >= since)
+        day = first + slot.day
+        comes &= _plugs_in(scenario, member, day, slot_of_day, soc, capacity, types.charge_kw[type_of])
+        rows = np.flatnonzero(comes)
+        plugged[rows] = True
+        since[rows] = zero_s + slot.arrive_s[rows]
+        came_with[rows], driven[rows] = soc[rows], drive[rows]
+        drive[rows] = 0.0
+        if slot.depart_s is not None:
+            leave(rows, zero_s + slot.depart_s[rows])
+    return _Stays(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def _as_sessions(types: _Types, scenario: Scenario) -> Sessions:
+    """A session of each type, for the constants by which it charges."""
+    assert scenario.fleet is not None
+    vehicle, n = scenario.fleet.vehicle, len(types.name)
+    number = np.zeros(n)
+    losses = constant_efficiency(vehicle.charge_efficiency, vehicle.discharge_efficiency, n)
+    return Sessions(
+        ev=np.arange(n, dtype=np.int32), arrival_s=number, departure_s=number + 1.0, soc_arrival=number,
+        soc_target=number + vehicle.soc_target, soc_floor=number + vehicle.soc_floor,
+        capacity_kwh=types.capacity_kwh, charge_kw=types.charge_kw, discharge_kw=number,
+        charge_loss=losses[0], discharge_loss=losses[1], taper_soc=number + vehicle.taper_soc,
+    )  # fmt: skip
+
+
+def _plugs_in(
+    scenario: Scenario, member: int, day: int, slot: int, soc: Array, capacity_kwh: Array, charge_kw: Array
+) -> NDArray[np.bool_]:
+    """Whether each EV would plug in if it came now, (ev,)."""
+    assert scenario.fleet is not None
+    settings = scenario.fleet.sessions
+    assert isinstance(settings, SampledSessions)
+    rule = settings.plug_in
+    if rule == "always":
+        return np.ones(len(soc), np.bool_)
+    if rule == "evi_pro":
+        level_2 = np.where(capacity_kwh >= 70, 0.2, np.where(capacity_kwh >= 35, 0.33, 0.5))
+        probability = np.where(charge_kw <= _LEVEL_1_KW, 0.9, level_2)
+        probability = np.where(soc < settings.plug_in_below_soc, 1.0, probability)
+    else:
+        probability = np.interp(soc, *np.transpose(rule))
+    draw = stream(scenario.ensemble.seed, member, Purpose.PLUG_IN, day, slot).random(len(soc))
+    return np.asarray(draw < probability)

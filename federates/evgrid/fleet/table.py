@@ -14,6 +14,11 @@
 | soc_floor, charge_efficiency, discharge_efficiency | as in the scenario | the scenario's vehicle |
 | phase | a, b, c or abc | that of the connection, or as for the scenario's charger |
 | member | number of the member | every member has the session |
+| drive_kwh | energy out of the battery since the EV's last session | soc_arrival is taken as it is |
+| vehicle | name of the vehicle type, for results | vehicle |
+
+Of an EV with an earlier session in the run and a ``drive_kwh``, the run carries the state of charge over,
+and what is read as ``soc_arrival`` holds only for its first.
 
 An empty cell is a value left out. Of soc_arrival, energy_kwh and soc_target two determine the third.
 With soc_arrival alone the target is the vehicle's; with energy_kwh alone the energy ends where
@@ -33,7 +38,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evgrid.errors import ScenarioError
-from evgrid.fleet.sessions import Sessions, charger_phases, constant_efficiency, ev_draws, within_run
+from evgrid.fleet.sessions import (
+    ONE_TYPE,
+    Sessions,
+    charger_phases,
+    constant_efficiency,
+    ev_draws,
+    within_run,
+)
 from evgrid.model import ALL_PHASES, Array, Connections, EVs
 from evgrid.scenario import Scenario
 
@@ -41,6 +53,7 @@ REQUIRED = ("ev", "connection", "arrival", "departure")
 OPTIONAL = (
     "soc_arrival", "energy_kwh", "soc_target", "capacity_kwh", "charge_kw", "power_kw", "discharge_kw",
     "soc_floor", "charge_efficiency", "discharge_efficiency", "phase", "member",
+    "drive_kwh", "vehicle",
 )  # fmt: skip
 _PHASES = {"a": 0, "b": 1, "c": 2, "abc": ALL_PHASES}
 _ROUNDING = 1e-9
@@ -63,21 +76,32 @@ def read_sessions(path: str | Path, scenario: Scenario, connections: Connections
 
     """
     path = Path(path)
-    return _Table(path, scenario, connections).tables()
+    place = "line"
+    if path.suffix.lower() in (".parquet", ".pq"):
+        frame, lines = _read_parquet(path)
+        place = "row"
+    else:
+        frame, lines = _read_csv(path)
+    return _Table(frame, lines, place, str(path), scenario, connections).tables()
+
+
+def tables_of(
+    frame: pd.DataFrame, source: str, scenario: Scenario, connections: Connections
+) -> tuple[EVs, Sessions]:
+    """Like :func:`read_sessions`, of a table in memory; ``source`` is what faults name."""
+    return _Table(frame, np.arange(1, len(frame) + 1), "row", source, scenario, connections).tables()
 
 
 class _Table:
     """A session file while it is being read: columns as they are found good, and faults."""
 
-    def __init__(self, path: Path, scenario: Scenario, connections: Connections) -> None:
-        self.path, self.scenario, self.connections = path, scenario, connections
+    def __init__(
+        self, frame: pd.DataFrame, line: NDArray[np.int64], place: str, source: str, scenario: Scenario,
+        connections: Connections,
+    ) -> None:  # fmt: skip
+        self.frame, self.line, self.place, self.source = frame, line, place, source
+        self.scenario, self.connections = scenario, connections
         self.faults: list[tuple[int, str]] = []  # row, sentence
-        if path.suffix.lower() in (".parquet", ".pq"):
-            self.frame, self.line = _read_parquet(path)
-            self.place = "row"
-        else:
-            self.frame, self.line = _read_csv(path)
-            self.place = "line"
         self._check_columns()
 
     def _check_columns(self) -> None:
@@ -95,7 +119,7 @@ class _Table:
         if not faults and self.frame.empty:
             faults.append("holds no sessions")
         if faults:
-            raise ScenarioError(faults, str(self.path))
+            raise ScenarioError(faults, self.source)
 
     def tables(self) -> tuple[EVs, Sessions]:
         """The EVs and sessions of all members of the run, or all faults."""
@@ -110,7 +134,7 @@ class _Table:
         self._check_overlaps(name, member, columns)
         if self.faults:
             sentences = [f"{self.place} {self.line[row]}: {text}" for row, text in sorted(self.faults)]
-            raise ScenarioError(sentences, str(self.path))
+            raise ScenarioError(sentences, self.source)
         return self._assemble(name.to_numpy(), member, connection, phase, columns)
 
     # --- columns ---
@@ -134,6 +158,7 @@ class _Table:
             "discharge_efficiency": self._number(
                 "discharge_efficiency", vehicle.discharge_efficiency, above=0, most=1
             ),
+            "drive_kwh": self._number("drive_kwh", np.nan, least=0),
             "arrival_s": self._time("arrival"),
             "departure_s": self._time("departure"),
         }  # fmt: skip
@@ -377,9 +402,13 @@ class _Table:
         efficiencies = taken.pop("charge_efficiency"), taken.pop("discharge_efficiency")
         losses = constant_efficiency(*efficiencies, len(rows))
         taper = np.full(len(rows), scenario.fleet.vehicle.taper_soc)
+        vehicle = np.full(len(self.frame), ONE_TYPE, object)
+        if "vehicle" in self.frame:
+            named = ~self._empty("vehicle")
+            vehicle[named] = self.frame["vehicle"].astype(str).str.strip().to_numpy(object)[named]
         whole = Sessions(
             ev=np.concatenate(ev_of).astype(np.int32), charge_loss=losses[0], discharge_loss=losses[1],
-            taper_soc=taper, **taken,
+            taper_soc=taper, vehicle=vehicle[rows].astype(np.str_), **taken,
         )  # fmt: skip
         inside = within_run(whole, scenario.clock.duration_s)
         table = EVs(ev_columns[0], ev_columns[1], ev_columns[2].astype(np.int8), ev_columns[3])
