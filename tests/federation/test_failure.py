@@ -435,3 +435,18 @@ def test_30_starts_and_stops_in_one_process(toy, sizes, clock):
     time.sleep(0.3)
     assert os_threads() <= before + 1
     assert set(threading.enumerate()) <= named
+
+
+@pytest.mark.slow
+def test_a_step_longer_than_helics_heartbeat_is_no_failure(thread_mode, clock):
+    """A minute inside a model's step (a kernel that is compiled, a large batch) must not end the run."""
+
+    class Patient(Model):
+        name, period_s = "fleet", 4.0
+
+        def step(self, time_s, inputs):
+            time.sleep(60.0 if time_s == 8.0 else 0.0)
+            return {}
+
+    report = run_federation([Patient()], {}, clock(ticks=5))
+    assert report.steps == {"fleet": 5}

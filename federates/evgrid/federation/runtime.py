@@ -218,7 +218,8 @@ class _Federation:
     def open(self, sizes: Mapping[str, int], message_delay_s: float) -> None:
         """Create broker, core and federates, all from the calling thread."""
         broker, core = f"evgrid-broker-{self._key}", f"evgrid-core-{self._key}"
-        count = f"--federates={len(self._places)} --loglevel=no_print"
+        # no heartbeat: a long step is no failure, and in one process nobody disappears unseen
+        count = f"--federates={len(self._places)} --loglevel=no_print --slowresponding --disable_timer"
         try:
             with _creating:
                 self._broker = h.helicsCreateBroker("inproc", broker, count)
