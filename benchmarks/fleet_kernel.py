@@ -45,7 +45,7 @@ class Fleet:
         self.state, self.active, self.count, self.cursor = state, np.zeros(evs, np.uint32), 0, 0
         self.sessions = (
             np.arange(evs, dtype=np.int32), np.zeros(evs), np.full(evs, 1e6), rng.uniform(0.45, 0.7, evs),
-            kind_of, np.arange(evs, dtype=np.int32),
+            np.full(evs, np.nan), kind_of, np.arange(evs, dtype=np.int32),
         )  # fmt: skip
         self.setpoint = rng.uniform(-7.4, 7.4, evs)
         self.power, self.plugged = np.zeros(3 * evs), np.zeros(members)

@@ -208,6 +208,7 @@ def _coordinates(world: World) -> xr.Dataset:
                 "session", connections.name[session_connection],
                 {"long_name": "connection point of the session"},
             ),
+            "session_vehicle": ("session", sessions.vehicle, {"long_name": "type of the vehicle"}),
             "session_arrival": (
                 "session", clock.timestamps(sessions.arrival_s), {"long_name": "local time of plugging in"},
             ),

@@ -31,6 +31,7 @@ class Session:
     taper_soc: float = 0.8
     charge_loss: Loss = (0.0, 0.0, 0.0)
     discharge_loss: Loss = (0.0, 0.0, 0.0)
+    drive_kwh: float = math.nan
 
 
 @dataclass
@@ -222,7 +223,10 @@ def simulate(
     for tick in range(ticks):
         start, end = tick * step_s, (tick + 1) * step_s
         net = 0.0
-        for session, account in zip(sessions, accounts, strict=True):
+        for number, (session, account) in enumerate(zip(sessions, accounts, strict=True)):
+            if start <= session.arrival_s < end and number and not math.isnan(session.drive_kwh):
+                left_with = accounts[number - 1].soc
+                account.soc = max(0.05, left_with - session.drive_kwh / session.capacity_kwh)
             first, last = max(start, session.arrival_s), min(end, session.departure_s)
             if last > first:
                 net += follow(

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evgrid.errors import ScenarioError
-from evgrid.fleet.kernels import KIND, charge_as_fast_as_possible, derive_kinds
+from evgrid.fleet.kernels import KIND, LEAST_SOC, charge_as_fast_as_possible, derive_kinds
 from evgrid.model import ALL_PHASES, Array, Connections, EVs
 from evgrid.scenario import Scenario, SessionFile
 from evgrid.streams import Purpose, stream
@@ -34,8 +34,6 @@ LOG_MILES = (3.20, 0.88)
 """Mean and standard deviation of the logarithm of the daily miles."""
 SHORTEST_TRIP_H = 1.0
 """Least time between departure and return, h."""
-LEAST_SOC = 0.05
-"""State of charge below which nobody comes home."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,10 @@ class Sessions:
     charge_loss, discharge_loss : (session, 3), coefficients a (kW), b, c (1/kW) of the conversion
         loss a + b Pb + c Pb**2 at battery power Pb
     taper_soc : state of charge above which charging tapers
+    drive_kwh : energy out of the battery since the EV's session before, kWh; an EV with an earlier
+        session in the run arrives with what it left with less this. NaN (left out: all of them): the
+        session begins with ``soc_arrival``
+    vehicle : str, type of the vehicle; left out: ""
     left_out : sessions of a file that lie outside the run
     """
 
@@ -70,7 +72,15 @@ class Sessions:
     charge_loss: Array
     discharge_loss: Array
     taper_soc: Array
+    drive_kwh: Array = None  # type: ignore[assignment]  # filled by __post_init__
+    vehicle: NDArray[np.str_] = None  # type: ignore[assignment]
     left_out: int = 0
+
+    def __post_init__(self) -> None:
+        if self.drive_kwh is None:
+            object.__setattr__(self, "drive_kwh", np.full(len(self.ev), np.nan))
+        if self.vehicle is None:
+            object.__setattr__(self, "vehicle", np.full(len(self.ev), "", np.str_))
 
     def __len__(self) -> int:
         return len(self.ev)
@@ -132,6 +142,7 @@ def no_fleet() -> tuple[EVs, Sessions]:
     evs = EVs(integer, integer, np.zeros(0, np.int8), np.zeros(0, np.str_))
     columns: dict[str, Any] = {f.name: number for f in fields(Sessions) if f.name != "left_out"}
     columns |= {"ev": np.zeros(0, np.int32), "charge_loss": losses, "discharge_loss": losses}
+    columns["vehicle"] = np.zeros(0, np.str_)
     return evs, Sessions(**columns)
 
 
