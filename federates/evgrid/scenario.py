@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -211,7 +212,7 @@ class Temperature(Settings):
     @model_validator(mode="after")
     def _rises(self) -> Temperature:
         limits = [self.freezing_c, self.mild_c, self.warm_c, self.hot_c]
-        if not all(low < high for low, high in zip(limits, limits[1:], strict=False)):
+        if not all(low < high for low, high in pairwise(limits)):
             raise fault("freezing_c, mild_c, warm_c, hot_c must rise in this order")
         return self
 

@@ -22,8 +22,8 @@ At 3 x 16 A and 230 V: 93.9 % in, 93.2 % out, 87.5 % round trip (87.0 % measured
 ONE_PHASE = (0.2559, 0.0807, 0.0)
 THREE_PHASE = (0.3290, 0.0411, 3.2e-3)
 """Losses of on-board chargers on one and on three phases: least squares (relative, none negative) through
-the registration-weighted mean efficiency of eight EVs at 6, 8, 10, 12, 14, 16 A: 75.6, 79.3, 82.4, 83.5, 85.5,
-86.2 % on one phase, 87.7, 88.2, 90.3, 90.3, 90.3, 90.3 % on three. The fit is within 0.8 points."""
+the registration-weighted mean efficiency of eight EVs at 6, 8, 10, 12, 14, 16 A: 75.6, 79.3, 82.4, 83.5,
+85.5, 86.2 % on one phase, 87.7, 88.2, 90.3, 90.3, 90.3, 90.3 % on three. The fit is within 0.8 points."""
 
 AMBIENT = Rules("temperature in °C", -60.0, 60.0)
 

@@ -394,6 +394,7 @@ def grid_energy_to_target_kwh(
 
 @njit
 def energy_to_target_kwh(kind: Row, soc: float) -> float:
+    """Energy that charging from ``soc`` to the target as fast as possible draws, kWh at the grid."""
     _, on_s, first, second = charge(kind, soc, kind["battery_kw"], np.inf)
     drawn = (1.0 + kind["charge_b"]) * first + kind["charge_a"] * on_s + kind["charge_c"] * second
     return float(drawn / 3600.0)

@@ -216,7 +216,7 @@ class FleetModel(Model):
             setpoint = self._link.commands(tick, time_s, setpoint)
         import_price, export_price = self._prices_at(tick)
         sessions = self._sessions
-        plain = (
+        plain: tuple[Any, ...] = (
             self._managed, setpoint,
             self._kinds, sessions.ev, sessions.arrival_s, sessions.departure_s, self._soc_arrival,
             sessions.drive_kwh, self._kind_of, self._by_arrival, self._cursor,
@@ -276,7 +276,11 @@ class FleetModel(Model):
         self._hertz = np.full(len(self._plugged), extras.nominal_hz)
 
     def _step_with_extras(
-        self, extras: Extras, tick_and_prices: tuple[float, ...], plain: tuple[Any, ...], inputs: Values
+        self,
+        extras: Extras,
+        tick_and_prices: tuple[float, float, float, float],
+        plain: tuple[Any, ...],
+        inputs: Values,
     ) -> None:
         """The full pass over the tick."""
         time_s = tick_and_prices[0]
@@ -292,12 +296,13 @@ class FleetModel(Model):
         rate = 0.0
         if extras.emissions is not None:
             rate = float(extras.emissions(time_s, time_s + self.period_s)) / 1000.0
-        self._active_count, self._cursor = physics.step(
+        arguments: tuple[Any, ...] = (
             *tick_and_prices, rate, *plain,
             extras.options, extras.physics, extras.parameters, extras.parameters_of, extras.functions,
             voltage, energised, hertz, self._q.reshape(-1), extras.phases, self._willing(time_s), idle_c,
             extras.ageing, degradation.LAWS, extras.more,
         )  # fmt: skip
+        self._active_count, self._cursor = physics.step(*arguments)
         end_s = time_s + self.period_s
         if len(extras.ageing) and int(end_s // AGEING_PERIOD_S) > int(time_s // AGEING_PERIOD_S):
             physics.age(

@@ -12,7 +12,7 @@ Left out, so far: days without a trip, charging elsewhere, weekends, several veh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from typing import Any
 
@@ -72,14 +72,14 @@ class Sessions:
     charge_loss: Array
     discharge_loss: Array
     taper_soc: Array
-    drive_kwh: Array = None  # type: ignore[assignment]  # filled by __post_init__
-    vehicle: NDArray[np.str_] = None  # type: ignore[assignment]
+    drive_kwh: Array = field(default_factory=lambda: np.zeros(0))
+    vehicle: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
     left_out: int = 0
 
     def __post_init__(self) -> None:
-        if self.drive_kwh is None:
+        if len(self.drive_kwh) != len(self.ev):
             object.__setattr__(self, "drive_kwh", np.full(len(self.ev), np.nan))
-        if self.vehicle is None:
+        if len(self.vehicle) != len(self.ev):
             object.__setattr__(self, "vehicle", np.full(len(self.ev), "", np.str_))
 
     def __len__(self) -> int:
