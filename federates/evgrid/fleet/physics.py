@@ -318,8 +318,10 @@ def window(
     out_kw = inf
     limited = False
     if options["thermal"]:
-        into_kw, out_kw = thermal_limit_kw(options, kind, idle_c + physics["above_k"])
-        limited = into_kw < kind["battery_kw"] or idle_c + physics["above_k"] > options["warm_c"]
+        cell_c = idle_c + physics["above_k"]
+        if not options["mild_c"] <= cell_c <= options["warm_c"]:
+            into_kw, out_kw = thermal_limit_kw(options, kind, cell_c)
+            limited = into_kw < kind["battery_kw"] or cell_c > options["warm_c"]
     q_kvars = 0.0
     power_kw = wished_kw
     if options["functions"] or limited:

@@ -336,7 +336,7 @@ def follow_rules(
         else:
             power_kw = max(low_kw, min(wished_kw, high_kw))
         if abs(power_kw - wished_kw) > 1e-9:
-            done = replace(account)
+            done = replace(account, guarded=False)
             follow(replace(session, departure_s=math.inf), done, power_kw, start_s, seconds)
             done.guarded = wish.guarded
     drawn = done.drawn_kwh - account.drawn_kwh
