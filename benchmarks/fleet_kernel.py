@@ -91,7 +91,8 @@ class AllPhysics(Fleet):
         self.options = np.zeros(1, physics.OPTIONS)[0]
         for name, value in {
             "throughput_kws": 1e12, "discharging_s": 1e12, "ramp_kw_per_s": 10.0, "least_a": 6.0,
-            "pilot_a": 0.1, "volt": 230.0, "standby_kw": 0.066, "heating_k_per_kw": 5.0, "cooling_per_s": 1e-4,
+            "pilot_a": 0.1, "volt": 230.0, "standby_kw": 0.066, "heating_k_per_kw": 5.0,
+            "cooling_per_s": 1e-4,
             "thermal": 1, "freezing_c": 0.0, "mild_c": 10.0, "cold_c_rate": 0.2, "mild_c_rate": 0.5,
             "warm_c": 45.0, "hot_c": 55.0, "functions": 1, "emissions": 1, "away_c_rate": 0.3,
         }.items():  # fmt: skip

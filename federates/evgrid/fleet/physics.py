@@ -418,7 +418,8 @@ def _arrive(
 
 @njit
 def leave(
-    row: Row, options: Row, physics: Row, functions: Row, ageing: Row, laws: Row, ev: int, time_s: float, idle_c: float,
+    row: Row, options: Row, physics: Row, functions: Row, ageing: Row, laws: Row, ev: int,
+    time_s: float, idle_c: float,
     outcome: NDArray[np.float64], more: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Write what a session came to: :func:`evgrid.fleet.kernels.close_session`, and ``more``.
