@@ -6,6 +6,10 @@ plugged-in EV: its state (64 B, read and written), its set-point (8 B) where man
 the list of active EVs (4 B), and its connection's three power slots (24 B); with a kind an EV, its
 constants too.
 
+The last case has all physics on (:mod:`evgrid.fleet.physics`): quadratic losses, volt-var at a voltage
+that asks for some, trips, permission, temperature with heating, ramp limit, pilots, emissions, and ageing
+every 15 min. Its bytes count every table that a tick reads or writes.
+
     python benchmarks/fleet_kernel.py
 """
 
@@ -15,6 +19,11 @@ from time import thread_time
 
 import numpy as np
 
+from evgrid.curves import kernels as curves
+from evgrid.curves.kernels import prepare
+from evgrid.curves.settings import LocalFunctions, Rating, parameters
+from evgrid.fleet import degradation, physics
+from evgrid.fleet.battery import BIDIRECTIONAL
 from evgrid.fleet.kernels import KIND, STATE, derive_kinds, step
 
 EVS, MEMBERS, STEP_S = 100_000, 1000, 4.0
@@ -45,7 +54,7 @@ class Fleet:
         self.state, self.active, self.count, self.cursor = state, np.zeros(evs, np.uint32), 0, 0
         self.sessions = (
             np.arange(evs, dtype=np.int32), np.zeros(evs), np.full(evs, 1e6), rng.uniform(0.45, 0.7, evs),
-            kind_of, np.arange(evs, dtype=np.int32),
+            np.full(evs, np.nan), kind_of, np.arange(evs, dtype=np.int32),
         )  # fmt: skip
         self.setpoint = rng.uniform(-7.4, 7.4, evs)
         self.power, self.plugged = np.zeros(3 * evs), np.zeros(members)
@@ -71,6 +80,60 @@ class Fleet:
         return STATE.itemsize + 8 * self.managed + 4 + 24 + KIND.itemsize * (len(self.kinds) > 1)
 
 
+class AllPhysics(Fleet):
+    """The same EVs with everything on."""
+
+    def __init__(self, evs: int) -> None:
+        rating = Rating(8.2, 7.4, 7.4)
+        functions = LocalFunctions(volt_var="ieee_1547_b", trips="II", volt_watt="ieee_1547_b")
+        self.parameters = np.concatenate([parameters(functions, rating), parameters(None, rating)])
+        prepare(self.parameters, STEP_S)
+        self.options = np.zeros(1, physics.OPTIONS)[0]
+        for name, value in {
+            "throughput_kws": 1e12, "discharging_s": 1e12, "ramp_kw_per_s": 10.0, "least_a": 6.0,
+            "pilot_a": 0.1, "volt": 230.0, "standby_kw": 0.066, "heating_k_per_kw": 5.0,
+            "cooling_per_s": 1e-4,
+            "thermal": 1, "freezing_c": 0.0, "mild_c": 10.0, "cold_c_rate": 0.2, "mild_c_rate": 0.5,
+            "warm_c": 45.0, "hot_c": 55.0, "functions": 1, "emissions": 1, "away_c_rate": 0.3,
+        }.items():  # fmt: skip
+            self.options[name] = value
+        self.physics = np.zeros(evs, physics.PHYSICS)
+        self.physics["capable"] = 1
+        self.functions, self.ageing = np.zeros(evs, curves.STATE), degradation.new_state(np.full(evs, "nmc"))
+        self.voltage = np.random.default_rng(1).uniform(0.95, 1.05, 3 * evs)
+        self.alive, self.hertz = np.ones(3 * evs), np.full(min(MEMBERS, evs), 60.0)
+        self.reactive, self.phases = np.zeros(3 * evs), np.ones(evs, np.int8)
+        self.more = np.zeros((evs, len(physics.REASONS) + 3))
+        super().__init__(evs, True, 1)
+
+    def tick(self) -> float:
+        if self.time_s == 0.0:
+            for way in ("charge", "discharge"):
+                for name, value in zip("abc", BIDIRECTIONAL, strict=True):
+                    self.kinds[f"{way}_{name}"] = value
+            derive_kinds(self.kinds)
+        self.setpoint *= -1.0
+        begin = thread_time()
+        self.count, self.cursor = physics.step(
+            self.time_s, STEP_S, 0.3, 0.1, 0.4, True, self.setpoint, self.kinds, *self.sessions,
+            self.cursor, self.state, self.member_start, self.active, self.count, self.power, self.plugged,
+            self.outcome, self.nothing, self.nothing,
+            self.options, self.physics, self.parameters, np.zeros(1, np.int32), self.functions, self.voltage,
+            self.alive, self.hertz, self.reactive, self.phases, True, 15.0, self.ageing, degradation.LAWS,
+            self.more,
+        )  # fmt: skip
+        if self.time_s % 900.0 + STEP_S >= 900.0:
+            physics.age(self.state, self.physics, self.ageing, degradation.LAWS, self.active, self.count,
+                        self.time_s + STEP_S, 15.0)  # fmt: skip
+        took = thread_time() - begin
+        self.time_s += STEP_S
+        return took
+
+    @property
+    def bytes_touched(self) -> int:
+        return STATE.itemsize + physics.PHYSICS.itemsize + 64 + 8 + 4 + 4 * 24 + 1
+
+
 def benchmark(evs: int = EVS, ticks: int = 300) -> list[dict[str, float | str]]:
     """Rows of figures, one a case."""
     rows: list[dict[str, float | str]] = []
@@ -78,8 +141,9 @@ def benchmark(evs: int = EVS, ticks: int = 300) -> list[dict[str, float | str]]:
         ("uncontrolled", False, 1),
         ("set-points of both signs", True, 1),
         ("set-points, a kind an EV", True, evs),
+        ("all physics on", True, 0),
     ):
-        fleet = Fleet(evs, managed, kinds)
+        fleet = Fleet(evs, managed, kinds) if kinds else AllPhysics(evs)
         source = np.ones(fleet.bytes_touched * evs // 8)
         target = np.ones_like(source)
         kernel, copy = [], []

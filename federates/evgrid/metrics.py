@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,10 +56,44 @@ def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
             f"{asked:.1f} kWh asked{per}, {drawn:.1f} drawn, {given:.1f} given back, {unserved:.2f} unserved",
         ),
     ]
+    rows += _session_rows(result, done)
     cost = result["session_cost"].values
     if cost.size and not np.isnan(cost).all():
         currency = result.attrs.get("currency", "")
         rows.append(("cost of charging", f"{np.nansum(cost) / members:.2f} {currency}{per}"))
+    return rows
+
+
+def _session_rows(result: xr.Dataset, done: NDArray[np.bool_]) -> list[tuple[str, str]]:
+    """Quantiles over the complete sessions of each type of vehicle."""
+    rows = []
+    vehicle = result["session_vehicle"].values if "session_vehicle" in result.coords else None
+    types = np.unique(vehicle[done]).tolist() if vehicle is not None else []
+    for name in types:
+        mine = done & (vehicle == name)
+        soc = result["session_soc_departure"].values[mine]
+        unserved = result["session_energy_unserved_kwh"].values[mine]
+        low, middle = np.quantile(soc, [0.05, 0.5])
+        half, most = np.quantile(unserved, [0.5, 0.95])
+        rows.append(
+            (
+                f"sessions of {name}" if name else "sessions",
+                f"SOC at departure {low:.2f} (5 %), {middle:.2f} (median); "
+                f"unserved {half:.2f} kWh (median), {most:.2f} (95 %), "
+                f"{100 * np.mean(unserved > 1e-6):.1f} % of {mine.sum()} missed something",
+            )
+        )
+    refused = {
+        name.removeprefix("session_discharge_refused_").removesuffix("_kwh"): float(values.sum())
+        for name, values in ((str(key), result[key]) for key in result.data_vars)
+        if name.startswith("session_discharge_refused_")
+    }
+    if any(refused.values()):
+        text = ", ".join(f"{reason} {kwh:.1f}" for reason, kwh in refused.items() if kwh > 0)
+        rows.append(("discharge refused", f"{text} kWh"))
+    if "session_degradation_cost" in result and done.any():
+        low, middle, high = np.nanquantile(result["session_degradation_cost"].values[done], [0.05, 0.5, 0.95])
+        rows.append(("degradation", f"{middle:.3f} a session (median; {low:.3f} to {high:.3f} for 90 %)"))
     return rows
 
 

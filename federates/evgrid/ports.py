@@ -80,6 +80,14 @@ PORTS: dict[str, Port] = {
         Port("fleet/time_needed", "s", ("ev",), "fleet", ("aggregator",),
              "time that charging as fast as possible takes to what is wanted; "
              "laxity = time_left - time_needed"),
+        Port("fleet/reserve_up", "kW", ("ev",), "fleet", ("aggregator",),
+             "power that the EV can draw less, or give, for the reserve horizon"),
+        Port("fleet/reserve_down", "kW", ("ev",), "fleet", ("aggregator",),
+             "power that the EV can draw more, for the reserve horizon"),
+        Port("fleet/e_min", "kWh", ("ev",), "fleet", ("aggregator",),
+             "least energy in the battery at the end of the reserve horizon"),
+        Port("fleet/e_max", "kWh", ("ev",), "fleet", ("aggregator",),
+             "most energy in the battery"),
         Port("feeder/voltage", "", _PER_PHASE, "feeder", ("fleet", "aggregator"),
              "voltage magnitude at each connection point, per unit of its nominal voltage; "
              "0 on a phase that is not there", initial=1.0),

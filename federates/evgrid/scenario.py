@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,14 +19,17 @@ import numpy as np
 from pydantic import (
     BaseModel,
     BeforeValidator,
+    Discriminator,
     Field,
     SerializeAsAny,
+    Tag,
     ValidationError,
     ValidationInfo,
     model_validator,
 )
 
 from evgrid.aggregator.strategies import StrategySettings, find_strategy, strategy_settings
+from evgrid.curves.settings import LocalFunctions
 from evgrid.errors import ScenarioError
 from evgrid.model import Clock
 from evgrid.session_settings import (
@@ -165,6 +169,103 @@ class Charger(Settings):
     """ac: the vehicle's on-board charger limits the power; dc: its DC inlet, and phases must be 3."""
     bidirectional: Annotated[Share, Field()] = 0.0
     """Share of the chargers that can discharge, 0 to 1 (true and false stand for 1 and 0)."""
+    apparent_kva: Annotated[float, Field(gt=0)] | None = None
+    """Rated apparent power, kVA, at least power_kw; left out: power_kw. Reactive power needs room beside
+    active power. It scales with what a session draws or gives at most, where that is not power_kw."""
+    functions: LocalFunctions | None = None
+    """What the EVSE does by itself with the voltage and frequency that it sees; left out: nothing.
+    Its trips and limits win over the departure guard: safety first."""
+    minimum_current_a: Annotated[float, Field(ge=0)] = 0.0
+    """Least charging current, A a phase; set-points below it are 0. IEC 61851-1 knows none below 6 A."""
+    pilot_step_a: Annotated[float, Field(ge=0)] = 0.0
+    """Step of the currents that the EVSE can offer, A; set-points to charge are cut to a step. 0: any."""
+    nominal_v: Annotated[float, Field(gt=0)] = 230.0
+    """Voltage from phase to neutral by which set-points become currents, V."""
+    ramp_kw_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Most that the power followed changes, kW/s; left out: no limit. The departure guard knows none."""
+
+    @model_validator(mode="after")
+    def _carries_its_power(self) -> Charger:
+        if self.apparent_kva is not None and self.apparent_kva < self.power_kw:
+            raise fault(
+                f"apparent_kva = {self.apparent_kva:g}: must be at least power_kw = {self.power_kw:g}"
+            )
+        return self
+
+
+class Sinusoid(Settings):
+    """Ambient temperature as a sinusoid of a day."""
+
+    mean_c: float
+    """Mean of the day, °C."""
+    amplitude_c: Annotated[float, Field(ge=0)] = 5.0
+    """Half of the difference between warmest and coldest hour, K."""
+    warmest_h: Annotated[float, Field(ge=0, lt=24)] = 15.0
+    """Warmest hour of the day, local time."""
+
+
+class TemperatureFile(Settings):
+    """Ambient temperature from a table."""
+
+    file: ExistingFile
+    """CSV with a column time and one of °C; each value holds until the next."""
+    column: str | None = None
+    """Name of the column; left out: the only one besides time."""
+
+
+def _kind_of_ambient(value: Any) -> str:
+    if isinstance(value, int | float):
+        return "<number>"
+    return "<file>" if "file" in (value if isinstance(value, Mapping) else vars(value)) else "<sinusoid>"
+
+
+class Temperature(Settings):
+    """Temperature of the battery and what it allows."""
+
+    ambient: Annotated[
+        Annotated[float, Tag("<number>")]
+        | Annotated[Sinusoid, Tag("<sinusoid>")]
+        | Annotated[TemperatureFile, Tag("<file>")],
+        Discriminator(_kind_of_ambient),
+    ] = 20.0
+    """Ambient temperature: °C, {mean_c, amplitude_c, warmest_h}, or {file: weather.csv, column: t}."""
+    time_constant: Annotated[Duration, Field(gt=0)] = 14400.0
+    """Time constant with which the cell follows the ambient."""
+    heating_k_per_kw: Annotated[float, Field(ge=0)] = 0.0
+    """Steady rise of the cell temperature per kW of conversion loss, K/kW."""
+    freezing_c: float = 0.0
+    """Cell temperature below which there is no charging, °C."""
+    mild_c: float = 10.0
+    """Cell temperature from which charging is not limited by cold, °C."""
+    cold_c_rates: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.2, 0.5)
+    """Limit to charging at freezing_c and just below mild_c, linear between, 1/h of the capacity."""
+    warm_c: float = 45.0
+    """Cell temperature above which charging and discharging fall linearly, °C."""
+    hot_c: float = 55.0
+    """Cell temperature at which both stop, °C."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Temperature:
+        limits = [self.freezing_c, self.mild_c, self.warm_c, self.hot_c]
+        if not all(low < high for low, high in pairwise(limits)):
+            raise fault("freezing_c, mild_c, warm_c, hot_c must rise in this order")
+        return self
+
+
+class Degradation(Settings):
+    """Ageing of the batteries, counted while it happens."""
+
+    battery_price: Annotated[float, Field(ge=0)] = 139.0
+    """Price of a new battery, currency per kWh of capacity."""
+    worthless_at: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    """Relative capacity at which a battery has lost all its worth: a lost kWh costs its price over
+    1 - worthless_at."""
+    age_years: Annotated[float, Field(ge=0)] = 3.0
+    """Age of the batteries at the start; a new one loses fastest."""
+    full_cycles_per_year: Annotated[float, Field(ge=0)] = 60.0
+    """Equivalent full cycles a year before the start."""
+    temperature_c: Annotated[float, Field(ge=-40, le=60)] = 25.0
+    """Temperature of the cells before the start and, without vehicle.temperature, in the run, °C."""
 
 
 class Vehicle(Settings):
@@ -190,6 +291,59 @@ class Vehicle(Settings):
     """State of charge that the driver wants by departure."""
     consumption_kwh_per_mile: Annotated[float, Field(gt=0)] = 0.325
     """Energy out of the battery per mile driven, kWh."""
+    losses: Literal["constant", "by_power"] = "constant"
+    """constant: charge_efficiency and discharge_efficiency at any power; by_power: a quadratic loss.
+    A one-directional vehicle has the mean on-board charger of eight EVs (86 % at 16 A on one phase, 90 %
+    on three), a bidirectional one 66 W + 3.56 % + 0.224 %/kW both ways: 87 % round trip at 3 x 16 A."""
+    standby_kw: Annotated[float, Field(ge=0)] = 0.0
+    """Drawn while plugged in and neither charging nor discharging, kW; it is lost. About 0.066 kW."""
+    chemistry: Literal["nmc", "lfp"] = "nmc"
+    """Chemistry of the battery, for its degradation."""
+    temperature: Temperature | None = None
+    """Temperature of the battery; left out: it limits nothing."""
+    degradation: Degradation | None = None
+    """Ageing of the battery; left out: not counted."""
+
+
+class Warranty(Settings):
+    """What the battery's warranty allows; caps are an EV's over the run."""
+
+    approved: Share = 1.0
+    """Share of the EVSEs that the vehicles' makers have approved."""
+    soc_floor: Share = 0.0
+    """State of charge below which it forbids to discharge."""
+    throughput_kwh: Annotated[float, Field(ge=0)] | None = None
+    """Most energy discharged, kWh out of the battery; left out: no cap."""
+    hours: Annotated[float, Field(ge=0)] | None = None
+    """Most hours of discharging; left out: no cap."""
+
+
+Hour = Annotated[float, Field(ge=0, le=24)]
+
+
+class Driver(Settings):
+    """What the drivers allow."""
+
+    willing: Share = 1.0
+    """Share of the drivers who let their EV discharge."""
+    soc_floor: Share = 0.0
+    """State of charge below which they don't."""
+    window: tuple[Hour, Hour] | None = None
+    """Local hours between which they do, such as [16, 21] or, over midnight, [22, 6]; left out: always.
+    A tick counts by its beginning."""
+
+
+class Permission(Settings):
+    """Who must allow an EV to discharge, besides its EVSE (charger.bidirectional): all of them."""
+
+    vehicle: Share = 1.0
+    """Share of the vehicles that can discharge."""
+    interconnection: Share = 1.0
+    """Share of the connection points whose EVSE the grid operator has approved."""
+    warranty: Warranty = Warranty()
+    """The battery's warranty."""
+    driver: Driver = Driver()
+    """The driver."""
 
 
 def _source(value: Any, info: ValidationInfo) -> Any:
@@ -232,6 +386,11 @@ class Fleet(Settings):
     )
     """Vehicle types: default, {file: my_mix.yaml}, or shares of shipped types ({bev250: 0.7, phev50: 0.3});
     left out: one type, fleet.vehicle (school_bus and delivery_van: the shipped type of that name)."""
+    permission: Permission | None = None
+    """Who must allow an EV to discharge; with it, energy refused is counted by its reason. Left out: its
+    EVSE alone, and nothing is counted."""
+    reserve_horizon: Annotated[Duration, Field(gt=0)] | None = None
+    """Time for which the fleet's reserve up and down must hold, 15 to 30 min; left out: not recorded."""
 
     @model_validator(mode="after")
     def _number_of_evs(self) -> Fleet:
@@ -287,6 +446,23 @@ class Communication(Settings):
     """Period at which chargers report, at least a tick."""
     loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of an EV's set-points that are lost, drawn from the scenario's seed."""
+    latency: Annotated[Duration, Field(ge=0)] = 0.0
+    """Longest additional time that set-points travel to an EVSE; each has its own, drawn evenly from 0 to
+    this, and acts from the next tick on."""
+    outages_per_day: Annotated[float, Field(ge=0)] = 0.0
+    """Mean number of outages of an EVSE's link a day."""
+    outage_duration: Annotated[Duration, Field(gt=0)] = 600.0
+    """Mean duration of an outage (exponentially distributed)."""
+    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    """Age at which an EVSE takes its last set-point for stale; left out: never."""
+    fallback: Literal["uncontrolled", "last", "stop"] = "uncontrolled"
+    """What an EVSE does with a stale set-point: charge as fast as it can, keep it, or wait. Its departure
+    guard acts in any case."""
+
+    @property
+    def per_evse(self) -> bool:
+        """Whether each EVSE has a link of its own; it then draws the losses, too."""
+        return self.latency > 0 or self.outages_per_day > 0 or self.timeout is not None
 
 
 class Record(Settings):

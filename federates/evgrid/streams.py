@@ -27,6 +27,12 @@ class Purpose(IntEnum):
     """Diversity of the base load."""
     MESSAGE_LOSS = 6
     """Which messages are lost."""
+    PERMISSION = 7
+    """Who may discharge, and which EVSEs have local functions."""
+    LINK_LATENCY = 8
+    """Latency of each EVSE's link."""
+    LINK_OUTAGE = 9
+    """Outages of each EVSE's link: number, beginnings, durations."""
     REGULATION = 20
     """The synthetic regulation signal of a day."""
     VEHICLE = 30

@@ -69,7 +69,7 @@ class AggregatorModel(Model):
         self._base_load = np.zeros(len(self._members) * groups)
         self._status = {field: np.zeros(len(evs)) for field in _STATUS}
         self._sent = np.zeros(len(evs))
-        self._loss = scenario.communication.loss
+        self._loss = 0.0 if scenario.communication.per_evse else scenario.communication.loss
         self._streams = [
             stream(scenario.ensemble.seed, member, Purpose.MESSAGE_LOSS) for member in scenario.members
         ]

@@ -22,7 +22,9 @@ in time. Where the target is out of reach at arrival, the EV charges as fast as 
 possible; a positive one charges at up to that; 0 waits; a negative one discharges at up to that,
 if the session may, down to the floor.
 
-Left out, so far: ramp limits, standby consumption, temperature, reactive power.
+This is the plain fleet. Ramp limits, standby consumption, temperature, permission to discharge and the
+EVSE's local functions are in :mod:`evgrid.fleet.physics`, which calls what is here; a fleet that needs
+none of them doesn't pay for them.
 
 Arrays and numbers only. ``STATE`` holds what a tick reads and writes of each EV, one cache line
 an EV; ``KIND`` holds the constants that all sessions with the same limits, losses and target
@@ -41,6 +43,9 @@ from evgrid.compile import njit
 
 CUT_OFF = 0.05
 """Least charging power, as a share of ``battery_kw``, to which the taper falls before full."""
+
+LEAST_SOC = 0.05
+"""State of charge below which nobody comes home from a drive."""
 
 SNAP = 1e-11
 """Rounding, in state of charge, within which a charge that ends at the target is at the target."""
@@ -254,7 +259,7 @@ def moment_of_zero_laxity(kind: Row, soc: float, power_kw: float, span: float, l
 @njit
 def advance(
     kind: Row, soc: float, setpoint_kw: float, seconds: float, left_s: float, guarded: int
-) -> tuple[float, int, float, float, float]:
+) -> tuple[float, int, float, float, float, float]:
     """Follow a set-point for ``seconds``, subject to all limits and the departure guard.
 
     Parameters
@@ -271,12 +276,13 @@ def advance(
         1 if laxity has reached zero before.
 
     Returns the state of charge, ``guarded``, the energy drawn from the grid, the energy given to
-    the grid, and the conversion loss, kWs each and not negative.
+    the grid, and the conversion loss, kWs each and not negative, and the time that power flowed, s.
 
     """
     drawn = 0.0
     given = 0.0
     loss = 0.0
+    flowing_s = 0.0
     target = kind["soc_target"]
     for _ in range(8):
         if soc < target and left_s <= seconds_to_target(kind, soc):
@@ -315,6 +321,7 @@ def advance(
                 stop = -1.0
         if power > 0.0:
             soc, on_s, first, second = charge(kind, soc, power, span)
+            flowing_s += on_s
             if soc < target and target - soc < SNAP:
                 soc = target
             drawn += (1.0 + kind["charge_b"]) * first + kind["charge_a"] * on_s + kind["charge_c"] * second
@@ -327,12 +334,13 @@ def advance(
             )  # fmt: skip
             given += (-power - lost_kw) * span
             loss += lost_kw * span
+            flowing_s += span
             soc = stop if stop >= 0.0 else soc + power * kind["soc_per_kws"] * span
         seconds -= span
         left_s -= span
         if seconds <= 0.0:
             break
-    return soc, guarded, drawn, given, loss
+    return soc, guarded, drawn, given, loss, flowing_s
 
 
 @njit
@@ -380,22 +388,33 @@ def grid_energy_to_target_kwh(
     """Energy that charging from ``soc`` to the target as fast as possible draws, kWh at the grid; (n,)."""
     energy = np.empty_like(soc)
     for i in range(len(soc)):
-        energy[i] = _energy_to_target_kwh(kinds[kind_of[i]], soc[i])
+        energy[i] = energy_to_target_kwh(kinds[kind_of[i]], soc[i])
     return energy
 
 
 @njit
-def _energy_to_target_kwh(kind: Row, soc: float) -> float:
+def energy_to_target_kwh(kind: Row, soc: float) -> float:
+    """Energy that charging from ``soc`` to the target as fast as possible draws, kWh at the grid."""
     _, on_s, first, second = charge(kind, soc, kind["battery_kw"], np.inf)
     drawn = (1.0 + kind["charge_b"]) * first + kind["charge_a"] * on_s + kind["charge_c"] * second
     return float(drawn / 3600.0)
 
 
 @njit
-def _plug_in(
-    row: Row, session: int, departure_s: NDArray[np.float64], soc: NDArray[np.float64],
-    kind_of: NDArray[np.int32],
+def plug_in(
+    row: Row, kinds: Row, session: int, session_ev: NDArray[np.int32], departure_s: NDArray[np.float64],
+    soc: NDArray[np.float64], drive_kwh: NDArray[np.float64], kind_of: NDArray[np.int32],
+    outcome: NDArray[np.float64],
 ) -> None:  # fmt: skip
+    """Begin a session; ``soc``, (session,), takes what it begins with where that follows from a drive.
+
+    An EV that was plugged in before in the run, and whose session tells the energy driven since,
+    arrives with what it left with, less that energy, but with ``LEAST_SOC`` at least.
+    """
+    before = session - 1
+    if before >= 0 and session_ev[before] == session_ev[session] and drive_kwh[session] == drive_kwh[session]:
+        driven = drive_kwh[session] / kinds[kind_of[session]]["capacity_kwh"]
+        soc[session] = max(LEAST_SOC, outcome[before, 0] - driven)
     row["soc"] = soc[session]
     row["departure_s"] = departure_s[session]
     row["drawn_kws"] = 0.0
@@ -432,6 +451,7 @@ def step(
     arrival_s: NDArray[np.float64],
     departure_s: NDArray[np.float64],
     soc_arrival: NDArray[np.float64],
+    drive_kwh: NDArray[np.float64],
     kind_of: NDArray[np.int32],
     by_arrival: NDArray[np.int32],
     cursor: int,
@@ -461,8 +481,9 @@ def step(
         Set-points, (ev,) kW, if managed; else every EV charges as fast as it can.
     kinds
         (kind,) KIND.
-    session_ev, arrival_s, departure_s, soc_arrival, kind_of
-        (session,), sorted by EV, then arrival; sessions of an EV do not overlap.
+    session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of
+        (session,), sorted by EV, then arrival; sessions of an EV do not overlap. ``soc_arrival`` is
+        updated where it follows from the session before, see :func:`plug_in`.
     by_arrival, cursor
         (session,) sessions in order of arrival, and how many of them have arrived.
     state
@@ -502,10 +523,20 @@ def step(
             session = by_arrival[at]
             ev = session_ev[session]
             if state[ev]["session"] < 0:  # else it leaves in this tick, and comes again
-                _plug_in(state[ev], session, departure_s, soc_arrival, kind_of)
+                plug_in(
+                    state[ev],
+                    kinds,
+                    session,
+                    session_ev,
+                    departure_s,
+                    soc_arrival,
+                    drive_kwh,
+                    kind_of,
+                    outcome,
+                )
                 arriving[arrivals] = ev
                 arrivals += 1
-        active_count = _insert(active, active_count, np.sort(arriving[:arrivals]))
+        active_count = insert(active, active_count, np.sort(arriving[:arrivals]))
 
     mean_kw = np.empty(_BLOCK)
     exact = np.empty(_BLOCK, np.uint32)
@@ -527,7 +558,7 @@ def step(
                 net_kws, plugged_s = _exact(
                     ev, setpoint_kw[ev] if managed else np.inf, state, kinds, time_s, end_s,
                     import_per_kws, export_per_kws,
-                    session_ev, arrival_s, departure_s, soc_arrival, kind_of, outcome,
+                    session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
                 )  # fmt: skip
                 mean_kw[at] = net_kws / step_s
                 present += plugged_s / step_s - 1.0
@@ -549,7 +580,7 @@ def step(
 
 
 @njit
-def _insert(active: NDArray[np.uint32], count: int, arriving: NDArray[np.uint32]) -> int:
+def insert(active: NDArray[np.uint32], count: int, arriving: NDArray[np.uint32]) -> int:
     """Merge ``arriving`` into the first ``count`` of ``active``, both ascending; returns the new count."""
     to = count + len(arriving)
     total = to
@@ -635,7 +666,8 @@ def _exact(
     ev: int, setpoint_kw: float, state: Row, kinds: Row, time_s: float, end_s: float,
     import_per_kws: float, export_per_kws: float,
     session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
-    soc_arrival: NDArray[np.float64], kind_of: NDArray[np.int32], outcome: NDArray[np.float64],
+    soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64], kind_of: NDArray[np.int32],
+    outcome: NDArray[np.float64],
 ) -> tuple[float, float]:  # fmt: skip
     """Advance an EV over a tick in which its power changes, or it arrives or leaves, even repeatedly.
 
@@ -661,7 +693,7 @@ def _exact(
         if session == len(session_ev) or session_ev[session] != ev or arrival_s[session] >= end_s:
             row["session"] = -1
             break
-        _plug_in(row, session, departure_s, soc_arrival, kind_of)
+        plug_in(row, kinds, session, session_ev, departure_s, soc_arrival, drive_kwh, kind_of, outcome)
     return net_kws, plugged_s
 
 
@@ -689,7 +721,9 @@ def _follow(
     import_per_kws: float, export_per_kws: float,
 ) -> float:  # fmt: skip
     """Advance one EV by the exact way, book what it drew and gave, and return the net of it, kWs."""
-    soc, guarded, drawn, given, loss = advance(kind, row["soc"], setpoint_kw, seconds, left_s, row["guarded"])
+    soc, guarded, drawn, given, loss, _ = advance(
+        kind, row["soc"], setpoint_kw, seconds, left_s, row["guarded"]
+    )
     row["soc"] = soc
     row["guarded"] = guarded
     row["drawn_kws"] += drawn
@@ -734,7 +768,7 @@ def status(
                 + (kind["charge_a"] + kind["charge_b"] * battery_kw + kind["charge_c"] * battery_kw**2),
                 kind["charge_kw"],
             )
-            energy_needed_kwh[ev] = _energy_to_target_kwh(kind, row["soc"])
+            energy_needed_kwh[ev] = energy_to_target_kwh(kind, row["soc"])
             time_needed_s[ev] = seconds_to_target(kind, row["soc"])
         if row["soc"] > kind["soc_floor"] and not row["guarded"]:
             p_min_kw[ev] = -kind["discharge_kw"]

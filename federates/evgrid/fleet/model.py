@@ -1,19 +1,36 @@
 """The fleet: all EVs of all members as one model behind a federate.
 
-In: set-points (if an aggregator manages the fleet). Out: the mean active and reactive power of the
-EVs at each connection and phase over the tick, and, every telemetry period, what the chargers
-report at the end of the tick. How an EV charges is in :mod:`evgrid.fleet.kernels`.
+In: set-points (if an aggregator manages the fleet); voltages and where there are any (if the EVSEs have
+local functions), of the last tick. Out: the mean active and reactive power of the EVs at each connection
+and phase over the tick, and, every telemetry period, what the chargers report at the end of the tick.
 
-Left out, so far: reactive power, the feeder's voltage and outages.
+How an EV charges is in :mod:`evgrid.fleet.kernels`; what more a scenario may ask for (local functions,
+permission to discharge, temperature, degradation, …) in :mod:`evgrid.fleet.physics`, which runs
+instead where it does; the links to the EVSEs in :mod:`evgrid.fleet.link`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.curves.kernels import prepare
 from evgrid.errors import StrategyError
-from evgrid.fleet.kernels import STATE, close_session, grid_energy_to_target_kwh, status, step
+from evgrid.fleet import degradation, physics
+from evgrid.fleet.battery import with_losses_by_power
+from evgrid.fleet.extras import AGEING_PERIOD_S, Extras, extras_of, with_floors
+from evgrid.fleet.kernels import (
+    STATE,
+    charge_as_fast_as_possible,
+    close_session,
+    grid_energy_to_target_kwh,
+    status,
+    step,
+)
+from evgrid.fleet.link import Link
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import ALL_PHASES, Array, Connections, EVs, Model, Recorder, Values, Variable
 from evgrid.scenario import Scenario
@@ -42,11 +59,68 @@ _SESSION_VARIABLES = tuple(
         ("session_loss_kwh", "kWh", "conversion loss"),
         ("session_energy_unserved_kwh", "kWh",
          "energy at the meter still missing to the target at departure; NaN if still plugged in at the end"),
+        ("session_energy_unserved_percent", "%", "energy unserved per energy requested; NaN if none was"),
+        ("session_energy_unserved_avoidable_kwh", "kWh",
+         "energy unserved beyond what is missing after charging as fast as possible; NaN likewise"),
+        ("session_throughput_kwh", "kWh", "energy at the meter, drawn and given together"),
         ("session_soc_arrival", "1", "state of charge at arrival, or at the start of the run"),
         ("session_soc_departure", "1", "state of charge at departure, or at the end of the run"),
         ("session_cost", "currency", "cost of energy drawn less credit for energy given"),
     )
 )  # fmt: skip
+_RESERVE_VARIABLES = (
+    Variable(
+        "fleet_reserve_up_kw",
+        ("member",),
+        "kW",
+        "power that the EVs can draw less or give, for the reserve horizon",
+    ),
+    Variable(
+        "fleet_reserve_down_kw",
+        ("member",),
+        "kW",
+        "power that the EVs can draw more, for the reserve horizon",
+    ),
+)
+_REFUSED_VARIABLES = tuple(
+    Variable(
+        f"session_discharge_refused_{reason}_kwh",
+        ("session",),
+        "kWh",
+        f"energy asked for and not given; reason: {text}",
+        timed=False,
+    )
+    for reason, text in zip(
+        physics.REASONS,
+        (
+            "the vehicle can't",
+            "the EVSE can't",
+            "no approval to interconnect",
+            "warranty: EVSE not approved, its floor, its caps",
+            "the driver: unwilling, window, floor",
+            "the vehicle's floor",
+            "the departure guard",
+            "local functions, temperature, or no voltage",
+        ),
+        strict=True,
+    )
+)
+_AGEING_VARIABLES = tuple(
+    Variable(name, ("session",), unit, text, timed=False)
+    for name, unit, text in (
+        ("session_degradation_calendar_percent", "%", "capacity lost to calendar ageing while plugged in"),
+        ("session_degradation_cycle_percent", "%", "capacity lost to cycle ageing while plugged in"),
+        ("session_degradation_cost", "currency", "what the capacity lost while plugged in is worth"),
+    )
+)
+_EV_AGEING_VARIABLES = (
+    Variable("ev_degradation_percent", ("ev",), "%", "capacity lost over the run", timed=False),
+    Variable("ev_degradation_cost", ("ev",), "currency", "what it is worth", timed=False),
+)
+_EMISSIONS_VARIABLE = Variable(
+    "session_emissions_kg", ("session",), "kg", "CO2 of energy drawn less that of energy given", timed=False
+)
+_FLEXIBILITY = ("reserve_up", "reserve_down", "e_min", "e_max")
 
 
 class FleetModel(Model):
@@ -84,12 +158,17 @@ class FleetModel(Model):
             self.inputs = ("aggregator/setpoint",)
             self.outputs += tuple(f"fleet/{field}" for field in _STATUS)
         self.variables = _MEMBER_VARIABLES + _SESSION_VARIABLES
+        sessions = _as_the_scenario_says(scenario, sessions)
         if scenario.record.ev:
             self.variables += _EV_VARIABLES
         self._scenario, self._evs, self._sessions = scenario, evs, sessions
         self._recorder, self._managed = recorder, managed
         members, count = len(scenario.members), len(evs)
         self._kinds, self._kind_of = sessions.kinds()
+        self._extras = extras_of(scenario, connections, evs, sessions, self._kinds)
+        per_evse = managed and scenario.communication.per_evse
+        self._link = Link(scenario, evs) if per_evse else None
+        self._soc_arrival = sessions.soc_arrival.astype(np.float64)  # a copy, which the kernel updates
         self._by_arrival = np.argsort(sessions.arrival_s, kind="stable").astype(np.int32)
         self._cursor = 0
         self._state = _state(connections, evs)
@@ -101,10 +180,17 @@ class FleetModel(Model):
         self._q = np.zeros_like(self._p)
         self._plugged = np.zeros(members)
         self._outcome = np.full((len(sessions), 5), np.nan)
-        per_ev = count if scenario.record.ev else 0
+        horizon = scenario.fleet.reserve_horizon if scenario.fleet is not None else None
+        self._reserve_horizon_s = horizon
+        per_ev = count if scenario.record.ev or horizon is not None else 0
         self._ev_power, self._ev_soc = np.zeros(per_ev), np.zeros(per_ev)
         self._report = {field: np.zeros(count) for field in _STATUS} if managed else {}
-        self._recorded = np.zeros((2, _BLOCK, members))
+        self._recorded = np.zeros((5, _BLOCK, members))
+        self._reserve = np.zeros((2, members))
+        # Pmin, Pmax, and what the ports of _FLEXIBILITY give
+        self._flexibility = np.zeros((6, count if horizon is not None else 0))
+        self._start_h = _hour_of_day(scenario.start)
+        self._with_extras()
         self._first_recorded = self._n_recorded = 0
         self._prices = np.zeros((2, 0))
         self._prices_from = 0
@@ -126,51 +212,200 @@ class FleetModel(Model):
             setpoint = np.ascontiguousarray(inputs["aggregator/setpoint"], np.float64)
             self._refuse_nan(time_s, setpoint)
         tick = round(time_s / self.period_s)
+        if self._link is not None:
+            setpoint = self._link.commands(tick, time_s, setpoint)
         import_price, export_price = self._prices_at(tick)
         sessions = self._sessions
-        self._active_count, self._cursor = step(
-            time_s, self.period_s, import_price, export_price, self._managed, setpoint,
-            self._kinds, sessions.ev, sessions.arrival_s, sessions.departure_s, sessions.soc_arrival,
-            self._kind_of, self._by_arrival, self._cursor,
+        plain: tuple[Any, ...] = (
+            self._managed, setpoint,
+            self._kinds, sessions.ev, sessions.arrival_s, sessions.departure_s, self._soc_arrival,
+            sessions.drive_kwh, self._kind_of, self._by_arrival, self._cursor,
             self._state, self._member_start, self._active, self._active_count,
             self._p.reshape(-1), self._plugged, self._outcome, self._ev_power, self._ev_soc,
         )  # fmt: skip
+        tick_and_prices = (time_s, self.period_s, import_price, export_price)
+        if self._extras is None:
+            self._active_count, self._cursor = step(*tick_and_prices, *plain)
+        else:
+            self._step_with_extras(self._extras, tick_and_prices, plain, inputs)
         self._end_s = time_s + self.period_s
+        self._update_reserve()
         self._record(tick, time_s)
         outputs: dict[str, Array] = {"fleet/p": self._p, "fleet/q": self._q}
+        extras = self._extras
         if self._managed and _is_multiple(self._end_s, self._scenario.telemetry_s):
             report = self._report
             status(
                 self._end_s, self._kinds, self._state, self._active, self._active_count,
                 *(report[field] for field in _STATUS),
             )  # fmt: skip
+            if extras is not None and extras.counts:
+                physics.withhold(
+                    extras.options, self._kinds, self._state, extras.physics, self._willing(self._end_s),
+                    self._active, self._active_count, report["p_min"],
+                )  # fmt: skip
             outputs |= {f"fleet/{field}": values for field, values in report.items()}
+            if self._reserve_horizon_s is not None:
+                up, down, e_min, e_max = self._flexibility[[4, 5, 2, 3]]
+                outputs |= dict(
+                    zip((f"fleet/{field}" for field in _FLEXIBILITY), (up, down, e_min, e_max), strict=True)
+                )
         return outputs
+
+    def _with_extras(self) -> None:
+        """Add the ports and variables that the scenario's extras bring."""
+        extras = self._extras
+        if extras is None:
+            return
+        if extras.with_functions:
+            self.inputs += ("feeder/voltage", "feeder/energised")
+            if extras.frequency:
+                self.inputs += ("system/frequency",)
+        if extras.counts:
+            self.variables += _REFUSED_VARIABLES
+        if len(extras.ageing):
+            self.variables += _AGEING_VARIABLES + _EV_AGEING_VARIABLES
+            self._loss_before = degradation.loss_percent(extras.ageing)
+        if extras.emissions is not None:
+            self.variables += (_EMISSIONS_VARIABLE,)
+        if self._reserve_horizon_s is not None:
+            self.variables += _RESERVE_VARIABLES
+            if self._managed:
+                self.outputs += tuple(f"fleet/{field}" for field in _FLEXIBILITY)
+        self._no_grid = np.zeros(0)
+        self._hertz = np.full(len(self._plugged), extras.nominal_hz)
+
+    def _step_with_extras(
+        self,
+        extras: Extras,
+        tick_and_prices: tuple[float, float, float, float],
+        plain: tuple[Any, ...],
+        inputs: Values,
+    ) -> None:
+        """The full pass over the tick."""
+        time_s = tick_and_prices[0]
+        voltage = energised = self._no_grid
+        hertz = self._hertz
+        if extras.with_functions:
+            voltage = np.ascontiguousarray(inputs["feeder/voltage"], np.float64).reshape(-1)
+            energised = np.ascontiguousarray(inputs["feeder/energised"], np.float64).reshape(-1)
+            if extras.frequency:
+                hertz = np.ascontiguousarray(inputs["system/frequency"], np.float64)
+            prepare(extras.parameters, self.period_s)
+        idle_c = extras.idle_c(time_s)
+        rate = 0.0
+        if extras.emissions is not None:
+            rate = float(extras.emissions(time_s, time_s + self.period_s)) / 1000.0
+        arguments: tuple[Any, ...] = (
+            *tick_and_prices, rate, *plain,
+            extras.options, extras.physics, extras.parameters, extras.parameters_of, extras.functions,
+            voltage, energised, hertz, self._q.reshape(-1), extras.phases, self._willing(time_s), idle_c,
+            extras.ageing, degradation.LAWS, extras.more,
+        )  # fmt: skip
+        self._active_count, self._cursor = physics.step(*arguments)
+        end_s = time_s + self.period_s
+        if len(extras.ageing) and int(end_s // AGEING_PERIOD_S) > int(time_s // AGEING_PERIOD_S):
+            physics.age(
+                self._state, extras.physics, extras.ageing, degradation.LAWS, self._active,
+                self._active_count, end_s, idle_c,
+            )  # fmt: skip
+
+    def _willing(self, time_s: float) -> bool:
+        """Whether drivers let discharge at a time."""
+        assert self._extras is not None
+        return self._extras.willing((self._start_h + time_s / 3600.0) % 24.0)
+
+    def _update_reserve(self) -> None:
+        """Every telemetry period, what the EVs can offer from now on."""
+        extras, horizon_s = self._extras, self._reserve_horizon_s
+        if extras is None or horizon_s is None:
+            return
+        if not _is_multiple(self._end_s, self._scenario.telemetry_s):
+            return
+        physics.flexibility(
+            self._end_s, horizon_s, extras.options, self._kinds, self._state, extras.physics,
+            self._willing(self._end_s), self._active, self._active_count, self._ev_power, *self._flexibility,
+        )  # fmt: skip
+        members = len(self._plugged)
+        for row, of_ev in enumerate(self._flexibility[4:]):
+            self._reserve[row] = np.bincount(self._evs.member, of_ev, members)
+
+    def flexibility(self) -> dict[str, Array]:
+        """What each EV can offer, as of the last telemetry, (ev,): see :func:`.physics.flexibility`.
+
+        p_min, p_max (kW), e_min, e_max (kWh in the battery, at the end of the horizon), up, down (kW).
+        """
+        names = ("p_min", "p_max", "e_min", "e_max", "up", "down")
+        return dict(zip(names, self._flexibility.copy(), strict=True))
 
     def finish(self) -> None:
         """Write what each session came to."""
         self._flush()
         sessions, outcome = self._sessions, self._outcome
+        extras = self._extras
         for ev in self._active[: self._active_count]:
-            close_session(self._state[ev], outcome)
+            if extras is None:
+                close_session(self._state[ev], outcome)
+            else:
+                physics.leave(
+                    self._state[ev], extras.options, extras.physics[ev], extras.functions, extras.ageing,
+                    degradation.LAWS, ev, self._end_s, extras.idle_c(self._end_s), outcome, extras.more,
+                )  # fmt: skip
         soc, drawn, given, loss, cost = outcome.T
         complete = sessions.departure_s <= self._end_s
         missing = grid_energy_to_target_kwh(self._kinds, self._kind_of, soc)
+        requested = grid_energy_to_target_kwh(self._kinds, self._kind_of, self._soc_arrival)
+        fastest = charge_as_fast_as_possible(
+            self._kinds, self._kind_of, self._soc_arrival, sessions.departure_s - sessions.arrival_s
+        )
+        out_of_reach = grid_energy_to_target_kwh(self._kinds, self._kind_of, fastest)
+        avoidable = np.maximum(missing - out_of_reach, 0.0)
+        percent = np.divide(
+            100.0 * missing, requested, out=np.full_like(missing, np.nan), where=requested > 0
+        )
         values = {
-            "session_energy_requested_kwh": grid_energy_to_target_kwh(
-                self._kinds, self._kind_of, sessions.soc_arrival
-            ),
+            "session_energy_requested_kwh": requested,
+            "session_energy_unserved_percent": np.where(complete, percent, np.nan),
+            "session_energy_unserved_avoidable_kwh": np.where(complete, avoidable, np.nan),
+            "session_throughput_kwh": drawn + given,
             "session_energy_delivered_kwh": drawn,
             "session_energy_discharged_kwh": given,
-            "session_battery_energy_kwh": (soc - sessions.soc_arrival) * sessions.capacity_kwh,
+            "session_battery_energy_kwh": (soc - self._soc_arrival) * sessions.capacity_kwh,
             "session_loss_kwh": loss,
             "session_energy_unserved_kwh": np.where(complete, missing, np.nan),
-            "session_soc_arrival": sessions.soc_arrival,
+            "session_soc_arrival": self._soc_arrival,
             "session_soc_departure": soc,
             "session_cost": cost if self._scenario.tariff is not None else np.full(len(sessions), np.nan),
         }
+        if extras is not None:
+            values |= self._extra_outcome(extras)
         for name, value in values.items():
             self._recorder.put_static(name, np.ascontiguousarray(value))
+
+    def _extra_outcome(self, extras: Extras) -> dict[str, Array]:
+        """What the extras add to each session's outcome, and to each EV's."""
+        values: dict[str, Array] = {}
+        reasons = len(physics.REASONS)
+        if extras.counts:
+            values |= {v.name: extras.more[:, i] for i, v in enumerate(_REFUSED_VARIABLES)}
+        settings = self._scenario.fleet.vehicle.degradation if self._scenario.fleet is not None else None
+        if settings is not None:
+            price, worthless = settings.battery_price, settings.worthless_at
+            capacity = self._sessions.capacity_kwh
+            calendar, cycle = extras.more[:, reasons], extras.more[:, reasons + 1]
+            values["session_degradation_calendar_percent"] = 100.0 * calendar
+            values["session_degradation_cycle_percent"] = 100.0 * cycle
+            values["session_degradation_cost"] = degradation.cost(
+                calendar + cycle, capacity, price, worthless
+            )
+            lost = degradation.loss_percent(extras.ageing) - self._loss_before
+            of_ev = np.full(len(self._evs), np.nan)
+            of_ev[self._sessions.ev] = capacity
+            values["ev_degradation_percent"] = lost
+            values["ev_degradation_cost"] = lost / 100.0 * of_ev * price / (1.0 - worthless)
+        if extras.emissions is not None:
+            values["session_emissions_kg"] = extras.more[:, reasons + 2]
+        return values
 
     def audit(self) -> dict[str, Array]:
         """See :class:`evgrid.model.Model`; complete after ``finish``.
@@ -183,7 +418,7 @@ class FleetModel(Model):
         sessions, members = self._sessions, len(self._plugged)
         of_session = self._evs.member[sessions.ev]
         begun = ~np.isnan(self._outcome[:, 0])
-        gain = np.where(begun, (self._outcome[:, 0] - sessions.soc_arrival) * sessions.capacity_kwh, 0.0)
+        gain = np.where(begun, (self._outcome[:, 0] - self._soc_arrival) * sessions.capacity_kwh, 0.0)
         loss = np.where(begun, self._outcome[:, 3], 0.0)
         return {
             "grid_energy_kwh": self._grid_energy_kws / 3600.0,
@@ -221,7 +456,8 @@ class FleetModel(Model):
             self._power_given_kw += power
         if self._n_recorded == 0:
             self._first_recorded = tick
-        self._recorded[:, self._n_recorded] = power, self._plugged
+        reactive = self._q.reshape(len(self._q), -1).sum(axis=1)
+        self._recorded[:, self._n_recorded] = power, self._plugged, reactive, *self._reserve
         self._n_recorded += 1
         if self._n_recorded == _BLOCK:
             self._flush()
@@ -233,10 +469,13 @@ class FleetModel(Model):
         """Hand the recorded ticks to the recorder."""
         n = self._n_recorded
         if n:
-            power, plugged = self._recorded[:, :n].copy()
+            power, plugged, reactive, up, down = self._recorded[:, :n].copy()
             self._recorder.put("fleet_power_kw", self._first_recorded, power)
-            self._recorder.put("fleet_reactive_kvar", self._first_recorded, np.zeros_like(power))
+            self._recorder.put("fleet_reactive_kvar", self._first_recorded, reactive)
             self._recorder.put("plugged", self._first_recorded, plugged)
+            if self._reserve_horizon_s is not None:
+                self._recorder.put("fleet_reserve_up_kw", self._first_recorded, up)
+                self._recorder.put("fleet_reserve_down_kw", self._first_recorded, down)
         self._n_recorded = 0
 
 
@@ -258,3 +497,20 @@ def _is_multiple(time_s: float, period_s: float) -> bool:
     """Whether a simulated time is a multiple of a period, but for rounding."""
     rest = time_s % period_s
     return min(rest, period_s - rest) < 1e-6
+
+
+def _as_the_scenario_says(scenario: Scenario, sessions: Sessions) -> Sessions:
+    """The sessions with losses by power and with the floors of warranty and driver, where asked for."""
+    fleet = scenario.fleet
+    if fleet is None:
+        return sessions
+    if fleet.vehicle.losses == "by_power":
+        sessions = with_losses_by_power(sessions, fleet.charger.phases)
+    if fleet.permission is not None:
+        sessions = replace(sessions, soc_floor=with_floors(sessions.soc_floor, fleet.permission))
+    return sessions
+
+
+def _hour_of_day(start: np.datetime64) -> float:
+    """Local hour of a timestamp, 0 to 24."""
+    return float((start - start.astype("datetime64[D]")) / np.timedelta64(1, "h"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 CUT_OFF = 0.05
 Loss = tuple[float, float, float]
@@ -31,6 +31,7 @@ class Session:
     taper_soc: float = 0.8
     charge_loss: Loss = (0.0, 0.0, 0.0)
     discharge_loss: Loss = (0.0, 0.0, 0.0)
+    drive_kwh: float = math.nan
 
 
 @dataclass
@@ -222,7 +223,10 @@ def simulate(
     for tick in range(ticks):
         start, end = tick * step_s, (tick + 1) * step_s
         net = 0.0
-        for session, account in zip(sessions, accounts, strict=True):
+        for number, (session, account) in enumerate(zip(sessions, accounts, strict=True)):
+            if start <= session.arrival_s < end and number and not math.isnan(session.drive_kwh):
+                left_with = accounts[number - 1].soc
+                account.soc = max(0.05, left_with - session.drive_kwh / session.capacity_kwh)
             first, last = max(start, session.arrival_s), min(end, session.departure_s)
             if last > first:
                 net += follow(
@@ -232,3 +236,119 @@ def simulate(
                 )  # fmt: skip
         powers.append(net * 3600 / step_s)
     return powers, accounts
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What :data:`evgrid.fleet.physics.OPTIONS` hold, of what the twin covers; the defaults are off."""
+
+    throughput_kwh: float = math.inf
+    hours: float = math.inf
+    least_a: float = 0.0
+    pilot_a: float = 0.0
+    volt: float = 230.0
+    ramp_kw_per_s: float = math.inf
+    standby_kw: float = 0.0
+    into_limit: Callable[[Session], float] = lambda session: math.inf
+    """Most that the battery takes at the temperature of the run, kW."""
+
+
+@dataclass
+class Past:
+    """What an EV has done in the run, and what it was refused, kWh by reason."""
+
+    out_kwh: float = 0.0
+    discharging_s: float = 0.0
+    ramped_kw: float = 0.0
+    refused_kwh: dict[str, float] = field(default_factory=dict)
+
+
+Answer = Callable[[float, float, float, float], float]
+"""What an EVSE makes of a wish: (wished, least, greatest power in kW, seconds) to kW."""
+
+
+def follow_rules(
+    session: Session, account: Account, past: Past, rules: Rules, setpoint_kw: float, start_s: float,
+    seconds: float, never: str = "", willing: bool = True, answer: Answer | None = None,
+) -> float:  # fmt: skip
+    """Advance over a window under the rules of the full pass. Twin of :func:`evgrid.fleet.physics.window`.
+
+    ``never``: reason for which the EV may never discharge. Returns the net energy drawn, kWh.
+    """
+    rated_kw = session.discharge_kw or session.charge_kw
+    asked_kw = max(0.0, min(-setpoint_kw, rated_kw))
+    reason = ""
+    target_kw = setpoint_kw
+    if setpoint_kw < 0:
+        reasons = (
+            ("vehicle", never == "vehicle"),
+            ("evse", session.discharge_kw == 0),
+            (never, never in ("interconnection", "warranty")),
+            ("warranty", past.out_kwh >= rules.throughput_kwh * (1 - 1e-12)),
+            ("warranty", past.discharging_s >= rules.hours * 3600),
+            ("driver", never == "driver" or not willing),
+        )
+        reason = next((name for name, holds in reasons if holds), "")
+        if reason:
+            target_kw = 0.0
+        elif rules.throughput_kwh < math.inf:
+            a, b, c = session.discharge_loss
+            out_kw = (rules.throughput_kwh - past.out_kwh) * 3600 / seconds
+            most_kw = max(out_kw - (a + b * out_kw + c * out_kw**2), 0.0)
+            if most_kw < asked_kw and out_kw < 2 * rated_kw:
+                target_kw, reason = -most_kw, "warranty"
+    elif 0 < setpoint_kw < math.inf:
+        amperes = setpoint_kw * 1000 / rules.volt * (1 + 1e-12)
+        if amperes < rules.least_a:
+            target_kw = 0.0
+        elif rules.pilot_a:
+            target_kw = amperes // rules.pilot_a * rules.pilot_a * rules.volt / 1000
+    if rules.ramp_kw_per_s < math.inf:
+        target_kw = max(-session.discharge_kw, min(target_kw, session.charge_kw))
+        way = target_kw - past.ramped_kw
+        reached_s = min(abs(way) / rules.ramp_kw_per_s, seconds)
+        end_kw = past.ramped_kw + math.copysign(rules.ramp_kw_per_s * reached_s, way)
+        if reached_s < seconds:
+            end_kw = target_kw
+        mean_kw = ((past.ramped_kw + end_kw) / 2 * reached_s + end_kw * (seconds - reached_s)) / seconds
+        past.ramped_kw, target_kw = end_kw, mean_kw
+
+    wish = replace(account)
+    wished_kw = follow(session, wish, target_kw, start_s, seconds) * 3600 / seconds
+    into_kw = min(rules.into_limit(session), battery_power_drawn(session.charge_kw, session.charge_loss))
+    done, power_kw = wish, wished_kw
+    if answer is not None or rules.into_limit(session) < math.inf:
+        high = Account(account.soc)
+        cap_kw = 0.0
+        if into_kw > 0:
+            a, b, c = session.charge_loss
+            cap_kw = into_kw + a + b * into_kw + c * into_kw**2
+        forever = replace(session, departure_s=math.inf)
+        follow(forever, high, cap_kw, start_s, seconds)
+        high_kw = high.drawn_kwh * 3600 / seconds
+        low = Account(account.soc)
+        follow(replace(forever, soc_target=0.0), low, -session.discharge_kw, start_s, seconds)
+        low_kw = -low.given_kwh * 3600 / seconds
+        if reason or session.discharge_kw == 0 or never:
+            low_kw = min(wished_kw, 0.0)
+        if answer is not None:
+            power_kw = answer(wished_kw, low_kw, high_kw, seconds)
+        else:
+            power_kw = max(low_kw, min(wished_kw, high_kw))
+        if abs(power_kw - wished_kw) > 1e-9:
+            done = replace(account, guarded=False)
+            follow(replace(session, departure_s=math.inf), done, power_kw, start_s, seconds)
+            done.guarded = wish.guarded
+    drawn = done.drawn_kwh - account.drawn_kwh
+    given = done.given_kwh - account.given_kwh
+    if given > 0:
+        past.discharging_s += seconds
+        past.out_kwh += max(account.soc - done.soc, 0.0) * session.capacity_kwh
+    refused = asked_kw * seconds / 3600 - given
+    if asked_kw > 0 and refused > 1e-9 * asked_kw * seconds / 3600:
+        if not reason:
+            reason = "departure" if wish.guarded else "floor" if done is wish else "grid"
+        past.refused_kwh[reason] = past.refused_kwh.get(reason, 0.0) + refused
+    account.soc, account.guarded = done.soc, done.guarded
+    account.drawn_kwh, account.given_kwh, account.loss_kwh = done.drawn_kwh, done.given_kwh, done.loss_kwh
+    return drawn - given

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evgrid.errors import ScenarioError
-from evgrid.fleet.kernels import KIND, charge_as_fast_as_possible, derive_kinds
+from evgrid.fleet.kernels import KIND, LEAST_SOC, charge_as_fast_as_possible, derive_kinds
 from evgrid.fleet.travel import DAY_S, slots, starts_plugged_in
 from evgrid.model import ALL_PHASES, Array, Connections, EVs
 from evgrid.scenario import Scenario
@@ -38,8 +38,6 @@ from evgrid.session_settings import (
 from evgrid.streams import Purpose, stream
 from evgrid.vehicles import VehicleType, charge_limit_kw
 
-LEAST_SOC = 0.05
-"""State of charge below which nobody arrives: the rest has been charged on the road."""
 LONGEST_WAIT_DAYS = 30
 """Days after the end of the run at which an EV that still stands is taken to leave."""
 ONE_TYPE = "vehicle"

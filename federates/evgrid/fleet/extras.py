@@ -1,0 +1,208 @@
+"""What a scenario asks of the full pass: its settings as arrays, and what they draw.
+
+None of it where a scenario asks for nothing beyond the plain fleet: :func:`extras_of` gives None then, and
+the plain pass of :mod:`evgrid.fleet.kernels` runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.curves import kernels as curves
+from evgrid.curves.settings import Rating, parameters
+from evgrid.fleet import degradation
+from evgrid.fleet.battery import IdleCell
+from evgrid.fleet.physics import DRIVER, INTERCONNECTION, OPTIONS, PHYSICS, REASONS, VEHICLE, WARRANTY
+from evgrid.fleet.sessions import Sessions
+from evgrid.model import ALL_PHASES, Array, Connections, EVs
+from evgrid.ports import PORTS
+from evgrid.scenario import Fleet, Permission, Scenario
+from evgrid.streams import Purpose, stream
+from evgrid.system.series import read_emissions
+
+AGEING_PERIOD_S = 900.0
+"""How often the ageing of plugged-in EVs is brought up to date; arrival and departure do so, too."""
+
+PAST_SOC = 0.6
+"""State of charge at which batteries stood before the run."""
+
+AWAY_C_RATE = 0.3
+"""C-rate of driving, 1/h."""
+
+
+@dataclass
+class Extras:
+    """The arguments of :func:`evgrid.fleet.physics.step` beyond the plain ones, and how to look them up.
+
+    counts : whether refused discharge is counted
+    frequency : whether the EVSEs see the system's frequency
+    nominal_hz : the frequency that they see otherwise
+    window_h : local hours between which drivers let discharge, or None
+    idle_cell : temperature of a car that stands idle, or None: ``constant_c``
+    emissions : kg per MWh over a span, or None
+    """
+
+    options: Any
+    physics: NDArray[np.void]
+    parameters: NDArray[np.void]
+    parameters_of: NDArray[np.int32]
+    functions: NDArray[np.void]
+    phases: NDArray[np.int8]
+    ageing: NDArray[Any]
+    more: Array
+    counts: bool
+    with_functions: bool
+    frequency: bool
+    nominal_hz: float
+    window_h: tuple[float, float] | None
+    idle_cell: IdleCell | None
+    constant_c: float
+    emissions: Callable[[float, float], Array] | None
+
+    def willing(self, hour: float) -> bool:
+        """Whether drivers let discharge at a local hour, 0 to 24."""
+        if self.window_h is None:
+            return True
+        begin, end = self.window_h
+        return begin <= hour < end if begin <= end else hour >= begin or hour < end
+
+    def idle_c(self, time_s: float) -> float:
+        """Cell temperature of a car that stands idle, °C."""
+        return self.idle_cell.at(time_s) if self.idle_cell is not None else self.constant_c
+
+
+def extras_of(
+    scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions, kinds: NDArray[np.void]
+) -> Extras | None:
+    """What the scenario's fleet needs of the full pass, None if nothing.
+
+    Raises ScenarioError for a file that is at fault.
+    """
+    fleet, system = scenario.fleet, getattr(scenario, "system", None)
+    if fleet is None:
+        return None
+    charger, vehicle, permission = fleet.charger, fleet.vehicle, fleet.permission
+    source = system.emissions if system is not None else None
+    asked = (
+        charger.functions, charger.ramp_kw_per_s, permission, vehicle.temperature, vehicle.degradation,
+        fleet.reserve_horizon, source,
+    )  # fmt: skip
+    if all(part is None for part in asked) and not (
+        charger.minimum_current_a or charger.pilot_step_a or vehicle.standby_kw
+    ):
+        return None
+    wide = evs.phase == ALL_PHASES if len(connections.phases) == 3 else np.full(len(evs), charger.phases == 3)
+    table, table_of = _parameters(fleet, kinds)
+    functions = charger.functions
+    emissions = None
+    if source is not None:
+        emissions = read_emissions(source.file, scenario.clock, source.timezone).mean
+    return Extras(
+        options=_options(fleet, emissions is not None),
+        physics=_physics(scenario, evs, permission),
+        parameters=table,
+        parameters_of=table_of,
+        functions=np.zeros(len(evs) if functions is not None else 1, curves.STATE),
+        phases=np.where(wide, 3, 1).astype(np.int8),
+        ageing=_ageing(fleet, len(evs)),
+        more=np.full((len(sessions), len(REASONS) + 3), np.nan),
+        counts=permission is not None,
+        with_functions=functions is not None,
+        frequency=functions is not None and system is not None and "system/frequency" in PORTS,
+        nominal_hz=functions.nominal_hz if functions is not None else 60.0,
+        window_h=permission.driver.window if permission is not None else None,
+        idle_cell=IdleCell(vehicle.temperature, scenario.clock) if vehicle.temperature is not None else None,
+        constant_c=vehicle.degradation.temperature_c if vehicle.degradation is not None else 25.0,
+        emissions=emissions,
+    )
+
+
+def with_floors(sessions_floor: Array, permission: Permission | None) -> Array:
+    """The sessions' floors, raised to those of warranty and driver."""
+    if permission is None:
+        return sessions_floor
+    return np.maximum(sessions_floor, max(permission.warranty.soc_floor, permission.driver.soc_floor))
+
+
+def _options(fleet: Fleet, emissions: bool) -> Any:
+    options: Any = np.zeros(1, OPTIONS)[0]
+    charger, vehicle = fleet.charger, fleet.vehicle
+    warranty = fleet.permission.warranty if fleet.permission is not None else None
+    hours = warranty.hours if warranty is not None else None
+    energy_kwh = warranty.throughput_kwh if warranty is not None else None
+    options["throughput_kws"] = np.inf if energy_kwh is None else 3600.0 * energy_kwh
+    options["discharging_s"] = np.inf if hours is None else 3600.0 * hours
+    options["warranty_floor"] = warranty.soc_floor if warranty is not None else 0.0
+    options["driver_floor"] = fleet.permission.driver.soc_floor if fleet.permission is not None else 0.0
+    options["least_a"], options["pilot_a"] = charger.minimum_current_a, charger.pilot_step_a
+    options["volt"] = charger.nominal_v
+    options["ramp_kw_per_s"] = np.inf if charger.ramp_kw_per_s is None else charger.ramp_kw_per_s
+    options["standby_kw"] = vehicle.standby_kw
+    options["functions"], options["emissions"] = charger.functions is not None, emissions
+    options["away_c_rate"] = AWAY_C_RATE
+    temperature = vehicle.temperature
+    if temperature is not None:
+        options["thermal"] = 1
+        options["heating_k_per_kw"] = temperature.heating_k_per_kw
+        options["cooling_per_s"] = 1.0 / temperature.time_constant
+        for name in ("freezing_c", "mild_c", "warm_c", "hot_c"):
+            options[name] = getattr(temperature, name)
+        options["cold_c_rate"], options["mild_c_rate"] = temperature.cold_c_rates
+    return options
+
+
+def _physics(scenario: Scenario, evs: EVs, permission: Permission | None) -> NDArray[np.void]:
+    """The EVs' rows, with what each may; row r of a member never changes with their number."""
+    rows = np.zeros(len(evs), PHYSICS)
+    counts = np.diff(np.searchsorted(evs.member, np.arange(len(scenario.members) + 1)))
+    drawn = np.concatenate(
+        [
+            stream(scenario.ensemble.seed, member, Purpose.PERMISSION).random((n, 5))
+            for member, n in zip(scenario.members, counts.tolist(), strict=True)
+        ]
+    )
+    assert scenario.fleet is not None
+    functions = scenario.fleet.charger.functions
+    rows["capable"] = drawn[:, 4] < functions.capable if functions is not None else 0
+    if permission is not None:
+        refusals = (
+            (VEHICLE, permission.vehicle), (INTERCONNECTION, permission.interconnection),
+            (WARRANTY, permission.warranty.approved), (DRIVER, permission.driver.willing),
+        )  # fmt: skip
+        for column, (reason, share) in reversed(list(enumerate(refusals))):
+            rows["refusal"][drawn[:, column] >= share] = reason
+    return rows
+
+
+def _parameters(fleet: Fleet, kinds: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.int32]]:
+    """Parameters of the local functions, and the row of each kind; the last row is without functions."""
+    charger = fleet.charger
+    if charger.functions is None or not len(kinds):
+        return parameters(None, Rating(1.0, 1.0)), np.zeros(len(kinds), np.int32)
+    share = (charger.apparent_kva or charger.power_kw) / charger.power_kw
+    limits, row_of = np.unique(
+        np.column_stack([kinds["charge_kw"], kinds["discharge_kw"]]), axis=0, return_inverse=True
+    )
+    rows = [
+        parameters(charger.functions, Rating(max(draw, give) * share, draw, give))
+        for draw, give in limits.tolist()
+    ]
+    most = float(limits.max()) * share
+    return np.concatenate([*rows, parameters(None, Rating(most, most, most))]), row_of.reshape(-1).astype(
+        np.int32
+    )
+
+
+def _ageing(fleet: Fleet, count: int) -> NDArray[Any]:
+    settings = fleet.vehicle.degradation
+    if settings is None:
+        return np.zeros(0, degradation.STATE)
+    rows = degradation.new_state(np.full(count, fleet.vehicle.chemistry))
+    past_k = settings.temperature_c + 273.15
+    degradation.add_past(rows, settings.age_years, PAST_SOC, past_k, settings.full_cycles_per_year)
+    return rows

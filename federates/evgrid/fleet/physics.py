@@ -1,0 +1,740 @@
+"""How an EV charges where more than its set-point and its battery decide: the full pass.
+
+In: what :mod:`evgrid.fleet.kernels` takes, and the voltage, frequency and temperature of the tick. Out:
+the same, and reactive power. Same signs; ``advance`` of that module still moves the battery, so that
+the state of charge has a closed form here, too. What each adds, all off unless asked for:
+
+**Permission to discharge** is a conjunction, asked in this order: the vehicle, the EVSE (a session whose
+``discharge_kw`` is 0 has neither), the interconnection's approval, the warranty (an approved EVSE, a
+cap on energy out of the battery and one on hours of discharging), the driver (willing, within a daily
+window). The floors of warranty and driver raise the session's. What is asked, up to rated power, and
+not given is booked by the first reason that holds: ``REASONS``. The caps are those of the EV over the
+run; the energy cap is met exactly, the hours count every tick in which the EV discharges.
+
+**Set-points** below the least charging current are 0, others are cut to the pilots that the EVSE knows,
+and a ramp limit moves what is followed from one to the next; its mean over the tick is followed.
+
+**Temperature.** The cell follows the ambient as a first-order lag; what the EV itself loses heats it. No
+charging below freezing, a limit by C-rate in the cold, derating in the heat, for both directions.
+The limit is that at the tick's beginning.
+
+**Local functions** of the EVSE are those of :mod:`evgrid.curves.kernels`. The EV's wish, its mean over
+the tick, goes in; what comes out is followed as a constant power. Where the battery can't take it to the
+end of the tick (the taper, the target), less is drawn, and what is drawn is booked and handed over.
+
+**Who wins.** The departure guard wins over set-points, ramp limits and pilots. Temperature, volt-watt,
+the limit to charging, frequency-watt, trips and a dead connection point win over the guard: safety first.
+A driver may lose energy by that, and it is counted as unserved. The guard doesn't foresee them: it takes
+full power for granted until departure.
+
+**Ageing** (:mod:`evgrid.fleet.degradation`) is brought up to date at arrival, at departure and when
+:func:`age` is called.
+
+Left out: functions of an EVSE while no car is plugged in: trips and entering service stand still.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.compile import njit
+from evgrid.curves.kernels import OFF, TRIPS, respond, unplug
+from evgrid.fleet.degradation import away_ev, bring_to_ev, close_session_ev, open_session_ev
+from evgrid.fleet.kernels import (
+    advance,
+    battery_kw_drawn,
+    battery_kw_given,
+    charge,
+    charge_limit_kw,
+    close_session,
+    insert,
+    plug_in,
+    seconds_to_target,
+)
+
+REASONS = ("vehicle", "evse", "interconnection", "warranty", "driver", "floor", "departure", "grid")
+"""Why a discharge was refused. floor: the vehicle's own; departure: the guard; grid: the EVSE's local
+functions, the limits of temperature, or a dead connection point."""
+
+VEHICLE, EVSE, INTERCONNECTION, WARRANTY, DRIVER, FLOOR, DEPARTURE, GRID = range(1, 9)
+"""Numbers of REASONS; 0 is no reason."""
+
+PHYSICS = np.dtype(
+    [
+        ("ramped_kw", "f8"),  # set-point that the ramp limit has reached
+        ("above_k", "f8"),  # cell temperature above that of a car that stands idle
+        ("out_kws", "f8"),  # energy out of the battery by discharging, over the run
+        ("discharging_s", "f8"),  # time of it
+        ("emitted_kg", "f8"),  # of the session
+        ("refused_kws", "f4", (len(REASONS),)),  # of the session
+        ("refusal", "i1"),  # reason for which it never may, 0 if it may
+        ("capable", "i1"),  # 1: its EVSE has the local functions
+    ],
+    align=True,
+)
+"""What the full pass remembers of an EV besides STATE: 80 bytes."""
+
+OPTIONS = np.dtype(
+    [
+        ("throughput_kws", "f8"),  # cap on energy out of the battery; inf: none
+        ("discharging_s", "f8"),  # cap on the time of it
+        ("warranty_floor", "f8"),
+        ("driver_floor", "f8"),
+        ("least_a", "f8"),  # least charging current, 0: any
+        ("pilot_a", "f8"),  # step of the pilots, 0: any
+        ("volt", "f8"),  # phase to neutral, nominal
+        ("ramp_kw_per_s", "f8"),  # inf: none
+        ("standby_kw", "f8"),
+        ("heating_k_per_kw", "f8"),  # steady rise of the cell per kW of loss
+        ("cooling_per_s", "f8"),  # 1 / time constant of the cell
+        ("thermal", "i8"),  # 1: temperature limits power
+        ("freezing_c", "f8"),  # no charging below
+        ("mild_c", "f8"),  # full power from here
+        ("cold_c_rate", "f8"),  # limit at freezing, 1/h
+        ("mild_c_rate", "f8"),  # limit just below mild
+        ("warm_c", "f8"),  # derating from here
+        ("hot_c", "f8"),  # stop
+        ("functions", "i8"),  # 1: EVSEs have local functions
+        ("emissions", "i8"),  # 1: emissions are counted
+        ("away_c_rate", "f8"),  # of driving, 1/h, for ageing
+    ],
+    align=True,
+)
+"""Settings of the full pass, the same for all EVs."""
+
+SAME = 1e-12
+"""Power, per rated power, within which an EVSE's answer is what the EV wished for."""
+
+Row = Any
+"""A row of PHYSICS, OPTIONS or one of the tables of the modules that this one calls."""
+
+
+@njit
+def on_pilot_kw(options: Row, setpoint_kw: float, phases: int) -> float:
+    """Set-point to charge as the EVSE's pilot can tell it: 0 below the least current, else cut to a step.
+
+    Setpoints that are not positive, and +inf, stay as they are.
+    """
+    if not 0.0 < setpoint_kw < inf:
+        return setpoint_kw
+    kw_per_a = options["volt"] * phases / 1000.0
+    amperes = setpoint_kw / kw_per_a * (1.0 + 1e-12)
+    if amperes < options["least_a"]:
+        return 0.0
+    if options["pilot_a"] > 0.0:
+        return float(np.floor(amperes / options["pilot_a"]) * options["pilot_a"] * kw_per_a)
+    return setpoint_kw
+
+
+@njit
+def ramped_kw(now_kw: float, target_kw: float, kw_per_s: float, seconds: float) -> tuple[float, float]:
+    """Mean over ``seconds``, and value at the end, of what moves to a target at a limited speed."""
+    if now_kw == target_kw or kw_per_s == inf:
+        return target_kw, target_kw
+    needed = abs(target_kw - now_kw) / kw_per_s
+    if needed >= seconds:
+        end = now_kw + (target_kw - now_kw) * (seconds / needed)
+        return 0.5 * (now_kw + end), end
+    return target_kw + 0.5 * (now_kw - target_kw) * needed / seconds, target_kw
+
+
+@njit
+def thermal_limit_kw(options: Row, kind: Row, cell_c: float) -> tuple[float, float]:
+    """Most that the battery takes and gives at a cell temperature, kW at the battery."""
+    charging = kind["battery_kw"]
+    out = battery_kw_given(
+        kind["discharge_kw"], kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
+    )
+    if cell_c < options["freezing_c"]:
+        return 0.0, float(out)
+    if cell_c < options["mild_c"]:
+        share = (cell_c - options["freezing_c"]) / (options["mild_c"] - options["freezing_c"])
+        rate = options["cold_c_rate"] + share * (options["mild_c_rate"] - options["cold_c_rate"])
+        return float(min(charging, rate * kind["capacity_kwh"])), float(out)
+    if cell_c > options["warm_c"]:
+        share = (options["hot_c"] - cell_c) / (options["hot_c"] - options["warm_c"])
+        share = max(share, 0.0)
+        return float(charging * share), float(out * share)
+    return float(charging), float(out)
+
+
+@njit
+def grid_limits_kw(
+    kind: Row, soc: float, into_kw: float, out_kw: float, seconds: float
+) -> tuple[float, float]:
+    """Least (<= 0) and greatest mean power at the grid over ``seconds``, kW, within floor and target.
+
+    ``into_kw``, ``out_kw``: limits at the battery.
+    """
+    high = 0.0
+    if into_kw > 0.0:
+        _, on_s, first, second = charge(kind, soc, into_kw, seconds)
+        high = (
+            (1.0 + kind["charge_b"]) * first + kind["charge_a"] * on_s + kind["charge_c"] * second
+        ) / seconds
+    low = 0.0
+    if out_kw > 0.0 and soc > kind["soc_floor"]:
+        span = min((soc - kind["soc_floor"]) / (out_kw * kind["soc_per_kws"]), seconds)
+        lost = kind["discharge_a"] + out_kw * (kind["discharge_b"] + out_kw * kind["discharge_c"])
+        low = min((lost - out_kw) * span / seconds, 0.0)
+    return low, min(high, float(kind["charge_kw"]))
+
+
+@njit
+def _steady(
+    kind: Row, soc: float, asked_kw: float, seconds: float, left_s: float, guarded: int
+) -> tuple[bool, float, float, float, float]:
+    """Whether power is constant over a window, and if so SOC, power drawn, given and lost, kW."""
+    limit_kw = kind["charge_kw"]
+    asked_kw = inf if guarded else asked_kw
+    up_kw = min(max(asked_kw, 0.0), limit_kw)
+    down_kw = min(max(-asked_kw, 0.0), kind["discharge_kw"])
+    full = up_kw == limit_kw
+    up_kw = up_kw if soc < kind["soc_target"] else 0.0
+    down_kw = down_kw if soc > kind["soc_floor"] else 0.0
+    into_kw = 0.0
+    out_kw = 0.0
+    loss_kw = 0.0
+    if kind["linear"]:
+        into_kw = up_kw * kind["charge_gain"]
+        out_kw = down_kw * kind["discharge_gain"]
+        loss_kw = into_kw * kind["charge_b"] + out_kw * kind["discharge_b"]
+    elif up_kw > 0.0:
+        into_kw = kind["battery_kw"]
+        if not full:
+            into_kw = battery_kw_drawn(up_kw, kind["charge_a"], kind["charge_b"], kind["charge_c"])
+        if into_kw > 0.0:
+            loss_kw = kind["charge_a"] + into_kw * (kind["charge_b"] + into_kw * kind["charge_c"])
+        else:
+            up_kw = 0.0
+    elif down_kw > 0.0:
+        out_kw = battery_kw_given(down_kw, kind["discharge_a"], kind["discharge_b"], kind["discharge_c"])
+        loss_kw = kind["discharge_a"] + out_kw * (kind["discharge_b"] + out_kw * kind["discharge_c"])
+    then = soc + (into_kw - out_kw) * kind["soc_per_kws"] * seconds
+    highest = min(1.0 - into_kw * kind["taper_per_kw"], kind["soc_target"])
+    needed_s = kind["full_charge_s"] - then * kind["s_per_soc"]
+    steady = (
+        ((then <= highest) | (into_kw == 0.0))
+        & ((then >= kind["soc_floor"]) | (out_kw == 0.0))
+        & ((left_s - seconds > needed_s) | full)
+    )
+    return steady, then, up_kw, down_kw, loss_kw
+
+
+@njit
+def _move(
+    kind: Row, soc: float, asked_kw: float, seconds: float, left_s: float, guarded: int
+) -> tuple[float, int, float, float, float, float]:
+    """:func:`evgrid.fleet.kernels.advance`, by the short way where power is constant."""
+    steady, then, up_kw, down_kw, loss_kw = _steady(kind, soc, asked_kw, seconds, left_s, guarded)
+    if steady:
+        flowing_s = seconds if up_kw > 0.0 or down_kw > 0.0 else 0.0
+        return then, guarded, up_kw * seconds, down_kw * seconds, loss_kw * seconds, flowing_s
+    return advance(kind, soc, asked_kw, seconds, left_s, guarded)
+
+
+@njit
+def refusal_of(options: Row, kind: Row, physics: Row, willing: bool) -> int:
+    """The first reason for which an EV may not discharge now, 0 if it may; floors are not asked."""
+    never = physics["refusal"]
+    if never == VEHICLE:
+        return VEHICLE
+    if kind["discharge_kw"] == 0.0:
+        return EVSE
+    if never and never != DRIVER:
+        return int(never)
+    if (
+        physics["out_kws"] >= options["throughput_kws"] * (1.0 - 1e-12)
+        or physics["discharging_s"] >= options["discharging_s"]
+    ):
+        return WARRANTY
+    if never == DRIVER or not willing:
+        return DRIVER
+    return 0
+
+
+@njit
+def window(
+    options: Row, kind: Row, row: Row, physics: Row, parameters: Row, functions: Row,
+    setpoint_kw: float, seconds: float, left_s: float, phases: int, willing: bool,
+    voltage_pu: float, lowest_pu: float, highest_pu: float, energised: float, frequency_hz: float,
+    idle_c: float,
+) -> tuple[float, float, float]:  # fmt: skip
+    """Advance one EV over a window in which it is plugged in.
+
+    Parameters
+    ----------
+    options, kind, row, physics
+        The settings, and the EV's rows of KIND, STATE and PHYSICS; ``row`` and ``physics`` are updated.
+    parameters, functions
+        Rows of the PARAMETERS and the STATE of its EVSE's local functions; the latter is updated.
+    setpoint_kw
+        That the EVSE goes by, kW at the grid.
+    seconds, left_s
+        Length of the window (> 0), and time from its beginning to the departure.
+    phases
+        1 or 3, for the pilot.
+    willing
+        Whether drivers may let discharge at this time of day.
+    voltage_pu, lowest_pu, highest_pu, energised, frequency_hz
+        See :func:`evgrid.curves.kernels.respond`.
+    idle_c
+        Temperature of the cell of a car that stands idle, °C.
+
+    Returns energy drawn and energy given (kWs), and reactive energy (kvars).
+
+    """
+    soc = row["soc"]
+    guarded = row["guarded"]
+    refusal = 0
+    asked_kw = 0.0
+    followed_kw = on_pilot_kw(options, setpoint_kw, phases)
+    if followed_kw < 0.0:
+        rated_kw = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
+        asked_kw = min(-followed_kw, rated_kw)
+        refusal = refusal_of(options, kind, physics, willing)
+        if refusal:
+            followed_kw = 0.0
+        elif options["throughput_kws"] < inf:
+            out_kw = (options["throughput_kws"] - physics["out_kws"]) / seconds
+            lost_kw = kind["discharge_a"] + out_kw * (kind["discharge_b"] + out_kw * kind["discharge_c"])
+            most_kw = max(out_kw - lost_kw, 0.0)
+            if most_kw < asked_kw and out_kw < 2.0 * rated_kw:
+                followed_kw = -most_kw
+                refusal = WARRANTY
+    if options["ramp_kw_per_s"] < inf:
+        target_kw = min(max(followed_kw, -kind["discharge_kw"]), kind["charge_kw"])
+        followed_kw, physics["ramped_kw"] = ramped_kw(
+            physics["ramped_kw"], target_kw, options["ramp_kw_per_s"], seconds
+        )
+
+    then, guard, drawn, given, loss, flowing_s = _move(kind, soc, followed_kw, seconds, left_s, guarded)
+    wished_kw = (drawn - given) / seconds
+    into_kw = kind["battery_kw"]
+    out_kw = inf
+    limited = False
+    if options["thermal"]:
+        cell_c = idle_c + physics["above_k"]
+        if not options["mild_c"] <= cell_c <= options["warm_c"]:
+            into_kw, out_kw = thermal_limit_kw(options, kind, cell_c)
+            limited = into_kw < kind["battery_kw"] or cell_c > options["warm_c"]
+    q_kvars = 0.0
+    power_kw = wished_kw
+    if options["functions"] or limited:
+        step_soc = kind["soc_per_kws"] * seconds
+        if (
+            not limited
+            and soc + kind["battery_kw"] * step_soc <= kind["full_power_soc"]
+            and soc - 2.0 * kind["discharge_kw"] * step_soc >= kind["soc_floor"]
+        ):
+            high_kw = kind["charge_kw"]
+            low_kw = -kind["discharge_kw"]
+        else:
+            if out_kw == inf:
+                out_kw = battery_kw_given(
+                    kind["discharge_kw"], kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
+                )
+            low_kw, high_kw = grid_limits_kw(kind, soc, into_kw, out_kw, seconds)
+        if refusal or kind["discharge_kw"] == 0.0 or physics["refusal"]:
+            low_kw = min(wished_kw, 0.0)
+        if not limited:  # but for rounding
+            high_kw = max(high_kw, wished_kw)
+            low_kw = min(low_kw, wished_kw)
+        if options["functions"]:
+            power_kw, q_kvar = respond(
+                parameters, functions, voltage_pu, lowest_pu, highest_pu, frequency_hz, energised,
+                wished_kw, low_kw, high_kw, seconds,
+            )  # fmt: skip
+            q_kvars = q_kvar * seconds
+        else:
+            power_kw = min(max(wished_kw, low_kw), high_kw)
+        if abs(power_kw - wished_kw) > SAME * kind["charge_kw"]:
+            then, _, drawn, given, loss, flowing_s = _move(kind, soc, power_kw, seconds, inf, 0)
+    if options["standby_kw"] > 0.0 and (not options["functions"] or functions["mode"] != OFF):
+        standby = options["standby_kw"] * (seconds - flowing_s)
+        drawn += standby
+        loss += standby
+    if options["heating_k_per_kw"] > 0.0:
+        rise = options["heating_k_per_kw"] * loss / seconds
+        left = np.exp(-options["cooling_per_s"] * seconds)
+        physics["above_k"] = rise + (physics["above_k"] - rise) * left
+    if given > 0.0:
+        physics["discharging_s"] += seconds
+        if then < soc:
+            physics["out_kws"] += (soc - then) / kind["soc_per_kws"]
+    if asked_kw > 0.0:
+        refused = asked_kw * seconds - given
+        if refused > 1e-9 * asked_kw * seconds:
+            if refusal == 0:
+                refusal = GRID
+                if guard:
+                    refusal = DEPARTURE
+                elif power_kw == wished_kw:
+                    refusal = _floor(options, kind)
+            physics["refused_kws"][refusal - 1] += refused
+    row["soc"] = then
+    row["guarded"] = guard
+    row["drawn_kws"] += drawn
+    row["given_kws"] += given
+    row["loss_kws"] += loss
+    return drawn, given, q_kvars
+
+
+@njit
+def _floor(options: Row, kind: Row) -> int:
+    """Whose floor it is."""
+    if kind["soc_floor"] <= options["driver_floor"]:
+        return DRIVER
+    if kind["soc_floor"] <= options["warranty_floor"]:
+        return WARRANTY
+    return FLOOR
+
+
+@njit
+def _arrive(
+    row: Row, kind: Row, physics: Row, options: Row, ageing: Row, laws: Row, ev: int, time_s: float,
+    idle_c: float,
+) -> None:  # fmt: skip
+    """What a session begins with, besides :func:`evgrid.fleet.kernels.plug_in`."""
+    physics["ramped_kw"] = 0.0
+    physics["above_k"] = 0.0
+    physics["emitted_kg"] = 0.0
+    for i in range(len(REASONS)):
+        physics["refused_kws"][i] = 0.0
+    if len(ageing):
+        battery = ageing[ev]
+        seconds = time_s - battery["since_s"]
+        before = row["soc"]
+        if battery["points"] > 0:
+            before = np.float64(battery["point"][battery["points"] - 1])
+        away_ev(battery, laws, before, row["soc"], seconds, idle_c + 273.15, options["away_c_rate"])
+        battery["since_s"] = time_s
+        open_session_ev(battery, laws)
+
+
+@njit
+def leave(
+    row: Row, options: Row, physics: Row, functions: Row, ageing: Row, laws: Row, ev: int,
+    time_s: float, idle_c: float,
+    outcome: NDArray[np.float64], more: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Write what a session came to: :func:`evgrid.fleet.kernels.close_session`, and ``more``.
+
+    ``more``, (session, len(REASONS) + 3): energy refused by reason (kWh), calendar and cycle loss of
+    capacity (shares), emissions (kg).
+    """
+    close_session(row, outcome)
+    session = row["session"]
+    reasons = len(REASONS)
+    for i in range(reasons):
+        more[session, i] = physics["refused_kws"][i] / 3600.0
+    more[session, reasons + 2] = physics["emitted_kg"]
+    if len(ageing):
+        bring_to_ev(ageing[ev], laws, time_s, row["soc"], idle_c + physics["above_k"] + 273.15)
+        more[session, reasons], more[session, reasons + 1] = close_session_ev(ageing[ev], laws)
+    if options["functions"]:
+        unplug(functions[ev])
+        functions[ev]["timing"] = 0
+        for i in range(TRIPS):
+            functions[ev]["beyond_s"][i] = 0.0
+
+
+@njit
+def age(
+    state: Row, physics: Row, ageing: Row, laws: Row, active: NDArray[np.uint32], active_count: int,
+    time_s: float, idle_c: float,
+) -> None:  # fmt: skip
+    """Bring the ageing of all that are plugged in up to ``time_s``."""
+    for at in range(active_count):
+        ev = active[at]
+        cell_k = idle_c + physics[ev]["above_k"] + 273.15
+        bring_to_ev(ageing[ev], laws, time_s, state[ev]["soc"], cell_k)
+
+
+@njit
+def step(
+    time_s: float,
+    step_s: float,
+    import_price: float,
+    export_price: float,
+    emissions_kg_per_kwh: float,
+    managed: bool,
+    setpoint_kw: NDArray[np.float64],
+    kinds: Row,
+    session_ev: NDArray[np.int32],
+    arrival_s: NDArray[np.float64],
+    departure_s: NDArray[np.float64],
+    soc_arrival: NDArray[np.float64],
+    drive_kwh: NDArray[np.float64],
+    kind_of: NDArray[np.int32],
+    by_arrival: NDArray[np.int32],
+    cursor: int,
+    state: Row,
+    member_start: NDArray[np.int64],
+    active: NDArray[np.uint32],
+    active_count: int,
+    power_kw: NDArray[np.float64],
+    plugged: NDArray[np.float64],
+    outcome: NDArray[np.float64],
+    ev_power_kw: NDArray[np.float64],
+    ev_soc: NDArray[np.float64],
+    options: Row,
+    physics: Row,
+    parameters: Row,
+    parameters_of: NDArray[np.int32],
+    functions: Row,
+    voltage_pu: NDArray[np.float64],
+    energised: NDArray[np.float64],
+    frequency_hz: NDArray[np.float64],
+    reactive_kvar: NDArray[np.float64],
+    phases: NDArray[np.int8],
+    willing: bool,
+    idle_c: float,
+    ageing: Row,
+    laws: Row,
+    more: NDArray[np.float64],
+) -> tuple[int, int]:
+    """Advance all EVs over the tick [time_s, time_s + step_s), with all that this module adds.
+
+    Parameters up to ``ev_soc``, and what is returned, are those of :func:`evgrid.fleet.kernels.step`.
+
+    Parameters
+    ----------
+    emissions_kg_per_kwh
+        Of energy drawn, and saved by energy given, in this tick.
+    options, physics
+        () OPTIONS and (ev,) PHYSICS, the latter updated.
+    parameters, parameters_of, functions
+        PARAMETERS of the local functions, the row of each kind, (kind,), the last row being that of an
+        EVSE without functions; and (ev,) their state, updated (one row where there are no functions).
+    voltage_pu, energised
+        (slot,), of the last tick; read where there are functions.
+    frequency_hz
+        (member,), of this tick.
+    reactive_kvar
+        (slot,) takes the mean reactive power over the tick.
+    phases
+        (ev,) 1 or 3.
+    willing, idle_c
+        See :func:`window`.
+    ageing, laws
+        (ev,) STATE of the ageing, updated, or (0,), and its LAWS.
+    more
+        (session, n), see :func:`leave`.
+
+    """
+    end_s = time_s + step_s
+    per_ev = len(ev_power_kw) > 0
+    with_functions = options["functions"] == 1
+    power_kw[:] = 0.0
+    reactive_kvar[:] = 0.0
+    if per_ev:
+        ev_power_kw[:] = 0.0
+        ev_soc[:] = np.nan
+    first = cursor
+    while cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
+        cursor += 1
+    if cursor > first:
+        arriving = np.empty(cursor - first, np.uint32)
+        arrivals = 0
+        for at in range(first, cursor):
+            session = by_arrival[at]
+            ev = session_ev[session]
+            if state[ev]["session"] < 0:
+                plug_in(
+                    state[ev],
+                    kinds,
+                    session,
+                    session_ev,
+                    departure_s,
+                    soc_arrival,
+                    drive_kwh,
+                    kind_of,
+                    outcome,
+                )
+                _arrive(
+                    state[ev], kinds[kind_of[session]], physics[ev], options, ageing, laws, ev,
+                    arrival_s[session], idle_c,
+                )  # fmt: skip
+                arriving[arrivals] = ev
+                arrivals += 1
+        active_count = insert(active, active_count, np.sort(arriving[:arrivals]))
+
+    kept = 0
+    stop = 0
+    for member in range(len(plugged)):
+        start = stop
+        stop = start + np.searchsorted(active[start:active_count], member_start[member + 1])
+        present = float(stop - start)
+        hertz = frequency_hz[member]
+        for at in range(start, stop):
+            ev = active[at]
+            row = state[ev]
+            slot = np.uint32(row["slot"])
+            voltage = 1.0
+            lowest = 1.0
+            highest = 1.0
+            alive = 1.0
+            if with_functions:
+                voltage = voltage_pu[slot]
+                lowest = voltage
+                highest = voltage
+                alive = energised[slot]
+                if row["slots"] == 3:
+                    second = voltage_pu[slot + np.uint32(1)]
+                    third = voltage_pu[slot + np.uint32(2)]
+                    lowest = min(voltage, second, third)
+                    highest = max(voltage, second, third)
+                    voltage = (voltage + second + third) / 3.0
+                    alive = min(alive, energised[slot + np.uint32(1)], energised[slot + np.uint32(2)])
+            asked = setpoint_kw[ev] if managed else inf
+            net_kws = 0.0
+            q_kvars = 0.0
+            plugged_s = 0.0
+            session = row["session"]
+            while True:
+                from_s = time_s
+                if row["fresh"]:
+                    from_s = max(arrival_s[session], time_s)
+                    row["fresh"] = 0
+                until_s = min(row["departure_s"], end_s)
+                kind = kinds[np.uint32(row["kind"])]
+                own = len(parameters) - 1
+                if physics[ev]["capable"]:
+                    own = parameters_of[row["kind"]]
+                drawn, given, q = window(
+                    options, kind, row, physics[ev], parameters[own], functions[ev if with_functions else 0],
+                    asked, until_s - from_s, row["departure_s"] - from_s, phases[ev], willing,
+                    voltage, lowest, highest, alive, hertz, idle_c,
+                )  # fmt: skip
+                row["cost"] += (drawn * import_price - given * export_price) / 3600.0
+                net_kws += drawn - given
+                q_kvars += q
+                if options["emissions"]:
+                    physics[ev]["emitted_kg"] += (drawn - given) / 3600.0 * emissions_kg_per_kwh
+                plugged_s += until_s - from_s
+                if row["departure_s"] > end_s:
+                    break
+                leave(row, options, physics[ev], functions, ageing, laws, ev, until_s, idle_c, outcome, more)
+                session += 1
+                if session == len(session_ev) or session_ev[session] != ev or arrival_s[session] >= end_s:
+                    row["session"] = -1
+                    break
+                plug_in(
+                    row, kinds, session, session_ev, departure_s, soc_arrival, drive_kwh, kind_of, outcome
+                )
+                _arrive(
+                    row, kinds[kind_of[session]], physics[ev], options, ageing, laws, ev,
+                    arrival_s[session], idle_c,
+                )  # fmt: skip
+            present += plugged_s / step_s - 1.0
+            mean_kw = net_kws / step_s
+            mean_kvar = q_kvars / step_s
+            if per_ev:
+                ev_power_kw[ev] = mean_kw
+                if row["session"] >= 0:
+                    ev_soc[ev] = row["soc"]
+            if row["slots"] == 1:
+                power_kw[slot] += mean_kw
+                reactive_kvar[slot] += mean_kvar
+            else:
+                for i in range(3):
+                    power_kw[slot + np.uint32(i)] += mean_kw / 3.0
+                    reactive_kvar[slot + np.uint32(i)] += mean_kvar / 3.0
+            active[kept] = ev
+            kept += 1 if row["session"] >= 0 else 0
+        plugged[member] = present
+    return kept, cursor
+
+
+@njit
+def flexibility(
+    now_s: float, horizon_s: float, options: Row, kinds: Row, state: Row, physics: Row, willing: bool,
+    active: NDArray[np.uint32], active_count: int, power_kw: NDArray[np.float64],
+    p_min_kw: NDArray[np.float64], p_max_kw: NDArray[np.float64],
+    e_min_kwh: NDArray[np.float64], e_max_kwh: NDArray[np.float64],
+    up_kw: NDArray[np.float64], down_kw: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """What each EV can offer for ``horizon_s`` from ``now_s``; fills the (ev,) arrays, 0 while away.
+
+    With P > 0 charging, POP the power of now (``power_kw``) and E the energy in the battery:
+
+        up = min(POP - Pmin, POP + (E - Emin(t + horizon)) eta_out / horizon)
+        down = min(Pmax - POP, (Emax - E) / (eta_in horizon) - POP)
+
+    neither below 0; where E is below Emin, so that charging has to make it up, the first divides by
+    eta_in instead. ``Emin``, at the end of the horizon: what still reaches the target by departure at
+    full power, and not below the floor of a session that may discharge (for one that may not, not below
+    what it has). ``Emax``: the target. An EV that departs within the horizon, or whose laxity is used up,
+    offers nothing. eta_out, eta_in: of discharging at Pmin, of charging at Pmax.
+    """
+    for array in (p_min_kw, p_max_kw, e_min_kwh, e_max_kwh, up_kw, down_kw):
+        array[:] = 0.0
+    for at in range(active_count):
+        ev = active[at]
+        row = state[ev]
+        kind = kinds[row["kind"]]
+        capacity = kind["capacity_kwh"]
+        energy = row["soc"] * capacity
+        may = row["soc"] > kind["soc_floor"] and refusal_of(options, kind, physics[ev], willing) == 0
+        limit_kw = charge_limit_kw(kind, row["soc"]) if row["soc"] < kind["soc_target"] else 0.0
+        drawn_kw = 0.0
+        if limit_kw > 0.0:
+            lost_kw = kind["charge_a"] + limit_kw * (kind["charge_b"] + limit_kw * kind["charge_c"])
+            drawn_kw = min(limit_kw + lost_kw, kind["charge_kw"])
+        p_max_kw[ev] = drawn_kw
+        p_min_kw[ev] = -kind["discharge_kw"] if may else 0.0
+        e_max_kwh[ev] = max(kind["soc_target"], row["soc"]) * capacity
+        left_s = row["departure_s"] - now_s - horizon_s
+        reach = _soc_that_reaches(kind, left_s)
+        least = max(kind["soc_floor"] if may else row["soc"], reach)
+        e_min_kwh[ev] = least * capacity
+        if left_s < 0.0 or row["guarded"]:
+            p_min_kw[ev] = p_max_kw[ev] if row["guarded"] else p_min_kw[ev]
+            continue
+        hours = horizon_s / 3600.0
+        pop = power_kw[ev]
+        spare_kw = (energy - e_min_kwh[ev]) / hours
+        if spare_kw < 0.0:
+            spare_kw *= drawn_kw / limit_kw
+        elif may:
+            a, b, c = kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
+            spare_kw *= kind["discharge_kw"] / battery_kw_given(kind["discharge_kw"], a, b, c)
+        up_kw[ev] = max(min(pop - p_min_kw[ev], pop + spare_kw), 0.0)
+        if drawn_kw > 0.0:
+            room_kw = (e_max_kwh[ev] - energy) / hours * (drawn_kw / limit_kw)
+            down_kw[ev] = max(min(drawn_kw - pop, room_kw - pop), 0.0)
+
+
+@njit
+def _soc_that_reaches(kind: Row, left_s: float) -> float:
+    """Least state of charge from which the target is reached within ``left_s`` at full power, by bisection."""
+    if left_s <= 0.0:
+        return float(kind["soc_target"])
+    if left_s >= kind["full_charge_s"]:
+        return 0.0
+    low = 0.0
+    high = float(kind["soc_target"])
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if seconds_to_target(kind, middle) > left_s:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+@njit
+def withhold(
+    options: Row, kinds: Row, state: Row, physics: Row, willing: bool, active: NDArray[np.uint32],
+    active_count: int, p_min_kw: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Set the reported least power, (ev,), of EVs that may not discharge now to 0."""
+    for at in range(active_count):
+        ev = active[at]
+        if refusal_of(options, kinds[state[ev]["kind"]], physics[ev], willing):
+            p_min_kw[ev] = 0.0
