@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError
 from evgrid.aggregator.kernels import share_by_laxity
 from evgrid.errors import ScenarioError
 from evgrid.model import Array, Clock, EVs
-from evgrid.settings import Settings, faults_of
+from evgrid.settings import Duration, Settings, faults_of
 from evgrid.tariff import Tariff, prices
 
 
@@ -212,7 +212,42 @@ class TimeOfUse(Strategy):
 _LOOK_AHEAD_H = 7 * 24
 
 
-class LimitSettings(StrategySettings):
+class DispatchSettings(StrategySettings):
+    """Settings of the strategies that split a group's power over its EVs by laxity."""
+
+    smoothing: Annotated[Duration, Field(gt=0)] | None = None
+    """Range of laxity over which the share of an EV's limit falls from 1 to 0; left out: a tick.
+    Wide: EVs of like laxity charge alike at part of their power; narrow: one after the other."""
+    hysteresis: Annotated[Duration, Field(ge=0)] = 0.0
+    """Laxity by which an EV that already charges (or discharges) goes before one that doesn't, against
+    chatter."""
+
+
+class Dispatching(Strategy):
+    """Base of strategies that give each group a power and split it by laxity."""
+
+    Settings = DispatchSettings
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
+        self._last = np.zeros(len(context.evs))
+
+    def dispatch(self, view: View, headroom: Array, p_min: Array | None = None) -> Array:
+        """Split ``headroom``, (member · groups,) kW, over the EVs; (ev,) kW.
+
+        ``p_min``: what each EV may be asked to give, if not all that it can. Who must charge to make
+        the departure does, whatever the headroom.
+        """
+        settings = self.settings
+        width_s = view.step_s if settings.smoothing is None else settings.smoothing
+        self._last = share_by_laxity(
+            self.context.ev_group, headroom, view.p_max, view.p_min if p_min is None else p_min,
+            view.laxity, view.step_s, width_s, self._last, settings.hysteresis,
+        )  # fmt: skip
+        return self._last
+
+
+class LimitSettings(DispatchSettings):
     """Settings of the strategies that keep a group under a limit."""
 
     limit_kw: Annotated[float, Field(gt=0)]
@@ -220,11 +255,11 @@ class LimitSettings(StrategySettings):
 
 
 @register("peak_limit")
-class PeakLimit(Strategy):
+class PeakLimit(Dispatching):
     """Keep each group under a limit by postponing charging, least laxity first (V1G).
 
-    What the limit leaves beside the group's other load is given to its EVs in order of laxity.
-    The limit yields where it would cost a driver a departure that was in reach.
+    What the limit leaves beside the group's other load is given to its EVs by laxity. The limit
+    yields where it would cost a driver a departure that was in reach.
     """
 
     Settings = LimitSettings
@@ -234,11 +269,7 @@ class PeakLimit(Strategy):
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
         headroom = self.settings.limit_kw - view.base_load
-        p_min = view.p_min if self.discharge else np.zeros(len(view.p_min))
-        order = np.lexsort((view.laxity, self.context.ev_group))
-        return share_by_laxity(
-            order, self.context.ev_group, headroom, view.p_max, p_min, view.laxity, view.step_s
-        )
+        return self.dispatch(view, headroom, None if self.discharge else np.zeros(len(view.p_min)))
 
 
 @register("v2g_peak_shaving")
