@@ -311,6 +311,12 @@ class Scenario(Settings):
             found.append("aggregators: there is no fleet to control")
         if len(self.aggregators) > 1:
             found.append("aggregators: one aggregator a run, so far")
+        if self.system is None:
+            found += [
+                f"aggregators.{name}.strategy = {settings.strategy}: needs a system"
+                for name, settings in self.aggregators.items()
+                if find_strategy(settings.strategy).uses_system
+            ]
         if self.tariff is None:
             found += [
                 f"aggregators.{name}.strategy = {settings.strategy}: needs a tariff"

@@ -186,3 +186,36 @@ def _thresholds(
             found = origin[at] + (target[at] - settled[at]) / slope[at]
             level[at] = min(max(found, low[at]), high[at])
     return level
+
+
+@njit
+def carry_forward(
+    sent: NDArray[np.float64],
+    step_s: float,
+    plugged: NDArray[np.float64],
+    p_max: NDArray[np.float64],
+    p_min: NDArray[np.float64],
+    energy_needed: NDArray[np.float64],
+    time_left: NDArray[np.float64],
+    time_needed: NDArray[np.float64],
+) -> None:
+    """Carry what the EVs reported forward by a tick in which they followed ``sent``; all (ev,), in place.
+
+    The time needed changes in proportion to the energy; an EV that needs no more can't draw, and one
+    whose time is over is away.
+    """
+    for ev in range(len(sent)):
+        if plugged[ev] < 0.5:
+            continue
+        drawn = min(max(sent[ev], p_min[ev]), p_max[ev]) * step_s / 3600.0
+        before = energy_needed[ev]
+        after = max(before - drawn, 0.0)
+        energy_needed[ev] = after
+        time_needed[ev] = time_needed[ev] * (after / before) if before > 0.0 else 0.0
+        if after <= 0.0:
+            p_max[ev] = 0.0
+        time_left[ev] = max(time_left[ev] - step_s, 0.0)
+        if time_left[ev] <= 0.0:
+            plugged[ev] = 0.0
+            p_max[ev] = 0.0
+            p_min[ev] = 0.0

@@ -16,7 +16,7 @@ import importlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -25,8 +25,9 @@ from pydantic import Field, ValidationError
 
 from evgrid.aggregator.kernels import share_by_laxity
 from evgrid.errors import ScenarioError
-from evgrid.model import Array, Clock, EVs
+from evgrid.model import Array, Clock, EVs, Variable
 from evgrid.settings import Duration, Settings, faults_of
+from evgrid.system.settings import System
 from evgrid.tariff import Tariff, prices
 
 
@@ -45,6 +46,8 @@ class Context:
 
     groups : number of groups in each member
     ev_group : (ev,) int64, row of the EV's group in arrays of shape (member · groups,)
+    system : the scenario's bulk system, if it has one
+    members : number of members
     """
 
     clock: Clock
@@ -52,6 +55,8 @@ class Context:
     evs: EVs
     groups: int
     ev_group: NDArray[np.int64]
+    system: System | None = None
+    members: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,13 @@ class View:
     base_load: Array
     """(member · groups,) last known power of everything in the group that is no EV, with losses;
     zeros for a strategy that does not set ``uses_feeder``."""
+    regulation: Array = field(default_factory=lambda: np.zeros(1))
+    """(member,) regulation signal of this tick, -1 to 1; positive asks for less drawn. Zeros for a
+    strategy that does not set ``uses_system``, as the two below."""
+    frequency: Array = field(default_factory=lambda: np.zeros(1))
+    """(member,) Hz."""
+    fleet_power: Array = field(default_factory=lambda: np.zeros(1))
+    """(member,) kW that all EVs drew in the last tick."""
 
     @property
     def laxity(self) -> Array:
@@ -88,10 +100,17 @@ class Strategy(ABC):
     needs_tariff: ClassVar[bool] = False
     uses_feeder: ClassVar[bool] = False
     """True if the strategy reads ``View.base_load``: the aggregator then listens to the feeder."""
+    uses_system: ClassVar[bool] = False
+    """True if the strategy reads ``View.regulation``, ``frequency`` or ``fleet_power``: the aggregator
+    then listens to the bulk system, which the scenario must have, and to the fleet's power."""
+    variables: ClassVar[tuple[Variable, ...]] = ()
+    """What the strategy records: of the timed ones it puts the values of a tick into ``recorded``, the
+    others it returns from :meth:`results`. The dimension ``hour`` counts the run's whole hours."""
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
         self.context = context
+        self.recorded: dict[str, Array] = {}
 
     @abstractmethod
     def setpoints(self, view: View) -> Array:
@@ -99,8 +118,14 @@ class Strategy(ABC):
         fast as the EV can. Values for EVs that are away are ignored; NaN is an error.
         """
 
+    def results(self) -> dict[str, Array]:
+        """Values of the variables without time, asked for once after the last tick."""
+        return {}
+
 
 _REGISTRY: dict[str, type[Strategy]] = {}
+_BUILT_IN = ("evgrid.aggregator.regulation",)
+"""Modules, besides this one, that register strategies."""
 
 
 def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
@@ -119,6 +144,8 @@ def find_strategy(name: str, folder: str | None = None) -> type[Strategy]:
     Raises ValueError with one sentence if there is none.
     """
     if ":" not in name:
+        for module in _BUILT_IN:
+            importlib.import_module(module)
         if name not in _REGISTRY:
             known = ", ".join(sorted(_REGISTRY))
             raise ValueError(f"must be one of {known}, or your own as my_module:MyStrategy")
