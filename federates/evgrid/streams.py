@@ -29,6 +29,8 @@ class Purpose(IntEnum):
     """Which messages are lost."""
     REGULATION = 20
     """The synthetic regulation signal of a day."""
+    OPT_OUT = 40
+    """Which EVs opt out of a demand-response event."""
 
 
 def stream(seed: int, member: int, purpose: Purpose, day: int = 0, attempt: int = 0) -> np.random.Generator:

@@ -6,8 +6,9 @@ threshold the share of an EV's limit falls linearly from 1 to 0, so that EVs of 
 alike instead of taking turns. To discharge, the same from the highest laxity down.
 
 The threshold is found in a histogram of the laxities, then by bisection over those EVs alone whose
-share still depends on where in the bracket it lies, and these dwindle with it: no sort is needed. Sums run in the order of the
-EVs of a group and know no other group, so a member alone computes what it does in an ensemble.
+share still depends on where in the bracket it lies, and these dwindle with it: no sort is needed.
+Sums run in the order of the EVs of a group and know no other group, so a member alone computes what
+it does in an ensemble.
 
 Power is in kW at the grid, positive when drawn; a group is a row of ``headroom``.
 """

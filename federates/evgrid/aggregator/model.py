@@ -40,7 +40,7 @@ class AggregatorModel(Model):
 
     name = "aggregator"
     outputs = ("aggregator/setpoint",)
-    variables = (
+    variables: tuple[Variable, ...] = (
         Variable("setpoint_kw", ("member",), "kW",
                  "sum of the set-points of the plugged-in EVs, unlimited ones at their EVs' limit"),
     )  # fmt: skip
@@ -66,13 +66,13 @@ class AggregatorModel(Model):
         )
         context = Context(
             scenario.clock, scenario.tariff, evs, groups, evs.member * groups + local,
-            scenario.system, len(scenario.members),
+            scenario.system, scenario.members, scenario.ensemble.seed,
         )  # fmt: skip
         self._strategy: Strategy = self._guarded(0.0, lambda: cls(settings, context))
         self.inputs = tuple(f"fleet/{field}" for field in _STATUS)
         if cls.uses_feeder:
             self.inputs += ("fleet/p", "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
-        if cls.uses_system:
+        if cls.uses_system and scenario.system is not None:
             self.inputs += ("system/regulation", "system/frequency", "fleet/p")
         self.inputs = tuple(dict.fromkeys(self.inputs))
         self.variables += cls.variables
@@ -92,7 +92,7 @@ class AggregatorModel(Model):
         status = self._status
         plugged = status["plugged"] > 0.5
         regulation = frequency = fleet_power = np.zeros(len(self._members))
-        if self._strategy.uses_system:
+        if "system/regulation" in self.inputs:
             regulation, frequency = inputs["system/regulation"], inputs["system/frequency"]
             fleet_power = inputs["fleet/p"].sum(axis=(1, 2))
         view = View(

@@ -94,6 +94,7 @@ class Regulation(Dispatching):
 
     Settings = RegulationSettings
     uses_system = True
+    needs_of_system = ("regulation",)
     variables = (
         Variable("capacity_offered_kw", ("member",), "kW", "regulation capacity offered, either way"),
         Variable("operating_point_kw", ("member",), "kW", "preferred operating point of the fleet"),
@@ -164,7 +165,7 @@ class Regulation(Dispatching):
         plugged = view.plugged
         self._rated = np.where(plugged, np.maximum(self._rated, np.maximum(view.p_max, -view.p_min)), 0.0)
         point = operating_points(self.settings, view, self._rated)
-        self._point = np.bincount(self._member, point, self._members)
+        self._point = np.asarray(np.bincount(self._member, point, self._members), np.float64)
         if _begins(view.time_s, HOUR_S):
             self._capacity = np.full(self._members, np.inf)
             for after_s in np.arange(0.0, HOUR_S + 1.0, _CHECK_S):

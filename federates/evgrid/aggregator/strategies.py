@@ -47,7 +47,8 @@ class Context:
     groups : number of groups in each member
     ev_group : (ev,) int64, row of the EV's group in arrays of shape (member · groups,)
     system : the scenario's bulk system, if it has one
-    members : number of members
+    numbers : the members' numbers
+    seed : the scenario's
     """
 
     clock: Clock
@@ -56,7 +57,13 @@ class Context:
     groups: int
     ev_group: NDArray[np.int64]
     system: System | None = None
-    members: int = 1
+    numbers: range = range(1)
+    seed: int = 0
+
+    @property
+    def members(self) -> int:
+        """Number of members."""
+        return len(self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,8 @@ class Strategy(ABC):
     uses_system: ClassVar[bool] = False
     """True if the strategy reads ``View.regulation``, ``frequency`` or ``fleet_power``: the aggregator
     then listens to the bulk system, which the scenario must have, and to the fleet's power."""
+    needs_of_system: ClassVar[tuple[str, ...]] = ()
+    """Keys of the scenario's section ``system`` without which the strategy can't work."""
     variables: ClassVar[tuple[Variable, ...]] = ()
     """What the strategy records: of the timed ones it puts the values of a tick into ``recorded``, the
     others it returns from :meth:`results`. The dimension ``hour`` counts the run's whole hours."""
@@ -124,7 +133,7 @@ class Strategy(ABC):
 
 
 _REGISTRY: dict[str, type[Strategy]] = {}
-_BUILT_IN = ("evgrid.aggregator.regulation",)
+_BUILT_IN = ("evgrid.aggregator.markets", "evgrid.aggregator.regulation")
 """Modules, besides this one, that register strategies."""
 
 
@@ -198,42 +207,71 @@ class Uncontrolled(Strategy):
         return np.full(len(view.soc), np.inf)
 
 
-@register("tou")
-class TimeOfUse(Strategy):
-    """Charge in the cheapest hours that still meet the departure; of equal hours, the earliest.
+class CheapestFirst(Strategy):
+    """Base of strategies that charge in the cheapest slots that still meet the departure.
 
-    Exact without a schedule: an EV charges now if and only if the cheaper hours left before its
+    Exact without a schedule: an EV charges now if and only if the cheaper slots left before its
     departure do not suffice, and only for as much of the tick as they fall short. That is the
-    greedy fill of the cheapest slots, which is optimal since nothing couples the EVs; an EV in its
-    taper, whose power falls with its state of charge, is served as if all slots were alike.
+    greedy fill of the cheapest slots, of equal ones the earliest, which is optimal since nothing couples
+    the EVs; an EV in its taper, whose power falls with its state of charge, is served as if all slots
+    were alike.
     """
 
-    needs_tariff = True
+    slot_s: ClassVar[float] = 3600.0
+    """Length of a slot, s; divides an hour, and the tick divides it. Slots begin on the full hour."""
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
-        assert context.tariff is not None
         clock = context.clock
         origin = clock.start.astype("datetime64[h]")
-        # hours to look ahead: a departure further off is planned when it comes nearer
-        self._hours = int(np.ceil(clock.duration_s / 3600)) + 1 + _LOOK_AHEAD_H
-        self._offset_s = float((clock.start - origin) / np.timedelta64(1, "s"))
-        price = prices(context.tariff, origin + np.arange(self._hours).astype("timedelta64[h]"))[0]
-        levels, self._level = np.unique(price, return_inverse=True)
-        # cheaper[k, h]: hours before hour h whose price is under level k
-        below = self._level[None, :] < np.arange(len(levels))[:, None]
-        self._cheaper = np.concatenate([np.zeros((len(levels), 1)), np.cumsum(below, axis=1)], axis=1)
-        self._edges = np.arange(self._hours + 1) * 3600.0
+        # slots to look ahead: a departure further off is planned when it comes nearer
+        hours = int(np.ceil(clock.duration_s / 3600)) + 1 + _LOOK_AHEAD_H
+        offset_s = float((clock.start - origin) / np.timedelta64(1, "s"))
+        slots = round(hours * 3600.0 / self.slot_s)
+        self.edges_s = self.slot_s * np.arange(slots + 1, dtype=np.float64) - offset_s
+        self.cost = self.costs(self.edges_s[:-1])
+        self._slot = -1
+        self._cheaper: dict[int, Array] = {}
+
+    @abstractmethod
+    def costs(self, begins_s: Array) -> Array:
+        """Cost of each slot, (slot,), for the slots that begin at ``begins_s``, s from the run's start."""
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
-        now = view.time_s + self._offset_s
-        cheaper = self._cheaper[self._level[int(now // 3600)]]
-        until = np.interp(now + view.time_left, self._edges, cheaper)
-        missing_s = view.time_needed - 3600.0 * (until - np.interp(now, self._edges, cheaper))
+        return self.cheapest(view, self.cost)
+
+    def cheapest(self, view: View, cost: Array) -> Array:
+        """Set-points for the cost of each slot, (slot,); (ev,) kW."""
+        slot = int(np.searchsorted(self.edges_s, view.time_s + 1e-6, "right")) - 1
+        if cost is not self.cost:
+            cheaper = _slots_below(cost, slot)
+        else:
+            if slot != self._slot:
+                self._slot, self._cheaper = slot, {slot: _slots_below(cost, slot)}
+            cheaper = self._cheaper[slot]
+        until = np.interp(view.time_s + view.time_left, self.edges_s, cheaper)
+        missing_s = view.time_needed - self.slot_s * (until - np.interp(view.time_s, self.edges_s, cheaper))
         share = np.clip(missing_s / view.step_s, 0.0, 1.0)
         charge: Array = np.where(share >= 1.0, np.inf, share * view.p_max)
         return charge
+
+
+def _slots_below(cost: Array, slot: int) -> Array:
+    """Number of slots before each edge that cost less than one does; (slot + 1,)."""
+    return np.concatenate([[0.0], np.cumsum(cost < cost[slot], dtype=np.float64)])
+
+
+@register("tou")
+class TimeOfUse(CheapestFirst):
+    """Charge in the cheapest hours that still meet the departure; of equal hours, the earliest."""
+
+    needs_tariff = True
+
+    def costs(self, begins_s: Array) -> Array:
+        """See :meth:`CheapestFirst.costs`: currency per kWh."""
+        assert self.context.tariff is not None
+        return prices(self.context.tariff, self.context.clock.timestamps(begins_s))[0]
 
 
 _LOOK_AHEAD_H = 7 * 24
@@ -253,7 +291,7 @@ class DispatchSettings(StrategySettings):
 class Dispatching(Strategy):
     """Base of strategies that give each group a power and split it by laxity."""
 
-    Settings = DispatchSettings
+    Settings: ClassVar[type[StrategySettings]] = DispatchSettings
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
@@ -306,3 +344,51 @@ class V2GPeakShaving(PeakLimit):
     """
 
     discharge = True
+
+
+class PeakShavingSettings(LimitSettings):
+    """Settings of the strategy ``peak_shaving``."""
+
+    discharge: bool = True
+    """Whether EVs may be asked to give back where postponing does not suffice."""
+    soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """State of charge below which an EV is not asked to."""
+
+
+@register("peak_shaving")
+class PeakShaving(Dispatching):
+    """Keep each group under a limit by postponing charging and, where allowed, by discharging."""
+
+    Settings = PeakShavingSettings
+    uses_feeder = True
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        settings = self.settings
+        may = settings.discharge & (view.soc > settings.soc_reserve)
+        return self.dispatch(view, settings.limit_kw - view.base_load, np.where(may, view.p_min, 0.0))
+
+
+class SelfConsumptionSettings(DispatchSettings):
+    """Settings of the strategy ``pv_self_consumption``."""
+
+    discharge: bool = False
+    """Whether EVs give back what the group draws when there is no surplus."""
+    soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """State of charge below which an EV is not asked to."""
+
+
+@register("pv_self_consumption")
+class SelfConsumption(Dispatching):
+    """Charge from what each group would export, least laxity first, and from the grid only what the
+    departures need; give it back to the group's load, where allowed.
+    """
+
+    Settings = SelfConsumptionSettings
+    uses_feeder = True
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        settings = self.settings
+        may = settings.discharge & (view.soc > settings.soc_reserve)
+        return self.dispatch(view, -view.base_load, np.where(may, view.p_min, 0.0))
