@@ -38,7 +38,8 @@ class Rates:
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """Per EV (member, ev; energy in kWh, ``energy_cost``, ``degradation``, ``driver_payment``) and per
-    member (the sums, ``demand_charge``, ``regulation_credit``, ``net_cost``)."""
+    member (the sums, ``demand_charge``, ``regulation_credit``, ``net_cost``).
+    """
 
     evs: pd.DataFrame
     fleet: pd.DataFrame
@@ -72,10 +73,9 @@ def settle(result: xr.Dataset, rates: Rates | None = None, against: xr.Dataset |
     through = evs["drawn_kwh"] + evs["given_kwh"]
     whole = through.groupby(evs["member"]).transform("sum")
     share = np.divide(through, whole, out=np.zeros(len(evs)), where=(whole > 0).to_numpy())
-    evs["driver_payment"] = (
-        rates.driver_per_kwh * evs["given_kwh"]
-        + rates.driver_share * share * evs["member"].map(credit).astype(float)
-    )
+    evs["driver_payment"] = rates.driver_per_kwh * evs["given_kwh"] + rates.driver_share * share * evs[
+        "member"
+    ].map(credit).astype(float)
     fleet = evs.drop(columns="ev").groupby("member").sum().reindex(members, fill_value=0.0)
     peak = result["fleet_power_kw"].max("time").to_series().reindex(members)
     fleet["demand_charge"] = rates.demand_charge * peak.clip(lower=0.0)

@@ -1,5 +1,7 @@
 """Every strategy in a coupled run: what it is for, and that it costs no driver a departure."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -60,7 +62,9 @@ def during(result):
 
 def test_an_event_is_answered_but_by_those_who_opt_out(uncontrolled):
     runs = {
-        share: evgrid.run(street({"strategy": "demand_response", "opt_out": share}, system=EVENT, tariff=None))
+        share: evgrid.run(
+            street({"strategy": "demand_response", "opt_out": share}, system=EVENT, tariff=None)
+        )
         for share in (0.0, 0.5, 1.0)
     }
     drawn = [float(during(r).sum()) for r in runs.values()]
@@ -81,7 +85,9 @@ def test_an_event_may_ask_for_discharge(uncontrolled):
 def test_arbitrage_costs_less_than_time_of_use(uncontrolled):
     runs = {name: evgrid.run(street({"strategy": name})) for name in ("tou", "arbitrage")}
     done = uncontrolled["session_complete"].values
-    costs = [float(r["session_cost"].values[done].sum()) for r in (runs["arbitrage"], runs["tou"], uncontrolled)]
+    costs = [
+        float(r["session_cost"].values[done].sum()) for r in (runs["arbitrage"], runs["tou"], uncontrolled)
+    ]
     assert costs[0] < costs[1] < costs[2]
     assert float(runs["arbitrage"]["session_energy_discharged_kwh"].sum()) > 50
     np.testing.assert_allclose(unserved(runs["arbitrage"]), unserved(uncontrolled), atol=1e-6)
@@ -149,7 +155,8 @@ def test_the_settlement_adds_up(regulated, uncontrolled):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "key"), [("regulation", "regulation"), ("emissions", "emissions"), ("demand_response", "events")]
+    ("strategy", "key"),
+    [("regulation", "regulation"), ("emissions", "emissions"), ("demand_response", "events")],
 )
 def test_what_a_strategy_needs_of_the_system(strategy, key):
     with pytest.raises(evgrid.ScenarioError, match=f"main.strategy = {strategy}: needs system.{key}"):
@@ -159,3 +166,26 @@ def test_what_a_strategy_needs_of_the_system(strategy, key):
 def test_regulation_needs_a_fast_tick():
     with pytest.raises(evgrid.EvgridError, match="time.step = 300s: must divide an hour and be at most 10s"):
         evgrid.run(street(REGULATION, system=SIGNAL))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_fleet_of_5000_holds_its_score_for_a_day():
+    path = Path(__file__).parents[2] / "scenarios" / "frequency_regulation.yaml"
+    result = evgrid.run(evgrid.load_scenario(path))
+    free = evgrid.run(
+        evgrid.load_scenario(path, {"aggregators.main": {"strategy": "uncontrolled"}, "time.step": "60s"})
+    )
+    score = result["regulation_score"].values[0, 1:]
+    assert np.all(result["regulation_capacity_kw"].values[0, 1:] > 500)
+    assert score.min() >= 0.95
+    asked = result["session_energy_requested_kwh"].values[result["session_complete"].values]
+    reachable = unserved(free) < 1e-9 * np.maximum(asked, 1.0)
+    assert np.all(unserved(result)[reachable] <= 0.01 * asked[reachable] + 1e-9)
+
+
+def test_with_loss_and_delay_the_score_stands_beside(regulated):
+    late = regulating(**{"communication.loss": 0.05, "communication.delay": "4s", "ensemble.members": 1})
+    score = late["regulation_score"].values[0, 1:]
+    assert np.all(score > 0.8)
+    assert np.all(score <= regulated["regulation_score"].values[0, 1:])

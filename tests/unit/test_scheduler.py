@@ -70,9 +70,7 @@ def test_a_demand_charge_flattens():
 def test_arbitrage_by_hand():
     # two slots at 0.1 and 0.5: 7.4 kW for an hour, 0.9 * 7.4 stored, 0.81 * 7.4 sold; then recharged
     arrival, departure = np.array([0]), np.array([3])
-    batteries = batteries_of(
-        arrival, departure, np.array([6.0]), np.array([10.0]), 3, 1.0, depth_kwh=10.0
-    )
+    batteries = batteries_of(arrival, departure, np.array([6.0]), np.array([10.0]), 3, 1.0, depth_kwh=10.0)
     best = schedule(batteries, np.array([0.1, 0.5, 0.1]), 1.0)
     # charge 6.66.. in the first slot, sell what the last can bring back: 9 kWh of battery = 8.1 kWh
     assert best.discharge[0, 1] == pytest.approx(8.1)
