@@ -109,7 +109,7 @@ class Strategy(ABC):
     """True if the strategy reads ``View.base_load``: the aggregator then listens to the feeder."""
     uses_system: ClassVar[bool] = False
     """True if the strategy reads ``View.regulation``, ``frequency`` or ``fleet_power``: the aggregator
-    then listens to the bulk system, which the scenario must have, and to the fleet's power."""
+    then listens to the fleet's power and to the bulk system, if the scenario has one."""
     needs_of_system: ClassVar[tuple[str, ...]] = ()
     """Keys of the scenario's section ``system`` without which the strategy can't work."""
     variables: ClassVar[tuple[Variable, ...]] = ()
