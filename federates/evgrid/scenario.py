@@ -541,6 +541,12 @@ class Scenario(Settings):
             found.append("aggregators: there is no fleet to control")
         if len(self.aggregators) > 1:
             found.append("aggregators: one aggregator a run, so far")
+        found += [
+            f"aggregators.{name}.strategy = {settings.strategy}: needs system.{key}"
+            for name, settings in self.aggregators.items()
+            for key in find_strategy(settings.strategy).needs_of_system
+            if self.system is None or not getattr(self.system, key)
+        ]
         if self.tariff is None:
             found += [
                 f"aggregators.{name}.strategy = {settings.strategy}: needs a tariff"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evgrid.aggregator.strategies import find_strategy
 from evgrid.audit import audit
 from evgrid.model import Clock, Connections, EVs, Model
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
@@ -50,6 +51,7 @@ class World:
             **self.network.sizes,
             "ev": len(self.evs),
             "session": len(self.sessions),
+            "hour": int(self.clock.duration_s / 3600.0 + 1e-9),
         }
 
 
@@ -198,6 +200,13 @@ def _coordinates(world: World) -> xr.Dataset:
     intervals = round(clock.duration_s / scenario.record_step_s)
     evs, sessions, network = world.evs, world.sessions, world.network
     session_connection = evs.connection[sessions.ev]
+    hourly = any(
+        "hour" in variable.dims
+        for settings in scenario.aggregators.values()
+        for variable in find_strategy(settings.strategy).variables
+    )
+    begins = clock.timestamps(np.arange(world.sizes["hour"]) * 3600.0)
+    hours = {"hour": ("hour", begins, {"long_name": "local time at which the hour starts"})}
     return xr.Dataset(
         coords={
             "member": ("member", np.array(scenario.members), {"long_name": "ensemble member"}),
@@ -209,6 +218,7 @@ def _coordinates(world: World) -> xr.Dataset:
             "phase": ("phase", np.array(connections.phases), {"long_name": "phase"}),
             "connection": ("connection", connections.name, {"long_name": "connection point"}),
             **network.coordinates(),
+            **(hours if hourly else {}),
             "ev": ("ev", np.arange(len(evs)), {"long_name": "EV, over all members"}),
             "ev_name": ("ev", evs.name, {"long_name": "name of the EV within its member"}),
             "ev_member": ("ev", np.array(scenario.members)[evs.member], {"long_name": "member of the EV"}),

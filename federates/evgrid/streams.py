@@ -43,6 +43,8 @@ class Purpose(IntEnum):
     """Whether an EV that arrives plugs in."""
     STAY = 33
     """Lengths of stays of a day."""
+    OPT_OUT = 40
+    """Which EVs opt out of a demand-response event."""
 
 
 def stream(seed: int, member: int, purpose: Purpose, day: int = 0, attempt: int = 0) -> np.random.Generator:

@@ -15,6 +15,7 @@ import pytest
 from evgrid.errors import EvgridError, PowerFlowError, RunError, StrategyError
 from evgrid.federation import Limits, run_federation
 from evgrid.federation.runtime import describe
+from evgrid.model import Model
 
 pytestmark = [pytest.mark.usefixtures("thread_mode"), pytest.mark.timeout(60)]
 

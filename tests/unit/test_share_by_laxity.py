@@ -6,16 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from evgrid.aggregator import reference
 from evgrid.aggregator.kernels import share_by_laxity
 
-HOUR = 3600.0
+HOUR, STEP_S = 3600.0, 60.0
 
 
-def share(headroom, p_max, p_min, laxity, group=None, step_s=60.0):
+def share(headroom, p_max, p_min, laxity, group=None, width_s=60.0, last=None, hysteresis_s=0.0, by=None):
     p_max, p_min, laxity = (np.asarray(a, dtype=float) for a in (p_max, p_min, laxity))
     group = np.zeros(len(p_max), np.int64) if group is None else np.asarray(group, np.int64)
-    order = np.lexsort((laxity, group))
-    return share_by_laxity(order, group, np.asarray(headroom, float), p_max, p_min, laxity, step_s)
+    last = np.zeros(len(p_max)) if last is None else np.asarray(last, float)
+    headroom = np.asarray(headroom, float)
+    return np.array(
+        (by or share_by_laxity)(group, headroom, p_max, p_min, laxity, STEP_S, width_s, last, hysteresis_s)
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,3 +64,68 @@ def test_the_headroom_is_kept_unless_someone_must_charge(data, n, headroom):
     assert got.sum() <= max(headroom, forced + low) + 1e-9
     if headroom >= forced:  # nothing is discharged while there is room
         assert np.all(got >= 0)
+
+
+def test_evs_of_equal_laxity_share_alike():
+    np.testing.assert_allclose(share([9], [7, 7, 4], [0] * 3, np.full(3, 5 * HOUR)), [3.5, 3.5, 2.0])
+
+
+def test_shares_fall_along_the_width():
+    # of the 10 kW: level - laxity = 1.5 h and 0.5 h of a width of 2 h
+    got = share([10], [10, 10], [0, 0], np.array([1, 2]) * HOUR, width_s=2 * HOUR)
+    np.testing.assert_allclose(got, [7.5, 2.5])
+
+
+@pytest.mark.parametrize(("hysteresis_h", "expected"), [(0, [7, 0]), (0.5, [7, 0]), (2, [0, 7])])
+def test_who_charges_goes_on_until_another_is_behind_by_the_hysteresis(hysteresis_h, expected):
+    got = share([7], [7, 7], [0, 0], np.array([1, 2]) * HOUR, last=[0, 7], hysteresis_s=hysteresis_h * HOUR)
+    np.testing.assert_allclose(got, expected, atol=1e-9)
+
+
+FLEET = st.integers(1, 25).flatmap(
+    lambda n: st.fixed_dictionaries(
+        {
+            "group": hnp.arrays(np.int64, n, elements=st.integers(0, 2)),
+            "headroom": hnp.arrays(float, 3, elements=st.floats(-150, 150)),
+            "p_max": hnp.arrays(float, n, elements=st.sampled_from([0.0, 1.4, 7.4, 11.0])),
+            "p_min": hnp.arrays(float, n, elements=st.sampled_from([0.0, -7.4])),
+            "laxity": hnp.arrays(float, n, elements=st.integers(-3600, 30000).map(float)),
+            "last": hnp.arrays(float, n, elements=st.sampled_from([0.0, 5.0, -5.0])),
+        }
+    )
+)
+
+
+@given(FLEET, st.sampled_from([60.0, 900.0]), st.sampled_from([0.0, 600.0]))
+def test_the_kernel_equals_its_plain_twin(fleet, width_s, hysteresis_s):
+    got = share(**fleet, width_s=width_s, hysteresis_s=hysteresis_s)
+    expected = share(**fleet, width_s=width_s, hysteresis_s=hysteresis_s, by=reference.share_by_laxity)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
+    per_group = (np.bincount(fleet["group"], x, 3) for x in (got, expected))
+    np.testing.assert_allclose(*per_group, atol=2e-5)
+
+
+@given(FLEET)
+def test_a_group_alone_gets_what_it_gets_among_others(fleet):
+    together = share(**fleet, width_s=900.0)
+    for row in range(3):
+        own = fleet["group"] == row
+        alone = {name: x[own] for name, x in fleet.items() if name not in ("group", "headroom")}
+        if own.any():
+            got = share(fleet["headroom"][[row]], width_s=900.0, **alone)
+            np.testing.assert_array_equal(got, together[own])
+
+
+@given(FLEET)
+def test_headroom_is_used_and_kept_to_rounding(fleet):
+    got = share(**fleet, width_s=900.0)
+    must = (fleet["laxity"] < STEP_S) & (fleet["p_max"] > 0)
+    np.testing.assert_array_equal(got[must], fleet["p_max"][must])
+    for row in range(3):
+        own = fleet["group"] == row
+        forced = fleet["p_max"][own & must].sum()
+        room = fleet["headroom"][row] - forced
+        free = own & (fleet["laxity"] >= STEP_S)
+        most = min(room, fleet["p_max"][free].sum()) if room > 0 else max(room, fleet["p_min"][free].sum())
+        assert got[own].sum() <= forced + most + 2e-5 if room < 0 else forced + most + 1e-9
+        assert got[own].sum() == pytest.approx(forced + most, abs=2e-5)

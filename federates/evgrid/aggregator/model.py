@@ -1,10 +1,11 @@
 """The aggregator: turns what the chargers and the feeder report into set-points.
 
 In: the status of every EV, as of the last telemetry; the EVs' power and, for strategies that ask
-for it, the power through each transformer, both of the last tick. Out: one set-point an EV, kW,
+for it, the power through each transformer, both of the last tick; the bulk system's signal and
+frequency of this tick, where a strategy asks for them. Out: one set-point an EV, kW,
 positive charges. Between two reports the status is carried forward with the set-points given.
 
-Left out: bids, settlement, several aggregators side by side.
+Left out: bids, several aggregators side by side.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.aggregator.kernels import carry_forward
 from evgrid.aggregator.strategies import Context, Strategy, View, find_strategy
 from evgrid.errors import StrategyError
 from evgrid.model import Array, Connections, EVs, Model, Recorder, Values, Variable
@@ -26,6 +28,7 @@ from evgrid.streams import Purpose, stream
 _T = TypeVar("_T")
 
 _STATUS = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
+_CARRIED = tuple(field for field in _STATUS if field != "soc")
 
 
 class AggregatorModel(Model):
@@ -37,7 +40,7 @@ class AggregatorModel(Model):
 
     name = "aggregator"
     outputs = ("aggregator/setpoint",)
-    variables = (
+    variables: tuple[Variable, ...] = (
         Variable("setpoint_kw", ("member",), "kW",
                  "sum of the set-points of the plugged-in EVs, unlimited ones at their EVs' limit"),
     )  # fmt: skip
@@ -61,11 +64,18 @@ class AggregatorModel(Model):
         self._group_of_connection = (
             np.maximum(connections.trafo, 0) if self._by_trafo else np.zeros(len(connections), np.int64)
         )
-        context = Context(scenario.clock, scenario.tariff, evs, groups, evs.member * groups + local)
+        context = Context(
+            scenario.clock, scenario.tariff, evs, groups, evs.member * groups + local,
+            scenario.system, scenario.members, scenario.ensemble.seed,
+        )  # fmt: skip
         self._strategy: Strategy = self._guarded(0.0, lambda: cls(settings, context))
         self.inputs = tuple(f"fleet/{field}" for field in _STATUS)
         if cls.uses_feeder:
             self.inputs += ("fleet/p", "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
+        if cls.uses_system and scenario.system is not None:
+            self.inputs += ("system/regulation", "system/frequency", "fleet/p")
+        self.inputs = tuple(dict.fromkeys(self.inputs))
+        self.variables += cls.variables
         self._base_load = np.zeros(len(self._members) * groups)
         self._status = {field: np.zeros(len(evs)) for field in _STATUS}
         self._sent = np.zeros(len(evs))
@@ -81,9 +91,14 @@ class AggregatorModel(Model):
         self._update_base_load(time_s, inputs)
         status = self._status
         plugged = status["plugged"] > 0.5
+        regulation = frequency = fleet_power = np.zeros(len(self._members))
+        if "system/regulation" in self.inputs:
+            regulation, frequency = inputs["system/regulation"], inputs["system/frequency"]
+            fleet_power = inputs["fleet/p"].sum(axis=(1, 2))
         view = View(
             time_s, self.period_s, plugged, status["soc"], status["p_max"], status["p_min"],
             status["energy_needed"], status["time_left"], status["time_needed"], self._base_load,
+            regulation, frequency, fleet_power,
         )  # fmt: skip
         wanted = self._guarded(time_s, lambda: self._strategy.setpoints(view))
         setpoint = np.where(plugged, self._checked(time_s, wanted), 0.0)
@@ -92,8 +107,17 @@ class AggregatorModel(Model):
         self._sent = setpoint
         asked = np.where(plugged, np.clip(setpoint, status["p_min"], status["p_max"]), 0.0)
         total = np.bincount(self._evs.member, asked, len(self._members))
-        self._recorder.put("setpoint_kw", round(time_s / self.period_s), total[None])
+        tick = round(time_s / self.period_s)
+        self._recorder.put("setpoint_kw", tick, total[None])
+        for name, values in self._strategy.recorded.items():
+            self._recorder.put(name, tick, values[None])
         return {"aggregator/setpoint": setpoint}
+
+    def finish(self) -> None:
+        """Write what the strategy has to say at the end."""
+        end_s = self._clock.duration_s
+        for name, values in self._guarded(end_s, self._strategy.results).items():
+            self._recorder.put_static(name, values)
 
     def _update_status(self, time_s: float, inputs: Values) -> None:
         """Take the reported status, or carry the last one forward by a tick."""
@@ -103,16 +127,7 @@ class AggregatorModel(Model):
             for field in _STATUS:
                 status[field] = np.array(inputs[f"fleet/{field}"])
             return
-        plugged = status["plugged"] > 0.5
-        hours = self.period_s / 3600.0
-        drawn = np.where(plugged, np.clip(self._sent, status["p_min"], status["p_max"]), 0.0) * hours
-        before = status["energy_needed"]
-        after = np.maximum(before - drawn, 0.0)
-        status["energy_needed"] = after
-        scale = np.divide(after, before, out=np.zeros_like(before), where=before > 0)
-        status["time_needed"] = status["time_needed"] * scale
-        status["p_max"] = np.where(after > 0, status["p_max"], 0.0)
-        status["time_left"] = np.maximum(status["time_left"] - self.period_s, 0.0)
+        carry_forward(self._sent, self.period_s, *(status[field] for field in _CARRIED))
 
     def _update_base_load(self, time_s: float, inputs: Values) -> None:
         """What the groups drew besides their EVs when the feeder last solved.

@@ -16,7 +16,7 @@ import importlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -25,8 +25,9 @@ from pydantic import Field, ValidationError
 
 from evgrid.aggregator.kernels import share_by_laxity
 from evgrid.errors import ScenarioError
-from evgrid.model import Array, Clock, EVs
-from evgrid.settings import Settings, faults_of
+from evgrid.model import Array, Clock, EVs, Variable
+from evgrid.settings import Duration, Settings, faults_of
+from evgrid.system.settings import System
 from evgrid.tariff import Tariff, prices
 
 
@@ -45,6 +46,9 @@ class Context:
 
     groups : number of groups in each member
     ev_group : (ev,) int64, row of the EV's group in arrays of shape (member · groups,)
+    system : the scenario's bulk system, if it has one
+    numbers : the members' numbers
+    seed : the scenario's
     """
 
     clock: Clock
@@ -52,6 +56,14 @@ class Context:
     evs: EVs
     groups: int
     ev_group: NDArray[np.int64]
+    system: System | None = None
+    numbers: range = range(1)
+    seed: int = 0
+
+    @property
+    def members(self) -> int:
+        """Number of members."""
+        return len(self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,13 @@ class View:
     base_load: Array
     """(member · groups,) last known power of everything in the group that is no EV, with losses;
     zeros for a strategy that does not set ``uses_feeder``."""
+    regulation: Array = field(default_factory=lambda: np.zeros(1))
+    """(member,) regulation signal of this tick, -1 to 1; positive asks for less drawn. Zeros for a
+    strategy that does not set ``uses_system``, as the two below."""
+    frequency: Array = field(default_factory=lambda: np.zeros(1))
+    """(member,) Hz."""
+    fleet_power: Array = field(default_factory=lambda: np.zeros(1))
+    """(member,) kW that all EVs drew in the last tick."""
 
     @property
     def laxity(self) -> Array:
@@ -88,10 +107,19 @@ class Strategy(ABC):
     needs_tariff: ClassVar[bool] = False
     uses_feeder: ClassVar[bool] = False
     """True if the strategy reads ``View.base_load``: the aggregator then listens to the feeder."""
+    uses_system: ClassVar[bool] = False
+    """True if the strategy reads ``View.regulation``, ``frequency`` or ``fleet_power``: the aggregator
+    then listens to the fleet's power and to the bulk system, if the scenario has one."""
+    needs_of_system: ClassVar[tuple[str, ...]] = ()
+    """Keys of the scenario's section ``system`` without which the strategy can't work."""
+    variables: ClassVar[tuple[Variable, ...]] = ()
+    """What the strategy records: of the timed ones it puts the values of a tick into ``recorded``, the
+    others it returns from :meth:`results`. The dimension ``hour`` counts the run's whole hours."""
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
         self.context = context
+        self.recorded: dict[str, Array] = {}
 
     @abstractmethod
     def setpoints(self, view: View) -> Array:
@@ -99,8 +127,14 @@ class Strategy(ABC):
         fast as the EV can. Values for EVs that are away are ignored; NaN is an error.
         """
 
+    def results(self) -> dict[str, Array]:
+        """Values of the variables without time, asked for once after the last tick."""
+        return {}
+
 
 _REGISTRY: dict[str, type[Strategy]] = {}
+_BUILT_IN = ("evgrid.aggregator.markets", "evgrid.aggregator.regulation")
+"""Modules, besides this one, that register strategies."""
 
 
 def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
@@ -119,6 +153,8 @@ def find_strategy(name: str, folder: str | None = None) -> type[Strategy]:
     Raises ValueError with one sentence if there is none.
     """
     if ":" not in name:
+        for module in _BUILT_IN:
+            importlib.import_module(module)
         if name not in _REGISTRY:
             known = ", ".join(sorted(_REGISTRY))
             raise ValueError(f"must be one of {known}, or your own as my_module:MyStrategy")
@@ -171,48 +207,112 @@ class Uncontrolled(Strategy):
         return np.full(len(view.soc), np.inf)
 
 
-@register("tou")
-class TimeOfUse(Strategy):
-    """Charge in the cheapest hours that still meet the departure; of equal hours, the earliest.
+class CheapestFirst(Strategy):
+    """Base of strategies that charge in the cheapest slots that still meet the departure.
 
-    Exact without a schedule: an EV charges now if and only if the cheaper hours left before its
+    Exact without a schedule: an EV charges now if and only if the cheaper slots left before its
     departure do not suffice, and only for as much of the tick as they fall short. That is the
-    greedy fill of the cheapest slots, which is optimal since nothing couples the EVs; an EV in its
-    taper, whose power falls with its state of charge, is served as if all slots were alike.
+    greedy fill of the cheapest slots, of equal ones the earliest, which is optimal since nothing couples
+    the EVs; an EV in its taper, whose power falls with its state of charge, is served as if all slots
+    were alike.
     """
 
-    needs_tariff = True
+    slot_s: ClassVar[float] = 3600.0
+    """Length of a slot, s; divides an hour, and the tick divides it. Slots begin on the full hour."""
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
-        assert context.tariff is not None
         clock = context.clock
         origin = clock.start.astype("datetime64[h]")
-        # hours to look ahead: a departure further off is planned when it comes nearer
-        self._hours = int(np.ceil(clock.duration_s / 3600)) + 1 + _LOOK_AHEAD_H
-        self._offset_s = float((clock.start - origin) / np.timedelta64(1, "s"))
-        price = prices(context.tariff, origin + np.arange(self._hours).astype("timedelta64[h]"))[0]
-        levels, self._level = np.unique(price, return_inverse=True)
-        # cheaper[k, h]: hours before hour h whose price is under level k
-        below = self._level[None, :] < np.arange(len(levels))[:, None]
-        self._cheaper = np.concatenate([np.zeros((len(levels), 1)), np.cumsum(below, axis=1)], axis=1)
-        self._edges = np.arange(self._hours + 1) * 3600.0
+        # slots to look ahead: a departure further off is planned when it comes nearer
+        hours = int(np.ceil(clock.duration_s / 3600)) + 1 + _LOOK_AHEAD_H
+        offset_s = float((clock.start - origin) / np.timedelta64(1, "s"))
+        slots = round(hours * 3600.0 / self.slot_s)
+        self.edges_s = self.slot_s * np.arange(slots + 1, dtype=np.float64) - offset_s
+        self.cost = self.costs(self.edges_s[:-1])
+        self._slot = -1
+        self._cheaper: dict[int, Array] = {}
+
+    @abstractmethod
+    def costs(self, begins_s: Array) -> Array:
+        """Cost of each slot, (slot,), for the slots that begin at ``begins_s``, s from the run's start."""
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
-        now = view.time_s + self._offset_s
-        cheaper = self._cheaper[self._level[int(now // 3600)]]
-        until = np.interp(now + view.time_left, self._edges, cheaper)
-        missing_s = view.time_needed - 3600.0 * (until - np.interp(now, self._edges, cheaper))
+        return self.cheapest(view, self.cost)
+
+    def cheapest(self, view: View, cost: Array) -> Array:
+        """Set-points for the cost of each slot, (slot,); (ev,) kW."""
+        slot = int(np.searchsorted(self.edges_s, view.time_s + 1e-6, "right")) - 1
+        if cost is not self.cost:
+            cheaper = _slots_below(cost, slot)
+        else:
+            if slot != self._slot:
+                self._slot, self._cheaper = slot, {slot: _slots_below(cost, slot)}
+            cheaper = self._cheaper[slot]
+        until = np.interp(view.time_s + view.time_left, self.edges_s, cheaper)
+        missing_s = view.time_needed - self.slot_s * (until - np.interp(view.time_s, self.edges_s, cheaper))
         share = np.clip(missing_s / view.step_s, 0.0, 1.0)
         charge: Array = np.where(share >= 1.0, np.inf, share * view.p_max)
         return charge
 
 
+def _slots_below(cost: Array, slot: int) -> Array:
+    """Number of slots before each edge that cost less than one does; (slot + 1,)."""
+    return np.concatenate([[0.0], np.cumsum(cost < cost[slot], dtype=np.float64)])
+
+
+@register("tou")
+class TimeOfUse(CheapestFirst):
+    """Charge in the cheapest hours that still meet the departure; of equal hours, the earliest."""
+
+    needs_tariff = True
+
+    def costs(self, begins_s: Array) -> Array:
+        """See :meth:`CheapestFirst.costs`: currency per kWh."""
+        assert self.context.tariff is not None
+        return prices(self.context.tariff, self.context.clock.timestamps(begins_s))[0]
+
+
 _LOOK_AHEAD_H = 7 * 24
 
 
-class LimitSettings(StrategySettings):
+class DispatchSettings(StrategySettings):
+    """Settings of the strategies that split a group's power over its EVs by laxity."""
+
+    smoothing: Annotated[Duration, Field(gt=0)] | None = None
+    """Range of laxity over which the share of an EV's limit falls from 1 to 0; left out: a tick.
+    Wide: EVs of like laxity charge alike at part of their power; narrow: one after the other."""
+    hysteresis: Annotated[Duration, Field(ge=0)] = 0.0
+    """Laxity by which an EV that already charges (or discharges) goes before one that doesn't, against
+    chatter."""
+
+
+class Dispatching(Strategy):
+    """Base of strategies that give each group a power and split it by laxity."""
+
+    Settings: ClassVar[type[StrategySettings]] = DispatchSettings
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
+        self._last = np.zeros(len(context.evs))
+
+    def dispatch(self, view: View, headroom: Array, p_min: Array | None = None) -> Array:
+        """Split ``headroom``, (member · groups,) kW, over the EVs; (ev,) kW.
+
+        ``p_min``: what each EV may be asked to give, if not all that it can. Who must charge to make
+        the departure does, whatever the headroom.
+        """
+        settings = self.settings
+        width_s = view.step_s if settings.smoothing is None else settings.smoothing
+        self._last = share_by_laxity(
+            self.context.ev_group, headroom, view.p_max, view.p_min if p_min is None else p_min,
+            view.laxity, view.step_s, width_s, self._last, settings.hysteresis,
+        )  # fmt: skip
+        return self._last
+
+
+class LimitSettings(DispatchSettings):
     """Settings of the strategies that keep a group under a limit."""
 
     limit_kw: Annotated[float, Field(gt=0)]
@@ -220,11 +320,11 @@ class LimitSettings(StrategySettings):
 
 
 @register("peak_limit")
-class PeakLimit(Strategy):
+class PeakLimit(Dispatching):
     """Keep each group under a limit by postponing charging, least laxity first (V1G).
 
-    What the limit leaves beside the group's other load is given to its EVs in order of laxity.
-    The limit yields where it would cost a driver a departure that was in reach.
+    What the limit leaves beside the group's other load is given to its EVs by laxity. The limit
+    yields where it would cost a driver a departure that was in reach.
     """
 
     Settings = LimitSettings
@@ -234,11 +334,7 @@ class PeakLimit(Strategy):
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
         headroom = self.settings.limit_kw - view.base_load
-        p_min = view.p_min if self.discharge else np.zeros(len(view.p_min))
-        order = np.lexsort((view.laxity, self.context.ev_group))
-        return share_by_laxity(
-            order, self.context.ev_group, headroom, view.p_max, p_min, view.laxity, view.step_s
-        )
+        return self.dispatch(view, headroom, None if self.discharge else np.zeros(len(view.p_min)))
 
 
 @register("v2g_peak_shaving")
@@ -248,3 +344,51 @@ class V2GPeakShaving(PeakLimit):
     """
 
     discharge = True
+
+
+class PeakShavingSettings(LimitSettings):
+    """Settings of the strategy ``peak_shaving``."""
+
+    discharge: bool = True
+    """Whether EVs may be asked to give back where postponing does not suffice."""
+    soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """State of charge below which an EV is not asked to."""
+
+
+@register("peak_shaving")
+class PeakShaving(Dispatching):
+    """Keep each group under a limit by postponing charging and, where allowed, by discharging."""
+
+    Settings = PeakShavingSettings
+    uses_feeder = True
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        settings = self.settings
+        may = settings.discharge & (view.soc > settings.soc_reserve)
+        return self.dispatch(view, settings.limit_kw - view.base_load, np.where(may, view.p_min, 0.0))
+
+
+class SelfConsumptionSettings(DispatchSettings):
+    """Settings of the strategy ``pv_self_consumption``."""
+
+    discharge: bool = False
+    """Whether EVs give back what the group draws when there is no surplus."""
+    soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """State of charge below which an EV is not asked to."""
+
+
+@register("pv_self_consumption")
+class SelfConsumption(Dispatching):
+    """Charge from what each group would export, least laxity first, and from the grid only what the
+    departures need; give it back to the group's load, where allowed.
+    """
+
+    Settings = SelfConsumptionSettings
+    uses_feeder = True
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        settings = self.settings
+        may = settings.discharge & (view.soc > settings.soc_reserve)
+        return self.dispatch(view, -view.base_load, np.where(may, view.p_min, 0.0))

@@ -1,0 +1,67 @@
+"""Splitting a target over a fleet, against the same by sorting the EVs by laxity.
+
+One group of all EVs, half of its power asked: the worst case, as most thresholds lie in the middle.
+Both are measured alternately in one run; CPU time.
+"""
+
+from __future__ import annotations
+
+from time import thread_time
+from typing import Any
+
+import numpy as np
+
+from evgrid.aggregator.kernels import share_by_laxity
+
+
+def by_sorting(group, headroom, p_max, laxity):
+    """Least laxity first, by a sort and a running sum."""
+    order = np.lexsort((laxity, group))
+    power = p_max[order]
+    setpoint = np.empty_like(p_max)
+    setpoint[order] = np.clip(headroom[0] - (np.cumsum(power) - power), 0.0, power)
+    return setpoint
+
+
+def measure(evs: int, repeats: int = 40) -> tuple[float, float, float]:
+    """Median time of a tick by charging, by discharging, and with the sort, s."""
+    rng = np.random.default_rng(0)
+    group, last = np.zeros(evs, np.int64), np.zeros(evs)
+    p_max, p_min = rng.uniform(3, 11, evs), -rng.uniform(0, 11, evs)
+    times: list[list[float]] = [[], [], []]
+    for _ in range(repeats):
+        laxity = rng.uniform(-600, 12 * 3600, evs)
+        for at, share in enumerate((0.5, -0.5)):
+            headroom = np.array([share * (p_max if share > 0 else -p_min).sum()])
+            begin = thread_time()
+            share_by_laxity(group, headroom, p_max, p_min, laxity, 4.0, 60.0, last, 0.0)
+            times[at].append(thread_time() - begin)
+        begin = thread_time()
+        by_sorting(group, np.array([0.5 * p_max.sum()]), p_max, laxity)
+        times[2].append(thread_time() - begin)
+    charging, discharging, sorting = (float(np.median(row[1:])) for row in times)
+    return charging, discharging, sorting
+
+
+def rows() -> list[dict[str, Any]]:
+    """One row a fleet and direction."""
+    found = []
+    for evs in (10_000, 100_000):
+        charging, discharging, sorting = measure(evs)
+        for what, took in (("charge", charging), ("discharge", discharging)):
+            found.append(
+                {
+                    "what": f"dispatch: {what}, {evs:,} EVs",
+                    "figure": f"{took * 1e3:.2f} ms",
+                    "against": "sort by laxity",
+                    "reference": f"{sorting * 1e3:.2f} ms",
+                    "ratio": took / sorting,
+                }
+            )
+    return found
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import main
+
+    main(["dispatch"])

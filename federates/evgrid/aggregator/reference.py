@@ -1,0 +1,57 @@
+"""The dispatcher again, in plain Python with a sort: the oracle of the kernel.
+
+Rules, signs and units are those of :mod:`evgrid.aggregator.kernels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def share_by_laxity(
+    group: Sequence[int],
+    headroom: Sequence[float],
+    p_max: Sequence[float],
+    p_min: Sequence[float],
+    laxity: Sequence[float],
+    step_s: float,
+    width_s: float,
+    last: Sequence[float],
+    hysteresis_s: float = 0.0,
+) -> list[float]:
+    """Set-points, kW; see :func:`evgrid.aggregator.kernels.share_by_laxity`."""
+    setpoint = [0.0] * len(group)
+    for row, room in enumerate(headroom):
+        own = [ev for ev, at in enumerate(group) if at == row]
+        for ev in own:
+            if laxity[ev] < step_s and p_max[ev] > 0:
+                setpoint[ev] = p_max[ev]
+                room -= p_max[ev]
+        free = [ev for ev in own if laxity[ev] >= step_s]
+        if not free or room == 0:
+            continue
+        sign = 1.0 if room > 0 else -1.0
+        limit = {ev: p_max[ev] if sign > 0 else -p_min[ev] for ev in free}
+        key = {ev: sign * laxity[ev] - hysteresis_s * (sign * last[ev] > 0) for ev in free}
+        share = _shares([key[ev] for ev in free], [limit[ev] for ev in free], abs(room), width_s)
+        for ev, part in zip(free, share, strict=True):
+            setpoint[ev] = sign * part * limit[ev]
+    return setpoint
+
+
+def _shares(key: list[float], limit: list[float], target: float, width_s: float) -> list[float]:
+    """Share of each limit: 1 below the level, 0 above it, falling over the width; their sum is the target."""
+    if target >= sum(limit):
+        return [1.0] * len(key)
+
+    def shares(level: float) -> list[float]:
+        return [min(max((level - k) / width_s, 0.0), 1.0) for k in key]
+
+    def given(level: float) -> float:
+        return sum(p * s for p, s in zip(limit, shares(level), strict=True))
+
+    corners = sorted({*key, *(k + width_s for k in key)})
+    right = next(corner for corner in corners if given(corner) >= target)
+    left = corners[max(corners.index(right) - 1, 0)]
+    low, high = given(left), given(right)
+    return shares(left + (right - left) * (target - low) / (high - low) if high > low else right)

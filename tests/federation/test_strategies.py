@@ -1,0 +1,191 @@
+"""Every strategy in a coupled run: what it is for, and that it costs no driver a departure."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evgrid
+from evgrid.scenario import scenario_from
+from evgrid.settlement import Rates, settle
+
+CALM = {"start": "2026-07-01T16:00", "duration": "16h", "step": "5min"}
+
+
+def street(strategy, time=CALM, bidirectional=1.0, overrides=None, **sections):
+    content = {
+        "name": "street",
+        "time": time,
+        "ensemble": {"members": 2, "seed": 3},
+        "feeder": {"network": "cigre_lv", "base_load": {"source": "net"}, "on_divergence": "stop"},
+        "fleet": {"count": 30, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": bidirectional}},
+        "tariff": "pge_ev2a",
+        "aggregators": {"main": strategy},
+        "communication": {"telemetry": "5min" if time["step"] == "5min" else "60s"},
+        **sections,
+    }
+    return scenario_from(content, overrides)
+
+
+def unserved(result):
+    return result["session_energy_unserved_kwh"].values[result["session_complete"].values]
+
+
+@pytest.fixture
+def emissions(tmp_path):
+    """Rates that are low from one to four in the morning."""
+    path = tmp_path / "moer.csv"
+    rows = [f"{900 * k},{100 if 36 <= k < 48 else 400 + k}" for k in range(64)]
+    path.write_text("\n".join(["time,kg_per_mwh", *rows]))
+    return {"emissions": {"file": str(path)}}
+
+
+EVENT = {"events": [{"name": "heat", "start": "2026-07-01T19:00", "duration": "2h"}]}
+
+
+@pytest.fixture(scope="module")
+def uncontrolled():
+    return evgrid.run(street({"strategy": "uncontrolled"}))
+
+
+def test_emissions_are_lower_and_everyone_is_served(emissions, uncontrolled):
+    result = evgrid.run(street({"strategy": "emissions"}, system=emissions))
+    rate = result["emission_rate_kg_per_mwh"]
+    tons = [float((r["fleet_power_kw"] * rate).sum()) for r in (result, uncontrolled)]
+    assert tons[0] < 0.75 * tons[1]
+    np.testing.assert_allclose(unserved(result), unserved(uncontrolled), atol=1e-6)
+
+
+def during(result):
+    return result["fleet_power_kw"].sel(time=slice("2026-07-01T19:05", "2026-07-01T20:54"))
+
+
+def test_an_event_is_answered_but_by_those_who_opt_out(uncontrolled):
+    runs = {
+        share: evgrid.run(
+            street({"strategy": "demand_response", "opt_out": share}, system=EVENT, tariff=None)
+        )
+        for share in (0.0, 0.5, 1.0)
+    }
+    drawn = [float(during(r).sum()) for r in runs.values()]
+    assert drawn[0] < 0.2 * drawn[2]
+    assert drawn[0] < drawn[1] < drawn[2]
+    np.testing.assert_allclose(during(runs[1.0]), during(uncontrolled), rtol=0.2, atol=8)
+    for result in runs.values():
+        np.testing.assert_allclose(unserved(result), unserved(uncontrolled), atol=1e-6)
+
+
+def test_an_event_may_ask_for_discharge(uncontrolled):
+    strategy = {"strategy": "demand_response", "target_kw": -40, "group": "feeder"}
+    result = evgrid.run(street(strategy, system=EVENT))
+    assert float(during(result).mean()) == pytest.approx(-40, abs=8)
+    np.testing.assert_allclose(unserved(result), unserved(uncontrolled), atol=1e-6)
+
+
+def test_arbitrage_costs_less_than_time_of_use(uncontrolled):
+    runs = {name: evgrid.run(street({"strategy": name})) for name in ("tou", "arbitrage")}
+    done = uncontrolled["session_complete"].values
+    costs = [
+        float(r["session_cost"].values[done].sum()) for r in (runs["arbitrage"], runs["tou"], uncontrolled)
+    ]
+    assert costs[0] < costs[1] < costs[2]
+    assert float(runs["arbitrage"]["session_energy_discharged_kwh"].sum()) > 50
+    np.testing.assert_allclose(unserved(runs["arbitrage"]), unserved(uncontrolled), atol=1e-6)
+
+
+def test_peak_shaving_equals_its_older_name():
+    for discharge, name in ((True, "v2g_peak_shaving"), (False, "peak_limit")):
+        new = evgrid.run(street({"strategy": "peak_shaving", "limit_kw": 120, "discharge": discharge}))
+        old = evgrid.run(street({"strategy": name, "limit_kw": 120}))
+        np.testing.assert_array_equal(new["fleet_power_kw"], old["fleet_power_kw"])
+
+
+def test_without_surplus_self_consumption_only_charges_what_it_must(uncontrolled):
+    result = evgrid.run(street({"strategy": "pv_self_consumption"}))
+    assert float(result["fleet_power_kw"].sum()) < 0.9 * float(uncontrolled["fleet_power_kw"].sum())
+    np.testing.assert_allclose(unserved(result), unserved(uncontrolled), atol=1e-6)
+
+
+FAST = {"start": "2026-01-15T20:00", "duration": "3h", "step": "4s"}
+SIGNAL = {"regulation": {"source": "synthetic", "step": 4}}
+REGULATION = {"strategy": "regulation", "group": "feeder", "smoothing": "15min"}
+
+
+def regulating(**overrides):
+    settings = {"feeder.step": "60s", "ensemble.members": 2, **overrides}
+    return evgrid.run(street(REGULATION, FAST, overrides=settings, system=SIGNAL))
+
+
+@pytest.fixture(scope="module")
+def regulated():
+    return regulating()
+
+
+def test_regulation_follows_the_signal_at_what_it_offered(regulated):
+    offered, score = regulated["regulation_capacity_kw"], regulated["regulation_score"]
+    assert np.all(offered.values[:, 0] == 0)  # nothing is known yet
+    assert np.all(np.isnan(score.values[:, 0]))
+    assert np.all(offered.values[:, 1:] > 20)
+    assert np.all(score.values[:, 1:] > 0.9)  # of 30 EVs; a large fleet does better
+    credit = offered.values / 1000 * score.values * 23
+    np.testing.assert_allclose(regulated["regulation_credit"].values[:, 1:], credit[:, 1:])
+    assert str(regulated["hour"].values[1]) == "2026-01-15T21:00:00.000000000"
+
+
+def test_a_regulating_member_alone_equals_itself_in_an_ensemble(regulated):
+    alone = regulating(**{"ensemble.members": 1, "ensemble.first": 1})
+    for name in ("fleet_power_kw", "regulation_score", "regulation_capacity_kw", "operating_point_kw"):
+        np.testing.assert_array_equal(alone[name].values[0], regulated[name].values[1], err_msg=name)
+
+
+def test_the_settlement_adds_up(regulated, uncontrolled):
+    rates = Rates(demand_charge=2.0, wear_per_kwh=0.1, driver_per_kwh=0.05, driver_share=0.5)
+    books = settle(regulated, rates)
+    fleet = books.fleet
+    assert list(fleet.index) == [0, 1]
+    credit = np.nansum(regulated["regulation_credit"].values, axis=1)
+    np.testing.assert_allclose(fleet["regulation_credit"], credit)
+    np.testing.assert_allclose(fleet["driver_payment"], 0.05 * fleet["given_kwh"] + 0.5 * credit)
+    np.testing.assert_allclose(fleet["degradation"], 0.1 * fleet["given_kwh"])
+    parts = ["energy_cost", "demand_charge", "degradation", "driver_payment"]
+    np.testing.assert_allclose(fleet["net_cost"], fleet[parts].sum(axis=1) - credit)
+    np.testing.assert_allclose(books.evs.groupby("member")["energy_cost"].sum(), fleet["energy_cost"])
+    same = settle(uncontrolled, rates, against=uncontrolled).fleet
+    np.testing.assert_allclose(same["saved"], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "key"),
+    [("regulation", "regulation"), ("emissions", "emissions"), ("demand_response", "events")],
+)
+def test_what_a_strategy_needs_of_the_system(strategy, key):
+    with pytest.raises(evgrid.ScenarioError, match=f"main.strategy = {strategy}: needs system.{key}"):
+        street({"strategy": strategy})
+
+
+def test_regulation_needs_a_fast_tick():
+    with pytest.raises(evgrid.EvgridError, match="time.step = 300s: must divide an hour and be at most 10s"):
+        evgrid.run(street(REGULATION, system=SIGNAL))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_fleet_of_5000_holds_its_score_for_a_day():
+    path = Path(__file__).parents[2] / "scenarios" / "frequency_regulation.yaml"
+    result = evgrid.run(evgrid.load_scenario(path))
+    free = evgrid.run(
+        evgrid.load_scenario(path, {"aggregators.main": {"strategy": "uncontrolled"}, "time.step": "60s"})
+    )
+    score = result["regulation_score"].values[0, 1:]
+    assert np.all(result["regulation_capacity_kw"].values[0, 1:] > 500)
+    assert score.min() >= 0.95
+    asked = result["session_energy_requested_kwh"].values[result["session_complete"].values]
+    reachable = unserved(free) < 1e-9 * np.maximum(asked, 1.0)
+    assert np.all(unserved(result)[reachable] <= 0.01 * asked[reachable] + 1e-9)
+
+
+def test_with_loss_and_delay_the_score_stands_beside(regulated):
+    late = regulating(**{"communication.loss": 0.05, "communication.delay": "4s", "ensemble.members": 1})
+    score = late["regulation_score"].values[0, 1:]
+    assert np.all(score > 0.8)
+    assert np.all(score <= regulated["regulation_score"].values[0, 1:])

@@ -1,0 +1,84 @@
+"""Schedules over a horizon: greedy, per-EV program and clusters against each other."""
+
+import numpy as np
+import pytest
+
+from evgrid.aggregator.scheduler import batteries_of, cheapest_slots, cluster, disaggregate, schedule
+
+SLOT_H, SLOTS = 0.5, 48
+EDGES = np.arange(SLOTS) * SLOT_H
+PRICE = np.where((EDGES >= 4) & (EDGES < 9), 0.54, np.where(EDGES < 12, 0.43, 0.23))
+
+
+def fleet(seed, evs=300, depth_share=0.0):
+    """EVs that come home from noon on and leave the next morning."""
+    rng = np.random.default_rng(seed)
+    arrival = np.clip(rng.normal(10, 4, evs), 0, 30).astype(np.int64)
+    departure = np.clip(rng.normal(40, 3, evs), arrival + 4, SLOTS).astype(np.int64)
+    power = rng.choice([3.7, 7.4, 11.0], evs)
+    reach = 0.9 * power * SLOT_H * (departure - arrival)
+    energy = np.minimum(rng.lognormal(2.3, 0.6, evs), 0.9 * reach)
+    depth = np.where(rng.random(evs) < depth_share, 10.0, 0.0)
+    return batteries_of(arrival, departure, energy, power, SLOTS, SLOT_H, depth)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_greedy_equals_the_program_where_nothing_couples(seed):
+    batteries = fleet(seed, 60)
+    rng = np.random.default_rng(seed)
+    for price in (PRICE, rng.uniform(0.05, 0.6, SLOTS)):
+        power = cheapest_slots(batteries, price, SLOT_H)
+        assert np.all(power <= batteries.p_max + 1e-12)
+        np.testing.assert_allclose(power.sum(axis=1) * SLOT_H * 0.9, batteries.e_max[:, -1], rtol=1e-9)
+        best = schedule(batteries, price, SLOT_H)
+        assert (power @ price).sum() * SLOT_H == pytest.approx(best.cost, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("seed", "bidirectional", "given_to_evs"),
+    [*((seed, 0.3, 0.12) for seed in range(10)), *((seed, 0.0, 0.02) for seed in range(3))],
+)
+def test_clusters_cost_within_a_percent_of_the_evs(seed, bidirectional, given_to_evs):
+    # what the clusters promise is an outer bound; what laxity makes of it for the EVs costs more
+    batteries = fleet(seed, depth_share=bidirectional)
+    rng = np.random.default_rng(100 + seed)
+    price = PRICE * rng.uniform(0.8, 1.2, SLOTS)
+    free = schedule(batteries, price, SLOT_H)
+    limit = np.full((1, SLOTS), 0.7 * free.power.sum(axis=0).max())
+    single = schedule(batteries, price, SLOT_H, limit_kw=limit)
+    virtual, of = cluster(batteries, 100)
+    assert len(virtual) <= 100
+    clustered = schedule(virtual, price, SLOT_H, limit_kw=limit)
+    assert single.cost > free.cost  # the limit binds
+    assert clustered.cost <= single.cost + 1e-6  # an outer approximation
+    assert clustered.cost == pytest.approx(single.cost, rel=0.01)
+    power = disaggregate(clustered.power, of, batteries, SLOT_H)
+    assert np.all(power <= batteries.p_max + 1e-9)
+    assert np.all(power >= batteries.p_min - 1e-9)
+    energy = np.cumsum(np.where(power > 0, 0.9 * power, power / 0.9) * SLOT_H, axis=1)
+    np.testing.assert_allclose(energy[:, -1], batteries.e_max[:, -1], atol=1e-6)
+    assert (power @ price).sum() * SLOT_H == pytest.approx(single.cost, rel=given_to_evs)
+
+
+def test_a_demand_charge_flattens():
+    batteries = fleet(1, 40)
+    free = schedule(batteries, PRICE, SLOT_H)
+    flat = schedule(batteries, PRICE, SLOT_H, demand_charge=5.0)
+    assert flat.power.sum(axis=0).max() < 0.7 * free.power.sum(axis=0).max()
+
+
+def test_arbitrage_by_hand():
+    # two slots at 0.1 and 0.5: 7.4 kW for an hour, 0.9 * 7.4 stored, 0.81 * 7.4 sold; then recharged
+    arrival, departure = np.array([0]), np.array([3])
+    batteries = batteries_of(arrival, departure, np.array([6.0]), np.array([10.0]), 3, 1.0, depth_kwh=10.0)
+    best = schedule(batteries, np.array([0.1, 0.5, 0.1]), 1.0)
+    # charge 6.66.. in the first slot, sell what the last can bring back: 9 kWh of battery = 8.1 kWh
+    assert best.discharge[0, 1] == pytest.approx(8.1)
+    assert best.cost == pytest.approx(0.1 * (6 / 0.9 + 10.0) - 0.5 * 8.1)
+    worn = schedule(batteries, np.array([0.1, 0.5, 0.1]), 1.0, wear_per_kwh=0.5)
+    assert worn.discharge.sum() == pytest.approx(0.0)
+
+
+def test_a_limit_that_no_schedule_keeps():
+    with pytest.raises(ValueError, match="no schedule keeps all limits"):
+        schedule(fleet(0, 20), PRICE, SLOT_H, limit_kw=np.full((1, SLOTS), 0.1))
