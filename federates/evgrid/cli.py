@@ -1,6 +1,6 @@
-"""The command line: ``evgrid run``, ``validate``, ``scenario``, ``plot``.
+"""The command line: ``evgrid run``, ``batch``, ``validate``, ``scenario``, ``plot``.
 
-Exit codes: 0 done, 1 the run or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C.
+Exit codes: 0 done, 1 the run, a run of a batch, or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C.
 Heavy imports happen inside the commands, so that ``evgrid --help`` answers at once.
 """
 
@@ -19,6 +19,7 @@ from evgrid.errors import EvgridError, ScenarioError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from evgrid.batch import BatchReport
     from evgrid.scenario import Scenario
     from evgrid.simulation import RunReport
 
@@ -120,6 +121,30 @@ def plot(result: Path, output: Path | None) -> None:
         click.echo(f"picture  {save_overview(dataset, output or result.with_suffix('.png'))}")
 
 
+@main.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default results/NAME.")
+@click.option("--resume", is_flag=True, help="Go on with the batch in the folder: run only what is missing.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default one for each core.")
+@click.option("--scheduler", metavar="ADDRESS", help="Use this Dask scheduler, such as tcp://host:8786.")
+def batch(study: Path, output: Path | None, resume: bool, workers: int | None, scheduler: str | None) -> None:
+    """Run the batch of scenarios that STUDY describes, each in a process of its own."""
+    from evgrid.batch import load_batch, run_batch
+
+    checked = load_batch(study)
+    output = output or Path("results") / checked.name
+    with _batch_progress(checked.name) as advance:
+        report = run_batch(
+            checked, output, resume=resume, workers=workers, scheduler=scheduler, progress=advance
+        )
+    _print_batch(checked.name, report, output)
+    if report.stopped:
+        click.echo("evgrid: stopped by Ctrl-C; what is finished is kept, go on with --resume", err=True)
+        click.get_current_context().exit(130)
+    if report.failed:
+        click.get_current_context().exit(1)
+
+
 def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenario:
     """Load a scenario with the overrides of the command line."""
     from evgrid.scenario import load_scenario, parse_override
@@ -161,6 +186,52 @@ def _progress(scenario: Scenario) -> Iterator[Callable[[float], None]]:
     with bar:
         task = bar.add_task(scenario.name, total=scenario.clock.duration_s)
         yield lambda done_s: bar.update(task, completed=done_s)
+
+
+@contextmanager
+def _batch_progress(name: str) -> Iterator[Callable[[int, int, int], None]]:
+    """A progress bar on a terminal: runs done and failed, their rate, and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]} failed, {task.fields[rate]}"), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(name, total=None, failed=0, rate="starting")
+
+        def advance(done: int, failed: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{60 * speed:.3g} runs a minute" if speed else "starting"
+            bar.update(task, completed=done, total=total, failed=failed, rate=rate)
+
+        yield advance
+
+
+def _print_batch(name: str, report: BatchReport, folder: Path) -> None:
+    """Print how a batch went, and each run that failed with its reason."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    tried = len(report.outcomes)
+    rate = f", {60 * tried / report.wall_s:.3g} a minute" if tried else ""
+    before = f" ({len(report.finished_before)} before)" if report.finished_before else ""
+    console.print(
+        f"{name}: {report.finished} of {len(report.runs)} runs finished{before}, {len(report.failed)} failed, "
+        f"{report.wall_s:.1f} s{rate}"
+    )
+    if report.failed:
+        table = Table("run", "case", "overrides", "why it failed", title="failed", title_justify="left")
+        for run, outcome in report.failed:
+            chosen = ", ".join(f"{key} = {value}" for key, value in run.overrides.items())
+            table.add_row(run.id, str(run.case), Text(chosen), Text(outcome.reason))
+        console.print(table)
+        console.print(f"logs     {folder}/runs/ID.json", highlight=False)
+    console.print(f"results  {folder}", highlight=False)
 
 
 def _print_summary(result: xr.Dataset, report: RunReport) -> None:
