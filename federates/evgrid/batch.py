@@ -419,7 +419,7 @@ def _work_off(client: Client, tasks: Sequence[Task], told: Callable[[Outcome], N
 
     futures = {client.submit(execute, task, pure=False, key=f"evgrid-{task.id}"): task.id for task in tasks}
     try:
-        for future in as_completed(list(futures)):
+        for future in as_completed(list(futures), loop=client.loop):
             task_id = futures.pop(future)
             if future.status == "finished":
                 told(future.result())

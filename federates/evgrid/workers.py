@@ -90,14 +90,15 @@ def execute(task: Task) -> Outcome:
         process = context.Process(target=_run, args=(task, log, sender), daemon=True)
         process.start()
         sender.close()
-        report = _wait(process, receiver, task.time_limit_s)
+        report, in_time = _wait(process, receiver, task.time_limit_s)
         reason = report.get("reason", "")
+        process.join(_GRACE_S if in_time else 0)  # what it has left to do after its report is to exit
         if process.is_alive():
             process.kill()
             process.join()
-            if not report:
-                reason = f"it was ended at the time limit of {task.time_limit_s:g} s"
-        elif process.exitcode and not report:
+        if not in_time:
+            reason = f"it was ended at the time limit of {task.time_limit_s:g} s"
+        elif not report:
             reason = f"its process ended with {_exit_name(process.exitcode)}"
         if not reason and not Path(task.output).is_file():
             reason = "it left no result"
@@ -136,18 +137,15 @@ def _context() -> Any:
     return context
 
 
-def _wait(process: Any, receiver: Connection, limit_s: float | None) -> dict[str, Any]:
-    """Wait for the report of a process, its end, or the time limit."""
-    multiprocessing.connection.wait([receiver, process.sentinel], limit_s)
-    report: dict[str, Any] = {}
+def _wait(process: Any, receiver: Connection, limit_s: float | None) -> tuple[dict[str, Any], bool]:
+    """The report of a process, empty if it ended without one, and whether it ended in time."""
+    if not multiprocessing.connection.wait([receiver, process.sentinel], limit_s):
+        return {}, False
     with contextlib.suppress(EOFError, OSError):
         if receiver.poll():
-            report = receiver.recv()
-    if report:
-        process.join(_GRACE_S)  # what is left to do is to exit
-    else:
-        process.join(0 if process.is_alive() else None)
-    return report
+            report: dict[str, Any] = receiver.recv()
+            return report, True
+    return {}, True
 
 
 def _exit_name(code: int) -> str:
