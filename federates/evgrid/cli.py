@@ -1,4 +1,4 @@
-"""The command line: ``evgrid run``, ``batch``, ``validate``, ``scenario``, ``plot``.
+"""The command line: ``evgrid run``, ``batch``, ``study``, ``validate``, ``scenario``, ``plot``.
 
 Exit codes: 0 done, 1 the run, a run of a batch, or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C.
 Heavy imports happen inside the commands, so that ``evgrid --help`` answers at once.
@@ -7,7 +7,7 @@ Heavy imports happen inside the commands, so that ``evgrid --help`` answers at o
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +143,61 @@ def batch(study: Path, output: Path | None, resume: bool, workers: int | None, s
         click.get_current_context().exit(130)
     if report.failed:
         click.get_current_context().exit(1)
+
+
+@main.group()
+def study() -> None:
+    """Answer a question that takes many runs."""
+
+
+@study.command("hosting-capacity")
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default results/NAME.")
+@click.option("--precision", type=float, help="Add members until the interval is ± this narrow, such as 0.02.")
+@click.option("--budget", type=int, help="Most members in all.")
+@click.option("--members", type=int, help="Members in a round; a round is in memory at once.")
+@click.option("--risk", type=float, help="Share of deployments that may violate a limit.")
+@click.option("--limit", "limits", multiple=True, metavar="PRESET", help="Limits to check; may be repeated.")
+def hosting_capacity(
+    scenario: Path, output: Path | None, precision: float | None, budget: int | None, members: int | None,
+    risk: float | None, limits: tuple[str, ...],
+) -> None:  # fmt: skip
+    """How many EVs the feeder of SCENARIO takes, and how sure that is.
+
+    SCENARIO is a scenario, or a study file that names one.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from evgrid.studies.hosting_capacity import load_study, run_study, summary
+    from evgrid.studies.hosting_capacity_output import save_study
+
+    checked = load_study(
+        scenario, precision=precision, budget=budget, members=members, risk=risk, limits=limits or None
+    )
+    output = output or Path("results") / checked.name
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(checked.name, total=1.0)
+        result = run_study(
+            checked, lambda done, text: bar.update(task, completed=done, description=text)
+        )
+    _print_rows(checked.name, summary(result))
+    for file in save_study(result, output):
+        click.echo(f"result   {file}")
+
+
+def _print_rows(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Print key figures as a table of two columns."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, text in rows:
+        table.add_row(Text(name), Text(text))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenario:
