@@ -41,7 +41,7 @@ from evgrid.errors import EvgridError, ResultError, ScenarioError
 from evgrid.results import open_results, versions
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.settings import Duration, ExistingFile, Settings, fault, faults_of, read_yaml
-from evgrid.workers import Outcome, Task, execute, remove_parts
+from evgrid.workers import Outcome, Task, execute, ignore_interrupts, remove_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,10 @@ class Sample(Settings):
 
         points = qmc.LatinHypercube(len(self.ranges), seed=self.seed).random(self.size)
         return [
-            {key: chosen.at(float(share)) for (key, chosen), share in zip(self.ranges.items(), row, strict=True)}
+            {
+                key: chosen.at(float(share))
+                for (key, chosen), share in zip(self.ranges.items(), row, strict=True)
+            }
             for row in points
         ]
 
@@ -142,7 +145,9 @@ class Batch(Settings):
     def cases(self) -> list[Overrides]:
         """The overrides of each case, without those that all share."""
         if self.grid is not None:
-            return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+            return [
+                dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
+            ]
         if self.listed is not None:
             return [dict(case) for case in self.listed]
         assert self.sample is not None
@@ -247,8 +252,7 @@ def _files(value: Any) -> Iterator[Path]:
         for inner in value:
             yield from _files(inner)
     elif (
-        isinstance(value, Path)
-        or (isinstance(value, str) and value.lower().endswith((".json", ".xlsx")))
+        isinstance(value, Path) or (isinstance(value, str) and value.lower().endswith((".json", ".xlsx")))
     ) and Path(value).is_file():
         yield Path(value)
 
@@ -462,12 +466,24 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
     with (
         dask.config.set(quiet),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0",
             memory_limit=0, silence_logs=50,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):  # fmt: skip
+        client.register_plugin(_leave_interrupts())
         yield client
+
+
+def _leave_interrupts() -> Any:
+    """A plugin for Dask's workers, also for those that take the place of dead ones."""
+    from distributed import WorkerPlugin
+
+    class LeaveInterrupts(WorkerPlugin):  # type: ignore[misc]
+        def setup(self, worker: Any) -> None:
+            ignore_interrupts()
+
+    return LeaveInterrupts()
 
 
 # ---- the folder ----------------------------------------------------------------------------------
@@ -649,7 +665,9 @@ def _concat(parts: Sequence[xr.Dataset], dim: str) -> xr.Dataset:
 
     if len(parts) == 1 and dim == "member":
         return parts[0]
-    varying = [str(n) for n in parts[0].data_vars if "member" in parts[0][n].dims or "time" in parts[0][n].dims]
+    varying = [
+        str(n) for n in parts[0].data_vars if "member" in parts[0][n].dims or "time" in parts[0][n].dims
+    ]
     alike = all(_same_static(parts[0], part, varying) for part in parts[1:])
     return xr.concat(
         list(parts), dim, data_vars=varying if alike else "all", coords="minimal", compat="override",

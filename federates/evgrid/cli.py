@@ -1,6 +1,6 @@
 """The command line: ``evgrid run``, ``batch``, ``study``, ``validate``, ``scenario``, ``plot``.
 
-Exit codes: 0 done, 1 the run, a run of a batch, or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C.
+Exit codes: 0 done, 1 a run or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C.
 Heavy imports happen inside the commands, so that ``evgrid --help`` answers at once.
 """
 
@@ -153,7 +153,9 @@ def study() -> None:
 @study.command("hosting-capacity")
 @click.argument("scenario", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default results/NAME.")
-@click.option("--precision", type=float, help="Add members until the interval is ± this narrow, such as 0.02.")
+@click.option(
+    "--precision", type=float, help="Add members until the interval is ± this narrow, such as 0.02."
+)
 @click.option("--budget", type=int, help="Most members in all.")
 @click.option("--members", type=int, help="Members in a round; a round is in memory at once.")
 @click.option("--risk", type=float, help="Share of deployments that may violate a limit.")
@@ -178,9 +180,7 @@ def hosting_capacity(
     output = output or Path("results") / checked.name
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(checked.name, total=1.0)
-        result = run_study(
-            checked, lambda done, text: bar.update(task, completed=done, description=text)
-        )
+        result = run_study(checked, lambda done, text: bar.update(task, completed=done, description=text))
     _print_rows(checked.name, summary(result))
     for file in save_study(result, output):
         click.echo(f"result   {file}")
@@ -276,8 +276,8 @@ def _print_batch(name: str, report: BatchReport, folder: Path) -> None:
     rate = f", {60 * tried / report.wall_s:.3g} a minute" if tried else ""
     before = f" ({len(report.finished_before)} before)" if report.finished_before else ""
     console.print(
-        f"{name}: {report.finished} of {len(report.runs)} runs finished{before}, {len(report.failed)} failed, "
-        f"{report.wall_s:.1f} s{rate}"
+        f"{name}: {report.finished} of {len(report.runs)} runs finished{before}, "
+        f"{len(report.failed)} failed, {report.wall_s:.1f} s{rate}"
     )
     if report.failed:
         table = Table("run", "case", "overrides", "why it failed", title="failed", title_justify="left")

@@ -110,6 +110,12 @@ def execute(task: Task) -> Outcome:
         remove_parts(Path(task.output))
 
 
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C, which every process of a terminal gets, to the process that started the batch."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def remove_parts(output: Path) -> None:
     """Remove what a run that was ended has left of its result."""
     for part in output.parent.glob(f".{output.name}.*.part"):
@@ -123,7 +129,9 @@ def _refusal(task: Task) -> str:
 
     here = versions().get("evgrid", "")
     if here != task.version:
-        return f"the worker on {os.uname().nodename} has evgrid {here}, the batch was made with {task.version}"
+        return (
+            f"the worker on {os.uname().nodename} has evgrid {here}, the batch was made with {task.version}"
+        )
     if not Path(task.output).parent.is_dir():
         return f"the worker on {os.uname().nodename} does not see the folder {Path(task.output).parent}"
     return ""
@@ -166,6 +174,7 @@ def _run(task: Task, log: str, sender: Connection) -> None:
     with open(log, "ab", buffering=0) as file:  # noqa: PTH123 (a descriptor is wanted)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # workers ignore it
     _end_with_parent()
     report: dict[str, Any] = {"reason": ""}
     try:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import xarray as xr
 
@@ -106,7 +107,10 @@ sample:
         ("", "give one of grid, list and sample"),
         ("gird: {}", "gird: unknown key"),
         ("grid: {fleet.count: []}", "grid.fleet.count"),
-        ("grid: {fleet.count: [1, -1]}", "case 1 \\(fleet.count = -1\\): fleet.count = -1: must be at least 0"),
+        (
+            "grid: {fleet.count: [1, -1]}",
+            "case 1 \\(fleet.count = -1\\): fleet.count = -1: must be at least 0",
+        ),
         ("list: [{fleet.count: 2}, {fleet.count: 2}]", "case 1 .* is the same scenario as case 0"),
         ("sample: {size: 1, ranges: {a: {low: 2, high: 1}}}", "low = 2: must be less than high = 1"),
         ("sample: {size: 1, ranges: {a: {low: 2}}}", "give either low and high, or choices"),
@@ -145,6 +149,7 @@ def assert_same(one, other):
     xr.testing.assert_identical(one.drop_attrs(), other.drop_attrs())
 
 
+@pytest.mark.slow
 def test_same_numbers_in_any_chunks_and_after_a_resume(batch_file, tmp_path):
     cases = "list: [{fleet.count: 3}, {fleet.count: 6}]\n"
     whole = run_batch(load_batch(batch_file(cases)), tmp_path / "1x4", workers=1)
@@ -193,9 +198,12 @@ def test_one_raises_one_dies_one_never_ends_and_the_rest_goes_on(batch_file, tmp
         assert result.attrs["missing"] == 3
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(batch_file, tmp_path):
     flag = tmp_path / "flag"
-    path = batch_file(f"list: [{{fleet.count: 1}}, {{fleet.count: 2}}, {odd(f'wait={flag}')}, {{fleet.count: 4}}]")
+    path = batch_file(
+        f"list: [{{fleet.count: 1}}, {{fleet.count: 2}}, {odd(f'wait={flag}')}, {{fleet.count: 4}}]"
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "evgrid.cli", "batch", str(path), "-o", "out", "--workers", "1"],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
@@ -219,18 +227,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(batch_file, tmp_
     assert not list(runs.glob(".*"))
 
 
-def children(pid):
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()]
-    below = {pid}
-    while True:
-        more = {int(row[0]) for row in rows if int(row[1]) in below} - below
-        if not more:
-            return [(int(row[0]), row[2]) for row in rows if int(row[0]) in below - {pid}]
-        below |= more
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up with ps")
+@pytest.mark.slow
 def test_a_dask_worker_killed_in_the_middle_costs_nothing(batch_file, tmp_path):
     flag = tmp_path / "flag"
     path = batch_file(f"list: [{odd(f'wait={flag}')}, {{fleet.count: 2}}, {{fleet.count: 3}}]")
@@ -240,10 +237,9 @@ def test_a_dask_worker_killed_in_the_middle_costs_nothing(batch_file, tmp_path):
         deadline = time.monotonic() + 120
         while not flag.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        runs = {pid for pid, _ in children(os.getpid())}
-        workers = [pid for pid, text in children(os.getpid()) if "spawn_main" in text and pid in runs]
-        os.kill(workers[0], signal.SIGKILL)
-        killed.append(workers[0])
+        worker = next(p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline()))
+        worker.kill()
+        killed.append(worker.pid)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -275,6 +271,7 @@ def test_a_full_disk_fails_one_run_and_keeps_the_others(batch_file, tmp_path):
         subprocess.run(["umount", str(small)], check=False)
 
 
+@pytest.mark.slow
 def test_a_scheduler_and_a_worker_started_by_hand(batch_file, tmp_path):
     address = "tcp://127.0.0.1:18786"
     with pytest.raises(evgrid.EvgridError, match="there is no Dask scheduler"):

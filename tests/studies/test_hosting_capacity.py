@@ -73,8 +73,10 @@ def test_interval_of_the_capacity_covers_the_known_answer():
         found &= (rng.random(found.shape) < 0.5) | (levels[:, np.newaxis] < first + 0.001)
         result = assess(outcomes(found, levels), risk)
         covered += float(result["capacity_low"]) <= risk <= float(result["capacity_high"])
-        exact += float(result["first_share_low"].sel(level=risk)) <= risk <= float(
-            result["first_share_high"].sel(level=risk)
+        exact += (
+            float(result["first_share_low"].sel(level=risk))
+            <= risk
+            <= float(result["first_share_high"].sel(level=risk))
         )
     assert 0.93 <= covered / repetitions <= 0.97
     assert 0.93 <= exact / repetitions <= 0.97
@@ -140,7 +142,9 @@ def test_study_from_end_to_end(scenario, tmp_path):
     with xr.open_dataset(out / "study.nc") as result:
         assert result["violated"].sizes == {"variant": 1, "level": 11, "member": 8, "criterion": 3}
         assert result["level_evs"].values[-1] > 100
-        assert all("units" in result[name].attrs for name in ("probability", "capacity", "bus_voltage_min_pu"))
+        assert all(
+            "units" in result[name].attrs for name in ("probability", "capacity", "bus_voltage_min_pu")
+        )
     for table in ("capacity.csv", "shares.csv", "binding.csv"):
         assert len((out / table).read_text().splitlines()) > 1
     features = json.loads((out / "buses.geojson").read_text())["features"]

@@ -91,7 +91,7 @@ class HostingCapacity(Settings):
     @field_validator("levels")
     @classmethod
     def _ascending(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
-        if any(b <= a for a, b in zip(levels, levels[1:], strict=False)):
+        if any(np.diff(levels) <= 0):
             raise fault("must be ascending")
         return levels
 
@@ -192,7 +192,10 @@ def assess(violated: xr.DataArray, risk: float = 0.05, confidence: float = 0.95)
         about = {"long_name": text, "units": "1"}
         data[name] = (count / members).assign_attrs(about)
         for end, values in (("low", low), ("high", high)):
-            wording = {"long_name": f"{text}, {end} end of the {confidence:.0%} Wilson interval", "units": "1"}
+            wording = {
+                "long_name": f"{text}, {end} end of the {confidence:.0%} Wilson interval",
+                "units": "1",
+            }
             data[f"{name}_{end}"] = count.copy(data=values).assign_attrs(wording)
     first = level.where(violated).min("level")
     data["first_level"] = first.assign_attrs(
@@ -228,7 +231,7 @@ def run_study(
     study
         A :class:`HostingCapacity`, or the path of a study or scenario file.
     progress
-        Called after every run with the share of the budget that is done and what was run.
+        Called after every run with the share of its round that is done and what was run.
 
     Returns
     -------
@@ -256,9 +259,7 @@ def run_study(
     feeder_s = 0.0
     while True:
         members = range(first + done, first + min(done + study.members, study.budget))
-        part = _round(study, members, lambda share, text, d=done, m=len(members): (
-            progress((d + share * m) / study.budget, text) if progress is not None else None
-        ))  # fmt: skip
+        part = _round(study, members, progress)
         rounds.append(part)
         feeder_s += part.feeder_s
         done += len(members)
@@ -268,13 +269,19 @@ def run_study(
             break
     binding = xr.concat([r.binding for r in rounds], "member")
     voltage = xr.concat([r.voltage for r in rounds], "round")
-    result["violated"] = found.assign_attrs(long_name="whether the deployment violates the criterion", units="1")
-    result = result.merge(binding)
-    result["bus_voltage_min_pu"] = voltage["low"].min("round").assign_attrs(
-        long_name="lowest voltage of the bus over phases, time and deployments", units="1"
+    result["violated"] = found.assign_attrs(
+        long_name="whether the deployment violates the criterion", units="1"
     )
-    result["bus_voltage_max_pu"] = voltage["high"].max("round").assign_attrs(
-        long_name="highest voltage of the bus over phases, time and deployments", units="1"
+    result = result.merge(binding)
+    result["bus_voltage_min_pu"] = (
+        voltage["low"]
+        .min("round")
+        .assign_attrs(long_name="lowest voltage of the bus over phases, time and deployments", units="1")
+    )
+    result["bus_voltage_max_pu"] = (
+        voltage["high"]
+        .max("round")
+        .assign_attrs(long_name="highest voltage of the bus over phases, time and deployments", units="1")
     )
     evs = [round(level * rounds[0].households) for level in study.levels]
     result = result.assign_coords(level_evs=("level", evs, {"long_name": "EVs in each deployment"}))
@@ -338,25 +345,25 @@ class _Round:
         if news:
             table = violations(result.sel(member=news), limits)
             for member, rows in table.groupby("member", sort=False):
-                self.first[variant][int(member)] = rows.iloc[0]  # type: ignore[call-overload]
+                self.first[variant][int(str(member))] = rows.iloc[0]
         voltage = result["voltage_pu"]
+        others = ("member", "time", "phase")
         self.extremes[variant, level] = xr.Dataset(
-            {
-                "low": voltage.min(("member", "time", "phase")),
-                "high": voltage.max(("member", "time", "phase")),
-                **{name: result[name] for name in ("bus_x", "bus_y")},
-            }
-        ).set_coords(["bus_x", "bus_y"]).drop_vars([c for c in voltage.coords if c != "bus"], errors="ignore")  # fmt: skip
+            {"low": voltage.min(others), "high": voltage.max(others)},
+            coords={name: result[name] for name in ("bus_x", "bus_y")},
+        )
 
     @property
     def violated(self) -> xr.DataArray:
         """(variant, level, member, criterion)."""
-        return self._stack(self.found)
+        found: xr.DataArray = self._stack(self.found)
+        return found
 
     @property
     def voltage(self) -> xr.Dataset:
         """Extremes over the round, (variant, level, bus)."""
-        return self._stack(self.extremes)
+        extremes: xr.Dataset = self._stack(self.extremes)
+        return extremes
 
     def _stack(self, parts: Any) -> Any:
         import pandas as pd
@@ -374,30 +381,25 @@ class _Round:
         """The first violation of each deployment, (variant, member)."""
         import xarray as xr
 
-        dims, data = ("variant", "member"), {}
-        for key, text in (
-            ("criterion", "criterion"), ("element", "kind of element"), ("name", "element"), ("phase", "phase"),
-            ("first_time", "time"),
-        ):  # fmt: skip
+        data = {}
+        for column, name, text in (
+            ("criterion", "criterion", "criterion"),
+            ("element", "kind", "kind of element"),
+            ("name", "element", "element"),
+            ("phase", "phase", "phase"),
+            ("first_time", "time", "time"),
+        ):
+            none, kind = (np.datetime64("NaT"), "datetime64[ns]") if name == "time" else ("", object)
             rows = [
-                [self.first[v][m][key] if m in self.first[v] else None for m in self.members]
-                for v in self.study.variants
+                [first[m][column] if m in first else none for m in self.members]
+                for first in self.first.values()
             ]
-            if key == "first_time":
-                values = np.array([[np.datetime64("NaT") if x is None else np.datetime64(x) for x in row]
-                                   for row in rows], "datetime64[ns]")  # fmt: skip
-            else:
-                values = np.array([["" if x is None else str(x) for x in row] for row in rows], object)
-            name = {"first_time": "binding_time", "element": "binding_kind", "name": "binding_element"}.get(
-                key, f"binding_{key}"
-            )
-            data[name] = (dims, values, {"long_name": f"{text} of the worst violation at the first violating level"})
+            about = {"long_name": f"{text} of the worst violation at the first violating level"}
+            data[f"binding_{name}"] = (("variant", "member"), np.array(rows, kind), about)
         return xr.Dataset(data, coords={"variant": list(self.study.variants), "member": list(self.members)})
 
 
-def _round(
-    study: HostingCapacity, members: range, progress: Callable[[float, str], None]
-) -> _Round:
+def _round(study: HostingCapacity, members: range, progress: Callable[[float, str], None] | None) -> _Round:
     from evgrid.simulation import run_with_report
 
     part = _Round(study, members)
@@ -410,7 +412,8 @@ def _round(
             part.feeder_s += time_of.stepping_s["feeder"] + time_of.finishing_s["feeder"]
             result.close()
             done += 1
-            progress(done / total, f"{variant}, {level:.0%}")
+            if progress is not None:
+                progress(done / total, f"members to {members.stop - 1}: {variant}, {level:.0%}")
     return part
 
 
@@ -433,7 +436,9 @@ def binding_table(result: xr.Dataset) -> pd.DataFrame:
     keys = ["variant", *names[:4]]
     if table.empty:
         return pd.DataFrame(columns=[*keys, "deployments", "share", "median_hour"])
-    grouped = table.groupby(keys, sort=False)["hour"].agg(deployments="size", median_hour="median").reset_index()
+    grouped = (
+        table.groupby(keys, sort=False)["hour"].agg(deployments="size", median_hour="median").reset_index()
+    )
     grouped["share"] = grouped["deployments"] / result.sizes["member"]
     grouped = grouped.sort_values("deployments", ascending=False, kind="stable").reset_index(drop=True)
     return grouped[[*keys, "deployments", "share", "median_hour"]]
@@ -443,22 +448,34 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
     """Key figures as (name, text) rows."""
     risk = json.loads(result.attrs["study"])["risk"]
     level = result["level"].values
-    rows = [("deployments", f"{result.sizes['member']}, {len(level)} levels from {level[0]:.0%} to {level[-1]:.0%}")]
+    rows = [
+        (
+            "deployments",
+            f"{result.sizes['member']}, {len(level)} levels from {level[0]:.0%} to {level[-1]:.0%}",
+        )
+    ]
     binding = binding_table(result)
     for variant in result["variant"].values:
         at = result.sel(variant=variant, criterion=TOGETHER)
         ends = [_level(float(at[name]), level) for name in ("capacity", "capacity_low", "capacity_high")]
-        rows.append((f"hosting capacity, {variant}", f"{ends[0]} at a risk of {risk:.0%} ({ends[1]} to {ends[2]})"))
+        rows.append(
+            (f"hosting capacity, {variant}", f"{ends[0]} at a risk of {risk:.0%} ({ends[1]} to {ends[2]})")
+        )
         worst = int(np.argmax(at["probability"].values))
-        rows.append(("  P(violation), highest", f"{float(at['probability'][worst]):.1%} at {level[worst]:.0%}"))
+        rows.append(
+            ("  P(violation), highest", f"{float(at['probability'][worst]):.1%} at {level[worst]:.0%}")
+        )
         mine = binding[binding["variant"] == variant]
         if len(mine):
             row = mine.iloc[0]
             phase = f", phase {row['binding_phase']}" if row["binding_phase"] else ""
             rows.append(
-                ("  binding first", f"{row['binding_criterion']}: {row['binding_kind']} {row['binding_element']}"
-                 f"{phase}, about {row['median_hour']:.1f} h ({row['deployments']} deployments)")
-            )  # fmt: skip
+                (
+                    "  binding first",
+                    f"{row['binding_criterion']}: {row['binding_kind']} {row['binding_element']}{phase}, "
+                    f"about {row['median_hour']:.1f} h ({row['deployments']} deployments)",
+                )
+            )
     for criterion, reason in json.loads(result.attrs["not_checked"]).items():
         rows.append(("not checked", f"{criterion}: {reason.removeprefix(f'{criterion}: ')}"))
     wall, feeder = float(result.attrs["wall_s"]), float(result.attrs["feeder_s"])

@@ -72,7 +72,9 @@ def bus_map(result: xr.Dataset) -> dict[str, Any]:
     counts = first.groupby(["variant", "binding_element"])["deployments"].sum().to_dict()
     last = result.isel(level=-1)
     variants = [str(variant) for variant in result["variant"].values]
-    extremes = {end: last[f"bus_voltage_{end}_pu"].transpose("variant", "bus").values for end in ("min", "max")}
+    extremes = {
+        end: last[f"bus_voltage_{end}_pu"].transpose("variant", "bus").values for end in ("min", "max")
+    }
     features = []
     for i, bus in enumerate(result["bus"].values):
         place = [float(result[name].values[i]) for name in ("bus_x", "bus_y")]
