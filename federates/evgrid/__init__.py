@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evgrid.aggregator.strategies import Strategy, StrategySettings, View, register
+    from evgrid.batch import batch_sessions, open_batch, run_batch
     from evgrid.errors import EvgridError, ScenarioError
     from evgrid.results import open_results
     from evgrid.scenario import Scenario, load_scenario
@@ -27,10 +28,13 @@ _HOME = {
     "Strategy": "evgrid.aggregator.strategies",
     "StrategySettings": "evgrid.aggregator.strategies",
     "View": "evgrid.aggregator.strategies",
+    "batch_sessions": "evgrid.batch",
     "load_scenario": "evgrid.scenario",
+    "open_batch": "evgrid.batch",
     "open_results": "evgrid.results",
     "register": "evgrid.aggregator.strategies",
     "run": "evgrid.simulation",
+    "run_batch": "evgrid.batch",
 }
 
 __all__ = [
@@ -40,10 +44,13 @@ __all__ = [
     "Strategy",
     "StrategySettings",
     "View",
+    "batch_sessions",
     "load_scenario",
+    "open_batch",
     "open_results",
     "register",
     "run",
+    "run_batch",
 ]
 
 

@@ -1,13 +1,13 @@
-"""The command line: ``evgrid run``, ``validate``, ``sessions``, ``scenario``, ``plot``, ``violations``.
+"""The command line: ``evgrid run``, ``batch``, ``study``, ``validate``, ``sessions`` and what reads results.
 
-Exit codes: 0 done, 1 the run or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C.
+Exit codes: 0 done, 1 a run or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C.
 Heavy imports happen inside the commands, so that ``evgrid --help`` answers at once.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from evgrid.errors import EvgridError, ResultError, ScenarioError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from evgrid.batch import BatchReport
     from evgrid.scenario import Scenario
     from evgrid.simulation import RunReport
 
@@ -205,6 +206,85 @@ def _print_notes(notes: tuple[str, ...], unreachable: tuple[str, ...], count: in
             click.echo(f"  … and {count - len(unreachable)} more (evgrid sessions lists them all)")
 
 
+@main.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default results/NAME.")
+@click.option("--resume", is_flag=True, help="Go on with the batch in the folder: run only what is missing.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default one for each core.")
+@click.option("--scheduler", metavar="ADDRESS", help="Use this Dask scheduler, such as tcp://host:8786.")
+def batch(study: Path, output: Path | None, resume: bool, workers: int | None, scheduler: str | None) -> None:
+    """Run the batch of scenarios that STUDY describes, each in a process of its own."""
+    from evgrid.batch import load_batch, run_batch
+
+    checked = load_batch(study)
+    output = output or Path("results") / checked.name
+    with _batch_progress(checked.name) as advance:
+        report = run_batch(
+            checked, output, resume=resume, workers=workers, scheduler=scheduler, progress=advance
+        )
+    _print_batch(checked.name, report, output)
+    if report.stopped:
+        click.echo("evgrid: stopped by Ctrl-C; what is finished is kept, go on with --resume", err=True)
+        click.get_current_context().exit(130)
+    if report.failed:
+        click.get_current_context().exit(1)
+
+
+@main.group()
+def study() -> None:
+    """Answer a question that takes many runs."""
+
+
+@study.command("hosting-capacity")
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default results/NAME.")
+@click.option(
+    "--precision", type=float, help="Add members until the interval is ± this narrow, such as 0.02."
+)
+@click.option("--budget", type=int, help="Most members in all.")
+@click.option("--members", type=int, help="Members in a round; a round is in memory at once.")
+@click.option("--risk", type=float, help="Share of deployments that may violate a limit.")
+@click.option("--limit", "limits", multiple=True, metavar="PRESET", help="Limits to check; may be repeated.")
+def hosting_capacity(
+    scenario: Path, output: Path | None, precision: float | None, budget: int | None, members: int | None,
+    risk: float | None, limits: tuple[str, ...],
+) -> None:  # fmt: skip
+    """How many EVs the feeder of SCENARIO takes, and how sure that is.
+
+    SCENARIO is a scenario, or a study file that names one.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from evgrid.studies.hosting_capacity import load_study, run_study, summary
+    from evgrid.studies.hosting_capacity_output import save_study
+
+    checked = load_study(
+        scenario, precision=precision, budget=budget, members=members, risk=risk, limits=limits or None
+    )
+    output = output or Path("results") / checked.name
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(checked.name, total=1.0)
+        result = run_study(checked, lambda done, text: bar.update(task, completed=done, description=text))
+    _print_rows(checked.name, summary(result))
+    for file in save_study(result, output):
+        click.echo(f"result   {file}")
+
+
+def _print_rows(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Print key figures as a table of two columns."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, text in rows:
+        table.add_row(Text(name), Text(text))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
 def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenario:
     """Load a scenario with the overrides of the command line."""
     from evgrid.scenario import load_scenario, parse_override
@@ -246,6 +326,52 @@ def _progress(scenario: Scenario) -> Iterator[Callable[[float], None]]:
     with bar:
         task = bar.add_task(scenario.name, total=scenario.clock.duration_s)
         yield lambda done_s: bar.update(task, completed=done_s)
+
+
+@contextmanager
+def _batch_progress(name: str) -> Iterator[Callable[[int, int, int], None]]:
+    """A progress bar on a terminal: runs done and failed, their rate, and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]} failed, {task.fields[rate]}"), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(name, total=None, failed=0, rate="starting")
+
+        def advance(done: int, failed: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{60 * speed:.3g} runs a minute" if speed else "starting"
+            bar.update(task, completed=done, total=total, failed=failed, rate=rate)
+
+        yield advance
+
+
+def _print_batch(name: str, report: BatchReport, folder: Path) -> None:
+    """Print how a batch went, and each run that failed with its reason."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    tried = len(report.outcomes)
+    rate = f", {60 * tried / report.wall_s:.3g} a minute" if tried else ""
+    before = f" ({len(report.finished_before)} before)" if report.finished_before else ""
+    console.print(
+        f"{name}: {report.finished} of {len(report.runs)} runs finished{before}, "
+        f"{len(report.failed)} failed, {report.wall_s:.1f} s{rate}"
+    )
+    if report.failed:
+        table = Table("run", "case", "overrides", "why it failed", title="failed", title_justify="left")
+        for run, outcome in report.failed:
+            chosen = ", ".join(f"{key} = {value}" for key, value in run.overrides.items())
+            table.add_row(run.id, str(run.case), Text(chosen), Text(outcome.reason))
+        console.print(table)
+        console.print(f"logs     {folder}/runs/ID.json", highlight=False)
+    console.print(f"results  {folder}", highlight=False)
 
 
 def _print_summary(result: xr.Dataset, report: RunReport) -> None:

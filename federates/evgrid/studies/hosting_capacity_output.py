@@ -1,0 +1,128 @@
+"""What a hosting capacity study leaves in a folder: Dataset, tables, map and plots.
+
+Each plot takes the study's Dataset and an Axes, draws, and returns the Axes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evgrid.errors import ResultError
+from evgrid.studies.hosting_capacity import TOGETHER, binding_table, capacity_table
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+
+SHARES = ("probability", "first_share")
+
+
+def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
+    """Write everything into a folder; returns the files.
+
+    ``study.nc`` (the Dataset), ``capacity.csv``, ``shares.csv`` (P(violation) and first violations
+    by level with their intervals), ``binding.csv``, ``buses.geojson``, ``study.png``.
+
+    Raises
+    ------
+    ResultError
+        If they can't be written.
+
+    """
+    from matplotlib.figure import Figure
+
+    folder = Path(folder)
+    names = ("study.nc", "capacity.csv", "shares.csv", "binding.csv", "buses.geojson", "study.png")
+    files = [folder / name for name in names]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = result.copy()
+        for name, variable in stored.variables.items():
+            if variable.dtype == object:
+                stored[name] = stored[name].astype(str)
+        stored.to_netcdf(files[0], engine="netcdf4")
+        capacity_table(result).to_csv(files[1], index=False)
+        columns = [f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")]
+        result[columns].to_dataframe().reset_index().to_csv(files[2], index=False)
+        binding_table(result).to_csv(files[3], index=False)
+        files[4].write_text(json.dumps(bus_map(result)), encoding="utf-8")
+        figure = Figure(figsize=(12, 4.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        figure.suptitle(f"{result.attrs['name']}, {result.sizes['member']} deployments")
+        plot_violation_probability(result, left)
+        plot_first_violation(result, right)
+        figure.savefig(files[5], dpi=130)
+    except OSError as error:
+        raise ResultError(f"the study can't be written to {folder}: {error}") from error
+    return files
+
+
+def bus_map(result: xr.Dataset) -> dict[str, Any]:
+    """A GeoJSON feature collection with a point for each bus, in the network's own coordinates.
+
+    Properties: ``bus``; by variant ``first_violations`` (deployments whose first violation is
+    worst at this bus), ``voltage_min_pu`` and ``voltage_max_pu`` (at the highest level).
+    """
+    first = binding_table(result)
+    first = first[first["binding_kind"] == "bus"]
+    counts = first.groupby(["variant", "binding_element"])["deployments"].sum().to_dict()
+    last = result.isel(level=-1)
+    variants = [str(variant) for variant in result["variant"].values]
+    extremes = {
+        end: last[f"bus_voltage_{end}_pu"].transpose("variant", "bus").values for end in ("min", "max")
+    }
+    features = []
+    for i, bus in enumerate(result["bus"].values):
+        place = [float(result[name].values[i]) for name in ("bus_x", "bus_y")]
+        properties: dict[str, Any] = {"bus": str(bus)}
+        for v, variant in enumerate(variants):
+            properties[variant] = {
+                "first_violations": int(counts.get((variant, str(bus)), 0)),
+                **{f"voltage_{end}_pu": _number(values[v, i]) for end, values in extremes.items()},
+            }
+        known = np.isfinite(place).all()
+        geometry = {"type": "Point", "coordinates": place} if known else None
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    return {"type": "FeatureCollection", "features": features}
+
+
+def plot_violation_probability(result: xr.Dataset, ax: Axes, criterion: str = TOGETHER) -> Axes:
+    """P(violation) against penetration with its interval, a line a variant. It may fall again."""
+    _draw(result, ax, "probability", criterion)
+    ax.set(ylabel="deployments that violate a limit (%)", title="P(violation) at each penetration")
+    return ax
+
+
+def plot_first_violation(result: xr.Dataset, ax: Axes, criterion: str = TOGETHER) -> Axes:
+    """Distribution of the first violation over penetration (an ECDF) with its interval, and the
+    risk that the hosting capacity is read at.
+    """
+    _draw(result, ax, "first_share", criterion)
+    ax.axhline(100 * json.loads(result.attrs["study"])["risk"], color="black", linewidth=0.8, linestyle="--")
+    ax.set(
+        ylabel="deployments with a violation so far (%)",
+        title="First violation (dashed: the risk accepted)",
+    )
+    return ax
+
+
+def _draw(result: xr.Dataset, ax: Axes, name: str, criterion: str) -> None:
+    level = 100 * result["level"].values
+    for variant in result["variant"].values:
+        at = result.sel(variant=variant, criterion=criterion)
+        (line,) = ax.plot(level, 100 * at[name], marker=".", label=str(variant))
+        ax.fill_between(
+            level, 100 * at[f"{name}_low"], 100 * at[f"{name}_high"],
+            color=line.get_color(), alpha=0.2, linewidth=0,
+        )  # fmt: skip
+    ax.set_xlabel("penetration (EVs per 100 households)")
+    ax.set_ylim(-2, 102)
+    ax.legend(frameon=False)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,188 @@
+"""Hosting capacity: known answers, the non-monotone case, and a study from end to end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import evgrid
+from evgrid.limits import voltage_unbalance_factor
+from evgrid.studies.hosting_capacity import (
+    TOGETHER,
+    assess,
+    binding_table,
+    half_width,
+    load_study,
+    run_study,
+)
+from evgrid.studies.statistics import wilson
+
+BASE = """
+name: base
+time: {start: 2026-07-01T16:00, duration: 4h, step: 10min}
+ensemble: {members: 1, seed: 3}
+feeder: {network: cigre_lv, base_load: {source: standard}}
+fleet: {count: 6, charger: {phases: 3, power_kw: 11}}
+communication: {telemetry: 10min}
+"""
+
+
+def outcomes(found, levels=None):
+    """(level, member) bool as the DataArray that assess takes."""
+    found = np.asarray(found, bool)
+    levels = np.arange(len(found), dtype=float) if levels is None else levels
+    return xr.DataArray(found, dims=("level", "member"), coords={"level": levels})
+
+
+def test_wilson_interval_by_hand():
+    low, high = wilson([0, 5], 10, 0.95)
+    # p = 0.5, z = 1.959964: (0.5 + z²/20 ± z sqrt(0.025 + z²/400)) / (1 + z²/10)
+    assert low == pytest.approx([0.0, 0.236593], abs=1e-6)
+    assert high == pytest.approx([0.277533, 0.763407], abs=1e-6)
+
+
+def test_first_violation_counts_though_higher_levels_pass():
+    #            member: 0  1  2  3
+    found = outcomes([[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
+    result = assess(found, risk=0.25)
+    assert result["probability"].values.tolist() == [0, 0.25, 0.25, 0]
+    assert result["first_share"].values.tolist() == [0, 0.25, 0.5, 0.5]
+    np.testing.assert_array_equal(result["first_level"], [1, 2, np.nan, np.nan])
+    assert float(result["capacity"]) == 1.0  # not 3, where nothing is violated
+
+
+def test_capacity_below_the_lowest_level_is_nan_and_at_the_highest_it_is_that():
+    assert np.isnan(assess(outcomes([[1, 1], [1, 1]]))["capacity"])
+    assert float(assess(outcomes([[0, 0], [0, 0]]))["capacity"]) == 1.0
+
+
+def test_interval_of_the_capacity_covers_the_known_answer():
+    # The first violation of a deployment is uniform on (0, 1): F(x) = x, and the capacity at a risk
+    # of 10 % is 0.1. Beyond its first violation a deployment passes again now and then.
+    risk, members, repetitions = 0.1, 300, 400
+    levels = np.round(np.arange(0, 0.3, 0.001), 3)
+    rng = np.random.default_rng(20)
+    covered = exact = 0
+    for _ in range(repetitions):
+        first = rng.random(members)
+        found = levels[:, np.newaxis] >= first
+        found &= (rng.random(found.shape) < 0.5) | (levels[:, np.newaxis] < first + 0.001)
+        result = assess(outcomes(found, levels), risk)
+        covered += float(result["capacity_low"]) <= risk <= float(result["capacity_high"])
+        exact += (
+            float(result["first_share_low"].sel(level=risk))
+            <= risk
+            <= float(result["first_share_high"].sel(level=risk))
+        )
+    assert 0.93 <= covered / repetitions <= 0.97
+    assert 0.93 <= exact / repetitions <= 0.97
+
+
+def snapshot(network, base_kw, charge_kw, deployments, seed):
+    """Unbalance (level, deployment, bus) of a snapshot with 0, 1, 2 … of the houses charging."""
+    from evgrid.feeder.solvers import case_name
+    from evgrid.feeder.solvers.pgm import PowerGridModelSolver
+
+    solver = PowerGridModelSolver(network, reduce=False)
+    connections, houses = network.connections, len(base_kw)
+    phase = np.eye(3)[connections.phase]
+    rng = np.random.default_rng(seed)
+    rank = np.stack([np.argsort(rng.permutation(houses)) for _ in range(deployments)])
+    reactive = (base_kw * np.tan(np.arccos(0.95)))[:, np.newaxis] * phase * 1e3
+    found = []
+    for count in range(houses + 1):
+        p = (base_kw + charge_kw * (rank < count))[..., np.newaxis] * phase * 1e3
+        nodes = solver._solve(p, np.broadcast_to(reactive, p.shape).copy(), case_name)["node"]
+        phasors = nodes["u_pu"] * np.exp(1j * nodes["u_angle"])
+        found.append(voltage_unbalance_factor(phasors).max(axis=1))
+    return np.stack(found)
+
+
+def test_european_lv_minute_566_is_not_monotone(feeder, shared_data):
+    import pandas as pd
+
+    network = feeder("european_lv")
+    loads = pd.read_csv(shared_data / "european_lv" / "load_kw_1min.csv")
+    base_kw = loads[loads["minute"] == 566][network.connections.name].to_numpy()[0]
+    unbalance = snapshot(network, base_kw, 3.7, 200, seed=1)
+    levels = np.arange(56) / 55
+    result = assess(outcomes(unbalance > 0.02, levels))
+    for count, share in ((30, 0.09), (50, 0.335), (55, 0.0)):
+        at = result.isel(level=count)
+        assert float(at["probability_low"]) <= share <= float(at["probability_high"]), count
+    # by brute force: the most EVs up to which at most 5 % of the deployments have had a violation
+    had = np.maximum.accumulate(unbalance > 0.02, axis=0).mean(axis=1)
+    capacity = int(np.flatnonzero(had <= 0.05).max())
+    assert float(result["capacity"]) == levels[capacity]
+    assert capacity < 30  # the last level passes in every deployment, and is no capacity
+    assert float(result["first_share"][-1]) > 0.335
+
+
+@pytest.fixture
+def scenario(tmp_path):
+    path = tmp_path / "base.yaml"
+    path.write_text(BASE)
+    return path
+
+
+def test_study_from_end_to_end(scenario, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "evgrid.cli", "study", "hosting-capacity", str(scenario), "--members", "8",
+         "--limit", "en_50160", "--limit", "vuf", "--risk", "0.2", "-o", "out"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for text in ("hosting capacity, uncontrolled", "at a risk of 20%", "not checked", "power flow"):
+        assert text in done.stdout
+    out = tmp_path / "out"
+    with xr.open_dataset(out / "study.nc") as result:
+        assert result["violated"].sizes == {"variant": 1, "level": 11, "member": 8, "criterion": 3}
+        assert result["level_evs"].values[-1] > 100
+        assert all(
+            "units" in result[name].attrs for name in ("probability", "capacity", "bus_voltage_min_pu")
+        )
+    for table in ("capacity.csv", "shares.csv", "binding.csv"):
+        assert len((out / table).read_text().splitlines()) > 1
+    features = json.loads((out / "buses.geojson").read_text())["features"]
+    assert len(features) == 44
+    assert sum(f["properties"]["uncontrolled"]["first_violations"] for f in features) > 0
+    assert (out / "study.png").stat().st_size > 10_000
+
+
+def test_more_members_until_precise_and_the_same_as_at_once(scenario):
+    changes = {"levels": [0.5, 1.0], "limits": ["en_50160"], "budget": 12}
+    one = run_study(load_study(scenario, members=12, **changes))
+    rounds = run_study(load_study(scenario, members=4, precision=0.01, **changes))
+    assert rounds.sizes["member"] == 12  # the budget ends it
+    xr.testing.assert_identical(one["violated"], rounds["violated"])
+    xr.testing.assert_equal(one["bus_voltage_min_pu"], rounds["bus_voltage_min_pu"])
+    early = run_study(load_study(scenario, members=4, precision=0.4, **changes))
+    assert early.sizes["member"] < 12
+    assert float(half_width(early).max()) <= 0.4
+    violating = int(one["violated"].sel(criterion=TOGETHER).any("level").sum())
+    assert binding_table(one)["deployments"].sum() == violating
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"levels": [0.5, 0.2]}, "levels.*must be ascending"),
+        ({"limits": ["en_50161"]}, "en_50161 is no preset; must be one of en_50160"),
+        ({"risk": 1.5}, "risk = 1.5: must be less than 1"),
+        ({"precison": 1}, "precison: unknown key; did you mean 'precision'?"),
+    ],
+)
+def test_what_is_wrong_with_a_study_is_said(scenario, changes, message):
+    with pytest.raises(evgrid.ScenarioError, match=message.replace("?", "[?]")):
+        load_study(scenario, **changes)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "scenarios" / "studies").glob("*.yaml")))
+def test_every_shipped_study_is_valid(path):
+    study = load_study(path)
+    for variant in study.variants:
+        study.scenario_at(variant, study.levels[-1], range(2))
