@@ -51,7 +51,7 @@ def test_five_faults_are_all_reported_with_their_path():
         "time.stp: unknown key; did you mean 'step'?",
         "ensemble.members = 0: must be at least 1",
         "feeder.solver = opendss: must be 'power-grid-model' or 'pandapower'",
-        "aggregators.main.strategy = magic: must be one of arbitrage, demand_response, emissions, peak_limit, ",
+        "aggregators.main.strategy = magic: must be one of arbitrage, demand_response, emissions, peak",
     ):
         assert sentence in faults
 
