@@ -30,7 +30,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -597,6 +597,7 @@ def open_batch(folder: str | Path) -> xr.Dataset:
     folder = Path(folder)
     record = _read_record(folder)
     cases: dict[int, list[xr.Dataset]] = {}
+    files = list[xr.Dataset]()
     overrides: dict[int, Overrides] = {}
     missing = 0
     for run in record["runs"]:
@@ -607,6 +608,7 @@ def open_batch(folder: str | Path) -> xr.Dataset:
         with open_results(path) as checked:
             attrs = checked.attrs
         opened = xr.open_dataset(path, engine="netcdf4", decode_timedelta=False, chunks={})
+        files.append(opened)
         flat = [name for name in opened.variables if {"ev", "session"} & set(opened[name].dims)]
         cases.setdefault(run["case"], []).append(opened.drop_vars(flat).assign_attrs(attrs))
         overrides[run["case"]] = run["overrides"]
@@ -621,6 +623,10 @@ def open_batch(folder: str | Path) -> xr.Dataset:
         coordinates[key] = ("case", values, {"long_name": f"setting {key} of the scenario"})
     whole = whole.assign_coords(coordinates)
     whole.attrs = {"format": FORMAT, "name": record["name"], "version": record["version"], "missing": missing}
+    closing = ExitStack()
+    for file in files:
+        closing.callback(file.close)
+    whole.set_close(closing.close)
     return whole
 
 

@@ -268,7 +268,7 @@ def test_a_full_disk_fails_one_run_and_keeps_the_others(batch_file, tmp_path):
         with evgrid.open_batch(small / "out") as result:
             assert result["case"].values.tolist() == [0, 2]
     finally:
-        subprocess.run(["umount", str(small)], check=False)
+        subprocess.run(["umount", "--lazy", str(small)], check=False)
 
 
 @pytest.mark.slow
