@@ -285,6 +285,36 @@ def _print_rows(title: str, rows: Iterable[tuple[str, str]]) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
+@main.command()
+@click.argument("network")
+@click.option("--phases", type=click.Choice(["1", "3", "auto"]), default="auto", help="As feeder.phases.")
+@click.option(
+    "--zero-sequence", is_flag=True, help="In three phases, with the recipe four_wire for missing data."
+)
+def feeder(network: str, phases: str, zero_sequence: bool) -> None:
+    """Tell what NETWORK (a name or a pandapower file) holds, lacks, and what would be refused."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from evgrid.feeder.describe import describe_network
+    from evgrid.scenario import Feeder
+
+    settings: dict[str, Any] = {"network": network, "phases": int(phases) if phases != "auto" else phases}
+    if zero_sequence:
+        settings |= {"phases": 3, "zero_sequence": {"recipe": "four_wire"}}
+    account = describe_network(Feeder.model_validate(settings))
+    table = Table(title=account.source, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for row in account.facts:
+        table.add_row(*row)
+    for title, entries in (("assumed", account.notes), ("missing", account.missing)):
+        table.add_row(title, "\n".join(entries) or "nothing")
+    for solver, entries in account.refused.items():
+        table.add_row(solver, "\n".join(["would refuse it:", *entries]) if entries else "solves it")
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
+
+
 def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenario:
     """Load a scenario with the overrides of the command line."""
     from evgrid.scenario import load_scenario, parse_override
@@ -376,6 +406,8 @@ def _print_batch(name: str, report: BatchReport, folder: Path) -> None:
 
 def _print_summary(result: xr.Dataset, report: RunReport) -> None:
     """Print the key figures of a run, how its time split, and the audit."""
+    import json
+
     from rich.console import Console
     from rich.table import Table
 
@@ -389,6 +421,12 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
     table.add_column()
     for row in summary(result):
         table.add_row(*row)
+    given_up = json.loads(result.attrs.get("failed_members", "{}"))
+    if given_up:
+        table.add_row(
+            f"given up: {len(given_up)} of {result.sizes['member']} members", "\n".join(given_up.values()),
+            style="red",
+        )  # fmt: skip
     time = report.federation
     split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in time.stepping_s.items())
     coupling = f"HELICS {time.coupling_s:.2f} s ({time.coupling_us_per_tick:.0f} µs a tick)"

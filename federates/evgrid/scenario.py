@@ -83,9 +83,10 @@ class Ensemble(Settings):
 class BaseLoad(Settings):
     """The load of the feeder without EVs."""
 
-    source: Literal["standard", "net", "none"] | None = None
+    source: Literal["standard", "net", "none", "simbench"] | None = None
     """standard: standard household profiles with seeded diversity; net: the constant loads of the
-    network itself; none: no load. Left out with a file, else standard."""
+    network itself; none: no load; simbench: the year of load, generation and storage profiles of a
+    network simbench:CODE, at the same date and time. Left out with a file, else standard."""
     file: ExistingFile | None = None
     """CSV or NetCDF with a column of kW for each load of the net, named like the loads."""
     power_factor: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -100,7 +101,7 @@ class BaseLoad(Settings):
         return self
 
     @property
-    def kind(self) -> Literal["standard", "net", "none", "file"]:
+    def kind(self) -> Literal["standard", "net", "none", "simbench", "file"]:
         """Where the load comes from."""
         if self.file is not None:
             return "file"
@@ -150,6 +151,8 @@ class Feeder(Settings):
     """Merge buses that carry nothing before solving, and recover them exactly after."""
     phases: Literal[1, 3, "auto"] = "auto"
     """1: balanced (positive sequence); 3: each phase; auto: 3 where the network has asymmetric loads."""
+    unbalance: bool = True
+    """Record voltage unbalance and neutral currents where phases are told apart."""
     zero_sequence: ZeroSequence | None = None
     """Where the network lacks zero-sequence data and is solved in three phases; left out: an error."""
     on_divergence: Literal["stop", "keep"] | None = None

@@ -170,12 +170,18 @@ def run_with_report(
         recorder.close()
         audits = {model.name: model.audit() for model in models}
         residuals = audit(audits.get("fleet"), audits["feeder"], scenario.members)
-        return store.finish(_attrs(world, residuals)), RunReport(
+        attrs = _attrs(world, residuals) | {"failed_members": json.dumps(_failures(models))}
+        return store.finish(attrs), RunReport(
             report, residuals, world.sessions.notes, world.sessions.unreachable
         )
     except BaseException:
         store.abandon()
         raise
+
+
+def _failures(models: list[Model]) -> dict[int, str]:
+    """Members whose power flow had no solution, by number, with time and reason."""
+    return {member: reason for model in models for member, reason in getattr(model, "failures", {}).items()}
 
 
 def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:

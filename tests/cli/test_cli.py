@@ -199,3 +199,18 @@ def test_help_does_not_import_the_heavy_packages():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_feeder_tells_what_a_network_holds_lacks_and_refuses(tmp_path):
+    done = call("feeder", "cigre_mv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "15: 1 at 110 kV, 14 at 20 kV" in done.stdout
+    assert "zero-sequence data of line and trafo" in done.stdout
+    filled = call("feeder", "cigre_mv", "--zero-sequence", cwd=tmp_path)
+    assert "vector group of 2 trafos by the recipe four_wire" in filled.stdout
+    refused = call("feeder", "pandapower:create_cigre_network_hv", cwd=tmp_path)
+    assert "would refuse it" in refused.stdout
+    assert "gen 0 'Generator 10' can't be represented" in refused.stdout
+    unknown = call("feeder", "cigre", cwd=tmp_path)
+    assert unknown.returncode == 1
+    assert "unknown network" in unknown.stderr

@@ -7,6 +7,9 @@ import pytest
 
 from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import ENERGY_SIGMA, NOISE_SHAPE, base_load, phase_shares
+from evgrid.feeder.model import FeederModel
+from evgrid.feeder.networks import load_network
+from evgrid.model import MemoryRecorder
 from evgrid.scenario import scenario_from
 
 
@@ -237,3 +240,51 @@ def test_unreadable_file(tmp_path, from_file):
     path.write_bytes(b"no netcdf")
     with pytest.raises(ScenarioError, match="can't be read"):
         from_file(path)
+
+
+# ---- simbench
+
+
+def test_simbench_profiles_need_a_simbench_network(feeder):
+    content = scenario_from(
+        {
+            "name": "test",
+            "time": {"start": "2026-01-15T12:00", "duration": "1h", "step": "15min"},
+            "feeder": {"network": "case33bw", "base_load": {"source": "simbench"}},
+        }
+    )
+    with pytest.raises(ScenarioError, match="source = simbench: needs a network simbench:CODE, not case33bw"):
+        base_load(content, feeder("case33bw"))
+
+
+@pytest.mark.slow
+def test_simbench_profiles_of_load_generation_and_storage():
+    simbench = pytest.importorskip("simbench")
+    code = "1-LV-semiurb4--2-no_sw"
+    content = scenario_from(
+        {
+            "name": "test",
+            "time": {"start": "2026-06-15T12:00", "duration": "1h", "step": "30min"},
+            "feeder": {"network": f"simbench:{code}", "base_load": {"source": "simbench"}},
+        }
+    )
+    network = load_network(content.feeder)
+    load = base_load(content, network)
+    net = simbench.get_simbench_net(code)
+    absolute = simbench.get_absolute_values(net, profiles_instead_of_study_cases=True)
+    row = (31 + 29 + 31 + 30 + 31 + 14) * 96 + 48  # 15 June 2016, noon
+    p, _ = load.at(np.array([0.0, 1800.0]))
+    assert p.shape == (2, 1, len(net.load), 1)
+    expected = absolute["load", "p_mw"].iloc[row : row + 2].mean() * 1e3
+    assert p[0, 0, :, 0] == pytest.approx(expected.to_numpy(), rel=1e-5)
+    gen_p, _ = load.generation(np.array([0.0]))
+    pv = absolute["sgen", "p_mw"].iloc[row : row + 2].mean().to_numpy() * 1e3
+    storage = absolute["storage", "p_mw"].iloc[row : row + 2].mean().to_numpy() * 1e3
+    assert gen_p[0, 0, :, 0] == pytest.approx([*pv, *-storage], rel=1e-4, abs=1e-5)
+    recorder = MemoryRecorder()
+    model = FeederModel(content, network, recorder, fleet=False, feedback=False)
+    for step in range(2):
+        model.step(step * 1800.0, {})
+    model.finish()
+    base = recorder.series("base_load_kw")[0, 0]
+    assert base == pytest.approx(p[0].sum() - gen_p.sum(), rel=1e-6)

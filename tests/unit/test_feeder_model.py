@@ -18,7 +18,7 @@ def run(feeder):
     """Runs a feeder alone; the EVs' power is drawn by member number and step."""
 
     def run(network="european_lv", fleet=True, feedback=False, members=1, first=0, hours=2, step="5min",
-            factor=1.0, base=None, step_s=None, **over):  # fmt: skip
+            factor=1.0, base=None, step_s=None, overload=None, **over):  # fmt: skip
         content = {
             "name": "test",
             "time": {"start": "2026-01-15T17:00", "duration": f"{hours}h", "step": step},
@@ -36,6 +36,8 @@ def run(feeder):
             if fleet:
                 draws = [np.random.default_rng((m, tick)).random(shape) for m in scenario.members]
                 inputs["fleet/p"] = factor * np.array(draws)
+                if overload is not None and tick >= overload[1]:
+                    inputs["fleet/p"][overload[0]] *= 1e6
                 inputs["fleet/q"] = 0.1 * inputs["fleet/p"]
                 given += [np.sum(one) for one in inputs["fleet/p"]]
             outputs.append(model.step(tick * scenario.time.step, inputs))
@@ -139,6 +141,56 @@ def test_pandapower_solver_runs_the_same_scenario(run):
     )
     for name in ("voltage_pu", "trafo_loading"):
         assert fast[0].series(name) == pytest.approx(reference[0].series(name), abs=1e-5)
+
+
+@pytest.mark.parametrize("feedback", [True, False])
+def test_one_member_of_a_hundred_is_given_up_and_the_others_are_kept(run, feedback):
+    # member 40 draws 1e6 times too much from the fourth step (17:15) on
+    def run_with(**over):
+        return run("case33bw", members=100, hours=0.5, feedback=feedback, **over)
+
+    recorder, model, outputs, _ = run_with(overload=(40, 3))
+    healthy, sound, _, _ = run_with()
+    others = np.arange(100) != 40
+    assert np.flatnonzero(np.isfinite(recorder.static["member_failed_s"])).tolist() == [40]
+    assert recorder.static["member_failed_s"][40] == 900.0
+    assert list(model.failures) == [40]
+    assert model.failures[40].startswith("member 40 at 2026-01-15 17:15:00: ")
+    for variable in VARIABLES:
+        if variable.timed:
+            kept, expected = recorder.series(variable.name), healthy.series(variable.name)
+            assert np.array_equal(kept[:, others], expected[:, others], equal_nan=True), variable.name
+            assert np.array_equal(kept[:3, 40], expected[:3, 40], equal_nan=True)
+            assert np.isnan(kept[3:, 40]).all()
+    for name, values in model.audit().items():
+        assert np.array_equal(values[others], sound.audit()[name][others]), name
+        assert np.isfinite(values).all()
+    audit = model.audit()
+    parts = audit["base_energy_kwh"] + audit["losses_energy_kwh"] + audit["ev_energy_kwh"]
+    assert audit["head_energy_kwh"] == pytest.approx(parts, rel=1e-9)
+    if feedback:
+        assert np.all(outputs[-1]["feeder/energised"][40] == 0)
+        assert all(np.isfinite(values).all() for values in outputs[-1].values())
+
+
+def test_a_diverging_member_stops_the_run_where_asked(run):
+    with pytest.raises(PowerFlowError, match=r"did not converge: member 1 at 2026-01-15 17:15:00"):
+        run("case33bw", members=3, hours=0.5, overload=(1, 3), on_divergence="stop")
+
+
+def test_unbalance_is_recorded_where_phases_are_told_apart(run, feeder):
+    recorder, model, _, _ = run(members=2, hours=0.5)
+    names = {variable.name for variable in model.variables}
+    assert {"voltage_unbalance", "neutral_current_a", "trafo_neutral_current_a"} <= names
+    unbalance = recorder.series("voltage_unbalance")
+    assert unbalance.shape == (6, 2, 907)
+    assert 1e-4 < unbalance.max() < 0.02
+    neutral = recorder.series("neutral_current_a")
+    assert neutral.max() == pytest.approx(recorder.series("trafo_neutral_current_a").max(), rel=0.02)
+    without, model, _, _ = run(members=2, hours=0.5, unbalance=False)
+    assert "voltage_unbalance" not in without.timed
+    assert np.array_equal(without.series("voltage_pu"), recorder.series("voltage_pu"))
+    assert "voltage_unbalance" not in run("cigre_lv", hours=0.5)[0].timed
 
 
 @pytest.mark.parametrize("feedback", [True, False])

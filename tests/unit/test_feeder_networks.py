@@ -131,20 +131,19 @@ def add_trafo3w(net):
 
 REFUSED = {
     "gen": (lambda net: pp.create_gen(net, 3, 0.01, name="X"), "gen 0 'X' can't"),
-    "ward": (lambda net: pp.create_ward(net, 3, 1, 1, 1, 1, name="X"), "ward 0 'X' can't"),
     "xward": (lambda net: pp.create_xward(net, 3, 1, 1, 1, 1, 0.1, 0.1, 1.0, name="X"), "xward 0 'X' can't"),
-    "motor": (lambda net: pp.create_motor(net, 3, 0.01, 0.9, name="X"), "motor 0 'X' can't"),
-    "storage": (lambda net: pp.create_storage(net, 3, 0.01, 0.1, name="X"), "storage 0 'X' can't"),
     "dcline": (lambda net: pp.create_dcline(net, 2, 5, 0.01, 0, 0, 1, 1, name="X"), "dcline 0 'X' can't"),
-    "impedance": (lambda net: pp.create_impedance(net, 2, 5, 0.1, 0.1, 1, name="X"), "impedance 0 'X' can't"),
+    "unequal impedance": (lambda net: pp.create_impedance(net, 2, 5, 0.1, 0.1, 1, 0.2, 0.1, name="X"),
+                          "impedance 0 'X' can't .*it is not the same from both ends"),
+    "impedance across": (lambda net: pp.create_impedance(net, 1, 5, 0.1, 0.1, 1, name="X"),
+                         "impedance 0 'X' can't .*it joins two voltage levels"),
     "svc": (lambda net: pp.create_svc(net, 3, 1, -1, 1, 90, name="X"), "svc 0 'X' can't"),
-    "trafo3w": (add_trafo3w, "trafo3w 0 'X' can't"),
-    "const_z": (lambda net: pp.create_load(net, 3, 0.01, const_z_p_percent=50, name="X"),
-                "load 2 'X' can't .*const_z_p_percent = 50, only constant power is"),
-    "const_i": (lambda net: pp.create_load(net, 3, 0.01, const_i_q_percent=50, name="X"),
-                "load 2 'X' can't .*const_i_q_percent = 50"),
-    "switch": (lambda net: pp.create_switch(net, 3, 4, "b", z_ohm=0.1),
-               r"switch 2 can't .*impedance of 0\.1 ohm"),
+    "trafo3w with a tap at the star point": (
+        lambda net: (add_trafo3w(net), net.trafo3w.__setitem__("tap_at_star_point", True),
+                     net.trafo3w.__setitem__("tap_pos", 1.0), net.trafo3w.__setitem__("tap_neutral", 0.0)),
+        "trafo3w 0 'X' can't .*its tap changer is at the star point"),
+    "shares": (lambda net: pp.create_load(net, 3, 0.01, const_z_p_percent=50, const_i_p_percent=60, name="X"),
+               r"load 2 'X' can't .*const_z_p_percent \+ const_i_p_percent = 110, must be at most 100"),
     "tap table": (lambda net: net.trafo.__setitem__("tap_dependency_table", True),
                   "trafo 0 'T1' can't .*characteristic table"),
     "tap type": (lambda net: net.trafo.__setitem__("tap_changer_type", "Ideal"),
@@ -169,11 +168,11 @@ def test_what_is_not_represented_is_named(case, feeder, small_net):
 def test_the_message_names_the_solver_and_all_faults(feeder, small_net):
     net = small_net(False)
     pp.create_gen(net, 3, 0.01, name="G")
-    pp.create_storage(net, 3, 0.01, 0.1, name="S")
+    pp.create_xward(net, 3, 1, 1, 1, 1, 0.1, 0.1, 1.0, name="S")
     with pytest.raises(NetworkError, match="2 faults") as caught:
         feeder(net, solver="pandapower")
     assert "gen 0 'G' can't be represented with the solver pandapower" in str(caught.value)
-    assert "storage 0 'S'" in str(caught.value)
+    assert "xward 0 'S'" in str(caught.value)
 
 
 def test_out_of_service_elements_are_left_out(feeder, small_net):
@@ -195,8 +194,38 @@ def test_asymmetric_loads_need_zero_sequence_data(feeder, small_net):
     net = small_net(True)
     net.line.loc[2, "r0_ohm_per_km"] = np.nan
     del net.trafo["vk0_percent"]
-    with pytest.raises(
-        NetworkError, match="line 2 has no r0_ohm_per_km, needed beside asymmetric loads"
-    ) as caught:
+    with pytest.raises(NetworkError, match="line 2 has no r0_ohm_per_km, needed in three phases") as caught:
         feeder(net)
     assert "trafo 0 'T1' has no vk0_percent" in str(caught.value)
+
+
+def test_unbalanced_loads_of_unknown_type_are_refused(feeder, small_net):
+    net = small_net(True)
+    net.asymmetric_load["type"] = "PV"
+    with pytest.raises(
+        NetworkError, match=r"asymmetric_load 0 'asym' can't .*its type is 'PV', must be 'wye'"
+    ):
+        feeder(net)
+
+
+def test_a_transformer_without_vector_group_is_named(feeder, small_net):
+    net = small_net(True)
+    net.trafo["vector_group"] = None
+    message = r"trafo 0 'T1' has no vector_group, .* choose feeder.zero_sequence: \{recipe: four_wire\}"
+    with pytest.raises(NetworkError, match=message):
+        feeder(net)
+
+
+def test_pandapower_functions_by_name(feeder):
+    assert feeder("pandapower:create_kerber_landnetz_freileitung_1").sizes["connection"] == 13
+    assert feeder("pandapower:create_cigre_network_mv?with_der=all").sizes["bus"] == 15
+    with pytest.raises(NetworkError, match=r"has no create_kerber; did you mean create_kerber_"):
+        feeder("pandapower:create_kerber")
+    with pytest.raises(NetworkError, match=r"pandapower:create_bus"):
+        feeder("pandapower:create_bus")
+
+
+def test_simbench_without_the_package(feeder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "simbench", None)
+    with pytest.raises(NetworkError, match=r"needs the package simbench; pip install 'evgrid\[simbench\]'"):
+        feeder("simbench:1-LV-rural1--0-no_sw")

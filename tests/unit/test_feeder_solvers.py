@@ -59,6 +59,9 @@ TOLERANCE = {
     "head_q_kvar": 2e-3,
     "losses_kw": 1e-3,
     "fixed_kw": 1e-4,
+    "voltage_unbalance": 1e-5,
+    "neutral_a": 1e-2,
+    "trafo_neutral_a": 1e-2,
 }
 
 
@@ -114,6 +117,7 @@ def test_reduction_changes_no_number(feeder, name):
     for field in dataclasses.fields(one):
         # energies are known to 1e-9 of the head power
         scale = np.abs(other.head_p_kw).max() if field.name.endswith(("kw", "kvar")) else 1.0
+        scale = 100.0 if field.name.endswith("neutral_a") else scale
         assert largest_gap(one, other, field.name) <= 1e-9 * scale, field.name
 
 
@@ -141,7 +145,8 @@ def test_reduction_of_rings_dead_ends_and_unequal_lines(feeder, small_net, three
     p, q = loads_of(network)
     one, other = reduced.solve(p, q), whole.solve(p, q)
     for field in dataclasses.fields(one):
-        assert largest_gap(one, other, field.name) <= 1e-9, field.name
+        scale = 100.0 if field.name.endswith("neutral_a") else 1.0
+        assert largest_gap(one, other, field.name) <= 1e-9 * scale, field.name
     assert np.isnan(one.voltage_pu[:, -1]).all()
     assert_solvers_agree(network)
 
@@ -167,9 +172,9 @@ def test_newton_raphson_takes_over_where_iterative_current_fails(feeder):
     methods = []
     calculate = solver._calculate
 
-    def spy(p_w, q_var, method):
-        result, failed = calculate(p_w, q_var, method)
-        methods.append((method.name, len(p_w), sorted(failed)))
+    def spy(update, method):
+        result, failed = calculate(update, method)
+        methods.append((method.name, len(update[solver._load][0]), sorted(failed)))
         return result, failed
 
     solver._calculate = spy
@@ -209,10 +214,11 @@ def test_the_balance_check_bites_where_a_load_is_dropped(feeder):
     solver = PowerGridModelSolver(network)
     solve = solver._solve
 
-    def forgetful(p_w, q_var, label):
+    def forgetful(update, reasons):
+        p_w, q_var = update[solver._load]
         p_w = p_w.copy()
         p_w[1, 3] = 0.0
-        return solve(p_w, q_var, label)
+        return solve({solver._load: (p_w, q_var)}, reasons)
 
     solver._solve = forgetful
     with pytest.raises(PowerFlowError, match="power flow of case 1 does not balance"):
@@ -229,7 +235,7 @@ def test_the_balance_check_bites_at_nan(feeder):
 
 PGM_REFUSES = {
     "shift": (False, ("shift_degree", 10.0), "shift_degree = 10, must be a multiple of 30"),
-    "group": (True, ("vector_group", "Yzn"), "vector_group = 'Yzn', in three phases Dyn and YNyn are"),
+    "group": (True, ("vector_group", "YNd"), "vector_group = 'YNd', in three phases Dyn, YNyn and Yzn are"),
     "clock": (True, ("shift_degree", 0.0), "shift_degree = 0 with vector_group 'Dyn', must be an odd"),
 }
 

@@ -23,9 +23,11 @@ load. Left out: weather, holidays, correlation of the noise in time.
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evgrid.errors import ScenarioError
-from evgrid.feeder.networks import Network
+from evgrid.feeder.networks import Network, cache_folder, simbench_net
 from evgrid.model import ALL_PHASES, Array
 from evgrid.streams import Purpose, stream
 
@@ -55,6 +57,8 @@ NOISE_SHAPE = 1.5
 _QUARTER_S = 900.0
 _DAY_QUARTERS = 96
 _MOST_FAULTS = 20
+_SIMBENCH_QUARTERS = 366 * _DAY_QUARTERS
+_PROFILES_FORMAT = 1
 
 
 class BaseLoad(ABC):
@@ -67,6 +71,12 @@ class BaseLoad(ABC):
         times_s : (n,) s from the run's start
         returns : active power in kW and reactive power in kvar, (n, member or 1, connection, phase)
         """
+
+    def generation(self, times_s: Array) -> tuple[Array, Array] | None:
+        """Fixed generation, likewise: (n, member or 1, gen, phase), positive into the grid; None: what
+        the net has, always.
+        """
+        return None
 
 
 def base_load(scenario: Scenario, network: Network) -> BaseLoad:
@@ -83,6 +93,8 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
         return StandardLoad(scenario, network)
     if settings.kind == "file":
         return FileLoad(scenario, network)
+    if settings.kind == "simbench":
+        return SimbenchLoad(scenario, network)
     loads = network.grid.loads
     if settings.kind == "net":
         return ConstantLoad(loads.p_kw, loads.q_kvar)
@@ -224,6 +236,97 @@ def _household_year(year: int) -> Array:
 
         profile = ElecSlp(year).slp_frame["h0_dyn"].to_numpy(dtype=np.float64)
     return np.asarray(profile / (profile.sum() * _QUARTER_S / 3600))
+
+
+# ---- simbench -----------------------------------------------------------------------------------
+
+
+class SimbenchLoad(BaseLoad):
+    """The profiles of a simbench network: its loads (heat pumps and others among them), its generation
+    and its storage, in quarter-hours of the year 2016, taken at the same date and time of day. What
+    follows 31 December is 1 January. Every member has the same.
+    """
+
+    def __init__(self, scenario: Scenario, network: Network) -> None:
+        """Read the profiles, from the cache folder where they have been read before."""
+        name = scenario.feeder.network
+        if not name.startswith("simbench:"):
+            raise ScenarioError(
+                [f"feeder.base_load.source = simbench: needs a network simbench:CODE, not {name}"]
+            )
+        profiles = simbench_profiles(name)
+        self._values = [profiles[key] for key in ("load_p", "load_q", "gen_p", "gen_q")]
+        grid = network.grid
+        for values, number in zip(
+            self._values[::2], (len(grid.loads.bus), len(grid.fixed.gen_bus)), strict=True
+        ):
+            if values.shape[1] != number:
+                raise ScenarioError([f"{name}: {values.shape[1]} profiles for {number} elements in service"])
+        self._share = phase_shares(network)
+        phases = len(network.connections.phases)
+        self._gen_share = np.full((len(grid.fixed.gen_bus), phases), 1 / phases)
+        start = scenario.start.astype("datetime64[s]").item()
+        self._offset_s = (start.replace(year=2016) - start.replace(year=2016, month=1, day=1, hour=0,
+                          minute=0, second=0)).total_seconds()  # fmt: skip
+        self._step_s = scenario.feeder_step_s
+
+    def at(self, times_s: Array) -> tuple[Array, Array]:
+        """See :meth:`BaseLoad.at`."""
+        return self._mean(0, times_s, self._share), self._mean(1, times_s, self._share)
+
+    def generation(self, times_s: Array) -> tuple[Array, Array] | None:
+        """See :meth:`BaseLoad.generation`."""
+        return self._mean(2, times_s, self._gen_share), self._mean(3, times_s, self._gen_share)
+
+    def _mean(self, which: int, times_s: Array, share: Array) -> Array:
+        values, rows = self._values[which], list[Array]()
+        for time_s in times_s + self._offset_s:
+            first = math.floor(time_s / _QUARTER_S + 1e-9)
+            last = max(math.ceil((time_s + self._step_s) / _QUARTER_S - 1e-9), first + 1)
+            edges = np.clip(np.arange(first, last + 1) * _QUARTER_S, time_s, time_s + self._step_s)
+            weight = np.diff(edges) / (edges[-1] - edges[0])
+            rows.append(weight @ values[np.arange(first, last) % len(values)].astype(np.float64))
+        return np.stack(rows)[:, np.newaxis, :, np.newaxis] * share
+
+
+def simbench_profiles(name: str) -> dict[str, Any]:
+    """Profiles of a simbench network: load_p, load_q (quarter-hour, load) and gen_p, gen_q (quarter-
+    hour, generator, then storage; positive into the grid), kW and kvar, of what is in service.
+    """
+    code = name.partition(":")[2]
+    path = cache_folder() / f"profiles-{code}-{_PROFILES_FORMAT}.npz"
+    # missing, unreadable or cut off: read them anew
+    with suppress(Exception), np.load(path, allow_pickle=False) as content:
+        return {key: content[key] for key in content.files}
+    net = simbench_net(code)
+    import simbench
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        absolute = simbench.get_absolute_values(net, profiles_instead_of_study_cases=True)
+
+    def series(table: str, quantity: str) -> Array:
+        rows = net[table][net[table].in_service.astype(bool)]
+        values = absolute.get((table, quantity))
+        if values is None:  # the table has it constant
+            return np.tile(rows[quantity].to_numpy(np.float64) * 1e3, (_SIMBENCH_QUARTERS, 1))
+        scaled = values[rows.index].to_numpy(np.float64) * rows.scaling.to_numpy(np.float64)
+        return np.asarray(scaled * 1e3)
+
+    found = {
+        f"{kind}_{letter}": np.concatenate(parts, axis=1).astype(np.float32)
+        for letter, quantity in (("p", "p_mw"), ("q", "q_mvar"))
+        for kind, parts in (
+            ("load", [series("load", quantity)]),
+            ("gen", [series("sgen", quantity), -series("storage", quantity)]),
+        )
+    }
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part.npz")
+        np.savez(part, **found)  # type: ignore[arg-type]
+        part.replace(path)
+    return found
 
 
 # ---- files --------------------------------------------------------------------------------------

@@ -81,7 +81,9 @@ def prepare(net: Any, three_phase: bool, zero_sequence: ZeroSequence | None = No
             if table == "ward":
                 _shunt(net, row)
         if len(rows):
-            done.notes.append(f"{_count(len(rows), table)} stand{'s' if len(rows) == 1 else ''} as fixed power")
+            done.notes.append(
+                f"{_count(len(rows), table)} stand{'s' if len(rows) == 1 else ''} as fixed power"
+            )
         net[table] = net[table].iloc[:0].copy()
     if three_phase:
         _vector_groups(net)
@@ -147,7 +149,12 @@ def _taps(done: Prepared) -> None:
             kind = row["tap_changer_type"]
             steps = _filled(row.get("tap_pos")) - _filled(row.get("tap_neutral"))
             plain = _filled(row.get("tap_step_percent")) and not _filled(row.get("tap_step_degree"))
-            if steps and plain and not (isinstance(kind, str) and kind) and not row.get("tap_dependency_table"):
+            if (
+                steps
+                and plain
+                and not (isinstance(kind, str) and kind)
+                and not row.get("tap_dependency_table")
+            ):
                 rows.at[index, "tap_changer_type"] = "Ratio"
                 done.notes.append(
                     f"{table} {index} '{row.get('name')}': the tap changer has no type and counts as Ratio"
@@ -183,7 +190,9 @@ def _trafos3w(done: Prepared, three_phase: bool) -> None:
         label = _label("trafo3w", row, index)
         sn = np.array([row[f"sn_{side}_mva"] for side in _SIDES])
         pairs = np.array([min(sn[0], sn[1]), min(sn[1], sn[2]), min(sn[0], sn[2])])
-        vk, vkr = (np.array([row[f"{k}_{side}_percent"] for side in _SIDES]) / pairs * sn[0] for k in ("vk", "vkr"))
+        vk, vkr = (
+            np.array([row[f"{k}_{side}_percent"] for side in _SIDES]) / pairs * sn[0] for k in ("vk", "vkr")
+        )
         star_r = _star(vkr, sn)
         star_x = _star(np.sqrt(vk**2 - vkr**2), sn)
         star = pandapower.create_bus(net, net.bus.at[row.hv_bus, "vn_kv"], name=f"star point of {label}")
@@ -192,7 +201,13 @@ def _trafos3w(done: Prepared, three_phase: bool) -> None:
             if row.get("tap_side") == side:
                 taps = {
                     name: row[name]
-                    for name in ("tap_pos", "tap_neutral", "tap_step_percent", "tap_step_degree", "tap_changer_type")
+                    for name in (
+                        "tap_pos",
+                        "tap_neutral",
+                        "tap_step_percent",
+                        "tap_step_degree",
+                        "tap_changer_type",
+                    )
                 } | {"tap_side": "hv" if side == "hv" else "lv"}
             z = float(np.hypot(star_r[place], star_x[place])) * (1 if star_x[place] >= 0 else -1)
             outer = row[f"{side}_bus"]
@@ -319,4 +334,6 @@ def _fill_zero_sequence(done: Prepared, recipe: ZeroSequence) -> None:
     for kind, number in filled.items():
         done.notes.append(f"zero sequence of {_count(number, kind)} by the recipe {recipe.recipe}")
     if lacking.any():
-        done.notes.append(f"vector group of {_count(int(lacking.sum()), 'trafo')} by the recipe {recipe.recipe}")
+        done.notes.append(
+            f"vector group of {_count(int(lacking.sum()), 'trafo')} by the recipe {recipe.recipe}"
+        )

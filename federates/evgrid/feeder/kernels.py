@@ -25,22 +25,42 @@ def bus_voltages(
     f1: Complex,
     f0: Complex,
     out: Floats,
+    unbalance: Floats,
 ) -> None:
     """Voltage magnitude of every bus, from the nodes at the two ends of its merged line.
 
     magnitude, angle : (case, node, phase), pu and rad
     end_a, end_b, f1, f0 : (bus,), see :mod:`evgrid.feeder.reduction`; NaN where end_a is -1
     out : (case, bus, phase), pu
+    unbalance : (case, bus), |V2|/|V1|; left out where it has no buses
     """
     cases, nodes, phases = magnitude.shape
     volts = np.empty((nodes, phases), np.complex128)
+    positive, negative = np.empty(nodes, np.complex128), np.empty(nodes, np.complex128)
+    turn = complex(-0.5, np.sqrt(0.75))
+    back = complex(-0.5, -np.sqrt(0.75))
+    wanted = unbalance.shape[1] > 0 and phases == 3
     for case in range(cases):
         for node in range(nodes):
             for phase in range(phases):
-                size, turn = magnitude[case, node, phase], angle[case, node, phase]
-                volts[node, phase] = complex(size * np.cos(turn), size * np.sin(turn))
+                size, at_angle = magnitude[case, node, phase], angle[case, node, phase]
+                volts[node, phase] = complex(size * np.cos(at_angle), size * np.sin(at_angle))
+            if wanted:
+                va, vb, vc = volts[node, 0], volts[node, 1], volts[node, 2]
+                positive[node] = va + turn * vb + back * vc
+                negative[node] = va + back * vb + turn * vc
         for bus in range(len(end_a)):
             a, b = end_a[bus], end_b[bus]
+            if wanted:
+                if a < 0:
+                    unbalance[case, bus] = np.nan
+                else:
+                    plus = positive[a] - f1[bus] * (positive[a] - positive[b])
+                    minus = negative[a] - f1[bus] * (negative[a] - negative[b])
+                    unbalance[case, bus] = np.sqrt(
+                        (minus.real * minus.real + minus.imag * minus.imag)
+                        / max(plus.real * plus.real + plus.imag * plus.imag, 1e-300)
+                    )
             if a < 0:
                 for phase in range(phases):
                     out[case, bus, phase] = np.nan
@@ -94,3 +114,39 @@ def sum_of_ends(side_1: Floats, side_2: Floats, out: Floats) -> None:
             for phase in range(phases):
                 total += side_1[case, branch, phase] + side_2[case, branch, phase]
         out[case] += total
+
+
+@njit
+def neutral_currents(
+    p: Floats,
+    q: Floats,
+    magnitude: Floats,
+    angle: Floats,
+    node: Ints,
+    phase_volts: Floats,
+    of: Ints,
+    out: Floats,
+) -> None:
+    """Current in the neutral of each element: the sum of its phase currents at one end.
+
+    p, q : (case, branch, 3), W and var into the branch at that end
+    magnitude, angle : (case, node, 3), pu and rad
+    node, phase_volts : (branch,), node at that end and its nominal voltage phase to neutral, V
+    of : (element,), branch whose current the element has; -1 gives 0
+    out : (case, element), A
+    """
+    cases, branches, _ = p.shape
+    currents = np.empty(branches)
+    for case in range(cases):
+        for branch in range(branches):
+            at = node[branch]
+            real, imaginary = 0.0, 0.0
+            for phase in range(3):
+                size = magnitude[case, at, phase] * phase_volts[branch]
+                if size > 0.0:
+                    c, s = np.cos(angle[case, at, phase]), np.sin(angle[case, at, phase])
+                    real += (p[case, branch, phase] * c + q[case, branch, phase] * s) / size
+                    imaginary += (p[case, branch, phase] * s - q[case, branch, phase] * c) / size
+            currents[branch] = np.sqrt(real * real + imaginary * imaginary)
+        for element in range(len(of)):
+            out[case, element] = currents[of[element]] if of[element] >= 0 else 0.0

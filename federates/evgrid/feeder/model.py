@@ -7,6 +7,10 @@ member, with the base load's mean over the step.
 Where nobody takes the feeder's outputs, nothing has to be known at once: the steps are gathered
 and solved in large batches, which is much faster. The numbers are the same bit for bit, because a
 power flow does not depend on the others in its batch.
+
+A power flow without solution ends the run, or (``feeder.on_divergence: keep``, what an ensemble does
+by default) its member is given up: its numbers are NaN from then on, the others of the run see it
+without voltage, and the run goes on with the other members.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import numpy as np
 
 from evgrid.feeder.base_load import base_load
 from evgrid.feeder.networks import Network
-from evgrid.feeder.solvers import check_balance, make_solver
+from evgrid.feeder.solvers import Label, blank, check_balance, make_solver, not_converged
 from evgrid.model import Array, Model, Recorder, Values, Variable
 
 if TYPE_CHECKING:
@@ -32,8 +36,8 @@ VARIABLES = (
     Variable("voltage_pu", ("member", "bus", "phase"), "1",
              "voltage magnitude per unit of nominal voltage (balanced: positive sequence), "
              "NaN where no source feeds the bus", dtype="float32"),
-    Variable("voltage_min_pu", ("member",), "1", "lowest voltage of all buses and phases, per unit of nominal"),
-    Variable("voltage_max_pu", ("member",), "1", "highest voltage of all buses and phases, per unit of nominal"),
+    Variable("voltage_min_pu", ("member",), "1", "lowest voltage of all buses and phases, pu of nominal"),
+    Variable("voltage_max_pu", ("member",), "1", "highest voltage of all buses and phases, pu of nominal"),
     Variable("line_loading", ("member", "line"), "1",
              "line current of the worst phase and end, per rated current", dtype="float32"),
     Variable("trafo_loading", ("member", "trafo"), "1",
@@ -54,15 +58,29 @@ VARIABLES = (
              dtype="int64"),
     Variable("line_rated_ka", ("line",), "kA", "rated current of the line", timed=False),
     Variable("trafo_rated_kva", ("trafo",), "kVA", "rated power of the transformer", timed=False),
+    Variable("member_failed_s", ("member",), "s",
+             "simulated time at which the member's power flow had no solution and it was given up; "
+             "NaN if it never was", timed=False),
 )  # fmt: skip
 """What the feeder records."""
+
+UNBALANCE_VARIABLES = (
+    Variable("voltage_unbalance", ("member", "bus"), "1",
+             "negative per positive sequence of the voltage, |V2|/|V1|", dtype="float32"),
+    Variable("neutral_current_a", ("member", "line"), "A",
+             "current in the neutral, the sum of the phase currents at the line's first bus",
+             dtype="float32"),
+    Variable("trafo_neutral_current_a", ("member", "trafo"), "A",
+             "current in the neutral of the transformer's low-voltage side"),
+)  # fmt: skip
+"""What a three-phase feeder records besides, with ``feeder.unbalance``."""
 
 
 class FeederModel(Model):
     """Power flows of all members."""
 
     name = "feeder"
-    variables = VARIABLES
+    variables: tuple[Variable, ...] = VARIABLES
 
     def __init__(
         self, scenario: Scenario, network: Network, recorder: Recorder, fleet: bool, feedback: bool
@@ -98,9 +116,18 @@ class FeederModel(Model):
         self._network, self._recorder, self._clock = network, recorder, scenario.clock
         self._numbers = scenario.members
         self._ticks_per_step = round(self.period_s / scenario.time.step)
-        self._solver = make_solver(network, scenario.feeder.solver, scenario.feeder.reduce)
+        unbalance = scenario.feeder.unbalance and network.three_phase
+        if unbalance:
+            self.variables = VARIABLES + UNBALANCE_VARIABLES
+        self._unbalance = unbalance
+        self._solver = make_solver(network, scenario.feeder.solver, scenario.feeder.reduce, unbalance)
         self._base = base_load(scenario, network)
         members = len(self._numbers)
+        on_divergence = scenario.feeder.on_divergence or ("stop" if members == 1 else "keep")
+        self._keep = on_divergence == "keep"
+        self.failures: dict[int, str] = {}
+        """Reason and time of each member that was given up, by its number."""
+        self._failed_s = np.full(members, np.nan)
         self._gather = 1 if feedback else max(1, BATCH_CASES // members)
         self._steps = list[int]()
         shape = (self._gather, members, len(network.connections), len(network.connections.phases))
@@ -140,29 +167,49 @@ class FeederModel(Model):
             "line_to_bus": grid.lines.to_bus,
             "line_rated_ka": grid.lines.rating_ka,
             "trafo_rated_kva": grid.trafos.rating_kva,
+            "member_failed_s": self._failed_s,
         }.items():
             self._recorder.put_static(name, values)
 
     def audit(self) -> Mapping[str, Array]:
         """Sums over the run, (member,): power received (kW, one term a step), energies (kWh) at the
         head, of the base load, of losses and of EVs, the worst residual of a power balance, and
-        how far the solver itself can go.
+        how far the solver itself can go. Of a member that was given up, all but the power received
+        end where it was.
         """
-        return {**self._audit, "balance_tolerance": np.full(len(self._numbers), self._solver.balance_tolerance)}
+        return {
+            **self._audit,
+            "balance_tolerance": np.full(len(self._numbers), self._solver.balance_tolerance),
+        }
 
     def _solve(self) -> Values:
         """Solve the gathered steps, record them, and give the outputs of the last one."""
         steps, members = len(self._steps), len(self._numbers)
         first, times_s = self._steps[0], np.array(self._steps) * self.period_s
         self._steps = []
-        p, q = self._base.at(times_s)
+        p, q = own_p, own_q = self._base.at(times_s)
         base_kw = p.reshape(steps, p.shape[1], -1).sum(axis=2)
         ev_kw = np.zeros((steps, members))
         if self._ev_p is not None and self._ev_q is not None:
             p, q = p + self._ev_p[:steps], q + self._ev_q[:steps]
             ev_kw = self._ev_p[:steps].reshape(steps, members, -1).sum(axis=2)
         solved = p.shape[1]  # 1 where all members are alike
-        p, q = (np.ascontiguousarray(x).reshape(steps * solved, *x.shape[2:]) for x in (p, q))
+        given_up = np.isfinite(self._failed_s)
+        if given_up.any():  # what they have is of no use any more: no load, which is solved at once
+            p, q = (np.where(given_up[:, np.newaxis, np.newaxis], 0.0, x) for x in (p, q))
+
+        def by_case(values: Array) -> Array:
+            whole = np.broadcast_to(values, (steps, solved, *values.shape[2:]))
+            return np.ascontiguousarray(whole).reshape(steps * solved, *values.shape[2:])
+
+        p, q = by_case(p), by_case(q)
+        nominal = generation = None
+        if self._network.grid.loads.voltage_dependent:
+            there = ~given_up[:solved, np.newaxis, np.newaxis]
+            nominal = by_case(there * own_p), by_case(there * own_q)
+        profiles = self._base.generation(times_s)
+        if profiles is not None:
+            generation = by_case(profiles[0]), by_case(profiles[1])
 
         def label(case: int) -> str:
             step, member = divmod(case, solved)
@@ -172,17 +219,28 @@ class FeederModel(Model):
                 who = f"members {self._numbers[0]} to {self._numbers[-1]}"
             return f"{who} at {stamp.replace('T', ' ')}"
 
-        flow = self._solver.solve(p, q, label)
-        residual = check_balance(flow, p, self._solver.balance_tolerance, label)
+        failed: dict[int, str] = {}
+        flow = self._solver.solve(
+            p, q, label, nominal=nominal, generation=generation, failed=failed if self._keep else None
+        )
+        residual = check_balance(flow, p, self._solver.balance_tolerance, label, failed)
+        if failed:
+            self._give_up(failed, label, solved, times_s)
+        if np.isfinite(self._failed_s).any():
+            gone = (times_s[:, np.newaxis] >= self._failed_s).reshape(-1)
+            blank(flow, np.flatnonzero(gone))
+            residual[gone] = 0.0
 
         def by_member(values: Array) -> Array:
             parted = values.reshape(steps, solved, *values.shape[1:])
+            if solved == members:
+                return parted
             return np.broadcast_to(parted, (steps, members, *values.shape[1:]))
 
         head, losses = by_member(flow.head_p_kw), by_member(flow.losses_kw)
         other = np.broadcast_to(base_kw + flow.fixed_kw.reshape(steps, solved), (steps, members))
         tick = first * self._ticks_per_step
-        for name, values in {
+        recorded = {
             "voltage_pu": by_member(flow.voltage_pu.astype(np.float32)),
             "voltage_min_pu": by_member(np.fmin.reduce(flow.voltage_pu, axis=(1, 2))),
             "voltage_max_pu": by_member(np.fmax.reduce(flow.voltage_pu, axis=(1, 2))),
@@ -192,23 +250,47 @@ class FeederModel(Model):
             "head_power_kw": head,
             "head_reactive_kvar": by_member(flow.head_q_kvar),
             "base_load_kw": other,
-        }.items():
+        }
+        if self._unbalance:
+            recorded |= {
+                "voltage_unbalance": by_member(flow.voltage_unbalance.astype(np.float32)),
+                "neutral_current_a": by_member(flow.neutral_a.astype(np.float32)),
+                "trafo_neutral_current_a": by_member(flow.trafo_neutral_a),
+            }
+        for name, values in recorded.items():
             self._recorder.put(name, tick, values)
         hours = self.period_s / 3600
         residuals, head_kw = by_member(residual), head.sum(axis=2)
         for step in range(steps):
-            self._audit["head_energy_kwh"] += head_kw[step] * hours
-            self._audit["base_energy_kwh"] += other[step] * hours
-            self._audit["losses_energy_kwh"] += losses[step] * hours
-            self._audit["ev_energy_kwh"] += ev_kw[step] * hours
+            there = slice(None) if not self.failures else ~(times_s[step] >= self._failed_s)
+            for name, power_kw in (
+                ("head_energy_kwh", head_kw), ("base_energy_kwh", other),
+                ("losses_energy_kwh", losses), ("ev_energy_kwh", ev_kw),
+            ):  # fmt: skip
+                self._audit[name][there] += power_kw[step][there] * hours
             np.maximum(self._audit["balance_worst"], residuals[step], out=self._audit["balance_worst"])
         if not self.outputs:
             return {}
-        voltage = np.nan_to_num(by_member(flow.voltage_pu)[-1][:, self._network.connections.bus])
-        return {
+        voltage = by_member(flow.voltage_pu)[-1][:, self._network.connections.bus]
+        outputs = {
             "feeder/voltage": voltage,
-            "feeder/energised": (voltage > 0).astype(np.float64),
+            "feeder/energised": (voltage > 0).astype(np.float64),  # NaN is not
             "feeder/head_p": head[-1],
             "feeder/head_q": by_member(flow.head_q_kvar)[-1],
             "feeder/trafo_p": by_member(flow.trafo_p_kw)[-1],
         }
+        if self.failures:
+            return {name: np.nan_to_num(values) for name, values in outputs.items()}
+        return outputs
+
+    def _give_up(self, failed: dict[int, str], label: Label, solved: int, times_s: Array) -> None:
+        """Take note of the members whose cases failed; an error where no member is left."""
+        members = len(self._numbers)
+        for case, reason in sorted(failed.items()):
+            step, member = divmod(case, solved)
+            for place in range(members) if solved < members else (member,):
+                if np.isnan(self._failed_s[place]):
+                    self._failed_s[place] = times_s[step]
+                    self.failures[self._numbers[place]] = f"{label(case)}: {' '.join(reason.split())}"
+        if np.isfinite(self._failed_s).all():
+            raise not_converged(self._solver.name, failed, label)

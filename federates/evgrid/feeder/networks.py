@@ -18,10 +18,11 @@ import difflib
 import hashlib
 import importlib.metadata
 import os
+import random
 import tempfile
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -195,7 +196,8 @@ def _unknown(name: str) -> str:
 def _pandapower_call(call: str) -> Any:
     """A net of pandapower's module ``networks``: NAME, or NAME?setting=value&setting=value.
 
-    A function that gives several nets in a tuple or list gives its first.
+    A function that gives several nets in a tuple or list gives its first. Functions that draw at
+    random (the Kerber networks) give the same net each time.
     """
     import pandapower.networks
 
@@ -212,7 +214,7 @@ def _pandapower_call(call: str) -> Any:
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise NetworkError(f"feeder.network = pandapower:{call}: pandapower.networks has no {name}{hint}")
     settings = dict(part.split("=", 1) for part in query.split("&") if "=" in part)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _fixed_random_state():
         warnings.simplefilter("ignore")
         try:
             net = makers[name](**settings)
@@ -223,6 +225,19 @@ def _pandapower_call(call: str) -> Any:
     if not isinstance(net, pandapower.pandapowerNet):
         raise NetworkError(f"feeder.network = pandapower:{call}: {name} gives no network")
     return net
+
+
+@contextmanager
+def _fixed_random_state() -> Iterator[None]:
+    """Random numbers that are the same each time, without effect on those drawn elsewhere."""
+    plain, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def simbench_net(code: str) -> Any:
@@ -246,7 +261,7 @@ def simbench_net(code: str) -> Any:
             return simbench.get_simbench_net(code)
         except Exception as error:  # it raises whatever parsing the code meets
             raise NetworkError(
-                f"feeder.network = simbench:{code}: no such simbench code (such as 1-LV-rural1--0-sw): {error}"
+                f"feeder.network = simbench:{code}: no such code (one is 1-LV-rural1--0-sw): {error}"
             ) from error
 
 
@@ -308,7 +323,7 @@ def _cached(key: str, fresh: Callable[[], Grid]) -> Grid:
     version = importlib.metadata.version("pandapower")
     own = Path(__file__).read_bytes()
     digest = hashlib.sha256(repr((key, version, _CACHE_FORMAT)).encode() + sources + own).hexdigest()[:32]
-    path = _cache_folder() / f"grid-{digest}.npz"
+    path = cache_folder() / f"grid-{digest}.npz"
     try:
         with np.load(path, allow_pickle=False) as content:
             kept: Grid = _unpack(Grid, content, "")
@@ -324,7 +339,8 @@ def _cached(key: str, fresh: Callable[[], Grid]) -> Grid:
     return grid
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where arrays of networks and profiles are kept."""
     given = os.environ.get("EVGRID_CACHE")
     if given:
         return Path(given)

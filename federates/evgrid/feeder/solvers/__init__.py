@@ -8,8 +8,8 @@ circuits. What a solver can't represent is a NetworkError that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -19,6 +19,9 @@ from evgrid.model import Array
 
 if TYPE_CHECKING:
     from evgrid.feeder.networks import Network
+
+Power = tuple[Array, Array]
+"""Active power in kW and reactive power in kvar."""
 
 Label = Callable[[int], str]
 """Number of a case in its batch to what it is called: "member 17 at 2026-01-15 18:00:00"."""
@@ -34,7 +37,11 @@ class Flow:
     trafo_p_kw : (case, trafo) active power into the high-voltage side
     head_p_kw, head_q_kvar : (case, phase) what the sources give
     losses_kw : (case,) what flows into all branches and does not leave them
-    fixed_kw : (case,) drawn by shunts less what fixed generation gives
+    fixed_kw : (case,) drawn by shunts, less what fixed generation gives, plus what loads that depend
+        on the voltage draw beyond their nominal power
+    voltage_unbalance : (case, bus) negative per positive sequence, |V2|/|V1|; no buses if balanced
+    neutral_a : (case, line) current in the neutral, A; no lines if balanced
+    trafo_neutral_a : (case, trafo) the same at the low-voltage side; no trafos if balanced
     """
 
     voltage_pu: Array
@@ -45,6 +52,9 @@ class Flow:
     head_q_kvar: Array
     losses_kw: Array
     fixed_kw: Array
+    voltage_unbalance: Array
+    neutral_a: Array
+    trafo_neutral_a: Array
 
     def __len__(self) -> int:
         return len(self.losses_kw)
@@ -53,22 +63,56 @@ class Flow:
 class Solver(Protocol):
     """Solves power flows of one feeder."""
 
+    name: str
+    """What it is called in scenarios and messages."""
     balance_tolerance: float
     """Largest residual of the power balance, relative to the head power (at least 1 kW)."""
 
-    def solve(self, p_kw: Array, q_kvar: Array, label: Label = ...) -> Flow:
+    def solve(
+        self,
+        p_kw: Array,
+        q_kvar: Array,
+        label: Label = ...,
+        *,
+        nominal: Power | None = None,
+        generation: Power | None = None,
+        failed: dict[int, str] | None = None,
+    ) -> Flow:
         """Solve for the load at each connection point, (case, connection, phase).
 
-        Raises PowerFlowError naming the cases that do not converge.
+        Parameters
+        ----------
+        p_kw, q_kvar
+            All power drawn there, of loads that depend on the voltage at nominal voltage.
+        label
+            What cases are called in messages.
+        nominal
+            Active and reactive power of the loads themselves, a part of ``p_kw`` and ``q_kvar``, of
+            which shares may depend on the voltage; left out: all of it.
+        generation
+            Active and reactive power of the fixed generation, (case, gen, phase), in place of the
+            grid's own.
+        failed
+            Takes why cases did not converge, by case; all their numbers are NaN.
+
+        Raises
+        ------
+        PowerFlowError
+            Naming the cases that do not converge, unless ``failed`` takes them.
+
         """
 
 
 def make_solver(
-    network: Network, solver: Literal["power-grid-model", "pandapower"], reduce: bool = True
+    network: Network,
+    solver: Literal["power-grid-model", "pandapower"],
+    reduce: bool = True,
+    unbalance: bool = True,
 ) -> Solver:
     """The solver that a scenario names.
 
     ``reduce`` merges what carries nothing (power-grid-model; the reference solves the net as it is).
+    Without ``unbalance`` voltage unbalance and neutral currents are left out.
 
     Raises
     ------
@@ -79,10 +123,10 @@ def make_solver(
     if solver == "pandapower":
         from evgrid.feeder.solvers.reference import PandapowerSolver
 
-        return PandapowerSolver(network)
+        return PandapowerSolver(network, unbalance)
     from evgrid.feeder.solvers.pgm import PowerGridModelSolver
 
-    return PowerGridModelSolver(network, reduce)
+    return PowerGridModelSolver(network, reduce, unbalance=unbalance)
 
 
 def case_name(case: int) -> str:
@@ -100,8 +144,10 @@ def balance(flow: Flow, p_kw: Array) -> Array:
     return gap
 
 
-def check_balance(flow: Flow, p_kw: Array, tolerance: float, label: Label = case_name) -> Array:
-    """The residual of each power balance.
+def check_balance(
+    flow: Flow, p_kw: Array, tolerance: float, label: Label = case_name, failed: Collection[int] = ()
+) -> Array:
+    """The residual of each power balance; 0 of those that failed to converge.
 
     Raises
     ------
@@ -110,6 +156,7 @@ def check_balance(flow: Flow, p_kw: Array, tolerance: float, label: Label = case
 
     """
     residual = balance(flow, p_kw)
+    residual[list(failed)] = 0.0
     if not np.all(residual <= tolerance):
         worst = int(np.argmax(np.where(np.isnan(residual), np.inf, residual)))
         head, load = float(flow.head_p_kw[worst].sum()), float(p_kw[worst].sum())
@@ -119,6 +166,12 @@ def check_balance(flow: Flow, p_kw: Array, tolerance: float, label: Label = case
             f"(residual {residual[worst]:.3g}, allowed {tolerance:g})"
         )
     return residual
+
+
+def blank(flow: Flow, cases: Collection[int]) -> None:
+    """Make all numbers of some cases NaN."""
+    for table in fields(flow):
+        getattr(flow, table.name)[list(cases)] = np.nan
 
 
 def not_converged(solver: str, reasons: dict[int, str], label: Label) -> PowerFlowError:

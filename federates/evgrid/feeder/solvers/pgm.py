@@ -13,10 +13,11 @@ uninitialised and fails on a missing vector group. How it is done:
   branches, loads and shunts.
 - A Dyn transformer's zero-sequence impedance as seen from the low-voltage side, z2 + z1 || zm
   (leakage parts z1, z2 and magnetising impedance zm, as in pandapower), is reached with an earthing
-  impedance of (z0 - z)/3 at its neutral. A YNyn transformer is represented if its zero-sequence
+  impedance of (z0 - z)/3 at its neutral. A Yzn transformer stands as a Dyn one with the zero-sequence
+  impedance that pandapower gives it. A YNyn transformer is represented if its zero-sequence
   magnetising impedance can be neglected. Other vector groups are refused in three-phase nets.
-- Magnetising currents (pfe, i0) are half on each side; pandapower has a T circuit by default, a
-  difference below 1e-6 pu for usual transformers.
+- Magnetising currents (pfe, i0) are half on each side of a pi circuit, whose values follow exactly
+  from the T circuit that pandapower has by default.
 - A balanced feeder needs no vector group: star-star or delta-star, as the phase shift asks.
 """
 
@@ -34,12 +35,14 @@ from power_grid_model import (
     WindingType,
     initialize_array,
 )
+from power_grid_model.errors import PowerGridError  # type: ignore[attr-defined]
 
 from evgrid.errors import NetworkError
 from evgrid.feeder import kernels
+from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network
-from evgrid.feeder.reduction import Circuit, circuit
-from evgrid.feeder.solvers import Flow, Label, case_name, not_converged
+from evgrid.feeder.reduction import Circuit, Complex, circuit
+from evgrid.feeder.solvers import Flow, Label, Power, blank, case_name, not_converged
 from evgrid.model import Array
 
 SOURCE_VA = 1e15
@@ -57,15 +60,22 @@ THREADS_FROM = 16
 """Batches of at least so many cases are solved with two threads."""
 
 
+Update = dict[ComponentType, tuple[Array, Array]]
+"""Active power in W and reactive power in var of a kind of component, (case, component[, phase])."""
+
+
 class PowerGridModelSolver:
     """Solves batches with power-grid-model.
 
     Not safe for calls from several threads at once.
     """
 
+    name = "power-grid-model"
     balance_tolerance = 1e-6
 
-    def __init__(self, network: Network, reduce: bool = True, threads: int = 2) -> None:
+    def __init__(
+        self, network: Network, reduce: bool = True, threads: int = 2, unbalance: bool = True
+    ) -> None:
         """Prepare the circuit.
 
         Raises
@@ -74,7 +84,7 @@ class PowerGridModelSolver:
             Naming what power-grid-model can't represent.
 
         """
-        faults = _faults(network)
+        faults = faults_of(network)
         if faults:
             raise NetworkError(
                 "\n".join([f"network {network.source}: {len(faults)} fault(s)", *(f"  {f}" for f in faults)])
@@ -82,9 +92,21 @@ class PowerGridModelSolver:
         self.network = network
         self.threads = threads
         self.three_phase = network.three_phase
+        self.unbalance = unbalance and self.three_phase
         self.circuit = circuit(network.grid, network.topology, reduce)
-        self._model = PowerGridModel(_inputs(network, self.circuit), network.grid.frequency_hz)
+        loads = network.grid.loads
+        self._with_z, self._with_i = (np.flatnonzero(s.any(axis=1)) for s in (loads.z_share, loads.i_share))
+        self._of_extra = np.concatenate([self._with_z, self._with_i])
+        inputs = _inputs(network, self.circuit, self._with_z, self._with_i)
+        self._model = PowerGridModel(inputs, network.grid.frequency_hz)
         self._load = ComponentType.asym_load if self.three_phase else ComponentType.sym_load
+        self._gen = ComponentType.asym_gen if self.three_phase else ComponentType.sym_gen
+        self._single = PowerGridModel(inputs, network.grid.frequency_hz)
+        self._tables = dict[ComponentType, NDArray[Any]]()
+        self._ids = {kind: inputs[kind]["id"] for kind in (self._load, self._gen)}
+        node_kv = self.circuit.nominal_kv * 1e3 / np.sqrt(3)
+        self._line_volts = node_kv[self.circuit.line_from]
+        self._trafo_volts = node_kv[self.circuit.trafo_lv]
         self._branches = tuple(
             kind
             for kind, count in (
@@ -98,6 +120,8 @@ class PowerGridModelSolver:
             self._wanted[kind] = ["i_from", "i_to", "p_from", "p_to", "q_from", "q_to"]
         if len(network.grid.fixed.shunt_bus):
             self._wanted[ComponentType.shunt] = ["p", "q"]
+        if len(self._of_extra):
+            self._wanted[self._load] = ["p", "q"]
         grid, node = network.grid, self.circuit.of_bus
         head = node[grid.sources.bus]
         self._head_ends = {
@@ -107,6 +131,7 @@ class PowerGridModelSolver:
                 (ComponentType.transformer, self.circuit.trafo_hv, self.circuit.trafo_lv),
             )
         }
+        self._head_extra = np.flatnonzero(np.isin(node[grid.loads.bus[self._of_extra]], head))
         self._head_loads = np.flatnonzero(np.isin(node[grid.loads.bus], head))
         self._head_gens = np.flatnonzero(np.isin(node[grid.fixed.gen_bus], head))
         self._head_shunts = np.flatnonzero(np.isin(node[grid.fixed.shunt_bus], head))
@@ -120,13 +145,30 @@ class PowerGridModelSolver:
         self._of_trafo = np.full(len(trafos.name), -1, np.int64)
         self._of_trafo[self.circuit.trafo] = np.arange(len(self.circuit.trafo))
 
-    def solve(self, p_kw: Array, q_kvar: Array, label: Label = case_name) -> Flow:
+    def solve(
+        self,
+        p_kw: Array,
+        q_kvar: Array,
+        label: Label = case_name,
+        *,
+        nominal: Power | None = None,
+        generation: Power | None = None,
+        failed: dict[int, str] | None = None,
+    ) -> Flow:
         """See :class:`evgrid.feeder.solvers.Solver`."""
         cases = len(p_kw)
-        update_p, update_q = (np.ascontiguousarray(x * 1e3) for x in (p_kw, q_kvar))
-        if not self.three_phase:
-            update_p, update_q = update_p[:, :, 0], update_q[:, :, 0]
-        result = self._solve(update_p, update_q, label)
+        load_p, load_q, extra_p, extra_q = p_kw, q_kvar, p_kw[:, :0], q_kvar[:, :0]
+        if len(self._of_extra):
+            own_p, own_q = (p_kw, q_kvar) if nominal is None else nominal
+            load_p, extra_p = self._parts(p_kw, own_p, 0)
+            load_q, extra_q = self._parts(q_kvar, own_q, 1)
+        update = {self._load: (load_p, load_q)}
+        if generation is not None and generation[0].shape[1]:
+            update[self._gen] = generation
+        reasons: dict[int, str] = {}
+        result = self._solve(self._watts(update), reasons)
+        if reasons and failed is None:
+            raise not_converged("power-grid-model", reasons, label)
 
         def column(kind: ComponentType, name: str) -> NDArray[np.float64]:
             values: NDArray[np.float64] = result[kind][name]
@@ -135,10 +177,11 @@ class PowerGridModelSolver:
         grid, c = self.network.grid, self.circuit
         phases = len(grid.phases)
         voltage = np.empty((cases, len(grid.buses.name), phases))
-        kernels.bus_voltages(
-            column(ComponentType.node, "u_pu"), column(ComponentType.node, "u_angle"),
-            c.end_a, c.end_b, c.f1, c.f0, voltage,
-        )  # fmt: skip
+        unbalance = np.empty((cases, len(grid.buses.name) if self.unbalance else 0))
+        neutral = np.empty((cases, len(grid.lines.name) if self.unbalance else 0))
+        trafo_neutral = np.empty((cases, len(grid.trafos.name) if self.unbalance else 0))
+        at_nodes = column(ComponentType.node, "u_pu"), column(ComponentType.node, "u_angle")
+        kernels.bus_voltages(*at_nodes, c.end_a, c.end_b, c.f1, c.f0, voltage, unbalance)
         line_loading = np.zeros((cases, len(grid.lines.name)))
         trafo_loading = np.zeros((cases, len(grid.trafos.name)))
         trafo_p = np.zeros((cases, len(grid.trafos.name)))
@@ -152,10 +195,20 @@ class PowerGridModelSolver:
                 kernels.worst_loading(
                     *currents, self._line_rating, self._line_rating, c.of_line, line_loading
                 )
+                if self.unbalance:
+                    kernels.neutral_currents(
+                        into["from"], column(kind, "q_from"), *at_nodes, c.line_from, self._line_volts,
+                        c.of_line, neutral,
+                    )  # fmt: skip
             else:
                 hv, lv = self._trafo_rating
                 kernels.worst_loading(*currents, hv, lv, self._of_trafo, trafo_loading)
                 trafo_p[:, c.trafo] = into["from"].sum(axis=2) / 1e3
+                if self.unbalance:
+                    kernels.neutral_currents(
+                        into["to"], column(kind, "q_to"), *at_nodes, c.trafo_lv, self._trafo_volts,
+                        self._of_trafo, trafo_neutral,
+                    )  # fmt: skip
             for side, at_head in zip(("from", "to"), self._head_ends[kind], strict=True):
                 for branch in at_head:
                     head_p += into[side][:, branch] / 1e3
@@ -163,10 +216,23 @@ class PowerGridModelSolver:
         for place in self._head_loads.tolist():
             head_p += p_kw[:, place]
             head_q += q_kvar[:, place]
+        gen_p, gen_q = (
+            (grid.fixed.gen_p_kw[np.newaxis], grid.fixed.gen_q_kvar[np.newaxis])
+            if generation is None
+            else generation
+        )
         for place in self._head_gens.tolist():
-            head_p -= grid.fixed.gen_p_kw[place]
-            head_q -= grid.fixed.gen_q_kvar[place]
-        fixed = np.full(cases, -grid.fixed.gen_p_kw.sum())
+            head_p -= gen_p[:, place]
+            head_q -= gen_q[:, place]
+        fixed = np.zeros(cases) - gen_p.sum(axis=(1, 2))
+        if len(self._of_extra):
+            first = len(grid.loads.bus)
+            more_p = column(self._load, "p")[:, first:] / 1e3 - extra_p
+            more_q = column(self._load, "q")[:, first:] / 1e3 - extra_q
+            fixed += more_p.sum(axis=(1, 2))
+            for place in self._head_extra.tolist():
+                head_p += more_p[:, place]
+                head_q += more_q[:, place]
         if len(grid.fixed.shunt_bus):
             shunt_p, shunt_q = column(ComponentType.shunt, "p"), column(ComponentType.shunt, "q")
             for place in range(len(grid.fixed.shunt_bus)):
@@ -174,7 +240,7 @@ class PowerGridModelSolver:
             for place in self._head_shunts.tolist():
                 head_p += shunt_p[:, place] / 1e3
                 head_q += shunt_q[:, place] / 1e3
-        return Flow(
+        flow = Flow(
             voltage_pu=voltage,
             line_loading=line_loading,
             trafo_loading=trafo_loading,
@@ -183,35 +249,97 @@ class PowerGridModelSolver:
             head_q_kvar=head_q,
             losses_kw=losses / 1e3,
             fixed_kw=fixed,
+            voltage_unbalance=unbalance,
+            neutral_a=neutral,
+            trafo_neutral_a=trafo_neutral,
         )
+        if reasons and failed is not None:
+            failed.update(reasons)
+            blank(flow, reasons)
+        return flow
 
-    def _solve(self, p_w: Array, q_var: Array, label: Label) -> dict[Any, Any]:
-        """Solve a batch with iterative current, and what does not converge with Newton-Raphson."""
-        result, failed = self._calculate(p_w, q_var, CalculationMethod.iterative_current)
+    def _parts(self, power: Array, own: Array, column: int) -> tuple[Array, Array]:
+        """Power of the constant-power loads, and of the constant-impedance and -current ones behind
+        them, from all power and the loads' own.
+        """
+        loads = self.network.grid.loads
+        z, i = loads.z_share[:, column, np.newaxis], loads.i_share[:, column, np.newaxis]
+        extra = np.concatenate([(own * z)[:, self._with_z], (own * i)[:, self._with_i]], axis=1)
+        return np.concatenate([power - own * (z + i), extra], axis=1), extra
+
+    def _watts(self, update: dict[ComponentType, Power]) -> Update:
+        """Updates in W and var, in the shape that power-grid-model takes."""
+        phases = slice(None) if self.three_phase else 0
+
+        def watts(power: Array) -> Array:
+            return np.ascontiguousarray(power[:, :, phases] * 1e3)
+
+        return {kind: (watts(p), watts(q)) for kind, (p, q) in update.items()}
+
+    def _solve(self, update: Update, reasons: dict[int, str]) -> dict[Any, Any]:
+        """Solve a batch with iterative current, and what does not converge with Newton-Raphson;
+        ``reasons`` takes why cases fail with both.
+        """
+        cases = len(update[self._load][0])
+        if cases == 1:
+            one = self._calculate_one(update)
+            if one is not None:
+                return one
+        result, failed = self._calculate(update, CalculationMethod.iterative_current)
         if failed:
             again = np.array(sorted(failed))
-            repeated, reasons = self._calculate(p_w[again], q_var[again], CalculationMethod.newton_raphson)
-            if reasons:
-                by_case = {int(again[case]): reason for case, reason in sorted(reasons.items())}
-                raise not_converged("power-grid-model", by_case, label)
+            some = {kind: (p[again], q[again]) for kind, (p, q) in update.items()}
+            repeated, why = self._calculate(some, CalculationMethod.newton_raphson)
+            reasons.update({int(again[case]): reason for case, reason in sorted(why.items())})
             for kind, names in self._wanted.items():
                 for name in names:
                     result[kind][name][again] = repeated[kind][name]
         return result
 
-    def _calculate(
-        self, p_w: Array, q_var: Array, method: CalculationMethod
-    ) -> tuple[dict[Any, Any], dict[int, str]]:
+    def _calculate_one(self, update: Update) -> dict[Any, Any] | None:
+        """A single case, which costs half of a batch of one; None if it does not converge.
+
+        The numbers are those of a batch. power-grid-model keeps what was updated, so everything that
+        may change is updated here, and a batch, too, gives all of it.
+        """
+        if not all(p.shape[1] for p, _ in update.values()):
+            return None
+        for kind, (p, q) in update.items():
+            if kind not in self._tables:
+                self._tables[kind] = cast(Any, initialize_array("update", kind, len(self._ids[kind])))
+                self._tables[kind]["id"] = self._ids[kind]
+            self._tables[kind]["p_specified"], self._tables[kind]["q_specified"] = p[0], q[0]
+        try:
+            self._single.update(update_data={kind: self._tables[kind] for kind in update})
+            result = self._single.calculate_power_flow(
+                symmetric=not self.three_phase,
+                error_tolerance=ERROR_TOLERANCE_PU,
+                max_iterations=MAX_ITERATIONS,
+                calculation_method=CalculationMethod.iterative_current,
+                output_component_types=list(self._wanted),
+            )
+        except PowerGridError:
+            return None
+        return {
+            kind: {name: np.ascontiguousarray(result[kind][name])[np.newaxis] for name in names}
+            for kind, names in self._wanted.items()
+        }
+
+    def _calculate(self, update: Update, method: CalculationMethod) -> tuple[dict[Any, Any], dict[int, str]]:
         """One batch with one method, and why which of its cases failed."""
-        if not p_w.shape[1]:
-            return self._without_loads(len(p_w), method), {}
+        cases = len(update[self._load][0])
+        given = {kind: powers for kind, powers in update.items() if powers[0].shape[1]}
+        if not given:
+            return self._without_loads(cases, method), {}
         result = self._model.calculate_power_flow(
             symmetric=not self.three_phase,
             error_tolerance=ERROR_TOLERANCE_PU,
             max_iterations=MAX_ITERATIONS,
             calculation_method=method,
-            update_data=cast(Any, {self._load: {"p_specified": p_w, "q_specified": q_var}}),
-            threading=self.threads if len(p_w) >= THREADS_FROM else -1,
+            update_data=cast(
+                Any, {kind: {"p_specified": p, "q_specified": q} for kind, (p, q) in given.items()}
+            ),
+            threading=self.threads if cases >= THREADS_FROM else -1,
             output_component_types=cast(Any, self._wanted),
             continue_on_batch_error=True,
         )
@@ -236,8 +364,8 @@ class PowerGridModelSolver:
         }
 
 
-def _faults(network: Network) -> list[str]:
-    """What power-grid-model can't represent."""
+def faults_of(network: Network) -> list[str]:
+    """What power-grid-model can't represent, a sentence each."""
     grid = network.grid
     lines, trafos = grid.lines, grid.trafos
     faults = []
@@ -254,12 +382,13 @@ def _faults(network: Network) -> list[str]:
         if not grid.three_phase:
             continue
         clock = round(shift / 30)
-        if group.lower() not in ("dyn", "ynyn"):
+        odd = group.lower() in ("dyn", "yzn")
+        if not odd and group.lower() != "ynyn":
             faults.append(
-                f"trafo '{name}' {ends}: vector_group = '{group}', in three phases Dyn and YNyn are"
+                f"trafo '{name}' {ends}: vector_group = '{group}', in three phases Dyn, YNyn and Yzn are"
             )
-        elif clock % 2 != (group.lower() == "dyn"):
-            kind = "odd" if group.lower() == "dyn" else "even"
+        elif clock % 2 != odd:
+            kind = "odd" if odd else "even"
             faults.append(
                 f"trafo '{name}' {ends}: shift_degree = {shift:g} with vector_group '{group}', "
                 f"must be an {kind} multiple of 30"
@@ -272,8 +401,10 @@ def _faults(network: Network) -> list[str]:
     return faults
 
 
-def _inputs(network: Network, c: Circuit) -> dict[ComponentType, NDArray[Any]]:
-    """The circuit as power-grid-model's input, in SI units."""
+def _inputs(network: Network, c: Circuit, with_z: Ints, with_i: Ints) -> dict[ComponentType, NDArray[Any]]:
+    """The circuit as power-grid-model's input, in SI units. Loads: constant power at every connection
+    point, then the constant-impedance and the constant-current parts of those that have them.
+    """
     grid, node = network.grid, c.of_bus
     ids = iter(range(10**9))
 
@@ -300,8 +431,13 @@ def _inputs(network: Network, c: Circuit) -> dict[ComponentType, NDArray[Any]]:
     sources["sk"] = SOURCE_VA
 
     kind = ComponentType.asym_load if grid.three_phase else ComponentType.sym_load
-    loads = table(kind, len(grid.loads.bus))
-    loads["node"], loads["status"], loads["type"] = node[grid.loads.bus], 1, LoadGenType.const_power
+    loads = table(kind, len(grid.loads.bus) + len(with_z) + len(with_i))
+    buses = np.concatenate([grid.loads.bus, grid.loads.bus[with_z], grid.loads.bus[with_i]])
+    loads["node"], loads["status"] = node[buses], 1
+    loads["type"] = np.repeat(
+        [LoadGenType.const_power, LoadGenType.const_impedance, LoadGenType.const_current],
+        [len(grid.loads.bus), len(with_z), len(with_i)],
+    )
     loads["p_specified"], loads["q_specified"] = 0.0, 0.0
 
     gen_kind = ComponentType.asym_gen if grid.three_phase else ComponentType.sym_gen
@@ -333,28 +469,47 @@ def _transformers(network: Network, c: Circuit, array: NDArray[Any]) -> NDArray[
     array["from_node"], array["to_node"] = c.trafo_hv, c.trafo_lv
     array["from_status"], array["to_status"] = t.hv_closed[k], t.lv_closed[k]
     array["u1"], array["u2"], array["sn"] = t.ratio_hv_kv[k] * 1e3, t.ratio_lv_kv[k] * 1e3, sn
-    array["uk"], array["pk"] = t.vk_percent[k] / 100, t.vkr_percent[k] / 100 * sn
-    array["p0"] = t.pfe_kw[k] * 1e3
-    array["i0"] = np.maximum(t.i0_percent[k] / 100, array["p0"] / sn)
+    series = _impedance(t.vk_percent[k], t.vkr_percent[k])
+    iron = t.pfe_kw[k] * 1e3 / sn
+    shunt = iron - 1j * np.sqrt(np.maximum((t.i0_percent[k] / 100) ** 2 - iron**2, 0))
+    bend = 1 + series * shunt / 4  # from pandapower's T circuit to the pi circuit of the same behaviour
+    series, shunt = series * bend, shunt / bend
+    array["uk"], array["pk"] = np.sign(t.vk_percent[k]) * np.abs(series), series.real * sn
+    array["i0"], array["p0"] = np.abs(shunt), shunt.real * sn
+    array["i0_zero_sequence"], array["p0_zero_sequence"] = 0.0, 0.0  # the earthing has it, see below
     array["clock"] = clock
     odd = clock % 2 == 1
     array["winding_from"] = np.where(odd, WindingType.delta, WindingType.wye_n)
     array["winding_to"] = WindingType.wye_n
     array["tap_side"], array["tap_pos"], array["tap_nom"] = 0, 0, 0
     array["tap_min"], array["tap_max"], array["tap_size"] = 0, 0, 0.0
-    z1 = _impedance(t.vk_percent[k], t.vkr_percent[k])
     z0 = _impedance(t.vk0_percent[k], t.vkr0_percent[k])
     if network.three_phase:
         rx = t.mag0_rx[k]
         magnetising = t.mag0_percent[k] / 100 * t.vk0_percent[k] / 100 * (rx + 1j) / np.sqrt(rx**2 + 1)
         hv_part = t.si0_hv_partial[k] * z0
         seen = (1 - t.si0_hv_partial[k]) * z0 + hv_part * magnetising / (hv_part + magnetising)
-        earthing = (np.where(odd, seen, z0) - z1) / 3 * (array["u2"] ** 2 / sn)
+        admittance = _yzn_admittance(z0, t.si0_hv_partial[k], np.asarray(magnetising, complex))
+        zigzag = np.char.lower(t.vector_group[k].astype(np.str_)) == "yzn"
+        with np.errstate(divide="ignore"):
+            seen = np.where(zigzag, 1 / np.where(zigzag, admittance, 1), seen)
+        earthing = (np.where(odd, seen, z0) - series) / 3 * (array["u2"] ** 2 / sn)
         array["r_grounding_to"], array["x_grounding_to"] = earthing.real, earthing.imag
     return array
+
+
+def _yzn_admittance(z0: Complex, hv_share: Array, magnetising: Complex) -> Complex:
+    """Zero-sequence admittance of a Yzn transformer from the low-voltage side, as in pandapower's
+    ``runpp_3ph`` (2/sqrt(3) times that of a Yyn one, from the pi of its T circuit).
+    """
+    z1, z2, z3 = hv_share * z0, (1 - hv_share) * z0, magnetising
+    total = z1 * z2 + z2 * z3 + z1 * z3
+    return np.asarray(1.1547 * (1 / (total / z3 + total / z2) + z1 / total))
 
 
 def _impedance(vk_percent: Array, vkr_percent: Array) -> NDArray[np.complex128]:
     """Short-circuit impedance per unit of the transformer's own rating."""
     real = vkr_percent / 100
-    return real + 1j * np.sqrt(np.maximum((vk_percent / 100) ** 2 - real**2, 0))
+    return np.asarray(
+        real + 1j * np.sign(vk_percent) * np.sqrt(np.maximum((vk_percent / 100) ** 2 - real**2, 0))
+    )

@@ -1,0 +1,124 @@
+"""What a network holds, what it lacks, and what would be refused: for ``evgrid feeder``.
+
+In: the feeder's settings. Out: an :class:`Account`, in plain words and numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evgrid.errors import NetworkError
+from evgrid.feeder.equivalents import Prepared
+from evgrid.feeder.grid import Grid, extract, missing_zero_sequence
+from evgrid.feeder.networks import Network, find_network, is_three_phase, prepare_net
+from evgrid.feeder.topology import topology
+
+if TYPE_CHECKING:
+    from evgrid.scenario import Feeder
+
+SOLVERS = ("power-grid-model", "pandapower")
+
+
+@dataclass(frozen=True)
+class Account:
+    """What there is to say about a network.
+
+    source : what it is called
+    facts : pairs of what is counted and how much of it there is; empty where the net can't be read
+    notes : what was replaced or assumed
+    missing : what the net lacks, a sentence each
+    refused : by solver, why it would not be solved, a sentence each
+    """
+
+    source: str
+    facts: list[tuple[str, str]]
+    notes: list[str]
+    missing: list[str]
+    refused: dict[str, list[str]]
+
+
+def describe_network(settings: Feeder) -> Account:
+    """Read a network and tell what it is.
+
+    Raises
+    ------
+    NetworkError
+        If there is no such network, or it can't be read at all.
+
+    """
+    build, _, source = find_network(settings.network)
+    net = build()
+    done = prepare_net(net, settings)
+    three_phase = is_three_phase(done.net, settings)
+    refused: dict[str, list[str]] = {}
+    grid: Grid | None = None
+    for solver in SOLVERS:
+        try:
+            one_each = settings.network == "european_lv"
+            grid = extract(done.net, source, solver, one_each, three_phase, done.refused)
+            network = Network(source, grid, topology(grid, source), lambda: done.net)
+            refused[solver] = _refused_by(solver, network)
+        except NetworkError as error:
+            refused[solver] = [line.strip() for line in str(error).splitlines()[1:]]
+    facts = [] if grid is None else _facts(grid)
+    return Account(source, facts, done.notes, _missing(done, three_phase), refused)
+
+
+def _refused_by(solver: str, network: Network) -> list[str]:
+    if solver == "pandapower":
+        from evgrid.feeder.solvers.reference import faults_of
+    else:
+        from evgrid.feeder.solvers.pgm import faults_of
+    return faults_of(network)
+
+
+def _facts(grid: Grid) -> list[tuple[str, str]]:
+    lines, trafos, loads = grid.lines, grid.trafos, grid.loads
+    levels = np.unique(grid.buses.nominal_kv, return_counts=True)
+    sizes = np.unique(trafos.sn_kva, return_counts=True)
+    voltages = ", ".join(f"{n} at {kv:g} kV" for kv, n in reversed(list(zip(*levels, strict=True))))
+    ratings = ", ".join(f"{n} × {kva:g} kVA" for kva, n in zip(*sizes, strict=True))
+    single = f", {int((loads.phase >= 0).sum())} of them on one phase" if grid.three_phase else ""
+    return [
+        ("phases", "three, told apart" if grid.three_phase else "balanced"),
+        ("buses", f"{len(grid.buses.name)}: {voltages}"),
+        ("lines", f"{len(lines.name)}, {lines.length_km.sum():.2f} km"),
+        ("transformers", f"{len(trafos.name)}: {ratings}" if len(trafos.name) else "0"),
+        ("sources", f"{len(grid.sources.bus)}"),
+        ("loads", f"{len(loads.name)}, {loads.p_kw.sum():.1f} kW{single}"),
+        ("households", f"{int(loads.households.sum())}"),
+        ("fixed generation", f"{len(grid.fixed.gen_bus)}, {grid.fixed.gen_p_kw.sum():.1f} kW"),
+        ("shunts", f"{len(grid.fixed.shunt_bus)}"),
+        ("frequency", f"{grid.frequency_hz:g} Hz"),
+    ]
+
+
+def _missing(done: Prepared, three_phase: bool) -> list[str]:
+    net = done.net
+    missing = []
+    lacking = list(missing_zero_sequence(net))
+    if lacking and not three_phase:
+        tables = sorted({text.split()[0] for text in lacking})
+        missing.append(
+            f"zero-sequence data of {' and '.join(tables)}: it can't be solved in three phases as it is"
+        )
+    elif lacking:
+        missing += lacking
+    for table, column in (("line", "max_i_ka"), ("trafo", "sn_mva")):
+        if len(net[table]):
+            values = net[table].get(column)
+            number = len(net[table]) if values is None else int((~(values > 0) | (values >= 9999)).sum())
+            if number:
+                missing.append(
+                    f"rating of {number} of {len(net[table])} {table}s ({column}): its loading is void"
+                )
+    geo = net.bus["geo"] if "geo" in net.bus.columns else None
+    number = (
+        len(net.bus) if geo is None else int(geo.map(lambda one: not isinstance(one, str) or not one).sum())
+    )
+    if number:
+        missing.append(f"coordinates of {number} of {len(net.bus)} buses")
+    return missing
