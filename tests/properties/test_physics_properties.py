@@ -61,7 +61,7 @@ def test_full_pass_is_its_plain_python_twin(drawn, energy, hours, least, pilot, 
         vehicle={"temperature": None if ambient is None else {"ambient": ambient}},
     )  # fmt: skip
     world = plain.connections_of(len(evs)), plain.single(evs), plain.table(evs)
-    powers, model, recorder = plain.run(settings, *world, asked)
+    _, model, recorder = plain.run(settings, *world, asked)
     audit = model.audit()
     gap = audit["grid_energy_kwh"] - audit["battery_energy_kwh"] - audit["loss_kwh"]
     assert gap == pytest.approx(np.zeros(1), abs=1e-9)

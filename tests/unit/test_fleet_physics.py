@@ -333,7 +333,8 @@ def test_a_stale_set_point_falls_back(fallback, power):
 
 
 def test_latency_is_that_of_each_ev_and_counted_in_ticks():
-    scenario = scenario_from({"name": "x", "time": {"start": "2026-01-15T12:00", "duration": 3600, "step": 10},
+    scenario = scenario_from({"name": "x",
+                       "time": {"start": "2026-01-15T12:00", "duration": 3600, "step": 10},
                               "feeder": {"network": "x"}, "fleet": {"count": 50},
                               "communication": {"latency": "60s"}})  # fmt: skip
     zero = np.zeros(50, int)
@@ -362,7 +363,8 @@ def test_reserves_by_hand():
     # C leaves in 20 min: nothing.
     c = car(departure=HOUR + 1200, target=0.52, discharge_kw=7.2)
     result = plain.Run([a], [b], [c], step=900.0, hours=1, setpoint=[0.0, 3.0, 0.0],
-                       extra={**fleet(reserve_horizon="30min"), "communication": {"telemetry": "15min"}})  # fmt: skip
+                       extra={**fleet(reserve_horizon="30min"),
+                              "communication": {"telemetry": "15min"}})  # fmt: skip
     offer = result.model.flexibility()
     assert offer["up"] == pytest.approx([6.0, 3.0, 0.0])
     assert offer["down"] == pytest.approx([7.2, 4.2, 0.0])
@@ -376,7 +378,8 @@ def test_reserves_by_hand():
 def test_reserve_up_carries_the_deadline():
     # 0.74 wanted at 3 h, 0.5 now at 1 h: in 30 min it must have 0.56, so 3.6 kWh at 7.2 kW; nothing to offer.
     result = plain.Run([car(departure=3 * HOUR, target=0.74 - 0.06)], step=900.0, hours=1, setpoint=0.0,
-                       extra={**fleet(reserve_horizon="30min"), "communication": {"telemetry": "15min"}})  # fmt: skip
+                       extra={**fleet(reserve_horizon="30min"),
+                              "communication": {"telemetry": "15min"}})  # fmt: skip
     # 0.68: in 30 min it must have 0.5, which it has: it can't charge less than 0.
     assert result.model.flexibility()["up"] == pytest.approx([0.0])
     assert result.model.flexibility()["e_min"] == pytest.approx([30.0])

@@ -456,7 +456,7 @@ def age(
 
 
 @njit
-def step(
+def step(  # noqa: D417
     time_s: float,
     step_s: float,
     import_price: float,
@@ -712,7 +712,7 @@ def flexibility(
 
 @njit
 def _soc_that_reaches(kind: Row, left_s: float) -> float:
-    """Least state of charge from which the target is reached within ``left_s`` at full power, by bisection."""
+    """Least state of charge from which full power reaches the target within ``left_s``, by bisection."""
     if left_s <= 0.0:
         return float(kind["soc_target"])
     if left_s >= kind["full_charge_s"]:
