@@ -57,7 +57,7 @@ def plot_voltage_profile(
     """
     from matplotlib.collections import LineCollection
 
-    _need(result, "voltage_pu", "voltage_min_pu", "bus_distance_km", "line_from_bus")
+    _need(result, "voltage_pu", "voltage_min_pu", "bus_distance_km", "line_from_bus", "line_closed")
     chosen = result["voltage_min_pu"]
     chosen = chosen if member is None else chosen.sel(member=[member])
     chosen = chosen if time is None else chosen.sel(time=[np.datetime64(str(time))], method="nearest")
@@ -66,9 +66,10 @@ def plot_voltage_profile(
     snapshot = result["voltage_pu"].sel(where)
     distance = result["bus_distance_km"].values
     ends = np.stack([result["line_from_bus"].values, result["line_to_bus"].values], axis=1)
+    closed = result["line_closed"].values > 0
     for phase in snapshot["phase"].values:
         voltage = snapshot.sel(phase=phase).values
-        shown = ends[np.all(voltage[ends] > 0, axis=1)]
+        shown = ends[closed & np.all(voltage[ends] > 0, axis=1)]
         segments = np.stack([distance[shown], voltage[shown]], axis=2)
         ax.add_collection(
             LineCollection(
@@ -95,7 +96,7 @@ def plot_voltage_band(result: xr.Dataset, ax: Axes) -> Axes:
     for limit in EN_50160_BAND:
         ax.axhline(limit, color="black", linewidth=0.8, linestyle="--")
     ax.set(ylabel="voltage (pu)", title="Voltage over all buses and phases (dashed: EN 50160)")
-    ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 0.05))
+    ax.legend(frameon=False, ncols=2, loc="best")
     return _time_axis(ax, result)
 
 
