@@ -10,7 +10,6 @@ import pytest
 import xarray as xr
 
 import evgrid
-from evgrid.limits import voltage_unbalance_factor
 from evgrid.studies.hosting_capacity import (
     TOGETHER,
     assess,
@@ -84,21 +83,19 @@ def test_interval_of_the_capacity_covers_the_known_answer():
 
 def snapshot(network, base_kw, charge_kw, deployments, seed):
     """Unbalance (level, deployment, bus) of a snapshot with 0, 1, 2 … of the houses charging."""
-    from evgrid.feeder.solvers import case_name
-    from evgrid.feeder.solvers.pgm import PowerGridModelSolver
+    from evgrid.feeder.solvers import make_solver
 
-    solver = PowerGridModelSolver(network, reduce=False)
+    solver = make_solver(network, "power-grid-model")
     connections, houses = network.connections, len(base_kw)
     phase = np.eye(3)[connections.phase]
     rng = np.random.default_rng(seed)
     rank = np.stack([np.argsort(rng.permutation(houses)) for _ in range(deployments)])
-    reactive = (base_kw * np.tan(np.arccos(0.95)))[:, np.newaxis] * phase * 1e3
+    reactive = (base_kw * np.tan(np.arccos(0.95)))[:, np.newaxis] * phase
     found = []
     for count in range(houses + 1):
-        p = (base_kw + charge_kw * (rank < count))[..., np.newaxis] * phase * 1e3
-        nodes = solver._solve(p, np.broadcast_to(reactive, p.shape).copy(), case_name)["node"]
-        phasors = nodes["u_pu"] * np.exp(1j * nodes["u_angle"])
-        found.append(voltage_unbalance_factor(phasors).max(axis=1))
+        p = (base_kw + charge_kw * (rank < count))[..., np.newaxis] * phase
+        flow = solver.solve(p, np.broadcast_to(reactive, p.shape).copy())
+        found.append(np.nanmax(flow.voltage_unbalance, axis=1))
     return np.stack(found)
 
 
