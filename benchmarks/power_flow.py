@@ -6,7 +6,6 @@ call on the whole feeder, all measured in one run. ``python benchmarks/power_flo
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 
 def rows(cases: int = 1000, repeats: int = 3) -> list[dict[str, Any]]:
-    """What was measured: name, cases, milliseconds a case, ratio to the bare call."""
+    """For the table of all benchmarks: milliseconds a case against the bare call on the whole feeder."""
     from power_grid_model import CalculationMethod
 
     from evgrid.feeder.networks import load_network
@@ -50,9 +49,18 @@ def rows(cases: int = 1000, repeats: int = 3) -> list[dict[str, Any]]:
     for name, count, call in measured:
         call()
         best = min(_seconds(call) for _ in range(repeats)) / count
-        result.append({"name": name, "cases": count, "ms": 1e3 * best})
-    base = result[0]["ms"]
-    return [{**row, "ratio": row["ms"] / base} for row in result]
+        result.append((f"{name} ({count} cases)", 1e3 * best))
+    base = result[0][1]
+    return [
+        {
+            "what": name,
+            "figure": f"{ms:.3f} ms a case",
+            "against": "bare power-grid-model call, whole feeder",
+            "reference": f"{base:.3f} ms",
+            "ratio": ms / base,
+        }
+        for name, ms in result
+    ]
 
 
 def tick(network: Any) -> Callable[[], Any]:
@@ -81,5 +89,6 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 if __name__ == "__main__":
-    for row in rows(int(sys.argv[1]) if len(sys.argv) > 1 else 1000):
-        print(f"{row['name']:<55} {row['cases']:>5} cases {row['ms']:>9.3f} ms a case {row['ratio']:>8.2f} x")
+    from benchmarks.__main__ import main
+
+    main(["power_flow"])
