@@ -96,7 +96,7 @@ def plot_voltage_band(result: xr.Dataset, ax: Axes) -> Axes:
     for limit in EN_50160_BAND:
         ax.axhline(limit, color="black", linewidth=0.8, linestyle="--")
     ax.set(ylabel="voltage (pu)", title="Voltage over all buses and phases (dashed: EN 50160)")
-    ax.legend(frameon=False, ncols=2, loc="best")
+    ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 0.06))
     return _time_axis(ax, result)
 
 
