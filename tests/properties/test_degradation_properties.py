@@ -5,7 +5,7 @@ from math import exp, expm1, log
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from evgrid.fleet import degradation as ageing
@@ -193,6 +193,7 @@ def zigzag(depths, start=0.5):
 
 @settings(deadline=None)
 @given(chemistries, st.floats(0.0, 1.0), steps)
+@example("nmc", 1.401298464324817e-45, [(0.0, 0.0, 264.0), (1.0, 0.0, 264.0)])
 def test_kernel_equals_its_plain_python_twin(chemistry, soc, steps):
     state, twin = ageing.new_state(chemistry), Twin(chemistry)
     for i, (then, seconds, kelvin) in enumerate(steps):
@@ -204,8 +205,9 @@ def test_kernel_equals_its_plain_python_twin(chemistry, soc, steps):
         soc = then
         np.testing.assert_array_equal(state[0]["point"][: state[0]["points"]], [p for p, _, _ in twin.open])
     np.testing.assert_allclose(losses(state), twin.losses(), rtol=1e-12, atol=1e-12)
+    # the state carries loss**(1/p): below 1e-40 (a move of 1e-45 of the charge) only rounding is left
     np.testing.assert_allclose(
-        [state["calendar"][0], state["cycle"][0]], [twin.calendar, twin.cycle], rtol=1e-9, atol=0
+        [state["calendar"][0], state["cycle"][0]], [twin.calendar, twin.cycle], rtol=1e-9, atol=1e-40
     )
 
 
