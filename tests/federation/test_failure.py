@@ -439,6 +439,7 @@ def test_30_starts_and_stops_in_one_process(toy, sizes, clock):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_a_step_longer_than_helics_heartbeat_is_no_failure(thread_mode, clock):
     """A minute inside a model's step (a kernel that is compiled, a large batch) must not end the run."""
 
