@@ -271,8 +271,8 @@ def hosting_capacity(
         click.echo(f"result   {file}")
 
 
-def _print_rows(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Print key figures as a table of two columns."""
+def _print_rows(title: str, rows: Iterable[tuple[str, str]], width: int = 120) -> None:
+    """Print key figures as a table of two columns; ``width`` is that of a file or pipe."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -282,7 +282,7 @@ def _print_rows(title: str, rows: Iterable[tuple[str, str]]) -> None:
     table.add_column()
     for name, text in rows:
         table.add_row(Text(name), Text(text))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else width).print(table)
 
 
 @main.command()
@@ -293,9 +293,6 @@ def _print_rows(title: str, rows: Iterable[tuple[str, str]]) -> None:
 )
 def feeder(network: str, phases: str, zero_sequence: bool) -> None:
     """Tell what NETWORK (a name or a pandapower file) holds, lacks, and what would be refused."""
-    from rich.console import Console
-    from rich.table import Table
-
     from evgrid.feeder.describe import describe_network
     from evgrid.scenario import Feeder
 
@@ -303,16 +300,12 @@ def feeder(network: str, phases: str, zero_sequence: bool) -> None:
     if zero_sequence:
         settings |= {"phases": 3, "zero_sequence": {"recipe": "four_wire"}}
     account = describe_network(Feeder.model_validate(settings))
-    table = Table(title=account.source, title_justify="left", show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
-    for row in account.facts:
-        table.add_row(*row)
+    rows = list(account.facts)
     for title, entries in (("assumed", account.notes), ("missing", account.missing)):
-        table.add_row(title, "\n".join(entries) or "nothing")
+        rows.append((title, "\n".join(entries) or "nothing"))
     for solver, entries in account.refused.items():
-        table.add_row(solver, "\n".join(["would refuse it:", *entries]) if entries else "solves it")
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
+        rows.append((solver, "\n".join(["would refuse it:", *entries]) if entries else "solves it"))
+    _print_rows(account.source, rows, width=160)
 
 
 def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenario:
