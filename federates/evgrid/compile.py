@@ -1,23 +1,58 @@
-"""How kernels are compiled: numba's options, once.
+"""How kernels are compiled and spread over cores: numba's options, once.
 
 - ``cache``: the second start of evgrid doesn't compile.
 - ``nogil``: other federates of the process run meanwhile.
 - ``fastmath`` is off: results don't depend on the CPU, and NaN and infinity mean what they mean.
 - ``error_model="numpy"``: a division by zero gives infinity, as in numpy, and costs no test.
 - ``parallel`` is off: sums have one order, and federates may call kernels from several threads.
+  Where items know nothing of each other, :func:`in_threads` shares them among cores.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import numba
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
+
+THREADS = numba.config.NUMBA_NUM_THREADS
+"""Cores that kernels may use: ``NUMBA_NUM_THREADS`` of the environment, else those of this process."""
+
+_LEAST = 8192
+"""Items in a part at least: fewer take less time than it takes to wake a thread."""
 
 
 def njit(function: _Function) -> _Function:
     """Compile a function of arrays and numbers to machine code at its first call."""
     compiled = numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
     return cast(_Function, compiled)
+
+
+def in_threads(kernel: Callable[[int, int], _Result], count: int) -> list[tuple[int, _Result]]:
+    """Call ``kernel(low, high)`` for parts of range(count), each in a thread; ``low`` and result of each.
+
+    As many parts as ``THREADS``, fewer where they'd be small. What the kernel does to an item must not
+    depend on how they are parted.
+    """
+    parts = max(min(THREADS, count // _LEAST), 1)
+    if parts == 1:
+        return [(0, kernel(0, count))]
+    edges = [count * part // parts for part in range(parts + 1)]
+    waiting = [_threads().submit(kernel, low, high) for low, high in pairwise(edges[1:])]
+    results = [kernel(0, edges[1]), *(future.result() for future in waiting)]
+    return list(zip(edges[:-1], results, strict=True))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, "evgrid-kernel")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # threads don't cross a fork

@@ -401,3 +401,34 @@ def test_every_declared_variable_is_recorded_with_its_shape():
             assert run.recorder.series(variable.name).shape == (60, 1)
         else:
             assert run.recorder.static[variable.name].shape == (1,)
+
+
+def test_cores_do_not_change_a_number(monkeypatch):
+    """Parts for threads, in the middle of members and of EVs that arrive, leave and come again."""
+    rng = np.random.default_rng(3)
+    evs = []
+    for _ in range(300):
+        times = np.sort(rng.uniform(0, 6 * HOUR, 4))
+        evs.append(
+            [
+                car(begin, end, soc, discharge_kw=7.2, soc_floor=0.1)
+                for (begin, end), soc in zip(times.reshape(2, 2), rng.uniform(0.2, 0.9, 2), strict=True)
+            ]
+        )
+    members = np.arange(300) // 100
+    asked = rng.uniform(-8.0, 8.0, (24, 300))
+
+    def run():
+        return Run(
+            *evs, step=900.0, hours=6, setpoint=lambda t: asked[int(t // 900)], connections=feeder(),
+            phase=np.tile([0, 1, ALL_PHASES], 100), members=list(members),
+        )  # fmt: skip
+
+    alone = run()
+    monkeypatch.setattr("evgrid.compile._LEAST", 16)
+    monkeypatch.setattr("evgrid.compile.THREADS", 3)
+    parted = run()
+    assert np.array_equal(np.array(alone.p), np.array(parted.p))
+    for name, values in alone.recorder.static.items():
+        assert np.array_equal(values, parted[name], equal_nan=True), name
+    assert np.abs(alone.p).max() > 5.0

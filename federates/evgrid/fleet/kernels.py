@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import njit
+from evgrid.compile import in_threads, njit
 
 CUT_OFF = 0.05
 """Least charging power, as a share of ``battery_kw``, to which the taper falls before full."""
@@ -60,8 +60,6 @@ STATE = np.dtype(
         ("cost", "f8"),  # currency
         ("kind", "i4"),  # row of KIND
         ("session", "i4"),  # row of the sessions, -1 while away
-        ("slot", "i4"),  # first slot of the power array
-        ("slots", "i2"),  # 1, or 3 for a three-phase charger on a feeder of three phases
         ("guarded", "i1"),  # 1 once laxity has reached zero
         ("fresh", "i1"),  # 1 in the tick of arrival
     ],
@@ -100,9 +98,6 @@ KIND = np.dtype(
     align=True,
 )
 """Constants of a kind of session."""
-
-_BLOCK = 256
-"""EVs that are advanced together: their state stays in the first-level cache between the passes."""
 
 Row = Any
 """A row of STATE or KIND."""
@@ -438,7 +433,6 @@ def close_session(row: Row, outcome: NDArray[np.float64]) -> None:
     outcome[session, 4] = row["cost"]
 
 
-@njit
 def step(
     time_s: float,
     step_s: float,
@@ -456,6 +450,8 @@ def step(
     by_arrival: NDArray[np.int32],
     cursor: int,
     state: Row,
+    slot: NDArray[np.int32],
+    wide: NDArray[np.bool_],
     member_start: NDArray[np.int64],
     active: NDArray[np.uint32],
     active_count: int,
@@ -464,12 +460,16 @@ def step(
     outcome: NDArray[np.float64],
     ev_power_kw: NDArray[np.float64],
     ev_soc: NDArray[np.float64],
+    mean_kw: NDArray[np.float64],
+    exact: NDArray[np.uint32],
 ) -> tuple[int, int]:
     """Advance all EVs over the tick [time_s, time_s + step_s).
 
-    One pass in the order of the EVs' rows, over those plugged in and those that arrive; an EV
-    that is away costs nothing. An EV that leaves, or leaves and comes again, within the tick is
-    followed exactly.
+    Three passes over those plugged in, in the order of the EVs' rows; an EV that is away costs
+    nothing. Those that arrive join the list; then each EV whose power is constant over the tick is
+    advanced, in as many threads as there are cores, since none knows of another; then, in one thread,
+    the few others, exactly, even if they leave, or leave and come again, within the tick, and all
+    power is added up, so that sums have one order.
 
     Parameters
     ----------
@@ -488,6 +488,8 @@ def step(
         (session,) sessions in order of arrival, and how many of them have arrived.
     state
         (ev,) STATE, updated.
+    slot, wide
+        (ev,) the EV's first slot of ``power_kw``, and whether it spreads over three.
     member_start
         (member + 1,) first EV of each member.
     active, active_count
@@ -500,83 +502,57 @@ def step(
         (session, 5), see :func:`close_session`.
     ev_power_kw, ev_soc
         (ev,) take the mean power and the state of charge at the end (NaN while away), or (0,).
+    mean_kw, exact
+        (ev,) room to work in.
 
     Returns the new ``active_count`` and ``cursor``.
 
     """
     end_s = time_s + step_s
+    sessions = (session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome)
+    active_count, cursor = arrive(end_s, kinds, *sessions, by_arrival, cursor, state, active, active_count)
     import_per_kws = import_price / 3600.0
     export_per_kws = export_price / 3600.0
-    per_ev = len(ev_power_kw) > 0
-    power_kw[:] = 0.0
-    if per_ev:
-        ev_power_kw[:] = 0.0
-        ev_soc[:] = np.nan
+    changing = in_threads(
+        lambda low, high: _steady(
+            low, high, active, state, kinds, managed, setpoint_kw, step_s, end_s,
+            import_per_kws * step_s, export_per_kws * step_s, mean_kw, exact,
+        ),
+        active_count,
+    )  # fmt: skip
+    kept = _complete(
+        np.array(changing), exact, managed, setpoint_kw, state, kinds, slot, wide, time_s, step_s,
+        import_per_kws, export_per_kws, *sessions, member_start, active, active_count,
+        power_kw, plugged, ev_power_kw, ev_soc, mean_kw,
+    )  # fmt: skip
+    return kept, cursor
 
+
+@njit
+def arrive(
+    end_s: float, kinds: Row, session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64],
+    departure_s: NDArray[np.float64], soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64],
+    kind_of: NDArray[np.int32], outcome: NDArray[np.float64], by_arrival: NDArray[np.int32], cursor: int,
+    state: Row, active: NDArray[np.uint32], active_count: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Plug in those that arrive before ``end_s``; arguments and result are those of :func:`step`."""
     first = cursor
     while cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
         cursor += 1
-    if cursor > first:
-        arriving = np.empty(cursor - first, np.uint32)
-        arrivals = 0
-        for at in range(first, cursor):
-            session = by_arrival[at]
-            ev = session_ev[session]
-            if state[ev]["session"] < 0:  # else it leaves in this tick, and comes again
-                plug_in(
-                    state[ev],
-                    kinds,
-                    session,
-                    session_ev,
-                    departure_s,
-                    soc_arrival,
-                    drive_kwh,
-                    kind_of,
-                    outcome,
-                )
-                arriving[arrivals] = ev
-                arrivals += 1
-        active_count = insert(active, active_count, np.sort(arriving[:arrivals]))
-
-    mean_kw = np.empty(_BLOCK)
-    exact = np.empty(_BLOCK, np.uint32)
-    kept = 0
-    stop = 0
-    for member in range(len(plugged)):
-        start = stop
-        stop = start + np.searchsorted(active[start:active_count], member_start[member + 1])
-        present = float(stop - start)
-        for low in range(start, stop, _BLOCK):
-            block = active[low : min(low + _BLOCK, stop)]
-            todo = _steady(
-                block, state, kinds, managed, setpoint_kw, step_s, end_s,
-                import_per_kws * step_s, export_per_kws * step_s, mean_kw, exact,
-            )  # fmt: skip
-            for i in range(todo):
-                at = exact[i]
-                ev = block[at]
-                net_kws, plugged_s = _exact(
-                    ev, setpoint_kw[ev] if managed else np.inf, state, kinds, time_s, end_s,
-                    import_per_kws, export_per_kws,
-                    session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
-                )  # fmt: skip
-                mean_kw[at] = net_kws / step_s
-                present += plugged_s / step_s - 1.0
-            if per_ev:
-                for at in range(len(block)):
-                    row = state[block[at]]
-                    ev_power_kw[block[at]] = mean_kw[at]
-                    if row["session"] >= 0:
-                        ev_soc[block[at]] = row["soc"]
-            _hand_over(block, state, mean_kw, power_kw)
-            if todo == 0 and kept == low:
-                kept += len(block)
-            else:  # somebody may have left, here or before
-                for ev in block:
-                    active[kept] = ev
-                    kept += 1 if state[ev]["session"] >= 0 else 0
-        plugged[member] = present
-    return kept, cursor
+    if cursor == first:
+        return active_count, cursor
+    arriving = np.empty(cursor - first, np.uint32)
+    arrivals = 0
+    for at in range(first, cursor):
+        session = by_arrival[at]
+        ev = session_ev[session]
+        if state[ev]["session"] < 0:  # else it leaves in this tick, and comes again
+            plug_in(
+                state[ev], kinds, session, session_ev, departure_s, soc_arrival, drive_kwh, kind_of, outcome
+            )
+            arriving[arrivals] = ev
+            arrivals += 1
+    return insert(active, active_count, np.sort(arriving[:arrivals])), cursor
 
 
 @njit
@@ -597,20 +573,23 @@ def insert(active: NDArray[np.uint32], count: int, arriving: NDArray[np.uint32])
 
 @njit
 def _steady(
-    block: NDArray[np.uint32], state: Row, kinds: Row, managed: bool, setpoint_kw: NDArray[np.float64],
-    step_s: float, end_s: float, import_cost: float, export_cost: float,
+    low: int, high: int, active: NDArray[np.uint32], state: Row, kinds: Row, managed: bool,
+    setpoint_kw: NDArray[np.float64], step_s: float, end_s: float, import_cost: float, export_cost: float,
     mean_kw: NDArray[np.float64], exact: NDArray[np.uint32],
 ) -> int:  # fmt: skip
-    """Advance the EVs of a block whose power is constant over the tick: nearly all.
+    """Advance those of ``active[low:high]`` whose power is constant over the tick: nearly all.
 
     One path without branches on data serves all that a set-point can ask. ``import_cost`` and
-    ``export_cost``: of a kW over the tick. Fills
-    ``mean_kw``, and ``exact`` with the positions of the EVs that it leaves to :func:`_exact`; returns
-    the number of those.
+    ``export_cost``: of a kW over the tick. Fills ``mean_kw[low:high]``, and ``exact``, from ``low`` on,
+    with the positions in ``active`` of the EVs that it leaves to :func:`_exact`; returns the number of
+    those.
     """
+    part = active[low:high]
+    part_kw = mean_kw[low:high]
+    left = exact[low:high]
     todo = 0
-    for at in range(len(block)):
-        ev = block[at]
+    for at in range(len(part)):
+        ev = part[at]
         row = state[ev]
         kind = kinds[np.uint32(row["kind"])]
         soc = row["soc"]
@@ -648,7 +627,7 @@ def _steady(
             & (left_s > 0.0)
             & (row["fresh"] == 0)
         )
-        mean_kw[at] = up_kw - down_kw
+        part_kw[at] = up_kw - down_kw
         if steady:
             row["soc"] = then
             row["drawn_kws"] += up_kw * step_s
@@ -656,9 +635,63 @@ def _steady(
             row["loss_kws"] += loss_kw * step_s
             row["cost"] += up_kw * import_cost - down_kw * export_cost
         else:
-            exact[todo] = at
+            left[todo] = low + at
             todo += 1
     return todo
+
+
+@njit
+def _complete(
+    changing: NDArray[np.int64], exact: NDArray[np.uint32], managed: bool, setpoint_kw: NDArray[np.float64],
+    state: Row, kinds: Row, slot: NDArray[np.int32], wide: NDArray[np.bool_], time_s: float, step_s: float,
+    import_per_kws: float, export_per_kws: float,
+    session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
+    soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64], kind_of: NDArray[np.int32],
+    outcome: NDArray[np.float64], member_start: NDArray[np.int64],
+    active: NDArray[np.uint32], active_count: int, power_kw: NDArray[np.float64],
+    plugged: NDArray[np.float64], ev_power_kw: NDArray[np.float64], ev_soc: NDArray[np.float64],
+    mean_kw: NDArray[np.float64],
+) -> int:  # fmt: skip
+    """Advance the EVs left over by :func:`_steady`, and add up; the rest of :func:`step`.
+
+    ``changing``: (part, 2) where each part begins, and how many it left. Returns how many stay.
+    """
+    starts = np.searchsorted(active[:active_count], member_start)
+    for member in range(len(plugged)):
+        plugged[member] = starts[member + 1] - starts[member]
+    left = False
+    for part in range(len(changing)):
+        for i in range(changing[part, 0], changing[part, 0] + changing[part, 1]):
+            at = exact[i]
+            ev = active[at]
+            net_kws, plugged_s = _exact(
+                ev, setpoint_kw[ev] if managed else np.inf, state, kinds, time_s, time_s + step_s,
+                import_per_kws, export_per_kws,
+                session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
+            )  # fmt: skip
+            mean_kw[at] = net_kws / step_s
+            plugged[np.searchsorted(member_start, ev, "right") - 1] += plugged_s / step_s - 1.0
+            left |= state[ev]["session"] < 0
+    hand_over(active, active_count, slot, wide, mean_kw, power_kw)
+    if len(ev_power_kw):
+        ev_power_kw[:] = 0.0
+        ev_soc[:] = np.nan
+        for at in range(active_count):
+            row = state[active[at]]
+            ev_power_kw[active[at]] = mean_kw[at]
+            if row["session"] >= 0:
+                ev_soc[active[at]] = row["soc"]
+    return without_those_away(active, active_count, state) if left else active_count
+
+
+@njit
+def without_those_away(active: NDArray[np.uint32], count: int, state: Row) -> int:
+    """Take those that have left off the first ``count`` of ``active``; returns how many stay."""
+    kept = 0
+    for at in range(count):
+        active[kept] = active[at]
+        kept += state[active[at]]["session"] >= 0
+    return kept
 
 
 @njit
@@ -698,21 +731,22 @@ def _exact(
 
 
 @njit
-def _hand_over(
-    block: NDArray[np.uint32], state: Row, mean_kw: NDArray[np.float64], power_kw: NDArray[np.float64]
+def hand_over(
+    active: NDArray[np.uint32], count: int, slot: NDArray[np.int32], wide: NDArray[np.bool_],
+    mean_kw: NDArray[np.float64], power_kw: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Add a block's power to its slots, in the order of the EVs."""
-    for at in range(len(block)):
-        ev = block[at]
-        row = state[ev]
-        slot = np.uint32(row["slot"])
-        if row["slots"] == 1:
-            power_kw[slot] += mean_kw[at]
-        else:
+    """Sum ``mean_kw`` of the first ``count`` of ``active``, in order, into the slots of ``power_kw``."""
+    power_kw[:] = 0.0
+    for at in range(count):
+        ev = active[at]
+        first = np.uint32(slot[ev])
+        if wide[ev]:
             third = mean_kw[at] / 3.0
-            power_kw[slot] += third
-            power_kw[slot + np.uint32(1)] += third
-            power_kw[slot + np.uint32(2)] += third
+            power_kw[first] += third
+            power_kw[first + np.uint32(1)] += third
+            power_kw[first + np.uint32(2)] += third
+        else:
+            power_kw[first] += mean_kw[at]
 
 
 @njit

@@ -171,10 +171,13 @@ class FleetModel(Model):
         self._soc_arrival = sessions.soc_arrival.astype(np.float64)  # a copy, which the kernel updates
         self._by_arrival = np.argsort(sessions.arrival_s, kind="stable").astype(np.int32)
         self._cursor = 0
-        self._state = _state(connections, evs)
+        self._state = np.zeros(count, STATE)
+        self._state["session"] = -1
+        self._slot, self._wide = _slots(connections, evs)
         self._member_start = np.searchsorted(evs.member, np.arange(members + 1))
         self._active = np.zeros(count, np.uint32)
         self._active_count = 0
+        self._mean_kw, self._exact = np.empty(count), np.empty(count, np.uint32)
         self._no_setpoint = np.zeros(count)
         self._p = np.zeros((members, len(connections), len(connections.phases)))
         self._q = np.zeros_like(self._p)
@@ -220,12 +223,13 @@ class FleetModel(Model):
             self._managed, setpoint,
             self._kinds, sessions.ev, sessions.arrival_s, sessions.departure_s, self._soc_arrival,
             sessions.drive_kwh, self._kind_of, self._by_arrival, self._cursor,
-            self._state, self._member_start, self._active, self._active_count,
+            self._state, self._slot, self._wide, self._member_start, self._active, self._active_count,
             self._p.reshape(-1), self._plugged, self._outcome, self._ev_power, self._ev_soc,
         )  # fmt: skip
         tick_and_prices = (time_s, self.period_s, import_price, export_price)
         if self._extras is None:
-            self._active_count, self._cursor = step(*tick_and_prices, *plain)
+            arguments: tuple[Any, ...] = (*tick_and_prices, *plain, self._mean_kw, self._exact)
+            self._active_count, self._cursor = step(*arguments)
         else:
             self._step_with_extras(self._extras, tick_and_prices, plain, inputs)
         self._end_s = time_s + self.period_s
@@ -479,18 +483,14 @@ class FleetModel(Model):
         self._n_recorded = 0
 
 
-def _state(connections: Connections, evs: EVs) -> NDArray[np.void]:
-    """State of EVs that are all away, each with its place in the power array."""
+def _slots(connections: Connections, evs: EVs) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """First slot of each EV in the power array, and whether it spreads over three, (ev,)."""
     phases = len(connections.phases)
-    spread = (evs.phase == ALL_PHASES) & (phases == 3)
-    state = np.zeros(len(evs), STATE)
-    state["session"] = -1
+    wide = (evs.phase == ALL_PHASES) & (phases == 3)
     slot = (evs.member * len(connections) + evs.connection) * phases
     if phases == 3:
-        slot = slot + np.where(spread, 0, evs.phase)
-    state["slot"] = slot
-    state["slots"] = np.where(spread, 3, 1)
-    return state
+        slot = slot + np.where(wide, 0, evs.phase)
+    return slot.astype(np.int32), wide
 
 
 def _is_multiple(time_s: float, period_s: float) -> bool:

@@ -474,6 +474,8 @@ def step(  # noqa: D417
     by_arrival: NDArray[np.int32],
     cursor: int,
     state: Row,
+    slot: NDArray[np.int32],
+    wide: NDArray[np.bool_],
     member_start: NDArray[np.int64],
     active: NDArray[np.uint32],
     active_count: int,
@@ -574,23 +576,25 @@ def step(  # noqa: D417
         for at in range(start, stop):
             ev = active[at]
             row = state[ev]
-            slot = np.uint32(row["slot"])
+            first_slot = np.uint32(slot[ev])
             voltage = 1.0
             lowest = 1.0
             highest = 1.0
             alive = 1.0
             if with_functions:
-                voltage = voltage_pu[slot]
+                voltage = voltage_pu[first_slot]
                 lowest = voltage
                 highest = voltage
-                alive = energised[slot]
-                if row["slots"] == 3:
-                    second = voltage_pu[slot + np.uint32(1)]
-                    third = voltage_pu[slot + np.uint32(2)]
+                alive = energised[first_slot]
+                if wide[ev]:
+                    second = voltage_pu[first_slot + np.uint32(1)]
+                    third = voltage_pu[first_slot + np.uint32(2)]
                     lowest = min(voltage, second, third)
                     highest = max(voltage, second, third)
                     voltage = (voltage + second + third) / 3.0
-                    alive = min(alive, energised[slot + np.uint32(1)], energised[slot + np.uint32(2)])
+                    alive = min(
+                        alive, energised[first_slot + np.uint32(1)], energised[first_slot + np.uint32(2)]
+                    )
             asked = setpoint_kw[ev] if managed else inf
             net_kws = 0.0
             q_kvars = 0.0
@@ -638,13 +642,13 @@ def step(  # noqa: D417
                 ev_power_kw[ev] = mean_kw
                 if row["session"] >= 0:
                     ev_soc[ev] = row["soc"]
-            if row["slots"] == 1:
-                power_kw[slot] += mean_kw
-                reactive_kvar[slot] += mean_kvar
+            if not wide[ev]:
+                power_kw[first_slot] += mean_kw
+                reactive_kvar[first_slot] += mean_kvar
             else:
                 for i in range(3):
-                    power_kw[slot + np.uint32(i)] += mean_kw / 3.0
-                    reactive_kvar[slot + np.uint32(i)] += mean_kvar / 3.0
+                    power_kw[first_slot + np.uint32(i)] += mean_kw / 3.0
+                    reactive_kvar[first_slot + np.uint32(i)] += mean_kvar / 3.0
             active[kept] = ev
             kept += 1 if row["session"] >= 0 else 0
         plugged[member] = present
