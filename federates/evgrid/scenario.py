@@ -166,6 +166,9 @@ class Charger(Settings):
 
     power_kw: Annotated[float, Field(gt=0)] = 7.4
     """Rated active power, kW at the grid."""
+    ratings: Annotated[dict[Annotated[float, Field(gt=0)], Share], Field(min_length=1)] | None = None
+    """Shares of chargers by rated power, {3.7: 0.5, 7.4: 0.5}, drawn for each EV, in place of power_kw;
+    relative to their sum. Left out: all have power_kw."""
     phases: Literal[1, 3] = 1
     """Single-phase (on the phase of its connection point) or three-phase."""
     current: Literal["ac", "dc"] = "ac"
@@ -187,8 +190,16 @@ class Charger(Settings):
     ramp_kw_per_s: Annotated[float, Field(gt=0)] | None = None
     """Most that the power followed changes, kW/s; left out: no limit. The departure guard knows none."""
 
+    @property
+    def shares(self) -> dict[float, float]:
+        """Share of chargers by rated power, kW; together 1."""
+        given = self.ratings or {self.power_kw: 1.0}
+        return {kw: share / sum(given.values()) for kw, share in given.items()}
+
     @model_validator(mode="after")
     def _carries_its_power(self) -> Charger:
+        if self.ratings is not None and not sum(self.ratings.values()) > 0:
+            raise fault("ratings: one of the shares must be greater than 0")
         if self.apparent_kva is not None and self.apparent_kva < self.power_kw:
             raise fault(
                 f"apparent_kva = {self.apparent_kva:g}: must be at least power_kw = {self.power_kw:g}"
@@ -401,9 +412,13 @@ class Fleet(Settings):
         if not isinstance(self.sessions, SampledSessions):
             if given:
                 raise fault(f"{given[0]} has no meaning with a session file, which says which EVs there are")
-            if self.mix is not None or self.at is not None:
-                key = "mix" if self.mix is not None else "at"
-                raise fault(f"{key} has no meaning with a session file, which says it for each EV")
+            for key, value in {
+                "mix": self.mix,
+                "at": self.at,
+                "charger.ratings": self.charger.ratings,
+            }.items():
+                if value is not None:
+                    raise fault(f"{key} has no meaning with a session file, which says it for each EV")
             return self
         if isinstance(self.sessions, HomeSessions):
             if len(given) != 1:

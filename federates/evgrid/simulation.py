@@ -155,8 +155,8 @@ def run_with_report(
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
     world = build_world(scenario)
-    coordinates = _coordinates(world)
-    store = FileStore(Path(output), coordinates) if output is not None else MemoryStore(coordinates)
+    axes = coordinates(world)
+    store = FileStore(Path(output), axes) if output is not None else MemoryStore(axes)
     try:
         recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store)
         models = build_models(world, recorder)
@@ -198,7 +198,7 @@ def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
     }
 
 
-def _coordinates(world: World) -> xr.Dataset:
+def coordinates(world: World) -> xr.Dataset:
     """The coordinates of the result, as a Dataset without variables."""
     import xarray as xr
 

@@ -1,10 +1,10 @@
 """One run of a batch, in a process of its own that can be ended.
 
 In: a :class:`Task`. Out: an :class:`Outcome`, whatever happens to the run: it raises, is killed,
-never ends or finds the disk full. :func:`execute` is what a Dask worker calls; it starts a process
-in which evgrid is already imported (multiprocessing's forkserver, where there is one), waits for it
-as long as the time limit allows, and ends it after. A process whose worker is gone ends itself, so
-that a run is never computed twice side by side.
+never ends or finds the disk full. :func:`execute` is what a Dask worker calls; it starts a process,
+forked from one that :mod:`evgrid.warm` has made ready (multiprocessing's forkserver, where there is
+one), waits for it as long as the time limit allows, and ends it after. A process whose worker is gone
+ends itself, so that a run is never computed twice side by side.
 """
 
 from __future__ import annotations
@@ -27,9 +27,6 @@ from typing import Any
 LOG_TAIL = 4000
 """Characters of a failed run's log that are kept."""
 
-_PRELOADED = ["evgrid.workers", "evgrid.simulation", "evgrid.federation.runtime", "evgrid.feeder.model",
-              "evgrid.feeder.solvers.pgm", "evgrid.fleet.model", "evgrid.aggregator.model",
-              "evgrid.system.model", "xarray", "netCDF4"]  # fmt: skip
 _GRACE_S = 2.0
 
 
@@ -141,7 +138,7 @@ def _context() -> Any:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(_PRELOADED)
+        context.set_forkserver_preload(["evgrid.warm"])
     return context
 
 

@@ -178,24 +178,26 @@ def test_same_numbers_in_any_chunks_and_after_a_resume(batch_file, tmp_path):
     assert not nothing.outcomes
 
 
-def test_one_raises_one_dies_one_never_ends_and_the_rest_goes_on(batch_file, tmp_path):
+def test_one_raises_one_dies_one_never_ends_one_diverges_and_the_rest_goes_on(batch_file, tmp_path):
     acts = [odd(act) for act in ("raise", "die", "hang", "behave")]
-    path = batch_file(f"list: [{', '.join(acts)}, {{fleet.count: 2}}]\ntime_limit: 15s")
+    vehicle = "fleet.vehicle: {capacity_kwh: 1e+6, consumption_kwh_per_mile: 1e+4, charge_kw: 5e+4}"
+    diverging = f"{{fleet.charger.power_kw: 50000, {vehicle}, feeder.on_divergence: stop}}"
+    path = batch_file(f"list: [{', '.join(acts)}, {{fleet.count: 2}}, {diverging}]\ntime_limit: 15s")
     done = call(path, "-o", "out", "--workers", 2, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "2 of 5 runs finished, 3 failed" in done.stdout
-    said = " ".join(done.stdout.split())
-    for part in ("this is on purpose", "SIGKILL", "ended at the time limit of 15 s"):
-        assert part in said
+    assert "2 of 6 runs finished, 4 failed" in done.stdout
     index = read_index(tmp_path / "out")
-    assert index["state"].tolist() == ["failed", "failed", "failed", "finished", "finished"]
+    said = " ".join(index["reason"])
+    for part in ("this is on purpose", "SIGKILL", "ended at the time limit of 15 s", "failed to converge"):
+        assert part in said
+    assert index["state"].tolist() == ["failed"] * 3 + ["finished"] * 2 + ["failed"]
     assert (tmp_path / "out" / "index.csv").is_file()
     log = json.loads((tmp_path / "out" / "runs" / f"{index['id'][0]}.json").read_text())["log"]
     assert "odd.py" in log
     assert not list((tmp_path / "out" / "runs").glob(".*"))
     with evgrid.open_batch(tmp_path / "out") as result:
         assert result["case"].values.tolist() == [3, 4]
-        assert result.attrs["missing"] == 3
+        assert result.attrs["missing"] == 4
 
 
 @pytest.mark.slow

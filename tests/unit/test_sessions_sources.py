@@ -267,6 +267,26 @@ def test_types_are_drawn_by_their_shares_and_limit_their_sessions():
     assert set(sessions.discharge_kw[sessions.vehicle == "light_truck"]) == {22 / 3}
 
 
+def test_chargers_of_several_ratings_are_drawn_by_their_shares():
+    charger = {"ratings": {3.7: 0.25, 7.4: 0.75}, "bidirectional": 1.0}
+    _, sessions = tables(count=2000, charger=charger, sessions="home")
+    of_ev = {}
+    for ev, kw in zip(sessions.ev, sessions.charge_kw, strict=True):
+        assert of_ev.setdefault(ev, kw) == kw  # an EV keeps its charger
+    low = np.mean([kw == 3.7 for kw in of_ev.values()])
+    assert set(of_ev.values()) == {3.7, 7.4}
+    assert stats.binomtest(round(low * len(of_ev)), len(of_ev), 0.25).pvalue > 0.01
+    assert np.array_equal(sessions.discharge_kw, sessions.charge_kw)
+    _, some = tables(count=50, charger=charger, sessions="home")
+    first = {ev: kw for ev, kw in of_ev.items() if ev < 50}
+    assert dict(zip(some.ev, some.charge_kw, strict=True)) == first
+    with_mix = tables(count=300, charger=charger, mix={"bev250": 0.5, "phev50": 0.5})[1]
+    assert set(zip(with_mix.vehicle, with_mix.charge_kw, strict=True)) == {
+        ("bev250", 3.7), ("bev250", 7.4), ("phev50", 3.6),
+    }  # fmt: skip
+    refused("ratings: one of the shares must be greater than 0", count=1, charger={"ratings": {3.7: 0}})
+
+
 def test_dc_chargers_take_vehicles_with_a_dc_inlet_only():
     evs, sessions = tables(sessions="dc_fast", count=500, mix="default", duration="240h")
     assert set(sessions.vehicle) == {"bev100", "bev250", "light_truck"}

@@ -36,7 +36,7 @@ from evgrid.session_settings import (
     SessionFile,
 )
 from evgrid.streams import Purpose, stream
-from evgrid.vehicles import VehicleType, charge_limit_kw
+from evgrid.vehicles import charge_limit_kw
 
 LONGEST_WAIT_DAYS = 30
 """Days after the end of the run at which an EV that still stands is taken to leave."""
@@ -274,7 +274,7 @@ def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Types:
-    """The vehicle types of a scenario with the limits that they have at its chargers; (type,) each."""
+    """The vehicle types of a scenario with their limits at each rating of its chargers; (type,) each."""
 
     name: NDArray[np.str_]
     share_up_to: Array
@@ -294,39 +294,32 @@ class _Types:
 
 
 def _types(scenario: Scenario) -> _Types:
-    """Types with a share; on a DC charger those with a DC inlet, whose shares then grow alike."""
+    """Types with a share at each rating of charger; on a DC one those with a DC inlet, scaled up alike."""
     fleet = scenario.fleet
     assert fleet is not None
     charger, vehicle, mix = fleet.charger, fleet.vehicle, fleet.vehicle_mix
     direct = charger.current == "dc"
     if mix is None:
-        limit = min(charger.power_kw, vehicle.dc_kw if direct else vehicle.charge_kw)
-        back = min(charger.power_kw, vehicle.discharge_kw)
-        return _Types(
-            name=np.array([ONE_TYPE]),
-            share_up_to=np.ones(1),
-            capacity_kwh=np.array([vehicle.capacity_kwh]),
-            consumption_kwh_per_mile=np.array([vehicle.consumption_kwh_per_mile]),
-            charge_kw=np.array([limit]),
-            discharge_kw=np.array([back]),
-            one_phase=np.zeros(1, np.bool_),
-        )
-    kinds = {name: t for name, t in mix.types.items() if t.share > 0 and (t.dc_kw > 0 or not direct)}
-    share = np.array([t.share for t in kinds.values()])
-    limits = [charge_limit_kw(t, charger.power_kw, charger.phases, direct) for t in kinds.values()]
-
-    def back_kw(kind: VehicleType, limit: float) -> float:
-        return min(limit, kind.discharge_kw or limit) if kind.bidirectional else 0.0
-
-    return _Types(
-        name=np.array(list(kinds), np.str_),
-        share_up_to=np.cumsum(share) / share.sum(),
-        capacity_kwh=np.array([t.capacity_kwh for t in kinds.values()]),
-        consumption_kwh_per_mile=np.array([t.consumption_kwh_per_mile for t in kinds.values()]),
-        charge_kw=np.array(limits),
-        discharge_kw=np.array([back_kw(t, kw) for t, kw in zip(kinds.values(), limits, strict=True)]),
-        one_phase=np.array([not direct and t.ac_3p_kw == 0 for t in kinds.values()]),
-    )
+        most_kw = vehicle.dc_kw if direct else vehicle.charge_kw
+        rows = [
+            (ONE_TYPE, share, vehicle.capacity_kwh, vehicle.consumption_kwh_per_mile,
+             min(kw, most_kw), min(kw, vehicle.discharge_kw), False)
+            for kw, share in charger.shares.items()
+        ]  # fmt: skip
+    else:
+        rows = []
+        for name, kind in mix.types.items():
+            if kind.share == 0 or (direct and kind.dc_kw == 0):
+                continue
+            for kw, share in charger.shares.items():
+                limit = charge_limit_kw(kind, kw, charger.phases, direct)
+                back = min(limit, kind.discharge_kw or limit) if kind.bidirectional else 0.0
+                rows.append(
+                    (name, kind.share * share, kind.capacity_kwh, kind.consumption_kwh_per_mile,
+                     limit, back, not direct and kind.ac_3p_kw == 0)
+                )  # fmt: skip
+    names, shares, *limits = (np.array(column) for column in zip(*rows, strict=True))
+    return _Types(names, np.cumsum(shares) / shares.sum(), *limits)
 
 
 def ev_draws(scenario: Scenario, member: int, count: int) -> Array:
