@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evgrid.feeder.base_load import base_load
+from evgrid.feeder.base_load import BaseLoad, base_load
 from evgrid.feeder.networks import Network
 from evgrid.feeder.solvers import Label, blank, check_balance, make_solver, not_converged
 from evgrid.model import Array, Model, Recorder, Values, Variable
@@ -85,7 +85,13 @@ class FeederModel(Model):
     variables: tuple[Variable, ...] = VARIABLES
 
     def __init__(
-        self, scenario: Scenario, network: Network, recorder: Recorder, fleet: bool, feedback: bool
+        self,
+        scenario: Scenario,
+        network: Network,
+        recorder: Recorder,
+        fleet: bool,
+        feedback: bool,
+        base: BaseLoad | None = None,
     ) -> None:
         """Prepare solver and base load.
 
@@ -99,6 +105,8 @@ class FeederModel(Model):
             Whether there are EVs.
         feedback
             Whether somebody takes the feeder's outputs.
+        base
+            The base load; left out: the scenario's.
 
         Raises
         ------
@@ -123,7 +131,7 @@ class FeederModel(Model):
             self.variables = VARIABLES + UNBALANCE_VARIABLES
         self._unbalance = unbalance
         self._solver = make_solver(network, scenario.feeder.solver, scenario.feeder.reduce, unbalance)
-        self._base = base_load(scenario, network)
+        self._base = base or base_load(scenario, network)
         members = len(self._numbers)
         on_divergence = scenario.feeder.on_divergence or ("stop" if members == 1 else "keep")
         self._keep = on_divergence == "keep"

@@ -41,9 +41,10 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator
 
 from evgrid.errors import ResultError, ScenarioError
-from evgrid.limits import PRESETS, Criterion, LimitSet, coverage, limit_set, violated, violations
+from evgrid.limits import PRESETS, Criterion, LimitSet, coverage, limit_set, violations
 from evgrid.scenario import Scenario, Share, load_scenario
 from evgrid.settings import ExistingFile, Settings, fault, faults_of, read_yaml
+from evgrid.studies.judging import judged
 from evgrid.studies.statistics import wilson
 
 if TYPE_CHECKING:
@@ -87,10 +88,15 @@ class HostingCapacity(Settings):
     """Members in a round; a round is in memory at once."""
     budget: Annotated[int, Field(ge=1)] = 1000
     """Most members in all."""
+    nodal_kw: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Loads to add at each connection on its own, kW, ascending, for the map of what it can draw besides
+    the base load of the first member, without EVs; left out: no map."""
 
-    @field_validator("levels")
+    @field_validator("levels", "nodal_kw")
     @classmethod
-    def _ascending(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
+    def _ascending(cls, levels: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if levels is None:
+            return None
         if any(np.diff(levels) <= 0):
             raise fault("must be ascending")
         return levels
@@ -286,6 +292,14 @@ def run_study(
     evs = [round(level * rounds[0].households) for level in study.levels]
     result = result.assign_coords(level_evs=("level", evs, {"long_name": "EVs in each deployment"}))
     result["level"].attrs = {"long_name": "penetration, EVs per household", "units": "1"}
+    if study.nodal_kw is not None:
+        from evgrid.studies.nodal_capacity import nodal_capacity
+
+        base = study.scenario_at(next(iter(study.variants)), 0.0, range(first, first + 1))
+        result["nodal_capacity_kw"] = nodal_capacity(
+            base, study.nodal_kw, study.limit_set, study.members,
+            lambda done: progress(done, "nodal capacity") if progress is not None else None,
+        )  # fmt: skip
     return result.assign_attrs(
         format=FORMAT,
         name=study.name,
@@ -322,11 +336,7 @@ class _Round:
         import xarray as xr
 
         limits = self.study.limit_set
-        if any(c.variable == "trafo_hot_spot_c" for c in limits.criteria) and result.sizes["trafo"]:
-            from evgrid.thermal import transformer_ageing
-
-            result = result.merge(transformer_ageing(result)[["trafo_hot_spot_c"]])
-        checked = violated(result, limits)
+        result, checked = judged(result, limits)
         if not checked.sizes["criterion"]:
             raise ResultError(f"study {self.study.name}: none of the limits can be checked on this feeder")
         together = checked["violated_any"].expand_dims(criterion=[TOGETHER])

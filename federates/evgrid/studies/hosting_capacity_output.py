@@ -25,7 +25,8 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
     """Write everything into a folder; returns the files.
 
     ``study.nc`` (the Dataset), ``capacity.csv``, ``shares.csv`` (P(violation) and first violations
-    by level with their intervals), ``binding.csv``, ``buses.geojson``, ``study.png``.
+    by level with their intervals), ``binding.csv``, ``buses.geojson``, ``study.png``; with nodal
+    capacities ``nodal.csv`` and ``nodal.png``.
 
     Raises
     ------
@@ -56,6 +57,12 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
         plot_violation_probability(result, left)
         plot_first_violation(result, right)
         figure.savefig(files[5], dpi=130)
+        if "nodal_capacity_kw" in result:
+            files += [folder / "nodal.csv", folder / "nodal.png"]
+            result["nodal_capacity_kw"].to_dataframe().reset_index().to_csv(files[6], index=False)
+            figure = Figure(figsize=(7, 5.6), layout="constrained")
+            plot_nodal_capacity(result, figure.subplots())
+            figure.savefig(files[7], dpi=130)
     except OSError as error:
         raise ResultError(f"the study can't be written to {folder}: {error}") from error
     return files
@@ -65,8 +72,10 @@ def bus_map(result: xr.Dataset) -> dict[str, Any]:
     """A GeoJSON feature collection with a point for each bus, in the network's own coordinates.
 
     Properties: ``bus``; by variant ``first_violations`` (deployments whose first violation is
-    worst at this bus), ``voltage_min_pu`` and ``voltage_max_pu`` (at the highest level).
+    worst at this bus), ``voltage_min_pu`` and ``voltage_max_pu`` (at the highest level); with nodal
+    capacities ``nodal_capacity_kw``, the least of the bus's connections, null where there is none.
     """
+    nodal = _by_bus(result)
     first = binding_table(result)
     first = first[first["binding_kind"] == "bus"]
     counts = first.groupby(["variant", "binding_element"])["deployments"].sum().to_dict()
@@ -79,6 +88,8 @@ def bus_map(result: xr.Dataset) -> dict[str, Any]:
     for i, bus in enumerate(result["bus"].values):
         place = [float(result[name].values[i]) for name in ("bus_x", "bus_y")]
         properties: dict[str, Any] = {"bus": str(bus)}
+        if nodal is not None:
+            properties["nodal_capacity_kw"] = nodal.get(str(bus))
         for v, variant in enumerate(variants):
             properties[variant] = {
                 "first_violations": int(counts.get((variant, str(bus)), 0)),
@@ -108,6 +119,36 @@ def plot_first_violation(result: xr.Dataset, ax: Axes, criterion: str = TOGETHER
         title="First violation (dashed: the risk accepted)",
     )
     return ax
+
+
+def plot_nodal_capacity(result: xr.Dataset, ax: Axes) -> Axes:
+    """Map of what the connections at each bus can draw besides, one at a time, kW."""
+    nodal = _by_bus(result) or {}
+    x, y = result["bus_x"].values, result["bus_y"].values
+    kw = np.array([nodal.get(str(bus), np.nan) for bus in result["bus"].values])
+    there = np.array([str(bus) in nodal for bus in result["bus"].values])
+    below = there & np.isnan(kw)
+    ax.scatter(x[~there], y[~there], s=3, color="0.8", label="no connection")
+    points = ax.scatter(x[there & ~below], y[there & ~below], c=kw[there & ~below], s=45, cmap="viridis")
+    if below.any():
+        ax.scatter(x[below], y[below], s=45, marker="x", color="red", label="none")
+    ax.figure.colorbar(points, ax=ax, label="power that can be added at the bus alone (kW)")
+    ax.set(xlabel="x (as in the network)", ylabel="y (as in the network)", title="Nodal capacity")
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.legend(frameon=False)
+    return ax
+
+
+def _by_bus(result: xr.Dataset) -> dict[str, float | None] | None:
+    """Least nodal capacity of each bus's connections, kW, None where it is below the least tried."""
+    if "nodal_capacity_kw" not in result:
+        return None
+    capacity = result["nodal_capacity_kw"]
+    least: dict[str, float | None] = {}
+    for bus, kw in zip(capacity["connection_bus"].values, capacity.fillna(-1.0).values, strict=True):
+        known = least.get(str(bus), np.inf)
+        least[str(bus)] = None if kw < 0 or known is None else min(float(kw), known)
+    return least
 
 
 def _draw(result: xr.Dataset, ax: Axes, name: str, criterion: str) -> None:

@@ -1,0 +1,136 @@
+"""Nodal capacity: how much power one connection point can draw besides, while all others stay as they are.
+
+In: the base load of a deployment without EVs, and added loads to try, kW. Out: for each connection the
+highest of them up to which no limit is violated at it *or any below it*, as in
+:mod:`evgrid.studies.hosting_capacity`: a load on one phase may unbalance the feeder less, not more, so
+that the highest that passes would be wrong. The added load is steady, all day, at unity power factor, on
+the phase of the connection, or on all three where it has three.
+
+Each connection with each added load is a member of one ensemble, all with the same base load: large
+batches of power flows, judged by the limits of the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.errors import ResultError, ScenarioError
+from evgrid.feeder.base_load import base_load
+from evgrid.feeder.model import FeederModel
+from evgrid.limits import LimitSet
+from evgrid.model import ALL_PHASES, Array, Connections
+from evgrid.results import MemoryStore, ResultRecorder
+from evgrid.scenario import Scenario
+from evgrid.simulation import World, build_world, coordinates
+from evgrid.studies.judging import judged
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def nodal_capacity(
+    scenario: Scenario,
+    added_kw: tuple[float, ...],
+    limits: LimitSet,
+    at_once: int = 100,
+    progress: Callable[[float], None] | None = None,
+) -> xr.DataArray:
+    """Power that each connection can draw besides.
+
+    Parameters
+    ----------
+    scenario
+        Feeder, base load, period and the one member whose base load it is; its EVs are left out.
+    added_kw
+        Added loads, kW, ascending, of which the first is tried first.
+    limits
+        What must hold.
+    at_once
+        Cases that are in memory at once.
+    progress
+        Called now and then with the share that is done.
+
+    Returns
+    -------
+    xarray.DataArray
+        (connection,) kW, a value of ``added_kw``; NaN where the lowest violates a limit; the last of them
+        is 'at least'. Coordinate ``connection_bus``: the bus of each.
+
+    Raises
+    ------
+    EvgridError
+        If the scenario is at fault, or none of the limits can be checked.
+
+    """
+    import xarray as xr
+
+    if len(scenario.members) != 1:
+        raise ScenarioError([f"ensemble.members = {len(scenario.members)}: nodal capacity is of one member"])
+    alone = scenario.model_copy(update={"fleet": None, "aggregators": {}})
+    world = build_world(alone)
+    connections = world.connections
+    at = np.repeat(np.arange(len(connections)), len(added_kw))
+    kw = np.tile(np.array(added_kw), len(connections))
+    found = np.zeros(len(at), np.bool_)
+    for low in range(0, len(at), at_once):
+        part = slice(low, low + at_once)
+        found[part] = _violates(world, added_load(connections, at[part], kw[part]), limits)
+        if progress is not None:
+            progress(min(low + at_once, len(at)) / len(at))
+    passed = ~np.logical_or.accumulate(found.reshape(len(connections), -1), axis=1)
+    highest = passed.sum(axis=1)
+    capacity = np.where(highest > 0, np.array(added_kw)[highest - 1], np.nan)
+    return xr.DataArray(
+        capacity,
+        {
+            "connection": connections.name,
+            "connection_bus": ("connection", world.network.grid.buses.name[connections.bus]),
+        },
+        ["connection"],
+        name="nodal_capacity_kw",
+        attrs={
+            "long_name": "power that the connection can draw besides, others unchanged",
+            "units": "kW",
+        },
+    )
+
+
+def added_load(connections: Connections, at: NDArray[np.int64], kw: Array) -> Array:
+    """Power of each case, (case, connection, phase) kW: ``kw`` at connection ``at``, (case,) each."""
+    phases = len(connections.phases)
+    power = np.zeros((len(at), len(connections), phases))
+    for case, (place, drawn) in enumerate(zip(at, kw, strict=True)):
+        own = connections.phase[place]
+        if phases == 1 or own == ALL_PHASES:
+            power[case, place] = drawn / phases
+        else:
+            power[case, place, own] = drawn
+    return power
+
+
+def _violates(world: World, power: Array, limits: LimitSet) -> NDArray[np.bool_]:
+    """Whether each case violates any limit, (case,) bool."""
+    alone = world.scenario
+    many = alone.ensemble.model_copy(update={"members": len(power)})
+    cases = replace(world, scenario=alone.model_copy(update={"ensemble": many}))
+    store = MemoryStore(coordinates(cases))
+    recorder = ResultRecorder(cases.clock, alone.record_step_s, cases.sizes, store)
+    base = base_load(alone, world.network)  # of the one member, which all cases share
+    model = FeederModel(cases.scenario, world.network, recorder, fleet=True, feedback=False, base=base)
+    recorder.register([model])
+    given = {"fleet/p": power, "fleet/q": np.zeros_like(power)}
+    for step in range(round(cases.clock.duration_s / alone.feeder_step_s)):
+        model.step(step * alone.feeder_step_s, given)
+    model.finish()
+    recorder.close()
+    _, checked = judged(store.finish({}), limits)
+    if not checked.sizes["criterion"]:
+        raise ResultError("nodal capacity: none of the limits can be checked on this feeder")
+    found: NDArray[np.bool_] = checked["violated_any"].values.copy()
+    found[[case for case, number in enumerate(cases.scenario.members) if number in model.failures]] = True
+    return found
