@@ -246,8 +246,7 @@ def extract(
         three_phase = has_asymmetric_loads(net)
     faults = refusals(net, solver, three_phase, refused)
     if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise NetworkError("\n".join([f"network {source}: {count}", *(f"  {f}" for f in faults)]))
+        raise NetworkError.of(source, faults)
     position = {index: place for place, index in enumerate(net.bus.index)}
     open_ends = {
         (str(et), int(element), int(bus))

@@ -317,7 +317,8 @@ class Regulation:
         """The voltage that each device sees, (case, device), pu."""
         volts = flow.voltage_pu[:, self._bus]
         power = flow.trafo_lv_p_kw[:, self._outlet] + 1j * flow.trafo_lv_q_kvar[:, self._outlet]
-        drop = self._drop[:, np.newaxis] * np.conj(power) / volts
+        with np.errstate(invalid="ignore", divide="ignore"):  # where there is no voltage
+            drop = self._drop[:, np.newaxis] * np.conj(power) / volts
         return np.asarray(np.abs(volts - np.where(self._outlet[:, np.newaxis] < 0, 0.0, drop)).mean(axis=2))
 
 

@@ -64,9 +64,7 @@ def topology(grid: Grid, source: str) -> Topology:
         if not energised[bus]
     ]
     if faults:
-        raise NetworkError(
-            "\n".join([f"network {source}: {len(faults)} fault(s)", *(f"  {f}" for f in faults)])
-        )
+        raise NetworkError.of(source, faults)
     return Topology(
         node, nodes, energised, np.where(energised, distance_km, np.nan), np.where(energised, trafo[node], -1)
     )

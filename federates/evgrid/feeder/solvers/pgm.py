@@ -86,9 +86,7 @@ class PowerGridModelSolver:
         """
         faults = faults_of(network)
         if faults:
-            raise NetworkError(
-                "\n".join([f"network {network.source}: {len(faults)} fault(s)", *(f"  {f}" for f in faults)])
-            )
+            raise NetworkError.of(network.source, faults)
         self.network = network
         self.threads = threads
         self.three_phase = network.three_phase

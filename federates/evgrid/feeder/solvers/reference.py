@@ -51,9 +51,7 @@ class PandapowerSolver:
         self.unbalance = unbalance and self.three_phase
         faults = faults_of(network)
         if faults:
-            raise NetworkError(
-                "\n".join([f"network {network.source}: {len(faults)} fault(s)", *(f"  {f}" for f in faults)])
-            )
+            raise NetworkError.of(network.source, faults)
         if not self.three_phase:
             self.balance_tolerance = 1e-6
         self._net = net = copy.deepcopy(network.net)
