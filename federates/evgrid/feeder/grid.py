@@ -40,6 +40,20 @@ ZERO_SEQUENCE_COLUMNS = {
 }
 """Columns that a three-phase net needs."""
 
+_PER_PHASE = tuple(f"p_{x}_mw" for x in "abc") + tuple(f"q_{x}_mvar" for x in "abc")
+NEEDED_COLUMNS = {
+    "bus": ("vn_kv",),
+    "line": ("length_km", "r_ohm_per_km", "x_ohm_per_km", "c_nf_per_km"),
+    "trafo": ("sn_mva", "vn_hv_kv", "vn_lv_kv", "vk_percent", "vkr_percent", "pfe_kw", "i0_percent"),
+    "ext_grid": ("vm_pu",),
+    "load": ("p_mw", "q_mvar"),
+    "sgen": ("p_mw", "q_mvar"),
+    "asymmetric_load": _PER_PHASE,
+    "asymmetric_sgen": _PER_PHASE,
+    "shunt": ("p_mw", "q_mvar", "vn_kv"),
+}  # fmt: skip
+"""Columns that must hold a number; where an optional one does not, pandapower's default counts."""
+
 _REPRESENTED = {
     "asymmetric_load", "asymmetric_sgen", "bus", "ext_grid", "line", "load", "sgen", "shunt", "switch",
     "trafo",
@@ -276,7 +290,7 @@ def refusals(
     net: Any, solver: str, three_phase: bool, refused: Mapping[tuple[str, Any], str] | None = None
 ) -> list[str]:
     """Everything for which a net can't be read, a sentence each."""
-    faults = list(_unrepresented(net, solver, refused or {}))
+    faults = [*_unrepresented(net, solver, refused or {}), *_missing_numbers(net)]
     if three_phase:
         faults += missing_zero_sequence(net)
     faults += _unrepresented_loads(net, solver, three_phase)
@@ -309,9 +323,23 @@ def _unrepresented(net: Any, solver: str, refused: Mapping[tuple[str, Any], str]
             continue
         for index in content.index[_in_service(content)]:
             yield _refusal(net, table, index, solver, refused.get((table, index), _WHY.get(table, "")))
+    shunts = net.shunt[_in_service(net.shunt)]
+    for index in shunts.index[_column(shunts, "step_dependency_table") > 0]:
+        yield _refusal(net, "shunt", index, solver, "its steps follow a characteristic table")
     for index, switch in net.switch.iterrows():
         if switch.et not in ("b", "l", "t"):
             yield _refusal(net, "switch", index, solver, f"its type et is '{switch.et}', not b, l or t")
+
+
+def _missing_numbers(net: Any) -> Iterable[str]:
+    """Cells without a number, of which the first and how many more are named, a sentence a column."""
+    for table, columns in NEEDED_COLUMNS.items():
+        rows = net[table][_in_service(net[table])]
+        for column in columns:
+            lacking = rows.index[np.isnan(_column(rows, column, np.nan))]
+            if len(lacking):
+                more = f" (nor have {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+                yield f"{_label(net, table, lacking[0])} has no {column}{more}"
 
 
 def _unrepresented_loads(net: Any, solver: str, three_phase: bool) -> Iterable[str]:
@@ -352,6 +380,10 @@ def _unrepresented_trafos(net: Any, solver: str, three_phase: bool) -> Iterable[
                     "only Ratio without step_degree is"
                 )
                 yield _refusal(net, "trafo", index, solver, why)
+        vk, vkr = abs(_number(row.vk_percent)), abs(_number(row.vkr_percent))
+        if not vk or vkr > vk:
+            why = f"vk_percent = {vk:g} with vkr_percent = {vkr:g}, must be above 0 and at least vkr_percent"
+            yield _refusal(net, "trafo", index, solver, why)
         for column in ("xn_ohm", "rn_ohm"):
             if three_phase and _number(row.get(column)):
                 yield _refusal(net, "trafo", index, solver, f"its neutral is earthed over {column}")
@@ -608,7 +640,7 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
         names += _names(rows, table)
         indices += [f"{table} {index}" for index in rows.index]
         stands_in.append(_column(rows, "stands_in") > 0)
-        sn.append(_column(rows, "sn_mva", np.nan) * 1e3 * _column(rows, "scaling", 1.0))
+        sn.append(_column(rows, "sn_mva", np.nan) * 1e3)
         buses.append(_positions(rows["bus"], position))
         p.append(_power(rows, "p", three_phase, table != "sgen").reshape(-1, phases))
         q.append(_power(rows, "q", three_phase, table != "sgen").reshape(-1, phases))

@@ -58,7 +58,8 @@ def topology(grid: Grid, source: str) -> Topology:
         f"{kind} '{name}' is at bus '{grid.buses.name[bus]}', which no source feeds"
         for kind, names, buses in (
             ("load", grid.loads.name, grid.loads.bus),
-            ("sgen at", grid.buses.name[grid.fixed.gen_bus], grid.fixed.gen_bus),
+            ("sgen", grid.fixed.gen_name, grid.fixed.gen_bus),
+            ("shunt", grid.fixed.shunt_name, grid.fixed.shunt_bus),
         )
         for name, bus in zip(names, buses, strict=True)
         if not energised[bus]

@@ -148,6 +148,17 @@ def make_solver(
     return PowerGridModelSolver(network, reduce, unbalance=unbalance)
 
 
+def lines_without_impedance(network: Network, solver: str) -> list[str]:
+    """A sentence for each line that no solver can take."""
+    lines = network.grid.lines
+    closed = lines.from_closed | lines.to_closed
+    return [
+        f"line '{lines.name[k]}' can't be represented with the solver {solver}: it has no impedance; "
+        "use a bus-bus switch"
+        for k in np.flatnonzero(closed & (lines.r1_ohm == 0) & (lines.x1_ohm == 0))
+    ]
+
+
 def case_name(case: int) -> str:
     """What a case is called where nobody knows more."""
     return f"case {case}"

@@ -42,7 +42,16 @@ from evgrid.feeder import kernels
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network
 from evgrid.feeder.reduction import Circuit, Complex, circuit
-from evgrid.feeder.solvers import Flow, Label, Positions, Power, blank, case_name, not_converged
+from evgrid.feeder.solvers import (
+    Flow,
+    Label,
+    Positions,
+    Power,
+    blank,
+    case_name,
+    lines_without_impedance,
+    not_converged,
+)
 from evgrid.model import Array
 
 SOURCE_VA = 1e15
@@ -385,12 +394,10 @@ def faults_of(network: Network) -> list[str]:
     """What power-grid-model can't represent, a sentence each."""
     grid = network.grid
     lines, trafos = grid.lines, grid.trafos
-    faults = []
+    faults = lines_without_impedance(network, "power-grid-model")
     ends = "can't be represented with the solver power-grid-model"
     for k in np.flatnonzero(lines.from_closed | lines.to_closed):
-        if lines.r1_ohm[k] == 0 and lines.x1_ohm[k] == 0:
-            faults.append(f"line '{lines.name[k]}' {ends}: it has no impedance; use a bus-bus switch")
-        elif lines.g1_s[k] and not lines.c1_f[k]:
+        if lines.g1_s[k] and not lines.c1_f[k]:
             faults.append(f"line '{lines.name[k]}' {ends}: it has a conductance without capacitance")
     for k in np.flatnonzero(trafos.hv_closed | trafos.lv_closed):
         name, shift, group = trafos.name[k], trafos.shift_degree[k], str(trafos.vector_group[k])

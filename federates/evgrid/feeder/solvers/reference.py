@@ -18,7 +18,16 @@ import numpy as np
 from evgrid.errors import NetworkError, PowerFlowError
 from evgrid.feeder.grid import serving
 from evgrid.feeder.networks import Network
-from evgrid.feeder.solvers import Flow, Label, Positions, Power, blank, case_name, not_converged
+from evgrid.feeder.solvers import (
+    Flow,
+    Label,
+    Positions,
+    Power,
+    blank,
+    case_name,
+    lines_without_impedance,
+    not_converged,
+)
 from evgrid.model import Array
 
 STIFF_MVA = 1e9
@@ -287,10 +296,11 @@ class PandapowerSolver:
 
 def faults_of(network: Network) -> list[str]:
     """What pandapower can't represent, a sentence each."""
+    faults = lines_without_impedance(network, "pandapower")
     if not network.three_phase:
-        return []
+        return faults
     trafos, loads = network.grid.trafos, network.grid.loads
-    faults = [
+    faults += [
         f"trafo '{trafos.name[k]}' can't be represented with the solver pandapower: "
         f"vector_group = '{trafos.vector_group[k]}', in three phases Dyn, YNyn and Yzn are"
         for k in np.flatnonzero(trafos.hv_closed | trafos.lv_closed)
