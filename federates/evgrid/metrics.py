@@ -54,7 +54,7 @@ def _device_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
         life = result["trafo_life_h"]
         worst = life.isel(trafo=int(life.max("member").fillna(0).argmax("trafo")))
         name = str(worst["trafo"].values)
-        rows.append((f"loss of life of {name}", f"{_over_members(worst, 'h')} of normal ageing"))
+        rows.append((f"loss of life of {name}", f"{_over_members(worst, 'h', 3)} of normal ageing"))
     return rows
 
 
@@ -134,12 +134,13 @@ def _extreme(series: xr.DataArray, which: str, unit: str, digits: int = 1) -> st
     return f"{values[member, time]:.{digits}f} {unit} ({where})"
 
 
-def _over_members(values: xr.DataArray, unit: str) -> str:
+def _over_members(values: xr.DataArray, unit: str, digits: int = 2) -> str:
     numbers = values.values
     if numbers.size == 1:
-        return f"{float(numbers[0]):.2f} {unit}"
+        return f"{float(numbers[0]):.{digits}f} {unit}"
     low, mid, high = np.nanquantile(numbers, [0.05, 0.5, 0.95])
-    return f"{mid:.2f} {unit} (median; {low:.2f} to {high:.2f} for 90 % of the members)"
+    most = f"{low:.{digits}f} to {high:.{digits}f}"
+    return f"{mid:.{digits}f} {unit} (median; {most} for 90 % of the members)"
 
 
 def _stamp(time: np.datetime64) -> str:

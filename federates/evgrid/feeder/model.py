@@ -8,6 +8,9 @@ Where nobody takes the feeder's outputs, nothing has to be known at once: the st
 and solved in large batches, which is much faster. The numbers are the same bit for bit, because a
 power flow does not depend on the others in its batch.
 
+Devices that answer to the voltage (tap changers, capacitors, PV inverters) need each step before the
+next, so then nothing is gathered; the numbers are the same with and without somebody who takes them.
+
 A power flow without solution ends the run, or (``feeder.on_divergence: keep``, what an ensemble does
 by default) its member is given up: its numbers are NaN from then on, the others of the run see it
 without voltage, and the run goes on with the other members.
