@@ -29,8 +29,8 @@ from pydantic import (
 from evgrid.aggregator.strategies import StrategySettings, find_strategy, strategy_settings
 from evgrid.ambient import Ambient
 from evgrid.curves.settings import LocalFunctions
+from evgrid.device_settings import Capacitor, PvInverters, TapChanger, TransformerAgeing
 from evgrid.errors import ScenarioError
-from evgrid.feeder.settings import Capacitor, PvInverters, TapChanger, TransformerAgeing
 from evgrid.model import Clock
 from evgrid.session_settings import (
     DcFastSessions,

@@ -314,8 +314,8 @@ def test_pv_volt_watt_curtails_and_the_balance_holds(run):
 
 
 def test_pv_of_unequal_phases_and_what_is_no_pv(tmp_path, small_net):
+    from evgrid.device_settings import PvInverters
     from evgrid.feeder.inverters import Inverters
-    from evgrid.feeder.settings import PvInverters
     from evgrid.scenario import Feeder
 
     net = small_net(True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from evgrid.ambient import AmbientTemperature
+from evgrid.device_settings import TransformerAgeing
 from evgrid.errors import ScenarioError
 from evgrid.feeder.networks import Network
-from evgrid.feeder.settings import TransformerAgeing
 from evgrid.model import Array, Clock
 from evgrid.thermal import ThermalState, outcome
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from evgrid.curves.kernels import STATE, respond_all
 from evgrid.curves.settings import Rating, parameters
+from evgrid.device_settings import PvInverters
 from evgrid.errors import ScenarioError
 from evgrid.feeder.networks import Network
-from evgrid.feeder.settings import PvInverters
 from evgrid.feeder.solvers import Flow, Power
 
 

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.device_settings import Capacitor, LineDrop, TapChanger
 from evgrid.errors import PowerFlowError, ScenarioError
 from evgrid.feeder.grid import Floats, Ints
 from evgrid.feeder.networks import Network
-from evgrid.feeder.settings import Capacitor, LineDrop, TapChanger
 from evgrid.feeder.solvers import Flow, Positions
 from evgrid.model import Array
 
