@@ -30,7 +30,7 @@ def rows(cases: int = 1000, repeats: int = 3) -> list[dict[str, Any]]:
     reference = PandapowerSolver(network)
 
     def bare(solver: PowerGridModelSolver, count: int) -> Callable[[], Any]:
-        update = solver._watts({solver._load: (p[:count], q[:count])})
+        update = {solver._load: solver._watts((p[:count], q[:count]))}
         return lambda: solver._calculate(update, CalculationMethod.iterative_current)
 
     few = min(cases, 5)

@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def _listed(source: str, faults: Sequence[str]) -> str:
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return "\n".join([f"{source}: {count}", *(f"  {fault}" for fault in faults)])
+
+
 class EvgridError(Exception):
     """Base of all errors that evgrid raises on purpose."""
 
@@ -27,12 +32,16 @@ class ScenarioError(EvgridError):
     def __init__(self, faults: Sequence[str], source: str = "scenario") -> None:
         self.faults = list(faults)
         self.source = source
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__("\n".join([f"{source}: {count}", *(f"  {fault}" for fault in self.faults)]))
+        super().__init__(_listed(source, self.faults))
 
 
 class NetworkError(EvgridError):
     """A network can't be read, or holds an element that the solver can't represent."""
+
+    @classmethod
+    def of(cls, source: str, faults: Sequence[str]) -> NetworkError:
+        """Every fault found in a network, a sentence each."""
+        return cls(_listed(f"network {source}", faults))
 
 
 class PowerFlowError(EvgridError):

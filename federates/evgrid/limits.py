@@ -242,7 +242,8 @@ def neutral_current(limit: float = 1.0, mean_over: float = 0.0) -> LimitSet:
 def hot_spot(limit: float = 120.0) -> LimitSet:
     """Hot spot of transformers, °C: 120 for normal cyclic loading (IEC 60076-7:2018, Table 3).
 
-    Needs ``trafo_hot_spot_c``, which :func:`evgrid.thermal.transformer_ageing` gives.
+    Needs ``trafo_hot_spot_c``, which a run with ``feeder.transformer_ageing`` records and
+    :func:`evgrid.thermal.transformer_ageing` gives afterwards.
     """
     return LimitSet(criteria=(Criterion(name="hot_spot", variable="trafo_hot_spot_c", high=limit),))
 

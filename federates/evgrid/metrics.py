@@ -32,8 +32,29 @@ def summary(result: xr.Dataset) -> list[tuple[str, str]]:
         element = name.split("_")[0]
         if result.sizes.get(element):
             rows.append((f"{text}, highest", _extreme(100 * result[name].max(element), "max", "%")))
+    rows += _device_rows(result, hours)
     losses = result["losses_kw"].sum("time") * hours
     rows.append(("losses", _over_members(losses, "kWh")))
+    return rows
+
+
+def _device_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
+    """Operations of tap changers and capacitors, PV inverters, and the transformers' ageing."""
+    rows = []
+    if "trafo_operations" in result:
+        for element, text in (("trafo", "tap changers"), ("shunt", "capacitors")):
+            moved = result[f"{element}_operations"]
+            if moved.any():
+                rows.append((f"operations of {text}", _over_members(moved.sum(element), "in all")))
+    if "pv_power_kw" in result:
+        curtailed = (result["pv_available_kw"] - result["pv_power_kw"]).sum("time") * hours
+        rows.append(("PV curtailed", _over_members(curtailed, "kWh")))
+    if "trafo_hot_spot_c" in result and result.sizes["trafo"]:
+        rows.append(("hot spot, highest", _extreme(result["trafo_hot_spot_c"].max("trafo"), "max", "°C")))
+        life = result["trafo_life_h"]
+        worst = life.isel(trafo=int(life.max("member").fillna(0).argmax("trafo")))
+        name = str(worst["trafo"].values)
+        rows.append((f"loss of life of {name}", f"{_over_members(worst, 'h', 3)} of normal ageing"))
     return rows
 
 
@@ -113,12 +134,13 @@ def _extreme(series: xr.DataArray, which: str, unit: str, digits: int = 1) -> st
     return f"{values[member, time]:.{digits}f} {unit} ({where})"
 
 
-def _over_members(values: xr.DataArray, unit: str) -> str:
+def _over_members(values: xr.DataArray, unit: str, digits: int = 2) -> str:
     numbers = values.values
     if numbers.size == 1:
-        return f"{float(numbers[0]):.2f} {unit}"
-    low, mid, high = np.quantile(numbers, [0.05, 0.5, 0.95])
-    return f"{mid:.2f} {unit} (median; {low:.2f} to {high:.2f} for 90 % of the members)"
+        return f"{float(numbers[0]):.{digits}f} {unit}"
+    low, mid, high = np.nanquantile(numbers, [0.05, 0.5, 0.95])
+    most = f"{low:.{digits}f} to {high:.{digits}f}"
+    return f"{mid:.{digits}f} {unit} (median; {most} for 90 % of the members)"
 
 
 def _stamp(time: np.datetime64) -> str:

@@ -19,17 +19,17 @@ import numpy as np
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    Discriminator,
     Field,
     SerializeAsAny,
-    Tag,
     ValidationError,
     ValidationInfo,
     model_validator,
 )
 
 from evgrid.aggregator.strategies import StrategySettings, find_strategy, strategy_settings
+from evgrid.ambient import Ambient
 from evgrid.curves.settings import LocalFunctions
+from evgrid.device_settings import Capacitor, PvInverters, TapChanger, TransformerAgeing
 from evgrid.errors import ScenarioError
 from evgrid.model import Clock
 from evgrid.session_settings import (
@@ -155,6 +155,14 @@ class Feeder(Settings):
     """Record voltage unbalance and neutral currents where phases are told apart."""
     zero_sequence: ZeroSequence | None = None
     """Where the network lacks zero-sequence data and is solved in three phases; left out: an error."""
+    tap_changers: tuple[TapChanger, ...] = ()
+    """On-load tap changers that hold a voltage; the others stay where the network has them."""
+    capacitors: tuple[Capacitor, ...] = ()
+    """Shunts that are switched to hold a voltage; the others stay as the network has them."""
+    pv: PvInverters | None = None
+    """The network's generation as inverters that see their voltage; left out: it gives what it is said to."""
+    transformer_ageing: TransformerAgeing | None = None
+    """Hot spot and loss of life of the transformers; left out: not recorded."""
     on_divergence: Literal["stop", "keep"] | None = None
     """What a power flow without solution does: stop ends the run; keep gives up its member (no
     numbers from then on, and the summary names it) and goes on with the others. Left out: stop
@@ -207,41 +215,10 @@ class Charger(Settings):
         return self
 
 
-class Sinusoid(Settings):
-    """Ambient temperature as a sinusoid of a day."""
-
-    mean_c: float
-    """Mean of the day, °C."""
-    amplitude_c: Annotated[float, Field(ge=0)] = 5.0
-    """Half of the difference between warmest and coldest hour, K."""
-    warmest_h: Annotated[float, Field(ge=0, lt=24)] = 15.0
-    """Warmest hour of the day, local time."""
-
-
-class TemperatureFile(Settings):
-    """Ambient temperature from a table."""
-
-    file: ExistingFile
-    """CSV with a column time and one of °C; each value holds until the next."""
-    column: str | None = None
-    """Name of the column; left out: the only one besides time."""
-
-
-def _kind_of_ambient(value: Any) -> str:
-    if isinstance(value, int | float):
-        return "<number>"
-    return "<file>" if "file" in (value if isinstance(value, Mapping) else vars(value)) else "<sinusoid>"
-
-
 class Temperature(Settings):
     """Temperature of the battery and what it allows."""
 
-    ambient: Annotated[
-        Annotated[float, Tag("<number>")]
-        | Annotated[Sinusoid, Tag("<sinusoid>")]
-        | Annotated[TemperatureFile, Tag("<file>")],
-        Discriminator(_kind_of_ambient),
-    ] = 20.0
+    ambient: Ambient = 20.0
     """Ambient temperature: °C, {mean_c, amplitude_c, warmest_h}, or {file: weather.csv, column: t}."""
     time_constant: Annotated[Duration, Field(gt=0)] = 14400.0
     """Time constant with which the cell follows the ambient."""

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,6 +44,7 @@ from pydantic import Field
 
 from evgrid.compile import njit
 from evgrid.errors import ResultError
+from evgrid.model import Variable
 from evgrid.settings import Settings
 
 if TYPE_CHECKING:
@@ -100,12 +101,28 @@ hot spot of 98 °C at rated load and 20 °C."""
 
 # ---------------------------------------------------------------------------------------- kernels
 
-TOP_OIL, WINDING, OIL_PART = 0, 1, 2
-"""Columns of the state: θo (°C), Δθh1 (K), Δθh2 (K)."""
+TOP_OIL, WINDING, OIL_PART, HIGHEST, LIFE = range(5)
+"""Columns of the state: θo (°C), Δθh1 (K), Δθh2 (K); highest hot spot (°C) and loss of life (h of normal
+ageing) since the start."""
 
 _RISE, _GRADIENT, _RATIO, _X, _Y, _K21, _UPGRADED = range(7)
 _NODES = 4
 _PANEL = 0.25  # of the fastest time constant: error of the loss of life below 1e-6 from 200 % to 0
+
+
+class Tables(NamedTuple):
+    """What :func:`advance` needs of the transformers and the step.
+
+    constants : (trafo, 7), see the source
+    decay : (trafo, node + 1, 3) exp(-t/τ) of θo, Δθh1 and Δθh2 at the nodes inside the step and at its end
+    weights : (node,) shares of the step, sum 1
+    hours : length of the step
+    """
+
+    constants: Floats
+    decay: Floats
+    weights: Floats
+    hours: float
 
 
 @njit
@@ -130,7 +147,7 @@ def _ends(load: float, ambient_c: float, p: Floats) -> tuple[float, float, float
 def settle(state: Floats, load: Floats, ambient_c: Floats, constants: Floats) -> None:
     """Put the state where it settles under a load (IEC 60076-7:2018, Annex I: initial conditions).
 
-    state : (member, trafo, 3), written; the rest as in :func:`advance`
+    state : (member, trafo, 5), written; load : (member, trafo); ambient_c : (member,)
     """
     for m in range(state.shape[0]):
         for t in range(state.shape[1]):
@@ -139,95 +156,41 @@ def settle(state: Floats, load: Floats, ambient_c: Floats, constants: Floats) ->
 
 
 @njit
-def advance(
-    state: Floats,
-    load: Floats,
-    ambient_c: Floats,
-    constants: Floats,
-    decay: Floats,
-    weights: Floats,
-    hours: float,
-    hot_spot_c: Floats,
-    top_oil_c: Floats,
-    highest_c: Floats,
-    life_h: Floats,
-) -> None:
-    """Advance all transformers by one step of constant load and ambient temperature, exactly.
+def advance(tables: Tables, state: Floats, load: Floats, ambient_c: Floats, means: Floats) -> None:
+    """Advance all transformers over steps of constant load and ambient temperature, exactly.
 
-    state : (member, trafo, 3), °C and K, advanced in place
-    load : (member, trafo), per rated current, NaN where not energised
-    ambient_c : (member,), °C
-    constants, decay, weights : from :func:`tables`
-    hours : length of the step
-    hot_spot_c, top_oil_c : (member, trafo), °C, means over the step, written
-    highest_c : (member, trafo), °C, highest hot spot so far, raised
-    life_h : (member, trafo), h of normal ageing so far, increased
+    state : (member, trafo, 5), advanced in place
+    load : (time, member, trafo), per rated current, NaN where not energised
+    ambient_c : (time, member), °C
+    means : (time, member, trafo, 2), hot spot and top oil, means over each step, °C, written
     """
-    members, trafos = load.shape
-    nodes = len(weights)
-    for m in range(members):
-        for t in range(trafos):
-            p, d = constants[t], decay[t]
-            oil, winding, part = _ends(load[m, t], ambient_c[m], p)
-            d_oil = state[m, t, TOP_OIL] - oil
-            d_winding = state[m, t, WINDING] - winding
-            d_part = state[m, t, OIL_PART] - part
-            upgraded = p[_UPGRADED] > 0
-            mean_top, mean_hot, rate = 0.0, 0.0, 0.0
-            highest = max(highest_c[m, t], oil + d_oil + winding + d_winding - part - d_part)
-            for n in range(nodes):
-                top = oil + d_oil * d[n, TOP_OIL]
-                hot = top + winding + d_winding * d[n, WINDING] - part - d_part * d[n, OIL_PART]
-                mean_top += weights[n] * top
-                mean_hot += weights[n] * hot
-                rate += weights[n] * _rate(hot, upgraded)
-                highest = max(highest, hot)
-            state[m, t, TOP_OIL] = oil + d_oil * d[nodes, TOP_OIL]
-            state[m, t, WINDING] = winding + d_winding * d[nodes, WINDING]
-            state[m, t, OIL_PART] = part + d_part * d[nodes, OIL_PART]
-            end = state[m, t, TOP_OIL] + state[m, t, WINDING] - state[m, t, OIL_PART]
-            hot_spot_c[m, t], top_oil_c[m, t] = mean_hot, mean_top
-            highest_c[m, t] = max(highest, end)
-            life_h[m, t] += rate * hours
+    nodes = len(tables.weights)
+    steps, members, trafos = load.shape
+    for step in range(steps):
+        for m in range(members):
+            for t in range(trafos):
+                p, d, s = tables.constants[t], tables.decay[t], state[m, t]
+                oil, winding, part = _ends(load[step, m, t], ambient_c[step, m], p)
+                d_oil, d_winding, d_part = s[TOP_OIL] - oil, s[WINDING] - winding, s[OIL_PART] - part
+                mean_top, mean_hot, rate = 0.0, 0.0, 0.0
+                highest = max(s[HIGHEST], oil + d_oil + winding + d_winding - part - d_part)
+                for n in range(nodes):
+                    top = oil + d_oil * d[n, TOP_OIL]
+                    hot = top + winding + d_winding * d[n, WINDING] - part - d_part * d[n, OIL_PART]
+                    mean_top += tables.weights[n] * top
+                    mean_hot += tables.weights[n] * hot
+                    rate += tables.weights[n] * _rate(hot, p[_UPGRADED] > 0)
+                    highest = max(highest, hot)
+                s[TOP_OIL] = oil + d_oil * d[nodes, TOP_OIL]
+                s[WINDING] = winding + d_winding * d[nodes, WINDING]
+                s[OIL_PART] = part + d_part * d[nodes, OIL_PART]
+                s[HIGHEST] = max(highest, s[TOP_OIL] + s[WINDING] - s[OIL_PART])
+                s[LIFE] += rate * tables.hours
+                means[step, m, t, 0], means[step, m, t, 1] = mean_hot, mean_top
 
 
-@njit
-def _series(
-    state: Floats,
-    load: Floats,
-    ambient_c: Floats,
-    constants: Floats,
-    decay: Floats,
-    weights: Floats,
-    hours: float,
-    hot_spot_c: Floats,
-    top_oil_c: Floats,
-    highest_c: Floats,
-    life_h: Floats,
-) -> None:
-    """:func:`advance` over a series: load and the temperatures are (time, member, trafo),
-    ambient_c is (time, member).
-    """
-    for step in range(load.shape[0]):
-        advance(
-            state, load[step], ambient_c[step], constants, decay, weights, hours,
-            hot_spot_c[step], top_oil_c[step], highest_c, life_h,
-        )  # fmt: skip
-
-
-def tables(trafos: Sequence[TransformerThermal], step_s: float) -> tuple[Floats, Floats, Floats]:
-    """What :func:`advance` needs of the transformers and the step.
-
-    Returns
-    -------
-    constants
-        (trafo, 7), see the source.
-    decay
-        (trafo, node + 1, 3): exp(-t/τ) of each state at the nodes inside the step and at its end.
-    weights
-        (node,), shares of the step, sum 1.
-
-    """
+def make_tables(trafos: Sequence[TransformerThermal], step_s: float) -> Tables:
+    """Tables of the transformers for a step of ``step_s`` seconds."""
     constants = np.array(
         [
             (p.top_oil_rise_k, p.gradient_k, p.loss_ratio, p.oil_exponent, p.winding_exponent, p.k21,
@@ -247,7 +210,7 @@ def tables(trafos: Sequence[TransformerThermal], step_s: float) -> tuple[Floats,
     points, shares = np.polynomial.legendre.leggauss(_NODES)
     at = (np.arange(panels)[:, None] + (points + 1) / 2).reshape(-1) / panels
     decay = np.exp(-np.append(at, 1.0)[None, :, None] * minutes / tau[:, None, :])
-    return constants, decay, np.tile(shares / 2, panels) / panels
+    return Tables(constants, decay, np.tile(shares / 2, panels) / panels, step_s / 3600)
 
 
 # ------------------------------------------------------------------------------------------ models
@@ -263,15 +226,6 @@ class ThermalState:
     array([[98.]])
     """
 
-    hot_spot_c: Floats
-    """(member, trafo), °C: mean over the last step."""
-    top_oil_c: Floats
-    """(member, trafo), °C: mean over the last step."""
-    highest_c: Floats
-    """(member, trafo), °C: highest hot spot since the start."""
-    life_h: Floats
-    """(member, trafo): loss of life since the start, in hours of normal ageing."""
-
     def __init__(self, trafos: Sequence[TransformerThermal], members: int, step_s: float) -> None:
         """Start at 0 °C; call :meth:`settle` before the first step.
 
@@ -283,12 +237,30 @@ class ThermalState:
             Number of members; length of a step, s.
 
         """
-        self._hours = step_s / 3600
-        self._tables = tables(trafos, step_s)
-        shape = (members, len(trafos))
-        self._state = np.zeros((*shape, 3))
-        self.hot_spot_c, self.top_oil_c, self.life_h = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        self.highest_c = np.full(shape, -np.inf)
+        self._tables = make_tables(trafos, step_s)
+        self._state = np.zeros((members, len(trafos), 5))
+        self._state[..., HIGHEST] = -np.inf
+        self._means = np.zeros((1, members, len(trafos), 2))
+
+    @property
+    def hot_spot_c(self) -> Floats:
+        """(member, trafo), °C: mean over the last step."""
+        return self._means[-1, ..., 0]
+
+    @property
+    def top_oil_c(self) -> Floats:
+        """(member, trafo), °C: mean over the last step."""
+        return self._means[-1, ..., 1]
+
+    @property
+    def highest_c(self) -> Floats:
+        """(member, trafo), °C: highest hot spot since the start."""
+        return self._state[..., HIGHEST]
+
+    @property
+    def life_h(self) -> Floats:
+        """(member, trafo): loss of life since the start, in hours of normal ageing."""
+        return self._state[..., LIFE]
 
     @property
     def end_hot_spot_c(self) -> Floats:
@@ -303,7 +275,8 @@ class ThermalState:
 
     def settle(self, load: Floats, ambient_c: float | Floats) -> None:
         """Start from the steady state of a load, (member, trafo), and an ambient temperature, (member,)."""
-        settle(self._state, _floats(load), self._ambient(ambient_c), self._tables[0])
+        ambient = np.ascontiguousarray(np.broadcast_to(_floats(ambient_c), self._state.shape[:1]))
+        settle(self._state, _floats(load), ambient, self._tables.constants)
 
     def start(self, top_oil_c: float | Floats, winding_k: float | Floats, oil_part_k: float | Floats) -> None:
         """Start from given θo (°C), Δθh1 and Δθh2 (K), (member, trafo) or a number."""
@@ -315,29 +288,50 @@ class ThermalState:
 
         load : (member, trafo), per rated current; ambient_c : (member,) or a number, °C
         """
-        advance(
-            self._state, _floats(load), self._ambient(ambient_c), *self._tables, self._hours,
-            self.hot_spot_c, self.top_oil_c, self.highest_c, self.life_h,
-        )  # fmt: skip
+        self.run(_floats(load)[np.newaxis], ambient_c)
         return self.hot_spot_c
 
     def run(self, load: Floats, ambient_c: float | Floats) -> tuple[Floats, Floats]:
         """Advance over a series; mean hot spot and mean top oil of each step, (time, member, trafo), °C.
 
-        load : (time, member, trafo); ambient_c : (time, member), (time, 1) or a number
+        load : (time, member, trafo); ambient_c : (time, member), (time, 1), (member,) or a number
         """
         load = _floats(load)
         ambient = np.ascontiguousarray(np.broadcast_to(_floats(ambient_c), load.shape[:2]))
-        hot, top = np.empty(load.shape), np.empty(load.shape)
-        _series(self._state, load, ambient, *self._tables, self._hours, hot, top, self.highest_c, self.life_h)
-        return hot, top
-
-    def _ambient(self, ambient_c: float | Floats) -> Floats:
-        return np.ascontiguousarray(np.broadcast_to(_floats(ambient_c), self._state.shape[:1]))
+        self._means = np.empty((*load.shape, 2))
+        advance(self._tables, self._state, load, ambient, self._means)
+        return self._means[..., 0], self._means[..., 1]
 
 
 def _floats(values: Any) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float64)
+
+
+VARIABLES = (
+    Variable("trafo_hot_spot_c", ("member", "trafo"), "degC",
+             "hot-spot temperature of the transformer, mean of the interval"),
+    Variable("trafo_top_oil_c", ("member", "trafo"), "degC",
+             "top-oil temperature of the transformer, mean of the interval"),
+    Variable("trafo_hot_spot_highest_c", ("member", "trafo"), "degC", "highest hot-spot temperature",
+             timed=False),
+    Variable("trafo_life_h", ("member", "trafo"), "h", "loss of life in hours of normal ageing", timed=False),
+    Variable("trafo_ageing_factor", ("member", "trafo"), "1", "mean ageing rate per normal ageing",
+             timed=False),
+    Variable("trafo_loss_of_life_percent", ("member", "trafo"), "%",
+             "loss of life per normal life of 180,000 h", timed=False),
+)  # fmt: skip
+"""What is known of the transformers of a run."""
+
+
+def outcome(state: ThermalState, hours: float) -> dict[str, Floats]:
+    """The variables without time, after so many hours; (member, trafo) each."""
+    factor = state.life_h / hours
+    return {
+        "trafo_hot_spot_highest_c": state.highest_c,
+        "trafo_life_h": state.life_h,
+        "trafo_ageing_factor": factor,
+        "trafo_loss_of_life_percent": loss_of_life_percent(factor, hours),
+    }
 
 
 def transformer_ageing(
@@ -392,25 +386,12 @@ def transformer_ageing(
     first = load[0] if start_load is None else np.full(load.shape[1:], float(start_load))
     state.settle(first, float(ambient[0]))
     hot, top = state.run(load, ambient[:, None])
-    hours = step_s * len(ambient) / 3600
-    over_time, total = ("member", "time", "trafo"), ("member", "trafo")
-    factor = state.life_h / hours
-
-    def about(long_name: str, units: str) -> dict[str, str]:
-        return {"long_name": long_name, "units": units}
-
+    values = {"trafo_hot_spot_c": np.moveaxis(hot, 0, 1), "trafo_top_oil_c": np.moveaxis(top, 0, 1)}
+    values |= outcome(state, step_s * len(ambient) / 3600)
     data = {
-        "trafo_hot_spot_c": (over_time, np.moveaxis(hot, 0, 1),
-                             about("hot-spot temperature of the transformer, mean of the interval", "degC")),
-        "trafo_top_oil_c": (over_time, np.moveaxis(top, 0, 1),
-                            about("top-oil temperature of the transformer, mean of the interval", "degC")),
-        "trafo_hot_spot_highest_c": (total, state.highest_c, about("highest hot-spot temperature", "degC")),
-        "trafo_life_h": (total, state.life_h, about("loss of life in hours of normal ageing", "h")),
-        "trafo_ageing_factor": (total, factor, about("mean ageing rate per normal ageing", "1")),
-        "trafo_loss_of_life_percent": (
-            total, loss_of_life_percent(factor, hours),
-            about("loss of life per normal life of 180,000 h", "%"),
-        ),
+        v.name: (("member", "time", "trafo") if v.timed else v.dims, values[v.name],
+                 {"long_name": v.long_name, "units": v.unit})
+        for v in VARIABLES
     }  # fmt: skip
     kept = {name: result[name] for name in ("member", "time", "trafo") if name in result.coords}
     return xr.Dataset(data, coords=kept)

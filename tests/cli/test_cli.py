@@ -35,13 +35,21 @@ def scenario(tmp_path):
 
 
 def test_run_plot_and_open(scenario, tmp_path):
-    done = call("run", scenario, "--members", 2, cwd=tmp_path)
+    ageing = ("--set", "feeder.transformer_ageing={ambient: 25, transformer: {top_oil_rise_k: 200}}")
+    done = call("run", scenario, "--members", 2, *ageing, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "cli-case.nc").is_file()
     assert (tmp_path / "results" / "cli-case.png").stat().st_size > 10_000
     assert "energy audit" in done.stdout
+    assert "hot spot, highest" in done.stdout
+    assert "loss of life of Trafo" in done.stdout
     with evgrid.open_results(tmp_path / "results" / "cli-case.nc") as result:
         assert result.sizes["member"] == 2
+        assert (result["trafo_hot_spot_highest_c"] >= result["trafo_hot_spot_c"].max("time") - 1e-6).all()
+        hottest = float(result["trafo_hot_spot_c"].max())
+    hot = call("violations", "results/cli-case.nc", "--limits", "hot_spot", cwd=tmp_path)
+    assert hot.returncode == 0, hot.stderr
+    assert ("0 violations" in hot.stdout) == (hottest <= 120)
     listed = call(
         "violations", "results/cli-case.nc", "--limits", "ansi_c84_1_a", "-o", "v.csv", cwd=tmp_path
     )

@@ -17,7 +17,7 @@ from evgrid.model import ALL_PHASES
 def test_european_lv_has_55_single_phase_households(feeder):
     network = feeder("european_lv")
     connections = network.connections
-    assert network.sizes == {"bus": 907, "line": 905, "trafo": 1, "connection": 55, "phase": 3}
+    assert network.sizes == {"bus": 907, "line": 905, "trafo": 1, "shunt": 0, "connection": 55, "phase": 3}
     assert connections.phases == ("a", "b", "c")
     assert connections.households.tolist() == [1] * 55
     assert set(connections.trafo.tolist()) == {0}
@@ -69,12 +69,18 @@ def test_coordinates_fit_the_sizes(feeder):
     assert network.coordinates()["connection_phase"][1][:2].tolist() == ["a", "b"]
 
 
-def test_excel_file_is_read(feeder, small_net, tmp_path):
-    pytest.importorskip("openpyxl")
-    pytest.importorskip("xlsxwriter")
-    path = tmp_path / "net.xlsx"
-    pp.to_excel(small_net(False), str(path))
-    assert feeder(str(path)).sizes["bus"] == 9
+@pytest.mark.parametrize("suffix", ["json", "xlsx"])
+def test_coordinates_of_a_file_are_kept(feeder, small_net, tmp_path, suffix):
+    net, path = small_net(False), tmp_path / f"net.{suffix}"
+    net.bus["geo"] = [
+        f'{{"coordinates": [{8.5 + i / 10}, {47.0 - i / 10}], "type": "Point"}}' for i in range(9)
+    ]
+    net.bus.loc[3, "geo"] = None
+    (pp.to_json if suffix == "json" else pp.to_excel)(net, str(path))
+    buses = feeder(str(path)).grid.buses
+    assert buses.x[[0, 1, 8]] == pytest.approx([8.5, 8.6, 9.3])
+    assert buses.y[[0, 1, 8]] == pytest.approx([47.0, 46.9, 46.2])
+    assert np.flatnonzero(np.isnan(buses.x)).tolist() == [3]
 
 
 def test_cached_arrays_are_the_same(feeder):
@@ -148,6 +154,17 @@ REFUSED = {
                   "trafo 0 'T1' can't .*characteristic table"),
     "tap type": (lambda net: net.trafo.__setitem__("tap_changer_type", "Ideal"),
                  "trafo 0 'T1' can't .*tap_changer_type = Ideal"),
+    "empty cell": (lambda net: net.line.loc.__setitem__((slice(None), "r_ohm_per_km"), np.nan),
+                   r"line 0 has no r_ohm_per_km \(nor have 6 more\)"),
+    "load without power": (lambda net: net.load.__setitem__("p_mw", np.nan),
+                           r"load 0 'sym' has no p_mw \(nor have 1 more\)"),
+    "ideal trafo": (lambda net: net.trafo.__setitem__("vk_percent", 0.0),
+                    "trafo 0 'T1' can't .*vk_percent = 0 with vkr_percent = 1.2, must be above 0"),
+    "shunt table": (lambda net: net.shunt.__setitem__("step_dependency_table", True),
+                    "shunt 0 can't .*its steps follow a characteristic table"),
+    "shunt without source": (
+        lambda net: pp.create_shunt(net, pp.create_bus(net, 0.4, name="far"), 1, name="X"),
+        "shunt 'X' is at bus 'far', which no source feeds"),
     "no source": (lambda net: net.ext_grid.__setitem__("in_service", False), "has no ext_grid in service"),
     "load without source": (lambda net: pp.create_load(net, pp.create_bus(net, 0.4, name="far"), 1, name="X"),
                             "load 'X' is at bus 'far', which no source feeds"),

@@ -174,7 +174,7 @@ def test_newton_raphson_takes_over_where_iterative_current_fails(feeder):
 
     def spy(update, method):
         result, failed = calculate(update, method)
-        methods.append((method.name, len(update[solver._load][0]), sorted(failed)))
+        methods.append((method.name, len(update[solver._load]["p_specified"]), sorted(failed)))
         return result, failed
 
     solver._calculate = spy
@@ -215,10 +215,9 @@ def test_the_balance_check_bites_where_a_load_is_dropped(feeder):
     solve = solver._solve
 
     def forgetful(update, reasons):
-        p_w, q_var = update[solver._load]
-        p_w = p_w.copy()
+        p_w = update[solver._load]["p_specified"].copy()
         p_w[1, 3] = 0.0
-        return solve({solver._load: (p_w, q_var)}, reasons)
+        return solve({solver._load: update[solver._load] | {"p_specified": p_w}}, reasons)
 
     solver._solve = forgetful
     with pytest.raises(PowerFlowError, match="power flow of case 1 does not balance"):

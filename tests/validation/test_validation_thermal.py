@@ -36,6 +36,22 @@ def test_annex_h_load_steps(step_min):
             )
 
 
+def test_constant_load_of_normal_ageing():
+    case = CASE["constant_load"]
+    got = {}
+    for purpose in ("temperature", "ageing"):
+        state = ThermalState([TransformerThermal(**case["constants"])], 1, 900.0)
+        load, ambient = np.full((96, 1, 1), case["load"]), case[f"{purpose}_ambient_c"]
+        state.settle(load[0], ambient)
+        state.run(load, ambient)
+        if purpose == "temperature":
+            got = {"top_oil_c": state.end_top_oil_c, "hot_spot_c": state.end_hot_spot_c}
+        else:
+            got["life_h_a_day"] = state.life_h
+    for name, expected in case["expected"].items():
+        assert got[name].item() == pytest.approx(expected, abs=case["tolerance"][name])
+
+
 def difference_equations(p, load, ambient, minutes, parts):
     """Plain first-order differences of IEC 60076-7:2018, each step cut into parts; θh at the ends of
     the steps, and loss of life in minutes."""

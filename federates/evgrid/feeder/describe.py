@@ -81,19 +81,29 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
     sizes = np.unique(trafos.sn_kva, return_counts=True)
     voltages = ", ".join(f"{n} at {kv:g} kV" for kv, n in reversed(list(zip(*levels, strict=True))))
     ratings = ", ".join(f"{n} × {kva:g} kVA" for kva, n in zip(*sizes, strict=True))
+    taps = [
+        f"{trafos.name[k]} ({trafos.tap_min[k]} to {trafos.tap_max[k]}, {trafos.tap_step_percent[k]:g} %)"
+        for k in np.flatnonzero(trafos.tap_side >= 0)
+    ]
     single = f", {int((loads.phase >= 0).sum())} of them on one phase" if grid.three_phase else ""
     return [
         ("phases", "three, told apart" if grid.three_phase else "balanced"),
         ("buses", f"{len(grid.buses.name)}: {voltages}"),
         ("lines", f"{len(lines.name)}, {lines.length_km.sum():.2f} km"),
         ("transformers", f"{len(trafos.name)}: {ratings}" if len(trafos.name) else "0"),
+        ("tap changers", f"{len(taps)}{_some(taps)}"),
         ("sources", f"{len(grid.sources.bus)}"),
         ("loads", f"{len(loads.name)}, {loads.p_kw.sum():.1f} kW{single}"),
         ("households", f"{int(loads.households.sum())}"),
         ("fixed generation", f"{len(grid.fixed.gen_bus)}, {grid.fixed.gen_p_kw.sum():.1f} kW"),
-        ("shunts", f"{len(grid.fixed.shunt_bus)}"),
+        ("shunts", f"{len(grid.fixed.shunt_bus)}" + _some(grid.fixed.shunt_name.tolist())),
         ("frequency", f"{grid.frequency_hz:g} Hz"),
     ]
+
+
+def _some(names: list[str]) -> str:
+    """The first names, behind a colon."""
+    return ": " + ", ".join(names[:5]) + (", …" if len(names) > 5 else "") if names else ""
 
 
 def _missing(done: Prepared, three_phase: bool) -> list[str]:

@@ -114,7 +114,7 @@ def _fixed_power(net: Any, bus: Any, p_mw: float, q_mvar: float, name: str) -> N
     """Power drawn at a bus as a static generator that gives the opposite."""
     import pandapower
 
-    pandapower.create_sgen(net, bus, -p_mw, -q_mvar, name=name, type="wye")
+    pandapower.create_sgen(net, bus, -p_mw, -q_mvar, name=name, type="wye", stands_in=True)
 
 
 def _storage_power(row: Any) -> tuple[float, float]:
@@ -139,7 +139,7 @@ def _shunt(net: Any, row: Any) -> None:
 
 
 def _taps(done: Prepared) -> None:
-    """Give tap changers off their neutral position a type where they have none."""
+    """Give tap changers a type where they have none."""
     for table in ("trafo", "trafo3w"):
         rows = done.net[table]
         if "tap_changer_type" not in rows.columns:
@@ -149,16 +149,12 @@ def _taps(done: Prepared) -> None:
             kind = row["tap_changer_type"]
             steps = _filled(row.get("tap_pos")) - _filled(row.get("tap_neutral"))
             plain = _filled(row.get("tap_step_percent")) and not _filled(row.get("tap_step_degree"))
-            if (
-                steps
-                and plain
-                and not (isinstance(kind, str) and kind)
-                and not row.get("tap_dependency_table")
-            ):
+            if plain and not (isinstance(kind, str) and kind) and not row.get("tap_dependency_table"):
                 rows.at[index, "tap_changer_type"] = "Ratio"
-                done.notes.append(
-                    f"{table} {index} '{row.get('name')}': the tap changer has no type and counts as Ratio"
-                )
+                if steps:
+                    done.notes.append(
+                        f"{table} {index} '{row.get('name')}': the tap changer has no type, counts as Ratio"
+                    )
 
 
 def _trafos3w(done: Prepared, three_phase: bool) -> None:
@@ -204,10 +200,13 @@ def _trafos3w(done: Prepared, three_phase: bool) -> None:
                     for name in (
                         "tap_pos",
                         "tap_neutral",
+                        "tap_min",
+                        "tap_max",
                         "tap_step_percent",
                         "tap_step_degree",
                         "tap_changer_type",
                     )
+                    if name in row
                 } | {"tap_side": "hv" if side == "hv" else "lv"}
             z = float(np.hypot(star_r[place], star_x[place])) * (1 if star_x[place] >= 0 else -1)
             outer = row[f"{side}_bus"]

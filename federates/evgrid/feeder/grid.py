@@ -31,11 +31,28 @@ HOUSEHOLD_PEAK_KW = 2.0
 """Peak load of one household after diversity, kW: an assumption that turns the load of a network
 into a number of households (European LV design values are 1 to 2.5 kW)."""
 
+MOST_TAPS = 127
+"""Largest tap position that is regulated (power-grid-model keeps them in 8 bits)."""
+
 ZERO_SEQUENCE_COLUMNS = {
     "line": ("r0_ohm_per_km", "x0_ohm_per_km", "c0_nf_per_km"),
     "trafo": ("vk0_percent", "vkr0_percent", "mag0_percent", "mag0_rx", "si0_hv_partial", "vector_group"),
 }
 """Columns that a three-phase net needs."""
+
+_PER_PHASE = tuple(f"p_{x}_mw" for x in "abc") + tuple(f"q_{x}_mvar" for x in "abc")
+NEEDED_COLUMNS = {
+    "bus": ("vn_kv",),
+    "line": ("length_km", "r_ohm_per_km", "x_ohm_per_km", "c_nf_per_km"),
+    "trafo": ("sn_mva", "vn_hv_kv", "vn_lv_kv", "vk_percent", "vkr_percent", "pfe_kw", "i0_percent"),
+    "ext_grid": ("vm_pu",),
+    "load": ("p_mw", "q_mvar"),
+    "sgen": ("p_mw", "q_mvar"),
+    "asymmetric_load": _PER_PHASE,
+    "asymmetric_sgen": _PER_PHASE,
+    "shunt": ("p_mw", "q_mvar", "vn_kv"),
+}  # fmt: skip
+"""Columns that must hold a number; where an optional one does not, pandapower's default counts."""
 
 _REPRESENTED = {
     "asymmetric_load", "asymmetric_sgen", "bus", "ext_grid", "line", "load", "sgen", "shunt", "switch",
@@ -93,6 +110,10 @@ class Lines:
 class Trafos:
     """Two-winding transformers. ``ratio_*_kv`` are the rated voltages at the tap position,
     ``rated_*_kv`` those of the nameplate; ``sn_kva`` and ``pfe_kw`` cover all parallel ones.
+
+    tap_* : of the tap changer, as far as it can be regulated: ``tap_side`` is 0 (high voltage), 1 (low
+    voltage) or -1 (there is none); at position n the rated voltage of that side is
+    1 + (n - tap_neutral) tap_step_percent / 100 of the nameplate's.
     """
 
     name: Names
@@ -117,6 +138,12 @@ class Trafos:
     mag0_percent: Floats
     mag0_rx: Floats
     si0_hv_partial: Floats
+    tap_side: Ints
+    tap_neutral: Ints
+    tap_min: Ints
+    tap_max: Ints
+    tap_pos: Ints
+    tap_step_percent: Floats
 
 
 @dataclass(frozen=True)
@@ -153,16 +180,24 @@ class Loads:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Fixed generation (``gen_p_kw``, ``gen_q_kvar``: (gen, phase), positive into the grid) and
-    shunts (conductance and susceptance in S per phase).
+    """Fixed generation (``gen_p_kw``, ``gen_q_kvar``: (gen, phase), positive into the grid;
+    ``gen_sn_kva`` is NaN where the net gives no rating; ``gen_stands_in`` marks what stands for a
+    storage, motor or ward) and shunts (conductance and susceptance of
+    one step in S per phase; ``shunt_step`` of ``shunt_max_step`` steps are closed).
     """
 
+    gen_name: Names
     gen_bus: Ints
     gen_p_kw: Floats
     gen_q_kvar: Floats
+    gen_sn_kva: Floats
+    gen_stands_in: Bools
+    shunt_name: Names
     shunt_bus: Ints
     shunt_g_s: Floats
     shunt_b_s: Floats
+    shunt_step: Ints
+    shunt_max_step: Ints
 
 
 @dataclass(frozen=True)
@@ -225,8 +260,7 @@ def extract(
         three_phase = has_asymmetric_loads(net)
     faults = refusals(net, solver, three_phase, refused)
     if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise NetworkError("\n".join([f"network {source}: {count}", *(f"  {f}" for f in faults)]))
+        raise NetworkError.of(source, faults)
     position = {index: place for place, index in enumerate(net.bus.index)}
     open_ends = {
         (str(et), int(element), int(bus))
@@ -256,7 +290,7 @@ def refusals(
     net: Any, solver: str, three_phase: bool, refused: Mapping[tuple[str, Any], str] | None = None
 ) -> list[str]:
     """Everything for which a net can't be read, a sentence each."""
-    faults = list(_unrepresented(net, solver, refused or {}))
+    faults = [*_unrepresented(net, solver, refused or {}), *_missing_numbers(net)]
     if three_phase:
         faults += missing_zero_sequence(net)
     faults += _unrepresented_loads(net, solver, three_phase)
@@ -289,9 +323,23 @@ def _unrepresented(net: Any, solver: str, refused: Mapping[tuple[str, Any], str]
             continue
         for index in content.index[_in_service(content)]:
             yield _refusal(net, table, index, solver, refused.get((table, index), _WHY.get(table, "")))
+    shunts = net.shunt[_in_service(net.shunt)]
+    for index in shunts.index[_column(shunts, "step_dependency_table") > 0]:
+        yield _refusal(net, "shunt", index, solver, "its steps follow a characteristic table")
     for index, switch in net.switch.iterrows():
         if switch.et not in ("b", "l", "t"):
             yield _refusal(net, "switch", index, solver, f"its type et is '{switch.et}', not b, l or t")
+
+
+def _missing_numbers(net: Any) -> Iterable[str]:
+    """Cells without a number, of which the first and how many more are named, a sentence a column."""
+    for table, columns in NEEDED_COLUMNS.items():
+        rows = net[table][_in_service(net[table])]
+        for column in columns:
+            lacking = rows.index[np.isnan(_column(rows, column, np.nan))]
+            if len(lacking):
+                more = f" (nor have {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+                yield f"{_label(net, table, lacking[0])} has no {column}{more}"
 
 
 def _unrepresented_loads(net: Any, solver: str, three_phase: bool) -> Iterable[str]:
@@ -332,6 +380,10 @@ def _unrepresented_trafos(net: Any, solver: str, three_phase: bool) -> Iterable[
                     "only Ratio without step_degree is"
                 )
                 yield _refusal(net, "trafo", index, solver, why)
+        vk, vkr = abs(_number(row.vk_percent)), abs(_number(row.vkr_percent))
+        if not vk or vkr > vk:
+            why = f"vk_percent = {vk:g} with vkr_percent = {vkr:g}, must be above 0 and at least vkr_percent"
+            yield _refusal(net, "trafo", index, solver, why)
         for column in ("xn_ohm", "rn_ohm"):
             if three_phase and _number(row.get(column)):
                 yield _refusal(net, "trafo", index, solver, f"its neutral is earthed over {column}")
@@ -490,7 +542,29 @@ def _trafos(
         mag0_percent=_column(trafo, "mag0_percent"),
         mag0_rx=_column(trafo, "mag0_rx"),
         si0_hv_partial=_column(trafo, "si0_hv_partial"),
+        **_taps(trafo),
     )
+
+
+def _taps(trafo: Any) -> dict[str, Any]:
+    """The tap changers that can be regulated: whole positions of a ratio between two ends."""
+    whole = {name: _column(trafo, f"tap_{name}", np.nan) for name in ("neutral", "min", "max", "pos")}
+    step = _column(trafo, "tap_step_percent")
+    kind = trafo["tap_changer_type"] if "tap_changer_type" in trafo.columns else [None] * len(trafo)
+    side = trafo["tap_side"] if "tap_side" in trafo.columns else [None] * len(trafo)
+    there = np.array([k in ("Ratio", "Symmetrical") for k in kind], bool)
+    there &= (step != 0) & (_column(trafo, "tap_step_degree") == 0)
+    for values in whole.values():
+        there &= (values == np.round(values)) & (np.abs(values) <= MOST_TAPS)
+    there &= (whole["min"] < whole["max"]) & (whole["min"] <= whole["pos"]) & (whole["pos"] <= whole["max"])
+    sides = np.array([{"hv": 0, "lv": 1}.get(str(s), -1) for s in side], np.int64)
+    found: dict[str, Any] = {
+        f"tap_{name}": np.where(there, values, 0).astype(np.int64) for name, values in whole.items()
+    }
+    return found | {
+        "tap_side": np.where(there, sides, -1).astype(np.int64),
+        "tap_step_percent": np.where(there, step, 0.0),
+    }
 
 
 def _sources(net: Any, position: dict[Any, int], live: Bools) -> Sources:
@@ -514,7 +588,7 @@ def _power(table: Any, quantity: str, three_phase: bool, asymmetric: bool) -> Fl
     return np.repeat(total / 3, 3, axis=1) if three_phase else total
 
 
-def _serving(net: Any, table: str, position: dict[Any, int], live: Bools) -> Any:
+def serving(net: Any, table: str, position: dict[Any, int], live: Bools) -> Any:
     """The rows of a table in service on a bus in service."""
     rows = net[table][_in_service(net[table])]
     return rows[live[_positions(rows["bus"], position)]] if len(rows) else rows
@@ -528,7 +602,7 @@ def _loads(
     buses, p, q = list[Ints](), list[Floats](), list[Floats]()
     shares: dict[str, list[Floats]] = {"z": [], "i": []}
     for table in ("load", "asymmetric_load"):
-        rows = _serving(net, table, position, live)
+        rows = serving(net, table, position, live)
         names += _names(rows, table)
         indices += [f"{table} {index}" for index in rows.index]
         buses.append(_positions(rows["bus"], position))
@@ -558,23 +632,35 @@ def _loads(
 
 def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -> Fixed:
     phases = 3 if three_phase else 1
-    buses, p, q = list[Ints](), list[Floats](), list[Floats]()
+    names, indices = list[str](), list[Any]()
+    buses, p, q, sn = list[Ints](), list[Floats](), list[Floats](), list[Floats]()
+    stands_in = list[Bools]()
     for table in ("sgen", "asymmetric_sgen"):
-        rows = _serving(net, table, position, live)
+        rows = serving(net, table, position, live)
+        names += _names(rows, table)
+        indices += [f"{table} {index}" for index in rows.index]
+        stands_in.append(_column(rows, "stands_in") > 0)
+        sn.append(_column(rows, "sn_mva", np.nan) * 1e3)
         buses.append(_positions(rows["bus"], position))
         p.append(_power(rows, "p", three_phase, table != "sgen").reshape(-1, phases))
         q.append(_power(rows, "q", three_phase, table != "sgen").reshape(-1, phases))
-    shunt = _serving(net, "shunt", position, live)
+    shunt = serving(net, "shunt", position, live)
     bus = _positions(shunt["bus"], position)
-    steps = _column(shunt, "step", 1.0)
+    steps = _column(shunt, "step", 1.0).astype(np.int64)
     squared = _column(shunt, "vn_kv") ** 2
     return Fixed(
+        gen_name=_unique(names, indices),
+        gen_sn_kva=np.concatenate(sn),
+        gen_stands_in=np.concatenate(stands_in),
+        shunt_name=_unique(_names(shunt, "shunt"), shunt.index),
+        shunt_step=steps,
+        shunt_max_step=np.maximum(_column(shunt, "max_step", 1.0).astype(np.int64), steps),
         gen_bus=np.concatenate(buses),
         gen_p_kw=np.concatenate(p),
         gen_q_kvar=np.concatenate(q),
         shunt_bus=bus,
-        shunt_g_s=_column(shunt, "p_mw") * steps / squared,
-        shunt_b_s=-_column(shunt, "q_mvar") * steps / squared,
+        shunt_g_s=_column(shunt, "p_mw") / squared,
+        shunt_b_s=-_column(shunt, "q_mvar") / squared,
     )
 
 

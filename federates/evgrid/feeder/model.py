@@ -8,6 +8,9 @@ Where nobody takes the feeder's outputs, nothing has to be known at once: the st
 and solved in large batches, which is much faster. The numbers are the same bit for bit, because a
 power flow does not depend on the others in its batch.
 
+Devices that answer to the voltage (tap changers, capacitors, PV inverters) need each step before the
+next, so then nothing is gathered; the numbers are the same with and without somebody who takes them.
+
 A power flow without solution ends the run, or (``feeder.on_divergence: keep``, what an ensemble does
 by default) its member is given up: its numbers are NaN from then on, the others of the run see it
 without voltage, and the run goes on with the other members.
@@ -19,9 +22,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evgrid import thermal
+from evgrid.feeder.ageing import Ageing
 from evgrid.feeder.base_load import BaseLoad, base_load
+from evgrid.feeder.grid import Ints
+from evgrid.feeder.inverters import Inverters
 from evgrid.feeder.networks import Network
-from evgrid.feeder.solvers import Label, blank, check_balance, make_solver, not_converged
+from evgrid.feeder.regulation import Regulation, devices
+from evgrid.feeder.solvers import (
+    Flow,
+    Label,
+    Positions,
+    Power,
+    blank,
+    check_balance,
+    make_solver,
+    not_converged,
+)
 from evgrid.model import Array, Model, Recorder, Values, Variable
 
 if TYPE_CHECKING:
@@ -76,6 +93,25 @@ UNBALANCE_VARIABLES = (
              "current in the neutral of the transformer's low-voltage side"),
 )  # fmt: skip
 """What a three-phase feeder records besides, with ``feeder.unbalance``."""
+
+REGULATION_VARIABLES = (
+    Variable("trafo_tap", ("member", "trafo"), "1",
+             "position of the tap changer, mean of the interval; NaN where there is none"),
+    Variable("shunt_step", ("member", "shunt"), "1",
+             "steps of the shunt that are closed, mean of the interval"),
+    Variable("trafo_operations", ("member", "trafo"), "1", "operations of the tap changer in the run",
+             timed=False, dtype="int64"),
+    Variable("shunt_operations", ("member", "shunt"), "1", "operations of the shunt in the run", timed=False,
+             dtype="int64"),
+)  # fmt: skip
+"""What is recorded with ``feeder.tap_changers`` or ``feeder.capacitors``."""
+
+INVERTER_VARIABLES = (
+    Variable("pv_power_kw", ("member",), "kW", "active power that the PV inverters give"),
+    Variable("pv_available_kw", ("member",), "kW", "active power that they could give"),
+    Variable("pv_reactive_kvar", ("member",), "kvar", "reactive power that the PV inverters draw"),
+)
+"""What is recorded with ``feeder.pv``."""
 
 
 class FeederModel(Model):
@@ -138,7 +174,17 @@ class FeederModel(Model):
         self.failures: dict[int, str] = {}
         """Reason and time of each member that was given up, by its number."""
         self._failed_s = np.full(members, np.nan)
-        self._gather = 1 if feedback else max(1, BATCH_CASES // members)
+        found = devices(scenario.feeder, network)
+        self._regulation = Regulation(found, network, members) if found else None
+        pv, ageing = scenario.feeder.pv, scenario.feeder.transformer_ageing
+        self._inverters = Inverters(pv, network, members) if pv is not None else None
+        self._ageing = Ageing(ageing, network, self._clock, members, self.period_s) if ageing else None
+        self.variables += REGULATION_VARIABLES if self._regulation is not None else ()
+        self.variables += INVERTER_VARIABLES if self._inverters is not None else ()
+        self.variables += thermal.VARIABLES if self._ageing is not None else ()
+        self._in_turn = self._regulation is not None or self._inverters is not None
+        """Whether a step needs the voltages of the one before."""
+        self._gather = 1 if feedback or self._in_turn else max(1, BATCH_CASES // members)
         self._steps = list[int]()
         shape = (self._gather, members, len(network.connections), len(network.connections.phases))
         self._ev_p: Array | None = np.zeros(shape) if fleet else None
@@ -181,6 +227,14 @@ class FeederModel(Model):
             "member_failed_s": self._failed_s,
         }.items():
             self._recorder.put_static(name, values)
+        if self._regulation is not None:
+            state = self._regulation.state
+            self._recorder.put_static("trafo_operations", state.tap_operations)
+            self._recorder.put_static("shunt_operations", state.shunt_operations)
+        if self._ageing is not None:
+            for name, values in self._ageing.outcome().items():
+                given_up = np.isfinite(self._failed_s)[:, np.newaxis]
+                self._recorder.put_static(name, np.where(given_up, np.nan, values))
 
     def audit(self) -> Mapping[str, Array]:
         """Sums over the run, (member,): power received (kW, one term a step), energies (kWh) at the
@@ -204,7 +258,7 @@ class FeederModel(Model):
         if self._ev_p is not None and self._ev_q is not None:
             p, q = p + self._ev_p[:steps], q + self._ev_q[:steps]
             ev_kw = self._ev_p[:steps].reshape(steps, members, -1).sum(axis=2)
-        solved = p.shape[1]  # 1 where all members are alike
+        solved = members if self._in_turn else p.shape[1]  # 1 where all members are alike
         given_up = np.isfinite(self._failed_s)
         if given_up.any():  # what they have is of no use any more: no load, which is solved at once
             p, q = (np.where(given_up[:, np.newaxis, np.newaxis], 0.0, x) for x in (p, q))
@@ -221,6 +275,11 @@ class FeederModel(Model):
         profiles = self._base.generation(times_s)
         if profiles is not None:
             generation = by_case(profiles[0]), by_case(profiles[1])
+        if self._inverters is not None:
+            if generation is None:
+                fixed = self._network.grid.fixed
+                generation = by_case(fixed.gen_p_kw[None, None]), by_case(fixed.gen_q_kvar[None, None])
+            generation = self._inverters.step(generation, self.period_s)
 
         def label(case: int) -> str:
             step, member = divmod(case, solved)
@@ -231,9 +290,13 @@ class FeederModel(Model):
             return f"{who} at {stamp.replace('T', ' ')}"
 
         failed: dict[int, str] = {}
-        flow = self._solver.solve(
-            p, q, label, nominal=nominal, generation=generation, failed=failed if self._keep else None
-        )
+        recorded: dict[str, Array] = {}
+        if self._regulation is None:
+            flow = self._solver.solve(
+                p, q, label, nominal=nominal, generation=generation, failed=failed if self._keep else None
+            )
+        else:
+            flow = self._regulated((p, q), label, nominal, generation, failed, recorded)
         residual = check_balance(flow, p, self._solver.balance_tolerance, label, failed)
         if failed:
             self._give_up(failed, label, solved, times_s)
@@ -248,10 +311,19 @@ class FeederModel(Model):
                 return parted
             return np.broadcast_to(parted, (steps, members, *values.shape[1:]))
 
+        if self._inverters is not None:
+            self._inverters.see(flow)
+            for name in ("power_kw", "available_kw", "reactive_kvar"):
+                recorded[f"pv_{name}"] = getattr(self._inverters, name)[np.newaxis]
+        if self._ageing is not None:
+            recorded |= self._ageing.run(by_member(flow.trafo_loading), times_s)
+        if np.isfinite(self._failed_s).any():
+            for values in recorded.values():
+                values[times_s[:, np.newaxis] >= self._failed_s] = np.nan
         head, losses = by_member(flow.head_p_kw), by_member(flow.losses_kw)
         other = np.broadcast_to(base_kw + flow.fixed_kw.reshape(steps, solved), (steps, members))
         tick = first * self._ticks_per_step
-        recorded = {
+        recorded |= {
             "voltage_pu": by_member(flow.voltage_pu.astype(np.float32)),
             "voltage_min_pu": by_member(np.fmin.reduce(flow.voltage_pu, axis=(1, 2))),
             "voltage_max_pu": by_member(np.fmax.reduce(flow.voltage_pu, axis=(1, 2))),
@@ -293,6 +365,36 @@ class FeederModel(Model):
         if self.failures:
             return {name: np.nan_to_num(values) for name, values in outputs.items()}
         return outputs
+
+    def _regulated(
+        self,
+        power: Power,
+        label: Label,
+        nominal: Power | None,
+        generation: Power | None,
+        failed: dict[int, str],
+        recorded: dict[str, Array],
+    ) -> Flow:
+        """A step of all members with their tap changers and capacitors, which go on; see there."""
+        assert self._regulation is not None
+
+        def solve(some: Ints, positions: Positions) -> Flow:
+            def of(pair: Power | None) -> Power | None:
+                return None if pair is None else (pair[0][some], pair[1][some])
+
+            reasons: dict[int, str] | None = {} if self._keep else None
+            flow = self._solver.solve(
+                power[0][some], power[1][some], lambda case: label(int(some[case])), nominal=of(nominal),
+                generation=of(generation), positions=positions, failed=reasons,
+            )  # fmt: skip
+            failed.update({int(some[case]): reason for case, reason in (reasons or {}).items()})
+            return flow
+
+        flow, mean, self._regulation.state = self._regulation.step(solve, self.period_s)
+        there = self._network.grid.trafos.tap_side >= 0
+        recorded["trafo_tap"] = np.where(there, mean["tap"], np.nan)[np.newaxis]
+        recorded["shunt_step"] = mean["shunt"][np.newaxis]
+        return flow
 
     def _give_up(self, failed: dict[int, str], label: Label, solved: int, times_s: Array) -> None:
         """Take note of the members whose cases failed; an error where no member is left."""

@@ -89,6 +89,7 @@ class Network:
             "bus": len(self.grid.buses.name),
             "line": len(self.grid.lines.name),
             "trafo": len(self.grid.trafos.name),
+            "shunt": len(self.grid.fixed.shunt_name),
             "connection": len(self.grid.loads.name),
             "phase": len(self.grid.phases),
         }
@@ -102,6 +103,7 @@ class Network:
             "bus": ("bus", g.buses.name, {"long_name": "bus"}),
             "line": ("line", g.lines.name, {"long_name": "line"}),
             "trafo": ("trafo", g.trafos.name, {"long_name": "transformer"}),
+            "shunt": ("shunt", g.fixed.shunt_name, {"long_name": "shunt"}),
             "connection_bus": (
                 "connection", g.buses.name[c.bus], {"long_name": "bus of the connection point"},
             ),

@@ -58,15 +58,14 @@ def topology(grid: Grid, source: str) -> Topology:
         f"{kind} '{name}' is at bus '{grid.buses.name[bus]}', which no source feeds"
         for kind, names, buses in (
             ("load", grid.loads.name, grid.loads.bus),
-            ("sgen at", grid.buses.name[grid.fixed.gen_bus], grid.fixed.gen_bus),
+            ("sgen", grid.fixed.gen_name, grid.fixed.gen_bus),
+            ("shunt", grid.fixed.shunt_name, grid.fixed.shunt_bus),
         )
         for name, bus in zip(names, buses, strict=True)
         if not energised[bus]
     ]
     if faults:
-        raise NetworkError(
-            "\n".join([f"network {source}: {len(faults)} fault(s)", *(f"  {f}" for f in faults)])
-        )
+        raise NetworkError.of(source, faults)
     return Topology(
         node, nodes, energised, np.where(energised, distance_km, np.nan), np.where(energised, trafo[node], -1)
     )

@@ -10,10 +10,11 @@ from math import atan, cos, exp, hypot, pi
 
 import numpy as np
 
+from evgrid.ambient import RULES, Sinusoid, TemperatureFile, start_hour
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import Clock
-from evgrid.scenario import Sinusoid, Temperature, TemperatureFile
-from evgrid.system.series import Rules, read_series
+from evgrid.scenario import Temperature
+from evgrid.system.series import read_series
 
 BIDIRECTIONAL = (0.0664, 0.0356, 2.24e-3)
 """Loss of a bidirectional vehicle, either way: a measured BMW i3, 66.4 W + 0.0356 P + 2.24e-6 P²/W.
@@ -24,8 +25,6 @@ THREE_PHASE = (0.3290, 0.0411, 3.2e-3)
 """Losses of on-board chargers on one and on three phases: least squares (relative, none negative) through
 the registration-weighted mean efficiency of eight EVs at 6, 8, 10, 12, 14, 16 A: 75.6, 79.3, 82.4, 83.5,
 85.5, 86.2 % on one phase, 87.7, 88.2, 90.3, 90.3, 90.3, 90.3 % on three. The fit is within 0.8 points."""
-
-AMBIENT = Rules("temperature in °C", -60.0, 60.0)
 
 
 def with_losses_by_power(sessions: Sessions, phases: int) -> Sessions:
@@ -49,10 +48,9 @@ class IdleCell:
         self._tau_s, self._ambient = settings.time_constant, settings.ambient
         self._series = None
         if isinstance(self._ambient, TemperatureFile):
-            self._series = read_series(self._ambient.file, clock, AMBIENT, self._ambient.column)
+            self._series = read_series(self._ambient.file, clock, RULES, self._ambient.column)
             self._now_s, self._now_c = 0.0, float(self._series.mean(0.0, clock.step_s))
-        start = clock.start.astype("datetime64[s]")
-        self._start_h = float((start - start.astype("datetime64[D]")) / np.timedelta64(1, "h"))
+        self._start_h = start_hour(clock)
 
     def at(self, time_s: float) -> float:
         """Temperature at ``time_s``, °C; from a file, times must not fall."""

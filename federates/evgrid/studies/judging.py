@@ -15,7 +15,8 @@ def judged(result: xr.Dataset, limits: LimitSet) -> tuple[xr.Dataset, xr.Dataset
 
     See :func:`evgrid.limits.violated`.
     """
-    if any(c.variable == "trafo_hot_spot_c" for c in limits.criteria) and result.sizes["trafo"]:
+    wanted = any(c.variable == "trafo_hot_spot_c" for c in limits.criteria) and result.sizes["trafo"]
+    if wanted and "trafo_hot_spot_c" not in result:
         from evgrid.thermal import transformer_ageing
 
         result = result.merge(transformer_ageing(result)[["trafo_hot_spot_c"]])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from evgrid.errors import PowerFlowError
+from evgrid.feeder.grid import Ints
 from evgrid.model import Array
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Flow:
     line_loading : (case, line) worst phase and end, 1 is the rated current
     trafo_loading : (case, trafo) worst phase and side, 1 is the rated current of the nameplate
     trafo_p_kw : (case, trafo) active power into the high-voltage side
+    trafo_lv_p_kw, trafo_lv_q_kvar : (case, trafo, phase) power out of the low-voltage side
     head_p_kw, head_q_kvar : (case, phase) what the sources give
     losses_kw : (case,) what flows into all branches and does not leave them
     fixed_kw : (case,) drawn by shunts, less what fixed generation gives, plus what loads that depend
@@ -48,6 +50,8 @@ class Flow:
     line_loading: Array
     trafo_loading: Array
     trafo_p_kw: Array
+    trafo_lv_p_kw: Array
+    trafo_lv_q_kvar: Array
     head_p_kw: Array
     head_q_kvar: Array
     losses_kw: Array
@@ -58,6 +62,18 @@ class Flow:
 
     def __len__(self) -> int:
         return len(self.losses_kw)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where regulating devices stand.
+
+    tap : (case, trafo) position of tap changers; of transformers without one (``tap_side`` -1) anything
+    shunt : (case, shunt) steps of shunts that are closed
+    """
+
+    tap: Ints
+    shunt: Ints
 
 
 class Solver(Protocol):
@@ -76,6 +92,7 @@ class Solver(Protocol):
         *,
         nominal: Power | None = None,
         generation: Power | None = None,
+        positions: Positions | None = None,
         failed: dict[int, str] | None = None,
     ) -> Flow:
         """Solve for the load at each connection point, (case, connection, phase).
@@ -92,6 +109,8 @@ class Solver(Protocol):
         generation
             Active and reactive power of the fixed generation, (case, gen, phase), in place of the
             grid's own.
+        positions
+            Of tap changers and shunts, in place of the grid's own; given once, give them always.
         failed
             Takes why cases did not converge, by case; all their numbers are NaN.
 
@@ -127,6 +146,17 @@ def make_solver(
     from evgrid.feeder.solvers.pgm import PowerGridModelSolver
 
     return PowerGridModelSolver(network, reduce, unbalance=unbalance)
+
+
+def lines_without_impedance(network: Network, solver: str) -> list[str]:
+    """A sentence for each line that no solver can take."""
+    lines = network.grid.lines
+    closed = lines.from_closed | lines.to_closed
+    return [
+        f"line '{lines.name[k]}' can't be represented with the solver {solver}: it has no impedance; "
+        "use a bus-bus switch"
+        for k in np.flatnonzero(closed & (lines.r1_ohm == 0) & (lines.x1_ohm == 0))
+    ]
 
 
 def case_name(case: int) -> str:

@@ -42,7 +42,16 @@ from evgrid.feeder import kernels
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network
 from evgrid.feeder.reduction import Circuit, Complex, circuit
-from evgrid.feeder.solvers import Flow, Label, Power, blank, case_name, not_converged
+from evgrid.feeder.solvers import (
+    Flow,
+    Label,
+    Positions,
+    Power,
+    blank,
+    case_name,
+    lines_without_impedance,
+    not_converged,
+)
 from evgrid.model import Array
 
 SOURCE_VA = 1e15
@@ -60,8 +69,8 @@ THREADS_FROM = 16
 """Batches of at least so many cases are solved with two threads."""
 
 
-Update = dict[ComponentType, tuple[Array, Array]]
-"""Active power in W and reactive power in var of a kind of component, (case, component[, phase])."""
+Update = dict[ComponentType, dict[str, NDArray[Any]]]
+"""What changes of a kind of component, by attribute, in SI units: (case, component[, phase])."""
 
 
 class PowerGridModelSolver:
@@ -86,9 +95,7 @@ class PowerGridModelSolver:
         """
         faults = faults_of(network)
         if faults:
-            raise NetworkError(
-                "\n".join([f"network {network.source}: {len(faults)} fault(s)", *(f"  {f}" for f in faults)])
-            )
+            raise NetworkError.of(network.source, faults)
         self.network = network
         self.threads = threads
         self.three_phase = network.three_phase
@@ -103,7 +110,8 @@ class PowerGridModelSolver:
         self._gen = ComponentType.asym_gen if self.three_phase else ComponentType.sym_gen
         self._single = PowerGridModel(inputs, network.grid.frequency_hz)
         self._tables = dict[ComponentType, NDArray[Any]]()
-        self._ids = {kind: inputs[kind]["id"] for kind in (self._load, self._gen)}
+        changing = (self._load, self._gen, ComponentType.transformer, ComponentType.shunt)
+        self._ids = {kind: inputs[kind]["id"] for kind in changing}
         node_kv = self.circuit.nominal_kv * 1e3 / np.sqrt(3)
         self._line_volts = node_kv[self.circuit.line_from]
         self._trafo_volts = node_kv[self.circuit.trafo_lv]
@@ -153,6 +161,7 @@ class PowerGridModelSolver:
         *,
         nominal: Power | None = None,
         generation: Power | None = None,
+        positions: Positions | None = None,
         failed: dict[int, str] | None = None,
     ) -> Flow:
         """See :class:`evgrid.feeder.solvers.Solver`."""
@@ -162,11 +171,13 @@ class PowerGridModelSolver:
             own_p, own_q = (p_kw, q_kvar) if nominal is None else nominal
             load_p, extra_p = self._parts(p_kw, own_p, 0)
             load_q, extra_q = self._parts(q_kvar, own_q, 1)
-        update = {self._load: (load_p, load_q)}
+        update = {self._load: self._watts((load_p, load_q))}
         if generation is not None and generation[0].shape[1]:
-            update[self._gen] = generation
+            update[self._gen] = self._watts(generation)
+        if positions is not None:
+            update |= self._positions(positions)
         reasons: dict[int, str] = {}
-        result = self._solve(self._watts(update), reasons)
+        result = self._solve(update, reasons)
         if reasons and failed is None:
             raise not_converged("power-grid-model", reasons, label)
 
@@ -185,6 +196,7 @@ class PowerGridModelSolver:
         line_loading = np.zeros((cases, len(grid.lines.name)))
         trafo_loading = np.zeros((cases, len(grid.trafos.name)))
         trafo_p = np.zeros((cases, len(grid.trafos.name)))
+        trafo_lv_p, trafo_lv_q = (np.zeros((cases, len(grid.trafos.name), phases)) for _ in "pq")
         losses = np.zeros(cases)
         head_p, head_q = np.zeros((cases, phases)), np.zeros((cases, phases))
         for kind in self._branches:
@@ -204,6 +216,8 @@ class PowerGridModelSolver:
                 hv, lv = self._trafo_rating
                 kernels.worst_loading(*currents, hv, lv, self._of_trafo, trafo_loading)
                 trafo_p[:, c.trafo] = into["from"].sum(axis=2) / 1e3
+                trafo_lv_p[:, c.trafo] = into["to"] / -1e3
+                trafo_lv_q[:, c.trafo] = column(kind, "q_to") / -1e3
                 if self.unbalance:
                     kernels.neutral_currents(
                         into["to"], column(kind, "q_to"), *at_nodes, c.trafo_lv, self._trafo_volts,
@@ -245,6 +259,8 @@ class PowerGridModelSolver:
             line_loading=line_loading,
             trafo_loading=trafo_loading,
             trafo_p_kw=trafo_p,
+            trafo_lv_p_kw=trafo_lv_p,
+            trafo_lv_q_kvar=trafo_lv_q,
             head_p_kw=head_p,
             head_q_kvar=head_q,
             losses_kw=losses / 1e3,
@@ -267,20 +283,28 @@ class PowerGridModelSolver:
         extra = np.concatenate([(own * z)[:, self._with_z], (own * i)[:, self._with_i]], axis=1)
         return np.concatenate([power - own * (z + i), extra], axis=1), extra
 
-    def _watts(self, update: dict[ComponentType, Power]) -> Update:
-        """Updates in W and var, in the shape that power-grid-model takes."""
+    def _watts(self, power: Power) -> dict[str, NDArray[Any]]:
+        """Specified powers in W and var, in the shape that power-grid-model takes."""
         phases = slice(None) if self.three_phase else 0
+        names = ("p_specified", "q_specified")
+        return {n: np.ascontiguousarray(x[:, :, phases] * 1e3) for n, x in zip(names, power, strict=True)}
 
-        def watts(power: Array) -> Array:
-            return np.ascontiguousarray(power[:, :, phases] * 1e3)
-
-        return {kind: (watts(p), watts(q)) for kind, (p, q) in update.items()}
+    def _positions(self, positions: Positions) -> Update:
+        """Tap positions and admittances of shunts."""
+        fixed, taps = self.network.grid.fixed, positions.tap[:, self.circuit.trafo]
+        unknown = np.iinfo(np.int8).min  # leaves what it is
+        taps = np.where(self.network.grid.trafos.tap_side[self.circuit.trafo] >= 0, taps, unknown)
+        update: Update = {ComponentType.transformer: {"tap_pos": np.ascontiguousarray(taps, np.int8)}}
+        if len(fixed.shunt_bus):
+            g, b = positions.shunt * fixed.shunt_g_s, positions.shunt * fixed.shunt_b_s
+            update[ComponentType.shunt] = {"g1": g, "b1": b, "g0": g, "b0": b}
+        return {kind: columns for kind, columns in update.items() if len(self._ids[kind])}
 
     def _solve(self, update: Update, reasons: dict[int, str]) -> dict[Any, Any]:
         """Solve a batch with iterative current, and what does not converge with Newton-Raphson;
         ``reasons`` takes why cases fail with both.
         """
-        cases = len(update[self._load][0])
+        cases = len(update[self._load]["p_specified"])
         if cases == 1:
             one = self._calculate_one(update)
             if one is not None:
@@ -288,7 +312,10 @@ class PowerGridModelSolver:
         result, failed = self._calculate(update, CalculationMethod.iterative_current)
         if failed:
             again = np.array(sorted(failed))
-            some = {kind: (p[again], q[again]) for kind, (p, q) in update.items()}
+            some = {
+                kind: {name: values[again] for name, values in columns.items()}
+                for kind, columns in update.items()
+            }
             repeated, why = self._calculate(some, CalculationMethod.newton_raphson)
             reasons.update({int(again[case]): reason for case, reason in sorted(why.items())})
             for kind, names in self._wanted.items():
@@ -302,13 +329,14 @@ class PowerGridModelSolver:
         The numbers are those of a batch. power-grid-model keeps what was updated, so everything that
         may change is updated here, and a batch, too, gives all of it.
         """
-        if not all(p.shape[1] for p, _ in update.values()):
+        if not update[self._load]["p_specified"].shape[1]:
             return None
-        for kind, (p, q) in update.items():
+        for kind, columns in update.items():
             if kind not in self._tables:
                 self._tables[kind] = cast(Any, initialize_array("update", kind, len(self._ids[kind])))
                 self._tables[kind]["id"] = self._ids[kind]
-            self._tables[kind]["p_specified"], self._tables[kind]["q_specified"] = p[0], q[0]
+            for name, values in columns.items():
+                self._tables[kind][name] = values[0]
         try:
             self._single.update(update_data={kind: self._tables[kind] for kind in update})
             result = self._single.calculate_power_flow(
@@ -327,8 +355,8 @@ class PowerGridModelSolver:
 
     def _calculate(self, update: Update, method: CalculationMethod) -> tuple[dict[Any, Any], dict[int, str]]:
         """One batch with one method, and why which of its cases failed."""
-        cases = len(update[self._load][0])
-        given = {kind: powers for kind, powers in update.items() if powers[0].shape[1]}
+        cases, loads = update[self._load]["p_specified"].shape[:2]
+        given = {kind: columns for kind, columns in update.items() if kind is not self._load or loads}
         if not given:
             return self._without_loads(cases, method), {}
         result = self._model.calculate_power_flow(
@@ -336,9 +364,7 @@ class PowerGridModelSolver:
             error_tolerance=ERROR_TOLERANCE_PU,
             max_iterations=MAX_ITERATIONS,
             calculation_method=method,
-            update_data=cast(
-                Any, {kind: {"p_specified": p, "q_specified": q} for kind, (p, q) in given.items()}
-            ),
+            update_data=cast(Any, given),
             threading=self.threads if cases >= THREADS_FROM else -1,
             output_component_types=cast(Any, self._wanted),
             continue_on_batch_error=True,
@@ -368,12 +394,10 @@ def faults_of(network: Network) -> list[str]:
     """What power-grid-model can't represent, a sentence each."""
     grid = network.grid
     lines, trafos = grid.lines, grid.trafos
-    faults = []
+    faults = lines_without_impedance(network, "power-grid-model")
     ends = "can't be represented with the solver power-grid-model"
     for k in np.flatnonzero(lines.from_closed | lines.to_closed):
-        if lines.r1_ohm[k] == 0 and lines.x1_ohm[k] == 0:
-            faults.append(f"line '{lines.name[k]}' {ends}: it has no impedance; use a bus-bus switch")
-        elif lines.g1_s[k] and not lines.c1_f[k]:
+        if lines.g1_s[k] and not lines.c1_f[k]:
             faults.append(f"line '{lines.name[k]}' {ends}: it has a conductance without capacitance")
     for k in np.flatnonzero(trafos.hv_closed | trafos.lv_closed):
         name, shift, group = trafos.name[k], trafos.shift_degree[k], str(trafos.vector_group[k])
@@ -449,8 +473,8 @@ def _inputs(network: Network, c: Circuit, with_z: Ints, with_i: Ints) -> dict[Co
 
     shunts = table(ComponentType.shunt, len(grid.fixed.shunt_bus))
     shunts["node"], shunts["status"] = node[grid.fixed.shunt_bus], 1
-    shunts["g1"], shunts["b1"] = grid.fixed.shunt_g_s, grid.fixed.shunt_b_s
-    shunts["g0"], shunts["b0"] = grid.fixed.shunt_g_s, grid.fixed.shunt_b_s
+    shunts["g1"] = shunts["g0"] = grid.fixed.shunt_g_s * grid.fixed.shunt_step
+    shunts["b1"] = shunts["b0"] = grid.fixed.shunt_b_s * grid.fixed.shunt_step
 
     return {
         ComponentType.node: nodes,
@@ -468,7 +492,10 @@ def _transformers(network: Network, c: Circuit, array: NDArray[Any]) -> NDArray[
     sn, clock = t.sn_kva[k] * 1e3, np.round(t.shift_degree[k] / 30).astype(np.int64) % 12
     array["from_node"], array["to_node"] = c.trafo_hv, c.trafo_lv
     array["from_status"], array["to_status"] = t.hv_closed[k], t.lv_closed[k]
-    array["u1"], array["u2"], array["sn"] = t.ratio_hv_kv[k] * 1e3, t.ratio_lv_kv[k] * 1e3, sn
+    side, step = t.tap_side[k], t.tap_step_percent[k] / 100
+    array["u1"] = np.where(side == 0, t.rated_hv_kv[k], t.ratio_hv_kv[k]) * 1e3
+    array["u2"] = np.where(side == 1, t.rated_lv_kv[k], t.ratio_lv_kv[k]) * 1e3
+    array["sn"] = sn
     series = _impedance(t.vk_percent[k], t.vkr_percent[k])
     iron = t.pfe_kw[k] * 1e3 / sn
     shunt = iron - 1j * np.sqrt(np.maximum((t.i0_percent[k] / 100) ** 2 - iron**2, 0))
@@ -481,8 +508,14 @@ def _transformers(network: Network, c: Circuit, array: NDArray[Any]) -> NDArray[
     odd = clock % 2 == 1
     array["winding_from"] = np.where(odd, WindingType.delta, WindingType.wye_n)
     array["winding_to"] = WindingType.wye_n
-    array["tap_side"], array["tap_pos"], array["tap_nom"] = 0, 0, 0
-    array["tap_min"], array["tap_max"], array["tap_size"] = 0, 0, 0.0
+    array["tap_side"], array["tap_pos"], array["tap_nom"] = (
+        np.maximum(side, 0),
+        t.tap_pos[k],
+        t.tap_neutral[k],
+    )
+    ends = t.tap_min[k], t.tap_max[k]  # the other way round they count down
+    array["tap_min"], array["tap_max"] = np.where(step < 0, ends[::-1], ends)
+    array["tap_size"] = np.abs(step) * np.where(side == 0, t.rated_hv_kv[k], t.rated_lv_kv[k]) * 1e3
     z0 = _impedance(t.vk0_percent[k], t.vkr0_percent[k])
     if network.three_phase:
         rx = t.mag0_rx[k]
@@ -493,7 +526,7 @@ def _transformers(network: Network, c: Circuit, array: NDArray[Any]) -> NDArray[
         zigzag = np.char.lower(t.vector_group[k].astype(np.str_)) == "yzn"
         with np.errstate(divide="ignore"):
             seen = np.where(zigzag, 1 / np.where(zigzag, admittance, 1), seen)
-        earthing = (np.where(odd, seen, z0) - series) / 3 * (array["u2"] ** 2 / sn)
+        earthing = (np.where(odd, seen, z0) - series) / 3 * ((t.ratio_lv_kv[k] * 1e3) ** 2 / sn)
         array["r_grounding_to"], array["x_grounding_to"] = earthing.real, earthing.imag
     return array
 

@@ -16,8 +16,18 @@ from typing import Any
 import numpy as np
 
 from evgrid.errors import NetworkError, PowerFlowError
+from evgrid.feeder.grid import serving
 from evgrid.feeder.networks import Network
-from evgrid.feeder.solvers import Flow, Label, Power, blank, case_name, not_converged
+from evgrid.feeder.solvers import (
+    Flow,
+    Label,
+    Positions,
+    Power,
+    blank,
+    case_name,
+    lines_without_impedance,
+    not_converged,
+)
 from evgrid.model import Array
 
 STIFF_MVA = 1e9
@@ -50,9 +60,7 @@ class PandapowerSolver:
         self.unbalance = unbalance and self.three_phase
         faults = faults_of(network)
         if faults:
-            raise NetworkError(
-                "\n".join([f"network {network.source}: {len(faults)} fault(s)", *(f"  {f}" for f in faults)])
-            )
+            raise NetworkError.of(network.source, faults)
         if not self.three_phase:
             self.balance_tolerance = 1e-6
         self._net = net = copy.deepcopy(network.net)
@@ -74,6 +82,9 @@ class PandapowerSolver:
                 pandapower.create_load(net, bus, 0.0, type="wye")
             for bus in gens:
                 pandapower.create_sgen(net, bus, 0.0)
+        position = {bus: place for place, bus in enumerate(net.bus.index)}
+        self._shunts = serving(net, "shunt", position, network.grid.buses.in_service).index
+        self._taps = np.flatnonzero(network.grid.trafos.tap_side >= 0)
         self._with_z = np.flatnonzero(network.grid.loads.z_share.any(axis=1))
         self._z_shunts = [
             pandapower.create_shunt(net, bus, 0.0, vn_kv=net.bus.at[bus, "vn_kv"])
@@ -94,6 +105,7 @@ class PandapowerSolver:
         *,
         nominal: Power | None = None,
         generation: Power | None = None,
+        positions: Positions | None = None,
         failed: dict[int, str] | None = None,
     ) -> Flow:
         """See :class:`evgrid.feeder.solvers.Solver`."""
@@ -107,6 +119,10 @@ class PandapowerSolver:
                 if generation is None
                 else (generation[0][case], generation[1][case])
             )
+            if positions is not None:
+                self._net.shunt.loc[self._shunts, "step"] = positions.shunt[case]
+                at = self._net.trafo.index[self._taps]
+                self._net.trafo.loc[at, "tap_pos"] = positions.tap[case, self._taps]
             try:
                 rows.append(self._solve_one((p_kw[case], q_kvar[case]), (own[0][case], own[1][case]), gen))
             except PowerFlowError as error:
@@ -129,6 +145,8 @@ class PandapowerSolver:
             "line_loading": (lines,),
             "trafo_loading": (trafos,),
             "trafo_p_kw": (trafos,),
+            "trafo_lv_p_kw": (trafos, phases),
+            "trafo_lv_q_kvar": (trafos, phases),
             "head_p_kw": (phases,),
             "head_q_kvar": (phases,),
             "losses_kw": (),
@@ -232,17 +250,18 @@ class PandapowerSolver:
             for end in ends
         )
         shunt = (voltage[grid.fixed.shunt_bus] * grid.buses.nominal_kv[grid.fixed.shunt_bus, np.newaxis]) ** 2
+        shunt_s = grid.fixed.shunt_g_s * net.shunt.loc[self._shunts, "step"].to_numpy()
         return {
             "voltage_pu": np.where(voltage > 0, voltage, np.nan),
             "line_loading": loading("line", ("from", "to"), (self._line_rating, self._line_rating)),
             "trafo_loading": loading("trafo", ("hv", "lv"), self._trafo_rating),
             "trafo_p_kw": trafo_p.sum(axis=1),
+            "trafo_lv_p_kw": np.nan_to_num(per_phase("trafo", "p_*lv_mw")) * -1e3,
+            "trafo_lv_q_kvar": np.nan_to_num(per_phase("trafo", "q_*lv_mvar")) * -1e3,
             "head_p_kw": np.nansum(per_phase("ext_grid", "p_*mw"), axis=0) * 1e3,
             "head_q_kvar": np.nansum(per_phase("ext_grid", "q_*mvar"), axis=0) * 1e3,
             "losses_kw": np.float64(losses * 1e3),
-            "fixed_kw": np.float64(
-                (shunt.mean(axis=1) * grid.fixed.shunt_g_s).sum() * 1e3 - generation[0].sum()
-            ),
+            "fixed_kw": np.float64((shunt.mean(axis=1) * shunt_s).sum() * 1e3 - generation[0].sum()),
             **self._unbalance(),
         }
 
@@ -277,10 +296,11 @@ class PandapowerSolver:
 
 def faults_of(network: Network) -> list[str]:
     """What pandapower can't represent, a sentence each."""
+    faults = lines_without_impedance(network, "pandapower")
     if not network.three_phase:
-        return []
+        return faults
     trafos, loads = network.grid.trafos, network.grid.loads
-    faults = [
+    faults += [
         f"trafo '{trafos.name[k]}' can't be represented with the solver pandapower: "
         f"vector_group = '{trafos.vector_group[k]}', in three phases Dyn, YNyn and Yzn are"
         for k in np.flatnonzero(trafos.hv_closed | trafos.lv_closed)

@@ -1,0 +1,117 @@
+"""What a scenario says of the feeder's devices: tap changers, capacitors, PV inverters, transformers' oil."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from evgrid.ambient import Ambient
+from evgrid.curves.settings import LocalFunctions
+from evgrid.settings import Duration, Settings, fault
+from evgrid.thermal import PRESETS, TransformerThermal
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class LineDrop(Settings):
+    """Line-drop compensation: hold the voltage at the end of a line that is not measured."""
+
+    r_ohm: Annotated[float, Field(ge=0)] = 0.0
+    """Resistance from the transformer to there, ohm a phase at the regulated side's voltage."""
+    x_ohm: float = 0.0
+    """Reactance, likewise."""
+
+
+class _Regulator(Settings):
+    """A device with positions that holds a voltage within a band."""
+
+    target_pu: Positive = 1.0
+    """Voltage to hold, pu of nominal; in three phases the mean of their magnitudes."""
+    deadband_pu: Positive
+    """Width of the band about the target in which nothing happens, pu."""
+    delay: Annotated[Duration, Field(ge=0)] = 30.0
+    """Time for which the voltage must lie on one side of the band before the device operates. Back in
+    the band, the time starts anew."""
+    next_delay: Annotated[Duration, Field(ge=0)] | None = None
+    """Time from one operation to the next while the voltage stays outside; 0s: until it is in the band
+    at once; left out: delay."""
+    bus: str | None = None
+    """Bus whose voltage is held; left out: where the device is."""
+
+
+class TapChanger(_Regulator):
+    """An on-load tap changer. Range and step of its taps are those of the network."""
+
+    trafo: str
+    """Name of the transformer, of two or three windings."""
+    side: Literal["hv", "mv", "lv"] = "lv"
+    """Side of the transformer whose voltage is held (mv: of three windings only)."""
+    line_drop: LineDrop | None = None
+    """Line-drop compensation; left out: none."""
+
+    @model_validator(mode="after")
+    def _where(self) -> TapChanger:
+        if self.line_drop is not None and (self.bus is not None or self.side == "hv"):
+            raise fault("line_drop needs the voltage of the transformer's own side mv or lv: give no bus")
+        return self
+
+
+class Capacitor(_Regulator):
+    """A switched shunt, capacitor or reactor, with the network's steps (0 to max_step)."""
+
+    shunt: str
+    """Name of the shunt."""
+
+
+class PvInverters(Settings):
+    """The network's generation (sgen) as inverters with local functions."""
+
+    functions: LocalFunctions
+    """What they do by themselves with the voltage they see: the functions of charger.functions, without
+    those of frequency. They take the place of the network's reactive power."""
+    at: list[str] | None = None
+    """Names of the generators; left out: all sgens, but not storage, motors and wards."""
+    oversize: Annotated[float, Field(ge=1)] = 1.1
+    """Rated apparent per rated active power, where the network gives no sn_mva."""
+
+    @model_validator(mode="after")
+    def _see_no_frequency(self) -> PvInverters:
+        trips = self.functions.thresholds()
+        if self.functions.frequency_watt is not None or trips.over_frequency or trips.under_frequency:
+            raise fault(
+                "functions: frequency_watt and trips by frequency have no effect here: the feeder sees no "
+                "frequency; give trips as {over_voltage, under_voltage}"
+            )
+        return self
+
+
+def _kind_of_constants(value: Any) -> str:
+    if isinstance(value, str):
+        return "<set>"
+    each = isinstance(value, Mapping) and all(isinstance(v, Mapping | Settings) for v in value.values())
+    return "<each>" if each and value else "<one>"
+
+
+class TransformerAgeing(Settings):
+    """Hot spot and loss of life of the transformers, IEC 60076-7 and IEEE C57.91."""
+
+    ambient: Ambient = 20.0
+    """Ambient temperature: °C, {mean_c, amplitude_c, warmest_h}, or {file: weather.csv, column: t}."""
+    transformer: Annotated[
+        Annotated[Literal["onan_distribution", "onaf_power"], Tag("<set>")]
+        | Annotated[TransformerThermal, Tag("<one>")]
+        | Annotated[dict[str, TransformerThermal], Tag("<each>")],
+        Discriminator(_kind_of_constants),
+    ] = "onan_distribution"
+    """Thermal constants: a set by name, your own, or your own for each transformer by its name."""
+    start_load: Annotated[float, Field(ge=0)] | None = None
+    """Load, per rated current, at which they have settled before the run; left out: the first step's."""
+
+    def constants(self, trafo: str) -> TransformerThermal | None:
+        """Constants of a transformer; None if it has none."""
+        given = self.transformer
+        if isinstance(given, str):
+            return PRESETS[given]
+        return given.get(trafo) if isinstance(given, dict) else given
