@@ -12,8 +12,8 @@ slot, and what it costs.
 :func:`schedule` solves it with HiGHS: for each EV it is the oracle (up to 1,000 EVs), for some hundred
 clusters (:func:`cluster`) it serves any fleet. A cluster is a virtual battery: the sum of its EVs'
 limits. That is an outer approximation, so its cost is never above that of the EVs;
-:func:`disaggregate` gives its power to its EVs by laxity. Where nothing couples the EVs and none may
-discharge, :func:`cheapest_slots` is exact without a program.
+:func:`assign` schedules each cluster's EVs in the room that the other clusters leave. Where nothing
+couples the EVs and none may discharge, :func:`cheapest_slots` is exact without a program.
 
 Energy is the battery's, kWh, counted from arrival; power is in kW at the grid, positive when drawn.
 """
@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack, vstack
 
-from evgrid.aggregator.kernels import share_by_laxity
 from evgrid.model import Array
 
 
@@ -117,6 +116,7 @@ def schedule(
     base_kw: Array | float = 0.0,
     demand_charge: float = 0.0,
     wear_per_kwh: float = 0.0,
+    overrun_price: float | None = None,
 ) -> Schedule:
     """The schedule of least cost.
 
@@ -134,6 +134,8 @@ def schedule(
         Currency per kW of each group's highest power over the horizon.
     wear_per_kwh
         Currency per kWh given back, for degradation.
+    overrun_price
+        Currency per kWh above the limits, part of the cost; without, they are never exceeded.
 
     Raises
     ------
@@ -153,14 +155,15 @@ def schedule(
             np.tile((wear_per_kwh - export) * slot_h, count),
             np.zeros(cells),
             np.full(groups, demand_charge),
+            np.full(groups * slots, (overrun_price or 0.0) * slot_h),
         ]
     )
-    # variables: charge, discharge, energy at the slots' ends, peak of each group
+    # variables: charge, discharge, energy at the slots' ends, peak of each group, overrun
     cell = np.arange(cells)
     one = csr_array((np.ones(cells), (cell, cell)), shape=(cells, cells))
     inner = cell[cell % slots > 0]
     before = csr_array((np.ones(len(inner)), (inner, inner - 1)), shape=(cells, cells))
-    none = csr_array((cells, groups))
+    none = csr_array((cells, groups + groups * slots))
     balance = hstack(
         [
             one * (-slot_h * batteries.charge_efficiency),
@@ -176,11 +179,12 @@ def schedule(
     slot_of = np.arange(groups * slots)
     peaks = csr_array((np.ones(len(slot_of)), (slot_of, slot_of // slots)), shape=(groups * slots, groups))
     empty = csr_array((groups * slots, cells))
+    over = csr_array((np.ones(len(slot_of)), (slot_of, slot_of)), shape=(len(slot_of), len(slot_of)))
     limited = np.flatnonzero(np.isfinite(limit.reshape(-1)))
-    bounded = [hstack([sums, -sums, empty, peaks * 0.0], format="csr")[limited]]
+    bounded = [hstack([sums, -sums, empty, peaks * 0.0, -over], format="csr")[limited]]
     room = [(limit - base).reshape(-1)[limited]]
     if demand_charge > 0:
-        bounded.append(hstack([sums, -sums, empty, -peaks], format="csr"))
+        bounded.append(hstack([sums, -sums, empty, -peaks, over * 0.0], format="csr"))
         room.append(-base.reshape(-1))
     upper = np.concatenate(
         [
@@ -188,9 +192,12 @@ def schedule(
             -batteries.p_min.reshape(-1),
             batteries.e_max[:, 1:].reshape(-1),
             np.full(groups, np.inf),
+            np.full(groups * slots, 0.0 if overrun_price is None else np.inf),
         ]
     )
-    lower = np.concatenate([np.zeros(2 * cells), batteries.e_min[:, 1:].reshape(-1), np.zeros(groups)])
+    lower = np.concatenate(
+        [np.zeros(2 * cells), batteries.e_min[:, 1:].reshape(-1), np.zeros(groups * (slots + 1))]
+    )
     found = linprog(
         objective, A_eq=balance, b_eq=start.reshape(-1), A_ub=vstack(bounded), b_ub=np.concatenate(room),
         bounds=np.stack([lower, np.maximum(upper, lower)], axis=1), method="highs",
@@ -253,39 +260,46 @@ def _spread(features: Array) -> tuple[float, int]:
     return (float(squares.max()) if np.ptp(features, axis=0).max() > 0 else 0.0), int(squares.argmax())
 
 
-def disaggregate(power: Array, of: NDArray[np.int64], batteries: Batteries, slot_h: float) -> Array:
-    """Give each cluster's power to its EVs, slot by slot, by laxity; (battery, slot) kW.
+def assign(
+    planned: Schedule,
+    of: NDArray[np.int64],
+    batteries: Batteries,
+    price: Array,
+    slot_h: float,
+    limit_kw: Array,
+    base_kw: Array | float = 0.0,
+    export_price: Array | None = None,
+    wear_per_kwh: float = 0.0,
+) -> Schedule:
+    """Schedule the EVs of each cluster at least cost in the room that the other clusters leave.
 
-    ``power``: (cluster, slot) kW. Each EV stays within its own limits; what a cluster's EVs can't follow
-    is left out, and what they need is drawn.
+    Cluster by cluster a program of its EVs is solved; the others draw what they have been assigned or, before
+    their turn, what was ``planned`` for them, (cluster, slot). What an EV needs is drawn even above a
+    limit, at a hundred times the highest price. For a
+    demand charge pass the group's planned peak as its limit. ``cost`` is that of the energy and the wear.
     """
-    count, slots = batteries.p_max.shape
-    energy = batteries.e_min[:, 0].copy()
-    given = np.zeros((count, slots))
-    none = np.zeros(count)
-    up, down = batteries.charge_efficiency * slot_h, slot_h / batteries.discharge_efficiency
-    last = slots - 1 - (batteries.p_max[:, ::-1] > 0).argmax(axis=1)
-    need = batteries.e_max[:, -1]
-    for slot in range(slots):
-        highest = np.minimum(batteries.p_max[:, slot], (batteries.e_max[:, slot + 1] - energy) / up)
-        room = batteries.e_min[:, slot + 1] - energy
-        must = np.where(room > 0, room / up, room / down)
-        lowest = np.clip(must, batteries.p_min[:, slot], np.maximum(highest, 0.0))
-        base = np.maximum(lowest, 0.0)
-        hours = np.divide(need - energy, up, out=np.zeros(count), where=batteries.p_max[:, slot] > 0)
-        left_s = (last + 1 - slot) * slot_h * 3600.0
-        needed_s = np.divide(
-            hours, batteries.p_max[:, slot], out=np.zeros(count), where=batteries.p_max[:, slot] > 0
-        ) * (slot_h * 3600.0)
-        laxity = np.maximum(left_s - needed_s, 1.0)
-        wanted = power[:, slot] - np.bincount(of, base, len(power))
-        shared = share_by_laxity(
-            of, wanted, np.maximum(highest - base, 0.0), np.minimum(lowest, 0.0), laxity, 1.0,
-            slot_h * 3600.0, none, 0.0,
+    export = price if export_price is None else export_price
+    groups = int(batteries.group.max(initial=-1)) + 1
+    room = np.broadcast_to(np.asarray(limit_kw) - np.asarray(base_kw), (groups, len(price)))
+    charge, discharge = np.zeros((2, *batteries.p_max.shape))
+    group = np.zeros(len(planned.charge), np.int64)
+    group[of] = batteries.group
+    drawn = planned.power.copy()
+    for k in range(len(drawn)):
+        rows = np.flatnonzero(of == k)
+        others = drawn[group == group[k]].sum(axis=0) - drawn[k]
+        members = Batteries(
+            batteries.p_max[rows], batteries.p_min[rows], batteries.e_max[rows], batteries.e_min[rows],
+            np.zeros(len(rows), np.int64), batteries.charge_efficiency, batteries.discharge_efficiency,
         )  # fmt: skip
-        given[:, slot] = base + shared
-        energy = energy + np.where(given[:, slot] > 0, up, down) * given[:, slot]
-    return given
+        best = schedule(
+            members, price, slot_h, export, (room[group[k]] - others)[None], wear_per_kwh=wear_per_kwh,
+            overrun_price=100.0 * float(np.abs(price).max()),
+        )  # fmt: skip
+        charge[rows], discharge[rows] = best.charge, best.discharge
+        drawn[k] = best.power.sum(axis=0)
+    cost = slot_h * float((charge @ price).sum() + (discharge @ (wear_per_kwh - export)).sum())
+    return Schedule(charge, discharge, cost)
 
 
 def cheapest_slots(batteries: Batteries, price: Array, slot_h: float) -> Array:
