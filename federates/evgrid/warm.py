@@ -2,18 +2,22 @@
 
 For the process that those of a batch's runs are forked from (:mod:`evgrid.workers`): what it has
 done, they needn't. Two ticks of a small case are stepped by hand, each model seeing what those
-before it said; the numbers are thrown away.
+before it said; the result is thrown away.
 """
 
 from __future__ import annotations
 
+import gc
+import tempfile
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 
+from evgrid.audit import audit
 from evgrid.model import Array
 from evgrid.ports import PORTS
-from evgrid.results import MemoryStore, ResultRecorder
+from evgrid.results import FORMAT, FileStore, ResultRecorder
 from evgrid.scenario import scenario_from
 from evgrid.simulation import build_models, build_world, coordinates
 
@@ -38,17 +42,25 @@ def warm() -> None:
         import_module(name)
     scenario = scenario_from(CASE)
     world = build_world(scenario)
-    recorder = ResultRecorder(
-        world.clock, scenario.record_step_s, world.sizes, MemoryStore(coordinates(world))
-    )
-    models = build_models(world, recorder)
-    said: dict[str, Array] = {}
-    for tick in range(world.clock.ticks):
+    with tempfile.TemporaryDirectory() as folder:
+        store = FileStore(Path(folder) / "result.nc", coordinates(world))
+        recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store)
+        models = build_models(world, recorder)
+        said: dict[str, Array] = {}
+        for tick in range(world.clock.ticks):
+            for model in models:
+                for name in model.inputs:
+                    port = PORTS[name]
+                    said.setdefault(name, np.full(port.array_shape(world.sizes), port.initial))
+                said |= model.step(tick * scenario.time.step, {name: said[name] for name in model.inputs})
         for model in models:
-            for name in model.inputs:
-                port = PORTS[name]
-                said.setdefault(name, np.full(port.array_shape(world.sizes), port.initial))
-            said |= model.step(tick * scenario.time.step, {name: said[name] for name in model.inputs})
+            model.finish()
+        recorder.close()
+        audits = {model.name: model.audit() for model in models}
+        audit(audits["fleet"], audits["feeder"], scenario.members)
+        store.finish({"format": FORMAT}).close()
 
 
 warm()
+gc.collect()
+gc.freeze()  # what is there stays shared with the processes forked from this one

@@ -178,6 +178,37 @@ def test_same_numbers_in_any_chunks_and_after_a_resume(batch_file, tmp_path):
     assert not nothing.outcomes
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_thousand_members_at_once_in_tens_and_one_by_one_after_a_kill(batch_file, tmp_path):
+    case = "list: [{ensemble.members: 1000, time.duration: 30min}]\n"
+    whole = run_batch(load_batch(batch_file(case + "members_per_run: 1000")), tmp_path / "1x1000", workers=1)
+    assert whole.finished == 1
+    tens = run_batch(load_batch(batch_file(case + "members_per_run: 100")), tmp_path / "10x100", workers=2)
+    assert tens.finished == 10
+    path, runs = batch_file(case + "members_per_run: 1"), tmp_path / "1000x1" / "runs"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evgrid.cli", "batch", str(path), "-o", "1000x1", "--workers", "2"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while len(list(runs.glob("*.nc"))) < 50 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)  # without a chance to tidy up
+    process.wait()
+    rest = run_batch(load_batch(path), tmp_path / "1000x1", workers=2, resume=True)
+    assert rest.finished == 1000
+    assert 50 <= len(rest.finished_before) < 1000
+    with evgrid.open_batch(tmp_path / "1x1000") as one:
+        for folder in ("10x100", "1000x1"):
+            with evgrid.open_batch(tmp_path / folder) as other:
+                assert other.sizes["member"] == 1000
+                assert_same(one.load(), other.load())
+    sessions = [evgrid.batch_sessions(tmp_path / folder) for folder in ("1x1000", "10x100", "1000x1")]
+    assert sessions[0].equals(sessions[1])
+    assert sessions[0].equals(sessions[2])
+
+
 def test_one_raises_one_dies_one_never_ends_one_diverges_and_the_rest_goes_on(batch_file, tmp_path):
     acts = [odd(act) for act in ("raise", "die", "hang", "behave")]
     vehicle = "fleet.vehicle: {capacity_kwh: 1e+6, consumption_kwh_per_mile: 1e+4, charge_kw: 5e+4}"
