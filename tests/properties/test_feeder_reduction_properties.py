@@ -54,7 +54,10 @@ def grids(draw):
             numbers(-5.0, 5.0, len(loaded) * phases).reshape(-1, phases), np.zeros((len(loaded), phases)),
             np.ones(len(loaded), np.int64), *np.zeros((2, len(loaded), 2)),
         ),
-        fixed=Fixed(nowhere, np.zeros((0, phases)), np.zeros((0, phases)), nowhere, none, none),
+        fixed=Fixed(
+            names("gen", 0), nowhere, np.zeros((0, phases)), np.zeros((0, phases)), none, none.astype(bool),
+            names("shunt", 0), nowhere, none, none, nowhere, nowhere,
+        ),
         joined=np.zeros((0, 2), np.int64),
     )  # fmt: skip
 

@@ -70,9 +70,10 @@ class HostingCapacity(Settings):
     levels: Annotated[tuple[Share, ...], Field(min_length=1)] = tuple(round(0.1 * i, 12) for i in range(11))
     """Penetrations, EVs per household, ascending."""
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {
-        "uncontrolled": {"main": {"strategy": "uncontrolled"}}
+        "uncontrolled": {"aggregators": {"main": {"strategy": "uncontrolled"}}}
     }
-    """Ways of charging by name; each is the ``aggregators`` section of the scenario."""
+    """Ways of charging by name; each is overrides of the scenario, such as
+    {aggregators.main: {strategy: tou}} or {fleet.charger.functions: {volt_var: ieee_1547_b}}."""
     limits: Annotated[tuple[str | Criterion, ...], Field(min_length=1)] = (
         "en_50160", "vuf", "thermal_instantaneous", "thermal_moving_average", "hot_spot",
     )  # fmt: skip
@@ -123,7 +124,7 @@ class HostingCapacity(Settings):
             self.scenario,
             {
                 **self.overrides,
-                "aggregators": self.variants[variant],
+                **self.variants[variant],
                 "fleet.count": None,
                 "fleet.penetration": level,
                 "ensemble.first": members.start,
