@@ -282,10 +282,12 @@ class Vehicle(Settings):
     """State of charge that the driver wants by departure."""
     consumption_kwh_per_mile: Annotated[float, Field(gt=0)] = 0.325
     """Energy out of the battery per mile driven, kWh."""
-    losses: Literal["constant", "by_power"] = "constant"
+    losses: Literal["constant", "by_power", "bidirectional_by_power"] = "bidirectional_by_power"
     """constant: charge_efficiency and discharge_efficiency at any power; by_power: a quadratic loss.
     A one-directional vehicle has the mean on-board charger of eight EVs (86 % at 16 A on one phase, 90 %
-    on three), a bidirectional one 66 W + 3.56 % + 0.224 %/kW both ways: 87 % round trip at 3 x 16 A."""
+    on three), a bidirectional one 66 W + 3.56 % + 0.224 %/kW both ways: 87 % round trip at 3 x 16 A.
+    bidirectional_by_power: so for sampled EVs that can discharge, constant for others and in session
+    files. Left out: constant where an efficiency is given, else bidirectional_by_power."""
     standby_kw: Annotated[float, Field(ge=0)] = 0.0
     """Drawn while plugged in and neither charging nor discharging, kW; it is lost. About 0.066 kW."""
     chemistry: Literal["nmc", "lfp"] = "nmc"
@@ -294,6 +296,14 @@ class Vehicle(Settings):
     """Temperature of the battery; left out: it limits nothing."""
     degradation: Degradation | None = None
     """Ageing of the battery; left out: not counted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given_efficiencies_hold(cls, given: Any) -> Any:
+        efficiencies = {"charge_efficiency", "discharge_efficiency"}
+        if isinstance(given, Mapping) and "losses" not in given and efficiencies & given.keys():
+            return {**given, "losses": "constant"}
+        return given
 
 
 class Warranty(Settings):

@@ -203,3 +203,62 @@ def test_runs_from_another_thread_and_after_a_failure(tmp_path):
 def test_every_shipped_scenario_runs_as_it_stands(path):
     scenario = evgrid.load_scenario(path, {"time.duration": "2h"})
     assert evgrid.run(scenario)["voltage_pu"].min() > 0.5
+
+
+@pytest.fixture
+def volt_var_street(tmp_path):
+    """Runs the European LV feeder with 20 cars charging, whose chargers have a volt-var curve, or none."""
+    path = tmp_path / "sessions.csv"
+    rows = [f"car{n},LOAD{n},2026-01-15T11:59,2026-01-16T08:00,0.2" for n in range(1, 21)]
+    path.write_text("\n".join(["ev,connection,arrival,departure,soc_arrival", *rows]) + "\n")
+
+    def run_street(curve, kva, step="60s", duration="10min"):
+        content = {
+            "name": "volt-var",
+            "time": {"start": "2026-01-15T12:00", "duration": duration, "step": step},
+            "feeder": {"network": "european_lv", "base_load": {"source": "net"}},
+            "fleet": {
+                "sessions": {"file": str(path)},
+                "charger": {"power_kw": 7.4, "phases": 1, "apparent_kva": kva,
+                            "functions": {"volt_var": curve} if curve else None},
+            },
+            "communication": {"telemetry": "60s"},
+        }  # fmt: skip
+        return evgrid.run(scenario_from(content))
+
+    return run_street
+
+
+def saturated(*points):
+    return {"points": [list(point) for point in points], "response_s": "60s"}
+
+
+INJECTS = saturated((1.2, 44), (1.3, -44))
+ABSORBS = saturated((0.7, 44), (0.8, -44))
+
+
+def test_volt_var_moves_the_voltages_of_a_coupled_run_and_keeps_to_its_room(volt_var_street):
+    none = volt_var_street(None, 8.2)
+    room = 20 * np.sqrt(8.2**2 - 7.4**2)  # less than 44 % of 8.2 kVA
+    for curve, sign in ((INJECTS, -1), (ABSORBS, 1)):
+        result = volt_var_street(curve, 8.2)
+        audit = audit_of(result)
+        assert audit["hand_over_kw"] == 0.0
+        assert audit["feeder_relative"] <= 1e-6
+        reactive = sign * result["fleet_reactive_kvar"].values
+        assert result["fleet_power_kw"].values == pytest.approx(20 * 7.4)
+        assert reactive.max() <= room + 1e-9
+        assert reactive[:, -1] == pytest.approx(room)
+        moved = (result["voltage_pu"].mean("bus") - none["voltage_pu"].mean("bus")).isel(time=-1)
+        assert np.all(np.sign(moved.values) == -sign)
+
+
+@pytest.mark.parametrize("step", [1, 4, 60])
+def test_reactive_power_of_a_coupled_run_responds_at_its_time_at_any_tick(volt_var_street, step):
+    result = volt_var_street(INJECTS, 10, f"{step}s", "4min")
+    mean = -result["fleet_reactive_kvar"].values[0] / (20 * 0.44 * 10)
+    # Of 1 - 10^(-t / 60 s), which is 0.9 at 60 s, the mean over the first 60 s is 1 - 0.9 / ln 10.
+    assert mean[: 60 // step].mean() == pytest.approx(1 - 0.9 / np.log(10), rel=1e-6)
+    if step < 60:  # means over ticks lie on it half a tick earlier
+        times = (np.arange(len(mean)) + 0.5) * step
+        assert np.interp(60.0, times, mean) == pytest.approx(0.9, abs=1e-3)

@@ -16,6 +16,7 @@ from evgrid.fleet import kernels
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE, THREE_PHASE, IdleCell
 from evgrid.fleet.link import Link
 from evgrid.fleet.model import FleetModel
+from evgrid.fleet.sessions import fleet_tables
 from evgrid.model import ALL_PHASES, Clock, EVs, MemoryRecorder
 from evgrid.scenario import Temperature, scenario_from
 
@@ -210,10 +211,40 @@ def test_driver_window_over_midnight():
 # -- battery and EVSE --------------------------------------------------------------------------
 
 
-def test_round_trip_of_the_bidirectional_vehicle_at_three_times_16_a_is_87_percent():
+def sampled_losses(**sections):
+    """Loss coefficients of two sampled EVs' first sessions, at home at a three-phase charger."""
+    content = {"name": "test", "time": {"start": "2026-01-15T12:00", "duration": "24h", "step": 60.0},
+               "feeder": {"network": "x"}, "fleet": {"count": 2, **sections}}  # fmt: skip
+    sessions = fleet_tables(scenario_from(content), plain.feeder(of=(ALL_PHASES, ALL_PHASES)))[1]
+    return {key: getattr(sessions, key) for key in ("charge_loss", "discharge_loss")}
+
+
+def test_sampled_evs_that_can_discharge_lose_by_power_unless_an_efficiency_is_given():
+    two_way = {"charger": {"phases": 3, "bidirectional": 1.0}}
+    one_way = {"charger": {"phases": 3}}
+    for rows in sampled_losses(**two_way).values():
+        assert np.all(rows == BIDIRECTIONAL)
+    for sections, efficiency in (
+        (one_way, 0.9),
+        (two_way | {"vehicle": {"losses": "constant"}}, 0.9),
+        (two_way | {"vehicle": {"charge_efficiency": 0.95}}, 0.95),
+    ):
+        losses = sampled_losses(**sections)
+        assert losses["charge_loss"] == pytest.approx(
+            np.array([[0, 1 / efficiency - 1, 0]] * len(losses["charge_loss"]))
+        )
+        assert losses["discharge_loss"][0] == pytest.approx([0, 0.1, 0])
+
+
+@pytest.mark.parametrize("by_default", [True, False])
+def test_round_trip_of_the_bidirectional_vehicle_at_three_times_16_a_is_87_percent(by_default):
     power = 3 * 0.23 * 16
     up = car(soc=0.25, target=0.75, charge=power, discharge_kw=power, soc_floor=0.25)
-    sections = {"charger": {"power_kw": power, "phases": 3}, "vehicle": {"losses": "by_power"}}
+    sections = {"charger": {"power_kw": power, "phases": 3, "bidirectional": 1.0}}
+    if by_default:  # what a scenario that says nothing of losses gives its sampled EVs
+        up = replace(up, **{key: tuple(rows[0]) for key, rows in sampled_losses(**sections).items()})
+    else:
+        sections["vehicle"] = {"losses": "by_power"}
     charged = run([up], step=60.0, hours=4, **sections)
     down = run(
         [replace(up, soc_arrival=0.75, soc_target=0.25)], step=60.0, hours=4, setpoint=-power, **sections

@@ -227,6 +227,98 @@ def test_100_000_public_stays_have_the_stated_distributions():
     assert len(sessions) > 100_000
 
 
+def test_100_000_dc_fast_stops_have_the_stated_distributions():
+    # Who comes is by state of charge; when and for how long is not. Stays are not cut at 2 h here.
+    given = scenario(start="2026-01-12T00:00", duration="96h", count=90_000,
+                     charger=DC, sessions={"source": "dc_fast", "longest_stay_h": 72})  # fmt: skip
+    settings = given.fleet.sessions
+    _, sessions = fleet_tables(given, feeder())
+    fresh = sessions.take(np.flatnonzero(sessions.arrival_s > 0)).take(np.arange(100_000))
+    mean, deviation = settings.arrival_h
+    a, b = (0 - mean) / deviation, (24 - mean) / deviation
+    hour = fresh.arrival_s / 3600 % 24
+    assert stats.kstest(hour, stats.truncnorm(a, b, mean, deviation).cdf).pvalue > 0.01
+    stay = np.log((fresh.departure_s - fresh.arrival_s) / 3600)
+    assert stats.kstest(stay, stats.norm(*settings.log_stay_h).cdf).pvalue > 0.01
+
+
+def ordered_marginals(times, gap, points=24_001):
+    """CDFs of normal times of day in order, each ``gap`` after the one before, by quadrature on a grid."""
+    x = np.linspace(0.0, 24.0, points)
+    shift = round(gap / x[1])
+    densities = [stats.norm.pdf(x, *time) for time in times]
+
+    def before(density):  # integral up to x - gap
+        total = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+        return np.concatenate([np.zeros(shift), total[: points - shift]])
+
+    earlier, later = [np.ones(points)], [np.ones(points)]
+    for density in densities[:-1]:
+        earlier.append(before(density * earlier[-1]))
+    for density in densities[:0:-1]:
+        later.insert(0, before((density * later[0])[::-1])[::-1])
+    result = []
+    for density, low, high in zip(densities, earlier, later, strict=True):
+        joint = density * low * high
+        total = np.concatenate([[0.0], np.cumsum((joint[1:] + joint[:-1]) / 2)])
+        result.append(lambda at, total=total: np.interp(at, x, total / total[-1]))
+    return result
+
+
+def test_100_000_stays_of_school_buses_have_the_stated_distributions():
+    given = scenario(start="2026-01-12T00:00", duration="120h", count=12_000, sessions="school_bus")
+    settings = given.fleet.sessions
+    _, sessions = fleet_tables(given, feeder())
+    fresh = sessions.take(np.flatnonzero(sessions.arrival_s > 0)).take(np.arange(100_000))
+    noon = fresh.arrival_s % 86400 < fresh.departure_s % 86400
+    out, back, out_again, back_again = ordered_marginals(
+        [settings.morning_out_h, settings.morning_back_h, settings.afternoon_out_h,
+         settings.afternoon_back_h], settings.shortest_trip_h)  # fmt: skip
+    for at, mask, cdf in (
+        (fresh.arrival_s, noon, back), (fresh.departure_s, noon, out_again),
+        (fresh.arrival_s, ~noon, back_again), (fresh.departure_s, ~noon, out),
+    ):  # fmt: skip
+        assert stats.kstest(at[mask] / 3600 % 24, cdf).pvalue > 0.01
+    per_mile = given.fleet.vehicle_mix.types["school_bus"].consumption_kwh_per_mile
+    miles = fresh.drive_kwh / per_mile
+    assert stats.kstest(np.log(miles), stats.norm(*settings.log_miles).cdf).pvalue > 0.01
+
+
+def test_100_000_stays_of_delivery_vans_have_the_stated_distributions():
+    given = scenario(start="2026-01-12T00:00", duration="120h", count=26_000, sessions="delivery_van")
+    settings = given.fleet.sessions
+    _, sessions = fleet_tables(given, feeder())
+    fresh = sessions.take(np.flatnonzero((sessions.arrival_s > 0) & (sessions.arrival_s < 4 * 86400)))
+    fresh = fresh.take(np.arange(100_000))
+    leave, back = marginals([settings.departure_h, settings.return_h], settings.shortest_trip_h)
+    assert stats.kstest(fresh.arrival_s / 3600 % 24, back).pvalue > 0.01
+    assert stats.kstest(fresh.departure_s / 3600 % 24, leave).pvalue > 0.01
+    per_mile = given.fleet.vehicle_mix.types["delivery_van"].consumption_kwh_per_mile
+    miles = fresh.drive_kwh / per_mile
+    assert stats.kstest(np.log(miles), stats.norm(*settings.log_miles).cdf).pvalue > 0.01
+
+
+def test_100_000_waits_of_rental_cars_have_the_stated_distributions():
+    given = scenario(start="2026-01-12T00:00", duration="480h", count=55_000, sessions="rental")
+    settings = given.fleet.sessions
+    _, sessions = fleet_tables(given, feeder())
+    fresh = sessions.take(np.flatnonzero((sessions.arrival_s > 0) & (sessions.arrival_s < 10 * 86400)))
+    fresh = fresh.take(np.arange(100_000))
+    for at, (mean, deviation) in (
+        (fresh.arrival_s, settings.return_h), (fresh.departure_s, settings.pick_up_h),
+    ):  # fmt: skip
+        a, b = (0 - mean) / deviation, (24 - mean) / deviation
+        assert stats.kstest(at / 3600 % 24, stats.truncnorm(a, b, mean, deviation).cdf).pvalue > 0.01
+    # Nights at the station are geometric, with the probability of being rented on a day.
+    chance = settings.rented_weekday
+    nights = (fresh.departure_s // 86400 - fresh.arrival_s // 86400).astype(int)
+    seen = np.bincount(np.minimum(nights, 8), minlength=9)
+    expected = chance * (1 - chance) ** np.arange(8)
+    expected[-1] = 1 - expected[:-1].sum()
+    assert seen[0] == 0
+    assert stats.chisquare(seen[1:], expected * seen.sum()).pvalue > 0.01
+
+
 # --- vehicles ---
 
 

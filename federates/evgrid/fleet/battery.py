@@ -11,14 +11,10 @@ from math import atan, cos, exp, hypot, pi
 import numpy as np
 
 from evgrid.ambient import RULES, Sinusoid, TemperatureFile, start_hour
-from evgrid.fleet.sessions import Sessions
+from evgrid.fleet.sessions import BIDIRECTIONAL, Sessions
 from evgrid.model import Clock
 from evgrid.scenario import Temperature
 from evgrid.system.series import read_series
-
-BIDIRECTIONAL = (0.0664, 0.0356, 2.24e-3)
-"""Loss of a bidirectional vehicle, either way: a measured BMW i3, 66.4 W + 0.0356 P + 2.24e-6 P²/W.
-At 3 x 16 A and 230 V: 93.9 % in, 93.2 % out, 87.5 % round trip (87.0 % measured, Schram 2020)."""
 
 ONE_PHASE = (0.2559, 0.0807, 0.0)
 THREE_PHASE = (0.3290, 0.0411, 3.2e-3)
