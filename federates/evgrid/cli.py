@@ -17,6 +17,7 @@ import click
 from evgrid.errors import EvgridError, ResultError, ScenarioError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
     from evgrid.batch import BatchReport
@@ -206,12 +207,28 @@ def _print_notes(notes: tuple[str, ...], unreachable: tuple[str, ...], count: in
             click.echo(f"  … and {count - len(unreachable)} more (evgrid sessions lists them all)")
 
 
+_batch_options = (
+    click.option("--resume", is_flag=True, help="Go on in the folder: run only what is missing."),
+    click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default one a core."),
+    click.option("--scheduler", metavar="ADDRESS", help="Use this Dask scheduler, such as tcp://host:8786."),
+)
+
+
+def _with(options: Iterable[Callable[..., Any]]) -> Callable[..., Any]:
+    """A decorator that adds options to a command."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(tuple(options)):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 @main.command()
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default results/NAME.")
-@click.option("--resume", is_flag=True, help="Go on with the batch in the folder: run only what is missing.")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default one for each core.")
-@click.option("--scheduler", metavar="ADDRESS", help="Use this Dask scheduler, such as tcp://host:8786.")
+@_with(_batch_options)
 def batch(study: Path, output: Path | None, resume: bool, workers: int | None, scheduler: str | None) -> None:
     """Run the batch of scenarios that STUDY describes, each in a process of its own."""
     from evgrid.batch import load_batch, run_batch
@@ -269,6 +286,64 @@ def hosting_capacity(
     _print_rows(checked.name, summary(result))
     for file in save_study(result, output):
         click.echo(f"result   {file}")
+
+
+_COMPARISONS: dict[str, tuple[str, str]] = {}
+"""Studies that set variants side by side: command to class and what it answers."""
+
+
+def _add_comparison(kind: str, where: str, question: str) -> None:
+    """Make a study that extends :class:`evgrid.studies.comparison.Comparison` a command."""
+
+    def command(
+        scenario: Path, output: Path | None, members: int | None, resume: bool, workers: int | None,
+        scheduler: str | None,
+    ) -> None:  # fmt: skip
+        from importlib import import_module
+
+        from evgrid.studies.comparison import failures, run_comparison, save_comparison, side_by_side
+        from evgrid.studies.reading import load_study
+
+        module, name = where.split(":")
+        checked = load_study(scenario, getattr(import_module(module), name), kind, members=members)
+        folder = output or Path("results") / checked.name
+        with _batch_progress(checked.name) as advance:
+            result = run_comparison(
+                checked, folder, resume=resume, workers=workers, scheduler=scheduler, progress=advance
+            )
+        _print_table(checked.name, side_by_side(result))
+        for file in save_comparison(checked, result, folder):
+            click.echo(f"result   {file}")
+        failed = failures(result)
+        for variant, reason in failed.items():
+            click.echo(f"evgrid: variant {variant} has failed: {reason}", err=True)
+        if failed:
+            click.get_current_context().exit(1)
+
+    options = (
+        click.argument("scenario", type=click.Path(path_type=Path)),
+        click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default results/NAME."),
+        click.option("--members", type=click.IntRange(min=1), help="Members of each variant."),
+        *_batch_options,
+    )
+    text = f"{question}\n\nSCENARIO is a scenario, or a study file that names one."
+    study.command(kind, help=text)(_with(options)(command))
+
+
+for _kind, (_where, _question) in _COMPARISONS.items():
+    _add_comparison(_kind, _where, _question)
+
+
+def _print_table(title: str, table: pd.DataFrame, width: int = 160) -> None:
+    """Print a table of texts, its index first."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table("", *(str(column) for column in table.columns), title=title, title_justify="left")
+    for label, cells in zip(table.index, table.to_numpy().tolist(), strict=True):
+        shown.add_row(Text(str(label)), *(Text(str(cell)) for cell in cells))
+    Console(width=None if sys.stdout.isatty() else width).print(shown)
 
 
 def _print_rows(title: str, rows: Iterable[tuple[str, str]], width: int = 120) -> None:

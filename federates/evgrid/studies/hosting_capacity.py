@@ -38,12 +38,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from evgrid.errors import ResultError, ScenarioError
+from evgrid.errors import ResultError
 from evgrid.limits import PRESETS, Criterion, LimitSet, coverage, limit_set, violations
 from evgrid.scenario import Scenario, Share, load_scenario
-from evgrid.settings import ExistingFile, Settings, fault, faults_of, read_yaml
+from evgrid.settings import ExistingFile, Settings, fault
+from evgrid.studies import reading
 from evgrid.studies.judging import judged
 from evgrid.studies.statistics import wilson
 
@@ -134,31 +135,8 @@ class HostingCapacity(Settings):
 
 
 def load_study(path: str | Path, **changes: Any) -> HostingCapacity:
-    """Read a study file, or make a study of a scenario file with the defaults; ``changes`` on top.
-
-    A study file has the key ``scenario``.
-
-    Raises
-    ------
-    ScenarioError
-        With every fault found, each with its path.
-
-    """
-    path = Path(path)
-    try:
-        content = read_yaml(path)
-    except ValueError as error:
-        raise ScenarioError([str(error)], str(path)) from None
-    if "scenario" not in content:
-        checked = load_scenario(path)
-        content = {"name": f"{checked.name}-hosting-capacity", "scenario": path.name}
-    given = {key: value for key, value in changes.items() if value is not None}
-    try:
-        return HostingCapacity.model_validate(
-            {**content, **given}, context={"folder": str(path.parent.resolve())}
-        )
-    except ValidationError as error:
-        raise ScenarioError(faults_of(error, HostingCapacity), str(path)) from None
+    """Read a study file, or make a study of a scenario file: :func:`evgrid.studies.reading.load_study`."""
+    return reading.load_study(path, HostingCapacity, "hosting-capacity", **changes)
 
 
 # ---- what follows from the violations -----------------------------------------------------------

@@ -1,0 +1,242 @@
+"""Studies that set variants of one scenario side by side, member by member.
+
+In: a scenario and *variants*, named overrides of it (no EVs, uncontrolled, V1G, …). All variants
+see the same members: the same households, drivers and sessions (common random numbers), so that
+their difference is the variant's. Out: a Dataset of key figures over (variant, member), a table,
+a picture.
+
+The runs are a batch (:mod:`evgrid.batch`): in processes of their own on all cores or on a Dask
+scheduler, resumable, and a variant that fails is named while the others go on. A study is one class
+that extends :class:`Comparison` and says what it judges a run by (:meth:`Comparison.figures`) and how
+it is drawn (:meth:`Comparison.draw`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from evgrid.batch import Batch, read_index, run_batch
+from evgrid.errors import ResultError
+from evgrid.results import open_results
+from evgrid.settings import ExistingFile, Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+FORMAT = "evgrid-comparison-1"
+"""Written into each study's Dataset."""
+
+
+class Comparison(Settings):
+    """Variants of one scenario side by side."""
+
+    kind: ClassVar[str]
+    """The study's name on the command line."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """What the study is called; its folder is results/NAME unless another is given."""
+    scenario: ExistingFile
+    """The scenario that all variants start from."""
+    overrides: dict[str, Any] = {}
+    """Overrides of the scenario that all variants share, such as {time.step: 5min}."""
+    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    """The variants by name; each is overrides of the scenario."""
+    members: Annotated[int, Field(ge=1)] | None = None
+    """Members of each variant; left out: those of the scenario."""
+
+    def figures(self, result: xr.Dataset) -> xr.Dataset:
+        """What a run is judged by.
+
+        Variables of the dimension (member,) alone are key figures: with ``long_name`` and ``units`` they
+        are lines of the table. Others, such as (member, time), are kept for plots. ``result`` may hold a
+        part of the members.
+        """
+        raise NotImplementedError
+
+    def draw(self, study: xr.Dataset) -> Figure:
+        """The picture that answers the study's question, from its Dataset."""
+        raise NotImplementedError
+
+    def batch(self) -> Batch:
+        """The runs: a case a variant, in the order of the variants."""
+        members = {} if self.members is None else {"ensemble.members": self.members}
+        return Batch.model_validate(
+            {
+                "name": self.name,
+                "base": self.scenario,
+                "overrides": {**self.overrides, **members},
+                "list": list(self.variants.values()),
+            }
+        )
+
+
+def run_comparison(
+    study: Comparison,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> xr.Dataset:
+    """Run all variants and judge them.
+
+    Parameters
+    ----------
+    study
+        What to compare.
+    folder
+        Where the runs' results go.
+    resume, workers, scheduler, progress
+        See :func:`evgrid.batch.run_batch`.
+
+    Returns
+    -------
+    xarray.Dataset
+        What :meth:`Comparison.figures` gives, with ``variant`` in front. A variant of which a run has
+        failed is left out: ``attrs["failed"]`` has its reason, as JSON.
+
+    Raises
+    ------
+    EvgridError
+        If a scenario is at fault, the folder holds runs already and ``resume`` is not given, or no
+        variant has finished.
+    KeyboardInterrupt
+        On Ctrl-C; what is finished is kept.
+
+    """
+    import xarray as xr
+
+    folder = Path(folder)
+    report = run_batch(
+        study.batch(), folder, resume=resume, workers=workers, scheduler=scheduler, progress=progress
+    )
+    if report.stopped:
+        raise KeyboardInterrupt
+    index = read_index(folder)
+    parts, failed = dict[str, "xr.Dataset"](), dict[str, str]()
+    for case, variant in enumerate(study.variants):
+        runs = index[index["case"] == case]
+        missing = runs[runs["state"] != "finished"]
+        if len(missing):
+            failed[variant] = str(missing["reason"].iloc[0])
+            continue
+        chunks = [_judged(study, folder / "runs" / f"{run}.nc") for run in runs["id"]]
+        parts[variant] = chunks[0] if len(chunks) == 1 else xr.concat(chunks, "member", data_vars="minimal")
+    if not parts:
+        reasons = "; ".join(f"{variant}: {reason}" for variant, reason in failed.items())
+        raise ResultError(f"study {study.name}: no variant has finished ({reasons})")
+    names = xr.DataArray(list(parts), dims="variant", name="variant", attrs={"long_name": "variant"})
+    whole = xr.concat(list(parts.values()), names, data_vars="all", coords="minimal", compat="override",
+                      join="outer", combine_attrs="drop_conflicts")  # fmt: skip
+    return whole.assign_attrs(
+        format=FORMAT,
+        kind=study.kind,
+        name=study.name,
+        study=study.model_dump_json(),
+        failed=json.dumps(failed),
+    )
+
+
+def _judged(study: Comparison, path: Path) -> xr.Dataset:
+    with open_results(path) as result:
+        return study.figures(result).load()
+
+
+def key_figures(study: xr.Dataset) -> list[str]:
+    """Names of the Dataset's key figures: a number for each variant and member."""
+    return [str(name) for name in study.data_vars if set(study[name].dims) == {"variant", "member"}]
+
+
+def figures_table(study: xr.Dataset) -> pd.DataFrame:
+    """Key figures as a long table: variant, figure, what it is, its unit, and over the members the median,
+    the 5th and 95th percentile, and the mean; NaN counts as missing.
+    """
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "variant": str(variant), "figure": name, "text": study[name].attrs["long_name"],
+            "unit": study[name].attrs["units"], **_over_members(study[name].sel(variant=variant)),
+        }
+        for name in key_figures(study)
+        for variant in study["variant"].values
+    )  # fmt: skip
+
+
+def side_by_side(study: xr.Dataset) -> pd.DataFrame:
+    """Key figures as a person reads them: a row a figure, a column a variant, as text; over several
+    members the median and, in brackets, 5 to 95 %.
+    """
+    import pandas as pd
+
+    rows = {}
+    for name in key_figures(study):
+        text, unit = study[name].attrs["long_name"], study[name].attrs["units"]
+        label = text if unit in ("", "1") else f"{text} ({unit})"
+        rows[label] = {
+            str(variant): _cell(_over_members(study[name].sel(variant=variant)), study.sizes["member"])
+            for variant in study["variant"].values
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _over_members(values: xr.DataArray) -> dict[str, float]:
+    known = values.values[np.isfinite(values.values)].astype(float)
+    if not len(known):
+        return dict.fromkeys(("median", "low", "high", "mean"), np.nan)
+    low, median, high = np.quantile(known, [0.05, 0.5, 0.95]).tolist()
+    return {"median": median, "low": low, "high": high, "mean": float(known.mean())}
+
+
+def _cell(figure: Mapping[str, float], members: int) -> str:
+    if np.isnan(figure["median"]):
+        return "–"
+    middle = _number(figure["median"])
+    return middle if members == 1 else f"{middle} ({_number(figure['low'])} to {_number(figure['high'])})"
+
+
+def save_comparison(study: Comparison, result: xr.Dataset, folder: str | Path) -> list[Path]:
+    """Write ``study.nc``, ``figures.csv`` and ``study.png`` into a folder; returns the files.
+
+    Raises
+    ------
+    ResultError
+        If they can't be written.
+
+    """
+    folder = Path(folder)
+    files = [folder / name for name in ("study.nc", "figures.csv", "study.png")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = result.copy()
+        for name, variable in stored.variables.items():
+            if variable.dtype == object:
+                stored[name] = stored[name].astype(str)
+        stored.to_netcdf(files[0], engine="netcdf4")
+        figures_table(result).to_csv(files[1], index=False)
+        study.draw(result).savefig(files[2], dpi=130)
+    except OSError as error:
+        raise ResultError(f"the study can't be written to {folder}: {error}") from error
+    return files
+
+
+def failures(result: xr.Dataset) -> Mapping[str, str]:
+    """Variants that did not finish, with the reason."""
+    reasons: dict[str, str] = json.loads(result.attrs["failed"])
+    return reasons
+
+
+def _number(value: float) -> str:
+    """Three to four significant digits, without an exponent where that can be read."""
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.2e}"
