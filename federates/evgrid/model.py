@@ -22,6 +22,8 @@ Values = Mapping[str, Array]
 
 ALL_PHASES = -1
 """Phase index of what is connected to all three phases."""
+UPSTREAM = "upstream"
+"""Name of the connection point of EVs that are connected upstream of the modelled feeder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class Connections:
     households : (connection,) int, households behind it
     phases : labels of the phase dimension, ("a", "b", "c"), or ("abc",) for a balanced feeder,
         whose only slot carries the sum over the phases
+    upstream : whether the last one is no load of the net but stands for what is connected upstream of the
+        feeder: of three phases, without bus (-1) and transformer; its power never enters the power flow
     """
 
     name: NDArray[np.str_]
@@ -121,9 +125,23 @@ class Connections:
     trafo: NDArray[np.int64]
     households: NDArray[np.int64]
     phases: tuple[str, ...]
+    upstream: bool = False
 
     def __len__(self) -> int:
         return len(self.name)
+
+    @property
+    def on_feeder(self) -> int:
+        """Number of connection points of the feeder itself; they are the first."""
+        return len(self) - self.upstream
+
+    def with_upstream(self) -> Connections:
+        """The same and a last one, named UPSTREAM, for what is connected upstream of the feeder."""
+        return Connections(
+            np.append(self.name, UPSTREAM), np.append(self.bus, -1),
+            np.append(self.phase, np.int8(ALL_PHASES)), np.append(self.trafo, -1),
+            np.append(self.households, 0), self.phases, upstream=True,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -371,6 +371,10 @@ class Fleet(Settings):
     """EVs per household, 0 to 1 (home only)."""
     count: Annotated[int, Field(ge=0)] | None = None
     """Number of EVs in each member, instead of penetration."""
+    upstream: Annotated[int, Field(ge=0)] = 0
+    """Number of EVs in each member besides, connected upstream of the feeder. Their power doesn't enter its
+    power flow, and they see nominal voltage; the aggregator, the bulk system and the results count them. In a
+    session file: those with the connection upstream."""
     at: list[str] | str | None = None
     """Connection points at which the chargers are; left out: households (home), or all that have the
     charger's phases."""
@@ -400,6 +404,7 @@ class Fleet(Settings):
             if given:
                 raise fault(f"{given[0]} has no meaning with a session file, which says which EVs there are")
             for key, value in {
+                "upstream": self.upstream or None,
                 "mix": self.mix,
                 "at": self.at,
                 "charger.ratings": self.charger.ratings,

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evgrid.aggregator.strategies import find_strategy
 from evgrid.audit import audit
-from evgrid.model import Clock, Connections, EVs, Model
+from evgrid.model import UPSTREAM, Clock, Connections, EVs, Model
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
 from evgrid.scenario import Scenario, load_scenario
 
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class World:
-    """The static facts of a run, which every process derives alike from the resolved scenario."""
+    """The static facts of a run, which every process derives alike from the resolved scenario.
+
+    ``connections``: the feeder's, and one for EVs upstream of it where there are any.
+    """
 
     scenario: Scenario
     network: Network
+    connections: Connections
     evs: EVs
     sessions: Sessions
 
@@ -39,16 +43,12 @@ class World:
         return self.scenario.clock
 
     @property
-    def connections(self) -> Connections:
-        """The feeder's connection points."""
-        return self.network.connections
-
-    @property
     def sizes(self) -> dict[str, int]:
         """Length of every dimension but time."""
         return {
             "member": len(self.scenario.members),
             **self.network.sizes,
+            "connection": len(self.connections),
             "ev": len(self.evs),
             "session": len(self.sessions),
             "hour": int(self.clock.duration_s / 3600.0 + 1e-9),
@@ -64,8 +64,13 @@ def build_world(scenario: Scenario) -> World:
     from evgrid.fleet.sessions import fleet_tables
 
     network = load_network(scenario.feeder)
-    evs, sessions = fleet_tables(scenario, network.connections)
-    return World(scenario, network, evs, sessions)
+    connections = network.connections
+    if UPSTREAM not in connections.name:
+        connections = connections.with_upstream()
+    evs, sessions = fleet_tables(scenario, connections)
+    if not (evs.connection == network.connections.on_feeder).any():
+        connections = network.connections
+    return World(scenario, network, connections, evs, sessions)
 
 
 def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
@@ -98,7 +103,11 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             FleetModel(scenario, world.connections, world.evs, world.sessions, recorder, managed=managed)
         )
     feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)
-    models.append(FeederModel(scenario, world.network, recorder, fleet=has_fleet, feedback=feedback))
+    models.append(
+        FeederModel(
+            scenario, world.network, recorder, has_fleet, feedback, upstream=world.connections.upstream
+        )
+    )
     recorder.register(models)
     return models
 
@@ -223,7 +232,7 @@ def coordinates(world: World) -> xr.Dataset:
             ),
             "phase": ("phase", np.array(connections.phases), {"long_name": "phase"}),
             "connection": ("connection", connections.name, {"long_name": "connection point"}),
-            **network.coordinates(),
+            **(_with_upstream(network.coordinates()) if connections.upstream else network.coordinates()),
             **(hours if hourly else {}),
             "ev": ("ev", np.arange(len(evs)), {"long_name": "EV, over all members"}),
             "ev_name": ("ev", evs.name, {"long_name": "name of the EV within its member"}),
@@ -256,3 +265,11 @@ def coordinates(world: World) -> xr.Dataset:
             ),
         }
     )  # fmt: skip
+
+
+def _with_upstream(coordinates: dict[str, Any]) -> dict[str, Any]:
+    """The feeder's coordinates with an empty row for the connection point of EVs upstream of it."""
+    return {
+        name: (dim, np.append(values, np.zeros(1, values.dtype)) if dim == "connection" else values, attrs)
+        for name, (dim, values, attrs) in coordinates.items()
+    }

@@ -128,6 +128,7 @@ class FeederModel(Model):
         fleet: bool,
         feedback: bool,
         base: BaseLoad | None = None,
+        upstream: bool = False,
     ) -> None:
         """Prepare solver and base load.
 
@@ -143,6 +144,9 @@ class FeederModel(Model):
             Whether somebody takes the feeder's outputs.
         base
             The base load; left out: the scenario's.
+        upstream
+            Whether the last connection of the ports stands for EVs upstream of the feeder: their power is
+            left alone, and they see nominal voltage.
 
         Raises
         ------
@@ -186,7 +190,9 @@ class FeederModel(Model):
         """Whether a step needs the voltages of the one before."""
         self._gather = 1 if feedback or self._in_turn else max(1, BATCH_CASES // members)
         self._steps = list[int]()
-        shape = (self._gather, members, len(network.connections), len(network.connections.phases))
+        count = len(network.connections)
+        self._own, self._upstream = slice(count), upstream
+        shape = (self._gather, members, count, len(network.connections.phases))
         self._ev_p: Array | None = np.zeros(shape) if fleet else None
         self._ev_q: Array | None = np.zeros(shape) if fleet else None
         self._audit = {
@@ -202,7 +208,8 @@ class FeederModel(Model):
         place = len(self._steps)
         self._steps.append(round(time_s / self.period_s))
         if self._ev_p is not None and self._ev_q is not None:
-            self._ev_p[place], self._ev_q[place] = inputs["fleet/p"], inputs["fleet/q"]
+            self._ev_p[place] = inputs["fleet/p"][:, self._own]
+            self._ev_q[place] = inputs["fleet/q"][:, self._own]
             received = self._ev_p[place].reshape(len(self._numbers), -1).sum(axis=1)
             self._audit["power_received_kw_sum"] += received
         if len(self._steps) < self._gather:
@@ -355,6 +362,8 @@ class FeederModel(Model):
         if not self.outputs:
             return {}
         voltage = by_member(flow.voltage_pu)[-1][:, self._network.connections.bus]
+        if self._upstream:
+            voltage = np.concatenate([voltage, np.ones_like(voltage[:, :1])], axis=1)
         outputs = {
             "feeder/voltage": voltage,
             "feeder/energised": (voltage > 0).astype(np.float64),  # NaN is not

@@ -45,6 +45,9 @@ _MEMBER_VARIABLES = (
     Variable("fleet_reactive_kvar", ("member",), "kvar", "reactive power of all EVs"),
     Variable("plugged", ("member",), "1", "number of EVs plugged in, mean over the interval"),
 )
+_UPSTREAM_VARIABLE = Variable(
+    "upstream_power_kw", ("member",), "kW", "active power of the EVs that are upstream of the feeder"
+)
 _EV_VARIABLES = (
     Variable("ev_power_kw", ("ev",), "kW", "active power of the EV"),
     Variable("ev_soc", ("ev",), "1", "state of charge at the end of the tick; NaN while away"),
@@ -174,6 +177,8 @@ class FleetModel(Model):
         self._state = np.zeros(count, STATE)
         self._state["session"] = -1
         self._slot, self._wide = _slots(connections, evs)
+        self._on_feeder, self._upstream = connections.on_feeder, connections.upstream
+        self.variables += (_UPSTREAM_VARIABLE,) if connections.upstream else ()
         self._member_start = np.searchsorted(evs.member, np.arange(members + 1))
         self._active = np.zeros(count, np.uint32)
         self._active_count = 0
@@ -188,7 +193,7 @@ class FleetModel(Model):
         per_ev = count if scenario.record.ev or horizon is not None else 0
         self._ev_power, self._ev_soc = np.zeros(per_ev), np.zeros(per_ev)
         self._report = {field: np.zeros(count) for field in _STATUS} if managed else {}
-        self._recorded = np.zeros((5, _BLOCK, members))
+        self._recorded = np.zeros((6, _BLOCK, members))
         self._reserve = np.zeros((2, members))
         # Pmin, Pmax, and what the ports of _FLEXIBILITY give
         self._flexibility = np.zeros((6, count if horizon is not None else 0))
@@ -414,10 +419,10 @@ class FleetModel(Model):
     def audit(self) -> dict[str, Array]:
         """See :class:`evgrid.model.Model`; complete after ``finish``.
 
-        grid_energy_kwh : from the power given to the feeder, each tick's times its length
+        grid_energy_kwh : from the power of all EVs, upstream or not, each tick's times its length
         battery_energy_kwh : from the change in state of charge of every session
         loss_kwh : integral of the loss formula
-        power_given_kw_sum : power given, summed over the ticks at which the feeder steps
+        power_given_kw_sum : power given to the feeder, summed over the ticks at which it steps
         """
         sessions, members = self._sessions, len(self._plugged)
         of_session = self._evs.member[sessions.ev]
@@ -454,14 +459,16 @@ class FleetModel(Model):
         return float(drawn), float(given)
 
     def _record(self, tick: int, time_s: float) -> None:
-        power = self._p.reshape(len(self._p), -1).sum(axis=1)
-        self._grid_energy_kws += power * self.period_s
+        own = self._p[:, : self._on_feeder].reshape(len(self._p), -1).sum(axis=1)
         if _is_multiple(time_s, self._scenario.feeder_step_s):
-            self._power_given_kw += power
+            self._power_given_kw += own
+        upstream = self._p[:, self._on_feeder :].reshape(len(self._p), -1).sum(axis=1)
+        power = own + upstream
+        self._grid_energy_kws += power * self.period_s
         if self._n_recorded == 0:
             self._first_recorded = tick
         reactive = self._q.reshape(len(self._q), -1).sum(axis=1)
-        self._recorded[:, self._n_recorded] = power, self._plugged, reactive, *self._reserve
+        self._recorded[:, self._n_recorded] = power, self._plugged, reactive, *self._reserve, upstream
         self._n_recorded += 1
         if self._n_recorded == _BLOCK:
             self._flush()
@@ -473,10 +480,12 @@ class FleetModel(Model):
         """Hand the recorded ticks to the recorder."""
         n = self._n_recorded
         if n:
-            power, plugged, reactive, up, down = self._recorded[:, :n].copy()
+            power, plugged, reactive, up, down, upstream = self._recorded[:, :n].copy()
             self._recorder.put("fleet_power_kw", self._first_recorded, power)
             self._recorder.put("fleet_reactive_kvar", self._first_recorded, reactive)
             self._recorder.put("plugged", self._first_recorded, plugged)
+            if self._upstream:
+                self._recorder.put("upstream_power_kw", self._first_recorded, upstream)
             if self._reserve_horizon_s is not None:
                 self._recorder.put("fleet_reserve_up_kw", self._first_recorded, up)
                 self._recorder.put("fleet_reserve_down_kw", self._first_recorded, down)

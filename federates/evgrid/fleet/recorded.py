@@ -73,9 +73,9 @@ def _at(source: ImportedFile, imported: Imported, scenario: Scenario, connection
         if isinstance(source.connections, list) and not source.connections:
             raise ScenarioError(["fleet.sessions.connections is empty: name one connection point at least"])
         return imported.at(source.connections)
-    fit = np.ones(len(connections), np.bool_)
+    fit = np.arange(len(connections)) < connections.on_feeder
     if scenario.fleet.charger.phases == 3 and len(connections.phases) == 3:
-        fit = connections.phase == ALL_PHASES
+        fit &= connections.phase == ALL_PHASES
     names = [str(name) for name in connections.name[fit]]
     if not names:
         raise ScenarioError(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from evgrid.errors import ScenarioError
 from evgrid.fleet.kernels import KIND, LEAST_SOC, charge_as_fast_as_possible, derive_kinds
 from evgrid.fleet.travel import DAY_S, slots, starts_plugged_in
-from evgrid.model import ALL_PHASES, Array, Connections, EVs
+from evgrid.model import ALL_PHASES, UPSTREAM, Array, Connections, EVs
 from evgrid.scenario import Scenario
 from evgrid.session_settings import (
     AcnFile,
@@ -204,7 +204,8 @@ def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, 
     connection points) stand in a random order, of which the first ``penetration`` (or ``count``,
     from the beginning again where there are more EVs than places) get an EV, named by their rank:
     ``ev0001``. Deployments are nested: an EV has the same place, type, charger, phase and trips whether
-    10 or 50 EVs are drawn. Single-phase chargers at a three-phase connection are on a random
+    10 or 50 EVs are drawn. ``upstream`` more, of the next ranks, are upstream of the feeder.
+    Single-phase chargers at a three-phase connection are on a random
     phase, as is a vehicle with a single-phase on-board charger at a three-phase EVSE; a balanced
     feeder knows no phases. Three-phase and DC chargers need a three-phase connection.
 
@@ -223,12 +224,18 @@ def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, 
     fleet = scenario.fleet
     assert fleet is not None
     places = _places(scenario, connections)
-    count = fleet.count if fleet.count is not None else round((fleet.penetration or 0.0) * len(places))
+    below = fleet.count if fleet.count is not None else round((fleet.penetration or 0.0) * len(places))
+    count = below + fleet.upstream
+    if fleet.upstream and not connections.upstream:
+        raise ScenarioError(
+            [f"fleet.upstream = {fleet.upstream}: a load of the network is named {UPSTREAM}; rename it"]
+        )
     types = _types(scenario)
     member, connection, phase, name, parts = [], [], [], [], []
     for position, number in enumerate(scenario.members):
         order = stream(scenario.ensemble.seed, number, Purpose.DEPLOYMENT).permutation(places)
-        at = order[np.arange(count) % max(len(places), 1)] if count else np.zeros(0, np.int64)
+        at = order[np.arange(below) % max(len(places), 1)] if below else np.zeros(0, np.int64)
+        at = np.append(at, np.full(fleet.upstream, connections.on_feeder))
         drawn = ev_draws(scenario, number, count)
         type_of = types.draw(scenario, number, count)
         member.append(np.full(count, position))
@@ -253,15 +260,15 @@ def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:
     allowed = np.ones(len(connections), np.bool_)
     if fleet.at is not None:
         names = [fleet.at] if isinstance(fleet.at, str) else fleet.at
-        found = [
-            f"fleet.at: the feeder has no connection point {n}" for n in names if n not in connections.name
-        ]
+        own = connections.name[: connections.on_feeder]
+        found = [f"fleet.at: the feeder has no connection point {n}" for n in names if n not in own]
         if found or not names:
             raise ScenarioError(found or ["fleet.at is empty: name one connection point at least"])
         allowed = np.isin(connections.name, names)
     elif not home and fleet.charger.phases == 3:
         allowed = connections.phase == ALL_PHASES
     at = np.arange(len(connections))
+    allowed = allowed & (at < connections.on_feeder)
     places = np.repeat(at, connections.households * allowed) if home else at[allowed]
     if fleet.count and not len(places):
         if home:
