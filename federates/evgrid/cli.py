@@ -307,16 +307,19 @@ def _add_comparison(kind: str, where: str, question: str) -> None:
         module, name = where.split(":")
         checked = load_study(scenario, getattr(import_module(module), name), kind, members=members)
         folder = output or Path("results") / checked.name
-        with _batch_progress(checked.name) as advance:
-            result = run_comparison(
-                checked, folder, resume=resume, workers=workers, scheduler=scheduler, progress=advance
-            )
-        _print_table(checked.name, side_by_side(result))
-        for file in save_comparison(checked, result, folder):
-            click.echo(f"result   {file}")
-        failed = failures(result)
-        for variant, reason in failed.items():
-            click.echo(f"evgrid: variant {variant} has failed: {reason}", err=True)
+        failed = False
+        for part_name, part in checked.parts().items():
+            with _batch_progress(part.name) as advance:
+                result = run_comparison(
+                    part, folder / part_name, resume=resume, workers=workers, scheduler=scheduler,
+                    progress=advance,
+                )  # fmt: skip
+            _print_table(part.name, side_by_side(result))
+            for file in save_comparison(part, result, folder / part_name):
+                click.echo(f"result   {file}")
+            for variant, reason in failures(result).items():
+                click.echo(f"evgrid: variant {variant} has failed: {reason}", err=True)
+                failed = True
         if failed:
             click.get_current_context().exit(1)
 

@@ -499,6 +499,8 @@ def _aggregators(value: Any, info: ValidationInfo) -> Any:
         raise fault("must be a mapping of names to aggregators, such as {main: {strategy: tou}}")
     checked, found = {}, []
     for name, given in value.items():
+        if given is None:  # an override that takes an aggregator away
+            continue
         try:
             checked[name] = strategy_settings(given, info.context or {}, f"aggregators.{name}")
         except ScenarioError as error:
@@ -522,7 +524,7 @@ class Scenario(Settings):
     fleet: Fleet | None = None
     """The EVs; left out: none."""
     aggregators: Annotated[dict[str, SerializeAsAny[StrategySettings]], BeforeValidator(_aggregators)] = {}
-    """The aggregator of the EVs by name; empty: uncontrolled."""
+    """The aggregator of the EVs by name; empty: uncontrolled. null takes one of the base away."""
     communication: Communication = Communication()
     """The link between aggregator and chargers."""
     tariff: Annotated[Tariff | None, BeforeValidator(_tariff, json_schema_input_type=str | None)] = None

@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from evgrid.errors import ResultError, ScenarioError
+from evgrid.scenario import load_scenario
 from evgrid.studies.comparison import (
     Comparison,
     failures,
@@ -37,6 +38,10 @@ class Peaks(Comparison):
         power = result["fleet_power_kw"]
         peak = power.max("time").assign_attrs(long_name="highest fleet power", units="kW")
         return xr.Dataset({"peak_kw": peak, "power_kw": power})
+
+    def between(self, study):
+        lower = study["peak_kw"].isel(variant=0) - study["peak_kw"]
+        return study.assign(lower_kw=lower.assign_attrs(long_name="lower than the first", units="kW"))
 
     def draw(self, study):
         figure = Figure()
@@ -70,11 +75,12 @@ def test_variants_see_the_same_members_and_a_failed_one_is_named(study, tmp_path
     assert "power flow" in failures(result)["broken"]
     assert result["power_kw"].dims == ("variant", "member", "time")
     assert (result["peak_kw"].sel(variant="four") <= result["peak_kw"].sel(variant="eleven") + 1e-9).all()
-    table = figures_table(result).set_index("variant")
+    table = figures_table(result).query("figure == 'peak_kw'").set_index("variant")
     values = result["peak_kw"].sel(variant="four").values
     assert table.loc["four", "median"] == pytest.approx(np.median(values))
     assert table.loc["four", "mean"] == pytest.approx(values.mean())
-    assert side_by_side(result).index.tolist() == ["highest fleet power (kW)"]
+    assert side_by_side(result).index.tolist() == ["highest fleet power (kW)", "lower than the first (kW)"]
+    np.testing.assert_array_equal(result["lower_kw"].sel(variant="eleven"), 0)
     files = save_comparison(study, result, tmp_path / "out")
     assert all(file.stat().st_size > 0 for file in files)
     with xr.open_dataset(files[0]) as kept:
@@ -97,3 +103,13 @@ def test_faults_of_a_study_file_are_told_with_their_paths(study, tmp_path):
     bad = study.model_copy(update={"variants": {"a": {"fleet.penetrations": 2}}})
     with pytest.raises(ScenarioError, match="case 0 .*fleet.penetrations: unknown key"):
         run_comparison(bad, tmp_path / "out")
+    none = study.model_copy(update={"variants": None})
+    with pytest.raises(ScenarioError, match="variants: is required in a study of the kind peaks"):
+        run_comparison(none, tmp_path / "out")
+
+
+def test_an_aggregator_of_the_base_can_be_taken_away(tmp_path):
+    (tmp_path / "base.yaml").write_text(BASE + "aggregators: {main: {strategy: uncontrolled}}\n")
+    empty = load_scenario(tmp_path / "base.yaml", {"fleet": None, "aggregators.main": None})
+    assert empty.fleet is None
+    assert empty.aggregators == {}

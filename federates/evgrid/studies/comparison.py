@@ -7,8 +7,10 @@ a picture.
 
 The runs are a batch (:mod:`evgrid.batch`): in processes of their own on all cores or on a Dask
 scheduler, resumable, and a variant that fails is named while the others go on. A study is one class
-that extends :class:`Comparison` and says what it judges a run by (:meth:`Comparison.figures`) and how
-it is drawn (:meth:`Comparison.draw`).
+that extends :class:`Comparison` and says what it judges a run by (:meth:`Comparison.figures`, and
+:meth:`Comparison.between` for what is seen between variants only) and how it is drawn
+(:meth:`Comparison.draw`). It may set up the variants itself (:meth:`Comparison.usual_variants`), and
+have parts that start from other overrides (:meth:`Comparison.parts`).
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ import numpy as np
 from pydantic import Field
 
 from evgrid.batch import Batch, read_index, run_batch
-from evgrid.errors import ResultError
+from evgrid.errors import ResultError, ScenarioError
 from evgrid.results import open_results
+from evgrid.scenario import Scenario, load_scenario
 from evgrid.settings import ExistingFile, Settings
 
 if TYPE_CHECKING:
@@ -47,8 +50,9 @@ class Comparison(Settings):
     """The scenario that all variants start from."""
     overrides: dict[str, Any] = {}
     """Overrides of the scenario that all variants share, such as {time.step: 5min}."""
-    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    """The variants by name; each is overrides of the scenario."""
+    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] | None = None
+    """The variants by name; each is overrides of the scenario. Left out: those that the kind of study sets
+    up from the scenario, if it does."""
     members: Annotated[int, Field(ge=1)] | None = None
     """Members of each variant; left out: those of the scenario."""
 
@@ -61,9 +65,38 @@ class Comparison(Settings):
         """
         raise NotImplementedError
 
+    def between(self, study: xr.Dataset) -> xr.Dataset:
+        """The study's Dataset with the figures that need several variants, such as what one saves
+        against another.
+        """
+        return study
+
     def draw(self, study: xr.Dataset) -> Figure:
         """The picture that answers the study's question, from its Dataset."""
         raise NotImplementedError
+
+    def usual_variants(self, scenario: Scenario) -> dict[str, dict[str, Any]]:
+        """The variants where the study file has none; ``scenario`` is the one they start from.
+
+        Raises
+        ------
+        ScenarioError
+            If the scenario lacks what the study needs, or there are no usual variants.
+
+        """
+        raise ScenarioError([f"variants: is required in a study of the kind {self.kind}"], self.name)
+
+    def cases(self) -> dict[str, dict[str, Any]]:
+        """The variants by name."""
+        if self.variants is not None:
+            return self.variants
+        return self.usual_variants(load_scenario(self.scenario, self.overrides))
+
+    def parts(self) -> dict[str, Comparison]:
+        """The comparisons that the study consists of, each run in the sub-folder that names it; "" is the
+        study itself, in its own folder.
+        """
+        return {"": self}
 
     def batch(self) -> Batch:
         """The runs: a case a variant, in the order of the variants."""
@@ -73,7 +106,7 @@ class Comparison(Settings):
                 "name": self.name,
                 "base": self.scenario,
                 "overrides": {**self.overrides, **members},
-                "list": list(self.variants.values()),
+                "list": list(self.cases().values()),
             }
         )
 
@@ -101,8 +134,8 @@ def run_comparison(
     Returns
     -------
     xarray.Dataset
-        What :meth:`Comparison.figures` gives, with ``variant`` in front. A variant of which a run has
-        failed is left out: ``attrs["failed"]`` has its reason, as JSON.
+        What :meth:`Comparison.figures` and :meth:`Comparison.between` give, with ``variant`` in front.
+        A variant of which a run has failed is left out: ``attrs["failed"]`` has its reason, as JSON.
 
     Raises
     ------
@@ -115,7 +148,7 @@ def run_comparison(
     """
     import xarray as xr
 
-    folder = Path(folder)
+    folder, variants = Path(folder), study.cases()
     report = run_batch(
         study.batch(), folder, resume=resume, workers=workers, scheduler=scheduler, progress=progress
     )
@@ -123,7 +156,7 @@ def run_comparison(
         raise KeyboardInterrupt
     index = read_index(folder)
     parts, failed = dict[str, "xr.Dataset"](), dict[str, str]()
-    for case, variant in enumerate(study.variants):
+    for case, variant in enumerate(variants):
         runs = index[index["case"] == case]
         missing = runs[runs["state"] != "finished"]
         if len(missing):
@@ -137,7 +170,7 @@ def run_comparison(
     names = xr.DataArray(list(parts), dims="variant", name="variant", attrs={"long_name": "variant"})
     whole = xr.concat(list(parts.values()), names, data_vars="all", coords="minimal", compat="override",
                       join="outer", combine_attrs="drop_conflicts")  # fmt: skip
-    return whole.assign_attrs(
+    return study.between(whole).assign_attrs(
         format=FORMAT,
         kind=study.kind,
         name=study.name,
