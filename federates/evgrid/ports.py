@@ -47,6 +47,7 @@ class Port:
 
 
 _PER_PHASE = ("member", "connection", "phase")
+_AHEAD = ("ev", "lead")
 
 PORTS: dict[str, Port] = {
     port.name: port
@@ -88,6 +89,16 @@ PORTS: dict[str, Port] = {
              "least energy in the battery at the end of the reserve horizon"),
         Port("fleet/e_max", "kWh", ("ev",), "fleet", ("aggregator",),
              "most energy in the battery"),
+        Port("fleet/envelope_p_min", "kW", _AHEAD, "fleet", ("aggregator",),
+             "least mean power of the EV in each slot of the horizon"),
+        Port("fleet/envelope_p_max", "kW", _AHEAD, "fleet", ("aggregator",),
+             "most mean power of the EV in each slot"),
+        Port("fleet/envelope_e_min", "kWh", _AHEAD, "fleet", ("aggregator",),
+             "least energy at the meter, from the horizon's begin to the end of each slot"),
+        Port("fleet/envelope_e_max", "kWh", _AHEAD, "fleet", ("aggregator",),
+             "most energy at the meter, likewise"),
+        Port("fleet/envelope_round_trip", "", ("ev",), "fleet", ("aggregator",),
+             "energy given per energy drawn to make it up; 1 for an EV that may not discharge"),
         Port("feeder/voltage", "", _PER_PHASE, "feeder", ("fleet", "aggregator"),
              "voltage magnitude at each connection point, per unit of its nominal voltage; "
              "0 on a phase that is not there", initial=1.0),

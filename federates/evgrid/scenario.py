@@ -347,6 +347,36 @@ class Permission(Settings):
     """The driver."""
 
 
+class FlexibilityEnvelope(Settings):
+    """Limits of the fleet's power and energy over a horizon, from which every departure is met."""
+
+    horizon: Annotated[Duration, Field(gt=0)] = 86400.0
+    """Time that it looks ahead; a multiple of the slot."""
+    slot: Annotated[Duration, Field(gt=0)] = 900.0
+    """Length of its slots."""
+    every: Annotated[Duration, Field(gt=0)] | None = None
+    """How often it is made anew, a multiple of time.step; left out: every slot."""
+    group: Literal["feeder", "transformer", "connection"] = "feeder"
+    """What the result sums it over in each member: all EVs, those below each transformer, or those at each
+    connection point."""
+
+    @model_validator(mode="after")
+    def _whole_slots(self) -> FlexibilityEnvelope:
+        if abs(self.horizon / self.slot - self.slots) > 1e-9 or self.slots < 1:
+            raise fault(f"horizon = {self.horizon:g}s: must be a multiple of slot = {self.slot:g}s")
+        return self
+
+    @property
+    def slots(self) -> int:
+        """Slots in the horizon."""
+        return round(self.horizon / self.slot)
+
+    @property
+    def every_s(self) -> float:
+        """How often it is made anew, s."""
+        return self.slot if self.every is None else self.every
+
+
 def _source(value: Any, info: ValidationInfo) -> Any:
     return session_source(value, info.context)
 
@@ -396,6 +426,9 @@ class Fleet(Settings):
     EVSE alone, and nothing is counted."""
     reserve_horizon: Annotated[Duration, Field(gt=0)] | None = None
     """Time for which the fleet's reserve up and down must hold, 15 to 30 min; left out: not recorded."""
+    envelope: FlexibilityEnvelope | None = None
+    """Limits of power and energy over a horizon, for the result and for strategies that plan with them; {}
+    takes the defaults; left out: none."""
 
     @model_validator(mode="after")
     def _number_of_evs(self) -> Fleet:
@@ -546,6 +579,11 @@ class Scenario(Settings):
             ("record.step", self.record_step_s, self.feeder_step_s, "feeder.step"),
             ("time.duration", self.time.duration, self.record_step_s, "record.step"),
             ("communication.telemetry", self.telemetry_s, step, "time.step"),
+            *(
+                [("fleet.envelope.every", envelope.every_s, step, "time.step")]
+                if (envelope := self.fleet.envelope if self.fleet else None)
+                else []
+            ),
         ):
             if abs(value / unit - round(value / unit)) > 1e-9 or round(value / unit) < 1:
                 found.append(f"{path} = {value:g}s: must be a multiple of {unit_name} = {unit:g}s")
@@ -559,6 +597,12 @@ class Scenario(Settings):
             for key in find_strategy(settings.strategy).needs_of_system
             if self.system is None or not getattr(self.system, key)
         ]
+        if envelope is None:
+            found += [
+                f"aggregators.{name}.strategy = {settings.strategy}: needs fleet.envelope"
+                for name, settings in self.aggregators.items()
+                if find_strategy(settings.strategy).uses_envelope
+            ]
         if self.tariff is None:
             found += [
                 f"aggregators.{name}.strategy = {settings.strategy}: needs a tariff"
@@ -592,6 +636,11 @@ class Scenario(Settings):
     def telemetry_s(self) -> float:
         """Period at which chargers report, s: at least a tick."""
         return max(self.communication.telemetry, self.time.step)
+
+    @property
+    def uses_envelope(self) -> bool:
+        """Whether an aggregator's strategy asks for the fleet's envelope."""
+        return any(find_strategy(a.strategy).uses_envelope for a in self.aggregators.values())
 
     @property
     def clock(self) -> Clock:

@@ -52,6 +52,17 @@ class World:
             "ev": len(self.evs),
             "session": len(self.sessions),
             "hour": int(self.clock.duration_s / 3600.0 + 1e-9),
+            **self._sizes_of_envelope,
+        }
+
+    @property
+    def _sizes_of_envelope(self) -> dict[str, int]:
+        settings = self.scenario.fleet.envelope if self.scenario.fleet is not None else None
+        if settings is None:
+            return {}
+        return {
+            "envelope_time": int(self.clock.duration_s / settings.every_s + 1e-9),
+            "lead": settings.slots,
         }
 
 
@@ -100,7 +111,15 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
         models.append(AggregatorModel(scenario, world.connections, world.evs, world.sizes["trafo"], recorder))
     if has_fleet:
         models.append(
-            FleetModel(scenario, world.connections, world.evs, world.sessions, recorder, managed=managed)
+            FleetModel(
+                scenario,
+                world.connections,
+                world.evs,
+                world.sessions,
+                recorder,
+                managed,
+                world.sizes["trafo"],
+            )
         )
     feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)
     models.append(
@@ -207,6 +226,18 @@ def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
     }
 
 
+def _axes_of_envelope(world: World) -> dict[str, Any]:
+    settings = world.scenario.fleet.envelope if world.scenario.fleet is not None else None
+    if settings is None:
+        return {}
+    times = world.clock.timestamps(settings.every_s * np.arange(1, world.sizes["envelope_time"] + 1))
+    lead = np.arange(settings.slots) * settings.slot / 3600.0
+    return {
+        "envelope_time": ("envelope_time", times, {"long_name": "local time at which the envelope begins"}),
+        "lead": ("lead", lead, {"long_name": "begin of the slot after that of the envelope", "units": "h"}),
+    }
+
+
 def coordinates(world: World) -> xr.Dataset:
     """The coordinates of the result, as a Dataset without variables."""
     import xarray as xr
@@ -234,6 +265,7 @@ def coordinates(world: World) -> xr.Dataset:
             "connection": ("connection", connections.name, {"long_name": "connection point"}),
             **(_with_upstream(network.coordinates()) if connections.upstream else network.coordinates()),
             **(hours if hourly else {}),
+            **_axes_of_envelope(world),
             "ev": ("ev", np.arange(len(evs)), {"long_name": "EV, over all members"}),
             "ev_name": ("ev", evs.name, {"long_name": "name of the EV within its member"}),
             "ev_member": ("ev", np.array(scenario.members)[evs.member], {"long_name": "member of the EV"}),

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.aggregator.kernels import carry_forward
-from evgrid.aggregator.strategies import Context, Strategy, View, find_strategy
+from evgrid.aggregator.strategies import Context, Envelope, Strategy, View, find_strategy
 from evgrid.errors import StrategyError
 from evgrid.model import Array, Connections, EVs, Model, Recorder, Values, Variable
 from evgrid.scenario import Scenario
@@ -29,6 +29,7 @@ _T = TypeVar("_T")
 
 _STATUS = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
 _CARRIED = tuple(field for field in _STATUS if field != "soc")
+_ENVELOPE = ("p_min", "p_max", "e_min", "e_max", "round_trip")
 
 
 class AggregatorModel(Model):
@@ -74,6 +75,9 @@ class AggregatorModel(Model):
             self.inputs += ("fleet/p", "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
         if cls.uses_system and scenario.system is not None:
             self.inputs += ("system/regulation", "system/frequency", "fleet/p")
+        self._ahead = scenario.fleet.envelope if cls.uses_envelope and scenario.fleet is not None else None
+        if self._ahead is not None:
+            self.inputs += tuple(f"fleet/envelope_{field}" for field in _ENVELOPE)
         self.inputs = tuple(dict.fromkeys(self.inputs))
         self.variables += cls.variables
         self._base_load = np.zeros(len(self._members) * groups)
@@ -98,7 +102,7 @@ class AggregatorModel(Model):
         view = View(
             time_s, self.period_s, plugged, status["soc"], status["p_max"], status["p_min"],
             status["energy_needed"], status["time_left"], status["time_needed"], self._base_load,
-            regulation, frequency, fleet_power,
+            regulation, frequency, fleet_power, self._envelope(time_s, inputs),
         )  # fmt: skip
         wanted = self._guarded(time_s, lambda: self._strategy.setpoints(view))
         setpoint = np.where(plugged, self._checked(time_s, wanted), 0.0)
@@ -128,6 +132,14 @@ class AggregatorModel(Model):
                 status[field] = np.array(inputs[f"fleet/{field}"])
             return
         carry_forward(self._sent, self.period_s, *(status[field] for field in _CARRIED))
+
+    def _envelope(self, time_s: float, inputs: Values) -> Envelope | None:
+        """The last envelope that the fleet sent."""
+        if self._ahead is None or time_s < self._ahead.every_s * (1 - 1e-9):
+            return None
+        begin_s = np.floor(time_s / self._ahead.every_s + 1e-9) * self._ahead.every_s
+        limits = (inputs[f"fleet/envelope_{field}"] for field in _ENVELOPE)
+        return Envelope(float(begin_s), self._ahead.slot, *limits)
 
     def _update_base_load(self, time_s: float, inputs: Values) -> None:
         """What the groups drew besides their EVs when the feeder last solved.

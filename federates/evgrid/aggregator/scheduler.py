@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack, vstack
 
+from evgrid.aggregator.strategies import Envelope
 from evgrid.model import Array
 
 
@@ -90,6 +91,28 @@ def batteries_of(
         group=np.zeros(len(arrival), np.int64) if group is None else group,
         charge_efficiency=charge_efficiency,
         discharge_efficiency=discharge_efficiency,
+    )
+
+
+def batteries_ahead(
+    envelope: Envelope, rows: NDArray[np.int64], group: NDArray[np.int64] | None = None
+) -> Batteries:
+    """Batteries of the EVs in ``rows`` of what the fleet says that they may do.
+
+    Energy is at the meter then, from the envelope's begin on: charging needs no efficiency, and discharging
+    has that of the round trip, the mean over the EVs that may.
+    """
+    round_trip = envelope.round_trip[rows]
+    giving = round_trip[round_trip < 1.0]
+    edges = [(0, 0), (1, 0)]
+    return Batteries(
+        p_max=envelope.p_max[rows],
+        p_min=np.minimum(envelope.p_min[rows], 0.0),
+        e_max=np.pad(envelope.e_max[rows], edges),
+        e_min=np.pad(envelope.e_min[rows], edges),
+        group=np.zeros(len(rows), np.int64) if group is None else group,
+        charge_efficiency=1.0,
+        discharge_efficiency=float(giving.mean()) if giving.size else 1.0,
     )
 
 

@@ -67,6 +67,26 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Envelope:
+    """What each EV may do over a horizon, (ev, slot) but for ``round_trip``; 0 for EVs that are away.
+
+    begin_s, slot_s : begin of the first slot, and length of each
+    p_min, p_max : least and most mean power in the slot, kW at the grid
+    e_min, e_max : least and most energy at the slot's end, kWh at the meter from ``begin_s`` on: a slot at
+        full power changes it by the power drawn, and a kWh given back by 1 / ``round_trip``
+    round_trip : (ev,) 0 to 1
+    """
+
+    begin_s: float
+    slot_s: float
+    p_min: Array
+    p_max: Array
+    e_min: Array
+    e_max: Array
+    round_trip: Array
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What a strategy sees at a tick; arrays are (ev,) unless said otherwise.
 
@@ -93,6 +113,9 @@ class View:
     """(member,) Hz."""
     fleet_power: Array = field(default_factory=lambda: np.zeros(1))
     """(member,) kW that all EVs drew in the last tick."""
+    envelope: Envelope | None = None
+    """The last one that the fleet sent (``fleet.envelope.every``); None before the first, and for a
+    strategy that does not set ``uses_envelope``."""
 
     @property
     def laxity(self) -> Array:
@@ -110,6 +133,8 @@ class Strategy(ABC):
     uses_system: ClassVar[bool] = False
     """True if the strategy reads ``View.regulation``, ``frequency`` or ``fleet_power``: the aggregator
     then listens to the fleet's power and to the bulk system, if the scenario has one."""
+    uses_envelope: ClassVar[bool] = False
+    """True if the strategy reads ``View.envelope``: the scenario must then have a ``fleet.envelope``."""
     needs_of_system: ClassVar[tuple[str, ...]] = ()
     """Keys of the scenario's section ``system`` without which the strategy can't work."""
     variables: ClassVar[tuple[Variable, ...]] = ()

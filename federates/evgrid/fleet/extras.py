@@ -71,6 +71,15 @@ class Extras:
         begin, end = self.window_h
         return begin <= hour < end if begin <= end else hour >= begin or hour < end
 
+    def willing_share(self, begin_h: Array, length_h: float) -> Array:
+        """Share of each span from a local hour on in which drivers let discharge; ``begin_h``: (span,)."""
+        if self.window_h is None:
+            return np.ones(len(begin_h))
+        open_h = (self.window_h[1] - self.window_h[0]) % 24.0
+        edges = np.stack([begin_h, begin_h + length_h]) - self.window_h[0]
+        before = np.floor(edges / 24.0) * open_h + np.minimum(edges % 24.0, open_h)
+        return np.asarray((before[1] - before[0]) / length_h)
+
     def idle_c(self, time_s: float) -> float:
         """Cell temperature of a car that stands idle, °C."""
         return self.idle_cell.at(time_s) if self.idle_cell is not None else self.constant_c
@@ -90,7 +99,7 @@ def extras_of(
     source = system.emissions if system is not None else None
     asked = (
         charger.functions, charger.ramp_kw_per_s, permission, vehicle.temperature, vehicle.degradation,
-        fleet.reserve_horizon, source,
+        fleet.reserve_horizon, fleet.envelope, source,
     )  # fmt: skip
     if all(part is None for part in asked) and not (
         charger.minimum_current_a or charger.pilot_step_a or vehicle.standby_kw

@@ -33,7 +33,7 @@ share, so that a large fleet finds them in the cache.
 
 from __future__ import annotations
 
-from math import expm1, log, sqrt
+from math import exp, expm1, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -161,6 +161,26 @@ def seconds_to_target(kind: Row, soc: float) -> float:
     if soc < target:
         seconds += (target - soc) * kind["s_per_soc"] / CUT_OFF
     return seconds
+
+
+@njit
+def soc_that_reaches(kind: Row, left_s: float) -> float:
+    """Least state of charge from which charging as fast as possible reaches the target within ``left_s``.
+
+    The inverse of :func:`seconds_to_target`; 0 where the target is in reach from an empty battery.
+    """
+    target = kind["soc_target"]
+    if left_s <= 0.0:
+        return float(target)
+    end = min(kind["cut_off_soc"], target)
+    slow_s = (target - end) * kind["s_per_soc"] / CUT_OFF
+    if left_s <= slow_s:
+        return float(target - left_s * CUT_OFF * kind["soc_per_s"])
+    left_s -= slow_s
+    taper_s = log((1.0 - kind["full_power_soc"]) / (1.0 - end)) / kind["decay_per_s"]
+    if left_s <= taper_s:
+        return float(1.0 - (1.0 - end) * exp(kind["decay_per_s"] * left_s))
+    return float(max(kind["full_power_soc"] - (left_s - taper_s) * kind["soc_per_s"], 0.0))
 
 
 @njit

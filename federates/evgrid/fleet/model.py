@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.curves.kernels import prepare
-from evgrid.errors import StrategyError
+from evgrid.errors import ScenarioError, StrategyError
 from evgrid.fleet import degradation, physics
 from evgrid.fleet.battery import with_losses_by_power
+from evgrid.fleet.envelope import limits_ahead
 from evgrid.fleet.extras import AGEING_PERIOD_S, Extras, extras_of, with_floors
 from evgrid.fleet.kernels import (
     STATE,
@@ -124,6 +125,13 @@ _EMISSIONS_VARIABLE = Variable(
     "session_emissions_kg", ("session",), "kg", "CO2 of energy drawn less that of energy given", timed=False
 )
 _FLEXIBILITY = ("reserve_up", "reserve_down", "e_min", "e_max")
+_ENVELOPE = {
+    "p_min": ("kW", "least mean power in the slot from which every departure is met"),
+    "p_max": ("kW", "most mean power in the slot"),
+    "e_min": ("kWh", "least energy at the meter, from the envelope's begin to the end of the slot"),
+    "e_max": ("kWh", "most energy at the meter, from the envelope's begin to the end of the slot"),
+}
+_GROUP_DIMS = {"feeder": (), "transformer": ("trafo",), "connection": ("connection",)}
 
 
 class FleetModel(Model):
@@ -141,6 +149,8 @@ class FleetModel(Model):
     managed
         Whether an aggregator sends set-points: an EV waits for its first one (its departure guard
         doesn't). Otherwise every EV charges as fast as it can.
+    trafos
+        Number of transformers of the feeder; at least those that ``connections`` name.
 
     """
 
@@ -154,6 +164,7 @@ class FleetModel(Model):
         sessions: Sessions,
         recorder: Recorder,
         managed: bool,
+        trafos: int = 0,
     ) -> None:
         self.period_s = scenario.time.step
         self.outputs = ("fleet/p", "fleet/q")
@@ -198,6 +209,9 @@ class FleetModel(Model):
         # Pmin, Pmax, and what the ports of _FLEXIBILITY give
         self._flexibility = np.zeros((6, count if horizon is not None else 0))
         self._start_h = _hour_of_day(scenario.start)
+        self._ahead = scenario.fleet.envelope if scenario.fleet is not None else None
+        self._tells_envelope = managed and scenario.uses_envelope
+        self._envelopes = self._groups_of_envelope(connections, trafos)
         self._with_extras()
         self._first_recorded = self._n_recorded = 0
         self._prices = np.zeros((2, 0))
@@ -259,7 +273,7 @@ class FleetModel(Model):
                 outputs |= dict(
                     zip((f"fleet/{field}" for field in _FLEXIBILITY), (up, down, e_min, e_max), strict=True)
                 )
-        return outputs
+        return outputs | self._update_envelope()
 
     def _with_extras(self) -> None:
         """Add the ports and variables that the scenario's extras bring."""
@@ -281,6 +295,14 @@ class FleetModel(Model):
             self.variables += _RESERVE_VARIABLES
             if self._managed:
                 self.outputs += tuple(f"fleet/{field}" for field in _FLEXIBILITY)
+        if self._ahead is not None:
+            dims = ("member", *_GROUP_DIMS[self._ahead.group], "envelope_time", "lead")
+            self.variables += tuple(
+                Variable(f"envelope_{name}_{unit.lower()}", dims, unit, text, timed=False, dtype="float32")
+                for name, (unit, text) in _ENVELOPE.items()
+            )
+            if self._tells_envelope:
+                self.outputs += tuple(f"fleet/envelope_{name}" for name in (*_ENVELOPE, "round_trip"))
         self._no_grid = np.zeros(0)
         self._hertz = np.full(len(self._plugged), extras.nominal_hz)
 
@@ -339,6 +361,67 @@ class FleetModel(Model):
         for row, of_ev in enumerate(self._flexibility[4:]):
             self._reserve[row] = np.bincount(self._evs.member, of_ev, members)
 
+    def _groups_of_envelope(self, connections: Connections, trafos: int) -> NDArray[np.float32]:
+        """Room for the envelopes of a run, (limit, time, member, group, slot), and each EV's row in one.
+
+        Raises ScenarioError if an EV is in no group.
+        """
+        settings = self._ahead
+        if settings is None:
+            return np.zeros((4, 0, 0, 0, 0), np.float32)
+        evs = self._evs
+        groups, group = 1, np.zeros(len(evs), np.int64)
+        if settings.group == "connection":
+            groups, group = len(connections), evs.connection
+        elif settings.group == "transformer":
+            groups = max(trafos, int(connections.trafo.max(initial=-1)) + 1)
+            group = connections.trafo[evs.connection]
+            if (alone := evs.connection[group < 0]).size:
+                raise ScenarioError(
+                    [f"fleet.envelope.group = transformer: connection {connections.name[alone[0]]} has an EV "
+                     "and no transformer upstream; must be feeder or connection"]
+                )  # fmt: skip
+        self._envelope_row = evs.member * groups + group
+        times = int(self._scenario.clock.duration_s / settings.every_s + 1e-9)
+        return np.zeros((4, times, len(self._plugged), groups, settings.slots), np.float32)
+
+    def _update_envelope(self) -> dict[str, Array]:
+        """Every so often, what the EVs may do over the horizon; what goes to the aggregator."""
+        settings = self._ahead
+        if settings is None or not _is_multiple(self._end_s, settings.every_s):
+            return {}
+        now = self._envelopes[:, round(self._end_s / settings.every_s) - 1]
+        members, groups = now.shape[1:3]
+        summed = self._limits_ahead(self._envelope_row, members * groups)
+        for limit, values in zip(now, summed[:-1], strict=True):
+            limit[:] = values.reshape(limit.shape)
+        if not self._tells_envelope:
+            return {}
+        return {f"fleet/envelope_{name}": values for name, values in self.envelope().items()}
+
+    def _limits_ahead(self, row_of: NDArray[np.int64], rows: int) -> tuple[Array, ...]:
+        """Least and most power and energy, (row, slot) each, and the round trip, (ev,), from now on."""
+        extras, settings = self._extras, self._ahead
+        assert extras is not None
+        assert settings is not None
+        hour = self._start_h + self._end_s / 3600.0
+        begins_h = hour + np.arange(settings.slots, dtype=np.float64) * settings.slot / 3600.0
+        willing = extras.willing_share(begins_h, settings.slot / 3600.0)
+        limits: tuple[Any, ...] = tuple(np.zeros((rows, settings.slots)) for _ in _ENVELOPE)
+        limits += (np.ones(len(self._evs)),)
+        limits_ahead(
+            self._end_s, settings.slot, willing, extras.options, self._kinds, self._state, extras.physics,
+            self._active, self._active_count, row_of, *limits,
+        )  # fmt: skip
+        return limits
+
+    def envelope(self) -> dict[str, Array]:
+        """What each EV may do from now on, (ev, slot): p_min, p_max (kW), e_min, e_max (kWh at the meter),
+        and round_trip, (ev,): see :mod:`evgrid.fleet.envelope`.
+        """
+        limits = self._limits_ahead(np.arange(len(self._evs)), len(self._evs))
+        return dict(zip((*_ENVELOPE, "round_trip"), limits, strict=True))
+
     def flexibility(self) -> dict[str, Array]:
         """What each EV can offer, as of the last telemetry, (ev,): see :func:`.physics.flexibility`.
 
@@ -388,6 +471,12 @@ class FleetModel(Model):
         }
         if extras is not None:
             values |= self._extra_outcome(extras)
+            if self._ahead is not None:
+                by_member = np.moveaxis(self._envelopes, 1, 3)
+                if self._ahead.group == "feeder":
+                    by_member = by_member[:, :, 0]
+                names = (f"envelope_{name}_{unit.lower()}" for name, (unit, _) in _ENVELOPE.items())
+                values |= dict(zip(names, by_member, strict=True))
         for name, value in values.items():
             self._recorder.put_static(name, np.ascontiguousarray(value))
 

@@ -53,7 +53,7 @@ from evgrid.fleet.kernels import (
     close_session,
     insert,
     plug_in,
-    seconds_to_target,
+    soc_that_reaches,
 )
 
 REASONS = ("vehicle", "evse", "interconnection", "warranty", "driver", "floor", "departure", "grid")
@@ -694,7 +694,7 @@ def flexibility(
         p_min_kw[ev] = -kind["discharge_kw"] if may else 0.0
         e_max_kwh[ev] = max(kind["soc_target"], row["soc"]) * capacity
         left_s = row["departure_s"] - now_s - horizon_s
-        reach = _soc_that_reaches(kind, left_s)
+        reach = soc_that_reaches(kind, left_s)
         least = max(kind["soc_floor"] if may else row["soc"], reach)
         e_min_kwh[ev] = least * capacity
         if left_s < 0.0 or row["guarded"]:
@@ -712,24 +712,6 @@ def flexibility(
         if drawn_kw > 0.0:
             room_kw = (e_max_kwh[ev] - energy) / hours * (drawn_kw / limit_kw)
             down_kw[ev] = max(min(drawn_kw - pop, room_kw - pop), 0.0)
-
-
-@njit
-def _soc_that_reaches(kind: Row, left_s: float) -> float:
-    """Least state of charge from which full power reaches the target within ``left_s``, by bisection."""
-    if left_s <= 0.0:
-        return float(kind["soc_target"])
-    if left_s >= kind["full_charge_s"]:
-        return 0.0
-    low = 0.0
-    high = float(kind["soc_target"])
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        if seconds_to_target(kind, middle) > left_s:
-            low = middle
-        else:
-            high = middle
-    return high
 
 
 @njit

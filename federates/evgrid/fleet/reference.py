@@ -352,3 +352,70 @@ def follow_rules(
     account.soc, account.guarded = done.soc, done.guarded
     account.drawn_kwh, account.given_kwh, account.loss_kwh = done.drawn_kwh, done.given_kwh, done.loss_kwh
     return drawn - given
+
+
+def state_that_reaches(session: Session, left_s: float) -> float:
+    """Least state of charge from which the target is in reach within ``left_s``, by bisection."""
+    if left_s <= 0:
+        return session.soc_target
+    return _root(lambda soc: left_s - seconds_to_target(session, soc), 0.0, session.soc_target)
+
+
+def meter_energy(session: Session, soc: float) -> float:
+    """Energy at the meter from ``soc`` to the target at full power, kWh; above the target negative."""
+    full_kw = battery_power_drawn(session.charge_kw, session.charge_loss)
+    if soc > session.soc_target:
+        return (session.soc_target - soc) * session.capacity_kwh * session.charge_kw / full_kw
+    energy, (a, b, c) = 0.0, session.charge_loss
+    while (piece := charging_piece(session, soc, math.inf)) is not None:
+        kws = piece.energy_kws(piece.span_s)
+        energy += (1 + b) * kws + a * piece.span_s + c * piece.square_kw2s(piece.span_s)
+        assert piece.soc_at_end is not None
+        soc = piece.soc_at_end
+    return energy / 3600
+
+
+def envelope(
+    session: Session, soc: float, guarded: bool, now_s: float, slot_s: float, willing: Sequence[float],
+    never: bool = False, spare_kwh: float = math.inf, spare_s: float = math.inf,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Limits of one EV in each slot. Twin of :func:`evgrid.fleet.envelope.limits_ahead`.
+
+    ``never``: it may not discharge; ``spare_kwh``, ``spare_s``: what its warranty leaves.
+    """
+    to_departure = replace(session, departure_s=math.inf)
+    out_kw = 0.0
+    if session.discharge_kw and not never and not guarded:
+        out_kw = battery_power_given(session.discharge_kw, session.discharge_loss)
+    floor = max(session.soc_floor, soc - min(spare_kwh, spare_s * out_kw / 3600) / session.capacity_kwh)
+
+    def charged(start: float, seconds: float) -> float:
+        account = Account(start)
+        follow(to_departure, account, math.inf, 0.0, seconds)
+        return account.soc
+
+    def draws(start: float, end: float) -> float:
+        return meter_energy(session, start) - meter_energy(session, end)
+
+    low = high = fallen = soc
+    limits: dict[str, list[float]] = {"p_min": [], "p_max": [], "e_min": [], "e_max": []}
+    for slot, share in enumerate(willing):
+        begin_s = now_s + slot * slot_s
+        here_s = min(max(session.departure_s - begin_s, 0.0), slot_s)
+        p_min = p_max = 0.0
+        if here_s > 0:
+            p_max = draws(low, charged(low, here_s)) * 3600 / slot_s
+            fastest = charged(high, here_s)
+            if fallen > floor:
+                fallen = max(floor, fallen - out_kw * here_s * share / 3600 / session.capacity_kwh)
+            low = max(fallen, state_that_reaches(session, session.departure_s - begin_s - here_s))
+            low = fastest if guarded else min(low, fastest)
+            if low > high:
+                p_min = draws(high, low) * 3600 / slot_s
+            elif out_kw:
+                room_s = max(high - max(low, floor), 0.0) * session.capacity_kwh * 3600 / out_kw
+                p_min = -session.discharge_kw * min(here_s * share, room_s) / slot_s
+            high = fastest
+        for name, value in zip(limits, (p_min, p_max, draws(soc, low), draws(soc, high)), strict=True):
+            limits[name].append(value)
+    return limits

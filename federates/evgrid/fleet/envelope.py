@@ -1,0 +1,123 @@
+"""What EVs can do over a horizon: limits of power and energy in each of its slots.
+
+In: the EVs that are plugged in, as they stand now. Out: for each EV, or summed over groups of EVs, the
+least and the most power in each slot, and the least and the most energy at each slot's end, from which
+every departure is met: a battery as the scheduling problem knows it. Positive is drawn from the grid.
+
+**Energy** is counted at the meter, kWh from now on: what charging as fast as possible draws from the state
+of now to that state, negative for states below. So a slot of charging at full power changes it by the
+power drawn, taper and losses included, and what is charged needs no efficiency. A kWh that is given back
+costs ``1 / round_trip``.
+
+    Emax   charging as fast as possible to the target
+    Emin   discharging as fast as the EV may, to its floor; then the latest charging that still reaches
+           the target by departure
+    Pmax   mean over the slot of charging as fast as possible from Emin at its begin
+    Pmin   least mean over the slot, from Emax at its begin: discharging, or what must be charged
+
+An EV keeps what it has at departure, and its power is 0 from then on. Where the target is out of reach, or
+laxity is used up, Emin is Emax, and Pmin is Pmax.
+
+Left out: EVs that are to come, and what the departure guard doesn't foresee either: local functions,
+temperature, ramps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.compile import njit
+from evgrid.fleet.kernels import battery_kw_given, charge, energy_to_target_kwh, soc_that_reaches
+from evgrid.fleet.physics import refusal_of
+
+Row = Any
+"""A row of KIND, STATE, PHYSICS or OPTIONS."""
+
+
+@njit
+def limits_ahead(
+    now_s: float, slot_s: float, willing: NDArray[np.float64], options: Row, kinds: Row, state: Row,
+    physics: Row, active: NDArray[np.uint32], active_count: int, row_of: NDArray[np.int64],
+    p_min_kw: NDArray[np.float64], p_max_kw: NDArray[np.float64],
+    e_min_kwh: NDArray[np.float64], e_max_kwh: NDArray[np.float64], round_trip: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Limits of the EVs plugged in at ``now_s``, added up by row; see the module's text.
+
+    Parameters
+    ----------
+    now_s, slot_s
+        Begin of the horizon, and length of a slot.
+    willing
+        (slot,) share of each slot in which drivers let discharge.
+    options, kinds, state, physics, active, active_count
+        Those of :func:`evgrid.fleet.physics.step`.
+    row_of
+        (ev,) row to which each EV is added: its own, or its group's.
+    p_min_kw, p_max_kw, e_min_kwh, e_max_kwh
+        (row, slot) filled; a row without EVs is 0.
+    round_trip
+        (ev,) filled for those plugged in: energy given per energy drawn to make it up, at full power below
+        the taper; 1 where the EV may not discharge.
+
+    """
+    for array in (p_min_kw, p_max_kw, e_min_kwh, e_max_kwh):
+        array[:] = 0.0
+    slots = len(willing)
+    slot_h = slot_s / 3600.0
+    for at in range(active_count):
+        ev = active[at]
+        to = row_of[ev]
+        row = state[ev]
+        kind = kinds[row["kind"]]
+        soc = row["soc"]
+        left_s = row["departure_s"] - now_s
+        out_kw = 0.0
+        lowest = soc
+        round_trip[ev] = 1.0
+        if not row["guarded"] and refusal_of(options, kind, physics[ev], True) == 0:
+            out_kw = battery_kw_given(
+                kind["discharge_kw"], kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
+            )
+            round_trip[ev] = kind["discharge_kw"] / out_kw * kind["battery_kw"] / kind["charge_kw"]
+            spare_kws = min(
+                options["throughput_kws"] - physics[ev]["out_kws"],
+                (options["discharging_s"] - physics[ev]["discharging_s"]) * out_kw,
+            )
+            lowest = max(kind["soc_floor"], soc - spare_kws * kind["soc_per_kws"])
+        out_per_s = out_kw * kind["soc_per_kws"]
+        now_kwh = _to_target_kwh(kind, soc)
+        high = soc
+        low = soc
+        falling = soc  # Emin but for the departure
+        for slot in range(slots):
+            here_s = min(max(left_s - slot * slot_s, 0.0), slot_s)
+            if here_s > 0.0:
+                full = charge(kind, low, kind["battery_kw"], here_s)[0]
+                p_max_kw[to, slot] += (_to_target_kwh(kind, low) - _to_target_kwh(kind, full)) / slot_h
+                before = high
+                high = charge(kind, high, kind["battery_kw"], here_s)[0]
+                low = high
+                out_s = here_s * willing[slot]
+                if not row["guarded"]:
+                    if falling > lowest:
+                        falling = max(falling - out_per_s * out_s, lowest)
+                    reach = soc_that_reaches(kind, left_s - slot * slot_s - here_s)
+                    low = min(max(falling, reach), high)
+                if low > before:
+                    p_min_kw[to, slot] += (_to_target_kwh(kind, before) - _to_target_kwh(kind, low)) / slot_h
+                elif out_kw > 0.0:
+                    out_s = min(out_s, max(before - max(low, lowest), 0.0) / out_per_s)
+                    p_min_kw[to, slot] -= kind["discharge_kw"] * out_s / slot_s
+            e_min_kwh[to, slot] += now_kwh - _to_target_kwh(kind, low)
+            e_max_kwh[to, slot] += now_kwh - _to_target_kwh(kind, high)
+
+
+@njit
+def _to_target_kwh(kind: Row, soc: float) -> float:
+    """Energy at the meter from ``soc`` to the target, kWh; above it negative, at full power's efficiency."""
+    if soc <= kind["soc_target"]:
+        return energy_to_target_kwh(kind, soc)
+    return float((kind["soc_target"] - soc) * kind["capacity_kwh"] * kind["charge_kw"] / kind["battery_kw"])

@@ -1,0 +1,118 @@
+"""The envelope of any session: its twin, and what a battery of the scheduling problem needs of it."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from evgrid.aggregator.scheduler import batteries_ahead, schedule
+from evgrid.aggregator.strategies import Envelope
+from evgrid.fleet import reference
+
+_spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_properties.py"))
+plain = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(plain)
+
+LIMITS = ("p_min", "p_max", "e_min", "e_max")
+SLOTS = 12
+
+
+def after_an_hour(evs, asked, **fleet):
+    """The model of a run of an hour, and its envelope over three hours."""
+    scenario = plain.scenario_of(
+        900.0, 4, fleet={"count": 1, "envelope": {"horizon": "3h", "slot": "15min"}, **fleet}
+    )
+    world = plain.connections_of(len(evs)), plain.single(evs), plain.table(evs)
+    _, model, recorder = plain.run(scenario, *world, asked)
+    return model, model.envelope(), recorder
+
+
+def here_at(evs, now_s):
+    """Row in the sessions and the session of each EV that is plugged in, None for those away."""
+    row, found = 0, []
+    for own in evs:
+        here = [(row + i, s) for i, s in enumerate(own) if s.arrival_s < now_s < s.departure_s]
+        found.append(here[0] if here else None)
+        row += len(own)
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    plain.runs(),
+    st.sampled_from([None, "driver", "vehicle"]),
+    st.one_of(st.none(), st.floats(0, 20)),
+    st.sampled_from([None, (13.2, 14.4), (14.5, 12.9), (5, 6)]),
+)
+def test_envelope_is_its_plain_python_twin(drawn, never, energy, window):
+    evs, _, asked = drawn
+    assume(evs)
+    asked = np.resize(asked, (4, len(evs)))
+    shares = {None: {}, "driver": {"driver": {"willing": 0.0}}, "vehicle": {"vehicle": 0.0}}[never]
+    if window is not None:
+        shares = {**shares, "driver": {**shares.get("driver", {}), "window": window}}
+    permission = {**shares, "warranty": {"throughput_kwh": energy}}
+    model, limits, recorder = after_an_hour(evs, asked, permission=permission)
+    rows = recorder.static
+    for ev, found in enumerate(here_at(evs, 3600.0)):
+        if found is None:
+            assert not any(limits[name][ev].any() for name in LIMITS)
+            continue
+        row, session = found
+        soc, spare_kwh = rows["session_soc_departure"][row], np.inf
+        if energy is not None:
+            spare_kwh = energy - model._extras.physics["out_kws"][ev] / 3600.0
+        willing = np.ones(SLOTS)
+        if window is not None:
+            edges = 13.0 + np.arange(SLOTS * 900) / 3600.0  # second by second
+            inside = (
+                (edges >= window[0]) & (edges < window[1])
+                if window[0] < window[1]
+                else (edges >= window[0]) | (edges < window[1])
+            )
+            willing = inside.reshape(SLOTS, 900).mean(axis=1)
+        twin = reference.envelope(
+            session, soc, bool(model._state["guarded"][ev]), 3600.0, 900.0, willing.tolist(),
+            never is not None, spare_kwh,
+        )  # fmt: skip
+        for name in LIMITS:
+            assert limits[name][ev] == pytest.approx(twin[name], rel=1e-12, abs=1e-11), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(plain.runs())
+def test_the_latest_and_the_fastest_charging_stay_within_the_limits_of_power(drawn):
+    evs, _, asked = drawn
+    assume(evs)
+    _, limits, _ = after_an_hour(evs, np.resize(asked, (4, len(evs))))
+    p_min, p_max = limits["p_min"], limits["p_max"]
+    e_min = np.pad(limits["e_min"], [(0, 0), (1, 0)])
+    e_max = np.pad(limits["e_max"], [(0, 0), (1, 0)])
+    assert (limits["e_min"] <= limits["e_max"] + 1e-9).all()
+    assert (p_min <= p_max + 1e-9).all()
+    for path in (e_min, e_max):
+        power = np.diff(path, axis=1) / 0.25
+        assert (power <= p_max + 1e-9).all()
+    most = np.maximum(e_max[:, 1:] - e_min[:, :-1], 0.0) / 0.25
+    assert (p_max <= most + 1e-9).all()
+    must = np.maximum(e_min[:, 1:] - e_max[:, :-1], 0.0) / 0.25
+    assert np.maximum(p_min, 0.0) == pytest.approx(must, abs=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(plain.runs())
+def test_the_scheduler_takes_it_and_always_finds_a_schedule(drawn):
+    evs, _, asked = drawn
+    assume(evs)
+    _, limits, _ = after_an_hour(evs, np.resize(asked, (4, len(evs))))
+    envelope = Envelope(3600.0, 900.0, *(limits[name] for name in (*LIMITS, "round_trip")))
+    batteries = batteries_ahead(envelope, np.arange(len(evs)))
+    assert batteries.e_min.shape == (len(evs), SLOTS + 1)
+    price = np.where(np.arange(SLOTS) % 5 < 2, 0.4, 0.1)
+    planned = schedule(batteries, price, 0.25)
+    final = (planned.charge - planned.discharge / batteries.discharge_efficiency).sum(axis=1) * 0.25
+    assert (final >= limits["e_min"][:, -1] - 1e-5).all()
+    assert (final <= limits["e_max"][:, -1] + 1e-5).all()
