@@ -1,7 +1,7 @@
 """How long 1,000 Monte Carlo members of a street take: European LV, 288 steps, uncontrolled.
 
-Every house has an EV at a single-phase charger of 3.7 or 7.4 kW, half of each. Members run in rounds of
-100 that are judged by all limits, as a hosting capacity study does.
+Every house has an EV at a single-phase charger of 3.7 or 7.4 kW, half of each. Members run in two processes,
+a hundred at a time, and are judged by all limits, as a hosting capacity study does.
 ``python -m benchmarks.hosting_capacity [members]``.
 """
 
@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROUND = 100
+ROUND, WORKERS = 100, 2
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "european_lv_uncontrolled.yaml"
 
 
 def rows(members: int = 1000) -> list[dict[str, Any]]:
     """What was measured: wall time, share of the feeder's power flow, peak memory."""
+    from evgrid.batch import read_index
     from evgrid.studies.hosting_capacity import load_study, run_study
 
     study = load_study(
@@ -33,19 +35,25 @@ def rows(members: int = 1000) -> list[dict[str, Any]]:
         },
     )  # fmt: skip
     begin = time.perf_counter()
-    result = run_study(study)
-    wall_s = time.perf_counter() - begin
-    feeder_s = float(result.attrs["feeder_s"])
-    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_study(study, folder, workers=WORKERS)
+        wall_s = time.perf_counter() - begin
+        of_a_run = read_index(folder)["peak_memory_mib"].max() / 2**10
+    runs_s, feeder_s = float(result.attrs["runs_s"]), float(result.attrs["feeder_s"])
+    peak_gb = WORKERS * of_a_run + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return [
         {
             "what": f"European LV, {members} members x 288 steps, judged",
             "figure": f"{wall_s:.1f} s",
-            "against": "in the power flow",
-            "reference": f"{feeder_s:.1f} s",
-            "ratio": feeder_s / wall_s,
         },
-        {"what": "  peak memory", "figure": f"{peak_gb:.2f} GB"},
+        {
+            "what": "  in the power flow",
+            "figure": f"{feeder_s:.1f} s",
+            "against": "all of the runs, side by side",
+            "reference": f"{runs_s:.1f} s",
+            "ratio": feeder_s / runs_s,
+        },
+        {"what": f"  peak memory, {WORKERS} runs and the study", "figure": f"{peak_gb:.2f} GB"},
     ]
 
 

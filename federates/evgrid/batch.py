@@ -41,7 +41,7 @@ from evgrid.errors import EvgridError, ResultError, ScenarioError
 from evgrid.results import open_results, versions
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.settings import Duration, ExistingFile, Settings, fault, faults_of, read_yaml
-from evgrid.workers import Outcome, Task, execute, ignore_interrupts, remove_parts
+from evgrid.workers import Outcome, Reduction, Task, execute, ignore_interrupts, remove_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +53,9 @@ FORMAT = "evgrid-batch-1"
 
 FIXED_MEMORY_GB = 0.45
 """What a run of one member takes: Python, its libraries and the buffers of the result, GB."""
+
+KEPT = "what is finished is kept, go on with --resume"
+"""What Ctrl-C leaves."""
 
 Overrides = dict[str, Any]
 """Path of a setting to its value: ``{"fleet.penetration": 0.8}``."""
@@ -193,8 +196,8 @@ class Run:
     scenario: Scenario
 
 
-def plan(batch: Batch) -> list[Run]:
-    """Resolve every case and part it into runs.
+def plan(batch: Batch, reduction: Reduction | None = None) -> list[Run]:
+    """Resolve every case and part it into runs, of which ``reduction`` is kept.
 
     Raises
     ------
@@ -213,7 +216,7 @@ def plan(batch: Batch) -> list[Run]:
             faults += [f"case {number} ({_text(overrides)}): {fault}" for fault in error.faults]
             continue
         for chunk in _chunks(scenario, batch):
-            run = Run(identity(chunk, batch.base.parent), number, overrides, chunk)
+            run = Run(identity(chunk, batch.base.parent, reduction), number, overrides, chunk)
             if run.id in first_with:
                 faults.append(
                     f"case {number} ({_text(overrides)}): is the same scenario as case {first_with[run.id]}"
@@ -226,8 +229,8 @@ def plan(batch: Batch) -> list[Run]:
     return runs
 
 
-def identity(scenario: Scenario, folder: Path) -> str:
-    """What a run is known by: a hash of the resolved scenario and the version of evgrid.
+def identity(scenario: Scenario, folder: Path, reduction: Reduction | None = None) -> str:
+    """What a run is known by: a hash of the resolved scenario, of what is kept, and the version of evgrid.
 
     Files count with their content, wherever they lie: session tables, base loads, networks and the
     module of a strategy of the user's own (looked for in ``folder`` first).
@@ -237,6 +240,8 @@ def identity(scenario: Scenario, folder: Path) -> str:
         content = content.replace(json.dumps(str(path))[1:-1], hashlib.sha256(path.read_bytes()).hexdigest())
     for module in _own_modules(scenario, str(folder)):
         content += hashlib.sha256(module.read_bytes()).hexdigest()
+    if reduction is not None:
+        content += f"\n{reduction}"
     return hashlib.sha256(f"{versions().get('evgrid')}\n{content}".encode()).hexdigest()[:16]
 
 
@@ -337,6 +342,7 @@ def run_batch(
     resume: bool = False,
     workers: int | None = None,
     scheduler: str | None = None,
+    reduction: Reduction | None = None,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> BatchReport:
     """Run a batch into a folder.
@@ -354,6 +360,8 @@ def run_batch(
     scheduler
         Address of a Dask scheduler to use instead (``tcp://host:8786``); its workers must see the
         same folder and have the same version of evgrid.
+    reduction
+        What is kept of a run; left out: its whole result.
     progress
         Called after every run with the number of runs done, failed and in all (done counts the
         failed, and those finished before).
@@ -373,7 +381,7 @@ def run_batch(
     folder = Path(folder).absolute()
     if not isinstance(batch, Batch):
         batch = load_batch(batch)
-    runs = plan(batch)
+    runs = plan(batch, reduction)
     _open_folder(folder, resume)
     _write(folder / "batch.json", json.dumps(_record(batch, runs), indent=1))
     before = frozenset(run.id for run in runs if _result(folder, run.id).is_file())
@@ -393,8 +401,8 @@ def run_batch(
         if progress is not None:
             progress(len(before), 0, len(runs))
         if missing:
-            tasks = [_task(run, batch, folder) for run in missing]
-            with _client(scheduler, min(workers or os.cpu_count() or 1, len(tasks))) as client:
+            tasks = [_task(run, batch, folder, reduction) for run in missing]
+            with dask_client(scheduler, min(workers or os.cpu_count() or 1, len(tasks))) as client:
                 _work_off(client, tasks, told)
     except KeyboardInterrupt:
         stopped = True
@@ -406,7 +414,7 @@ def run_batch(
     return BatchReport(runs, outcomes, before, time.monotonic() - begin, stopped)
 
 
-def _task(run: Run, batch: Batch, folder: Path) -> Task:
+def _task(run: Run, batch: Batch, folder: Path, reduction: Reduction | None) -> Task:
     return Task(
         id=run.id,
         scenario=run.scenario.model_dump_json(exclude_none=True),
@@ -414,6 +422,7 @@ def _task(run: Run, batch: Batch, folder: Path) -> Task:
         output=str(_result(folder, run.id)),
         version=versions().get("evgrid", ""),
         time_limit_s=batch.time_limit,
+        reduction=reduction,
     )
 
 
@@ -449,8 +458,11 @@ def _loss(future: Any) -> str:
 
 
 @contextmanager
-def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
-    """A client of the scheduler at an address, or of a local cluster of processes."""
+def dask_client(scheduler: str | None, workers: int | None) -> Iterator[Client]:
+    """A client of the scheduler at an address, or of a local cluster of processes (one a core).
+
+    Raises EvgridError if there is no scheduler.
+    """
     import dask
     from distributed import Client, LocalCluster
 
@@ -466,8 +478,8 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
     with (
         dask.config.set(quiet),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0",
-            memory_limit=0, silence_logs=50,
+            n_workers=workers or os.cpu_count() or 1, threads_per_worker=1, processes=True,
+            dashboard_address=":0", memory_limit=0, silence_logs=50,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):  # fmt: skip

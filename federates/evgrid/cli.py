@@ -38,8 +38,8 @@ class _Group(click.Group):
         except EvgridError as error:
             click.echo(f"evgrid: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("evgrid: stopped by Ctrl-C; no result was written", err=True)
+        except KeyboardInterrupt as stop:
+            click.echo(f"evgrid: stopped by Ctrl-C; {str(stop) or 'no result was written'}", err=True)
             ctx.exit(130)
 
 
@@ -231,7 +231,7 @@ def _with(options: Iterable[Callable[..., Any]]) -> Callable[..., Any]:
 @_with(_batch_options)
 def batch(study: Path, output: Path | None, resume: bool, workers: int | None, scheduler: str | None) -> None:
     """Run the batch of scenarios that STUDY describes, each in a process of its own."""
-    from evgrid.batch import load_batch, run_batch
+    from evgrid.batch import KEPT, load_batch, run_batch
 
     checked = load_batch(study)
     output = output or Path("results") / checked.name
@@ -241,8 +241,7 @@ def batch(study: Path, output: Path | None, resume: bool, workers: int | None, s
         )
     _print_batch(checked.name, report, output)
     if report.stopped:
-        click.echo("evgrid: stopped by Ctrl-C; what is finished is kept, go on with --resume", err=True)
-        click.get_current_context().exit(130)
+        raise KeyboardInterrupt(KEPT)
     if report.failed:
         click.get_current_context().exit(1)
 
@@ -259,20 +258,18 @@ def study() -> None:
     "--precision", type=float, help="Add members until the interval is ± this narrow, such as 0.02."
 )
 @click.option("--budget", type=int, help="Most members in all.")
-@click.option("--members", type=int, help="Members in a round; a round is in memory at once.")
+@click.option("--members", type=int, help="Members in a round; those of a run are in memory at once.")
 @click.option("--risk", type=float, help="Share of deployments that may violate a limit.")
 @click.option("--limit", "limits", multiple=True, metavar="PRESET", help="Limits to check; may be repeated.")
+@_with(_batch_options)
 def hosting_capacity(
     scenario: Path, output: Path | None, precision: float | None, budget: int | None, members: int | None,
-    risk: float | None, limits: tuple[str, ...],
+    risk: float | None, limits: tuple[str, ...], resume: bool, workers: int | None, scheduler: str | None,
 ) -> None:  # fmt: skip
     """How many EVs the feeder of SCENARIO takes, and how sure that is.
 
     SCENARIO is a scenario, or a study file that names one.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from evgrid.studies.hosting_capacity import load_study, run_study, summary
     from evgrid.studies.hosting_capacity_output import save_study
 
@@ -280,9 +277,10 @@ def hosting_capacity(
         scenario, precision=precision, budget=budget, members=members, risk=risk, limits=limits or None
     )
     output = output or Path("results") / checked.name
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(checked.name, total=1.0)
-        result = run_study(checked, lambda done, text: bar.update(task, completed=done, description=text))
+    with _batch_progress(checked.name) as advance:
+        result = run_study(
+            checked, output, resume=resume, workers=workers, scheduler=scheduler, progress=advance
+        )
     _print_rows(checked.name, summary(result))
     for file in save_study(result, output):
         click.echo(f"result   {file}")

@@ -261,6 +261,27 @@ class FileStore:
             ) from error
 
 
+def save_dataset(dataset: xr.Dataset, path: Path) -> None:
+    """Write a Dataset of a study into a NetCDF file, whole or not at all; texts are stored as such.
+
+    Raises OSError if that can't be done.
+    """
+    stored = dataset.copy()
+    for name, variable in stored.variables.items():
+        if variable.dtype == object:
+            stored[name] = stored[name].astype(str)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        stored.to_netcdf(part, engine="netcdf4")
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -31,6 +31,19 @@ _GRACE_S = 2.0
 
 
 @dataclass(frozen=True)
+class Reduction:
+    """What is kept of a run instead of its whole result, which then never leaves the run's memory.
+
+    function : ``package.module:name``, called with the result, the :class:`evgrid.simulation.RunReport`
+        and the arguments; returns the Dataset that is kept
+    arguments : keyword arguments, as JSON
+    """
+
+    function: str
+    arguments: str = "{}"
+
+
+@dataclass(frozen=True)
 class Task:
     """What a worker has to know of a run.
 
@@ -40,6 +53,7 @@ class Task:
     output : NetCDF file that the result goes to; its folder exists
     version : version of evgrid that has resolved the scenario
     time_limit_s : wall time after which the run is ended; None: never
+    reduction : what is kept of it; None: the result
     """
 
     id: str
@@ -48,6 +62,7 @@ class Task:
     output: str
     version: str
     time_limit_s: float | None
+    reduction: Reduction | None = None
 
 
 @dataclass(frozen=True)
@@ -194,12 +209,20 @@ def _run(task: Task, log: str, sender: Connection) -> None:
 
 def _simulate(task: Task) -> None:
     import json
+    from importlib import import_module
 
+    from evgrid.results import save_dataset
     from evgrid.scenario import scenario_from
-    from evgrid.simulation import run
+    from evgrid.simulation import run, run_with_report
 
     scenario = scenario_from(json.loads(task.scenario), folder=task.folder, source=task.id)
-    run(scenario, task.output).close()
+    if task.reduction is None:
+        run(scenario, task.output).close()
+        return
+    module, name = task.reduction.function.split(":")
+    reduce = getattr(import_module(module), name)
+    kept = reduce(*run_with_report(scenario), **json.loads(task.reduction.arguments))
+    save_dataset(kept, Path(task.output))
 
 
 def _end_with_parent() -> None:

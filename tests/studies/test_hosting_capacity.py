@@ -183,3 +183,21 @@ def test_every_shipped_study_is_valid(path):
     study = load_study(path)
     for variant in study.variants:
         study.scenario_at(variant, study.levels[-1], range(2))
+
+
+def test_a_stopped_study_goes_on_and_a_failed_run_names_its_case(scenario, tmp_path):
+    changes = {"levels": [0.5, 1.0], "limits": ["en_50160"], "members": 3}
+    study = load_study(scenario, **changes)
+    whole = run_study(study, tmp_path / "out", workers=2)
+    runs = sorted((tmp_path / "out" / "runs").glob("*.nc"))
+    assert len(runs) == 2
+    times = runs[0].stat().st_mtime_ns
+    runs[1].unlink()  # as if it had been stopped here
+    again = run_study(study, tmp_path / "out", resume=True, workers=2)
+    assert runs[0].stat().st_mtime_ns == times
+    xr.testing.assert_identical(again["violated"], whole["violated"])
+    other = study.model_copy(update={"limits": ("neutral_current",)})
+    with pytest.raises(
+        evgrid.EvgridError, match="at variant uncontrolled, penetration 0.5: none of the limits"
+    ):
+        run_study(other, tmp_path / "out", resume=True, workers=1)

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from evgrid.batch import Batch, read_index, run_batch
+from evgrid.batch import KEPT, Batch, read_index, run_batch
 from evgrid.errors import ResultError, ScenarioError
-from evgrid.results import open_results
+from evgrid.results import open_results, save_dataset
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.settings import ExistingFile, Settings
 
@@ -153,7 +153,7 @@ def run_comparison(
         study.batch(), folder, resume=resume, workers=workers, scheduler=scheduler, progress=progress
     )
     if report.stopped:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(KEPT)
     index = read_index(folder)
     parts, failed = dict[str, "xr.Dataset"](), dict[str, str]()
     for case, variant in enumerate(variants):
@@ -250,11 +250,7 @@ def save_comparison(study: Comparison, result: xr.Dataset, folder: str | Path) -
     files = [folder / name for name in ("study.nc", "figures.csv", "study.png")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stored = result.copy()
-        for name, variable in stored.variables.items():
-            if variable.dtype == object:
-                stored[name] = stored[name].astype(str)
-        stored.to_netcdf(files[0], engine="netcdf4")
+        save_dataset(result, files[0])
         figures_table(result).to_csv(files[1], index=False)
         study.draw(result).savefig(files[2], dpi=130)
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evgrid.errors import ResultError
+from evgrid.results import save_dataset
 from evgrid.studies.hosting_capacity import TOGETHER, binding_table, capacity_table
 
 if TYPE_CHECKING:
@@ -41,11 +42,7 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
     files = [folder / name for name in names]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stored = result.copy()
-        for name, variable in stored.variables.items():
-            if variable.dtype == object:
-                stored[name] = stored[name].astype(str)
-        stored.to_netcdf(files[0], engine="netcdf4")
+        save_dataset(result, files[0])
         capacity_table(result).to_csv(files[1], index=False)
         columns = [f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")]
         result[columns].to_dataframe().reset_index().to_csv(files[2], index=False)
