@@ -163,6 +163,23 @@ class EVs:
         return len(self.member)
 
 
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """How voltages follow the power drawn at the connection points, about an operating point.
+
+    bus : (place,) int, position of the bus of each place; by default the connection points' own
+    voltage_pu : (place, phase) voltage at the operating point; NaN where no source feeds the bus
+    dv_dp : (place, phase, connection, phase) change of the voltage, pu, per kW drawn at a connection and
+        phase: negative where the phase is the same, as a rule; 0 on phases that the connection does not have
+    dv_dq : the same per kvar drawn
+    """
+
+    bus: NDArray[np.int64]
+    voltage_pu: Array
+    dv_dp: Array
+    dv_dq: Array
+
+
 @dataclass
 class MemoryRecorder:
     """Keeps everything in memory: for tests and for models run alone."""

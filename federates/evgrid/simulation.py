@@ -88,6 +88,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     """The models of a run in causal order, and room for what they record."""
     from evgrid.aggregator.model import AggregatorModel
     from evgrid.feeder.model import FeederModel
+    from evgrid.feeder.sensitivity import scenario_sensitivity
     from evgrid.fleet.model import FleetModel
     from evgrid.system.model import SystemModel
 
@@ -108,7 +109,14 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             )
         )
     if managed:
-        models.append(AggregatorModel(scenario, world.connections, world.evs, world.sizes["trafo"], recorder))
+        sensitivity = None
+        if any(find_strategy(a.strategy).uses_voltage for a in scenario.aggregators.values()):
+            sensitivity = scenario_sensitivity(scenario, world.network)
+        models.append(
+            AggregatorModel(
+                scenario, world.connections, world.evs, world.sizes["trafo"], recorder, sensitivity
+            )
+        )
     if has_fleet:
         models.append(
             FleetModel(

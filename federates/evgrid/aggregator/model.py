@@ -1,7 +1,7 @@
 """The aggregator: turns what the chargers and the feeder report into set-points.
 
 In: the status of every EV, as of the last telemetry; the EVs' power and, for strategies that ask
-for it, the power through each transformer, both of the last tick; the bulk system's signal and
+for it, the power through each transformer or the voltages, all of the last tick; the bulk system's signal and
 frequency of this tick, where a strategy asks for them. Out: one set-point an EV, kW,
 positive charges. Between two reports the status is carried forward with the set-points given.
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from evgrid.aggregator.kernels import carry_forward
 from evgrid.aggregator.strategies import Context, Envelope, Strategy, View, find_strategy
 from evgrid.errors import StrategyError
-from evgrid.model import Array, Connections, EVs, Model, Recorder, Values, Variable
+from evgrid.model import Array, Connections, EVs, Model, Recorder, Sensitivity, Values, Variable
 from evgrid.scenario import Scenario
 from evgrid.streams import Purpose, stream
 
@@ -36,7 +36,7 @@ class AggregatorModel(Model):
     """One aggregator with one strategy over all EVs.
 
     ``trafos`` is the number of transformers of the feeder; connections without a transformer
-    upstream fall in a group of the whole feeder.
+    upstream fall in a group of the whole feeder. ``sensitivity`` is for a strategy that uses voltages.
     """
 
     name = "aggregator"
@@ -47,8 +47,9 @@ class AggregatorModel(Model):
     )  # fmt: skip
 
     def __init__(
-        self, scenario: Scenario, connections: Connections, evs: EVs, trafos: int, recorder: Recorder
-    ) -> None:
+        self, scenario: Scenario, connections: Connections, evs: EVs, trafos: int, recorder: Recorder,
+        sensitivity: Sensitivity | None = None,
+    ) -> None:  # fmt: skip
         ((self._title, settings),) = scenario.aggregators.items()
         cls = find_strategy(settings.strategy)
         self.period_s = scenario.time.step
@@ -67,7 +68,7 @@ class AggregatorModel(Model):
         )
         context = Context(
             scenario.clock, scenario.tariff, evs, groups, evs.member * groups + local,
-            scenario.system, scenario.members, scenario.ensemble.seed,
+            scenario.system, scenario.members, scenario.ensemble.seed, sensitivity,
         )  # fmt: skip
         self._strategy: Strategy = self._guarded(0.0, lambda: cls(settings, context))
         self.inputs = tuple(f"fleet/{field}" for field in _STATUS)
@@ -78,9 +79,13 @@ class AggregatorModel(Model):
         self._ahead = scenario.fleet.envelope if cls.uses_envelope and scenario.fleet is not None else None
         if self._ahead is not None:
             self.inputs += tuple(f"fleet/envelope_{field}" for field in _ENVELOPE)
+        if cls.uses_voltage:
+            self.inputs += ("fleet/p", "feeder/voltage")
         self.inputs = tuple(dict.fromkeys(self.inputs))
         self.variables += cls.variables
         self._base_load = np.zeros(len(self._members) * groups)
+        self._voltage = np.zeros((len(self._members), len(connections), len(connections.phases)))
+        self._power_then = self._voltage
         self._status = {field: np.zeros(len(evs)) for field in _STATUS}
         self._sent = np.zeros(len(evs))
         self._loss = 0.0 if scenario.communication.per_evse else scenario.communication.loss
@@ -92,7 +97,9 @@ class AggregatorModel(Model):
     def step(self, time_s: float, inputs: Values) -> Values:
         """See :class:`evgrid.model.Model`."""
         self._update_status(time_s, inputs)
-        self._update_base_load(time_s, inputs)
+        if self._feeder_has_solved(time_s):
+            self._update_base_load(inputs)
+            self._update_voltage(inputs)
         status = self._status
         plugged = status["plugged"] > 0.5
         regulation = frequency = fleet_power = np.zeros(len(self._members))
@@ -102,7 +109,7 @@ class AggregatorModel(Model):
         view = View(
             time_s, self.period_s, plugged, status["soc"], status["p_max"], status["p_min"],
             status["energy_needed"], status["time_left"], status["time_needed"], self._base_load,
-            regulation, frequency, fleet_power, self._envelope(time_s, inputs),
+            regulation, frequency, fleet_power, self._envelope(time_s, inputs), self._voltage, self._power_then,
         )  # fmt: skip
         wanted = self._guarded(time_s, lambda: self._strategy.setpoints(view))
         setpoint = np.where(plugged, self._checked(time_s, wanted), 0.0)
@@ -141,16 +148,19 @@ class AggregatorModel(Model):
         limits = (inputs[f"fleet/envelope_{field}"] for field in _ENVELOPE)
         return Envelope(float(begin_s), self._ahead.slot, *limits)
 
-    def _update_base_load(self, time_s: float, inputs: Values) -> None:
-        """What the groups drew besides their EVs when the feeder last solved.
-
-        The feeder's power and the fleet's are compared at the same tick: the one before this,
-        if the feeder solved then; else the last estimate holds.
-        """
-        if not self._strategy.uses_feeder or time_s <= 0:
-            return
+    def _feeder_has_solved(self, time_s: float) -> bool:
+        """Whether the feeder solved in the last tick, so that its numbers and the fleet's go together."""
         solved = (time_s - self.period_s) % self._feeder_step_s
-        if min(solved, self._feeder_step_s - solved) > 1e-6:
+        return time_s > 0 and min(solved, self._feeder_step_s - solved) <= 1e-6
+
+    def _update_voltage(self, inputs: Values) -> None:
+        """The voltages, and the EVs' power that they go with."""
+        if self._strategy.uses_voltage:
+            self._voltage, self._power_then = np.array(inputs["feeder/voltage"]), np.array(inputs["fleet/p"])
+
+    def _update_base_load(self, inputs: Values) -> None:
+        """What the groups drew besides their EVs."""
+        if not self._strategy.uses_feeder:
             return
         per_connection = inputs["fleet/p"].sum(axis=2)
         ev_power = np.zeros((len(self._members), self._groups))

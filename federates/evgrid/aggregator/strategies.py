@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from evgrid.aggregator.kernels import share_by_laxity
 from evgrid.errors import ScenarioError
-from evgrid.model import Array, Clock, EVs, Variable
+from evgrid.model import Array, Clock, EVs, Sensitivity, Variable
 from evgrid.settings import Duration, Settings, faults_of
 from evgrid.system.settings import System
 from evgrid.tariff import Tariff, prices
@@ -49,6 +49,8 @@ class Context:
     system : the scenario's bulk system, if it has one
     numbers : the members' numbers
     seed : the scenario's
+    sensitivity : of the voltages at the connection points; None for a strategy that does not set
+        ``uses_voltage``
     """
 
     clock: Clock
@@ -59,6 +61,7 @@ class Context:
     system: System | None = None
     numbers: range = range(1)
     seed: int = 0
+    sensitivity: Sensitivity | None = None
 
     @property
     def members(self) -> int:
@@ -116,6 +119,11 @@ class View:
     envelope: Envelope | None = None
     """The last one that the fleet sent (``fleet.envelope.every``); None before the first, and for a
     strategy that does not set ``uses_envelope``."""
+    voltage: Array = field(default_factory=lambda: np.zeros((1, 1, 1)))
+    """(member, connection, phase) pu, when the feeder last solved; 0 where there is none, and before it first
+    did. Zeros for a strategy that does not set ``uses_voltage``, as the one below."""
+    power_then: Array = field(default_factory=lambda: np.zeros((1, 1, 1)))
+    """(member, connection, phase) kW that the EVs drew at that voltage."""
 
     @property
     def laxity(self) -> Array:
@@ -135,6 +143,8 @@ class Strategy(ABC):
     then listens to the fleet's power and to the bulk system, if the scenario has one."""
     uses_envelope: ClassVar[bool] = False
     """True if the strategy reads ``View.envelope``: the scenario must then have a ``fleet.envelope``."""
+    uses_voltage: ClassVar[bool] = False
+    """True if the strategy reads ``View.voltage`` or ``Context.sensitivity``."""
     needs_of_system: ClassVar[tuple[str, ...]] = ()
     """Keys of the scenario's section ``system`` without which the strategy can't work."""
     variables: ClassVar[tuple[Variable, ...]] = ()
@@ -158,7 +168,11 @@ class Strategy(ABC):
 
 
 _REGISTRY: dict[str, type[Strategy]] = {}
-_BUILT_IN = ("evgrid.aggregator.markets", "evgrid.aggregator.regulation")
+_BUILT_IN = (
+    "evgrid.aggregator.markets",
+    "evgrid.aggregator.regulation",
+    "evgrid.aggregator.voltage_support",
+)
 """Modules, besides this one, that register strategies."""
 
 
