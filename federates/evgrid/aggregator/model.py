@@ -109,7 +109,8 @@ class AggregatorModel(Model):
         view = View(
             time_s, self.period_s, plugged, status["soc"], status["p_max"], status["p_min"],
             status["energy_needed"], status["time_left"], status["time_needed"], self._base_load,
-            regulation, frequency, fleet_power, self._envelope(time_s, inputs), self._voltage, self._power_then,
+            regulation, frequency, fleet_power, self._envelope(time_s, inputs), self._voltage,
+            self._power_then,
         )  # fmt: skip
         wanted = self._guarded(time_s, lambda: self._strategy.setpoints(view))
         setpoint = np.where(plugged, self._checked(time_s, wanted), 0.0)
