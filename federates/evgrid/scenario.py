@@ -291,7 +291,7 @@ class Vehicle(Settings):
     standby_kw: Annotated[float, Field(ge=0)] = 0.0
     """Drawn while plugged in and neither charging nor discharging, kW; it is lost. About 0.066 kW."""
     chemistry: Literal["nmc", "lfp"] = "nmc"
-    """Chemistry of the battery, for its degradation."""
+    """Chemistry of the battery, for its degradation, of EVs whose vehicle type or session says none."""
     temperature: Temperature | None = None
     """Temperature of the battery; left out: it limits nothing."""
     degradation: Degradation | None = None

@@ -12,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from evgrid.errors import ScenarioError
@@ -36,8 +38,8 @@ class VehicleType(Settings):
     """Most that it gives back, kW; left out: as much as it draws."""
     bidirectional: bool = False
     """Whether it can discharge."""
-    chemistry: Literal["nmc", "lfp"] = "nmc"
-    """Chemistry of its battery."""
+    chemistry: Literal["nmc", "lfp"] | None = None
+    """Chemistry of its battery, by which it ages; left out: that of fleet.vehicle."""
     consumption_kwh_per_mile: Annotated[float, Field(gt=0)]
     """Energy out of the battery per mile driven, kWh."""
     share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -122,6 +124,14 @@ def read_mix(value: Any, folder: str | Path | None = None) -> Mix:
 def single_type(name: str) -> Mix:
     """A mix of one shipped type alone, such as school_bus."""
     return read_mix({name: 1.0})
+
+
+def chemistries(types: NDArray[np.str_], otherwise: str) -> NDArray[np.str_]:
+    """Chemistry of each vehicle, (n,), by the name of its type: a shipped type's, or ``otherwise``."""
+    names, of = np.unique(types, return_inverse=True)
+    shipped = _shipped().types
+    found = [(shipped[name].chemistry if name in shipped else None) or otherwise for name in names.tolist()]
+    return np.array(found, np.str_)[of.reshape(-1)]
 
 
 @cache

@@ -349,6 +349,32 @@ def test_ageing_of_storage_is_the_reference_of_ten_years():
     assert result["ev_degradation_percent"][0] == pytest.approx(lost)
 
 
+def test_each_ev_ages_by_the_chemistry_of_its_type():
+    # The same ten years of storage: 0.86593 (NMC), 0.96300 (LFP); who has no type takes the scenario's.
+    day = 24 * HOUR
+    scenario = scenario_from(
+        {
+            "name": "x",
+            "time": {"start": "2026-01-15T12:00", "duration": 3650 * day, "step": day},
+            "feeder": {"network": "x"},
+            "fleet": {
+                "count": 1,
+                "vehicle": {"soc_target": 0.5, "chemistry": "lfp", "degradation": {"age_years": 0}},
+            },
+        }
+    )
+    stays = [[car(departure=5000 * day, target=0.5)] for _ in range(3)]
+    sessions = replace(table(*stays), chemistry=np.array(["nmc", "lfp", ""]))
+    zero = np.zeros(3, int)
+    evs, recorder = EVs(zero, zero, zero.astype(np.int8), np.array(["a", "b", "c"])), MemoryRecorder()
+    model = FleetModel(scenario, plain.feeder(of=(0,)), evs, sessions, recorder, False)
+    for tick in range(3650):
+        model.step(tick * day, {})
+    model.finish()
+    left = 1 - recorder.static["session_degradation_calendar_percent"] / 100
+    assert left == pytest.approx([0.86593, 0.96300, 0.96300], abs=1e-4)
+
+
 def linked(setpoint, hours=1, **communication):
     return plain.Run([car(target=0.9)], step=60.0, hours=hours, setpoint=setpoint,
                      extra={"communication": communication})  # fmt: skip

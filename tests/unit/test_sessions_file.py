@@ -239,6 +239,19 @@ def test_three_figures_of_energy_are_one_too_many(read):
             f"{GOOD},0.8,10", header=HEADER + ",soc_target,energy_kwh")  # fmt: skip
 
 
+def test_chemistry_is_given_or_that_of_the_shipped_type_or_of_the_scenario(read):
+    header = HEADER + ",vehicle,chemistry"
+    lines = ("u,LOAD1,0,10,0.5,delivery_van,", "v,LOAD1,0,10,0.5,delivery_van,NMC", "w,LOAD1,0,10,0.5,mine,",
+             "x,LOAD1,0,10,0.5,mine,lfp", "y,LOAD1,0,10,0.5,,", "z,LOAD1,0,10,0.5,bev250,")  # fmt: skip
+    sessions = read(*lines, header=header)[1]
+    assert list(sessions.chemistry) == ["lfp", "nmc", "nmc", "lfp", "nmc", "nmc"]
+    sessions = read(*lines, header=header, vehicle={"chemistry": "lfp"})[1]
+    assert list(sessions.chemistry) == ["lfp", "nmc", "lfp", "lfp", "lfp", "nmc"]
+    refused(read, "line 2: chemistry = lead: must be nmc or lfp", "v,LOAD1,0,10,0.5,,lead", header=header)
+    refused(read, "line 3: chemistry differs from line 2: EV v has one battery",
+            "v,LOAD1,0,10,0.5,,nmc", "v,LOAD1,20,30,0.5,,lfp", header=header)  # fmt: skip
+
+
 def test_an_ev_has_one_charger(read):
     refused(read, "line 3: phase differs from line 2: EV v has one charger",
             "v,LOAD3,0,10,0.5,a", "v,LOAD3,20,30,0.5,b", header=HEADER + ",phase")  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
@@ -529,6 +530,27 @@ def test_frozen_sessions_come_back_exactly(tmp_path, source):
     wrong = feeder(of=(1, 0, 0, 0, 0))
     with pytest.raises(ScenarioError, match=r"has phase . only"):
         tables(wrong, members=3, first=2, **replay)
+
+
+def test_the_chemistry_of_a_type_is_drawn_frozen_and_kept(tmp_path):
+    given = scenario(count=60, mix={"bev250": 0.5, "delivery_van": 0.5})
+    evs, sessions = fleet_tables(given, feeder())
+    assert set(zip(sessions.vehicle, sessions.chemistry, strict=True)) == {
+        ("bev250", "nmc"), ("delivery_van", "lfp")
+    }  # fmt: skip
+    kind = {"capacity_kwh": 40, "ac_1p_kw": 7, "ac_3p_kw": 0, "consumption_kwh_per_mile": 0.3}
+    types = {"mine": {**kind, "share": 0.5, "chemistry": "lfp"}, "other": {**kind, "share": 0.5}}
+    given = scenario(count=60, mix={"types": types})
+    evs, sessions = fleet_tables(given, feeder())
+    assert set(zip(sessions.vehicle, sessions.chemistry, strict=True)) == {("mine", "lfp"), ("other", "nmc")}
+    path = freeze(tmp_path / "t.parquet", given, feeder(), evs, sessions)
+    assert_same(sessions, tables(sessions={"file": str(path)})[1], but=())
+    assert set(tables(count=2, vehicle={"chemistry": "lfp"})[1].chemistry) == {"lfp"}
+    # a table that was frozen before it held the chemistry: that of the shipped type, or of the scenario
+    table = pq.read_table(path)
+    pq.write_table(table.drop(["chemistry"]), path)
+    old = tables(sessions={"file": str(path)}, vehicle={"chemistry": "lfp"})[1]
+    assert set(old.chemistry) == {"lfp"}
 
 
 def test_frozen_on_a_balanced_feeder_lacks_phases(tmp_path):

@@ -118,7 +118,7 @@ def extras_of(
         parameters_of=table_of,
         functions=np.zeros(len(evs) if functions is not None else 1, curves.STATE),
         phases=np.where(wide, 3, 1).astype(np.int8),
-        ageing=_ageing(fleet, len(evs)),
+        ageing=_ageing(fleet, len(evs), sessions),
         more=np.full((len(sessions), len(REASONS) + 3), np.nan),
         counts=permission is not None,
         with_functions=functions is not None,
@@ -207,11 +207,15 @@ def _parameters(fleet: Fleet, kinds: NDArray[np.void]) -> tuple[NDArray[np.void]
     )
 
 
-def _ageing(fleet: Fleet, count: int) -> NDArray[Any]:
+def _ageing(fleet: Fleet, count: int, sessions: Sessions) -> NDArray[Any]:
+    """The EVs' batteries with their past, (ev,) STATE; each by the chemistry of its type."""
     settings = fleet.vehicle.degradation
     if settings is None:
         return np.zeros(0, degradation.STATE)
-    rows = degradation.new_state(np.full(count, fleet.vehicle.chemistry))
+    chemistry = np.full(count, fleet.vehicle.chemistry, "U3")
+    told = sessions.chemistry != ""
+    chemistry[sessions.ev[told]] = sessions.chemistry[told]
+    rows = degradation.new_state(chemistry)
     past_k = settings.temperature_c + 273.15
     degradation.add_past(rows, settings.age_years, PAST_SOC, past_k, settings.full_cycles_per_year)
     return rows

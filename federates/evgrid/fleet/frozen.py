@@ -21,9 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evgrid.errors import ScenarioError
-from evgrid.fleet.sessions import COLUMNS, Sessions, no_fleet, within_run
+from evgrid.fleet.sessions import COLUMNS, TEXTS, Sessions, no_fleet, within_run
 from evgrid.model import ALL_PHASES, Connections, EVs
 from evgrid.scenario import Scenario
+from evgrid.vehicles import chemistries
 
 FORMAT = "evgrid sessions 1"
 _KEY = b"evgrid"
@@ -101,6 +102,7 @@ def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tup
     if frame.empty:
         return no_fleet()
     _check(frame, about, scenario, connections, path)
+    assert scenario.fleet is not None
     members = np.array(scenario.members)
     frame = frame[frame["member"].isin(members)].reset_index(drop=True)
     first = ~frame.duplicated(["member", "ev"]).to_numpy()
@@ -119,7 +121,9 @@ def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tup
     columns: dict[str, Any] = {"ev": row_of[there].astype(np.int32)}
     for name in COLUMNS[1:]:
         if name in kept:
-            columns[name] = kept[name].to_numpy(np.str_ if name == "vehicle" else np.float64)
+            columns[name] = kept[name].to_numpy(np.str_ if name in TEXTS else np.float64)
+        elif name == "chemistry":  # frozen by an earlier version
+            columns[name] = chemistries(columns["vehicle"], scenario.fleet.vehicle.chemistry)
         else:
             columns[name] = kept[[f"{name}_{part}" for part in "abc"]].to_numpy(np.float64)
     shift_s = (pd.Timestamp(about["start"]) - pd.Timestamp(scenario.start)).total_seconds()
@@ -136,7 +140,7 @@ def _check(
 ) -> None:
     found = []
     for name in COLUMNS[1:]:
-        if name not in frame and f"{name}_a" not in frame:
+        if name not in frame and f"{name}_a" not in frame and name != "chemistry":
             found.append(f"column {name} is missing")
     missing = sorted(set(scenario.members) - set(frame["member"].unique().tolist()))
     if missing:

@@ -70,6 +70,7 @@ class Sessions:
         earlier in the run arrives with what that left it with less this, but with LEAST_SOC at least,
         in place of ``soc_arrival``. NaN where ``soc_arrival`` is to be taken as it is; left out: all NaN
     vehicle : str, name of the vehicle type; left out: ONE_TYPE
+    chemistry : str, nmc or lfp, by which the battery ages; left out: empty, that of ``fleet.vehicle``
     left_out : sessions of a file that lie outside the run
     notes : sentences about where the sessions come from: rows read and dropped, and why
     unreachable : sessions whose energy doesn't fit into their stay, a sentence each
@@ -89,6 +90,7 @@ class Sessions:
     taper_soc: Array
     drive_kwh: Array = field(default_factory=lambda: np.zeros(0))
     vehicle: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, "U1"))
+    chemistry: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, "U3"))
     left_out: int = 0
     notes: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
@@ -98,6 +100,8 @@ class Sessions:
             object.__setattr__(self, "drive_kwh", np.full(len(self.ev), np.nan))
         if not len(self.vehicle):
             object.__setattr__(self, "vehicle", np.full(len(self.ev), ONE_TYPE))
+        if not len(self.chemistry):
+            object.__setattr__(self, "chemistry", np.full(len(self.ev), "", "U3"))
 
     def __len__(self) -> int:
         return len(self.ev)
@@ -136,6 +140,8 @@ class Sessions:
 
 COLUMNS = tuple(f.name for f in fields(Sessions) if f.name not in ("left_out", "notes", "unreachable"))
 """Names of the columns of :class:`Sessions`."""
+TEXTS = ("vehicle", "chemistry")
+"""Those of them that hold text."""
 
 
 def fleet_tables(scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
@@ -169,7 +175,7 @@ def no_fleet() -> tuple[EVs, Sessions]:
     evs = EVs(integer, integer, np.zeros(0, np.int8), np.zeros(0, np.str_))
     columns: dict[str, Any] = dict.fromkeys(COLUMNS, number)
     columns |= {"ev": np.zeros(0, np.int32), "charge_loss": losses, "discharge_loss": losses}
-    columns |= {"vehicle": np.zeros(0, np.str_)}
+    columns |= {name: np.zeros(0, np.str_) for name in TEXTS}
     return evs, Sessions(**columns)
 
 
@@ -293,6 +299,7 @@ class _Types:
     charge_kw: Array
     discharge_kw: Array
     one_phase: NDArray[np.bool_]
+    chemistry: NDArray[np.str_]
 
     def draw(self, scenario: Scenario, member: int, count: int) -> NDArray[np.int64]:
         """Type of each EV of a member, (ev,). Row r never changes."""
@@ -313,7 +320,7 @@ def _types(scenario: Scenario) -> _Types:
         most_kw = vehicle.dc_kw if direct else vehicle.charge_kw
         rows = [
             (ONE_TYPE, share, vehicle.capacity_kwh, vehicle.consumption_kwh_per_mile,
-             min(kw, most_kw), min(kw, vehicle.discharge_kw), False)
+             min(kw, most_kw), min(kw, vehicle.discharge_kw), False, vehicle.chemistry)
             for kw, share in charger.shares.items()
         ]  # fmt: skip
     else:
@@ -326,7 +333,7 @@ def _types(scenario: Scenario) -> _Types:
                 back = min(limit, kind.discharge_kw or limit) if kind.bidirectional else 0.0
                 rows.append(
                     (name, kind.share * share, kind.capacity_kwh, kind.consumption_kwh_per_mile,
-                     limit, back, not direct and kind.ac_3p_kw == 0)
+                     limit, back, not direct and kind.ac_3p_kw == 0, kind.chemistry or vehicle.chemistry)
                 )  # fmt: skip
     names, shares, *limits = (np.array(column) for column in zip(*rows, strict=True))
     return _Types(names, np.cumsum(shares) / shares.sum(), *limits)
@@ -401,6 +408,7 @@ def _sampled(
         taper_soc=np.full(n, vehicle.taper_soc),
         drive_kwh=stays.drive_kwh,
         vehicle=types.name[kind],
+        chemistry=types.chemistry[kind],
     )
 
 

@@ -16,6 +16,7 @@
 | member | number of the member | every member has the session |
 | drive_kwh | energy out of the battery since the EV's last session | soc_arrival is taken as it is |
 | vehicle | name of the vehicle type, for results | vehicle |
+| chemistry | nmc or lfp, by which the battery ages | the shipped type's, else the scenario's vehicle's |
 
 Of an EV with an earlier session in the run and a ``drive_kwh``, the run carries the state of charge over,
 and what is read as ``soc_arrival`` holds only for its first.
@@ -38,8 +39,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evgrid.errors import ScenarioError
+from evgrid.fleet.degradation import CHEMISTRIES
 from evgrid.fleet.sessions import (
     ONE_TYPE,
+    TEXTS,
     Sessions,
     charger_phases,
     constant_efficiency,
@@ -48,12 +51,13 @@ from evgrid.fleet.sessions import (
 )
 from evgrid.model import ALL_PHASES, Array, Connections, EVs
 from evgrid.scenario import Scenario
+from evgrid.vehicles import chemistries
 
 REQUIRED = ("ev", "connection", "arrival", "departure")
 OPTIONAL = (
     "soc_arrival", "energy_kwh", "soc_target", "capacity_kwh", "charge_kw", "power_kw", "discharge_kw",
     "soc_floor", "charge_efficiency", "discharge_efficiency", "phase", "member",
-    "drive_kwh", "vehicle",
+    "drive_kwh", "vehicle", "chemistry",
 )  # fmt: skip
 _PHASES = {"a": 0, "b": 1, "c": 2, "abc": ALL_PHASES}
 _ROUNDING = 1e-9
@@ -130,12 +134,14 @@ class _Table:
             self._fault(row, "ev is empty: every session needs the name of its EV")
         phase = self._phase(connection)
         member = self._member()
-        self._check_evs(name, member, connection, phase)
+        vehicle, chemistry = self._vehicle()
+        self._check_evs(name, member, connection, phase, chemistry)
         self._check_overlaps(name, member, columns)
         if self.faults:
             sentences = [f"{self.place} {self.line[row]}: {text}" for row, text in sorted(self.faults)]
             raise ScenarioError(sentences, self.source)
-        return self._assemble(name.to_numpy(), member, connection, phase, columns)
+        texts = {"vehicle": vehicle, "chemistry": chemistry}
+        return self._assemble(name.to_numpy(), member, connection, phase, columns | texts)
 
     # --- columns ---
 
@@ -311,6 +317,22 @@ class _Table:
                 )
         return phase
 
+    def _vehicle(self) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+        """Name of each session's vehicle type, and the chemistry of its battery."""
+        fleet = self.scenario.fleet
+        assert fleet is not None
+        given = [np.full(len(self.frame), "", object) for _ in TEXTS]
+        for values, column in zip(given, TEXTS, strict=True):
+            named = ~self._empty(column)
+            if named.any():
+                values[named] = self.frame[column].astype(str).str.strip().to_numpy(object)[named]
+        vehicle = np.where(given[0] == "", ONE_TYPE, given[0]).astype(np.str_)
+        chemistry = np.char.lower(given[1].astype(np.str_))
+        for row in _rows(~np.isin(chemistry, ("", *CHEMISTRIES))):
+            self._fault(row, f"chemistry = {given[1][row]}: must be {' or '.join(CHEMISTRIES)}")
+        usual = chemistries(vehicle, fleet.vehicle.chemistry)
+        return vehicle, np.where(chemistry == "", usual, chemistry)
+
     def _member(self) -> NDArray[np.int64] | None:
         """Number of each session's member, or None where every member has every session."""
         if "member" not in self.frame:
@@ -335,9 +357,9 @@ class _Table:
 
     def _check_evs(
         self, name: Any, member: NDArray[np.int64] | None, connection: NDArray[np.int64],
-        phase: NDArray[np.int8],
+        phase: NDArray[np.int8], chemistry: NDArray[np.str_],
     ) -> None:  # fmt: skip
-        """An EV has one connection and one phase."""
+        """An EV has one connection, one phase and one battery."""
         keys = self._keys(name, member)
         first = keys.assign(row=np.arange(len(keys))).groupby(["member", "ev"])["row"].transform("first")
         first_row = first.to_numpy()
@@ -354,6 +376,12 @@ class _Table:
                 row,
                 f"phase differs from {self.place} {self.line[first_row[row]]}: EV {keys['ev'].iloc[row]} "
                 "has one charger",
+            )
+        for row in _rows(~self._empty("ev") & (chemistry != chemistry[first_row])):
+            self._fault(
+                row,
+                f"chemistry differs from {self.place} {self.line[first_row[row]]}: EV {keys['ev'].iloc[row]} "
+                "has one battery",
             )
 
     def _check_overlaps(self, name: Any, member: NDArray[np.int64] | None, columns: dict[str, Array]) -> None:
@@ -376,7 +404,7 @@ class _Table:
 
     def _assemble(
         self, name: NDArray[Any], member: NDArray[np.int64] | None, connection: NDArray[np.int64],
-        phase: NDArray[np.int8], columns: dict[str, Array],
+        phase: NDArray[np.int8], columns: dict[str, NDArray[Any]],
     ) -> tuple[EVs, Sessions]:  # fmt: skip
         """Tables of all members of the run."""
         scenario, connections = self.scenario, self.connections
@@ -402,13 +430,9 @@ class _Table:
         efficiencies = taken.pop("charge_efficiency"), taken.pop("discharge_efficiency")
         losses = constant_efficiency(*efficiencies, len(rows))
         taper = np.full(len(rows), scenario.fleet.vehicle.taper_soc)
-        vehicle = np.full(len(self.frame), ONE_TYPE, object)
-        if "vehicle" in self.frame:
-            named = ~self._empty("vehicle")
-            vehicle[named] = self.frame["vehicle"].astype(str).str.strip().to_numpy(object)[named]
         whole = Sessions(
             ev=np.concatenate(ev_of).astype(np.int32), charge_loss=losses[0], discharge_loss=losses[1],
-            taper_soc=taper, vehicle=vehicle[rows].astype(np.str_), **taken,
+            taper_soc=taper, **taken,
         )  # fmt: skip
         inside = within_run(whole, scenario.clock.duration_s)
         table = EVs(ev_columns[0], ev_columns[1], ev_columns[2].astype(np.int8), ev_columns[3])
