@@ -7,6 +7,7 @@ says what it is and in which unit, and becomes its text in ``evgrid scenario --s
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -65,6 +66,21 @@ def _local_time(value: Any) -> Any:
     raise fault("must be a date and time such as 2026-01-15T12:00")
 
 
+def _hour_of_day(value: Any) -> float:
+    wrong = fault("must be a time of day such as 22:30, from 00:00 to 24:00")
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise wrong
+    if isinstance(value, str):
+        found = re.fullmatch(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?", value.strip())
+        if found is None:
+            raise wrong
+        hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        value = hours + minutes / 60.0 + seconds / 3600.0
+    if not 0.0 <= value <= 24.0:
+        raise wrong
+    return float(value)
+
+
 def _beside_scenario(value: Any, info: ValidationInfo) -> Any:
     folder = (info.context or {}).get("folder")
     if not isinstance(value, str | Path) or not str(value):
@@ -82,6 +98,9 @@ Duration = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str
 
 LocalTime = Annotated[datetime, BeforeValidator(_local_time, json_schema_input_type=str)]
 """Local wall-clock time without a zone."""
+
+HourOfDay = Annotated[float, BeforeValidator(_hour_of_day, json_schema_input_type=str | float)]
+"""Local time of day, h; written as text ('22:30') or as a number of hours from 0 to 24."""
 
 ExistingFile = Annotated[Path, BeforeValidator(_beside_scenario, json_schema_input_type=str)]
 """Path of a file that exists; relative paths start at the scenario's folder."""

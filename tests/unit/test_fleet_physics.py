@@ -4,6 +4,7 @@ The battery of most tests is that of test_fleet_model: 60 kWh, 7.2 kW, lossless,
 """
 
 import importlib.util
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,11 @@ import pytest
 from evgrid.errors import ScenarioError
 from evgrid.fleet import kernels
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE, THREE_PHASE, IdleCell
-from evgrid.fleet.link import Link
+from evgrid.fleet.link import Link, scheduled
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables
 from evgrid.model import ALL_PHASES, Clock, EVs, MemoryRecorder
-from evgrid.scenario import Temperature, scenario_from
+from evgrid.scenario import ScheduledPower, Temperature, scenario_from
 
 _spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_model.py"))
 plain = importlib.util.module_from_spec(_spec)
@@ -389,18 +390,56 @@ def test_a_stale_set_point_falls_back(fallback, power):
     assert after == pytest.approx(np.full(45, power if fallback != "last" else heard))
 
 
+def test_the_evses_own_schedule_holds_by_local_time_day_and_order():
+    night = ScheduledPower.model_validate({"from": "22:00", "until": "06:00", "power_kw": 3.7})
+    noon = ScheduledPower.model_validate({"from": 11.5, "until": "13:00", "share": 0.5, "days": "weekend"})
+    late = ScheduledPower.model_validate({"from": "23:00", "until": "24:00", "power_kw": 1.0})
+    friday = np.datetime64("2026-01-16T12:00")
+
+    def at(*windows, day=0, clock):
+        hours, minutes = clock.split(":")
+        seconds = 86400.0 * day + 3600.0 * int(hours) + 60.0 * int(minutes) - 12 * HOUR
+        return scheduled(windows, friday, seconds)
+
+    held = {clock: at(night, clock=clock) is night for clock in ("21:59", "22:00", "23:59")}
+    assert held == {"21:59": False, "22:00": True, "23:59": True}
+    held = {clock: at(night, day=1, clock=clock) is night for clock in ("00:00", "05:59", "06:00")}
+    assert held == {"00:00": True, "05:59": True, "06:00": False}
+    assert at(noon, clock="12:00") is None  # a Friday
+    assert at(noon, day=1, clock="11:29") is None
+    assert at(noon, day=1, clock="11:30") is noon
+    assert at(noon, day=1, clock="13:00") is None
+    assert at(night, late, clock="23:30") is night
+    assert at(late, night, clock="23:30") is late
+    assert at(late, night, day=1, clock="00:00") is night
+    weekday = night.model_copy(update={"days": "weekday"})  # begins on the weekday
+    assert at(weekday, day=1, clock="05:00") is weekday
+    assert at(weekday, day=1, clock="23:00") is None
+    assert at(weekday, day=3, clock="05:00") is None  # Monday: Sunday's would have begun
+    assert at(weekday, day=4, clock="05:00") is weekday
+
+
+@pytest.mark.parametrize(("power", "kw"), [({"power_kw": 3.6}, 3.6), ({"share": 0.25}, 1.8)])
+def test_a_stale_set_point_falls_back_to_the_evses_schedule(power, kw):
+    # The run starts at 12:00; nothing is heard after the start, which counts as 0 for ten minutes.
+    windows = [{"from": "12:30", "until": "12:45", **power}, {"from": "23:00", "until": "12:20", "share": 1}]
+    result = linked(5.0, timeout="10min", fallback="schedule", schedule=windows, loss=1.0)
+    assert result.power == pytest.approx([0.0] * 10 + [7.2] * 10 + [0.0] * 10 + [kw] * 15 + [0.0] * 15)
+
+
 def test_latency_is_that_of_each_ev_and_counted_in_ticks():
     scenario = scenario_from({"name": "x",
                        "time": {"start": "2026-01-15T12:00", "duration": 3600, "step": 10},
                               "feeder": {"network": "x"}, "fleet": {"count": 50},
                               "communication": {"latency": "60s"}})  # fmt: skip
     zero = np.zeros(50, int)
-    link = Link(scenario, EVs(zero, zero, zero.astype(np.int8), zero.astype(str)))
+    link = Link(scenario, EVs(zero, zero, zero.astype(np.int8), zero.astype(str)), np.zeros(50))
     heard = np.array([link.commands(t, 10.0 * t, np.full(50, float(t + 1))).copy() for t in range(20)])
     ticks = np.ceil(link.latency_s / 10)
     assert 0 <= ticks.min() < ticks.max() <= 6
     assert heard[19] == pytest.approx(20 - ticks)
-    few = Link(scenario, EVs(zero[:9], zero[:9], zero[:9].astype(np.int8), zero[:9].astype(str)))
+    nine = EVs(zero[:9], zero[:9], zero[:9].astype(np.int8), zero[:9].astype(str))
+    few = Link(scenario, nine, np.zeros(9))
     assert np.array_equal(few.latency_s, link.latency_s[:9])
 
 
@@ -440,6 +479,50 @@ def test_reserve_up_carries_the_deadline():
     # 0.68: in 30 min it must have 0.5, which it has: it can't charge less than 0.
     assert result.model.flexibility()["up"] == pytest.approx([0.0])
     assert result.model.flexibility()["e_min"] == pytest.approx([30.0])
+
+
+NIGHT = {"from": "22:00", "until": "06:00", "power_kw": 3.7}
+
+
+@pytest.mark.parametrize(
+    ("communication", "text"),
+    [
+        ({"fallback": "schedule", "timeout": "5min"}, "communication: fallback = schedule: give schedule"),
+        ({"fallback": "schedule", "timeout": "5min", "schedule": []}, "give schedule, a list of windows"),
+        ({"fallback": "schedule", "schedule": [NIGHT]}, "give timeout, the age at which"),
+        ({"schedule": [NIGHT]}, "schedule has no meaning with fallback = uncontrolled; must be schedule"),
+        ({"schedule": [{**NIGHT, "share": 0.5}]}, r"communication.schedule.0: give either power_kw or share"),
+        ({"schedule": [{"from": 1, "until": 2}]}, r"schedule.0: give either power_kw or share"),
+        (
+            {"schedule": [{**NIGHT, "until": "22:00"}]},
+            "from and until are the same; the whole day is",
+        ),
+        (
+            {"schedule": [{**NIGHT, "from": "25:00"}]},
+            "schedule.0.from = 25:00: must be a time of day",
+        ),
+        (
+            {"schedule": [{**NIGHT, "from": "10pm"}]},
+            "a time of day such as 22:30, from 00:00 to 24:00",
+        ),
+        ({"schedule": [{**NIGHT, "until": True}]}, "schedule.0.until = True: must be a time of day"),
+        ({"schedule": [{"until": "06:00", "power_kw": 1}]}, "schedule.0.from: is required"),
+        ({"loss": 1.1}, "communication.loss = 1.1: must be at most 1"),
+    ],
+)
+def test_a_schedule_is_refused_with_a_reason(communication, text):
+    content = {"name": "x", "time": {"start": "2026-01-15T12:00"}, "feeder": {"network": "x"}}
+    with pytest.raises(ScenarioError, match=text):
+        scenario_from({**content, "communication": communication})
+
+
+def test_a_resolved_schedule_loads_again():
+    content = {"name": "x", "time": {"start": "2026-01-15T12:00"}, "feeder": {"network": "x"},
+               "communication": {"fallback": "schedule", "timeout": "5min", "schedule": [NIGHT]}}  # fmt: skip
+    scenario = scenario_from(content)
+    again = scenario_from(json.loads(scenario.model_dump_json(exclude_none=True)))
+    assert again.communication == scenario.communication
+    assert again.communication.schedule[0].begin == 22.0
 
 
 def test_settings_are_refused_with_a_reason():

@@ -2,7 +2,8 @@
 
 In: the set-points that the aggregator sent in a tick, kW. Out: those that the EVSEs go by. A set-point
 that is lost, or would arrive during an outage, is gone; the EVSE keeps the last one it heard. Once that is
-older than the time-out, it falls back. An EVSE that never heard one has heard 0 at the start.
+older than the time-out, it falls back. An EVSE that never heard one has heard 0 at the start. Its own
+schedule counts by local time at a tick's beginning.
 
 Latency is counted in whole ticks, rounded up. What is lost is drawn tick by tick, so a shorter tick
 loses as large a share of more set-points; latencies and outages don't depend on the tick.
@@ -10,12 +11,14 @@ loses as large a share of more set-points; latencies and outages don't depend on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.compile import njit
 from evgrid.model import Array, EVs
-from evgrid.scenario import Scenario
+from evgrid.scenario import Scenario, ScheduledPower
 from evgrid.streams import Purpose, stream
 
 _FALLBACK_KW = {"uncontrolled": np.inf, "stop": 0.0, "last": np.nan}
@@ -32,7 +35,7 @@ def receive(
     held_kw: NDArray[np.float64],
     heard_s: NDArray[np.float64],
     timeout_s: float,
-    fallback_kw: float,
+    fallback_kw: NDArray[np.float64],
     command_kw: NDArray[np.float64],
 ) -> None:
     """Set-points that the EVSEs go by at ``time_s``; fills ``command_kw``, (ev,).
@@ -41,7 +44,7 @@ def receive(
     outage_begin_s, outage_end_s : (outage,), sorted by EV and beginning
     next_outage, last_outage : (ev,), range of the EV's outages; those that are over are passed, updated
     held_kw, heard_s : (ev,), the last set-point heard and when, updated
-    fallback_kw : NaN keeps the last
+    fallback_kw : (ev,), NaN keeps the last
     """
     for ev in range(len(held_kw)):
         at = next_outage[ev]
@@ -52,18 +55,39 @@ def receive(
         if not down and arriving_kw[ev] == arriving_kw[ev]:
             held_kw[ev] = arriving_kw[ev]
             heard_s[ev] = time_s
-        stale = time_s - heard_s[ev] >= timeout_s and fallback_kw == fallback_kw
-        command_kw[ev] = fallback_kw if stale else held_kw[ev]
+        stale = time_s - heard_s[ev] >= timeout_s and fallback_kw[ev] == fallback_kw[ev]
+        command_kw[ev] = fallback_kw[ev] if stale else held_kw[ev]
+
+
+def scheduled(
+    schedule: Sequence[ScheduledPower], start: np.datetime64, time_s: float
+) -> ScheduledPower | None:
+    """The window of an EVSE's own schedule that holds ``time_s`` after ``start``, None outside of all."""
+    midnight = start.astype("datetime64[D]")
+    hours = float((start - midnight) / np.timedelta64(1, "s") + time_s) / 3600.0 + 1e-9
+    weekday = (int(midnight.astype(np.int64)) + 3 + int(hours // 24.0)) % 7  # 1970-01-01 was a Thursday
+    hour = hours % 24.0
+    for window in schedule:
+        over = window.until <= window.begin  # ends on the day after
+        for day, now in ((weekday, hour), ((weekday - 1) % 7, hour + 24.0)):
+            holds = window.days == "all" or (window.days == "weekend") == (day >= 5)
+            if holds and window.begin <= now < window.until + 24.0 * over:
+                return window
+    return None
 
 
 class Link:
-    """The links of all EVSEs of a run."""
+    """The links of all EVSEs of a run.
 
-    def __init__(self, scenario: Scenario, evs: EVs) -> None:
+    ``rated_kw``: (ev,), what shares in the EVSEs' own schedule are of.
+    """
+
+    def __init__(self, scenario: Scenario, evs: EVs, rated_kw: Array) -> None:
         settings = scenario.communication
         count, seed = len(evs), scenario.ensemble.seed
         self._loss, self._timeout_s = settings.loss, settings.timeout or np.inf
-        self._fallback_kw = _FALLBACK_KW[settings.fallback]
+        self._schedule, self._start, self._rated_kw = settings.schedule, scenario.start, rated_kw
+        self._fallback_kw = np.full(count, _FALLBACK_KW.get(settings.fallback, 0.0))
         bounds = np.searchsorted(evs.member, np.arange(len(scenario.members) + 1))
         self._counts = np.diff(bounds)
         latency, begins, ends, numbers = [], [], [], []
@@ -97,6 +121,14 @@ class Link:
         if self._loss:
             drawn = [rng.random(n) for rng, n in zip(self._losses, self._counts, strict=True)]
             row[np.concatenate(drawn) < self._loss] = np.nan
+        if self._schedule is not None:
+            window = scheduled(self._schedule, self._start, time_s)
+            if window is None:
+                self._fallback_kw[:] = 0.0
+            elif window.share is not None:
+                self._fallback_kw[:] = window.share * self._rated_kw
+            else:
+                self._fallback_kw[:] = window.power_kw
         arriving = row if depth == 1 else self._sent[(tick - self._ticks) % depth, self._evs]
         receive(
             time_s, arriving, self._begin_s, self._end_s, self._next, self._last, self._held_kw,

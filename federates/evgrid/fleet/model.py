@@ -181,7 +181,7 @@ class FleetModel(Model):
         self._kinds, self._kind_of = sessions.kinds()
         self._extras = extras_of(scenario, connections, evs, sessions, self._kinds)
         per_evse = managed and scenario.communication.per_evse
-        self._link = Link(scenario, evs) if per_evse else None
+        self._link = Link(scenario, evs, _rated_kw(sessions, count)) if per_evse else None
         self._soc_arrival = sessions.soc_arrival.astype(np.float64)  # a copy, which the kernel updates
         self._by_arrival = np.argsort(sessions.arrival_s, kind="stable").astype(np.int32)
         self._cursor = 0
@@ -589,6 +589,13 @@ def _slots(connections: Connections, evs: EVs) -> tuple[NDArray[np.int32], NDArr
     if phases == 3:
         slot = slot + np.where(wide, 0, evs.phase)
     return slot.astype(np.int32), wide
+
+
+def _rated_kw(sessions: Sessions, count: int) -> Array:
+    """The most that each EV draws in any session, kW; 0 for one without, (ev,)."""
+    rated_kw = np.zeros(count)
+    np.maximum.at(rated_kw, sessions.ev, sessions.charge_kw)
+    return rated_kw
 
 
 def _is_multiple(time_s: float, period_s: float) -> bool:
