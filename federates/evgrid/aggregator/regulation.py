@@ -25,17 +25,26 @@ the first hour, which has no score. Left out: bids that may be refused, forecast
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from dataclasses import replace
 from statistics import NormalDist
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from evgrid.aggregator.strategies import Context, Dispatching, DispatchSettings, View, register
+from evgrid.aggregator.strategies import (
+    Context,
+    Dispatching,
+    DispatchSettings,
+    StrategySettings,
+    View,
+    register,
+)
 from evgrid.model import Array, Variable
 from evgrid.settings import Duration
 from evgrid.system.revenue import pjm_credit
-from evgrid.system.scores import PJMScore, response_of
+from evgrid.system.scores import PJMScore
 
 HOUR_S = 3600.0
 _CHECK_S = 300.0
@@ -50,8 +59,8 @@ _EARLY_H = 0.25
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class RegulationSettings(DispatchSettings):
-    """Settings of the strategy ``regulation``."""
+class OfferSettings(DispatchSettings):
+    """Settings of the strategies that offer capacity about a preferred operating point."""
 
     period: Annotated[Duration, Field(gt=0)] = 300.0
     """Period at which the preferred operating point is set, a multiple of the tick."""
@@ -67,6 +76,13 @@ class RegulationSettings(DispatchSettings):
     """Probability with which the offered capacity is there."""
     soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.3
     """State of charge below which an EV is not counted on to discharge."""
+    discharge: bool = True
+    """Whether EVs that can give back are asked to; false: charging is modulated only (V1G)."""
+
+
+class RegulationSettings(OfferSettings):
+    """Settings of the strategy ``regulation``."""
+
     capability_price: Annotated[float, Field(ge=0)] = 20.0
     """Price of capability (RMCCP), currency per MW and hour."""
     performance_price: Annotated[float, Field(ge=0)] = 3.0
@@ -79,6 +95,13 @@ _HOURLY = tuple(
     Variable(name, ("member", "hour"), unit, text, timed=False)
     for name, unit, text in (
         ("regulation_capacity_kw", "kW", "regulation capacity offered in the hour, upward and downward"),
+        (
+            "regulation_held_kw",
+            "kW",
+            "capacity offered, times the slope of the response on the signal if that is below 1",
+        ),
+        ("regulation_up_kwh", "kWh", "energy drawn less, or given, than at the operating point in the hour"),
+        ("regulation_down_kwh", "kWh", "energy drawn more than at the operating point in the hour"),
         ("regulation_score", "1", "PJM performance score of the hour; NaN where nothing was offered"),
         ("regulation_correlation", "1", "correlation part of the PJM score"),
         ("regulation_delay", "1", "delay part of the PJM score"),
@@ -88,24 +111,24 @@ _HOURLY = tuple(
 )
 
 
-@register("regulation")
-class Regulation(Dispatching):
-    """Sell regulation capacity hour by hour and follow the system's signal every tick."""
+class Offering(Dispatching):
+    """Base of strategies that offer capacity and move the fleet about its operating point as asked."""
 
-    Settings = RegulationSettings
+    Settings: ClassVar[type[StrategySettings]] = OfferSettings
     uses_system = True
-    needs_of_system = ("regulation",)
-    variables = (
-        Variable("capacity_offered_kw", ("member",), "kW", "regulation capacity offered, either way"),
+    variables: ClassVar[tuple[Variable, ...]] = (
+        Variable("capacity_offered_kw", ("member",), "kW", "capacity offered, each way that is sold"),
         Variable("operating_point_kw", ("member",), "kW", "preferred operating point of the fleet"),
         Variable("regulation_target_kw", ("member",), "kW", "power asked of the fleet by the signal"),
-        *_HOURLY,
     )
+    sides: tuple[bool, bool] = (True, True)
+    """Whether capacity is sold upward, and downward."""
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
         clock, members = context.clock, context.members
-        if clock.step_s > 10.0 or HOUR_S % clock.step_s:
+        per_hour = HOUR_S / clock.step_s
+        if clock.step_s > 10.0 or abs(per_hour - round(per_hour)) > 1e-6:
             raise ValueError(f"time.step = {clock.step_s:g}s: must divide an hour and be at most 10s")
         self._member = context.evs.member
         self._members = members
@@ -113,22 +136,31 @@ class Regulation(Dispatching):
         self._capacity = np.zeros(members)
         self._point = np.zeros(members)
         self._hours = int(clock.duration_s / HOUR_S + 1e-9)
-        self._offered = np.zeros((members, self._hours + 1))
-        # what was asked and what was given, (member, tick)
-        self._signal, self._points, self._power = np.zeros((3, members, clock.ticks))
+        # what was offered, asked and given, (member, tick)
+        self._offered, self._signal, self._points, self._power = np.zeros((4, members, clock.ticks))
         self._tick = 0
+
+    @abstractmethod
+    def asked(self, view: View) -> Array:
+        """Share of the capacity that is asked for, (member,) -1 to 1; positive asks for less drawn."""
+
+    def offers(self, view: View) -> bool:
+        """Whether capacity is offered anew: at the start of an hour."""
+        return begins(view.time_s, HOUR_S)
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
-        settings = self.settings
+        if not self.settings.discharge:
+            view = replace(view, p_min=np.zeros(len(view.p_min)))
         tick = self._tick = round(view.time_s / view.step_s)
         self._power[:, max(tick - 1, 0)] = view.fleet_power
-        if _begins(view.time_s, settings.period):
-            self._look(view)
-        hour = int(view.time_s / HOUR_S + 1e-9)
-        self._offered[:, hour] = self._capacity
-        self._signal[:, tick], self._points[:, tick] = view.regulation, self._point
-        target = self._point - self._capacity * view.regulation
+        offers = self.offers(view)
+        if offers or begins(view.time_s, self.settings.period):
+            self._look(view, offers)
+        signal = self.asked(view)
+        self._offered[:, tick], self._signal[:, tick] = self._capacity, signal
+        self._points[:, tick] = self._point
+        target = self._point - self._capacity * signal
         self.recorded = {
             "capacity_offered_kw": self._capacity,
             "operating_point_kw": self._point,
@@ -136,41 +168,33 @@ class Regulation(Dispatching):
         }
         return self.dispatch(view, target)
 
-    def results(self) -> dict[str, Array]:
-        """The score and the credit of each whole hour, (member, hour)."""
-        settings, hours = self.settings, self._hours
+    def response(self) -> Array:
+        """How far below the operating point the fleet was, (member, tick) kW, after the last tick."""
         self._power[:, self._tick] = self._power[:, max(self._tick - 1, 0)]  # not told before the end
-        offered = self._offered[:, :hours]
-        values = {name: np.full((self._members, hours), np.nan) for name in (v.name for v in _HOURLY)}
-        values["regulation_capacity_kw"] = offered
-        if hours:
-            step_s = self.context.clock.step_s
-            per_hour = round(HOUR_S / step_s)
-            capacity = np.repeat(self._offered, per_hour, axis=1)[:, : self._signal.shape[1]]
-            safe = np.where(capacity > 0, capacity, 1.0)
-            response = np.where(capacity > 0, response_of(self._power, self._points, safe), 0.0)
-            score = PJMScore().score(self._signal, response, step_s)
-            sold = offered > 0
-            values["regulation_score"] = np.where(sold, score.total, np.nan)
-            for name, part in score.parts.items():
-                values[f"regulation_{name}"] = np.where(sold, part, np.nan)
-            values["regulation_credit"] = pjm_credit(
-                offered / 1000.0, np.where(sold, score.total, 0.0),
-                settings.capability_price, settings.performance_price, settings.mileage_ratio,
-            )  # fmt: skip
-        return values
+        return self._points - self._power
 
-    def _look(self, view: View) -> None:
-        """Set the operating point, and at the start of an hour the capacity."""
+    def by_hour(self, values: Array) -> Array:
+        """Values of the whole hours: (member, tick) to (member, hour, tick)."""
+        per_hour = round(HOUR_S / self.context.clock.step_s)
+        return values[:, : self._hours * per_hour].reshape(self._members, self._hours, per_hour)
+
+    def energy(self, power: Array) -> Array:
+        """Energy of the whole hours: (member, tick) kW to (member, hour) kWh."""
+        return np.asarray(self.by_hour(power).mean(axis=-1))
+
+    def _look(self, view: View, offers: bool) -> None:
+        """Set the operating point and, if it is offered anew, the capacity."""
         plugged = view.plugged
         self._rated = np.where(plugged, np.maximum(self._rated, np.maximum(view.p_max, -view.p_min)), 0.0)
         point = operating_points(self.settings, view, self._rated)
         self._point = np.asarray(np.bincount(self._member, point, self._members), np.float64)
-        if _begins(view.time_s, HOUR_S):
+        if offers:
             self._capacity = np.full(self._members, np.inf)
             for after_s in np.arange(0.0, HOUR_S + 1.0, _CHECK_S):
-                for powers in envelope(self.settings, view, self._rated, point, after_s):
-                    self._capacity = np.minimum(self._capacity, self._reliable(powers))
+                powers = envelope(self.settings, view, self._rated, point, after_s)
+                for way, sold in zip(powers, self.sides, strict=True):
+                    if sold:
+                        self._capacity = np.minimum(self._capacity, self._reliable(way))
             self._capacity = np.maximum(self._capacity, 0.0)
 
     def _reliable(self, powers: Array) -> Array:
@@ -182,7 +206,47 @@ class Regulation(Dispatching):
         return np.asarray(a * total - quantile * np.sqrt(a * (1 - a) * squares))
 
 
-def operating_points(settings: RegulationSettings, view: View, rated: Array) -> Array:
+@register("regulation")
+class Regulation(Offering):
+    """Sell regulation capacity hour by hour and follow the system's signal every tick."""
+
+    Settings = RegulationSettings
+    needs_of_system = ("regulation",)
+    variables = (*Offering.variables, *_HOURLY)
+
+    def asked(self, view: View) -> Array:
+        """See :meth:`Offering.asked`."""
+        return view.regulation
+
+    def results(self) -> dict[str, Array]:
+        """The score and the credit of each whole hour, (member, hour)."""
+        settings, step_s = self.settings, self.context.clock.step_s
+        values = {v.name: np.full((self._members, self._hours), np.nan) for v in _HOURLY}
+        if not self._hours:
+            return values
+        response, offered = self.response(), self._offered
+        share = np.divide(response, offered, out=np.zeros_like(response), where=offered > 0)
+        capacity = self.by_hour(offered)[..., -1]
+        sold = capacity > 0
+        values["regulation_capacity_kw"] = capacity
+        for name, way in (("up", response), ("down", -response)):
+            values[f"regulation_{name}_kwh"] = np.where(sold, self.energy(np.maximum(way, 0.0)), np.nan)
+        moved, squares = (self.by_hour(self._signal * by).sum(axis=-1) for by in (share, self._signal))
+        values["regulation_held_kw"] = np.where(
+            sold, capacity * np.clip(ratio(moved, squares), 0.0, 1.0), np.nan
+        )
+        score = PJMScore().score(self._signal, share, step_s)
+        values["regulation_score"] = np.where(sold, score.total, np.nan)
+        for name, part in score.parts.items():
+            values[f"regulation_{name}"] = np.where(sold, part, np.nan)
+        values["regulation_credit"] = pjm_credit(
+            capacity / 1000.0, np.where(sold, score.total, 0.0),
+            settings.capability_price, settings.performance_price, settings.mileage_ratio,
+        )  # fmt: skip
+        return values
+
+
+def operating_points(settings: OfferSettings, view: View, rated: Array) -> Array:
     """Preferred power of each EV until the next look, (ev,) kW; see the module. 0 for EVs away."""
     left_h, missing = view.time_left / HOUR_S, view.energy_needed
     band, tail_h = rated * settings.band / HOUR_S, settings.tail / HOUR_S
@@ -195,7 +259,7 @@ def operating_points(settings: RegulationSettings, view: View, rated: Array) -> 
 
 
 def envelope(
-    settings: RegulationSettings, view: View, rated: Array, point: Array, after_s: float
+    settings: OfferSettings, view: View, rated: Array, point: Array, after_s: float
 ) -> tuple[Array, Array]:
     """How far each EV can go up (less drawn) and down (more drawn) from its operating point, (ev,) kW.
 
@@ -217,7 +281,12 @@ def envelope(
     return up, down
 
 
-def _begins(time_s: float, period_s: float) -> bool:
+def ratio(values: Array, by: Array) -> Array:
+    """Quotient, NaN where it is by 0."""
+    return np.asarray(np.divide(values, by, out=np.full(values.shape, np.nan), where=by > 0))
+
+
+def begins(time_s: float, period_s: float) -> bool:
     """Whether a period begins at a time, but for rounding."""
     rest = time_s % period_s
     return min(rest, period_s - rest) < 1e-6

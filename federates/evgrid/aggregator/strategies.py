@@ -171,6 +171,7 @@ _REGISTRY: dict[str, type[Strategy]] = {}
 _BUILT_IN = (
     "evgrid.aggregator.markets",
     "evgrid.aggregator.regulation",
+    "evgrid.aggregator.reserve",
     "evgrid.aggregator.voltage_support",
 )
 """Modules, besides this one, that register strategies."""
