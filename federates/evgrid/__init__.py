@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evgrid.aggregator.strategies import Strategy, StrategySettings, View, register
+    from evgrid.aggregator.strategies import MemberStrategy, Strategy, StrategySettings, View, register
     from evgrid.batch import batch_sessions, open_batch, run_batch
     from evgrid.errors import EvgridError, ScenarioError
-    from evgrid.results import open_results
+    from evgrid.results import of_aggregator, open_results
     from evgrid.scenario import Scenario, load_scenario
     from evgrid.simulation import run
 
@@ -25,12 +25,14 @@ _HOME = {
     "EvgridError": "evgrid.errors",
     "Scenario": "evgrid.scenario",
     "ScenarioError": "evgrid.errors",
+    "MemberStrategy": "evgrid.aggregator.strategies",
     "Strategy": "evgrid.aggregator.strategies",
     "StrategySettings": "evgrid.aggregator.strategies",
     "View": "evgrid.aggregator.strategies",
     "batch_sessions": "evgrid.batch",
     "load_scenario": "evgrid.scenario",
     "open_batch": "evgrid.batch",
+    "of_aggregator": "evgrid.results",
     "open_results": "evgrid.results",
     "register": "evgrid.aggregator.strategies",
     "run": "evgrid.simulation",
@@ -39,6 +41,7 @@ _HOME = {
 
 __all__ = [
     "EvgridError",
+    "MemberStrategy",
     "Scenario",
     "ScenarioError",
     "Strategy",
@@ -46,6 +49,7 @@ __all__ = [
     "View",
     "batch_sessions",
     "load_scenario",
+    "of_aggregator",
     "open_batch",
     "open_results",
     "register",

@@ -162,6 +162,10 @@ class EVs:
     def __len__(self) -> int:
         return len(self.member)
 
+    def take(self, rows: NDArray[np.int64]) -> EVs:
+        """The EVs of some rows, in that order."""
+        return EVs(self.member[rows], self.connection[rows], self.phase[rows], self.name[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:

@@ -10,13 +10,14 @@ Signs: positive power is drawn from the grid. Time is in seconds from the scenar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
 CAUSAL_ORDER = ("system", "aggregator", "sites", "fleet", "feeder")
 """Federates in the order in which they step inside a tick: each sees what those before it said
-in this tick, and what those after it said in the last."""
+in this tick, and what those after it said in the last. Several aggregators, each with EVs of its own, are the
+federates ``aggregator.NAME``, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ PORTS: dict[str, Port] = {
         ),
         Port("fleet/p", "kW", _PER_PHASE, "fleet", ("feeder", "aggregator", "system"),
              "active power of the EVs, mean over the tick"),
+        Port("fleet/own_p", "kW", _PER_PHASE, "fleet", ("aggregator",),
+             "active power of an aggregator's own EVs, mean over the tick; of each that has not all EVs"),
         Port("fleet/q", "kVAR", _PER_PHASE, "fleet", ("feeder", "aggregator"),
              "reactive power of the EVs, mean over the tick; positive is inductive"),
         Port("fleet/plugged", "", ("ev",), "fleet", ("aggregator",),
@@ -112,6 +115,31 @@ PORTS: dict[str, Port] = {
              "active power into each transformer from its high-voltage side"),
     )
 }  # fmt: skip
+
+
+def kind_of(federate: str) -> str:
+    """What a federate is: ``aggregator`` for ``aggregator.NAME``, else its name."""
+    return federate.partition(".")[0]
+
+
+def port(name: str) -> Port:
+    """A port by its name on the wire; KeyError if there is none.
+
+    ``aggregator.NAME/setpoint`` and ``fleet/own_p.NAME`` are those of the aggregator NAME, and what has a
+    dimension ``ev`` then has ``ev.NAME``, its own EVs.
+    """
+    if name in PORTS:
+        return PORTS[name]
+    federate, _, quantity = name.partition("/")
+    giver, _, own = federate.partition(".")
+    if own:
+        general = PORTS[f"{giver}/{quantity}"]
+        shape = tuple(f"ev.{own}" if dim == "ev" else dim for dim in general.shape)
+        return replace(general, name=name, giver=federate, shape=shape)
+    quantity, _, own = quantity.partition(".")
+    if not own:
+        raise KeyError(name)
+    return replace(PORTS[f"{federate}/{quantity}"], name=name, takers=(f"aggregator.{own}",))
 
 
 def ports_given(federate: str) -> tuple[Port, ...]:

@@ -325,6 +325,39 @@ def open_results(path: str | Path) -> xr.Dataset:
     return dataset
 
 
+def of_aggregator(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """The part of a result that is one aggregator's, as if it had been the only one.
+
+    Its own variables under their plain names (``regulation_score`` for ``regulation_score_NAME``;
+    ``fleet_power_kw`` is that of its EVs), its EVs and sessions, and all that is nobody's own. So whatever
+    works on the result of one aggregator works on it.
+
+    Raises
+    ------
+    ResultError
+        If the run had no such aggregator.
+
+    """
+    names = list(json.loads(dataset.attrs["scenario"]).get("aggregators", {}))
+    if name not in names:
+        raise ResultError(f"the result has no aggregator {name}; it has {', '.join(names) or 'none'}")
+    if "ev_aggregator" not in dataset.coords:
+        return dataset
+    plain: dict[str, str] = {}
+    others = set()
+    for variable in map(str, dataset.data_vars):
+        owner = max((n for n in names if variable.endswith(f"_{n}")), key=len, default=None)
+        if owner == name:
+            plain[variable] = variable.removesuffix(f"_{name}")
+        elif owner is not None:
+            others.add(variable)
+    kept = dataset.drop_vars([*others, *(set(plain.values()) & set(dataset.data_vars))]).rename(plain)
+    return kept.isel(
+        ev=np.flatnonzero(kept["ev_aggregator"].values == name),
+        session=np.flatnonzero(kept["session_aggregator"].values == name),
+    )
+
+
 def audit_of(dataset: xr.Dataset) -> dict[str, float]:
     """The energy audit that a result holds: worst residual of each balance."""
     audit: dict[str, float] = json.loads(dataset.attrs["audit"])

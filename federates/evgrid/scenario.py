@@ -32,6 +32,7 @@ from evgrid.curves.settings import LocalFunctions
 from evgrid.device_settings import Capacitor, PvInverters, TapChanger, TransformerAgeing
 from evgrid.errors import ScenarioError
 from evgrid.model import Clock
+from evgrid.portfolios import selection_faults
 from evgrid.session_settings import (
     DcFastSessions,
     HomeSessions,
@@ -575,6 +576,9 @@ def _aggregators(value: Any, info: ValidationInfo) -> Any:
     for name, given in value.items():
         if given is None:  # an override that takes an aggregator away
             continue
+        if not (isinstance(name, str) and name.isidentifier()):
+            found.append(f"aggregators: {name} can't be a name: must be a word of letters, digits and _")
+            continue
         try:
             checked[name] = strategy_settings(given, info.context or {}, f"aggregators.{name}")
         except ScenarioError as error:
@@ -598,7 +602,7 @@ class Scenario(Settings):
     fleet: Fleet | None = None
     """The EVs; left out: none."""
     aggregators: Annotated[dict[str, SerializeAsAny[StrategySettings]], BeforeValidator(_aggregators)] = {}
-    """The aggregator of the EVs by name; empty: uncontrolled. null takes one of the base away."""
+    """The aggregators by name; EVs without one are uncontrolled. null takes one of the base away."""
     communication: Communication = Communication()
     """The link between aggregator and chargers."""
     tariff: Annotated[Tariff | None, BeforeValidator(_tariff, json_schema_input_type=str | None)] = None
@@ -630,8 +634,12 @@ class Scenario(Settings):
                 found.append(f"{path} = {value:g}s: must be a multiple of {unit_name} = {unit:g}s")
         if self.fleet is None and self.aggregators:
             found.append("aggregators: there is no fleet to control")
-        if len(self.aggregators) > 1:
-            found.append("aggregators: one aggregator a run, so far")
+        found += selection_faults(self.aggregators)
+        for name, settings in self.aggregators.items():
+            own = settings.communication and settings.communication.telemetry
+            if own and (own < step or abs(own / step - round(own / step)) > 1e-9):
+                path = f"aggregators.{name}.communication.telemetry"
+                found.append(f"{path} = {own:g}s: must be a multiple of time.step = {step:g}s")
         found += [
             f"aggregators.{name}.strategy = {settings.strategy}: needs system.{key}"
             for name, settings in self.aggregators.items()
@@ -677,6 +685,11 @@ class Scenario(Settings):
     def telemetry_s(self) -> float:
         """Period at which chargers report, s: at least a tick."""
         return max(self.communication.telemetry, self.time.step)
+
+    def link_of(self, aggregator: str) -> Communication:
+        """The link between one aggregator and its chargers."""
+        own = self.aggregators[aggregator].communication
+        return self.communication.model_copy(update=own.model_dump(exclude_none=True) if own else {})
 
     @property
     def uses_envelope(self) -> bool:
@@ -745,10 +758,10 @@ def describe(schema: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[t
         default = "" if field.is_required() or inner else json.dumps(field.default, default=str)
         yield path, default, " ".join((field.description or "").split())
         for found in inner:
-            if found is not StrategySettings:
-                source = found.model_fields.get("source")
-                named = len(inner) > 1 and source is not None
-                yield from describe(found, f"{path}({source.default})." if named and source else f"{path}.")
+            source = found.model_fields.get("source")
+            named = len(inner) > 1 and source is not None
+            each = ".NAME" if found is StrategySettings else ""
+            yield from describe(found, f"{path}({source.default})." if named and source else f"{path}{each}.")
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from evgrid.aggregator.strategies import find_strategy
 from evgrid.audit import audit
 from evgrid.model import UPSTREAM, Clock, Connections, EVs, Model
+from evgrid.portfolios import Portfolio, portfolios
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
 from evgrid.scenario import Scenario, load_scenario
 
@@ -36,6 +37,7 @@ class World:
     connections: Connections
     evs: EVs
     sessions: Sessions
+    portfolios: tuple[Portfolio, ...]
 
     @property
     def clock(self) -> Clock:
@@ -50,6 +52,7 @@ class World:
             **self.network.sizes,
             "connection": len(self.connections),
             "ev": len(self.evs),
+            **{f"ev.{p.name}": len(p.rows) for p in self.portfolios},
             "session": len(self.sessions),
             "hour": int(self.clock.duration_s / 3600.0 + 1e-9),
             **self._sizes_of_envelope,
@@ -81,7 +84,10 @@ def build_world(scenario: Scenario) -> World:
     evs, sessions = fleet_tables(scenario, connections)
     if not (evs.connection == network.connections.on_feeder).any():
         connections = network.connections
-    return World(scenario, network, connections, evs, sessions)
+    vehicle = np.zeros(len(evs), sessions.vehicle.dtype)
+    vehicle[sessions.ev] = sessions.vehicle
+    owners = portfolios(scenario, connections, network.grid.trafos.name, evs, vehicle)
+    return World(scenario, network, connections, evs, sessions, owners)
 
 
 def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
@@ -93,9 +99,9 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     from evgrid.system.model import SystemModel
 
     scenario, models = world.scenario, list[Model]()
-    managed = bool(len(world.evs)) and any(
-        a.strategy != "uncontrolled" for a in scenario.aggregators.values()
-    )
+    controlled = [
+        p for p in world.portfolios if len(p.rows) and scenario.aggregators[p.name].strategy != "uncontrolled"
+    ]
     has_fleet = scenario.fleet is not None
     if scenario.system is not None:
         models.append(
@@ -108,27 +114,22 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
                 fleet=has_fleet,
             )
         )
-    if managed:
-        sensitivity = None
-        if any(find_strategy(a.strategy).uses_voltage for a in scenario.aggregators.values()):
-            sensitivity = scenario_sensitivity(scenario, world.network)
-        models.append(
-            AggregatorModel(
-                scenario, world.connections, world.evs, world.sizes["trafo"], recorder, sensitivity
-            )
-        )
+    sensitivity = None
+    if any(find_strategy(scenario.aggregators[p.name].strategy).uses_voltage for p in controlled):
+        sensitivity = scenario_sensitivity(scenario, world.network)
+    trafos = world.sizes["trafo"]
+    models += [
+        AggregatorModel(scenario, p, world.connections, world.evs, trafos, recorder, sensitivity)
+        for p in controlled
+    ]
     if has_fleet:
+        taken = {port for model in models for port in model.inputs}
         models.append(
             FleetModel(
-                scenario,
-                world.connections,
-                world.evs,
-                world.sessions,
-                recorder,
-                managed,
-                world.sizes["trafo"],
+                scenario, world.connections, world.evs, world.sessions, recorder,
+                managed=bool(controlled), trafos=trafos, portfolios=world.portfolios, taken=taken,
             )
-        )
+        )  # fmt: skip
     feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)
     models.append(
         FeederModel(
@@ -200,7 +201,9 @@ def run_with_report(
             models,
             world.sizes,
             world.clock,
-            message_delay_s=scenario.communication.delay,
+            message_delay_s={
+                p.port("aggregator/setpoint"): scenario.link_of(p.name).delay for p in world.portfolios
+            },
             progress=progress,
         )
         recorder.close()
@@ -280,6 +283,7 @@ def coordinates(world: World) -> xr.Dataset:
             "ev_connection": (
                 "ev", connections.name[evs.connection], {"long_name": "connection point of the EV"},
             ),
+            **_owners(world),
             "session": (
                 "session", np.arange(len(sessions)), {"long_name": "charging session, over all members"},
             ),
@@ -305,6 +309,22 @@ def coordinates(world: World) -> xr.Dataset:
             ),
         }
     )  # fmt: skip
+
+
+def _owners(world: World) -> dict[str, Any]:
+    """The aggregator of each EV and session, as coordinates, where one has not all EVs."""
+    if all(p.whole for p in world.portfolios):
+        return {}
+    names = np.array(["", *(p.name for p in world.portfolios)])
+    owner = np.zeros(len(world.evs), np.int64)
+    for place, p in enumerate(world.portfolios, 1):
+        owner[p.rows] = place
+    return {
+        "ev_aggregator": ("ev", names[owner], {"long_name": 'aggregator of the EV, "" for none'}),
+        "session_aggregator": (
+            "session", names[owner[world.sessions.ev]], {"long_name": "aggregator of the session's EV"},
+        ),
+    }  # fmt: skip
 
 
 def _with_upstream(coordinates: dict[str, Any]) -> dict[str, Any]:

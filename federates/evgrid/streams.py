@@ -43,6 +43,8 @@ class Purpose(IntEnum):
     """Whether an EV that arrives plugs in."""
     STAY = 33
     """Lengths of stays of a day."""
+    AGGREGATOR = 41
+    """Which EVs an aggregator has a share of."""
     OPT_OUT = 40
     """Which EVs opt out of a demand-response event."""
 

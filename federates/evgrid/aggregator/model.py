@@ -5,13 +5,18 @@ for it, the power through each transformer or the voltages, all of the last tick
 frequency of this tick, where a strategy asks for them. Out: one set-point an EV, kW,
 positive charges. Between two reports the status is carried forward with the set-points given.
 
-Left out: bids, several aggregators side by side.
+Several aggregators stand side by side, each with EVs of its own and a federate of its own: it sees its
+EVs alone, and of the power of a group all that is not theirs.
+
+Left out: bids.
 """
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +27,7 @@ from evgrid.aggregator.kernels import carry_forward
 from evgrid.aggregator.strategies import Context, Envelope, Strategy, View, find_strategy
 from evgrid.errors import StrategyError
 from evgrid.model import Array, Connections, EVs, Model, Recorder, Sensitivity, Values, Variable
+from evgrid.portfolios import Portfolio
 from evgrid.scenario import Scenario
 from evgrid.streams import Purpose, stream
 
@@ -30,67 +36,83 @@ _T = TypeVar("_T")
 _STATUS = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
 _CARRIED = tuple(field for field in _STATUS if field != "soc")
 _ENVELOPE = ("p_min", "p_max", "e_min", "e_max", "round_trip")
+_SETPOINT = Variable(
+    "setpoint_kw", ("member",), "kW",
+    "sum of the set-points of the plugged-in EVs, unlimited ones at their EVs' limit",
+)  # fmt: skip
 
 
 class AggregatorModel(Model):
-    """One aggregator with one strategy over all EVs.
+    """One aggregator with one strategy over its portfolio of EVs.
 
-    ``trafos`` is the number of transformers of the feeder; connections without a transformer
-    upstream fall in a group of the whole feeder. ``sensitivity`` is for a strategy that uses voltages.
+    ``evs`` are all EVs of the run; ``trafos`` is the number of transformers of the feeder. Connections
+    without a transformer above them are with those of the first; EVs upstream of the feeder are in a group
+    of their own, the last. ``sensitivity`` is for a strategy that uses voltages.
     """
 
-    name = "aggregator"
-    outputs = ("aggregator/setpoint",)
-    variables: tuple[Variable, ...] = (
-        Variable("setpoint_kw", ("member",), "kW",
-                 "sum of the set-points of the plugged-in EVs, unlimited ones at their EVs' limit"),
-    )  # fmt: skip
-
     def __init__(
-        self, scenario: Scenario, connections: Connections, evs: EVs, trafos: int, recorder: Recorder,
+        self,
+        scenario: Scenario,
+        portfolio: Portfolio,
+        connections: Connections,
+        evs: EVs,
+        trafos: int,
+        recorder: Recorder,
         sensitivity: Sensitivity | None = None,
-    ) -> None:  # fmt: skip
-        ((self._title, settings),) = scenario.aggregators.items()
-        cls = find_strategy(settings.strategy)
+    ) -> None:
+        self.name = portfolio.federate
+        self._portfolio, self._title = portfolio, portfolio.name
+        settings = scenario.aggregators[portfolio.name]
+        cls = self._cls = find_strategy(settings.strategy)
+        evs = evs if portfolio.whole else evs.take(portfolio.rows)
         self.period_s = scenario.time.step
         self._clock = scenario.clock
         self._recorder = recorder
         self._evs = evs
         self._members = scenario.members
-        self._telemetry_s = scenario.telemetry_s
+        self._strategy: Strategy | None = None
+        link = scenario.link_of(portfolio.name)
+        self._telemetry_s = max(link.telemetry, scenario.time.step)
         self._feeder_step_s = scenario.feeder_step_s
         self._by_trafo = settings.group == "transformer" and trafos > 0
-        groups = trafos if self._by_trafo else 1
-        local = np.maximum(connections.trafo[evs.connection], 0) if self._by_trafo else 0
-        self._groups = groups
-        self._group_of_connection = (
-            np.maximum(connections.trafo, 0) if self._by_trafo else np.zeros(len(connections), np.int64)
-        )
+        of_connection = np.zeros(len(connections), np.int64)
+        if self._by_trafo:
+            of_connection = np.maximum(connections.trafo, 0)
+            if connections.upstream:
+                of_connection[-1] = trafos
+        groups = self._groups = int(of_connection.max(initial=0)) + 1
+        self._group_of_connection = of_connection
         context = Context(
-            scenario.clock, scenario.tariff, evs, groups, evs.member * groups + local,
+            scenario.clock, scenario.tariff, evs, groups,
+            evs.member * groups + of_connection[evs.connection],
             scenario.system, scenario.members, scenario.ensemble.seed, sensitivity,
         )  # fmt: skip
-        self._strategy: Strategy = self._guarded(0.0, lambda: cls(settings, context))
+        self._strategy = self._guarded(0.0, lambda: cls(settings, context))
+        self._power_port = "fleet/p" if portfolio.whole else portfolio.port("fleet/own_p")
+        self._setpoint_port = portfolio.port("aggregator/setpoint")
+        self.outputs = (self._setpoint_port,)
         self.inputs = tuple(f"fleet/{field}" for field in _STATUS)
         if cls.uses_feeder:
-            self.inputs += ("fleet/p", "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
+            self.inputs += (self._power_port, "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
         if cls.uses_system and scenario.system is not None:
-            self.inputs += ("system/regulation", "system/frequency", "fleet/p")
+            self.inputs += ("system/regulation", "system/frequency", self._power_port)
         self._ahead = scenario.fleet.envelope if cls.uses_envelope and scenario.fleet is not None else None
         if self._ahead is not None:
             self.inputs += tuple(f"fleet/envelope_{field}" for field in _ENVELOPE)
         if cls.uses_voltage:
-            self.inputs += ("fleet/p", "feeder/voltage")
+            self.inputs += (self._power_port, "feeder/voltage")
         self.inputs = tuple(dict.fromkeys(self.inputs))
-        self.variables += cls.variables
+        self.variables = tuple(self._own(variable) for variable in (_SETPOINT, *cls.variables))
         self._base_load = np.zeros(len(self._members) * groups)
-        self._voltage = np.zeros((len(self._members), len(connections), len(connections.phases)))
+        self._on_feeder = slice(connections.on_feeder)
+        self._voltage = np.zeros((len(self._members), connections.on_feeder, len(connections.phases)))
         self._power_then = self._voltage
         self._status = {field: np.zeros(len(evs)) for field in _STATUS}
         self._sent = np.zeros(len(evs))
-        self._loss = 0.0 if scenario.communication.per_evse else scenario.communication.loss
+        self._loss = 0.0 if link.per_evse else link.loss
         self._streams = [
-            stream(scenario.ensemble.seed, member, Purpose.MESSAGE_LOSS) for member in scenario.members
+            stream(scenario.ensemble.seed, member, Purpose.MESSAGE_LOSS, attempt=portfolio.number)
+            for member in scenario.members
         ]
         self._evs_of_member = np.searchsorted(evs.member, np.arange(len(self._members) + 1))
 
@@ -105,14 +127,16 @@ class AggregatorModel(Model):
         regulation = frequency = fleet_power = np.zeros(len(self._members))
         if "system/regulation" in self.inputs:
             regulation, frequency = inputs["system/regulation"], inputs["system/frequency"]
-            fleet_power = inputs["fleet/p"].sum(axis=(1, 2))
+            fleet_power = inputs[self._power_port].sum(axis=(1, 2))
         view = View(
             time_s, self.period_s, plugged, status["soc"], status["p_max"], status["p_min"],
             status["energy_needed"], status["time_left"], status["time_needed"], self._base_load,
             regulation, frequency, fleet_power, self._envelope(time_s, inputs), self._voltage,
             self._power_then,
         )  # fmt: skip
-        wanted = self._guarded(time_s, lambda: self._strategy.setpoints(view))
+        strategy = self._strategy
+        assert strategy is not None
+        wanted = self._guarded(time_s, lambda: strategy.setpoints(view))
         setpoint = np.where(plugged, self._checked(time_s, wanted), 0.0)
         if self._loss:
             setpoint = np.where(self._lost(), self._sent, setpoint)
@@ -120,16 +144,22 @@ class AggregatorModel(Model):
         asked = np.where(plugged, np.clip(setpoint, status["p_min"], status["p_max"]), 0.0)
         total = np.bincount(self._evs.member, asked, len(self._members))
         tick = round(time_s / self.period_s)
-        self._recorder.put("setpoint_kw", tick, total[None])
-        for name, values in self._strategy.recorded.items():
-            self._recorder.put(name, tick, values[None])
-        return {"aggregator/setpoint": setpoint}
+        for name, values in ({"setpoint_kw": total} | strategy.recorded).items():
+            self._recorder.put(self._portfolio.variable(name), tick, values[None])
+        return {self._setpoint_port: setpoint}
 
     def finish(self) -> None:
         """Write what the strategy has to say at the end."""
-        end_s = self._clock.duration_s
-        for name, values in self._guarded(end_s, self._strategy.results).items():
-            self._recorder.put_static(name, values)
+        assert self._strategy is not None
+        for name, values in self._guarded(self._clock.duration_s, self._strategy.results).items():
+            self._recorder.put_static(self._portfolio.variable(name), values)
+
+    def _own(self, variable: Variable) -> Variable:
+        """A variable with the portfolio's name."""
+        if self._portfolio.whole:
+            return variable
+        name, text = self._portfolio.variable(variable.name), f"{self._title}: {variable.long_name}"
+        return replace(variable, name=name, long_name=text)
 
     def _update_status(self, time_s: float, inputs: Values) -> None:
         """Take the reported status, or carry the last one forward by a tick."""
@@ -137,7 +167,7 @@ class AggregatorModel(Model):
         since_report = time_s % self._telemetry_s
         if min(since_report, self._telemetry_s - since_report) < 1e-6:
             for field in _STATUS:
-                status[field] = np.array(inputs[f"fleet/{field}"])
+                status[field] = np.array(self._portfolio.take(inputs[f"fleet/{field}"]))
             return
         carry_forward(self._sent, self.period_s, *(status[field] for field in _CARRIED))
 
@@ -146,7 +176,7 @@ class AggregatorModel(Model):
         if self._ahead is None or time_s < self._ahead.every_s * (1 - 1e-9):
             return None
         begin_s = np.floor(time_s / self._ahead.every_s + 1e-9) * self._ahead.every_s
-        limits = (inputs[f"fleet/envelope_{field}"] for field in _ENVELOPE)
+        limits = (self._portfolio.take(inputs[f"fleet/envelope_{field}"]) for field in _ENVELOPE)
         return Envelope(float(begin_s), self._ahead.slot, *limits)
 
     def _feeder_has_solved(self, time_s: float) -> bool:
@@ -156,14 +186,15 @@ class AggregatorModel(Model):
 
     def _update_voltage(self, inputs: Values) -> None:
         """The voltages, and the EVs' power that they go with."""
-        if self._strategy.uses_voltage:
-            self._voltage, self._power_then = np.array(inputs["feeder/voltage"]), np.array(inputs["fleet/p"])
+        if self._cls.uses_voltage:
+            self._voltage = np.array(inputs["feeder/voltage"][:, self._on_feeder])
+            self._power_then = np.array(inputs[self._power_port][:, self._on_feeder])
 
     def _update_base_load(self, inputs: Values) -> None:
-        """What the groups drew besides their EVs."""
-        if not self._strategy.uses_feeder:
+        """What the groups drew besides the portfolio's EVs."""
+        if not self._cls.uses_feeder:
             return
-        per_connection = inputs["fleet/p"].sum(axis=2)
+        per_connection = inputs[self._power_port].sum(axis=2)
         ev_power = np.zeros((len(self._members), self._groups))
         for group in range(self._groups):
             ev_power[:, group] = per_connection[:, self._group_of_connection == group].sum(axis=1)
@@ -183,7 +214,7 @@ class AggregatorModel(Model):
 
     def _checked(self, time_s: float, setpoint: object) -> Array:
         """The strategy's answer as an array, if it is one set-point an EV."""
-        what = f"aggregators.{self._title}: {type(self._strategy).__name__}.setpoints"
+        what = f"aggregators.{self._title}: {self._cls.__name__}.setpoints"
         try:
             array = np.asarray(setpoint, dtype=np.float64)
         except (TypeError, ValueError):
@@ -207,14 +238,25 @@ class AggregatorModel(Model):
         return array
 
     def _guarded(self, time_s: float, call: Callable[[], _T]) -> _T:
-        """Call into a strategy; what it raises is told with its file and line."""
+        """Call into a strategy; what it raises is told with file, line, time and members."""
         try:
             return call()
         except StrategyError:
             raise
         except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [frame for frame in frames if frame.filename == inspect.getsourcefile(self._cls)]
+            frame = (own or frames)[-1]
             raise StrategyError(
                 f"aggregators.{self._title}: the strategy raised {type(error).__name__}: {error} "
-                f"({Path(frame.filename).name}, line {frame.lineno}) at {self._clock.stamp(time_s)}"
+                f"({Path(frame.filename).name}, line {frame.lineno}) at {self._clock.stamp(time_s)}, "
+                f"{self._whom()}"
             ) from error
+
+    def _whom(self) -> str:
+        """The member that a strategy is looking at, as far as can be known."""
+        first, last = self._members[0], self._members[-1]
+        at = self._strategy.at_member if self._strategy is not None else None
+        if at is not None or first == last:
+            return f"member {first if at is None else at}"
+        return f"members {first} to {last} at once (an evgrid.MemberStrategy looks at one at a time)"

@@ -125,7 +125,8 @@ class Offering(Dispatching):
     """Whether capacity is sold upward, and downward."""
 
     def __init__(self, settings: Any, context: Context) -> None:
-        super().__init__(settings, context)
+        # capacity is a member's, whatever its EVs are grouped by
+        super().__init__(settings, replace(context, groups=1, ev_group=context.evs.member))
         clock, members = context.clock, context.members
         per_hour = HOUR_S / clock.step_s
         if clock.step_s > 10.0 or abs(per_hour - round(per_hour)) > 1e-6:

@@ -26,6 +26,7 @@ from pydantic import Field, ValidationError
 from evgrid.aggregator.kernels import share_by_laxity
 from evgrid.errors import ScenarioError
 from evgrid.model import Array, Clock, EVs, Sensitivity, Variable
+from evgrid.portfolios import OwnCommunication, Selection
 from evgrid.settings import Duration, Settings, faults_of
 from evgrid.system.settings import System
 from evgrid.tariff import Tariff, prices
@@ -38,13 +39,18 @@ class StrategySettings(Settings):
     """Name of a built-in strategy, or my_module:MyStrategy."""
     group: Literal["transformer", "feeder"] = "transformer"
     """What the EVs are grouped by: the transformer next upstream, or the whole feeder."""
+    evs: Selection | None = None
+    """Which EVs it has, such as {share: 0.4}; left out: those that no other aggregator has."""
+    communication: OwnCommunication | None = None
+    """Its own link to the chargers; left out: the scenario's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a strategy knows from the start.
 
-    groups : number of groups in each member
+    evs : those of the aggregator, in the order of all arrays (ev,)
+    groups : number of groups in each member; EVs upstream of the feeder are in one of their own, the last
     ev_group : (ev,) int64, row of the EV's group in arrays of shape (member · groups,)
     system : the scenario's bulk system, if it has one
     numbers : the members' numbers
@@ -107,15 +113,15 @@ class View:
     time_left: Array
     time_needed: Array
     base_load: Array
-    """(member · groups,) last known power of everything in the group that is no EV, with losses;
-    zeros for a strategy that does not set ``uses_feeder``."""
+    """(member · groups,) last known power of everything in the group but the aggregator's EVs, with
+    losses; zeros for a strategy that does not set ``uses_feeder``."""
     regulation: Array = field(default_factory=lambda: np.zeros(1))
     """(member,) regulation signal of this tick, -1 to 1; positive asks for less drawn. Zeros for a
     strategy that does not set ``uses_system``, as the two below."""
     frequency: Array = field(default_factory=lambda: np.zeros(1))
     """(member,) Hz."""
     fleet_power: Array = field(default_factory=lambda: np.zeros(1))
-    """(member,) kW that all EVs drew in the last tick."""
+    """(member,) kW that the aggregator's EVs drew in the last tick."""
     envelope: Envelope | None = None
     """The last one that the fleet sent (``fleet.envelope.every``); None before the first, and for a
     strategy that does not set ``uses_envelope``."""
@@ -123,12 +129,26 @@ class View:
     """(member, connection, phase) pu, when the feeder last solved; 0 where there is none, and before it first
     did. Zeros for a strategy that does not set ``uses_voltage``, as the one below."""
     power_then: Array = field(default_factory=lambda: np.zeros((1, 1, 1)))
-    """(member, connection, phase) kW that the EVs drew at that voltage."""
+    """(member, connection, phase) kW that the aggregator's EVs drew at that voltage."""
 
     @property
     def laxity(self) -> Array:
         """Time that the EV can still wait, s; negative where departure comes too early."""
         return self.time_left - self.time_needed
+
+    def of_member(self, position: int, evs: slice, groups: slice) -> View:
+        """What there is of one member: its place, its EVs and its groups along the arrays."""
+        one = slice(position, position + 1)
+        ahead = self.envelope
+        if ahead is not None:
+            limits = (ahead.p_min, ahead.p_max, ahead.e_min, ahead.e_max, ahead.round_trip)
+            ahead = Envelope(ahead.begin_s, ahead.slot_s, *(limit[evs] for limit in limits))
+        return View(
+            self.time_s, self.step_s, self.plugged[evs], self.soc[evs], self.p_max[evs], self.p_min[evs],
+            self.energy_needed[evs], self.time_left[evs], self.time_needed[evs], self.base_load[groups],
+            self.regulation[one], self.frequency[one], self.fleet_power[one],
+            ahead, self.voltage[one], self.power_then[one],
+        )  # fmt: skip
 
 
 class Strategy(ABC):
@@ -155,6 +175,8 @@ class Strategy(ABC):
         self.settings = settings
         self.context = context
         self.recorded: dict[str, Array] = {}
+        self.at_member: int | None = None
+        """Number of the member that is being looked at, for the messages of errors; None: all."""
 
     @abstractmethod
     def setpoints(self, view: View) -> Array:
@@ -165,6 +187,35 @@ class Strategy(ABC):
     def results(self) -> dict[str, Array]:
         """Values of the variables without time, asked for once after the last tick."""
         return {}
+
+
+class MemberStrategy(Strategy):
+    """Base of strategies that look at one member at a time; an error then names the member.
+
+    Slower than arrays over all members, and easier to write.
+    """
+
+    @abstractmethod
+    def member_setpoints(self, view: View, member: int) -> Array:
+        """Power asked of each EV of a member, as :meth:`Strategy.setpoints`; ``member`` is its number."""
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        context = self.context
+        edges = np.searchsorted(context.evs.member, np.arange(context.members + 1)).tolist()
+        found = [np.zeros(0)]
+        for position, self.at_member in enumerate(context.numbers):
+            own = slice(edges[position], edges[position + 1])
+            groups = slice(position * context.groups, (position + 1) * context.groups)
+            part = np.asarray(self.member_setpoints(view.of_member(position, own, groups), self.at_member))
+            if part.shape != (own.stop - own.start,):
+                raise ValueError(
+                    f"member_setpoints returned an array of shape {part.shape}: must be "
+                    f"({own.stop - own.start},), one set-point an EV of the member"
+                )
+            found.append(part)
+        self.at_member = None
+        return np.concatenate(found)
 
 
 _REGISTRY: dict[str, type[Strategy]] = {}

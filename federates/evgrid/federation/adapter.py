@@ -35,9 +35,9 @@ from evgrid.federation.wire import (
     value_receiver,
     value_sender,
 )
-from evgrid.federation.wiring import Place
+from evgrid.federation.wiring import Place, delay_of
 from evgrid.model import Array, Clock, Values
-from evgrid.ports import PORTS, Port
+from evgrid.ports import Port, port
 
 _SILENT = int(h.HELICS_LOG_LEVEL_NO_PRINT)
 _SHORT = 4096
@@ -85,7 +85,7 @@ class Adapter:
         sizes: Mapping[str, int],
         clock: Clock,
         core_name: str,
-        message_delay_s: float = 0.0,
+        message_delay_s: Mapping[str, float] | float = 0.0,
     ) -> None:
         self.model = place.model
         self.name = place.model.name
@@ -99,13 +99,13 @@ class Adapter:
         self._kept: Any = None
         self.federate = self._create(core_name)
         self._outputs = {
-            name: self._register_output(PORTS[name], dict(sizes), name in place.taken)
+            name: self._register_output(port(name), dict(sizes), name in place.taken)
             for name in self.model.outputs
         }
         self._receivers: list[tuple[str, Receive]] = []
         self._inputs: Values = MappingProxyType(
             {
-                name: self._register_input(PORTS[name], dict(sizes), message_delay_s)
+                name: self._register_input(port(name), dict(sizes), delay_of(name, message_delay_s))
                 for name in self.model.inputs
             }
         )

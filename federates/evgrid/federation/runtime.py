@@ -129,7 +129,7 @@ def run_federation(
     sizes: Mapping[str, int],
     clock: Clock,
     *,
-    message_delay_s: float = 0.0,
+    message_delay_s: Mapping[str, float] | float = 0.0,
     progress: Callable[[float], None] | None = None,
     limits: Limits | None = None,
     cancel: threading.Event | None = None,
@@ -137,7 +137,7 @@ def run_federation(
     """Couple models over HELICS and take them through the run.
 
     sizes : the size of every dimension of the ports in use
-    message_delay_s : how long messages (set-points) travel
+    message_delay_s : how long messages (set-points) travel, all or by port
     progress : called from this thread, a few times a second and at the end, with the simulated
         seconds that all models have done
     limits : the watchdog's; from the environment where not given
@@ -215,7 +215,7 @@ class _Federation:
         self._running = len(places)
         self._done = threading.Event()
 
-    def open(self, sizes: Mapping[str, int], message_delay_s: float) -> None:
+    def open(self, sizes: Mapping[str, int], message_delay_s: Mapping[str, float] | float) -> None:
         """Create broker, core and federates, all from the calling thread."""
         broker, core = f"evgrid-broker-{self._key}", f"evgrid-core-{self._key}"
         # no heartbeat: a long step is no failure, and in one process nobody disappears unseen
@@ -379,7 +379,7 @@ def describe(error: BaseException) -> str:
     """An exception in one sentence: evgrid's own as they are, others with type, file and line."""
     text = str(error) if isinstance(error, EvgridError) else f"{type(error).__name__}: {error}".rstrip(": ")
     frame = _user_frame(error)
-    if frame is None or frame.filename in text:
+    if frame is None or f"{Path(frame.filename).name}, line {frame.lineno}" in text:
         return text
     return f"{text} ({frame.filename}, line {frame.lineno}, in {frame.name})"
 

@@ -2,7 +2,7 @@
 
 In go the models of a run; out comes the place of each one: its offset inside the tick, its number
 of steps, whom it waits for and which of its outputs somebody takes. Everything follows from
-``ports.PORTS`` and ``ports.CAUSAL_ORDER``. All faults are collected and raised together.
+``ports.port`` and ``ports.CAUSAL_ORDER``. All faults are collected and raised together.
 No HELICS here.
 """
 
@@ -15,12 +15,14 @@ from dataclasses import dataclass
 
 from evgrid.errors import EvgridError
 from evgrid.model import Clock, Model
-from evgrid.ports import CAUSAL_ORDER, PORTS
+from evgrid.ports import CAUSAL_ORDER, Port, kind_of, port
 
 SHORTEST_TICK_S = 1e-6
 """HELICS counts whole nanoseconds; a tick must leave room for offsets inside it."""
 
 _LONGEST_OFFSET_S = 1e-3
+_PARTS = 16
+"""Offsets that fit in a tick: each federate has one of its own, and none the whole tick."""
 
 
 class WiringError(EvgridError):
@@ -53,7 +55,10 @@ class Place:
 
 
 def wire(
-    models: Sequence[Model], sizes: Mapping[str, int], clock: Clock, message_delay_s: float = 0.0
+    models: Sequence[Model],
+    sizes: Mapping[str, int],
+    clock: Clock,
+    message_delay_s: Mapping[str, float] | float = 0.0,
 ) -> tuple[Place, ...]:
     """The place of every model, in causal order.
 
@@ -69,7 +74,7 @@ def wire(
     ]
     if faults:
         raise WiringError(faults)
-    ordered = sorted(models, key=lambda model: CAUSAL_ORDER.index(model.name))
+    ordered = sorted(models, key=lambda model: CAUSAL_ORDER.index(kind_of(model.name)))
     names = [model.name for model in ordered]
     strides = [_stride(model, clock) for model in ordered]
     taken = {port for model in ordered for port in model.inputs}
@@ -89,9 +94,10 @@ def wire(
 def offset_s(tick_s: float) -> float:
     """Time between two federates inside a tick: 1 ms, or a sixteenth of a tick shorter than 16 ms.
 
-    A whole number of nanoseconds; all federates of ``CAUSAL_ORDER`` fit in a third of a tick.
+    A whole number of nanoseconds; all federates of ``CAUSAL_ORDER`` fit in a third of a tick, with
+    ten aggregators in a whole one.
     """
-    return round(min(_LONGEST_OFFSET_S, tick_s / 16) * 1e9) / 1e9
+    return round(min(_LONGEST_OFFSET_S, tick_s / _PARTS) * 1e9) / 1e9
 
 
 def _waits_for(position: int, names: Sequence[str], strides: Sequence[int]) -> tuple[str, ...]:
@@ -110,16 +116,29 @@ def _stride(model: Model, clock: Clock) -> int:
     return round(model.period_s / clock.step_s)
 
 
-def _run_faults(models: Sequence[Model], clock: Clock, message_delay_s: float) -> list[str]:
+def delay_of(name: str, message_delay_s: Mapping[str, float] | float) -> float:
+    """How long the messages of a port travel, s."""
+    return message_delay_s.get(name, 0.0) if isinstance(message_delay_s, Mapping) else message_delay_s
+
+
+def _run_faults(
+    models: Sequence[Model], clock: Clock, message_delay_s: Mapping[str, float] | float
+) -> list[str]:
     faults = []
     if not models:
         faults.append("there is no model")
+    if len(models) >= _PARTS:
+        faults.append(f"there are {len(models)} federates: at most {_PARTS - 1} fit in a tick")
     if not (math.isfinite(clock.step_s) and clock.step_s >= SHORTEST_TICK_S):
         faults.append(f"clock.step_s = {clock.step_s:g}: must be at least {SHORTEST_TICK_S:g} s")
     if clock.ticks < 1:
         faults.append(f"clock.ticks = {clock.ticks}: must be at least 1")
-    if not (math.isfinite(message_delay_s) and message_delay_s >= 0):
-        faults.append(f"message_delay_s = {message_delay_s:g}: must be 0 or more seconds")
+    delays = message_delay_s if isinstance(message_delay_s, Mapping) else {"": message_delay_s}
+    faults += [
+        f"message_delay_s{f' of {name}' if name else ''} = {delay_s:g}: must be 0 or more seconds"
+        for name, delay_s in delays.items()
+        if not (math.isfinite(delay_s) and delay_s >= 0)
+    ]
     return faults
 
 
@@ -127,7 +146,11 @@ def _name_faults(models: Sequence[Model]) -> list[str]:
     counts = Counter(model.name for model in models)
     order = ", ".join(CAUSAL_ORDER)
     return [
-        *(f"{name}: unknown federate; known are {order}" for name in counts if name not in CAUSAL_ORDER),
+        *(
+            f"{name}: unknown federate; known are {order}"
+            for name in counts
+            if kind_of(name) not in CAUSAL_ORDER
+        ),
         *(f"{name}: {n} models have this name; one is allowed" for name, n in counts.items() if n > 1),
     ]
 
@@ -138,13 +161,13 @@ def _output_faults(models: Sequence[Model]) -> list[str]:
     for model in models:
         faults += _repeated(model.name, "outputs", model.outputs)
         for name in dict.fromkeys(model.outputs):
-            port = PORTS.get(name)
-            if port is None:
+            found = _known(name)
+            if found is None:
                 faults.append(f"{model.name}.outputs: unknown port {name}")
                 continue
             givers.setdefault(name, []).append(model.name)
-            if port.giver != model.name:
-                faults.append(f"{model.name}.outputs: {name} belongs to {port.giver}")
+            if found.giver != model.name:
+                faults.append(f"{model.name}.outputs: {name} belongs to {found.giver}")
     faults += [
         f"{name}: given by {len(by)} models ({', '.join(by)}); one is allowed"
         for name, by in givers.items()
@@ -159,16 +182,25 @@ def _input_faults(models: Sequence[Model]) -> list[str]:
     for model in models:
         faults += _repeated(model.name, "inputs", model.inputs)
         for name in dict.fromkeys(model.inputs):
-            port = PORTS.get(name)
-            if port is None:
+            found = _known(name)
+            if found is None:
                 faults.append(f"{model.name}.inputs: unknown port {name}")
-            elif model.name not in port.takers:
-                faults.append(f"{model.name}.inputs: {name} is taken by {', '.join(port.takers)} only")
-            elif port.giver not in outputs:
-                faults.append(f"{model.name}.inputs: {name} comes from {port.giver}, which is not in the run")
-            elif name not in outputs[port.giver]:
-                faults.append(f"{model.name}.inputs: {name} is not among the outputs of {port.giver}")
+            elif not {model.name, kind_of(model.name)}.intersection(found.takers):
+                faults.append(f"{model.name}.inputs: {name} is taken by {', '.join(found.takers)} only")
+            elif found.giver not in outputs:
+                faults.append(
+                    f"{model.name}.inputs: {name} comes from {found.giver}, which is not in the run"
+                )
+            elif name not in outputs[found.giver]:
+                faults.append(f"{model.name}.inputs: {name} is not among the outputs of {found.giver}")
     return faults
+
+
+def _known(name: str) -> Port | None:
+    try:
+        return port(name)
+    except KeyError:
+        return None
 
 
 def _repeated(federate: str, field: str, names: Sequence[str]) -> list[str]:
@@ -180,8 +212,8 @@ def _size_faults(models: Sequence[Model], sizes: Mapping[str, int]) -> list[str]
         dim: name
         for model in models
         for name in (*model.inputs, *model.outputs)
-        if name in PORTS
-        for dim in PORTS[name].shape
+        if (found := _known(name)) is not None
+        for dim in found.shape
     }
     faults = [
         f"sizes: {dim} is missing; {name} has this dimension"

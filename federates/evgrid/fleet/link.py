@@ -79,13 +79,15 @@ def scheduled(
 class Link:
     """The links of all EVSEs of a run.
 
-    ``rated_kw``: (ev,), what shares in the EVSEs' own schedule are of.
+    ``rated_kw``: (ev,), what shares in the EVSEs' own schedule are of; ``loss``: (ev,), share of each one's
+    set-points that are lost; left out: the scenario's.
     """
 
-    def __init__(self, scenario: Scenario, evs: EVs, rated_kw: Array) -> None:
+    def __init__(self, scenario: Scenario, evs: EVs, rated_kw: Array, loss: Array | None = None) -> None:
         settings = scenario.communication
         count, seed = len(evs), scenario.ensemble.seed
-        self._loss, self._timeout_s = settings.loss, settings.timeout or np.inf
+        self._loss, self._timeout_s = settings.loss if loss is None else loss, settings.timeout or np.inf
+        self._loses = bool(np.any(self._loss))
         self._schedule, self._start, self._rated_kw = settings.schedule, scenario.start, rated_kw
         self._fallback_kw = np.full(count, _FALLBACK_KW.get(settings.fallback, 0.0))
         bounds = np.searchsorted(evs.member, np.arange(len(scenario.members) + 1))
@@ -118,7 +120,7 @@ class Link:
         depth = len(self._sent)
         row = self._sent[tick % depth]
         row[:] = setpoint_kw
-        if self._loss:
+        if self._loses:
             drawn = [rng.random(n) for rng, n in zip(self._losses, self._counts, strict=True)]
             row[np.concatenate(drawn) < self._loss] = np.nan
         if self._schedule is not None:

@@ -11,6 +11,7 @@ instead where it does; the links to the EVSEs in :mod:`evgrid.fleet.link`.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,7 @@ from evgrid.fleet.kernels import (
 from evgrid.fleet.link import Link
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import ALL_PHASES, Array, Connections, EVs, Model, Recorder, Values, Variable
+from evgrid.portfolios import Portfolio
 from evgrid.scenario import Scenario
 from evgrid.tariff import prices
 
@@ -151,6 +153,11 @@ class FleetModel(Model):
         doesn't). Otherwise every EV charges as fast as it can.
     trafos
         Number of transformers of the feeder; at least those that ``connections`` name.
+    portfolios
+        Each aggregator's EVs, where one has not all; EVs that no other federate manages charge as fast as
+        they can.
+    taken
+        Ports of the fleet that others take; of those that are an aggregator's own, it gives no others.
 
     """
 
@@ -165,23 +172,39 @@ class FleetModel(Model):
         recorder: Recorder,
         managed: bool,
         trafos: int = 0,
+        portfolios: Sequence[Portfolio] = (),
+        taken: Collection[str] = (),
     ) -> None:
         self.period_s = scenario.time.step
         self.outputs = ("fleet/p", "fleet/q")
+        self._parts = [] if any(portfolio.whole for portfolio in portfolios) else list(portfolios)
+        controlled = [p for p in self._parts if scenario.aggregators[p.name].strategy != "uncontrolled"]
+        self._messages = {p.port("aggregator/setpoint"): p.rows for p in controlled}
         if managed:
-            self.inputs = ("aggregator/setpoint",)
+            self.inputs = tuple(self._messages) or ("aggregator/setpoint",)
             self.outputs += tuple(f"fleet/{field}" for field in _STATUS)
         self.variables = _MEMBER_VARIABLES + _SESSION_VARIABLES
         sessions = _as_the_scenario_says(scenario, sessions)
         if scenario.record.ev:
             self.variables += _EV_VARIABLES
         self._scenario, self._evs, self._sessions = scenario, evs, sessions
+        self.variables += tuple(
+            Variable(p.variable("fleet_power_kw"), ("member",), "kW", f"active power of the EVs of {p.name}")
+            for p in self._parts
+        )
         self._recorder, self._managed = recorder, managed
-        members, count = len(scenario.members), len(evs)
+        members, count, phases = len(scenario.members), len(evs), len(connections.phases)
         self._kinds, self._kind_of = sessions.kinds()
         self._extras = extras_of(scenario, connections, evs, sessions, self._kinds)
+        self._setpoint = np.full(count, 0.0 if managed and not self._parts else np.inf)
+        loss = np.full(count, scenario.communication.loss)
+        for p in controlled:
+            self._setpoint[p.rows], loss[p.rows] = 0.0, scenario.link_of(p.name).loss
+        self._uncontrolled = np.flatnonzero(self._setpoint)
+        links = [scenario.link_of(p.name).telemetry for p in controlled] or [scenario.communication.telemetry]
+        self._telemetry_s = sorted({max(period_s, self.period_s) for period_s in links})
         per_evse = managed and scenario.communication.per_evse
-        self._link = Link(scenario, evs, _rated_kw(sessions, count)) if per_evse else None
+        self._link = Link(scenario, evs, _rated_kw(sessions, count), loss) if per_evse else None
         self._soc_arrival = sessions.soc_arrival.astype(np.float64)  # a copy, which the kernel updates
         self._by_arrival = np.argsort(sessions.arrival_s, kind="stable").astype(np.int32)
         self._cursor = 0
@@ -195,13 +218,20 @@ class FleetModel(Model):
         self._active_count = 0
         self._mean_kw, self._exact = np.empty(count), np.empty(count, np.uint32)
         self._no_setpoint = np.zeros(count)
-        self._p = np.zeros((members, len(connections), len(connections.phases)))
+        self._own_p = {
+            port: _OwnPower(p.rows, self._slot, self._wide, (members, len(connections), phases))
+            for p in controlled
+            if (port := p.port("fleet/own_p")) in taken
+        }
+        self.outputs += tuple(self._own_p)
+        self._own_power = np.zeros((len(self._parts), _BLOCK, members))
+        self._p = np.zeros((members, len(connections), phases))
         self._q = np.zeros_like(self._p)
         self._plugged = np.zeros(members)
         self._outcome = np.full((len(sessions), 5), np.nan)
         horizon = scenario.fleet.reserve_horizon if scenario.fleet is not None else None
         self._reserve_horizon_s = horizon
-        per_ev = count if scenario.record.ev or horizon is not None else 0
+        per_ev = count if scenario.record.ev or horizon is not None or self._parts else 0
         self._ev_power, self._ev_soc = np.zeros(per_ev), np.zeros(per_ev)
         self._report = {field: np.zeros(count) for field in _STATUS} if managed else {}
         self._recorded = np.zeros((6, _BLOCK, members))
@@ -229,13 +259,8 @@ class FleetModel(Model):
             If a set-point is NaN.
 
         """
-        setpoint = self._no_setpoint
-        if self._managed:
-            setpoint = np.ascontiguousarray(inputs["aggregator/setpoint"], np.float64)
-            self._refuse_nan(time_s, setpoint)
         tick = round(time_s / self.period_s)
-        if self._link is not None:
-            setpoint = self._link.commands(tick, time_s, setpoint)
+        setpoint = self._commands(tick, time_s, inputs) if self._managed else self._no_setpoint
         import_price, export_price = self._prices_at(tick)
         sessions = self._sessions
         plain: tuple[Any, ...] = (
@@ -255,8 +280,9 @@ class FleetModel(Model):
         self._update_reserve()
         self._record(tick, time_s)
         outputs: dict[str, Array] = {"fleet/p": self._p, "fleet/q": self._q}
+        outputs |= {port: own.of(self._ev_power) for port, own in self._own_p.items()}
         extras = self._extras
-        if self._managed and _is_multiple(self._end_s, self._scenario.telemetry_s):
+        if self._managed and any(_is_multiple(self._end_s, period_s) for period_s in self._telemetry_s):
             report = self._report
             status(
                 self._end_s, self._kinds, self._state, self._active, self._active_count,
@@ -274,6 +300,21 @@ class FleetModel(Model):
                     zip((f"fleet/{field}" for field in _FLEXIBILITY), (up, down, e_min, e_max), strict=True)
                 )
         return outputs | self._update_envelope()
+
+    def _commands(self, tick: int, time_s: float, inputs: Values) -> Array:
+        """The set-points that the EVSEs go by, (ev,) kW."""
+        if not self._messages:
+            setpoint = np.ascontiguousarray(inputs["aggregator/setpoint"], np.float64)
+        else:
+            setpoint = self._setpoint
+            for port, rows in self._messages.items():
+                setpoint[rows] = inputs[port]
+        self._refuse_nan(time_s, setpoint)
+        if self._link is None:
+            return setpoint
+        setpoint = self._link.commands(tick, time_s, setpoint)
+        setpoint[self._uncontrolled] = np.inf  # nobody sends them anything that could be lost
+        return setpoint
 
     def _with_extras(self) -> None:
         """Add the ports and variables that the scenario's extras bring."""
@@ -558,6 +599,10 @@ class FleetModel(Model):
             self._first_recorded = tick
         reactive = self._q.reshape(len(self._q), -1).sum(axis=1)
         self._recorded[:, self._n_recorded] = power, self._plugged, reactive, *self._reserve, upstream
+        for own, p in zip(self._own_power, self._parts, strict=True):
+            own[self._n_recorded] = np.bincount(
+                self._evs.member[p.rows], self._ev_power[p.rows], len(self._p)
+            )
         self._n_recorded += 1
         if self._n_recorded == _BLOCK:
             self._flush()
@@ -575,6 +620,8 @@ class FleetModel(Model):
             self._recorder.put("plugged", self._first_recorded, plugged)
             if self._upstream:
                 self._recorder.put("upstream_power_kw", self._first_recorded, upstream)
+            for own, p in zip(self._own_power, self._parts, strict=True):
+                self._recorder.put(p.variable("fleet_power_kw"), self._first_recorded, own[:n].copy())
             if self._reserve_horizon_s is not None:
                 self._recorder.put("fleet_reserve_up_kw", self._first_recorded, up)
                 self._recorder.put("fleet_reserve_down_kw", self._first_recorded, down)
@@ -596,6 +643,25 @@ def _rated_kw(sessions: Sessions, count: int) -> Array:
     rated_kw = np.zeros(count)
     np.maximum.at(rated_kw, sessions.ev, sessions.charge_kw)
     return rated_kw
+
+
+class _OwnPower:
+    """Power of some EVs at each connection and phase."""
+
+    def __init__(
+        self, rows: NDArray[np.int64], slot: NDArray[np.int32], wide: NDArray[np.bool_],
+        shape: tuple[int, int, int],
+    ) -> None:  # fmt: skip
+        one, three = rows[~wide[rows]], rows[wide[rows]]
+        self._ev = np.concatenate([one, np.repeat(three, 3)])
+        self._slot = np.concatenate([slot[one], (slot[three][:, np.newaxis] + np.arange(3)).reshape(-1)])
+        self._share = np.concatenate([np.ones(len(one)), np.full(3 * len(three), 1.0 / 3.0)])
+        self._shape = shape
+
+    def of(self, ev_power_kw: Array) -> Array:
+        """From the power of all EVs, (ev,) kW; (member, connection, phase)."""
+        own = np.bincount(self._slot, self._share * ev_power_kw[self._ev], int(np.prod(self._shape)))
+        return np.asarray(own, np.float64).reshape(self._shape)
 
 
 def _is_multiple(time_s: float, period_s: float) -> bool:
