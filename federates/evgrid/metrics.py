@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 
@@ -36,6 +38,27 @@ def summary(result: xr.Dataset) -> list[tuple[str, str]]:
     losses = result["losses_kw"].sum("time") * hours
     rows.append(("losses", _over_members(losses, "kWh")))
     return rows
+
+
+def session_quantiles(result: xr.Dataset, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> pd.DataFrame:
+    """Quantiles of what the complete sessions came to, by type of vehicle.
+
+    A row a type and outcome: ``vehicle``, ``outcome`` (a variable of the result with the dimension session,
+    ``session_`` left out), ``unit``, ``sessions`` (how many have a number) and a column for each quantile,
+    0 to 1. Members and EVs are taken together; NaN where no session has a number.
+    """
+    import pandas as pd
+
+    done = result["session_complete"].values
+    names = [str(n) for n, v in result.data_vars.items() if v.dims == ("session",) and v.dtype.kind == "f"]
+    values = pd.DataFrame({name.removeprefix("session_"): result[name].values[done] for name in names})
+    long = values.assign(vehicle=result["session_vehicle"].values[done]).melt("vehicle", var_name="outcome")
+    groups = long.groupby(["vehicle", "outcome"])["value"]
+    rows = groups.quantile(np.asarray(quantiles)).unstack()
+    rows.insert(0, "sessions", groups.count())
+    units = {name.removeprefix("session_"): result[name].attrs.get("units", "") for name in names}
+    rows.insert(0, "unit", rows.index.get_level_values("outcome").map(units))
+    return rows.reset_index()
 
 
 def _device_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:

@@ -349,6 +349,9 @@ class Permission(Settings):
     """The driver."""
 
 
+Group = Literal["feeder", "transformer", "connection"]
+
+
 class FlexibilityEnvelope(Settings):
     """Limits of the fleet's power and energy over a horizon, from which every departure is met."""
 
@@ -358,7 +361,7 @@ class FlexibilityEnvelope(Settings):
     """Length of its slots."""
     every: Annotated[Duration, Field(gt=0)] | None = None
     """How often it is made anew, a multiple of time.step; left out: every slot."""
-    group: Literal["feeder", "transformer", "connection"] = "feeder"
+    group: Group = "feeder"
     """What the result sums it over in each member: all EVs, those below each transformer, or those at each
     connection point."""
 
@@ -428,6 +431,8 @@ class Fleet(Settings):
     EVSE alone, and nothing is counted."""
     reserve_horizon: Annotated[Duration, Field(gt=0)] | None = None
     """Time for which the fleet's reserve up and down must hold, 15 to 30 min; left out: not recorded."""
+    reserve_group: Group = "feeder"
+    """What the result sums the reserve over in each member: as envelope.group."""
     envelope: FlexibilityEnvelope | None = None
     """Limits of power and energy over a horizon, for the result and for strategies that plan with them; {}
     takes the defaults; left out: none."""

@@ -269,6 +269,18 @@ def test_losses_by_power_go_through_the_measured_efficiencies(loss, phases, perc
     assert 100 * into / drawn == pytest.approx(percent, abs=0.8)
 
 
+def test_losses_by_power_are_those_of_the_phases_that_each_ev_charges_on():
+    # Two EVs that draw 3.68 kW from three-phase EVSEs, the first on one phase only.
+    result = plain.Run(
+        [car(charge=3.68)], [car(charge=3.68)], step=60.0, hours=1, connections=plain.feeder(),
+        phase=[0, ALL_PHASES],
+        extra=fleet(charger={"phases": 3}, vehicle={"losses": "by_power"}),
+    )  # fmt: skip
+    assert result["session_energy_delivered_kwh"] == pytest.approx([3.68, 3.68])
+    for energy, (a, b, c) in zip(result["session_battery_energy_kwh"], (ONE_PHASE, THREE_PHASE), strict=True):
+        assert energy + a + b * energy + c * energy**2 == pytest.approx(3.68)
+
+
 def test_standby_is_drawn_while_idle_and_lost():
     # 0.06 kWh are charged in 30 s at 7.2 kW; then 59.5 min at 66 W.
     result = run([car(target=0.501)], vehicle={"standby_kw": 0.066})
@@ -376,6 +388,17 @@ def test_each_ev_ages_by_the_chemistry_of_its_type():
     assert left == pytest.approx([0.86593, 0.96300, 0.96300], abs=1e-4)
 
 
+def test_emissions_are_those_of_the_hour_in_which_energy_is_drawn_or_given(tmp_path):
+    # 300 kg/MWh for an hour, then 500: 7.2 kWh drawn in the first, 3.6 given back in half of the second.
+    path = tmp_path / "moer.csv"
+    path.write_text("time,kg_per_mwh\n0,300\n3600,500\n")
+    result = plain.Run([car(discharge_kw=7.2, soc_floor=0.2)], step=900.0, hours=2,
+                       setpoint=lambda t: 7.2 if t < HOUR else -7.2 if t < 1.5 * HOUR else 0.0,
+                       extra={"system": {"emissions": {"file": str(path)}}})  # fmt: skip
+    assert result["session_emissions_kg"] == pytest.approx([7.2 * 0.3 - 3.6 * 0.5])
+    assert result["session_throughput_kwh"] == pytest.approx([10.8])
+
+
 def linked(setpoint, hours=1, **communication):
     return plain.Run([car(target=0.9)], step=60.0, hours=hours, setpoint=setpoint,
                      extra={"communication": communication})  # fmt: skip
@@ -469,6 +492,22 @@ def test_reserves_by_hand():
     assert result.recorder.series("fleet_reserve_up_kw")[-1, 0] == pytest.approx(9.0)
     assert result.recorder.series("fleet_reserve_down_kw")[-1, 0] == pytest.approx(11.4)
     assert result.reports[-1]["fleet/reserve_up"] == pytest.approx(offer["up"])
+
+
+@pytest.mark.parametrize(
+    ("group", "up", "down"),
+    [("feeder", 7.2, 7.2), ("connection", [0.0, 7.2, 0.0], [7.2, 0.0, 0.0]),
+     ("transformer", [0.0, 7.2], [7.2, 0.0])],
+)  # fmt: skip
+def test_reserves_by_group(group, up, down):
+    # The first EV, on L0, waits, the second, on L1, charges; only L0 is below the first transformer.
+    connections = replace(plain.feeder(), trafo=np.array([0, 1, 1]))
+    result = plain.Run([car(target=0.9)], [car(target=0.9)], step=900.0, hours=1, setpoint=[0.0, 7.2],
+                       connections=connections,
+                       extra={**fleet(reserve_horizon="30min", reserve_group=group),
+                              "communication": {"telemetry": "15min"}})  # fmt: skip
+    assert result.recorder.series("fleet_reserve_up_kw")[-1, 0] == pytest.approx(up)
+    assert result.recorder.series("fleet_reserve_down_kw")[-1, 0] == pytest.approx(down)
 
 
 def test_reserve_up_carries_the_deadline():

@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import atan, cos, exp, hypot, pi
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evgrid.ambient import RULES, Sinusoid, TemperatureFile, start_hour
 from evgrid.fleet.sessions import BIDIRECTIONAL, Sessions
@@ -23,11 +24,11 @@ the registration-weighted mean efficiency of eight EVs at 6, 8, 10, 12, 14, 16 A
 85.5, 86.2 % on one phase, 87.7, 88.2, 90.3, 90.3, 90.3, 90.3 % on three. The fit is within 0.8 points."""
 
 
-def with_losses_by_power(sessions: Sessions, phases: int) -> Sessions:
-    """The sessions with quadratic losses; ``phases`` of the chargers: 1 or 3."""
+def with_losses_by_power(sessions: Sessions, three_phases: NDArray[np.bool_]) -> Sessions:
+    """The sessions with quadratic losses; ``three_phases``, (session,): whether each charges on them."""
     charge, discharge = np.empty_like(sessions.charge_loss), np.empty_like(sessions.discharge_loss)
     bidirectional = sessions.discharge_kw > 0
-    charge[:] = ONE_PHASE if phases == 1 else THREE_PHASE
+    charge[:] = np.where(three_phases[:, None], THREE_PHASE, ONE_PHASE)
     charge[bidirectional] = BIDIRECTIONAL
     discharge[:] = BIDIRECTIONAL
     return replace(sessions, charge_loss=charge, discharge_loss=discharge)

@@ -105,7 +105,7 @@ def extras_of(
         charger.minimum_current_a or charger.pilot_step_a or vehicle.standby_kw
     ):
         return None
-    wide = evs.phase == ALL_PHASES if len(connections.phases) == 3 else np.full(len(evs), charger.phases == 3)
+    wide = on_three_phases(fleet, connections, evs)
     table, table_of = _parameters(fleet, kinds)
     functions = charger.functions
     emissions = None
@@ -129,6 +129,13 @@ def extras_of(
         constant_c=vehicle.degradation.temperature_c if vehicle.degradation is not None else 25.0,
         emissions=emissions,
     )
+
+
+def on_three_phases(fleet: Fleet, connections: Connections, evs: EVs) -> NDArray[np.bool_]:
+    """Whether each EV charges on three phases, (ev,); on a balanced feeder, whether its EVSE has them."""
+    if len(connections.phases) == 3:
+        return np.asarray(evs.phase == ALL_PHASES)
+    return np.full(len(evs), fleet.charger.phases == 3)
 
 
 def with_floors(sessions_floor: Array, permission: Permission | None) -> Array:

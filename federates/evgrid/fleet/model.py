@@ -23,7 +23,7 @@ from evgrid.errors import ScenarioError, StrategyError
 from evgrid.fleet import degradation, physics
 from evgrid.fleet.battery import with_losses_by_power
 from evgrid.fleet.envelope import limits_ahead
-from evgrid.fleet.extras import AGEING_PERIOD_S, Extras, extras_of, with_floors
+from evgrid.fleet.extras import AGEING_PERIOD_S, Extras, extras_of, on_three_phases, with_floors
 from evgrid.fleet.kernels import (
     STATE,
     charge_as_fast_as_possible,
@@ -36,7 +36,7 @@ from evgrid.fleet.link import Link
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import ALL_PHASES, Array, Connections, EVs, Model, Recorder, Values, Variable
 from evgrid.portfolios import Portfolio
-from evgrid.scenario import Scenario
+from evgrid.scenario import Group, Scenario
 from evgrid.tariff import prices
 
 _STATUS = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
@@ -74,20 +74,10 @@ _SESSION_VARIABLES = tuple(
         ("session_cost", "currency", "cost of energy drawn less credit for energy given"),
     )
 )  # fmt: skip
-_RESERVE_VARIABLES = (
-    Variable(
-        "fleet_reserve_up_kw",
-        ("member",),
-        "kW",
-        "power that the EVs can draw less or give, for the reserve horizon",
-    ),
-    Variable(
-        "fleet_reserve_down_kw",
-        ("member",),
-        "kW",
-        "power that the EVs can draw more, for the reserve horizon",
-    ),
-)
+_RESERVES = {
+    "fleet_reserve_up_kw": "power that the EVs can draw less or give, for the reserve horizon",
+    "fleet_reserve_down_kw": "power that the EVs can draw more, for the reserve horizon",
+}
 _REFUSED_VARIABLES = tuple(
     Variable(
         f"session_discharge_refused_{reason}_kwh",
@@ -184,7 +174,7 @@ class FleetModel(Model):
             self.inputs = tuple(self._messages) or ("aggregator/setpoint",)
             self.outputs += tuple(f"fleet/{field}" for field in _STATUS)
         self.variables = _MEMBER_VARIABLES + _SESSION_VARIABLES
-        sessions = _as_the_scenario_says(scenario, sessions)
+        sessions = _as_the_scenario_says(scenario, connections, evs, sessions)
         if scenario.record.ev:
             self.variables += _EV_VARIABLES
         self._scenario, self._evs, self._sessions = scenario, evs, sessions
@@ -234,14 +224,13 @@ class FleetModel(Model):
         per_ev = count if scenario.record.ev or horizon is not None or self._parts else 0
         self._ev_power, self._ev_soc = np.zeros(per_ev), np.zeros(per_ev)
         self._report = {field: np.zeros(count) for field in _STATUS} if managed else {}
-        self._recorded = np.zeros((6, _BLOCK, members))
-        self._reserve = np.zeros((2, members))
+        self._recorded = np.zeros((4, _BLOCK, members))
         # Pmin, Pmax, and what the ports of _FLEXIBILITY give
         self._flexibility = np.zeros((6, count if horizon is not None else 0))
         self._start_h = _hour_of_day(scenario.start)
         self._ahead = scenario.fleet.envelope if scenario.fleet is not None else None
         self._tells_envelope = managed and scenario.uses_envelope
-        self._envelopes = self._groups_of_envelope(connections, trafos)
+        self._make_room_for_groups(connections, trafos)
         self._with_extras()
         self._first_recorded = self._n_recorded = 0
         self._prices = np.zeros((2, 0))
@@ -332,8 +321,9 @@ class FleetModel(Model):
             self._loss_before = degradation.loss_percent(extras.ageing)
         if extras.emissions is not None:
             self.variables += (_EMISSIONS_VARIABLE,)
-        if self._reserve_horizon_s is not None:
-            self.variables += _RESERVE_VARIABLES
+        if self._reserve_horizon_s is not None and self._scenario.fleet is not None:
+            dims = ("member", *_GROUP_DIMS[self._scenario.fleet.reserve_group])
+            self.variables += tuple(Variable(name, dims, "kW", text) for name, text in _RESERVES.items())
             if self._managed:
                 self.outputs += tuple(f"fleet/{field}" for field in _FLEXIBILITY)
         if self._ahead is not None:
@@ -398,33 +388,25 @@ class FleetModel(Model):
             self._end_s, horizon_s, extras.options, self._kinds, self._state, extras.physics,
             self._willing(self._end_s), self._active, self._active_count, self._ev_power, *self._flexibility,
         )  # fmt: skip
-        members = len(self._plugged)
-        for row, of_ev in enumerate(self._flexibility[4:]):
-            self._reserve[row] = np.bincount(self._evs.member, of_ev, members)
+        for reserve, of_ev in zip(self._reserve, self._flexibility[4:], strict=True):
+            reserve[:] = np.bincount(self._reserve_row, of_ev, reserve.size).reshape(reserve.shape)
 
-    def _groups_of_envelope(self, connections: Connections, trafos: int) -> NDArray[np.float32]:
-        """Room for the envelopes of a run, (limit, time, member, group, slot), and each EV's row in one.
-
-        Raises ScenarioError if an EV is in no group.
-        """
-        settings = self._ahead
-        if settings is None:
-            return np.zeros((4, 0, 0, 0, 0), np.float32)
-        evs = self._evs
-        groups, group = 1, np.zeros(len(evs), np.int64)
-        if settings.group == "connection":
-            groups, group = len(connections), evs.connection
-        elif settings.group == "transformer":
-            groups = max(trafos, int(connections.trafo.max(initial=-1)) + 1)
-            group = connections.trafo[evs.connection]
-            if (alone := evs.connection[group < 0]).size:
-                raise ScenarioError(
-                    [f"fleet.envelope.group = transformer: connection {connections.name[alone[0]]} has an EV "
-                     "and no transformer upstream; must be feeder or connection"]
-                )  # fmt: skip
-        self._envelope_row = evs.member * groups + group
-        times = int(self._scenario.clock.duration_s / settings.every_s + 1e-9)
-        return np.zeros((4, times, len(self._plugged), groups, settings.slots), np.float32)
+    def _make_room_for_groups(self, connections: Connections, trafos: int) -> None:
+        """Room for what is summed over groups of EVs, and each EV's row in it."""
+        fleet, members = self._scenario.fleet, len(self._plugged)
+        if fleet is None:
+            return
+        groups, self._reserve_row = _groups(
+            "reserve_group", fleet.reserve_group, connections, self._evs, trafos
+        )
+        self._reserve, self._grouped = np.zeros((2, members, groups)), fleet.reserve_group != "feeder"
+        if fleet.envelope is None:
+            return
+        groups, self._envelope_row = _groups(
+            "envelope.group", fleet.envelope.group, connections, self._evs, trafos
+        )
+        times = int(self._scenario.clock.duration_s / fleet.envelope.every_s + 1e-9)
+        self._envelopes = np.zeros((4, times, members, groups, fleet.envelope.slots), np.float32)
 
     def _update_envelope(self) -> dict[str, Array]:
         """Every so often, what the EVs may do over the horizon; what goes to the aggregator."""
@@ -598,7 +580,7 @@ class FleetModel(Model):
         if self._n_recorded == 0:
             self._first_recorded = tick
         reactive = self._q.reshape(len(self._q), -1).sum(axis=1)
-        self._recorded[:, self._n_recorded] = power, self._plugged, reactive, *self._reserve, upstream
+        self._recorded[:, self._n_recorded] = power, self._plugged, reactive, upstream
         for own, p in zip(self._own_power, self._parts, strict=True):
             own[self._n_recorded] = np.bincount(
                 self._evs.member[p.rows], self._ev_power[p.rows], len(self._p)
@@ -606,6 +588,9 @@ class FleetModel(Model):
         self._n_recorded += 1
         if self._n_recorded == _BLOCK:
             self._flush()
+        if self._reserve_horizon_s is not None:
+            for name, by_group in zip(_RESERVES, self._reserve, strict=True):
+                self._recorder.put(name, tick, (by_group if self._grouped else by_group[:, 0])[None])
         if self._scenario.record.ev:
             self._recorder.put("ev_power_kw", tick, self._ev_power[None])
             self._recorder.put("ev_soc", tick, self._ev_soc[None])
@@ -614,7 +599,7 @@ class FleetModel(Model):
         """Hand the recorded ticks to the recorder."""
         n = self._n_recorded
         if n:
-            power, plugged, reactive, up, down, upstream = self._recorded[:, :n].copy()
+            power, plugged, reactive, upstream = self._recorded[:, :n].copy()
             self._recorder.put("fleet_power_kw", self._first_recorded, power)
             self._recorder.put("fleet_reactive_kvar", self._first_recorded, reactive)
             self._recorder.put("plugged", self._first_recorded, plugged)
@@ -622,9 +607,6 @@ class FleetModel(Model):
                 self._recorder.put("upstream_power_kw", self._first_recorded, upstream)
             for own, p in zip(self._own_power, self._parts, strict=True):
                 self._recorder.put(p.variable("fleet_power_kw"), self._first_recorded, own[:n].copy())
-            if self._reserve_horizon_s is not None:
-                self._recorder.put("fleet_reserve_up_kw", self._first_recorded, up)
-                self._recorder.put("fleet_reserve_down_kw", self._first_recorded, down)
         self._n_recorded = 0
 
 
@@ -636,6 +618,27 @@ def _slots(connections: Connections, evs: EVs) -> tuple[NDArray[np.int32], NDArr
     if phases == 3:
         slot = slot + np.where(wide, 0, evs.phase)
     return slot.astype(np.int32), wide
+
+
+def _groups(
+    key: str, group: Group, connections: Connections, evs: EVs, trafos: int
+) -> tuple[int, NDArray[np.int64]]:
+    """Number of groups in a member, and each EV's row in (member · groups,).
+
+    Raises ScenarioError, which names the setting ``key``, if an EV is in no group.
+    """
+    if group == "feeder":
+        return 1, evs.member
+    if group == "connection":
+        return len(connections), evs.member * len(connections) + evs.connection
+    of_ev = connections.trafo[evs.connection]
+    if (alone := evs.connection[of_ev < 0]).size:
+        raise ScenarioError(
+            [f"fleet.{key} = transformer: connection {connections.name[alone[0]]} has an EV and no "
+             "transformer upstream; must be feeder or connection"]
+        )  # fmt: skip
+    groups = max(trafos, int(connections.trafo.max(initial=-1)) + 1)
+    return groups, evs.member * groups + of_ev
 
 
 def _rated_kw(sessions: Sessions, count: int) -> Array:
@@ -670,13 +673,15 @@ def _is_multiple(time_s: float, period_s: float) -> bool:
     return min(rest, period_s - rest) < 1e-6
 
 
-def _as_the_scenario_says(scenario: Scenario, sessions: Sessions) -> Sessions:
+def _as_the_scenario_says(
+    scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions
+) -> Sessions:
     """The sessions with losses by power and with the floors of warranty and driver, where asked for."""
     fleet = scenario.fleet
     if fleet is None:
         return sessions
     if fleet.vehicle.losses == "by_power":
-        sessions = with_losses_by_power(sessions, fleet.charger.phases)
+        sessions = with_losses_by_power(sessions, on_three_phases(fleet, connections, evs)[sessions.ev])
     if fleet.permission is not None:
         sessions = replace(sessions, soc_floor=with_floors(sessions.soc_floor, fleet.permission))
     return sessions

@@ -1,0 +1,52 @@
+"""Key figures of a result, worked by hand."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from evgrid.metrics import _session_rows, session_quantiles
+
+
+def sessions(**extra):
+    """Five sessions of two types, the last not complete."""
+    values = {
+        "session_energy_unserved_kwh": [0.0, 1.0, 2.0, 0.0, np.nan],
+        "session_soc_departure": [0.9, 0.8, 0.7, 0.6, 0.1],
+        **extra,
+    }
+    data = {name: ("session", np.array(numbers), {"units": "kWh"}) for name, numbers in values.items()}
+    coords = {
+        "session_vehicle": ("session", np.array(["van", "van", "van", "bus", "bus"])),
+        "session_complete": ("session", np.array([True] * 4 + [False])),
+    }
+    return xr.Dataset({**data, "fleet_power_kw": ("time", np.zeros(3))}, coords)
+
+
+def test_quantiles_by_type_of_vehicle_are_those_of_complete_sessions():
+    table = session_quantiles(sessions(), (0.0, 0.5, 0.75)).set_index(["vehicle", "outcome"])
+    assert list(table.index) == [
+        ("bus", "energy_unserved_kwh"), ("bus", "soc_departure"),
+        ("van", "energy_unserved_kwh"), ("van", "soc_departure"),
+    ]  # fmt: skip
+    assert table.loc[("van", "energy_unserved_kwh"), [0.0, 0.5, 0.75]].tolist() == [0.0, 1.0, 1.5]
+    assert table.loc[("van", "soc_departure"), 0.5] == pytest.approx(0.8)
+    assert table.loc[("bus", "soc_departure"), [0.0, 0.5]].tolist() == [0.6, 0.6]
+    assert table["sessions"].tolist() == [1, 1, 3, 3]
+    assert set(table["unit"]) == {"kWh"}
+
+
+def test_quantiles_of_what_no_session_has_are_nan():
+    table = session_quantiles(sessions(session_cost=[np.nan] * 5)).set_index(["vehicle", "outcome"])
+    assert table.loc[("van", "cost"), "sessions"] == 0
+    assert np.isnan(table.loc[("van", "cost"), 0.5])
+
+
+def test_the_summary_tells_each_type_and_what_was_refused():
+    refused = {"session_discharge_refused_driver_kwh": [1.0, 0.5, 0, 0, 0],
+               "session_discharge_refused_floor_kwh": [0.0] * 5}  # fmt: skip
+    rows = dict(_session_rows(sessions(**refused), np.array([True] * 4 + [False])))
+    assert rows["sessions of van"] == (
+        "SOC at departure 0.71 (5 %), 0.80 (median); unserved 1.00 kWh (median), 1.90 (95 %), "
+        "66.7 % of 3 missed something"
+    )
+    assert rows["discharge refused"] == "driver 1.5 kWh"
