@@ -210,22 +210,31 @@ def test_100_000_sessions_at_work_have_the_stated_distributions():
     assert stats.kstest(fresh.departure_s / 3600 % 24, leave).pvalue > 0.01
 
 
+def test_100_000_days_of_who_works_every_day_have_the_stated_miles():
+    daily = {"source": "workplace", "visits_weekday": 1.0, "visits_weekend": 1.0}
+    given = scenario(start="2026-01-12T00:00", duration="120h", count=20_000, sessions=daily)
+    _, sessions = fleet_tables(given, feeder())
+    miles = sessions.drive_kwh[:100_000] / given.fleet.vehicle.consumption_kwh_per_mile
+    assert len(miles) == 100_000
+    assert stats.kstest(np.log(miles), stats.norm(*given.fleet.sessions.log_miles).cdf).pvalue > 0.01
+
+
 def test_100_000_public_stays_have_the_stated_distributions():
-    given = scenario(start="2026-01-12T00:00", duration="240h", count=22_000,
-                     sessions={"source": "public", "longest_stay_h": 72})  # fmt: skip
+    # A visit is left out while the EV is still there from the last. Visits on one day of ten are so far apart
+    # that hardly any is (those would come early in the day), and hour and stay are as stated.
+    given = scenario(start="2026-01-12T00:00", duration="240h", count=104_000,
+                     sessions={"source": "public", "longest_stay_h": 72, "visits_weekday": 0.1,
+                               "visits_weekend": 0.1, "warm_up_days": 1})  # fmt: skip
     settings = given.fleet.sessions
     _, sessions = fleet_tables(given, feeder())
-    # A visit is left out while the EV is still there from the last, so look at first visits only ...
-    first = np.flatnonzero(np.diff(sessions.ev, prepend=-1))
-    hour = sessions.arrival_s[first] / 3600 % 24
+    fresh = sessions.take(np.flatnonzero(sessions.arrival_s > 0)).take(np.arange(100_000))
     mean, deviation = settings.arrival_h
     a, b = (0 - mean) / deviation, (24 - mean) / deviation
-    whole = sessions.arrival_s[first] > 86400
-    assert stats.kstest(hour[whole], stats.truncnorm(a, b, mean, deviation).cdf).pvalue > 0.01
-    stay = np.log((sessions.departure_s - sessions.arrival_s)[first][whole] / 3600)
+    hour = fresh.arrival_s / 3600 % 24
+    assert stats.kstest(hour, stats.truncnorm(a, b, mean, deviation).cdf).pvalue > 0.01
+    stay = np.log((fresh.departure_s - fresh.arrival_s) / 3600)
     short = stats.norm(*settings.log_stay_h)
     assert stats.kstest(stay, lambda x: short.cdf(x) / short.cdf(np.log(72))).pvalue > 0.01
-    assert len(sessions) > 100_000
 
 
 def test_100_000_dc_fast_stops_have_the_stated_distributions():
