@@ -419,3 +419,70 @@ def envelope(
         for name, value in zip(limits, (p_min, p_max, draws(soc, low), draws(soc, high)), strict=True):
             limits[name].append(value)
     return limits
+
+
+def limit_kw(session: Session, soc: float) -> tuple[float, float]:
+    """Most power into the battery at a state of charge, and what that draws, kW; 0 at the target."""
+    piece = charging_piece(session, soc, math.inf)
+    if piece is None:
+        return 0.0, 0.0
+    a, b, c = session.charge_loss
+    return piece.power_kw, min(piece.power_kw * (1 + b) + a + c * piece.power_kw**2, session.charge_kw)
+
+
+def status(session: Session, soc: float, guarded: bool, now_s: float) -> dict[str, float]:
+    """What a charger reports while the session is plugged in. Twin of :func:`evgrid.fleet.kernels.status`."""
+    return {
+        "plugged": 1.0,
+        "soc": soc,
+        "p_max": limit_kw(session, soc)[1],
+        "p_min": 0.0 if guarded or soc <= session.soc_floor else -session.discharge_kw,
+        "energy_needed": meter_energy(session, min(soc, session.soc_target)),
+        "time_left": session.departure_s - now_s,
+        "time_needed": seconds_to_target(session, soc),
+    }
+
+
+def flexibility(
+    session: Session, soc: float, guarded: bool, now_s: float, horizon_s: float, power_kw: float,
+    never: bool = False,
+) -> dict[str, float]:  # fmt: skip
+    """What one EV can offer for a horizon. Twin of :func:`evgrid.fleet.physics.flexibility`."""
+    capacity, hours = session.capacity_kwh, horizon_s / 3600
+    may = not never and session.discharge_kw > 0 and soc > session.soc_floor
+    into_kw, p_max = limit_kw(session, soc)
+    left_s = session.departure_s - now_s - horizon_s
+    least = max(session.soc_floor if may else soc, state_that_reaches(session, left_s))
+    most = max(session.soc_target, soc)
+    up = down = 0.0
+    p_min = -session.discharge_kw if may else 0.0
+    if guarded:
+        p_min = p_max
+    elif left_s >= 0:
+        spare_kw = (soc - least) * capacity / hours
+        if spare_kw < 0:
+            spare_kw *= p_max / into_kw
+        elif may:
+            out_kw = battery_power_given(session.discharge_kw, session.discharge_loss)
+            spare_kw *= session.discharge_kw / out_kw
+        up = max(0.0, min(power_kw - p_min, power_kw + spare_kw))
+        if p_max > 0:
+            down = max(0.0, min(p_max, (most - soc) * capacity / hours * p_max / into_kw) - power_kw)
+    return {"p_min": p_min, "p_max": p_max, "e_min": least * capacity, "e_max": most * capacity,
+            "up": up, "down": down}  # fmt: skip
+
+
+def command(
+    heard: Sequence[tuple[float, float]], outages: Sequence[tuple[float, float]], time_s: float,
+    timeout_s: float, fallback_kw: float,
+) -> float:  # fmt: skip
+    """What an EVSE goes by at a time. Twin of :func:`evgrid.fleet.link.receive`.
+
+    ``heard``: (s, kW) of all set-points that came in up to then; ``outages``: (begin, end), s. NaN as
+    ``fallback_kw`` keeps the last.
+    """
+    got = [(0.0, 0.0)]
+    got += [(at, kw) for at, kw in heard if at <= time_s and not any(b <= at < e for b, e in outages)]
+    at, kw = got[-1]
+    stale = time_s - at >= timeout_s and not math.isnan(fallback_kw)
+    return fallback_kw if stale else kw

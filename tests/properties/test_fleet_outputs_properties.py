@@ -1,4 +1,4 @@
-"""The envelope of any session: its twin, and what a battery of the scheduling problem needs of it."""
+"""What the fleet tells of any session: status, reserve, envelope; and what its links let through."""
 
 import importlib.util
 from pathlib import Path
@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from evgrid.aggregator.scheduler import batteries_ahead, schedule
 from evgrid.aggregator.strategies import Envelope
 from evgrid.fleet import reference
+from evgrid.fleet.link import receive
+from evgrid.fleet.model import FleetModel
+from evgrid.model import MemoryRecorder
 
 _spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_properties.py"))
 plain = importlib.util.module_from_spec(_spec)
@@ -116,3 +119,70 @@ def test_the_scheduler_takes_it_and_always_finds_a_schedule(drawn):
     final = (planned.charge - planned.discharge / batteries.discharge_efficiency).sum(axis=1) * 0.25
     assert (final >= limits["e_min"][:, -1] - 1e-5).all()
     assert (final <= limits["e_max"][:, -1] + 1e-5).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(plain.runs(), st.sampled_from([None, "driver"]), st.sampled_from([900.0, 1800.0]))
+def test_status_and_reserve_are_their_plain_python_twins(drawn, never, horizon_s):
+    evs, _, asked = drawn
+    assume(evs)
+    permission = {} if never is None else {"driver": {"willing": 0.0}}
+    asked = np.resize(asked, (4, len(evs)))
+    scenario = plain.scenario_of(
+        900.0, 4, fleet={"count": 1, "reserve_horizon": horizon_s, "permission": permission}
+    )
+    recorder = MemoryRecorder()
+    world = plain.connections_of(len(evs)), plain.single(evs), plain.table(evs)
+    model = FleetModel(scenario, *world, recorder, True)
+    for tick in range(4):
+        outputs = model.step(900.0 * tick, {"aggregator/setpoint": asked[tick]})
+    guarded, power_kw = model._state["guarded"].copy(), model._ev_power.copy()
+    offers = model.flexibility()
+    reports = {name: outputs[f"fleet/{name}"].copy() for name in reference.status(evs[0][0], 0.5, False, 0.0)}
+    model.finish()
+    for ev, found in enumerate(here_at(evs, 3600.0)):
+        if found is None:
+            assert not any(values[ev] for values in (*reports.values(), *offers.values()))
+            continue
+        row, session = found
+        soc = recorder.static["session_soc_departure"][row]
+        twin = reference.status(session, soc, bool(guarded[ev]), 3600.0)
+        if never:
+            twin["p_min"] = 0.0
+        for name, value in twin.items():
+            assert reports[name][ev] == pytest.approx(value, rel=1e-12, abs=1e-11), name
+        offer = reference.flexibility(
+            session, soc, bool(guarded[ev]), 3600.0, horizon_s, power_kw[ev], never is not None
+        )
+        for name, value in offer.items():
+            assert offers[name][ev] == pytest.approx(value, rel=1e-12, abs=1e-11), name
+
+
+spans = st.lists(st.tuples(st.floats(0, 100), st.floats(0.1, 30)), max_size=4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(spans, min_size=1, max_size=3),
+    st.lists(st.one_of(st.none(), st.floats(-7, 7)), min_size=10, max_size=10),
+    st.sampled_from([5.0, 25.0, 60.0, np.inf]),
+    st.sampled_from([np.nan, np.inf, 0.0, 3.7]),
+)
+def test_links_are_their_plain_python_twin(outages, sent, timeout_s, fallback_kw):
+    outages = [sorted((begin, begin + length) for begin, length in own) for own in outages]
+    count = len(outages)
+    begin, end = (np.array([o[i] for own in outages for o in own]) for i in (0, 1))
+    last = np.cumsum([len(own) for own in outages])
+    following = np.concatenate([[0], last[:-1]]).astype(np.int64)
+    held, heard, command = np.zeros(count), np.zeros(count), np.zeros(count)
+    came = []
+    for tick, value in enumerate(sent):
+        time_s = 10.0 * tick
+        arriving = np.full(count, np.nan if value is None else value)
+        came += [] if value is None else [(time_s, value)]
+        receive(
+            time_s, arriving, begin, end, following, last.astype(np.int64), held, heard, timeout_s,
+            np.full(count, fallback_kw), command,
+        )  # fmt: skip
+        for ev, own in enumerate(outages):
+            assert command[ev] == reference.command(came, own, time_s, timeout_s, fallback_kw)
