@@ -8,7 +8,16 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-MODULES = ("fleet_kernel", "dispatch", "helics_tick", "power_flow", "hosting_capacity", "batch", "demo")
+MODULES = (
+    "fleet_kernel",
+    "dispatch",
+    "scheduling",
+    "helics_tick",
+    "power_flow",
+    "hosting_capacity",
+    "batch",
+    "demo",
+)
 
 
 def main(names: list[str]) -> None:

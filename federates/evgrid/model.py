@@ -184,6 +184,54 @@ class Sensitivity:
     dv_dq: Array
 
 
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """The EVs' stays at their EVSEs as a planner knows them, sorted by EV, then arrival; (stay,) each.
+
+    ev : int64, row of the EV
+    arrival_s, departure_s : s from the start of the run
+    soc_arrival, soc_target, soc_floor : 0 to 1
+    soc_reach : the lesser of the target and what charging as fast as possible reaches by departure
+    capacity_kwh : usable, kWh
+    charge_kw, discharge_kw : most that the EV draws and gives, kW at the grid; 0: it may not
+    charge_efficiency, discharge_efficiency : at those powers, 0 to 1
+    taper_s : time that charging to the target takes beyond that at full power, s
+    """
+
+    ev: NDArray[np.int64]
+    arrival_s: Array
+    departure_s: Array
+    soc_arrival: Array
+    soc_target: Array
+    soc_floor: Array
+    soc_reach: Array
+    capacity_kwh: Array
+    charge_kw: Array
+    discharge_kw: Array
+    charge_efficiency: Array
+    discharge_efficiency: Array
+    taper_s: Array
+
+    def __len__(self) -> int:
+        return len(self.ev)
+
+    def of(self, evs: NDArray[np.int64]) -> Stays:
+        """The stays of some EVs, ascending, which are numbered anew."""
+        row = np.full(int(max(self.ev.max(initial=-1), evs.max(initial=-1))) + 1, -1)
+        row[evs] = np.arange(len(evs))
+        own = np.flatnonzero(row[self.ev] >= 0)
+        columns = {name: getattr(self, name)[own] for name in self.__slots__}
+        return Stays(**{**columns, "ev": row[columns["ev"]]})
+
+    def current(self, time_s: float, count: int) -> NDArray[np.int64]:
+        """The last stay that each of ``count`` EVs has begun by a time, else its first, (ev,); -1: none."""
+        begun = self.arrival_s <= time_s + 1e-6
+        first = np.searchsorted(self.ev, np.arange(count))
+        stays = np.bincount(self.ev, minlength=count)
+        number = np.bincount(self.ev, begun, count).astype(np.int64)
+        return np.where(stays > 0, first + np.maximum(number - 1, 0), -1)
+
+
 @dataclass
 class MemoryRecorder:
     """Keeps everything in memory: for tests and for models run alone."""

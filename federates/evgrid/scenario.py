@@ -648,7 +648,7 @@ class Scenario(Settings):
         found += [
             f"aggregators.{name}.strategy = {settings.strategy}: needs system.{key}"
             for name, settings in self.aggregators.items()
-            for key in find_strategy(settings.strategy).needs_of_system
+            for key in find_strategy(settings.strategy).needs(settings)
             if self.system is None or not getattr(self.system, key)
         ]
         if envelope is None:

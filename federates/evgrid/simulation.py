@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +94,11 @@ def build_world(scenario: Scenario) -> World:
 def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     """The models of a run in causal order, and room for what they record."""
     from evgrid.aggregator.model import AggregatorModel
+    from evgrid.feeder.base_load import load_by_trafo
     from evgrid.feeder.model import FeederModel
     from evgrid.feeder.sensitivity import scenario_sensitivity
     from evgrid.fleet.model import FleetModel
+    from evgrid.fleet.stays import stays_of
     from evgrid.system.model import SystemModel
 
     scenario, models = world.scenario, list[Model]()
@@ -114,12 +117,14 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
                 fleet=has_fleet,
             )
         )
-    sensitivity = None
+    sensitivity = stays = None
     if any(find_strategy(scenario.aggregators[p.name].strategy).uses_voltage for p in controlled):
         sensitivity = scenario_sensitivity(scenario, world.network)
-    trafos = world.sizes["trafo"]
+    if controlled:
+        stays = stays_of(scenario, world.connections, world.evs, world.sessions)
+    trafos, load = world.sizes["trafo"], partial(load_by_trafo, scenario, world.network)
     models += [
-        AggregatorModel(scenario, p, world.connections, world.evs, trafos, recorder, sensitivity)
+        AggregatorModel(scenario, p, world.connections, world.evs, trafos, recorder, sensitivity, stays, load)
         for p in controlled
     ]
     if has_fleet:

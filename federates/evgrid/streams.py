@@ -47,6 +47,8 @@ class Purpose(IntEnum):
     """Which EVs an aggregator has a share of."""
     OPT_OUT = 40
     """Which EVs opt out of a demand-response event."""
+    FORECAST = 41
+    """Errors of what a plan forecasts."""
 
 
 def stream(seed: int, member: int, purpose: Purpose, day: int = 0, attempt: int = 0) -> np.random.Generator:

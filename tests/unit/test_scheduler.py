@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evgrid.aggregator.scheduler import assign, batteries_of, cheapest_slots, cluster, schedule
+from evgrid.aggregator.scheduler import alone, assign, batteries_of, cluster, plan, schedule
 
 SLOT_H, SLOTS = 0.5, 48
 EDGES = np.arange(SLOTS) * SLOT_H
@@ -24,16 +24,52 @@ def fleet(seed, evs=300, depth_share=0.0):
     return batteries_of(arrival, departure, energy, power, SLOTS, SLOT_H, depth)
 
 
+def kept(batteries, best, rtol=1e-9):
+    """Every limit of power and energy, and the energy by departure."""
+    assert np.all(best.charge >= 0)
+    assert np.all(best.discharge >= 0)
+    assert np.all(best.charge <= batteries.p_max + 1e-9)
+    assert np.all(best.discharge <= -batteries.p_min + 1e-9)
+    gain, fall = (e[:, None] for e in batteries.efficiencies)
+    stored = SLOT_H * np.cumsum(best.charge * gain - best.discharge / fall, axis=1) + batteries.e_min[:, :1]
+    assert np.all(stored <= batteries.e_max[:, 1:] + 1e-9)
+    assert np.all(stored >= batteries.e_min[:, 1:] - 1e-9)
+
+
+@pytest.mark.parametrize("depth_share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_greedy_equals_the_program_where_nothing_couples(seed):
-    batteries = fleet(seed, 60)
+def test_each_ev_alone_equals_the_program_where_nothing_couples(seed, depth_share):
+    batteries = fleet(seed, 60, depth_share)
     rng = np.random.default_rng(seed)
     for price in (PRICE, rng.uniform(0.05, 0.6, SLOTS)):
-        power = cheapest_slots(batteries, price, SLOT_H)
-        assert np.all(power <= batteries.p_max + 1e-12)
-        np.testing.assert_allclose(power.sum(axis=1) * SLOT_H * 0.9, batteries.e_max[:, -1], rtol=1e-9)
-        best = schedule(batteries, price, SLOT_H)
-        assert (power @ price).sum() * SLOT_H == pytest.approx(best.cost, rel=1e-9)
+        for wear, export in ((0.0, None), (0.05, 0.8 * price)):
+            best = alone(batteries, price, SLOT_H, export, wear)
+            kept(batteries, best)
+            program = schedule(batteries, price, SLOT_H, export, wear_per_kwh=wear)
+            assert best.cost == pytest.approx(program.cost, rel=1e-9, abs=1e-9)
+
+
+def test_efficiencies_are_each_ev_s_own_and_stays_need_not_fill_slots():
+    # 2 h of need at 10 kW and 80 %: the stay from 0.5 to 4 offers half a slot, then slots at 3, 1, 2
+    batteries = batteries_of(
+        np.array([0.5, 0.0]), np.array([4.0, 4.0]), np.array([16.0, 16.0]), np.array([10.0, 10.0]), 4, 1.0,
+        charge_efficiency=np.array([0.8, 1.0]), discharge_efficiency=np.array([1.0, 1.0]),
+    )  # fmt: skip
+    price = np.array([0.1, 0.3, 0.1, 0.2])
+    best = alone(batteries, price, 1.0)
+    np.testing.assert_allclose(best.charge, [[5, 0, 10, 5], [10, 0, 6, 0]], atol=1e-9)
+    np.testing.assert_allclose(schedule(batteries, price, 1.0).cost, best.cost)
+
+
+def test_a_full_battery_sells_what_it_has_to_spare():
+    # 4 kWh above the target, and 3 kWh more that must be bought back
+    batteries = batteries_of(
+        np.array([0]), np.array([3]), np.array([-4.0]), np.array([10.0]), 3, 1.0, 7.0, None, 1.0, 1.0
+    )
+    best = alone(batteries, np.array([0.2, 0.25, 0.3]), 1.0)
+    np.testing.assert_allclose(best.power, [[0.0, 0.0, -4.0]])
+    best = alone(batteries, np.array([0.25, 0.2, 0.1]), 1.0)
+    np.testing.assert_allclose(best.power, [[-7.0, 0.0, 3.0]])
 
 
 @pytest.mark.parametrize(
@@ -46,16 +82,15 @@ def test_clusters_cost_within_a_percent_of_the_evs(seed, bidirectional):
     free = schedule(batteries, price, SLOT_H)
     limit = np.full((1, SLOTS), 0.7 * free.power.sum(axis=0).max())
     single = schedule(batteries, price, SLOT_H, limit_kw=limit)
-    virtual, of = cluster(batteries, 100)
+    virtual, of = cluster(batteries)
     assert len(virtual) <= 100
     clustered = schedule(virtual, price, SLOT_H, limit_kw=limit)
     assert single.cost > free.cost  # the limit binds
     assert clustered.cost <= single.cost + 1e-6  # an outer approximation
     assert clustered.cost == pytest.approx(single.cost, rel=0.01)
     executed = assign(clustered, of, batteries, price, SLOT_H, limit)
+    kept(batteries, executed)
     power = executed.power
-    assert np.all(power <= batteries.p_max + 1e-9)
-    assert np.all(power >= batteries.p_min - 1e-9)
     energy = np.cumsum(np.where(power > 0, 0.9 * power, power / 0.9) * SLOT_H, axis=1)
     np.testing.assert_allclose(energy[:, -1], batteries.e_max[:, -1], atol=1e-6)
     assert np.all(power.sum(axis=0) <= limit[0] + 1e-6)
@@ -65,13 +100,13 @@ def test_clusters_cost_within_a_percent_of_the_evs(seed, bidirectional):
 
 
 def test_two_groups_keep_their_own_limits():
-    evs = fleet(3, 60, 0.3)
-    batteries = replace(evs, group=np.arange(60) % 2)
+    evs = fleet(3, 300, 0.3)
+    batteries = replace(evs, group=np.arange(300) % 2)
     free = schedule(batteries, PRICE, SLOT_H)
     drawn = np.stack([free.power[k::2].sum(axis=0) for k in range(2)])
     limit = np.repeat(np.array([[0.7], [0.9]]) * drawn.max(axis=1, keepdims=True), SLOTS, axis=1)
     single = schedule(batteries, PRICE, SLOT_H, limit_kw=limit, base_kw=1.0)
-    virtual, of = cluster(batteries, 30)
+    virtual, of = cluster(batteries)
     planned = schedule(virtual, PRICE, SLOT_H, limit_kw=limit, base_kw=1.0)
     executed = assign(planned, of, batteries, PRICE, SLOT_H, limit, base_kw=1.0)
     for k in range(2):
@@ -110,3 +145,29 @@ def test_arbitrage_by_hand():
 def test_a_limit_that_no_schedule_keeps():
     with pytest.raises(ValueError, match="no schedule keeps all limits"):
         schedule(fleet(0, 20), PRICE, SLOT_H, limit_kw=np.full((1, SLOTS), 0.1))
+
+
+def test_a_plan_of_a_coupled_fleet_is_within_a_percent_of_the_program_of_each_ev():
+    batteries = fleet(1, depth_share=0.3)
+    price = PRICE * np.random.default_rng(101).uniform(0.8, 1.2, SLOTS)
+    free = plan(batteries, price, SLOT_H)
+    limit = np.full((1, SLOTS), 0.7 * free.power.sum(axis=0).max())
+    exact = plan(batteries, price, SLOT_H, limit_kw=limit, exact=True)
+    planned = plan(batteries, price, SLOT_H, limit_kw=limit)
+    assert exact.cost <= planned.cost <= 1.01 * exact.cost
+    assert planned.power.sum(axis=0).max() <= limit[0, 0] + 1e-6
+    assert free.cost < exact.cost
+
+
+def test_a_plan_pays_for_a_peak_only_above_what_has_been_reached():
+    batteries = fleet(1, 150)
+    price = np.where(EDGES < 12, PRICE, PRICE + 0.001 * EDGES)
+    free, flat, reached = (
+        plan(batteries, price, SLOT_H, demand_charge=charge, peak_kw=peak)
+        for charge, peak in ((0.0, 0.0), (5.0, 0.0), (5.0, 600.0))
+    )
+    peaks = [best.power.sum(axis=0).max() for best in (free, flat, reached)]
+    assert peaks[1] < 0.7 * peaks[0]
+    assert peaks[1] < 600 < peaks[0]
+    assert peaks[2] == pytest.approx(600.0, rel=0.01)
+    assert free.cost < reached.cost < flat.cost

@@ -1,4 +1,4 @@
-"""Strategies that follow a series over time: emissions, events, prices of energy given back.
+"""Strategies that follow a series over time: emissions, events.
 
 What a strategy needs of the bulk system (emission rates, events) stands in the scenario's section
 ``system``; prices are those of the tariff.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from evgrid.aggregator.strategies import (
@@ -17,8 +16,6 @@ from evgrid.aggregator.strategies import (
     Context,
     Dispatching,
     DispatchSettings,
-    Strategy,
-    StrategySettings,
     View,
     register,
 )
@@ -126,79 +123,3 @@ class DemandResponse(CheapestFirst, Dispatching):
             for member, count in zip(self.context.numbers, counts, strict=True)
         ]
         return np.asarray(np.concatenate(draws) < self.settings.opt_out)
-
-
-class ArbitrageSettings(StrategySettings):
-    """Settings of the strategy ``arbitrage``."""
-
-    depth_kwh: Annotated[float, Field(ge=0)] = 15.0
-    """How far below its target a battery may be discharged, kWh."""
-    wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
-    """Cost of degradation, currency per kWh given back."""
-    horizon: Annotated[Duration, Field(gt=0)] = 129600.0
-    """How far a plan looks ahead."""
-    charge_efficiency: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Energy into the battery per energy drawn, as the plan assumes it."""
-    discharge_efficiency: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Energy given per energy out of the battery, as the plan assumes it."""
-
-
-@register("arbitrage")
-class Arbitrage(Strategy):
-    """Charge in cheap hours and give back in dear ones, at the least cost for each EV (V2G).
-
-    Every hour of the clock a linear program plans the EVs that are plugged in then, up to their
-    departure; nothing couples them, so the plan is exact for each. An EV that comes in between is
-    charged from the next hour on. The least cost in full knowledge of the tariff, less degradation.
-    """
-
-    Settings = ArbitrageSettings
-    needs_tariff = True
-    _AT_ONCE = 500
-
-    def __init__(self, settings: Any, context: Context) -> None:
-        super().__init__(settings, context)
-        self._plan = np.zeros(len(context.evs))
-        self._hour = -1
-        self._offset_s = float(
-            (context.clock.start - context.clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s")
-        )
-
-    def setpoints(self, view: View) -> Array:
-        """See :meth:`Strategy.setpoints`."""
-        hour = int((view.time_s + self._offset_s + 1e-6) // 3600)
-        if hour != self._hour and view.plugged.any():
-            self._hour = hour
-            self._plan = np.zeros(len(view.soc))
-            member = self.context.evs.member
-            for number in range(self.context.members):
-                rows = np.flatnonzero(view.plugged & (member == number))
-                for first in range(0, len(rows), self._AT_ONCE):
-                    self._solve(view, rows[first : first + self._AT_ONCE])
-        return self._plan
-
-    def _solve(self, view: View, rows: NDArray[Any]) -> None:
-        from evgrid.aggregator.scheduler import batteries_of, schedule
-
-        settings, clock = self.settings, self.context.clock
-        most = round(settings.horizon / 3600.0)
-        stay = np.minimum((view.time_left[rows] / 3600.0 + 1e-9).astype(np.int64), most)
-        self._plan[rows[stay == 0]] = np.inf
-        rows, stay = rows[stay > 0], stay[stay > 0]
-        if not len(rows):
-            return
-        slots = int(stay.max())
-        power = np.maximum(np.maximum(view.p_max[rows], -view.p_min[rows]), 0.1)
-        missing = settings.charge_efficiency * view.energy_needed[rows]
-        reach = settings.charge_efficiency * power * stay
-        depth = np.where(view.p_min[rows] < 0, np.maximum(settings.depth_kwh - missing, 0.0), 0.0)
-        batteries = batteries_of(
-            np.zeros(len(rows), np.int64), stay, np.minimum(missing, reach), power, slots, 1.0, depth,
-            None, settings.charge_efficiency, settings.discharge_efficiency,
-        )  # fmt: skip
-        assert self.context.tariff is not None
-        times = clock.timestamps(view.time_s + 3600.0 * np.arange(slots))
-        drawn, given = prices(self.context.tariff, times)
-        plan = schedule(batteries, drawn, 1.0, given, wear_per_kwh=settings.wear_per_kwh)
-        first = plan.power[:, 0]
-        self._plan[rows] = np.where((missing >= reach) | (first >= power - 1e-6), np.inf, first)

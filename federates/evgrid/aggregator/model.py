@@ -17,6 +17,7 @@ import inspect
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from evgrid.aggregator.kernels import carry_forward
 from evgrid.aggregator.strategies import Context, Envelope, Strategy, View, find_strategy
 from evgrid.errors import StrategyError
-from evgrid.model import Array, Connections, EVs, Model, Recorder, Sensitivity, Values, Variable
+from evgrid.model import Array, Connections, EVs, Model, Recorder, Sensitivity, Stays, Values, Variable
 from evgrid.portfolios import Portfolio
 from evgrid.scenario import Scenario
 from evgrid.streams import Purpose, stream
@@ -47,7 +48,9 @@ class AggregatorModel(Model):
 
     ``evs`` are all EVs of the run; ``trafos`` is the number of transformers of the feeder. Connections
     without a transformer above them are with those of the first; EVs upstream of the feeder are in a group
-    of their own, the last. ``sensitivity`` is for a strategy that uses voltages.
+    of their own, the last. ``sensitivity`` is for a strategy that uses voltages. ``stays``, of all EVs, and
+    ``base_load`` are what forecasts know; the latter gives (member, trafo + 1, n) kW at n times, by the
+    transformer next upstream, the last for none.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class AggregatorModel(Model):
         trafos: int,
         recorder: Recorder,
         sensitivity: Sensitivity | None = None,
+        stays: Stays | None = None,
+        base_load: Callable[[Array], Array] | None = None,
     ) -> None:
         self.name = portfolio.federate
         self._portfolio, self._title = portfolio, portfolio.name
@@ -80,19 +85,22 @@ class AggregatorModel(Model):
             of_connection = np.maximum(connections.trafo, 0)
             if connections.upstream:
                 of_connection[-1] = trafos
-        groups = self._groups = int(of_connection.max(initial=0)) + 1
+        groups = self._groups = trafos + connections.upstream if self._by_trafo else 1
         self._group_of_connection = of_connection
         context = Context(
             scenario.clock, scenario.tariff, evs, groups,
             evs.member * groups + of_connection[evs.connection],
             scenario.system, scenario.members, scenario.ensemble.seed, sensitivity,
+            None if stays is None else stays if portfolio.whole else stays.of(portfolio.rows),
+            None if base_load is None else partial(self._in_groups, base_load),
         )  # fmt: skip
         self._strategy = self._guarded(0.0, lambda: cls(settings, context))
         self._power_port = "fleet/p" if portfolio.whole else portfolio.port("fleet/own_p")
         self._setpoint_port = portfolio.port("aggregator/setpoint")
         self.outputs = (self._setpoint_port,)
         self.inputs = tuple(f"fleet/{field}" for field in _STATUS)
-        if cls.uses_feeder:
+        self._uses_feeder = cls.goes_by_feeder(settings)
+        if self._uses_feeder:
             self.inputs += (self._power_port, "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
         if cls.uses_system and scenario.system is not None:
             self.inputs += ("system/regulation", "system/frequency", self._power_port)
@@ -192,17 +200,28 @@ class AggregatorModel(Model):
 
     def _update_base_load(self, inputs: Values) -> None:
         """What the groups drew besides the portfolio's EVs."""
-        if not self._cls.uses_feeder:
+        if not self._uses_feeder:
             return
         per_connection = inputs[self._power_port].sum(axis=2)
         ev_power = np.zeros((len(self._members), self._groups))
         for group in range(self._groups):
             ev_power[:, group] = per_connection[:, self._group_of_connection == group].sum(axis=1)
         if self._by_trafo:
-            through = inputs["feeder/trafo_p"]
+            through = np.zeros((len(self._members), self._groups))
+            through[:, : inputs["feeder/trafo_p"].shape[1]] = inputs["feeder/trafo_p"]
         else:
             through = inputs["feeder/head_p"].sum(axis=1, keepdims=True)
         self._base_load = (through - ev_power).reshape(-1)
+
+    def _in_groups(self, base_load: Callable[[Array], Array], times_s: Array) -> Array:
+        """Power by transformer as power by group, (member · groups, n) kW."""
+        by_trafo = base_load(times_s)
+        if not self._by_trafo:
+            return np.asarray(by_trafo.sum(axis=1))
+        grouped = np.zeros((len(by_trafo), self._groups, len(times_s)))
+        grouped[:, : by_trafo.shape[1] - 1] = by_trafo[:, :-1]
+        grouped[:, 0] += by_trafo[:, -1]
+        return grouped.reshape(-1, len(times_s))
 
     def _lost(self) -> NDArray[np.bool_]:
         """Which set-points are lost on their way: (ev,) bool, from each member's own stream."""

@@ -1,4 +1,4 @@
-"""Scheduling over a horizon: the least cost of a fleet, with what couples its EVs, by linear programming.
+"""Scheduling over a horizon: the least cost of a fleet, with what couples its EVs.
 
 In: batteries (EVs, or clusters of them) as limits of power and energy over slots, prices, and, where
 EVs are coupled, the most that each group may draw. Out: what each battery draws and gives in each
@@ -9,11 +9,12 @@ slot, and what it costs.
                 e_min <= e <= e_max,  0 <= c <= p_max,  0 <= d <= -p_min
                 sum_{i in g} (c - d) + base_g <= limit_g,  <= peak_g
 
-:func:`schedule` solves it with HiGHS: for each EV it is the oracle (up to 1,000 EVs), for some hundred
-clusters (:func:`cluster`) it serves any fleet. A cluster is a virtual battery: the sum of its EVs'
-limits. That is an outer approximation, so its cost is never above that of the EVs;
-:func:`assign` schedules each cluster's EVs in the room that the other clusters leave. Where nothing
-couples the EVs and none may discharge, :func:`cheapest_slots` is exact without a program.
+:func:`plan` chooses: where nothing couples the EVs, :func:`alone` is exact for each in its own, without
+a program (5,000 EVs that may discharge, 144 slots: 0.1 s). Where something does, :func:`schedule` solves
+the program with HiGHS for some hundred clusters (:func:`cluster`), and :func:`assign` schedules the EVs of
+each cluster in the room that the others leave. A cluster is a virtual battery: the sum of its EVs' limits.
+That is an outer approximation, so its cost is not above that of the EVs (but for efficiencies, of which it
+has the mean). :func:`schedule` of each EV is the oracle, up to 1,000 EVs.
 
 Energy is the battery's, kWh, counted from arrival; power is in kW at the grid, positive when drawn.
 """
@@ -27,8 +28,14 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack, vstack
 
+from evgrid.aggregator.least_cost import least_cost
 from evgrid.aggregator.strategies import Envelope
 from evgrid.model import Array
+
+CLUSTERS = 100
+"""Virtual batteries, besides the kinds of EVs that can't be mixed, that stand for a fleet."""
+_OVERRUN = 100.0
+"""Price of a kWh above a limit, over the highest price: only what nothing else serves is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class Batteries:
     p_max, p_min : (battery, slot) kW; 0 while away; p_min <= 0
     e_max, e_min : (battery, slot + 1) kWh at the slots' edges; the first is where each begins
     group : (battery,) int64, row of the limits
-    charge_efficiency, discharge_efficiency : 0 to 1
+    charge_efficiency, discharge_efficiency : (battery,) or one for all, 0 to 1
     """
 
     p_max: Array
@@ -46,48 +53,73 @@ class Batteries:
     e_max: Array
     e_min: Array
     group: NDArray[np.int64]
-    charge_efficiency: float = 0.9
-    discharge_efficiency: float = 0.9
+    charge_efficiency: Array | float = 0.9
+    discharge_efficiency: Array | float = 0.9
 
     def __len__(self) -> int:
         return len(self.group)
 
+    @property
+    def efficiencies(self) -> tuple[Array, Array]:
+        """Of charging and of discharging, (battery,) each."""
+        given = (self.charge_efficiency, self.discharge_efficiency)
+        charge, discharge = (np.broadcast_to(np.asarray(e, np.float64), len(self)).copy() for e in given)
+        return charge, discharge
+
+    def take(self, rows: NDArray[np.int64]) -> Batteries:
+        """Some of the batteries."""
+        charge, discharge = self.efficiencies
+        return Batteries(
+            self.p_max[rows], self.p_min[rows], self.e_max[rows], self.e_min[rows], self.group[rows],
+            charge[rows], discharge[rows],
+        )  # fmt: skip
+
 
 def batteries_of(
-    arrival: NDArray[np.int64],
-    departure: NDArray[np.int64],
+    arrival: Array | NDArray[np.int64],
+    departure: Array | NDArray[np.int64],
     energy_kwh: Array,
     power_kw: Array,
     slots: int,
     slot_h: float,
     depth_kwh: Array | float = 0.0,
     group: NDArray[np.int64] | None = None,
-    charge_efficiency: float = 0.9,
-    discharge_efficiency: float = 0.9,
+    charge_efficiency: Array | float = 0.9,
+    discharge_efficiency: Array | float = 0.9,
+    discharge_kw: Array | None = None,
+    early: Array | float = 0.0,
 ) -> Batteries:
-    """Batteries of EVs that are plugged in over the slots [arrival, departure).
+    """Batteries of EVs that are plugged in from arrival to departure, in slots; parts of a slot count so.
 
-    energy_kwh : (ev,) kWh that the battery gains by departure; must be within reach
-    power_kw : (ev,) most that is drawn, and given where ``depth_kwh`` > 0
+    energy_kwh : (ev,) kWh that the battery gains by departure; must be within reach. Negative: what it has
+        to spare
+    power_kw : (ev,) most that is drawn, kW
     depth_kwh : most that the battery may fall below its state at arrival, kWh
+    discharge_kw : (ev,) most that is given where ``depth_kwh`` > 0, kW; left out: ``power_kw``
+    early : (ev,) slots before departure at which an EV that is in time has its energy
 
-    The limits of energy are those from which the departure can be met, and that can be reached.
+    The limits of energy are those from which the departure can be met, and that can be reached. A
+    departure beyond the horizon is met from there on.
     """
-    edges = np.arange(slots + 1)
-    here = (edges[:-1] >= arrival[:, None]) & (edges[:-1] < departure[:, None])
-    gain = charge_efficiency * slot_h * power_kw[:, None]
-    since = np.clip(edges - arrival[:, None], 0, (departure - arrival)[:, None])
-    until = np.clip(departure[:, None] - edges, 0, (departure - arrival)[:, None])
+    arrival, departure = (np.asarray(at, np.float64)[:, None] for at in (arrival, departure))
+    gain, fall = (np.asarray(e, np.float64) for e in (charge_efficiency, discharge_efficiency))
+    discharge_kw = power_kw if discharge_kw is None else discharge_kw
+    gain_kwh = (gain * slot_h * power_kw)[:, None]
+    fall_kwh = (slot_h * discharge_kw / fall)[:, None]
+    edges = np.arange(slots + 1.0)
+    here = np.clip(np.minimum(edges[1:], departure) - np.maximum(edges[:-1], arrival), 0.0, 1.0)
+    since = np.clip(edges - arrival, 0.0, departure - arrival)
     depth = np.broadcast_to(np.asarray(depth_kwh, dtype=np.float64), energy_kwh.shape)[:, None]
-    fall = slot_h * power_kw[:, None] / discharge_efficiency
     need = energy_kwh[:, None]
-    lowest = np.maximum(-np.minimum(depth, fall * since), need - gain * until)
-    lowest = np.where(edges <= arrival[:, None], 0.0, lowest)
+    highest = np.minimum(np.maximum(need, 0.0), gain_kwh * since)
+    ready = np.clip(departure - np.reshape(early, (-1, 1)) - edges, 0.0, departure - arrival)
+    lowest = np.maximum(-np.minimum(depth, fall_kwh * since), need - gain_kwh * ready)
+    lowest = np.where(edges <= arrival, 0.0, lowest)
     return Batteries(
-        p_max=np.where(here, power_kw[:, None], 0.0),
-        p_min=np.where(here & (depth > 0), -power_kw[:, None], 0.0),
-        e_max=np.minimum(need, gain * since),
-        e_min=np.minimum(lowest, np.minimum(need, gain * since)),
+        p_max=here * power_kw[:, None],
+        p_min=np.where(depth > 0, -here * discharge_kw[:, None], 0.0),
+        e_max=highest,
+        e_min=np.minimum(lowest, highest),
         group=np.zeros(len(arrival), np.int64) if group is None else group,
         charge_efficiency=charge_efficiency,
         discharge_efficiency=discharge_efficiency,
@@ -100,10 +132,8 @@ def batteries_ahead(
     """Batteries of the EVs in ``rows`` of what the fleet says that they may do.
 
     Energy is at the meter then, from the envelope's begin on: charging needs no efficiency, and discharging
-    has that of the round trip, the mean over the EVs that may.
+    has that of the round trip.
     """
-    round_trip = envelope.round_trip[rows]
-    giving = round_trip[round_trip < 1.0]
     edges = [(0, 0), (1, 0)]
     return Batteries(
         p_max=envelope.p_max[rows],
@@ -112,7 +142,7 @@ def batteries_ahead(
         e_min=np.pad(envelope.e_min[rows], edges),
         group=np.zeros(len(rows), np.int64) if group is None else group,
         charge_efficiency=1.0,
-        discharge_efficiency=float(giving.mean()) if giving.size else 1.0,
+        discharge_efficiency=envelope.round_trip[rows],
     )
 
 
@@ -129,6 +159,12 @@ class Schedule:
         """Net power drawn, (battery, slot) kW."""
         return self.charge - self.discharge
 
+    def drawn(self, group: NDArray[np.int64], groups: int) -> Array:
+        """Power of each group, (group, slot) kW, for the group of each battery."""
+        total = np.zeros((groups, self.charge.shape[1]))
+        np.add.at(total, group, self.power)
+        return total
+
 
 def schedule(
     batteries: Batteries,
@@ -140,8 +176,10 @@ def schedule(
     demand_charge: float = 0.0,
     wear_per_kwh: float = 0.0,
     overrun_price: float | None = None,
+    peak_kw: Array | float = 0.0,
+    margin: float = 0.0,
 ) -> Schedule:
-    """The schedule of least cost.
+    """The schedule of least cost, by linear programming.
 
     Parameters
     ----------
@@ -159,6 +197,11 @@ def schedule(
         Currency per kWh given back, for degradation.
     overrun_price
         Currency per kWh above the limits, part of the cost; without, they are never exceeded.
+    peak_kw
+        (group,) power up to which no demand charge is due: what has been reached before.
+    margin
+        Share of the room that the base load leaves below the limits whose use costs the highest price
+        besides, so that only departures have it.
 
     Raises
     ------
@@ -167,7 +210,7 @@ def schedule(
 
     """
     count, slots = batteries.p_max.shape
-    groups = int(batteries.group.max(initial=-1)) + 1
+    groups = _groups(batteries, limit_kw, peak_kw)
     limit = np.full((groups, slots), np.inf) if limit_kw is None else np.asarray(limit_kw, np.float64)
     base = np.broadcast_to(np.asarray(base_kw, np.float64), (groups, slots))
     export = price if export_price is None else export_price
@@ -179,18 +222,20 @@ def schedule(
             np.zeros(cells),
             np.full(groups, demand_charge),
             np.full(groups * slots, (overrun_price or 0.0) * slot_h),
+            np.full(groups * slots, float(np.abs(price).max(initial=0.0)) * slot_h),
         ]
     )
-    # variables: charge, discharge, energy at the slots' ends, peak of each group, overrun
+    # variables: charge, discharge, energy at the slots' ends, peak of each group, overrun, use of the margin
     cell = np.arange(cells)
+    gain, fall = (np.repeat(e, slots) for e in batteries.efficiencies)
     one = csr_array((np.ones(cells), (cell, cell)), shape=(cells, cells))
     inner = cell[cell % slots > 0]
     before = csr_array((np.ones(len(inner)), (inner, inner - 1)), shape=(cells, cells))
-    none = csr_array((cells, groups + groups * slots))
+    none = csr_array((cells, groups + 2 * groups * slots))
     balance = hstack(
         [
-            one * (-slot_h * batteries.charge_efficiency),
-            one * (slot_h / batteries.discharge_efficiency),
+            csr_array((-slot_h * gain, (cell, cell)), shape=(cells, cells)),
+            csr_array((slot_h / fall, (cell, cell)), shape=(cells, cells)),
             one - before,
             none,
         ]
@@ -204,10 +249,11 @@ def schedule(
     empty = csr_array((groups * slots, cells))
     over = csr_array((np.ones(len(slot_of)), (slot_of, slot_of)), shape=(len(slot_of), len(slot_of)))
     limited = np.flatnonzero(np.isfinite(limit.reshape(-1)))
-    bounded = [hstack([sums, -sums, empty, peaks * 0.0, -over], format="csr")[limited]]
-    room = [(limit - base).reshape(-1)[limited]]
+    spared = margin * np.where(np.isfinite(limit), np.maximum(limit - base, 0.0), 0.0).reshape(-1)
+    bounded = [hstack([sums, -sums, empty, peaks * 0.0, -over, -over], format="csr")[limited]]
+    room = [((limit - base).reshape(-1) - spared)[limited]]
     if demand_charge > 0:
-        bounded.append(hstack([sums, -sums, empty, -peaks, over * 0.0], format="csr"))
+        bounded.append(hstack([sums, -sums, empty, -peaks, over * 0.0, over * 0.0], format="csr"))
         room.append(-base.reshape(-1))
     upper = np.concatenate(
         [
@@ -216,10 +262,16 @@ def schedule(
             batteries.e_max[:, 1:].reshape(-1),
             np.full(groups, np.inf),
             np.full(groups * slots, 0.0 if overrun_price is None else np.inf),
+            spared,
         ]
     )
     lower = np.concatenate(
-        [np.zeros(2 * cells), batteries.e_min[:, 1:].reshape(-1), np.zeros(groups * (slots + 1))]
+        [
+            np.zeros(2 * cells),
+            batteries.e_min[:, 1:].reshape(-1),
+            np.broadcast_to(peak_kw, groups),
+            np.zeros(2 * groups * slots),
+        ]
     )
     found = linprog(
         objective, A_eq=balance, b_eq=start.reshape(-1), A_ub=vstack(bounded), b_ub=np.concatenate(room),
@@ -228,10 +280,17 @@ def schedule(
     if found.status != 0:
         raise ValueError(f"no schedule keeps all limits: {found.message}")
     charge, discharge = found.x[: 2 * cells].reshape(2, count, slots)
-    return Schedule(charge, discharge, float(found.fun))
+    reached = demand_charge * float(np.broadcast_to(peak_kw, groups).sum())
+    return Schedule(charge, discharge, float(found.fun) - reached)
 
 
-def cluster(batteries: Batteries, most: int = 100) -> tuple[Batteries, NDArray[np.int64]]:
+def _groups(batteries: Batteries, *of_groups: Array | float | None) -> int:
+    """Number of groups: those of the batteries, or more where an array of groups has more."""
+    rows = [len(given) for given in of_groups if isinstance(given, np.ndarray)]
+    return max([int(batteries.group.max(initial=-1)) + 1, *rows])
+
+
+def cluster(batteries: Batteries, most: int = CLUSTERS) -> tuple[Batteries, NDArray[np.int64]]:
     """Virtual batteries, and the cluster of each battery, (battery,).
 
     EVs of a group that can and that can't discharge stay apart. Of the clusters the one that is
@@ -270,9 +329,11 @@ def cluster(batteries: Batteries, most: int = 100) -> tuple[Batteries, NDArray[n
     total = csr_array((np.ones(count), (of, np.arange(count))), shape=(clusters, count))
     group = np.zeros(clusters, np.int64)
     group[of] = batteries.group
+    through = np.maximum(rated, 1e-9)
+    charge, discharge = ((total @ (through * e)) / (total @ through) for e in batteries.efficiencies)
     virtual = Batteries(
         total @ batteries.p_max, total @ batteries.p_min, total @ batteries.e_max, total @ batteries.e_min,
-        group, batteries.charge_efficiency, batteries.discharge_efficiency,
+        group, charge, discharge,
     )  # fmt: skip
     return virtual, of
 
@@ -280,7 +341,7 @@ def cluster(batteries: Batteries, most: int = 100) -> tuple[Batteries, NDArray[n
 def _spread(features: Array) -> tuple[float, int]:
     """Largest sum of squared deviations over the features, (battery, feature), and whose it is."""
     squares = ((features - features.mean(axis=0)) ** 2).sum(axis=0)
-    return (float(squares.max()) if np.ptp(features, axis=0).max() > 0 else 0.0), int(squares.argmax())
+    return (float(squares.max()) if np.ptp(features, axis=0).max() > 1e-9 else 0.0), int(squares.argmax())
 
 
 def assign(
@@ -296,44 +357,94 @@ def assign(
 ) -> Schedule:
     """Schedule the EVs of each cluster at least cost in the room that the other clusters leave.
 
-    Cluster by cluster a program of its EVs is solved; the others draw what they have been assigned or, before
-    their turn, what was ``planned`` for them, (cluster, slot). What an EV needs is drawn even above a
-    limit, at a hundred times the highest price. For a
-    demand charge pass the group's planned peak as its limit. ``cost`` is that of the energy and the wear.
+    Cluster by cluster, and in each the EV with the least time to spare first, each takes its optimum
+    (:func:`alone`) in what is left; the others draw what they have been assigned or, before their
+    turn, what was ``planned`` for their clusters, (cluster, slot). What an EV needs is drawn even
+    above a limit, at a hundred times the highest price. For a demand charge pass the group's planned
+    peak as its limit. ``cost`` is that of the energy and the wear.
     """
-    export = price if export_price is None else export_price
-    groups = int(batteries.group.max(initial=-1)) + 1
-    room = np.broadcast_to(np.asarray(limit_kw) - np.asarray(base_kw), (groups, len(price)))
-    charge, discharge = np.zeros((2, *batteries.p_max.shape))
+    groups = _groups(batteries, limit_kw)
+    left = np.broadcast_to(np.asarray(limit_kw) - np.asarray(base_kw), (groups, len(price))).copy()
     group = np.zeros(len(planned.charge), np.int64)
     group[of] = batteries.group
-    drawn = planned.power.copy()
-    for k in range(len(drawn)):
+    np.subtract.at(left, group, planned.power)
+    rated = np.maximum(batteries.p_max.max(axis=1, initial=0.0), 1e-9)
+    spare = (batteries.p_max > 0).sum(axis=1) - batteries.e_max[:, -1] / rated / slot_h
+    charge, discharge = np.zeros((2, *batteries.p_max.shape))
+    for k in range(len(planned.charge)):
         rows = np.flatnonzero(of == k)
-        others = drawn[group == group[k]].sum(axis=0) - drawn[k]
-        members = Batteries(
-            batteries.p_max[rows], batteries.p_min[rows], batteries.e_max[rows], batteries.e_min[rows],
-            np.zeros(len(rows), np.int64), batteries.charge_efficiency, batteries.discharge_efficiency,
-        )  # fmt: skip
-        best = schedule(
-            members, price, slot_h, export, (room[group[k]] - others)[None], wear_per_kwh=wear_per_kwh,
-            overrun_price=100.0 * float(np.abs(price).max()),
-        )  # fmt: skip
+        rows = rows[np.argsort(spare[rows], kind="stable")]
+        room = left[group[k]] + planned.power[k]
+        best = alone(batteries.take(rows), price, slot_h, export_price, wear_per_kwh, room)
         charge[rows], discharge[rows] = best.charge, best.discharge
-        drawn[k] = best.power.sum(axis=0)
-    cost = slot_h * float((charge @ price).sum() + (discharge @ (wear_per_kwh - export)).sum())
+        left[group[k]] = room - best.power.sum(axis=0)
+    return _priced(charge, discharge, price, slot_h, export_price, wear_per_kwh)
+
+
+def alone(
+    batteries: Batteries,
+    price: Array,
+    slot_h: float,
+    export_price: Array | None = None,
+    wear_per_kwh: float = 0.0,
+    room_kw: Array | None = None,
+) -> Schedule:
+    """The least cost of each battery on its own, exactly; of slots at equal cost the earliest charge.
+
+    ``room_kw``, (slot,): what they may draw together; each in turn takes its optimum in what those before
+    it leave, and what it needs beyond that as :func:`assign` says. Otherwise as :func:`schedule`.
+    """
+    export = price if export_price is None else export_price
+    room = np.full(len(price), np.inf) if room_kw is None else np.array(room_kw, np.float64)
+    charge, discharge = least_cost(
+        batteries.p_max, batteries.p_min, batteries.e_max, batteries.e_min, *batteries.efficiencies,
+        np.asarray(price, np.float64), np.asarray(export - wear_per_kwh, np.float64), slot_h, room,
+        _OVERRUN * float(np.abs(price).max(initial=0.01)),
+    )  # fmt: skip
+    return _priced(charge, discharge, price, slot_h, export_price, wear_per_kwh)
+
+
+def _priced(
+    charge: Array, discharge: Array, price: Array, slot_h: float, export_price: Array | None, wear: float
+) -> Schedule:
+    """A schedule with the cost of its energy and wear."""
+    export = price if export_price is None else export_price
+    cost = slot_h * float((charge @ price).sum() + (discharge @ (wear - export)).sum())
     return Schedule(charge, discharge, cost)
 
 
-def cheapest_slots(batteries: Batteries, price: Array, slot_h: float) -> Array:
-    """Charge each EV in the cheapest slots it is plugged in for, of equal ones the earliest; kW.
+def plan(
+    batteries: Batteries,
+    price: Array,
+    slot_h: float,
+    export_price: Array | None = None,
+    limit_kw: Array | None = None,
+    demand_charge: float = 0.0,
+    wear_per_kwh: float = 0.0,
+    peak_kw: Array | float = 0.0,
+    margin: float = 0.0,
+    exact: bool = False,
+) -> Schedule:
+    """The schedule of EVs that an aggregator follows, by the way that fits what couples them.
 
-    The greedy fill, exact where nothing couples the EVs and none discharges: (battery, slot).
+    As :func:`schedule`; limits yield where nothing else serves a departure. ``exact``: the program of each
+    EV where something couples them. ``cost`` is that of the energy and the wear.
     """
-    order = np.argsort(price, kind="stable")
-    most = batteries.p_max[:, order] * slot_h
-    need = (batteries.e_max[:, -1] - batteries.e_min[:, 0]) / batteries.charge_efficiency
-    before = np.cumsum(most, axis=1) - most
-    power = np.empty_like(batteries.p_max)
-    power[:, order] = np.clip(need[:, None] - before, 0.0, most) / slot_h
-    return power
+    if limit_kw is None and demand_charge <= 0:
+        return alone(batteries, price, slot_h, export_price, wear_per_kwh)
+    groups, slots = _groups(batteries, limit_kw, peak_kw), len(price)
+    limit = np.full((groups, slots), np.inf) if limit_kw is None else np.asarray(limit_kw, np.float64)
+    virtual, of = batteries, np.arange(len(batteries))
+    if not exact and len(batteries) > CLUSTERS:
+        virtual, of = cluster(batteries)
+    planned = schedule(
+        virtual, price, slot_h, export_price, limit, 0.0, demand_charge, wear_per_kwh,
+        _OVERRUN * float(np.abs(price).max(initial=0.01)), peak_kw, margin,
+    )  # fmt: skip
+    if virtual is batteries:
+        charge, discharge = planned.charge, planned.discharge
+        return _priced(charge, discharge, price, slot_h, export_price, wear_per_kwh)
+    if demand_charge > 0:
+        peak = np.maximum(planned.drawn(virtual.group, groups).max(axis=1, initial=0.0), peak_kw)
+        limit = np.minimum(limit, peak[:, None])
+    return assign(planned, of, batteries, price, slot_h, limit, 0.0, export_price, wear_per_kwh)

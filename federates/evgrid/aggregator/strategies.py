@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from evgrid.aggregator.kernels import share_by_laxity
 from evgrid.errors import ScenarioError
-from evgrid.model import Array, Clock, EVs, Sensitivity, Variable
+from evgrid.model import Array, Clock, EVs, Sensitivity, Stays, Variable
 from evgrid.portfolios import OwnCommunication, Selection
 from evgrid.settings import Duration, Settings, faults_of
 from evgrid.system.settings import System
@@ -57,6 +57,9 @@ class Context:
     seed : the scenario's
     sensitivity : of the voltages at the connection points; None for a strategy that does not set
         ``uses_voltage``
+    stays : the EVs' sessions, past and to come: what the vehicles are, and what a perfect forecast knows
+    base_load : power of everything in each group that is no EV, without losses, (member · groups, n) kW, at n
+        times, s: what a perfect forecast knows
     """
 
     clock: Clock
@@ -68,6 +71,8 @@ class Context:
     numbers: range = range(1)
     seed: int = 0
     sensitivity: Sensitivity | None = None
+    stays: Stays | None = None
+    base_load: Callable[[Array], Array] | None = None
 
     @property
     def members(self) -> int:
@@ -178,6 +183,16 @@ class Strategy(ABC):
         self.at_member: int | None = None
         """Number of the member that is being looked at, for the messages of errors; None: all."""
 
+    @classmethod
+    def needs(cls, settings: Any) -> tuple[str, ...]:
+        """Keys of the section ``system`` that the strategy needs with its settings."""
+        return cls.needs_of_system
+
+    @classmethod
+    def goes_by_feeder(cls, settings: Any) -> bool:
+        """Whether the strategy reads ``View.base_load`` with its settings; as ``uses_feeder`` says."""
+        return cls.uses_feeder
+
     @abstractmethod
     def setpoints(self, view: View) -> Array:
         """Power asked of each EV, (ev,) kW: positive charges, negative discharges, +inf charges as
@@ -223,6 +238,7 @@ _BUILT_IN = (
     "evgrid.aggregator.markets",
     "evgrid.aggregator.regulation",
     "evgrid.aggregator.reserve",
+    "evgrid.aggregator.scheduled",
     "evgrid.aggregator.voltage_support",
 )
 """Modules, besides this one, that register strategies."""
@@ -238,16 +254,21 @@ def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
     return add
 
 
+def built_in() -> tuple[str, ...]:
+    """Names of the built-in strategies."""
+    for module in _BUILT_IN:
+        importlib.import_module(module)
+    return tuple(sorted(_REGISTRY))
+
+
 def find_strategy(name: str, folder: str | None = None) -> type[Strategy]:
     """The class behind a strategy's name; ``folder`` is searched first for a user's module.
 
     Raises ValueError with one sentence if there is none.
     """
     if ":" not in name:
-        for module in _BUILT_IN:
-            importlib.import_module(module)
-        if name not in _REGISTRY:
-            known = ", ".join(sorted(_REGISTRY))
+        if name not in built_in():
+            known = ", ".join(built_in())
             raise ValueError(f"must be one of {known}, or your own as my_module:MyStrategy")
         return _REGISTRY[name]
     module_name, _, class_name = name.partition(":")

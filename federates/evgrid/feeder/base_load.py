@@ -101,6 +101,22 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
     return ConstantLoad(np.zeros_like(loads.p_kw), np.zeros_like(loads.q_kvar))
 
 
+def load_by_trafo(scenario: Scenario, network: Network, times_s: Array) -> Array:
+    """The load less fixed generation by the transformer next upstream, kW, (member, trafo + 1, n).
+
+    At (n,) times, s; the last row is of what has no transformer upstream. Losses are left out.
+    """
+    base, grid, trafo = base_load(scenario, network), network.grid, network.topology.trafo
+    members, rows = len(scenario.members), len(grid.trafos.name) + 1
+    total = np.zeros((rows, members, len(times_s)))
+    p_kw = base.at(times_s)[0].sum(axis=3)  # (n, member or 1, connection)
+    np.add.at(total, trafo[grid.loads.bus], np.moveaxis(p_kw, 2, 0).swapaxes(1, 2))
+    given = base.generation(times_s)
+    given_kw = grid.fixed.gen_p_kw[None, None] if given is None else given[0]
+    np.subtract.at(total, trafo[grid.fixed.gen_bus], np.moveaxis(given_kw.sum(axis=3), 2, 0).swapaxes(1, 2))
+    return total.swapaxes(0, 1)
+
+
 class ConstantLoad(BaseLoad):
     """The same load always."""
 

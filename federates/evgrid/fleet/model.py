@@ -174,7 +174,7 @@ class FleetModel(Model):
             self.inputs = tuple(self._messages) or ("aggregator/setpoint",)
             self.outputs += tuple(f"fleet/{field}" for field in _STATUS)
         self.variables = _MEMBER_VARIABLES + _SESSION_VARIABLES
-        sessions = _as_the_scenario_says(scenario, connections, evs, sessions)
+        sessions = in_force(scenario, connections, evs, sessions)
         if scenario.record.ev:
             self.variables += _EV_VARIABLES
         self._scenario, self._evs, self._sessions = scenario, evs, sessions
@@ -673,9 +673,7 @@ def _is_multiple(time_s: float, period_s: float) -> bool:
     return min(rest, period_s - rest) < 1e-6
 
 
-def _as_the_scenario_says(
-    scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions
-) -> Sessions:
+def in_force(scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions) -> Sessions:
     """The sessions with losses by power and with the floors of warranty and driver, where asked for."""
     fleet = scenario.fleet
     if fleet is None:

@@ -1,0 +1,166 @@
+"""The least-cost schedule of each battery at given prices, exactly and without a program; arrays only.
+
+A battery's cost to go is a convex, piecewise linear function of its energy. Going back in time by a
+slot, that function is convolved with what the slot offers (give energy back, draw it, draw it above
+the room that is left), which merges slopes into a sorted list, and is cut to the limits of energy of
+that moment. Going forward, each slot moves the energy up as long as a kWh in the battery is worth more
+than it costs. That is the greedy fill of the cheapest slots, and where energy may be given back it is
+the exact optimum of the battery's linear program. ``T`` slots take at most ``O(T²)`` steps.
+
+Batteries are scheduled one after the other, and each leaves what it doesn't draw of the ``room`` to
+those after it. Without a limit (infinite room) the order doesn't matter.
+
+Energy is the battery's, kWh; power is in kW at the grid; positive is drawn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.compile import njit
+
+Floats = NDArray[np.float64]
+
+
+@njit
+def least_cost(
+    p_max: Floats,
+    p_min: Floats,
+    e_max: Floats,
+    e_min: Floats,
+    charge_efficiency: Floats,
+    discharge_efficiency: Floats,
+    price: Floats,
+    export_price: Floats,
+    slot_h: float,
+    room: Floats,
+    overrun_price: float,
+) -> tuple[Floats, Floats]:
+    """What each battery draws and gives in each slot, (battery, slot) kW each and not negative.
+
+    p_max, p_min : (battery, slot) kW, p_min <= 0 <= p_max
+    e_max, e_min : (battery, slot + 1) kWh at the slots' edges; the first e_min is where it begins
+    charge_efficiency, discharge_efficiency : (battery,), 0 to 1
+    price, export_price : (slot,) currency per kWh drawn and given, the latter less wear; where giving
+        earns more than drawing costs, it is taken to earn just that, since nobody does both at a time
+    room : (slot,) kW that the batteries may draw together, in place: what is left of it
+    overrun_price : currency per kWh drawn beyond the room, besides the price
+
+    Of slots at equal cost the earliest charges. Limits of energy that can't be met are met as nearly as
+    the powers allow.
+    """
+    count, slots = p_max.shape
+    charge = np.zeros((count, slots))
+    discharge = np.zeros((count, slots))
+    # the cost to go at each edge: where it begins to be defined, and its slopes, rising
+    low = np.empty(slots + 1)
+    pieces = np.zeros(slots + 1, np.int64)
+    slope = np.empty((slots + 1, 3 * slots + 1))
+    length = np.empty((slots + 1, 3 * slots + 1))
+    for i in range(count):
+        gain, fall = slot_h * charge_efficiency[i], slot_h / discharge_efficiency[i]
+        last = slots
+        while last > 0 and p_max[i, last - 1] <= 0.0 and p_min[i, last - 1] >= 0.0:
+            last -= 1
+        low[last] = e_min[i, last]
+        pieces[last] = 0
+        if e_max[i, last] > e_min[i, last]:
+            pieces[last], slope[last, 0], length[last, 0] = 1, 0.0, e_max[i, last] - e_min[i, last]
+        for t in range(last - 1, 0, -1):
+            drawn = price[t] / charge_efficiency[i]
+            given = min(export_price[t] * discharge_efficiency[i], drawn)
+            within = min(p_max[i, t], max(room[t], 0.0))
+            k = pieces[t + 1]
+            slope[t, :k] = slope[t + 1, :k]
+            length[t, :k] = length[t + 1, :k]
+            low[t] = low[t + 1] - gain * p_max[i, t]
+            over = overrun_price / charge_efficiency[i]
+            k = _insert(slope[t], length[t], k, -drawn - over, gain * (p_max[i, t] - within))
+            k = _insert(slope[t], length[t], k, -drawn, gain * within)
+            k = _insert(slope[t], length[t], k, -given, -fall * p_min[i, t])
+            low[t], pieces[t] = _cut(slope[t], length[t], k, low[t], e_min[i, t], e_max[i, t])
+        energy = e_min[i, 0]
+        for t in range(last):
+            drawn = price[t] / charge_efficiency[i]
+            given = min(export_price[t] * discharge_efficiency[i], drawn)
+            within = min(p_max[i, t], max(room[t], 0.0))
+            # from the lowest energy that can be reached, up while it pays
+            at = max(energy + fall * p_min[i, t], low[t + 1])
+            k, used = 0, at - low[t + 1]
+            while k < pieces[t + 1] and used >= length[t + 1, k]:
+                used -= length[t + 1, k]
+                k += 1
+            highest = energy + gain * p_max[i, t]
+            while at < highest:
+                worth, left = 0.0, 0.0
+                if k < pieces[t + 1]:
+                    worth, left = -slope[t + 1, k], length[t + 1, k] - used
+                if at < low[t + 1]:
+                    worth, left = np.inf, low[t + 1] - at
+                elif k >= pieces[t + 1]:
+                    break
+                if at < energy:
+                    cost, until = given, energy
+                elif at < energy + gain * within:
+                    cost, until = drawn, energy + gain * within
+                else:
+                    cost, until = drawn + overrun_price / charge_efficiency[i], highest
+                if worth < cost - 1e-12:
+                    break
+                if left <= until - at:
+                    at += left
+                    used = 0.0
+                    if worth < np.inf:
+                        k += 1
+                else:
+                    used += until - at
+                    at = until
+            if at > energy:
+                charge[i, t] = min((at - energy) / gain, p_max[i, t])
+            else:
+                discharge[i, t] = min((energy - at) / fall, -p_min[i, t])
+            room[t] -= charge[i, t] - discharge[i, t]
+            energy = at
+    return charge, discharge
+
+
+@njit
+def _insert(slope: Floats, length: Floats, pieces: int, new: float, size: float) -> int:
+    """Insert a piece into rising slopes, in place; the number of pieces."""
+    if size <= 0.0:
+        return pieces
+    at = np.searchsorted(slope[:pieces], new)
+    if at < pieces and slope[at] == new:
+        length[at] += size
+        return pieces
+    for k in range(pieces, at, -1):
+        slope[k] = slope[k - 1]
+        length[k] = length[k - 1]
+    slope[at] = new
+    length[at] = size
+    return pieces + 1
+
+
+@njit
+def _cut(
+    slope: Floats, length: Floats, pieces: int, low: float, least: float, most: float
+) -> tuple[float, int]:
+    """Cut the domain, which begins at ``low``, to [least, most], in place; its beginning, and the pieces."""
+    first = 0
+    while first < pieces and low + length[first] <= least:
+        low += length[first]
+        first += 1
+    if first < pieces and low < least:
+        length[first] -= least - low
+        low = least
+    kept = 0
+    high = low
+    for k in range(first, pieces):
+        if high >= most:
+            break
+        size = min(length[k], most - high)
+        slope[kept], length[kept] = slope[k], size
+        kept += 1
+        high += size
+    return low, kept

@@ -1,0 +1,340 @@
+"""A schedule over a rolling horizon, at least cost: what to draw and give when, made anew every quarter hour.
+
+**Plan**, every ``period`` of the clock: the EVs that are plugged in (with ``arrivals_known`` also those to
+come) as batteries over the slots of the horizon, up to their departures; prices are those of the tariff, the
+emissions' and the demand charge's, discharge costs wear. :func:`evgrid.aggregator.scheduler.plan`
+solves it: exactly for each EV where nothing couples them, by a program of about a hundred virtual
+batteries where a group's limit or a demand charge does. A plan knows efficiencies at rated power. An
+EV that can only charge is planned with its mean power to the target; one that can discharge with its
+rated power, and ready by what the taper takes before its departure. What a plan neglects, the next puts
+right.
+
+**Forecast**: tariffs and, without errors, base load and emissions are known as they will be; to the base
+load is added what was measured beyond it, mostly losses, with a memory of an hour. With
+``price_error`` and ``base_load_error`` every plan sees them multiplied by 1 + e, where e is a random walk
+in the lead: 0 now, of that standard deviation a day ahead, drawn from the scenario's seed.
+
+**Dispatch**, every tick: each EV follows the plan of the slot. Where a group would exceed its limit or the
+peak that is paid for, the group's EVs are asked for less, the one with the most laxity first, and for
+discharge where that does not suffice.
+
+An EV that comes between two plans waits for the next. Left out: trips after a departure that isn't known.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from evgrid.aggregator.scheduler import Batteries, batteries_of, plan
+from evgrid.aggregator.strategies import (
+    Context,
+    Dispatching,
+    DispatchSettings,
+    View,
+    register,
+)
+from evgrid.model import Array, Stays, Variable
+from evgrid.settings import Duration
+from evgrid.streams import Purpose, stream
+from evgrid.system.series import read_emissions
+from evgrid.tariff import prices
+
+_DAY_S = 86400.0
+_MEMORY_S = 3600.0
+"""Time constant with which the base load measured beyond the forecast is followed."""
+_SAMPLES = 3
+"""Moments of a slot at which the base load is looked up."""
+
+
+class ScheduledSettings(DispatchSettings):
+    """Settings of the strategy ``scheduled``."""
+
+    period: Annotated[Duration, Field(gt=0)] = 900.0
+    """How often a plan is made, and the length of its slots: a multiple of the tick that divides an hour."""
+    horizon: Annotated[Duration, Field(gt=0)] = 129600.0
+    """How far a plan looks ahead."""
+    limit_kw: Annotated[float, Field(gt=0)] | None = None
+    """Most that each group may draw, kW, EVs and everything else together; left out: no limit."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the room below the limit that plans use for departures only, not to save: for what they
+    neglect, such as losses and arrivals."""
+    demand_charge: Annotated[float, Field(ge=0)] = 0.0
+    """Currency per kW of the highest power that each group's EVs draw together in the run."""
+    emissions_price: Annotated[float, Field(ge=0)] = 0.0
+    """Price of CO2, currency per t, on system.emissions; energy given back is credited alike."""
+    wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
+    """Cost of degradation, currency per kWh given back."""
+    discharge: bool = True
+    """Whether EVs may be asked to give back."""
+    soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """State of charge below which an EV is not asked to."""
+    depth_kwh: Annotated[float, Field(ge=0)] | None = None
+    """How far below its target a battery may be discharged, kWh; left out: to its floor."""
+    arrivals_known: bool = False
+    """Whether stays to come are planned with, as where there is a timetable or a reservation."""
+    price_error: Annotated[float, Field(ge=0)] = 0.0
+    """Relative standard deviation of forecast prices a day ahead."""
+    base_load_error: Annotated[float, Field(ge=0)] = 0.0
+    """Relative standard deviation of the forecast base load a day ahead."""
+    exact: bool = False
+    """Whether each EV has variables of its own where something couples them (up to about 1,000 EVs)."""
+
+
+@register("scheduled")
+class Scheduled(Dispatching):
+    """Follow a plan of least cost: energy, CO2, wear and demand charge, under the groups' limits (V2G)."""
+
+    Settings = ScheduledSettings
+    variables = (
+        Variable("planned_power_kw", ("member",), "kW", "power that the plan of the slot wants of the EVs"),
+    )
+
+    @classmethod
+    def needs(cls, settings: Any) -> tuple[str, ...]:
+        """See :meth:`Strategy.needs`."""
+        return ("emissions",) if settings.emissions_price > 0 else ()
+
+    @classmethod
+    def goes_by_feeder(cls, settings: Any) -> bool:
+        """See :meth:`Strategy.goes_by_feeder`."""
+        return settings.limit_kw is not None
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
+        clock, period = context.clock, settings.period
+        if 3600.0 % period or period % clock.step_s:
+            raise ValueError(
+                f"period = {period:g}s: must divide an hour and be a multiple of "
+                f"time.step = {clock.step_s:g}s"
+            )
+        if context.stays is None:
+            raise ValueError("the strategy needs to be told of the vehicles: Context.stays is None")
+        self._stays: Stays = context.stays
+        since_hour = (clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s")
+        self._offset_s = float(since_hour) % period
+        """How far into its slot the run begins, s."""
+        self._ahead = round(settings.horizon / period)
+        slots = int((self._offset_s + clock.duration_s) / period) + self._ahead + 1
+        self._begins_s = period * np.arange(slots) - self._offset_s
+        self._price, self._export = self._prices()
+        self._base = self._base_load() if settings.limit_kw is not None else np.zeros((0, slots))
+        groups = context.members * context.groups
+        self._planned = np.zeros(len(context.evs))
+        self._cap = np.full(groups, np.inf)
+        """Highest power of each group's EVs that the plan pays for, kW."""
+        self._peak = np.zeros(groups)
+        self._beyond = np.full(groups, np.nan)
+        """Base load measured beyond what was forecast, (member · groups,) kW; NaN before the first."""
+        self._slot = -1
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        slot = self._slot_at(view.time_s)
+        if len(self._base) and view.time_s > 0:
+            self._measure(view)
+        if slot != self._slot and view.plugged.any():
+            self._slot = slot
+            self._plan(view, slot)
+        wanted = np.where(view.plugged, self._planned, 0.0)
+        asked = np.clip(wanted, view.p_min, view.p_max)
+        members = self.context.evs.member
+        total = np.bincount(members, asked, self.context.members)
+        self.recorded = {"planned_power_kw": np.asarray(total, np.float64)}
+        room = self._cap
+        if self.settings.limit_kw is not None:
+            room = np.minimum(room, self.settings.limit_kw - view.base_load)
+        if np.isfinite(room).any():
+            wanted = self._within(view, wanted, asked, room)
+            drawn = np.bincount(self.context.ev_group, np.clip(wanted, view.p_min, view.p_max), len(room))
+            self._peak = np.maximum(self._peak, drawn)
+        return wanted
+
+    def _slot_at(self, time_s: float) -> int:
+        return int((time_s + self._offset_s + 1e-6) // self.settings.period)
+
+    def _measure(self, view: View) -> None:
+        """Follow the base load beyond the forecast; what is seen is of the last tick."""
+        beyond = view.base_load - self._base[:, self._slot_at(view.time_s - view.step_s)]
+        weight = np.where(np.isnan(self._beyond), 1.0, -np.expm1(-view.step_s / _MEMORY_S))
+        self._beyond = np.where(np.isnan(self._beyond), 0.0, self._beyond) * (1.0 - weight) + weight * beyond
+
+    def _within(self, view: View, wanted: Array, asked: Array, room: Array) -> Array:
+        """The plan's set-points, less where groups would draw more than their room, (member · groups,) kW."""
+        group = self.context.ev_group
+        over = (np.bincount(group, asked, len(room)) > room + 1e-9)[group]
+        if not over.any():
+            self._last = asked
+            return wanted
+        must = view.laxity < view.step_s
+        part = View(
+            view.time_s, view.step_s, view.plugged, view.soc,
+            np.where(must, view.p_max, np.maximum(asked, 0.0)), view.p_min, view.energy_needed,
+            view.time_left, view.time_needed, view.base_load,
+        )  # fmt: skip
+        given = np.bincount(group, np.maximum(-asked, 0.0), len(room))
+        less = self.dispatch(
+            part, np.where(np.isfinite(room), room + given, 1e12),
+            np.where((asked >= 0) & self._may_discharge(view), view.p_min, 0.0),
+        )  # fmt: skip
+        return np.where(over & (asked >= 0), less, wanted)
+
+    def _may_discharge(self, view: View) -> NDArray[np.bool_]:
+        """Which EVs the strategy may ask to give back, (ev,)."""
+        return np.asarray(self.settings.discharge & (view.soc > self.settings.soc_reserve))
+
+    # ---- plan ---------------------------------------------------------------------------------
+
+    def _plan(self, view: View, slot: int) -> None:
+        """Plan from the slot on, for each member; the powers of this slot are kept."""
+        context, settings = self.context, self.settings
+        slot_h = settings.period / 3600.0
+        current = self._stays.current(view.time_s, len(context.evs))
+        self._planned = np.zeros(len(context.evs))
+        for member in range(context.members):
+            rows = np.flatnonzero(view.plugged & (context.evs.member == member) & (current >= 0))
+            batteries, late = self._batteries(view, rows, current[rows], slot, member)
+            if not len(rows):
+                continue
+            slots = batteries.p_max.shape[1]
+            price, export, base = self._forecast(slot, slots, member)
+            of_member = slice(member * context.groups, (member + 1) * context.groups)
+            limit = None if settings.limit_kw is None else settings.limit_kw - base
+            best = plan(
+                batteries, price, slot_h, export, limit, settings.demand_charge, settings.wear_per_kwh,
+                self._peak[of_member], settings.margin, settings.exact,
+            )  # fmt: skip
+            now, most = best.power[: len(rows), 0], batteries.p_max[: len(rows), 0]
+            share = np.maximum(most / np.maximum(self._rated_kw(view, rows, current[rows]), 1e-9), 1e-9)
+            full = late | ((most > 0) & (now >= most - 1e-6))
+            self._planned[rows] = np.where(full, np.inf, now / share)
+            if settings.demand_charge > 0:
+                drawn = best.drawn(batteries.group, context.groups)
+                self._cap[of_member] = np.maximum(self._peak[of_member], drawn.max(axis=1))
+
+    def _rated_kw(self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64]) -> Array:
+        """Power that EVs are planned to charge with, kW: of those that can't discharge their mean."""
+        rated = self._stays.charge_kw[stay]
+        needed, needed_h = view.energy_needed[rows], view.time_needed[rows] / 3600.0
+        mean = np.divide(needed, needed_h, out=rated.copy(), where=needed_h > 0)
+        return np.where(self._stays.discharge_kw[stay] > 0, rated, np.minimum(mean, rated))
+
+    def _batteries(
+        self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64], slot: int, member: int
+    ) -> tuple[Batteries, NDArray[np.bool_]]:
+        """The EVs that are plugged in, then the stays to come; and which of the former are late, (row,)."""
+        settings, stays, context = self.settings, self._stays, self.context
+        slot_h, since = settings.period / 3600.0, view.time_s - self._begins_s[slot]
+        begin = np.full(len(rows), since / settings.period)
+        left = view.time_left[rows] / settings.period
+        power = self._rated_kw(view, rows, stay)
+        capacity = stays.capacity_kwh[stay]
+        missing = stays.charge_efficiency[stay] * view.energy_needed[rows]
+        reach = stays.charge_efficiency[stay] * power * slot_h * left
+        late = missing >= reach
+        may = (view.p_min[rows] < 0) & self._may_discharge(view)[rows]
+        spare = np.where(may, np.maximum(view.soc[rows] - stays.soc_target[stay], 0.0) * capacity, 0.0)
+        need = np.where(missing > 0, np.minimum(missing, reach), -spare)
+        least = np.maximum(stays.soc_floor[stay], settings.soc_reserve)
+        depth = np.where(may, np.maximum(view.soc[rows] - least, 0.0) * capacity, 0.0)
+        if settings.depth_kwh is not None:
+            depth = np.minimum(depth, np.maximum(settings.depth_kwh - missing, 0.0) + spare)
+        early = np.where(stays.discharge_kw[stay] > 0, stays.taper_s[stay] / settings.period, 0.0)
+        columns = [begin, begin + left, need, power, depth, -view.p_min[rows], early]
+        group, of = context.ev_group[rows], stay
+        if settings.arrivals_known:
+            due = (stays.arrival_s - self._begins_s[slot]) / settings.period
+            to_come = np.flatnonzero(
+                (context.evs.member[stays.ev] == member)
+                & (stays.arrival_s > view.time_s + 1e-6)
+                & (due < self._ahead)
+                & (stays.charge_kw > 0)
+            )
+            s = to_come
+            floor = np.maximum(stays.soc_floor[s], settings.soc_reserve)
+            more = [
+                due[s], (stays.departure_s[s] - self._begins_s[slot]) / settings.period,
+                (stays.soc_reach[s] - stays.soc_arrival[s]) * stays.capacity_kwh[s], stays.charge_kw[s],
+                np.where(
+                    settings.discharge & (stays.discharge_kw[s] > 0),
+                    np.maximum(stays.soc_arrival[s] - floor, 0.0) * stays.capacity_kwh[s], 0.0,
+                ),
+                stays.discharge_kw[s],
+                stays.taper_s[s] / settings.period,
+            ]  # fmt: skip
+            within = stays.charge_efficiency[s] * more[3] * slot_h * (more[1] - more[0])
+            more[2] = np.minimum(more[2], within)
+            columns = [np.concatenate(pair) for pair in zip(columns, more, strict=True)]
+            group, of = np.concatenate([group, context.ev_group[stays.ev[s]]]), np.concatenate([of, s])
+        begin, end, need, power, depth, given, early = columns
+        slots = int(np.clip(np.ceil(end.max(initial=1.0)), 1, self._ahead))
+        batteries = batteries_of(
+            begin, end, need, power, slots, slot_h, depth, group - member * context.groups,
+            stays.charge_efficiency[of], stays.discharge_efficiency[of], given, early,
+        )  # fmt: skip
+        return batteries, late
+
+    # ---- what is forecast ---------------------------------------------------------------------
+
+    def _prices(self) -> tuple[Array, Array]:
+        """Price of energy drawn and credit for energy given in each slot, emissions included, (slot,)."""
+        context, settings, begins_s = self.context, self.settings, self._begins_s
+        drawn, given = np.zeros((2, len(begins_s)))
+        if context.tariff is not None:
+            drawn, given = prices(context.tariff, context.clock.timestamps(begins_s))
+        if settings.emissions_price > 0:
+            assert context.system is not None
+            assert context.system.emissions is not None
+            emissions = context.system.emissions
+            rates = read_emissions(emissions.file, context.clock, emissions.timezone)
+            of_slots = [float(rates.mean(max(at, 0.0), max(at, 0.0) + settings.period)) for at in begins_s]
+            extra = settings.emissions_price / 1e6 * np.array(of_slots)  # per t and kg/MWh: per kWh
+            drawn, given = drawn + extra, given + extra
+        return drawn, given
+
+    def _base_load(self) -> Array:
+        """Mean base load of each group in each slot, (member · groups, slot) kW."""
+        if self.context.base_load is None:
+            raise ValueError("a limit needs a forecast: Context.base_load is None")
+        parts = (np.arange(_SAMPLES) + 0.5) / _SAMPLES * self.settings.period
+        times_s = np.maximum((self._begins_s[:, None] + parts).reshape(-1), 0.0)
+        load = self.context.base_load(times_s)
+        return np.asarray(load.reshape(len(load), -1, _SAMPLES).mean(axis=2))
+
+    def _forecast(self, slot: int, slots: int, member: int) -> tuple[Array, Array, Array]:
+        """Prices drawn and given, (slot,), and base load, (group, slot), as they are forecast."""
+        context, settings = self.context, self.settings
+        window = slice(slot, slot + slots)
+        price, export = self._price[window], self._export[window]
+        of_member = slice(member * context.groups, (member + 1) * context.groups)
+        base = self._base[of_member, window]
+        if settings.price_error or settings.base_load_error:
+            rng = stream(context.seed, context.numbers[member], Purpose.FORECAST, slot)
+            walk = rng.standard_normal((1 + context.groups, self._ahead))[:, :slots].cumsum(axis=1)
+            walk = (walk - walk[:, :1]) * np.sqrt(settings.period / _DAY_S)
+            error = 1.0 + settings.price_error * walk[0]
+            price, export = price * error, export * error
+            base = base * (1.0 + settings.base_load_error * walk[1:][: len(base)])
+        if len(base):
+            base = base + np.nan_to_num(self._beyond[of_member])[:, None]
+        return price, export, base
+
+
+class ArbitrageSettings(ScheduledSettings):
+    """Settings of the strategy ``arbitrage``: those of ``scheduled``, with another depth."""
+
+    depth_kwh: Annotated[float, Field(ge=0)] | None = 15.0
+    """How far below its target a battery may be discharged, kWh; null: to its floor."""
+
+
+@register("arbitrage")
+class Arbitrage(Scheduled):
+    """Charge in cheap hours and give back in dear ones, at the least cost for each EV (V2G): ``scheduled``
+    by the tariff, and not deeper than 15 kWh below the target.
+    """
+
+    Settings = ArbitrageSettings
+    needs_tariff = True

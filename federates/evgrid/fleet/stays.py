@@ -1,0 +1,64 @@
+"""What a planner knows of the sessions: the stays of the EVs, and the energy that is within reach.
+
+In: the sessions of a run. Out: :class:`evgrid.model.Stays`. State of charge is carried from stay to stay
+as by a fleet that serves everyone as far as it can: so the stays don't depend on a strategy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.fleet.kernels import LEAST_SOC, battery_kw_given, charge_as_fast_as_possible
+from evgrid.fleet.model import in_force
+from evgrid.fleet.sessions import Sessions
+from evgrid.model import Array, Connections, EVs, Stays
+from evgrid.scenario import Scenario
+
+
+def stays_of(
+    scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions, best: bool = False
+) -> Stays:
+    """The stays of a run's EVs.
+
+    ``best``: efficiencies are the best at any power, in place of those at the rated power: no schedule does
+    better, as a bound must assume.
+    """
+    sessions = in_force(scenario, connections, evs, sessions)
+    kinds, kind_of = sessions.kinds()
+    arrival, reach = sessions.soc_arrival.astype(np.float64), np.zeros(len(sessions))
+    rank = np.arange(len(sessions)) - np.searchsorted(sessions.ev, sessions.ev)
+    for number in range(int(rank.max(initial=-1)) + 1):
+        rows = np.flatnonzero(rank == number)
+        if number:
+            carried = np.maximum(
+                LEAST_SOC, reach[rows - 1] - sessions.drive_kwh[rows] / sessions.capacity_kwh[rows]
+            )
+            arrival[rows] = np.where(np.isnan(sessions.drive_kwh[rows]), arrival[rows], carried)
+        stay_s = sessions.departure_s[rows] - sessions.arrival_s[rows]
+        fastest = charge_as_fast_as_possible(kinds, kind_of[rows], arrival[rows], stay_s)
+        reach[rows] = np.maximum(np.minimum(fastest, sessions.soc_target[rows]), arrival[rows])
+    charge, discharge = (e[kind_of] for e in _efficiencies(kinds, best))
+    return Stays(
+        sessions.ev.astype(np.int64), sessions.arrival_s, sessions.departure_s, arrival, sessions.soc_target,
+        sessions.soc_floor, np.minimum(reach, np.maximum(sessions.soc_target, arrival)),
+        sessions.capacity_kwh, sessions.charge_kw, sessions.discharge_kw, charge, discharge,
+        (kinds["full_charge_s"] - kinds["soc_target"] * kinds["s_per_soc"])[kind_of],
+    )  # fmt: skip
+
+
+def _efficiencies(kinds: NDArray[np.void], best: bool) -> tuple[Array, Array]:
+    """Of charging and discharging, (kind,) each: at the rated power, or the best at any power."""
+    given_kw = [
+        battery_kw_given(kind["discharge_kw"], *(kind[f"discharge_{name}"] for name in "abc"))
+        for kind in kinds
+    ]
+    loss = []
+    for way, power_kw in (("charge", kinds["battery_kw"]), ("discharge", np.array(given_kw))):
+        a, b, c = (kinds[f"{way}_{name}"] for name in "abc")
+        if best:  # a / P + b + c P is least at sqrt(a / c)
+            power_kw = np.minimum(
+                power_kw, np.sqrt(np.divide(a, c, out=np.full_like(a, np.inf), where=c > 0))
+            )
+        loss.append(np.divide(a, power_kw, out=np.zeros_like(a), where=power_kw > 0) + b + c * power_kw)
+    return 1.0 / (1.0 + loss[0]), np.maximum(1.0 - loss[1], 1e-3)
