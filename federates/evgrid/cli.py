@@ -286,7 +286,12 @@ def hosting_capacity(
         click.echo(f"result   {file}")
 
 
-_COMPARISONS: dict[str, tuple[str, str]] = {}
+_COMPARISONS: dict[str, tuple[str, str]] = {
+    "voltage-support": (
+        "evgrid.studies.voltage_support:VoltageSupport",
+        "What charge control and reactive power of the chargers do to the voltages, and what it costs.",
+    ),
+}
 """Studies that set variants side by side: command to class and what it answers."""
 
 

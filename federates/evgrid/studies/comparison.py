@@ -207,7 +207,7 @@ def figures_table(study: xr.Dataset) -> pd.DataFrame:
 
 def side_by_side(study: xr.Dataset) -> pd.DataFrame:
     """Key figures as a person reads them: a row a figure, a column a variant, as text; over several
-    members the median and, in brackets, 5 to 95 %.
+    members the median and, in brackets, 5 to 95 %; of what is true or false, of how many members it is true.
     """
     import pandas as pd
 
@@ -216,8 +216,7 @@ def side_by_side(study: xr.Dataset) -> pd.DataFrame:
         text, unit = study[name].attrs["long_name"], study[name].attrs["units"]
         label = text if unit in ("", "1") else f"{text} ({unit})"
         rows[label] = {
-            str(variant): _cell(_over_members(study[name].sel(variant=variant)), study.sizes["member"])
-            for variant in study["variant"].values
+            str(variant): _cell(study[name].sel(variant=variant)) for variant in study["variant"].values
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -230,11 +229,14 @@ def _over_members(values: xr.DataArray) -> dict[str, float]:
     return {"median": median, "low": low, "high": high, "mean": float(known.mean())}
 
 
-def _cell(figure: Mapping[str, float], members: int) -> str:
+def _cell(values: xr.DataArray) -> str:
+    if values.dtype == bool:
+        return f"{int(values.sum())} of {values.size}"
+    figure = _over_members(values)
     if np.isnan(figure["median"]):
         return "–"
     middle = _number(figure["median"])
-    return middle if members == 1 else f"{middle} ({_number(figure['low'])} to {_number(figure['high'])})"
+    return middle if values.size == 1 else f"{middle} ({_number(figure['low'])} to {_number(figure['high'])})"
 
 
 def save_comparison(study: Comparison, result: xr.Dataset, folder: str | Path) -> list[Path]:
