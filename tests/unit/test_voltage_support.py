@@ -102,6 +102,15 @@ def test_a_place_without_voltage_is_not_held():
     assert not held.any()
 
 
+def test_an_ev_upstream_of_the_feeder_is_left_alone():
+    each = [np.array([8.0, 8.0]), np.zeros(2), np.zeros(2), np.full(2, 8.0), np.full(2, 3600.0)]
+    setpoint, _ = hold_voltages(
+        np.array([0, 2]), np.array([[0.95, 0.95, 0.93, 0.95]]), np.array([[0, 0, 8.0, 0]]), DV_DP,
+        np.full((1, 4), 0.94), np.full((1, 4), 1.06), np.array([2, 4]), np.array([1, 0]), *each, 60.0,
+    )  # fmt: skip
+    assert setpoint == pytest.approx([8 - 0.01 / FAR, 8])
+
+
 # ---- in a run ------------------------------------------------------------------------------------
 
 STREET = {

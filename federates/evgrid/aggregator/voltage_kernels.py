@@ -55,7 +55,8 @@ def hold_voltages(
     power : (member, place) what the EVs drew at those voltages
     dv_dp : (place, place) change of the voltage (first) per kW drawn (second), pu
     low, high : (member, place) limits
-    place, width : (ev,) first place that the EV draws from, and how many in a row, evenly
+    place, width : (ev,) first place that the EV draws from, and how many in a row, evenly; an EV of
+        width 0 is upstream of the feeder and has no effect on it
     want, floor, p_min, p_max : (ev,) with p_min <= floor <= want <= p_max; away: all 0
     wait_s : (ev,) time that the EV can wait
     step_s : length of the tick, s, the least time that counts
@@ -141,7 +142,7 @@ def _effect(dv_dp: NDArray[np.float64], at: int, place: int, width: int) -> floa
     total = 0.0
     for other in range(place, place + width):
         total -= dv_dp[at, other]
-    return total / width
+    return total / max(width, 1)
 
 
 @njit

@@ -79,7 +79,7 @@ class VoltageSupport(Strategy):
         evs = context.evs
         three = (evs.phase == ALL_PHASES) & (phases > 1)
         self._place = evs.connection * phases + np.where(three | (phases == 1), 0, evs.phase)
-        self._width = np.where(three, phases, 1)
+        self._width = np.where(evs.connection < connections, np.where(three, phases, 1), 0)
         self._first = np.searchsorted(evs.member, np.arange(context.members + 1))
         self._held = np.zeros((context.members, connections * phases), np.bool_)
         self._reduced = np.zeros(len(evs), np.bool_)
