@@ -61,6 +61,9 @@ class Model(ABC):
     ``step`` is called once a period with the simulated time and the latest inputs (views that are
     valid only inside the call), and returns arrays of the outputs' shapes. An exception raised
     in it ends the run with its message; a message about one member or element names it.
+
+    Models that say ``iterates`` solve for each other's outputs inside a step: after ``step``, ``again``
+    is called as often as one of them gives new values, until none does.
     """
 
     name: str
@@ -68,10 +71,19 @@ class Model(ABC):
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     variables: tuple[Variable, ...] = ()
+    iterates: bool = False
 
     @abstractmethod
     def step(self, time_s: float, inputs: Values) -> Values:
         """Advance over [time_s, time_s + period_s)."""
+
+    def again(self, time_s: float, inputs: Values) -> Values:
+        """Take the step at ``time_s`` once more from its beginning, with newer inputs.
+
+        Returns the outputs, or nothing where those of the last call stand. The last call counts:
+        what the step leaves behind and records is that of it.
+        """
+        raise NotImplementedError(f"{self.name} can't take a step again")
 
     def finish(self) -> None:
         """Called once after the last step: write what is left to the recorder."""

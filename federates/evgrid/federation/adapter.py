@@ -9,6 +9,13 @@ Time: at tick k a federate is granted k ticks plus its offset; the model is told
 request asks for half an offset less and HELICS rounds it up to the federate's grid: a double
 holds whole nanoseconds only up to 104 days, and a request that rounding has put just above the
 grid is granted a whole period late.
+
+Iteration: federates whose models iterate with each other have one offset and ask for their next time
+with ITERATE_IF_NEEDED, so that HELICS grants them the time at which they are once more when new values
+are there. The one that leads steps when its time comes. The others ask for that time once more with
+FORCE_ITERATION and step then: only then have they the leader's values for certain, for HELICS may or
+may not hand them over with the first grant. From then on whoever gets values takes the step again.
+When nobody gives any, all go on.
 """
 
 from __future__ import annotations
@@ -27,6 +34,7 @@ from evgrid.errors import EvgridError
 from evgrid.federation.wire import (
     NEVER,
     Receive,
+    Request,
     Send,
     add_dependency,
     message_receiver,
@@ -41,6 +49,8 @@ from evgrid.ports import Port, port
 
 _SILENT = int(h.HELICS_LOG_LEVEL_NO_PRINT)
 _SHORT = 4096
+_MOST_AGAIN = 100_000
+"""Times that a step may be taken again: more is a model that never stands."""
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -96,6 +106,9 @@ class Adapter:
         self._tick_s = clock.step_s
         self._tick_ns = round(clock.step_s * 1e9)
         self._offset_s = place.offset_s
+        self._again_on, self._leads = place.again_on, place.leads
+        self._taken_again = -1
+        """Times that the step under way was taken again; -1 before it is taken."""
         self._kept: Any = None
         self.federate = self._create(core_name)
         self._outputs = {
@@ -121,6 +134,8 @@ class Adapter:
         h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_OFFSET, self._offset_s)
         h.helicsFederateInfoSetFlagOption(info, h.HELICS_FLAG_UNINTERRUPTIBLE, True)
         h.helicsFederateInfoSetIntegerProperty(info, h.HELICS_PROPERTY_INT_LOG_LEVEL, _SILENT)
+        if self._again_on:  # after so many, 50 by default, HELICS goes on without a word
+            h.helicsFederateInfoSetIntegerProperty(info, h.HELICS_PROPERTY_INT_MAX_ITERATIONS, 2**31 - 1)
         return h.helicsCreateCallbackFederate(self.name, info)
 
     def _register_output(self, port: Port, sizes: dict[str, int], taken: bool) -> _Output:
@@ -177,10 +192,10 @@ class Adapter:
         whole = self.progress.phase in ("finishing", "ended")
         return (self.steps if whole else self.progress.step) * self._stride * self._tick_s
 
-    def advance(self, granted_s: float, stopping: Callable[[], bool]) -> float:
+    def advance(self, granted_s: float, iterating: bool, stopping: Callable[[], bool]) -> Request:
         """Take the model through the step that a grant of HELICS stands for.
 
-        Returns the next time to ask HELICS for. The first grant, as the run starts, has no step;
+        Returns what to ask HELICS for next. The first grant, as the run starts, has no step;
         the last step is followed by the model's ``finish``. After it a time past the end is asked
         for: HELICS 3.6.1 can forget to wake a callback federate when another one leaves, so that
         none must leave before all have ended. ``stopping`` is asked when the model returns; if it
@@ -190,26 +205,64 @@ class Adapter:
         progress = self.progress
         if progress.phase == "starting":
             progress.since, progress.phase = monotonic(), "waiting"
-            return self._due_s(0) - self._offset_s / 2
+            return self._request(0)
+        if self._again_on:
+            return self._iterate(granted_s, iterating, stopping)
         self._check_grant(granted_s)
         self._take()
+        self._call(self.model.step, stopping)
+        if progress.step + 1 < self.steps:
+            progress.step += 1
+            return self._request(progress.step)
+        return self._finish()
+
+    def _iterate(self, granted_s: float, iterating: bool, stopping: Callable[[], bool]) -> Request:
+        """:meth:`advance` of a model that iterates: its step is over when the next time is granted."""
+        progress = self.progress
+        if not iterating and self._taken_again >= 0:
+            progress.step, self._taken_again = progress.step + 1, -1
+        self._check_grant(granted_s)
+        if progress.step == self.steps:
+            progress.step -= 1
+            return self._finish()
+        fresh = self._take()
+        if self._taken_again < 0:
+            if not iterating and not self._leads:
+                return self._request(progress.step + 1, force=True)
+            self._taken_again = 0
+            self._call(self.model.step, stopping)
+        elif fresh:
+            self._taken_again += 1
+            if self._taken_again > _MOST_AGAIN:
+                raise EvgridError(
+                    f"was asked {_MOST_AGAIN} times to take a step again, and no end is in sight"
+                )
+            self._call(self.model.again, stopping)
+        return self._request(progress.step + 1)
+
+    def _call(self, step: Callable[[float, Values], Values], stopping: Callable[[], bool]) -> None:
+        """Have the model take its step, and give what it returns."""
+        progress = self.progress
         progress.since, progress.phase = monotonic(), "stepping"
         start = perf_counter()
-        outputs = self.model.step(self.time_s, self._inputs)
+        outputs = step(self.time_s, self._inputs)
         progress.stepping_s += perf_counter() - start
         if stopping():
             raise Stopped
         self._give(outputs)
-        if progress.step + 1 < self.steps:
-            progress.step += 1
-            progress.since, progress.phase = monotonic(), "waiting"
-            return self._due_s(progress.step) - self._offset_s / 2
+        progress.since, progress.phase = monotonic(), "waiting"
+
+    def _finish(self) -> Request:
+        progress = self.progress
         progress.since, progress.phase = monotonic(), "finishing"
         start = perf_counter()
         self.model.finish()
         progress.finishing_s = perf_counter() - start
         progress.since, progress.phase = monotonic(), "ended"
-        return self._due_s(2 * self.steps)
+        return self._due_s(2 * self.steps), False
+
+    def _request(self, step: int, force: bool = False) -> Request:
+        return self._due_s(step) - self._offset_s / 2, force
 
     def _due_s(self, step: int) -> float:
         return step * self._stride * self._tick_ns / 1e9 + self._offset_s
@@ -221,12 +274,16 @@ class Adapter:
                 raise EvgridError("HELICS ended the run before its time")
             raise EvgridError(f"HELICS granted {granted_s:.9g} s where {due:.9g} s was due")
 
-    def _take(self) -> None:
+    def _take(self) -> bool:
+        """Receive what has arrived; whether some of it is what the model iterates on."""
+        fresh = False
         try:
-            for name, receive in self._receivers:  # noqa: B007
-                receive()
+            for name, receive in self._receivers:
+                if receive() and name in self._again_on:
+                    fresh = True
         except ValueError as error:
             raise EvgridError(f"{name}: {error}") from None
+        return fresh
 
     def _give(self, outputs: Values) -> None:
         if not isinstance(outputs, Mapping):
@@ -256,12 +313,12 @@ class Adapter:
         for other in self._waits_for:
             add_dependency(self.federate, other)
 
-    def start(self, granted: Callable[[float], float]) -> None:
+    def start(self, granted: Callable[[float, bool], Request]) -> None:
         """Join the federation, and have ``granted`` called with every time that HELICS grants.
 
         See ``wire.on_grant``; does not wait.
         """
-        self._kept = on_grant(self.federate, granted)
+        self._kept = on_grant(self.federate, granted, bool(self._again_on))
         h.helicsFederateEnterInitializingMode(self.federate)
 
 

@@ -36,7 +36,7 @@ import numpy as np
 import evgrid
 from evgrid.errors import EvgridError, RunError
 from evgrid.federation.adapter import Adapter, Stopped
-from evgrid.federation.wire import NEVER, break_off, core_global_error, end, leave_behind
+from evgrid.federation.wire import NEVER, Request, break_off, core_global_error, end, leave_behind
 from evgrid.federation.wiring import Place, wire
 from evgrid.model import Clock, Model
 
@@ -51,6 +51,7 @@ compile kernels in.
 _POLL_S = 0.1
 _GRACE_S = 1.0
 _PATIENCE_S = 10.0
+_LEAVE: Request = (NEVER, False)
 _creating = threading.Lock()
 _process: int | None = None
 """The process that first ran a federation: a fork of it can't run another."""
@@ -208,8 +209,8 @@ class _Federation:
         self._hand_over = HAND_OVER
         self._turn = threading.Lock()
         self._stepper: int | None = None
-        self._turns: SimpleQueue[tuple[Adapter, float] | None] = SimpleQueue()
-        self._requests: SimpleQueue[float] = SimpleQueue()
+        self._turns: SimpleQueue[tuple[Adapter, float, bool] | None] = SimpleQueue()
+        self._requests: SimpleQueue[Request] = SimpleQueue()
         self._stopping = False
         self._failure: RunError | None = None
         self._running = len(places)
@@ -269,7 +270,7 @@ class _Federation:
         if idle:
             self._turn.release()  # no step begins from here on
         self._turns.put(None)
-        self._requests.put(NEVER)  # for the core's thread, if it waits for a worker that is stuck or gone
+        self._requests.put(_LEAVE)  # for the core's thread, if it waits for a worker that is stuck or gone
         parts = [adapter.federate for adapter in self.adapters], self._core, self._broker
         ended = False
         if idle or self._hand_over:
@@ -283,27 +284,27 @@ class _Federation:
 
     # -- grants ---------------------------------------------------------------------------------
 
-    def _granted(self, adapter: Adapter, time_s: float) -> float:
+    def _granted(self, adapter: Adapter, time_s: float, iterating: bool) -> Request:
         """Step a model when HELICS grants it a time; in the core's thread."""
         if self._stopping or adapter.progress.phase == "ended":
-            return NEVER
+            return _LEAVE
         if not self._hand_over:
-            return self._advance(adapter, time_s)
-        self._turns.put((adapter, time_s))
+            return self._advance(adapter, time_s, iterating)
+        self._turns.put((adapter, time_s, iterating))
         return self._requests.get()
 
     def _work(self) -> None:
         while (turn := self._turns.get()) is not None:
             self._requests.put(self._advance(*turn))
 
-    def _advance(self, adapter: Adapter, time_s: float) -> float:
+    def _advance(self, adapter: Adapter, time_s: float, iterating: bool) -> Request:
         """Step a model; the first cause of a failure is recorded here, and ends the run."""
         with self._turn:
             if self._stopping:
-                return NEVER
+                return _LEAVE
             self._stepper = threading.get_ident()
             try:
-                request = adapter.advance(time_s, self._is_stopping)
+                request = adapter.advance(time_s, iterating, self._is_stopping)
                 if adapter.progress.phase == "ended":
                     self._running -= 1
                     if not self._running:
@@ -317,7 +318,7 @@ class _Federation:
                     self._failure.__cause__ = error
                     self._stopping = True
                     self._done.set()
-            return NEVER
+            return _LEAVE
 
     def _is_stopping(self) -> bool:
         return self._stopping

@@ -44,6 +44,9 @@ class Place:
     waits_for : federates that HELICS must let pass before this one, besides those whose ports
         it takes
     taken : its outputs that another model takes
+    again_on : its inputs from models with which it iterates; new ones have it take its step again
+    leads : whether it is the first to step of those that iterate with each other, who share an offset;
+        the others wait for its outputs
     """
 
     model: Model
@@ -52,6 +55,8 @@ class Place:
     offset_s: float
     waits_for: tuple[str, ...]
     taken: frozenset[str]
+    again_on: frozenset[str] = frozenset()
+    leads: bool = False
 
 
 def wire(
@@ -71,6 +76,7 @@ def wire(
         *_input_faults(models),
         *_size_faults(models, sizes),
         *(fault for model in models for fault in _period_faults(model, clock)),
+        *_iteration_faults(models),
     ]
     if faults:
         raise WiringError(faults)
@@ -78,14 +84,21 @@ def wire(
     names = [model.name for model in ordered]
     strides = [_stride(model, clock) for model in ordered]
     taken = {port for model in ordered for port in model.inputs}
+    loop = [model.name for model in ordered if model.iterates]
+    loop = loop if len(loop) > 1 else []
+    leader = names.index(loop[0]) if loop else len(names)
     return tuple(
         Place(
             model=model,
             stride=stride,
             steps=clock.ticks // stride,
-            offset_s=(position + 1) * offset_s(clock.step_s),
-            waits_for=_waits_for(position, names, strides),
+            offset_s=((leader if model.name in loop else position) + 1) * offset_s(clock.step_s),
+            waits_for=_waits_for(position, names, strides, bool(loop)),
             taken=frozenset(taken.intersection(model.outputs)),
+            again_on=frozenset(
+                port for port in model.inputs if model.name in loop and PORTS[port].giver in loop
+            ),
+            leads=position == leader,
         )
         for position, (model, stride) in enumerate(zip(ordered, strides, strict=True))
     )
@@ -100,14 +113,15 @@ def offset_s(tick_s: float) -> float:
     return round(min(_LONGEST_OFFSET_S, tick_s / _PARTS) * 1e9) / 1e9
 
 
-def _waits_for(position: int, names: Sequence[str], strides: Sequence[int]) -> tuple[str, ...]:
+def _waits_for(position: int, names: Sequence[str], strides: Sequence[int], iterate: bool) -> tuple[str, ...]:
     """Whom a federate waits for, so that one steps at a time whatever ports they share.
 
     Without this a model that takes nothing would run ahead to the end of the run. With one period
     it is enough that each waits for the one before it, and the first for the last; with several
-    periods 'the one before' changes from tick to tick, so each waits for all.
+    periods 'the one before' changes from tick to tick, so each waits for all, and so where some
+    iterate.
     """
-    if len(set(strides)) > 1:
+    if len(set(strides)) > 1 or iterate:
         return tuple(name for name in names if name != names[position])
     return (names[position - 1],) if len(names) > 1 else ()
 
@@ -223,6 +237,39 @@ def _size_faults(models: Sequence[Model], sizes: Mapping[str, int]) -> list[str]
     faults += [
         f"sizes.{dim} = {sizes[dim]}: must be 0 or more" for dim in used if dim in sizes and sizes[dim] < 0
     ]
+    return faults
+
+
+def _iteration_faults(models: Sequence[Model]) -> list[str]:
+    """What keeps models that iterate from solving for each other."""
+    loop = sorted(
+        (model for model in models if model.iterates and model.name in CAUSAL_ORDER),
+        key=lambda model: CAUSAL_ORDER.index(model.name),
+    )
+    if len(loop) < 2:
+        return []
+    faults, first = list[str](), loop[0]
+    names = [model.name for model in loop]
+    between = [
+        model.name
+        for model in models
+        if not model.iterates
+        and model.name in CAUSAL_ORDER
+        and CAUSAL_ORDER.index(names[0]) < CAUSAL_ORDER.index(model.name) < CAUSAL_ORDER.index(names[-1])
+    ]
+    faults += [f"{name}: steps between {names[0]} and {names[-1]}, which iterate" for name in between]
+    for model in loop:
+        givers = {PORTS[port].giver for port in model.inputs if port in PORTS}
+        others = set(names) - {model.name} if model is first else {names[0]}
+        if not givers & others:
+            whom = " or ".join(name for name in names if name in others)
+            faults.append(f"{model.name} iterates, but takes nothing from {whom}")
+        ratio = model.period_s / first.period_s if first.period_s > 0 else 1.0
+        if model is not first and not math.isclose(ratio, max(round(ratio), 1), rel_tol=1e-9):
+            faults.append(
+                f"{model.name}.period_s = {model.period_s:g}: must be a multiple of that of {first.name}, "
+                f"{first.period_s:g}, with which it iterates"
+            )
     return faults
 
 
