@@ -501,6 +501,12 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
             f"given up: {len(given_up)} of {result.sizes['member']} members", "\n".join(given_up.values()),
             style="red",
         )  # fmt: skip
+    unconverged = json.loads(result.attrs.get("unconverged_members", "{}"))
+    if unconverged:
+        table.add_row(
+            f"not converged: {len(unconverged)} of {result.sizes['member']} members",
+            "\n".join(unconverged.values()), style="red",
+        )  # fmt: skip
     time = report.federation
     split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in time.stepping_s.items())
     coupling = f"HELICS {time.coupling_s:.2f} s ({time.coupling_us_per_tick:.0f} µs a tick)"

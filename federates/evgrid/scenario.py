@@ -555,6 +555,34 @@ class Communication(Settings):
         return self.latency > 0 or self.outages_per_day > 0 or self.timeout is not None
 
 
+class Coupling(Settings):
+    """How fleet and feeder see each other inside a tick; a name alone is its mode."""
+
+    mode: Literal["lagged", "iterated"] = "lagged"
+    """lagged: chargers and PV inverters see the voltages of the last step. iterated: those of the same
+    step, found by iteration over HELICS."""
+    tolerance: Annotated[float, Field(gt=0, le=0.01)] = 1e-6
+    """iterated: greatest residual, of voltages in pu and of power per rated power."""
+    most_iterations: Annotated[int, Field(ge=2, le=1000)] = 50
+    """iterated: power flows of a step after which a member is reported as not converged."""
+
+    @model_validator(mode="after")
+    def _iterates(self) -> Coupling:
+        fields = type(self).model_fields
+        found = [
+            f"coupling.{name} = {getattr(self, name):g}: is for coupling.mode iterated"
+            for name in ("tolerance", "most_iterations")
+            if self.mode == "lagged" and getattr(self, name) != fields[name].default
+        ]
+        if found:
+            raise faults(found)
+        return self
+
+
+def _coupling(value: Any) -> Any:
+    return {"mode": value} if isinstance(value, str) else value
+
+
 class Record(Settings):
     """What the result holds."""
 
@@ -614,8 +642,11 @@ class Scenario(Settings):
     """A tariff shipped with evgrid (pge_ev2a, sce_tou_d_prime) or a tariff file (YAML)."""
     system: System | None = None
     """The bulk system: frequency and regulation signal; left out: none."""
-    coupling: Literal["lagged"] = "lagged"
-    """lagged: the fleet sees the voltages of the last tick."""
+    coupling: Annotated[
+        Coupling, BeforeValidator(_coupling, json_schema_input_type=Coupling | Literal["lagged", "iterated"])
+    ] = Coupling()
+    """How fleet and feeder see each other inside a tick: lagged, iterated, or
+    {mode, tolerance, most_iterations}."""
     record: Record = Record()
     """What the result holds."""
 

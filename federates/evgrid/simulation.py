@@ -136,11 +136,13 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             )
         )  # fmt: skip
     feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)
+    iterates = any(model.iterates for model in models)
     models.append(
         FeederModel(
-            scenario, world.network, recorder, has_fleet, feedback, upstream=world.connections.upstream
+            scenario, world.network, recorder, has_fleet, feedback, upstream=world.connections.upstream,
+            iterates=iterates,
         )
-    )
+    )  # fmt: skip
     recorder.register(models)
     return models
 
@@ -214,7 +216,10 @@ def run_with_report(
         recorder.close()
         audits = {model.name: model.audit() for model in models}
         residuals = audit(audits.get("fleet"), audits["feeder"], scenario.members)
-        attrs = _attrs(world, residuals) | {"failed_members": json.dumps(_failures(models))}
+        attrs = _attrs(world, residuals) | {
+            "failed_members": json.dumps(_by_member(models, "failures")),
+            "unconverged_members": json.dumps(_by_member(models, "unconverged")),
+        }
         return store.finish(attrs), RunReport(
             report, residuals, world.sessions.notes, world.sessions.unreachable
         )
@@ -223,9 +228,15 @@ def run_with_report(
         raise
 
 
-def _failures(models: list[Model]) -> dict[int, str]:
-    """Members whose power flow had no solution, by number, with time and reason."""
-    return {member: reason for model in models for member, reason in getattr(model, "failures", {}).items()}
+def _by_member(models: list[Model], name: str) -> dict[int, str]:
+    """What models tell of members, by number: those whose power flow had no solution (``failures``), those
+    whose iteration did not converge (``unconverged``).
+    """
+    told: dict[int, list[str]] = {}
+    for model in models:
+        for member, reason in getattr(model, name, {}).items():
+            told.setdefault(member, []).append(reason)
+    return {member: "; ".join(told[member]) for member in sorted(told)}
 
 
 def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:

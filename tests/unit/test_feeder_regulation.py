@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandapower as pp
 import pytest
@@ -322,11 +324,18 @@ def test_pv_of_unequal_phases_and_what_is_no_pv(tmp_path, small_net):
     pp.create_storage(net, 4, -0.01, 1.0, name="battery", type="wye")
     pp.to_json(net, str(tmp_path / "net.json"))
     network = load_network(Feeder(network=str(tmp_path / "net.json")))
-    inverters = Inverters(PvInverters.model_validate({"functions": VOLT_VAR}), network, 2)
+    inverters = Inverters(PvInverters.model_validate({"functions": VOLT_VAR}), network, range(2))
     fixed = network.grid.fixed
     assert fixed.gen_stands_in.tolist() == [False, True, False]
     given = np.repeat(fixed.gen_p_kw[None], 2, axis=0), np.repeat(fixed.gen_q_kvar[None], 2, axis=0)
-    p_kw, q_kvar = inverters.step(given, 60.0)
+    power = []
+
+    def solve(generation):
+        power.append(generation)
+        return SimpleNamespace(voltage_pu=np.ones((2, len(network.grid.buses.name), 3)))
+
+    inverters.solve(given, 60.0, solve, np.zeros(2, bool))
+    [(p_kw, q_kvar)] = power
     assert p_kw == pytest.approx(given[0])
     assert q_kvar[:, [0, 2]] == pytest.approx(0.0)
     assert np.array_equal(q_kvar[:, 1], given[1][:, 1])

@@ -84,7 +84,12 @@ def test_five_faults_are_all_reported_with_their_path():
         ({"feeder.base_load": {"source": "net", "file": __file__}},
          "feeder.base_load: give either source or file"),
         ({"feeder.base_load.power_factor": float("nan")}, "feeder.base_load.power_factor"),
-        ({"coupling": "magic"}, "coupling = magic: must be 'lagged'"),
+        ({"coupling": "magic"}, "coupling.mode = magic: must be 'lagged' or 'iterated'"),
+        ({"coupling": {"tolerance": 1e-8}}, "coupling.tolerance = 1e-08: is for coupling.mode iterated"),
+        (
+            {"coupling": {"mode": "iterated", "most_iterations": 1}},
+            "coupling.most_iterations = 1: must be at least 2",
+        ),
     ],
 )  # fmt: skip
 def test_each_fault_is_one_sentence(overrides, message):

@@ -76,11 +76,13 @@ def wire(
         *_input_faults(models),
         *_size_faults(models, sizes),
         *(fault for model in models for fault in _period_faults(model, clock)),
-        *_iteration_faults(models),
     ]
+    ordered = list[Model]()
+    if not faults:
+        ordered = sorted(models, key=lambda model: CAUSAL_ORDER.index(kind_of(model.name)))
+        faults = _iteration_faults(ordered)
     if faults:
         raise WiringError(faults)
-    ordered = sorted(models, key=lambda model: CAUSAL_ORDER.index(kind_of(model.name)))
     names = [model.name for model in ordered]
     strides = [_stride(model, clock) for model in ordered]
     taken = {port for model in ordered for port in model.inputs}
@@ -96,7 +98,7 @@ def wire(
             waits_for=_waits_for(position, names, strides, bool(loop)),
             taken=frozenset(taken.intersection(model.outputs)),
             again_on=frozenset(
-                port for port in model.inputs if model.name in loop and PORTS[port].giver in loop
+                name for name in model.inputs if model.name in loop and port(name).giver in loop
             ),
             leads=position == leader,
         )
@@ -240,32 +242,24 @@ def _size_faults(models: Sequence[Model], sizes: Mapping[str, int]) -> list[str]
     return faults
 
 
-def _iteration_faults(models: Sequence[Model]) -> list[str]:
-    """What keeps models that iterate from solving for each other."""
-    loop = sorted(
-        (model for model in models if model.iterates and model.name in CAUSAL_ORDER),
-        key=lambda model: CAUSAL_ORDER.index(model.name),
-    )
+def _iteration_faults(ordered: Sequence[Model]) -> list[str]:
+    """What keeps models, in causal order, from solving for each other inside a step."""
+    loop = [model for model in ordered if model.iterates]
     if len(loop) < 2:
         return []
-    faults, first = list[str](), loop[0]
-    names = [model.name for model in loop]
-    between = [
-        model.name
-        for model in models
+    names, first = [model.name for model in loop], loop[0]
+    span = ordered[ordered.index(first) : ordered.index(loop[-1])]
+    faults = [
+        f"{model.name}: steps between {names[0]} and {names[-1]}, which iterate"
+        for model in span
         if not model.iterates
-        and model.name in CAUSAL_ORDER
-        and CAUSAL_ORDER.index(names[0]) < CAUSAL_ORDER.index(model.name) < CAUSAL_ORDER.index(names[-1])
     ]
-    faults += [f"{name}: steps between {names[0]} and {names[-1]}, which iterate" for name in between]
     for model in loop:
-        givers = {PORTS[port].giver for port in model.inputs if port in PORTS}
-        others = set(names) - {model.name} if model is first else {names[0]}
-        if not givers & others:
-            whom = " or ".join(name for name in names if name in others)
-            faults.append(f"{model.name} iterates, but takes nothing from {whom}")
-        ratio = model.period_s / first.period_s if first.period_s > 0 else 1.0
-        if model is not first and not math.isclose(ratio, max(round(ratio), 1), rel_tol=1e-9):
+        others = set(names[1:] if model is first else names[:1])
+        if not others.intersection(port(name).giver for name in model.inputs):
+            faults.append(f"{model.name} iterates, but takes nothing from {' or '.join(sorted(others))}")
+        times = model.period_s / first.period_s
+        if not math.isclose(times, max(round(times), 1), rel_tol=1e-9):
             faults.append(
                 f"{model.name}.period_s = {model.period_s:g}: must be a multiple of that of {first.name}, "
                 f"{first.period_s:g}, with which it iterates"

@@ -1,29 +1,44 @@
 """PV inverters: the feeder's generation with the local functions of :mod:`evgrid.curves`.
 
-In: what the sun allows (the base load's generation) and, from the step before, the voltage at each
-generator. Out: what the inverters give. As chargers do, they answer a voltage with the exact first-order
-response over the step, and see it one step late (at the start: 1 pu). Reactive power also flows without
-sun. The phases of a generator carry shares as in the network; the curves see the mean voltage of its
-phases, trips and entering service the lowest and highest.
+In: what the sun allows (the base load's generation) and the voltage at each generator. Out: what the
+inverters give. As chargers do, they answer a voltage with the exact first-order response over the step.
+They see that of the step before (at the start: 1 pu), or, with ``coupling: iterated``, that of the step
+itself (:mod:`evgrid.coupling`). Reactive power also flows without sun. The phases of a generator carry
+shares as in the network; the curves see the mean voltage of its phases, trips and entering service the
+lowest and highest.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.coupling import FixedPoint, coupling_variables
 from evgrid.curves.kernels import STATE, respond_all
 from evgrid.curves.settings import Rating, parameters
 from evgrid.device_settings import PvInverters
 from evgrid.errors import ScenarioError
 from evgrid.feeder.networks import Network
 from evgrid.feeder.solvers import Flow, Power
+from evgrid.model import Array, Recorder, Variable
+
+if TYPE_CHECKING:
+    from evgrid.scenario import Coupling
+
+PREFIX = "pv_"
+"""Of the variables that say how the iteration went."""
 
 
 class Inverters:
     """All inverters of all members."""
 
-    def __init__(self, settings: PvInverters, network: Network, members: int) -> None:
-        """Find the generators.
+    def __init__(
+        self, settings: PvInverters, network: Network, numbers: range, coupling: Coupling | None = None
+    ) -> None:
+        """Find the generators; ``numbers`` of the members. With ``coupling`` each step is iterated.
 
         Raises
         ------
@@ -53,6 +68,7 @@ class Inverters:
         self._parameters = np.concatenate(
             [parameters(settings.functions, Rating(s, 0.0, p)) for s, p in zip(s_kva, rated, strict=True)]
         )
+        members = len(numbers)
         own = fixed.gen_p_kw[self._at]
         phases = own.shape[1]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -66,11 +82,95 @@ class Inverters:
         self.power_kw, self.available_kw, self.reactive_kvar = (np.zeros(members) for _ in range(3))
         """(member,), over the last step: given, what the sun allowed; reactive power drawn."""
 
-    def step(self, generation: Power, step_s: float) -> Power:
-        """What all generators give in a step, (member, gen, phase), from what they could give; advances."""
-        gen_p, gen_q = (part.copy() for part in generation)
-        available = np.maximum(gen_p[:, self._at].sum(axis=2), 0.0)
-        mean, lowest, highest = (volts.reshape(-1) for volts in self._volts)
+        self._fixed: FixedPoint | None = None
+        if coupling is not None:
+            self._fixed = FixedPoint(
+                np.tile(s_kva, (members, 1)), numbers, coupling.tolerance, coupling.most_iterations,
+                "PV inverters",
+            )  # fmt: skip
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """What is recorded of the iteration."""
+        return coupling_variables(PREFIX, "PV inverters") if self._fixed is not None else ()
+
+    @property
+    def unconverged(self) -> dict[int, str]:
+        """Members whose iteration did not converge, by number."""
+        return self._fixed.unconverged if self._fixed is not None else {}
+
+    def solve(
+        self,
+        generation: Power,
+        step_s: float,
+        solve: Callable[[Power], Flow],
+        gone: NDArray[np.bool_],
+    ) -> Flow:
+        """Take the inverters through a step: the power flow with what they give.
+
+        Parameters
+        ----------
+        generation
+            What all generators could give, (member, gen, phase).
+        step_s
+            Length of the step.
+        solve
+            The power flow with what they give.
+        gone
+            (member,) whose inverters see no voltage.
+
+        """
+        available = np.maximum(generation[0][:, self._at].sum(axis=2), 0.0)
+        fixed = self._fixed
+        if fixed is None:
+            flow = solve(self._given(generation, *self._respond(available, step_s)))
+            self._see(flow, gone)
+            return flow
+        before = self.where()
+        power = self._respond(available, step_s)
+        fixed.begin(np.moveaxis(self._volts, 0, 1), *power)
+        while True:
+            flow = solve(self._given(generation, *power))
+            self._see(flow, gone)
+            found = np.moveaxis(self._volts, 0, 1)
+            if fixed.found(found):
+                return flow
+            self.go_back((before[0], np.moveaxis(fixed.seen, 1, 0)))
+            power = fixed.damped(*self._respond(available, step_s))
+            self._volts = np.moveaxis(found, 1, 0)
+            if not fixed.moving.any():
+                return flow
+
+    def where(self) -> tuple[Any, Array]:
+        """The state that a step changes; :meth:`go_back` goes back to it."""
+        return self._state.copy(), self._volts
+
+    def go_back(self, state: tuple[Any, Array]) -> None:
+        """Be where :meth:`where` said."""
+        self._state[:], self._volts = state
+
+    def recorded(self, stamp: str) -> dict[str, Array]:
+        """What is recorded of the last step, (1, member); ends it. ``stamp``: what messages call it."""
+        values = {
+            "pv_power_kw": self.power_kw, "pv_available_kw": self.available_kw,
+            "pv_reactive_kvar": self.reactive_kvar,
+        }  # fmt: skip
+        if self._fixed is not None:
+            self._fixed.close(stamp)
+            values |= {
+                f"{PREFIX}coupling_iterations": self._fixed.iterations.copy(),
+                f"{PREFIX}coupling_residual": self._fixed.residual.copy(),
+            }
+        return {name: array[np.newaxis] for name, array in values.items()}
+
+    def finish(self, recorder: Recorder) -> None:
+        """Record what stands at the end of the run."""
+        if self._fixed is not None:
+            self._fixed.finish(recorder, PREFIX)
+
+    def _respond(self, available: Array, step_s: float) -> Power:
+        """What the inverters draw, (member, inverter), kW and kvar, at the voltages they see; advances."""
+        mean, lowest, highest = (np.ascontiguousarray(volts).reshape(-1) for volts in self._volts)
         p_kw, q_kvar = np.zeros(available.size), np.zeros(available.size)
         limit = -available.reshape(-1)
         respond_all(
@@ -78,16 +178,22 @@ class Inverters:
             (mean > 0).astype(np.float64), limit, limit, np.zeros_like(limit), step_s, p_kw, q_kvar,
         )  # fmt: skip
         drawn_p, drawn_q = p_kw.reshape(available.shape), q_kvar.reshape(available.shape)
-        gen_p[:, self._at] = -drawn_p[..., np.newaxis] * self._share
-        gen_q[:, self._at] = -drawn_q[..., np.newaxis] * self._share
         self.power_kw, self.available_kw = -drawn_p.sum(axis=1), available.sum(axis=1)
         self.reactive_kvar = drawn_q.sum(axis=1)
+        return drawn_p, drawn_q
+
+    def _given(self, generation: Power, drawn_kw: Array, drawn_kvar: Array) -> Power:
+        """What all generators give, (member, gen, phase)."""
+        gen_p, gen_q = (part.copy() for part in generation)
+        gen_p[:, self._at] = -drawn_kw[..., np.newaxis] * self._share
+        gen_q[:, self._at] = -drawn_kvar[..., np.newaxis] * self._share
         return gen_p, gen_q
 
-    def see(self, flow: Flow) -> None:
-        """Take the voltages that the inverters see in the next step."""
+    def _see(self, flow: Flow, gone: NDArray[np.bool_]) -> None:
+        """Take the voltages that the inverters see from now on."""
         volts = np.where(self._share > 0, flow.voltage_pu[:, self._bus], np.nan)
         volts = np.where(np.isfinite(volts).any(axis=2, keepdims=True), volts, 0.0)
+        volts[gone] = 0.0
         self._volts = np.stack(
             [np.nanmean(volts, axis=2), np.nanmin(volts, axis=2), np.nanmax(volts, axis=2)]
         )

@@ -11,6 +11,9 @@ power flow does not depend on the others in its batch.
 Devices that answer to the voltage (tap changers, capacitors, PV inverters) need each step before the
 next, so then nothing is gathered; the numbers are the same with and without somebody who takes them.
 
+With ``coupling: iterated`` PV inverters see the voltage of their own step: each power flow is solved
+together with them (:meth:`.Inverters.solve`), as often as the fleet asks for one within a step.
+
 A power flow without solution ends the run, or (``feeder.on_divergence: keep``, what an ensemble does
 by default) its member is given up: its numbers are NaN from then on, the others of the run see it
 without voltage, and the run goes on with the other members.
@@ -18,7 +21,8 @@ without voltage, and the run goes on with the other members.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -129,6 +133,7 @@ class FeederModel(Model):
         feedback: bool,
         base: BaseLoad | None = None,
         upstream: bool = False,
+        iterates: bool = False,
     ) -> None:
         """Prepare solver and base load.
 
@@ -147,6 +152,8 @@ class FeederModel(Model):
         upstream
             Whether the last connection of the ports stands for EVs upstream of the feeder: their power is
             left alone, and they see nominal voltage.
+        iterates
+            Whether the fleet solves for the feeder's voltages inside a step.
 
         Raises
         ------
@@ -181,10 +188,13 @@ class FeederModel(Model):
         found = devices(scenario.feeder, network)
         self._regulation = Regulation(found, network, members) if found else None
         pv, ageing = scenario.feeder.pv, scenario.feeder.transformer_ageing
-        self._inverters = Inverters(pv, network, members) if pv is not None else None
+        coupling = scenario.coupling if scenario.coupling.mode == "iterated" else None
+        self._inverters = Inverters(pv, network, self._numbers, coupling) if pv is not None else None
+        self.iterates = iterates
         self._ageing = Ageing(ageing, network, self._clock, members, self.period_s) if ageing else None
         self.variables += REGULATION_VARIABLES if self._regulation is not None else ()
         self.variables += INVERTER_VARIABLES if self._inverters is not None else ()
+        self.variables += self._inverters.variables if self._inverters is not None else ()
         self.variables += thermal.VARIABLES if self._ageing is not None else ()
         self._in_turn = self._regulation is not None or self._inverters is not None
         """Whether a step needs the voltages of the one before."""
@@ -193,6 +203,9 @@ class FeederModel(Model):
         count = len(network.connections)
         self._own, self._upstream = slice(count), upstream
         shape = (self._gather, members, count, len(network.connections.phases))
+        self._record_last: Callable[[], None] | None = None
+        """Records the last step, if that was put off until it is certain that it is not taken again."""
+        self._before: tuple[Any, ...] = ()
         self._ev_p: Array | None = np.zeros(shape) if fleet else None
         self._ev_q: Array | None = np.zeros(shape) if fleet else None
         self._audit = {
@@ -205,13 +218,39 @@ class FeederModel(Model):
 
     def step(self, time_s: float, inputs: Values) -> Values:
         """See :class:`evgrid.model.Model`. Raises PowerFlowError naming members and time."""
+        if self.iterates:
+            self._close()
+            self._before = self._changing()
+        return self._take(time_s, inputs)
+
+    def again(self, time_s: float, inputs: Values) -> Values:
+        """See :class:`evgrid.model.Model`: the step with other power of the EVs."""
+        failed_s, self.failures, regulation, inverters = self._before
+        self.failures, self._failed_s = dict(self.failures), failed_s.copy()
+        if self._regulation is not None:
+            self._regulation.state = regulation
+        if self._inverters is not None:
+            self._inverters.go_back(inverters)
+        return self._take(time_s, inputs)
+
+    def _changing(self) -> tuple[Any, ...]:
+        """What a step changes, besides what is recorded; see :meth:`again`."""
+        regulation = self._regulation.state if self._regulation is not None else None
+        inverters = self._inverters.where() if self._inverters is not None else None
+        return self._failed_s.copy(), dict(self.failures), regulation, inverters
+
+    def _close(self) -> None:
+        """Record the last step."""
+        if self._record_last is not None:
+            self._record_last()
+        self._record_last = None
+
+    def _take(self, time_s: float, inputs: Values) -> Values:
         place = len(self._steps)
         self._steps.append(round(time_s / self.period_s))
         if self._ev_p is not None and self._ev_q is not None:
             self._ev_p[place] = inputs["fleet/p"][:, self._own]
             self._ev_q[place] = inputs["fleet/q"][:, self._own]
-            received = self._ev_p[place].reshape(len(self._numbers), -1).sum(axis=1)
-            self._audit["power_received_kw_sum"] += received
         if len(self._steps) < self._gather:
             return {}
         return self._solve()
@@ -220,6 +259,7 @@ class FeederModel(Model):
         """Solve what is gathered and record what does not change."""
         if self._steps:
             self._solve()
+        self._close()
         grid = self._network.grid
         for name, values in {
             "bus_distance_km": self._network.topology.distance_km,
@@ -238,10 +278,17 @@ class FeederModel(Model):
             state = self._regulation.state
             self._recorder.put_static("trafo_operations", state.tap_operations)
             self._recorder.put_static("shunt_operations", state.shunt_operations)
+        if self._inverters is not None:
+            self._inverters.finish(self._recorder)
         if self._ageing is not None:
             for name, values in self._ageing.outcome().items():
                 given_up = np.isfinite(self._failed_s)[:, np.newaxis]
                 self._recorder.put_static(name, np.where(given_up, np.nan, values))
+
+    @property
+    def unconverged(self) -> dict[int, str]:
+        """Members whose PV inverters did not converge with the power flow, by number."""
+        return self._inverters.unconverged if self._inverters is not None else {}
 
     def audit(self) -> Mapping[str, Array]:
         """Sums over the run, (member,): power received (kW, one term a step), energies (kWh) at the
@@ -282,28 +329,36 @@ class FeederModel(Model):
         profiles = self._base.generation(times_s)
         if profiles is not None:
             generation = by_case(profiles[0]), by_case(profiles[1])
-        if self._inverters is not None:
-            if generation is None:
-                fixed = self._network.grid.fixed
-                generation = by_case(fixed.gen_p_kw[None, None]), by_case(fixed.gen_q_kvar[None, None])
-            generation = self._inverters.step(generation, self.period_s)
+        if self._inverters is not None and generation is None:
+            fixed = self._network.grid.fixed
+            generation = by_case(fixed.gen_p_kw[None, None]), by_case(fixed.gen_q_kvar[None, None])
+
+        def stamp(step: int) -> str:
+            return self._clock.stamp(times_s[step]).replace("T", " ")
 
         def label(case: int) -> str:
             step, member = divmod(case, solved)
-            stamp = str(self._clock.timestamps(times_s[step : step + 1])[0].astype("datetime64[s]"))
             who = f"member {self._numbers[member]}"
             if solved < members:
                 who = f"members {self._numbers[0]} to {self._numbers[-1]}"
-            return f"{who} at {stamp.replace('T', ' ')}"
+            return f"{who} at {stamp(step)}"
 
         failed: dict[int, str] = {}
         recorded: dict[str, Array] = {}
-        if self._regulation is None:
-            flow = self._solver.solve(
-                p, q, label, nominal=nominal, generation=generation, failed=failed if self._keep else None
-            )
+        regulation = self._regulation.state if self._regulation is not None else None
+
+        def solve(generation: Power | None) -> Flow:
+            failed.clear()
+            if self._regulation is None or regulation is None:
+                reasons = failed if self._keep else None
+                return self._solver.solve(p, q, label, nominal=nominal, generation=generation, failed=reasons)
+            self._regulation.state = regulation
+            return self._regulated((p, q), label, nominal, generation, failed, recorded)
+
+        if self._inverters is not None and generation is not None:
+            flow = self._inverters.solve(generation, self.period_s, solve, given_up)
         else:
-            flow = self._regulated((p, q), label, nominal, generation, failed, recorded)
+            flow = solve(generation)
         residual = check_balance(flow, p, self._solver.balance_tolerance, label, failed)
         if failed:
             self._give_up(failed, label, solved, times_s)
@@ -318,47 +373,58 @@ class FeederModel(Model):
                 return parted
             return np.broadcast_to(parted, (steps, members, *values.shape[1:]))
 
-        if self._inverters is not None:
-            self._inverters.see(flow)
-            for name in ("power_kw", "available_kw", "reactive_kvar"):
-                recorded[f"pv_{name}"] = getattr(self._inverters, name)[np.newaxis]
-        if self._ageing is not None:
-            recorded |= self._ageing.run(by_member(flow.trafo_loading), times_s)
-        if np.isfinite(self._failed_s).any():
-            for values in recorded.values():
-                values[times_s[:, np.newaxis] >= self._failed_s] = np.nan
-        head, losses = by_member(flow.head_p_kw), by_member(flow.losses_kw)
-        other = np.broadcast_to(base_kw + flow.fixed_kw.reshape(steps, solved), (steps, members))
-        tick = first * self._ticks_per_step
-        recorded |= {
-            "voltage_pu": by_member(flow.voltage_pu.astype(np.float32)),
-            "voltage_min_pu": by_member(np.fmin.reduce(flow.voltage_pu, axis=(1, 2))),
-            "voltage_max_pu": by_member(np.fmax.reduce(flow.voltage_pu, axis=(1, 2))),
-            "line_loading": by_member(flow.line_loading.astype(np.float32)),
-            "trafo_loading": by_member(flow.trafo_loading),
-            "losses_kw": losses,
-            "head_power_kw": head,
-            "head_reactive_kvar": by_member(flow.head_q_kvar),
-            "base_load_kw": other,
-        }
-        if self._unbalance:
-            recorded |= {
-                "voltage_unbalance": by_member(flow.voltage_unbalance.astype(np.float32)),
-                "neutral_current_a": by_member(flow.neutral_a.astype(np.float32)),
-                "trafo_neutral_current_a": by_member(flow.trafo_neutral_a),
-            }
-        for name, values in recorded.items():
-            self._recorder.put(name, tick, values)
-        hours = self.period_s / 3600
-        residuals, head_kw = by_member(residual), head.sum(axis=2)
-        for step in range(steps):
-            there = slice(None) if not self.failures else ~(times_s[step] >= self._failed_s)
-            for name, power_kw in (
-                ("head_energy_kwh", head_kw), ("base_energy_kwh", other),
-                ("losses_energy_kwh", losses), ("ev_energy_kwh", ev_kw),
-            ):  # fmt: skip
-                self._audit[name][there] += power_kw[step][there] * hours
-            np.maximum(self._audit["balance_worst"], residuals[step], out=self._audit["balance_worst"])
+        head = by_member(flow.head_p_kw)
+
+        def record() -> None:
+            if self._inverters is not None:
+                recorded.update(self._inverters.recorded(stamp(0)))
+            if self._ageing is not None:
+                recorded.update(self._ageing.run(by_member(flow.trafo_loading), times_s))
+            if np.isfinite(self._failed_s).any():
+                for values in recorded.values():
+                    values[times_s[:, np.newaxis] >= self._failed_s] = np.nan
+            losses = by_member(flow.losses_kw)
+            other = np.broadcast_to(base_kw + flow.fixed_kw.reshape(steps, solved), (steps, members))
+            tick = first * self._ticks_per_step
+            recorded.update(
+                {
+                    "voltage_pu": by_member(flow.voltage_pu.astype(np.float32)),
+                    "voltage_min_pu": by_member(np.fmin.reduce(flow.voltage_pu, axis=(1, 2))),
+                    "voltage_max_pu": by_member(np.fmax.reduce(flow.voltage_pu, axis=(1, 2))),
+                    "line_loading": by_member(flow.line_loading.astype(np.float32)),
+                    "trafo_loading": by_member(flow.trafo_loading),
+                    "losses_kw": losses,
+                    "head_power_kw": head,
+                    "head_reactive_kvar": by_member(flow.head_q_kvar),
+                    "base_load_kw": other,
+                }
+            )
+            if self._unbalance:
+                recorded.update(
+                    {
+                        "voltage_unbalance": by_member(flow.voltage_unbalance.astype(np.float32)),
+                        "neutral_current_a": by_member(flow.neutral_a.astype(np.float32)),
+                        "trafo_neutral_current_a": by_member(flow.trafo_neutral_a),
+                    }
+                )
+            for name, values in recorded.items():
+                self._recorder.put(name, tick, values)
+            hours = self.period_s / 3600
+            residuals, head_kw = by_member(residual), head.sum(axis=2)
+            for step in range(steps):
+                self._audit["power_received_kw_sum"] += ev_kw[step]
+                there = slice(None) if not self.failures else ~(times_s[step] >= self._failed_s)
+                for name, power_kw in (
+                    ("head_energy_kwh", head_kw), ("base_energy_kwh", other),
+                    ("losses_energy_kwh", losses), ("ev_energy_kwh", ev_kw),
+                ):  # fmt: skip
+                    self._audit[name][there] += power_kw[step][there] * hours
+                np.maximum(self._audit["balance_worst"], residuals[step], out=self._audit["balance_worst"])
+
+        if self.iterates:
+            self._record_last = record
+        else:
+            record()
         if not self.outputs:
             return {}
         voltage = by_member(flow.voltage_pu)[-1][:, self._network.connections.bus]

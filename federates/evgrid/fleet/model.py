@@ -1,8 +1,9 @@
 """The fleet: all EVs of all members as one model behind a federate.
 
 In: set-points (if an aggregator manages the fleet); voltages and where there are any (if the EVSEs have
-local functions), of the last tick. Out: the mean active and reactive power of the EVs at each connection
-and phase over the tick, and, every telemetry period, what the chargers report at the end of the tick.
+local functions), of the last tick, or of this one (``coupling: iterated``, :mod:`evgrid.coupling`). Out:
+the mean active and reactive power of the EVs at each connection and phase over the tick, and, every
+telemetry period, what the chargers report at the end of the tick.
 
 How an EV charges is in :mod:`evgrid.fleet.kernels`; what more a scenario may ask for (local functions,
 permission to discharge, temperature, degradation, …) in :mod:`evgrid.fleet.physics`, which runs
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.coupling import FixedPoint, coupling_variables
 from evgrid.curves.kernels import prepare
 from evgrid.errors import ScenarioError, StrategyError
 from evgrid.fleet import degradation, physics
@@ -232,6 +234,22 @@ class FleetModel(Model):
         self._tells_envelope = managed and scenario.uses_envelope
         self._make_room_for_groups(connections, trafos)
         self._with_extras()
+        self._fixed: FixedPoint | None = None
+        if self._extras is not None and self._extras.with_functions and scenario.coupling.mode == "iterated":
+            self.iterates = True
+            self.variables += coupling_variables()
+            coupling = scenario.coupling
+            self._fixed = FixedPoint(
+                self._rating_kva(), scenario.members, coupling.tolerance, coupling.most_iterations
+            )
+            self._changed = (
+                self._state, self._active, self._extras.physics, self._extras.functions, self._extras.ageing,
+            )  # fmt: skip
+            self._before = tuple(array.copy() for array in self._changed)
+            self._before_count = self._before_cursor = 0
+        self._energised = np.zeros(self._p.shape)
+        self._commanded = self._no_setpoint
+        self._unrecorded: float | None = None
         self._first_recorded = self._n_recorded = 0
         self._prices = np.zeros((2, 0))
         self._prices_from = 0
@@ -248,9 +266,41 @@ class FleetModel(Model):
             If a set-point is NaN.
 
         """
+        self._record_last()
         tick = round(time_s / self.period_s)
         setpoint = self._commands(tick, time_s, inputs) if self._managed else self._no_setpoint
-        import_price, export_price = self._prices_at(tick)
+        if self._fixed is None:
+            outputs = self._advance(time_s, setpoint, inputs)
+            self._record(time_s)
+            return outputs
+        self._commanded = setpoint.copy()
+        for kept, array in zip(self._before, self._changed, strict=True):
+            kept[...] = array
+        self._before_count, self._before_cursor = self._active_count, self._cursor
+        outputs = self._advance(time_s, self._commanded, inputs)
+        self._energised[:] = inputs["feeder/energised"]
+        self._fixed.begin(inputs["feeder/voltage"], self._p, self._q)
+        self._unrecorded = time_s
+        return outputs
+
+    def again(self, time_s: float, inputs: Values) -> Values:
+        """See :class:`evgrid.model.Model`: the tick at voltages nearer to its own."""
+        fixed = self._fixed
+        assert fixed is not None
+        if fixed.found(inputs["feeder/voltage"]):
+            return {}
+        self._energised[fixed.moving] = inputs["feeder/energised"][fixed.moving]
+        for kept, array in zip(self._before, self._changed, strict=True):
+            array[...] = kept
+        self._active_count, self._cursor = self._before_count, self._before_cursor
+        grid = {"feeder/voltage": fixed.seen, "feeder/energised": self._energised}
+        outputs = dict(self._advance(time_s, self._commanded, {**inputs, **grid}))
+        outputs["fleet/p"], outputs["fleet/q"] = fixed.damped(self._p, self._q)
+        return outputs if fixed.moving.any() else {}
+
+    def _advance(self, time_s: float, setpoint: Array, inputs: Values) -> Values:
+        """Take the fleet through a tick; what it gives."""
+        import_price, export_price = self._prices_at(round(time_s / self.period_s))
         sessions = self._sessions
         plain: tuple[Any, ...] = (
             self._managed, setpoint,
@@ -267,7 +317,6 @@ class FleetModel(Model):
             self._step_with_extras(self._extras, tick_and_prices, plain, inputs)
         self._end_s = time_s + self.period_s
         self._update_reserve()
-        self._record(tick, time_s)
         outputs: dict[str, Array] = {"fleet/p": self._p, "fleet/q": self._q}
         outputs |= {port: own.of(self._ev_power) for port, own in self._own_p.items()}
         extras = self._extras
@@ -455,7 +504,10 @@ class FleetModel(Model):
 
     def finish(self) -> None:
         """Write what each session came to."""
+        self._record_last()
         self._flush()
+        if self._fixed is not None:
+            self._fixed.finish(self._recorder)
         sessions, outcome = self._sessions, self._outcome
         extras = self._extras
         for ev in self._active[: self._active_count]:
@@ -570,7 +622,33 @@ class FleetModel(Model):
         drawn, given = self._prices[:, tick - self._prices_from]
         return float(drawn), float(given)
 
-    def _record(self, tick: int, time_s: float) -> None:
+    @property
+    def unconverged(self) -> dict[int, str]:
+        """Members whose iteration with the feeder did not converge, by number."""
+        return self._fixed.unconverged if self._fixed is not None else {}
+
+    def _rating_kva(self) -> Array:
+        """Rated apparent power of the EVSEs at each connection and phase, (member, connection, phase)."""
+        assert self._extras is not None
+        of_kind = self._extras.parameters["s_kva"][self._extras.parameters_of]
+        of_ev = np.zeros(len(self._evs))
+        np.maximum.at(of_ev, self._sessions.ev, of_kind[self._kind_of])
+        rating = np.zeros(self._p.size)
+        for phase in range(3):
+            there = self._wide | (phase == 0)
+            np.add.at(rating, self._slot[there] + phase, (of_ev / np.where(self._wide, 3.0, 1.0))[there])
+        return rating.reshape(self._p.shape)
+
+    def _record_last(self) -> None:
+        """Record the last tick, if that was put off until it is certain that it is not taken again."""
+        if self._unrecorded is not None and self._fixed is not None:
+            self._record(self._unrecorded)
+            self._fixed.close(self._scenario.clock.stamp(self._unrecorded).replace("T", " "))
+            self._fixed.record(self._recorder, round(self._unrecorded / self.period_s))
+        self._unrecorded = None
+
+    def _record(self, time_s: float) -> None:
+        tick = round(time_s / self.period_s)
         own = self._p[:, : self._on_feeder].reshape(len(self._p), -1).sum(axis=1)
         if _is_multiple(time_s, self._scenario.feeder_step_s):
             self._power_given_kw += own
