@@ -105,6 +105,40 @@ def test_the_latest_and_the_fastest_charging_stay_within_the_limits_of_power(dra
     assert np.maximum(p_min, 0.0) == pytest.approx(must, abs=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
+@given(plain.runs(), st.sampled_from(["e_min", "e_max"]))
+def test_who_is_asked_for_the_least_or_the_most_goes_along_the_envelope(drawn, limit):
+    evs, _, asked = drawn
+    assume(evs)
+    asked = np.resize(asked, (4, len(evs)))
+    scenario = plain.scenario_of(
+        900.0, 16, fleet={"count": 1, "envelope": {"horizon": "3h", "slot": "15min"}}
+    )
+    recorder = MemoryRecorder()
+    world = plain.connections_of(len(evs)), plain.single(evs), plain.table(evs)
+    model = FleetModel(scenario, *world, recorder, True)
+    for tick in range(4):
+        model.step(900.0 * tick, {"aggregator/setpoint": asked[tick]})
+    limits, here = model.envelope()[limit], here_at(evs, 3600.0)
+    soc = np.array([model._state["soc"].copy()])
+    there = []
+    for tick in range(4, 16):
+        ask = np.full(len(evs), -np.inf if limit == "e_min" else np.inf)
+        model.step(900.0 * tick, {"aggregator/setpoint": ask})
+        soc = np.vstack([soc, model._state["soc"]])
+        there.append(model._state["session"].copy())
+    model.finish()
+    for ev, found in enumerate(here):
+        if found is None:
+            continue
+        row, session = found
+        gone = np.array([at[ev] != row for at in there])
+        reached = np.where(gone, recorder.static["session_soc_departure"][row], soc[1:, ev])
+        begin = reference.meter_energy(session, soc[0, ev])
+        went = [begin - reference.meter_energy(session, at) for at in reached]
+        assert limits[ev] == pytest.approx(went, rel=1e-9, abs=1e-8)
+
+
 @settings(max_examples=25, deadline=None)
 @given(plain.runs())
 def test_the_scheduler_takes_it_and_always_finds_a_schedule(drawn):
