@@ -88,31 +88,42 @@ def limits_ahead(
             )
             lowest = max(kind["soc_floor"], soc - spare_kws * kind["soc_per_kws"])
         out_per_s = out_kw * kind["soc_per_kws"]
-        now_kwh = _to_target_kwh(kind, soc)
         high = soc
         low = soc
         falling = soc  # Emin but for the departure
+        now_kwh = _to_target_kwh(kind, soc)
+        high_kwh = now_kwh
+        low_kwh = now_kwh
+        most_kwh = -1.0  # drawn from ``low`` in a whole slot, where known
         for slot in range(slots):
             here_s = min(max(left_s - slot * slot_s, 0.0), slot_s)
             if here_s > 0.0:
-                full = charge(kind, low, kind["battery_kw"], here_s)[0]
-                p_max_kw[to, slot] += (_to_target_kwh(kind, low) - _to_target_kwh(kind, full)) / slot_h
-                before = high
-                high = charge(kind, high, kind["battery_kw"], here_s)[0]
-                low = high
+                if most_kwh < 0.0 or here_s < slot_s:
+                    full = charge(kind, low, kind["battery_kw"], here_s)[0]
+                    most_kwh = low_kwh - _to_target_kwh(kind, full)
+                p_max_kw[to, slot] += most_kwh / slot_h
+                before, before_kwh = high, high_kwh
+                if high < kind["soc_target"]:
+                    high = charge(kind, high, kind["battery_kw"], here_s)[0]
+                    high_kwh = _to_target_kwh(kind, high)
+                least = high
                 out_s = here_s * willing[slot]
                 if not row["guarded"]:
                     if falling > lowest:
                         falling = max(falling - out_per_s * out_s, lowest)
                     reach = soc_that_reaches(kind, left_s - slot * slot_s - here_s)
-                    low = min(max(falling, reach), high)
+                    least = min(max(falling, reach), high)
+                if least != low:
+                    low = least
+                    low_kwh = _to_target_kwh(kind, low)
+                    most_kwh = -1.0
                 if low > before:
-                    p_min_kw[to, slot] += (_to_target_kwh(kind, before) - _to_target_kwh(kind, low)) / slot_h
+                    p_min_kw[to, slot] += (before_kwh - low_kwh) / slot_h
                 elif out_kw > 0.0:
                     out_s = min(out_s, max(before - max(low, lowest), 0.0) / out_per_s)
                     p_min_kw[to, slot] -= kind["discharge_kw"] * out_s / slot_s
-            e_min_kwh[to, slot] += now_kwh - _to_target_kwh(kind, low)
-            e_max_kwh[to, slot] += now_kwh - _to_target_kwh(kind, high)
+            e_min_kwh[to, slot] += now_kwh - low_kwh
+            e_max_kwh[to, slot] += now_kwh - high_kwh
 
 
 @njit

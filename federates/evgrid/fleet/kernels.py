@@ -172,6 +172,8 @@ def soc_that_reaches(kind: Row, left_s: float) -> float:
     target = kind["soc_target"]
     if left_s <= 0.0:
         return float(target)
+    if left_s >= kind["full_charge_s"]:
+        return 0.0
     end = min(kind["cut_off_soc"], target)
     slow_s = (target - end) * kind["s_per_soc"] / CUT_OFF
     if left_s <= slow_s:
@@ -180,7 +182,7 @@ def soc_that_reaches(kind: Row, left_s: float) -> float:
     taper_s = log((1.0 - kind["full_power_soc"]) / (1.0 - end)) / kind["decay_per_s"]
     if left_s <= taper_s:
         return float(1.0 - (1.0 - end) * exp(kind["decay_per_s"] * left_s))
-    return float(max(kind["full_power_soc"] - (left_s - taper_s) * kind["soc_per_s"], 0.0))
+    return float(kind["full_power_soc"] - (left_s - taper_s) * kind["soc_per_s"])
 
 
 @njit
