@@ -150,7 +150,8 @@ def test_the_scheduler_takes_it_and_always_finds_a_schedule(drawn):
     assert batteries.e_min.shape == (len(evs), SLOTS + 1)
     price = np.where(np.arange(SLOTS) % 5 < 2, 0.4, 0.1)
     planned = schedule(batteries, price, 0.25)
-    final = (planned.charge - planned.discharge / batteries.discharge_efficiency).sum(axis=1) * 0.25
+    giving = batteries.efficiencies[1][:, None]
+    final = (planned.charge - planned.discharge / giving).sum(axis=1) * 0.25
     assert (final >= limits["e_min"][:, -1] - 1e-5).all()
     assert (final <= limits["e_max"][:, -1] + 1e-5).all()
 
