@@ -70,9 +70,9 @@ class _OutAndBack(SampledSessions):
     weekend_log_miles: LogMiles | None = None
     """The same on Saturday and Sunday; left out: as on weekdays."""
     driven_weekday: Share = 1.0
-    """Probability that the EV is driven on a weekday; else it stays where it is."""
+    """Probability that the EV is driven on a weekday (assumed); else it stays where it is."""
     driven_weekend: Share = 1.0
-    """Probability that the EV is driven on a day of the weekend."""
+    """Probability that the EV is driven on a day of the weekend (assumed)."""
     shortest_trip_h: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Least time between departure and return, h (assumed)."""
 
@@ -142,7 +142,7 @@ class SchoolBusSessions(SampledSessions):
     log_miles: LogMiles = (3.139, 0.4)
     """Logarithm of the miles of a route: mean and standard deviation (mean 25 miles)."""
     driven_weekday: Share = 1.0
-    """Probability that a bus drives its routes on a weekday of a school month."""
+    """Probability that a bus drives its routes on a weekday of a school month (assumed)."""
     driven_weekend: Share = 0.0
     """Probability that a bus drives two such routes on a day of the weekend (assumed)."""
     school_months: list[Annotated[int, Field(ge=1, le=12)]] = [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]
