@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
@@ -163,13 +163,23 @@ def _allowed(keys: list[str]) -> str:
 
 def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
     """The keys allowed at a path of the schema; empty where the path leaves the schema."""
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         field = schema.model_fields.get(part)
         inner = next((t for t in settings_in(field.annotation) if part), None) if field else None
-        if inner is None:
+        if field is None or inner is None:
             return []
         schema = inner
-    return list(schema.model_fields)
+        if _holds_several(field.annotation):
+            next(parts, None)  # a key of one's own, or a place in a list
+    return [field.alias or name for name, field in schema.model_fields.items()]
+
+
+def _holds_several(annotation: Any) -> bool:
+    """Whether an annotation is, or may be, a mapping or a list."""
+    if get_origin(annotation) in (dict, list, tuple):
+        return True
+    return any(_holds_several(arg) for arg in getattr(annotation, "__args__", ()))
 
 
 def settings_in(annotation: Any) -> list[type[BaseModel]]:

@@ -1,11 +1,12 @@
 """Vehicle types: what a mix of EVs is made of, and how much each takes at which connection.
 
-A mix is a small YAML file with types and their shares; ``data/vehicles/default.yaml`` is shipped
+A mix is a small YAML or CSV file with types and their shares; ``data/vehicles/default.yaml`` is shipped
 and says where its numbers are from. Power is positive and at the grid, in kW; capacity is usable.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -84,8 +85,9 @@ def charge_limit_kw(vehicle: VehicleType, power_kw: float, phases: int, direct: 
 def read_mix(value: Any, folder: str | Path | None = None) -> Mix:
     """A mix as a scenario gives it.
 
-    The name of the shipped mix; ``{file: my_mix.yaml}``, where relative paths start at ``folder``; a mix
-    in full (``{types: {...}}``); or shares of shipped types (``{bev250: 0.7, phev50: 0.3}``).
+    The name of the shipped mix; ``{file: my_mix.yaml}`` or ``my_mix.csv`` (a row a type: type, share,
+    capacity_kwh, …; an empty cell is left out), where relative paths start at ``folder``; a mix in full
+    (``{types: {...}}``); or shares of shipped types (``{bev250: 0.7, phev50: 0.3}``).
 
     Raises
     ------
@@ -104,7 +106,7 @@ def read_mix(value: Any, folder: str | Path | None = None) -> Mix:
     if set(value) == {"file"}:
         path = Path(folder or ".") / Path(str(value["file"])).expanduser()
         try:
-            return _checked(read_yaml(path), "fleet.mix")
+            return _checked(_read_csv(path) if path.suffix == ".csv" else read_yaml(path), "fleet.mix")
         except ValueError as error:
             raise ScenarioError([f"fleet.mix.file: {error}"]) from None
     if "types" in value:
@@ -119,6 +121,29 @@ def read_mix(value: Any, folder: str | Path | None = None) -> Mix:
         raise ScenarioError(found)
     types = {name: known[name].model_dump() | {"share": share} for name, share in value.items()}
     return _checked({"name": "shares", "source": _shipped().source, "types": types}, "fleet.mix")
+
+
+def _read_csv(path: Path) -> dict[str, Any]:
+    """A table of vehicle types as the content of a mix. Raises ValueError with one sentence."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, skipinitialspace=True))
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} can't be read as CSV: {error}") from None
+    types: dict[str, Any] = {}
+    for number, row in enumerate(rows, start=2):
+        cells = {key: (value or "").strip() for key, value in row.items() if isinstance(value, str | None)}
+        name = cells.pop("type", "")
+        if not name:
+            raise ValueError(f"{path} line {number}: type is missing, the name of the vehicle type")
+        if name in types:
+            raise ValueError(f"{path} line {number}: type {name} is there twice")
+        if None in row:
+            raise ValueError(f"{path} line {number}: has more values than the header")
+        types[name] = {key: value for key, value in cells.items() if value}
+    return {"name": path.stem, "types": types}
 
 
 def single_type(name: str) -> Mix:

@@ -546,6 +546,7 @@ NIGHT = {"from": "22:00", "until": "06:00", "power_kw": 3.7}
         ),
         ({"schedule": [{**NIGHT, "until": True}]}, "schedule.0.until = True: must be a time of day"),
         ({"schedule": [{"until": "06:00", "power_kw": 1}]}, "schedule.0.from: is required"),
+        ({"schedule": [{**NIGHT, "untl": 1}]}, "schedule.0.untl: unknown key; did you mean 'until'"),
         ({"loss": 1.1}, "communication.loss = 1.1: must be at most 1"),
     ],
 )

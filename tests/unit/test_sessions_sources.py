@@ -408,6 +408,40 @@ def test_a_mix_of_ones_own(tmp_path):
     assert set(sessions.vehicle) == {"bev250", "school_bus"}
 
 
+MIX = """type, share, capacity_kwh, ac_1p_kw, ac_3p_kw, bidirectional, chemistry, consumption_kwh_per_mile
+tiny, 0.25, 10, 2, 0, , , 0.2
+van, 0.75, 80, 7.4, 11, true, lfp, 0.5
+"""
+
+
+def test_a_mix_as_a_csv_table(tmp_path):
+    (tmp_path / "mine.csv").write_text(MIX)
+    mix = read_mix({"file": "mine.csv"}, tmp_path)
+    assert (mix.name, list(mix.types)) == ("mine", ["tiny", "van"])
+    tiny, van = mix.types.values()
+    assert (tiny.share, tiny.capacity_kwh, tiny.bidirectional, tiny.chemistry, tiny.dc_kw) == (
+        0.25, 10.0, False, None, 0.0
+    )  # fmt: skip
+    assert (van.share, van.ac_3p_kw, van.bidirectional, van.chemistry) == (0.75, 11.0, True, "lfp")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (("van,", "tiny,"), "mine.csv line 3: type tiny is there twice"),
+        (("tiny,", ","), "mine.csv line 2: type is missing"),
+        (("0.5\n", "0.5, 7\n"), "mine.csv line 3: has more values than the header"),
+        ((" 80,", " heavy,"), r"fleet.mix.types.van.capacity_kwh = heavy: must be a valid number"),
+        (("chemistry", "kind"), r"fleet.mix.types.van.kind: unknown key; allowed are capacity_kwh"),
+        (("0.75", "0.7"), "the shares of the types add up to 0.95: must be 1"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_table_of_types_is_said(tmp_path, change, match):
+    (tmp_path / "mine.csv").write_text(MIX.replace(*change))
+    with pytest.raises(ScenarioError, match=match):
+        read_mix({"file": "mine.csv"}, tmp_path)
+
+
 def test_a_resolved_scenario_with_mix_and_source_loads_again():
     given = scenario(count=5, mix="default", sessions={"source": "home", "return_h": [18, 2]})
     again = Scenario.model_validate(json.loads(given.model_dump_json(exclude_none=True)))
