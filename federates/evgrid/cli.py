@@ -291,6 +291,11 @@ _COMPARISONS: dict[str, tuple[str, str]] = {
         "evgrid.studies.voltage_support:VoltageSupport",
         "What charge control and reactive power of the chargers do to the voltages, and what it costs.",
     ),
+    "frequency-regulation": (
+        "evgrid.studies.frequency_regulation:FrequencyRegulation",
+        "What the fleet of SCENARIO earns with regulation, what that costs drivers, batteries and feeder, "
+        "and how much it lifts the frequency after a loss of generation.",
+    ),
 }
 """Studies that set variants side by side: command to class and what it answers."""
 

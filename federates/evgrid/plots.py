@@ -31,7 +31,7 @@ def plot_head_power(result: xr.Dataset, ax: Axes) -> Axes:
     _band(ax, result["base_load_kw"], _BASE, "base load (no EVs, no losses)")
     ax.set(ylabel="power at the feeder head (kW)", title="Feeder head")
     ax.legend(frameon=False)
-    return _time_axis(ax, result)
+    return time_axis(ax, result["time"])
 
 
 def plot_fleet(result: xr.Dataset, ax: Axes) -> Axes:
@@ -45,7 +45,7 @@ def plot_fleet(result: xr.Dataset, ax: Axes) -> Axes:
     right.step(plugged["time"], plugged, where="post", color=_BASE, linewidth=1, linestyle=":")
     right.set_ylim(0, max(1.0, float(plugged.max())) * 1.1)
     right.set_ylabel("EVs plugged in (dotted)")
-    return _time_axis(ax, result)
+    return time_axis(ax, result["time"])
 
 
 def plot_voltage_profile(
@@ -97,7 +97,7 @@ def plot_voltage_band(result: xr.Dataset, ax: Axes) -> Axes:
         ax.axhline(limit, color="black", linewidth=0.8, linestyle="--")
     ax.set(ylabel="voltage (pu)", title="Voltage over all buses and phases (dashed: EN 50160)")
     ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 0.06))
-    return _time_axis(ax, result)
+    return time_axis(ax, result["time"])
 
 
 def plot_result(result: xr.Dataset) -> Figure:
@@ -158,12 +158,13 @@ def _band(ax: Axes, series: xr.DataArray, colour: str, label: str) -> None:
     ax.plot(time, mid, color=colour, linewidth=1.2, label=label)
 
 
-def _time_axis(ax: Axes, result: xr.Dataset) -> Axes:
+def time_axis(ax: Axes, time: xr.DataArray) -> Axes:
+    """Local times along the x axis."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    ax.set_xlim(result["time"].values[0], result["time"].values[-1])
+    ax.set_xlim(time.values[0], time.values[-1])
     ax.set_xlabel("local time")
     return ax

@@ -26,6 +26,7 @@ from evgrid.aggregator.regulation import Offering, OfferSettings, begins, ratio
 from evgrid.aggregator.strategies import Context, View, register
 from evgrid.model import Array, Variable
 from evgrid.system.products import Product, activation, find_product, one_way, slowest_delivery
+from evgrid.system.settings import NoRegulation
 
 
 class ReserveSettings(OfferSettings):
@@ -66,7 +67,7 @@ class Reserve(Offering):
                 f"product = {product.name}: is for {product.nominal_hz:g} Hz, "
                 f"system.nominal_hz is {system.nominal_hz:g}"
             )
-        if product.driver == "signal" and getattr(system.regulation, "source", "") == "none":
+        if product.driver == "signal" and isinstance(system.regulation, NoRegulation):
             raise ValueError(f"product = {product.name}: follows set-points, needs system.regulation")
         if "hold" not in settings.model_fields_set:
             settings = settings.model_copy(update={"hold": product.endurance_s})

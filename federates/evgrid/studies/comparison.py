@@ -164,6 +164,19 @@ def run_comparison(
             continue
         chunks = [_judged(study, folder / "runs" / f"{run}.nc") for run in runs["id"]]
         parts[variant] = chunks[0] if len(chunks) == 1 else xr.concat(chunks, "member", data_vars="minimal")
+    return together(study, parts, failed)
+
+
+def together(
+    study: Comparison, parts: Mapping[str, xr.Dataset], failed: Mapping[str, str] | None = None
+) -> xr.Dataset:
+    """The study's Dataset, from what :meth:`Comparison.figures` gives for each variant.
+
+    ``failed``: variants that did not finish, with the reason. Raises ResultError if there is no other.
+    """
+    import xarray as xr
+
+    failed = failed or {}
     if not parts:
         reasons = "; ".join(f"{variant}: {reason}" for variant, reason in failed.items())
         raise ResultError(f"study {study.name}: no variant has finished ({reasons})")

@@ -44,11 +44,11 @@ from pydantic import Field, field_validator
 
 from evgrid.batch import KEPT, Batch, Run, dask_client, plan, read_index, run_batch
 from evgrid.errors import ResultError
-from evgrid.limits import PRESETS, Criterion, LimitSet, coverage, limit_set, violations
+from evgrid.limits import Criterion, LimitSet, coverage, limit_set, violations
 from evgrid.scenario import Scenario, Share, load_scenario
 from evgrid.settings import ExistingFile, Settings, fault
 from evgrid.studies import reading
-from evgrid.studies.judging import judged
+from evgrid.studies.judging import Limits, judged
 from evgrid.studies.statistics import wilson
 from evgrid.workers import Reduction
 
@@ -81,7 +81,7 @@ class HostingCapacity(Settings):
     }
     """Ways of charging by name; each is overrides of the scenario, such as
     {aggregators.main: {strategy: tou}} or {fleet.charger.functions: {volt_var: ieee_1547_b}}."""
-    limits: Annotated[tuple[str | Criterion, ...], Field(min_length=1)] = (
+    limits: Limits = (
         "en_50160", "vuf", "thermal_instantaneous", "thermal_moving_average", "hot_spot",
     )  # fmt: skip
     """Limits by the names of their presets, or criteria of one's own."""
@@ -108,14 +108,6 @@ class HostingCapacity(Settings):
         if any(np.diff(levels) <= 0):
             raise fault("must be ascending")
         return levels
-
-    @field_validator("limits")
-    @classmethod
-    def _known(cls, limits: tuple[str | Criterion, ...]) -> tuple[str | Criterion, ...]:
-        unknown = [part for part in limits if isinstance(part, str) and part not in PRESETS]
-        if unknown:
-            raise fault(f"{unknown[0]} is no preset; must be one of {', '.join(PRESETS)}")
-        return limits
 
     @property
     def limit_set(self) -> LimitSet:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from evgrid.limits import LimitSet, violated
+from pydantic import AfterValidator, Field
+
+from evgrid.limits import PRESETS, Criterion, LimitSet, violated
+from evgrid.settings import fault
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+def _known(limits: tuple[str | Criterion, ...]) -> tuple[str | Criterion, ...]:
+    unknown = [part for part in limits if isinstance(part, str) and part not in PRESETS]
+    if unknown:
+        raise fault(f"{unknown[0]} is no preset; must be one of {', '.join(PRESETS)}")
+    return limits
+
+
+Limits = Annotated[tuple[str | Criterion, ...], Field(min_length=1), AfterValidator(_known)]
+"""Limits that a study judges by: names of presets, or criteria of one's own."""
 
 
 def judged(result: xr.Dataset, limits: LimitSet) -> tuple[xr.Dataset, xr.Dataset]:

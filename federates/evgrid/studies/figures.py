@@ -1,0 +1,81 @@
+"""Key figures that several studies judge a run by: DataArrays over ``member`` with a text and a unit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evgrid.limits import LimitSet, violations
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from evgrid.model import Array
+
+
+def figure(values: xr.DataArray, text: str, unit: str) -> xr.DataArray:
+    """A key figure: values with what they are and their unit."""
+    return values.drop_vars([c for c in values.coords if c not in values.dims]).assign_attrs(
+        long_name=text, units=unit
+    )
+
+
+def over_sessions(result: xr.Dataset, values: Array, text: str, unit: str) -> xr.DataArray:
+    """The sum over each member's sessions that end within the run, of ``values`` (session,); NaN counts
+    as 0, but where all are NaN so is the sum: nothing is known.
+    """
+    import xarray as xr
+
+    values = np.asarray(values, dtype=np.float64)
+    member = np.searchsorted(result["member"].values, result["session_member"].values)
+    done = result["session_complete"].values & ~np.isnan(values)
+    sums = np.bincount(member[done], values[done], result.sizes["member"]).astype(np.float64)
+    if len(values) and np.isnan(values).all():
+        sums[:] = np.nan
+    return figure(xr.DataArray(sums, {"member": result["member"].values}, "member"), text, unit)
+
+
+def violation_hours(result: xr.Dataset, limits: LimitSet) -> xr.DataArray:
+    """Hours for which each member violates a limit at each place, (member, place); 0 where it doesn't.
+
+    A place is a criterion with an element and, where there is one, a phase. Only places that some member
+    violates are there.
+    """
+    import xarray as xr
+
+    found = violations(result, limits)
+    texts = [
+        " ".join(part for part in (f"{criterion}:", element, str(name), str(phase)) if part)
+        for criterion, element, name, phase in zip(
+            found["criterion"], found["element"], found["name"], found["phase"], strict=True
+        )
+    ]
+    places, at = np.unique(np.array(texts, dtype=str), return_inverse=True)
+    hours = np.zeros((result.sizes["member"], len(places)))
+    member = np.searchsorted(result["member"].values, found["member"].to_numpy(dtype=np.int64))
+    hours[member, at] = found["duration_h"].to_numpy(dtype=np.float64)
+    return xr.DataArray(
+        hours, {"member": result["member"].values, "place": places.astype(object)}, ("member", "place"),
+        attrs={"long_name": "time for which a limit is violated", "units": "h"},
+    )  # fmt: skip
+
+
+def new_places(hours: xr.DataArray, reference: str) -> xr.DataArray:
+    """How many places each variant violates that ``reference`` does not in the same member."""
+    violated = hours.fillna(0.0) > 0
+    return (violated & ~violated.sel(variant=reference, drop=True)).sum("place").astype(float)
+
+
+def worst_of_feeder(result: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Highest loading of lines and transformers and the range of voltages in the run."""
+    found = {}
+    for element, text in (("trafo", "transformer"), ("line", "line")):
+        name = f"{element}_loading"
+        if name in result and result.sizes[element]:
+            worst = 100 * result[name].max([dim for dim in result[name].dims if dim != "member"])
+            found[f"{name}_percent"] = figure(worst, f"highest loading of a {text}", "%")
+    low, high = result["voltage_min_pu"].min("time"), result["voltage_max_pu"].max("time")
+    found["voltage_lowest_pu"] = figure(low, "lowest voltage", "pu")
+    found["voltage_highest_pu"] = figure(high, "highest voltage", "pu")
+    return found
