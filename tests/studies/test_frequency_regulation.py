@@ -12,7 +12,7 @@ from evgrid.cli import main
 from evgrid.errors import ScenarioError
 from evgrid.scenario import load_scenario
 from evgrid.studies.comparison import side_by_side, together
-from evgrid.studies.figures import new_places, over_sessions, violation_hours
+from evgrid.studies.figures import new_hours, over_sessions, violation_hours
 from evgrid.studies.frequency_regulation import FrequencyRegulation, GenerationLoss, Loss, rated_kw
 from evgrid.studies.reading import load_study
 
@@ -67,7 +67,7 @@ def test_regulation_figures_by_hand():
     expected = {
         "offered_kw": [100, 100], "offered_least_kw": [100, 50], "held_percent": [90, 85],
         "held_least_percent": [90, 80], "score": [0.9, 0.9], "score_least": [0.9, 0.8],
-        "moved_kwh": [22, 42], "credit": [2, 4], "violations": [1, 0], "violation_longest_h": [1, 0],
+        "moved_kwh": [22, 42], "credit": [2, 4], "violations": [1, 0],
         "trafo_loading_percent": [120, 70], "voltage_lowest_pu": [0.94, 0.96],
         "voltage_highest_pu": [1.0, 1.01],
     }  # fmt: skip
@@ -107,7 +107,8 @@ def test_gain_and_new_violations_are_against_the_same_member():
         {"variant": ["no_evs", "uncontrolled", "v2g"], "member": [0, 1]},
         ("variant", "member", "place"),
     )
-    np.testing.assert_array_equal(new_places(hours, "no_evs"), [[0, 0], [1, 0], [1, 2]])
+    more = new_hours(hours, "no_evs").values
+    np.testing.assert_array_equal(more, [[[0, 0], [0, 0]], [[0, 1], [0, 0]], [[0, 3], [1, 1]]])
     both = ("variant", "member")
     given = xr.Dataset(
         {
@@ -118,6 +119,8 @@ def test_gain_and_new_violations_are_against_the_same_member():
         }
     )
     found = study().between(given)
+    np.testing.assert_array_equal(found["new_violations_no_evs"], [[0, 0], [1, 0], [1, 2]])
+    np.testing.assert_array_equal(found["new_violations_no_evs_h"], [[0, 0], [1, 0], [3, 1]])
     np.testing.assert_array_equal(found["new_violations_uncontrolled"], [[0, 0], [0, 0], [0, 2]])
     np.testing.assert_allclose(found["gain"].sel(variant="v2g"), [2.5, -1.0])
     np.testing.assert_allclose(found["gain"].sel(variant="uncontrolled"), 0.0)

@@ -61,10 +61,12 @@ def violation_hours(result: xr.Dataset, limits: LimitSet) -> xr.DataArray:
     )  # fmt: skip
 
 
-def new_places(hours: xr.DataArray, reference: str) -> xr.DataArray:
-    """How many places each variant violates that ``reference`` does not in the same member."""
-    violated = hours.fillna(0.0) > 0
-    return (violated & ~violated.sel(variant=reference, drop=True)).sum("place").astype(float)
+def new_hours(hours: xr.DataArray, reference: str) -> xr.DataArray:
+    """The hours of :func:`violation_hours` at the places that the variant ``reference`` does not violate in
+    the same member, else 0; ``hours`` has the dimension ``variant``.
+    """
+    known = hours.fillna(0.0)
+    return known.where(~(known > 0).sel(variant=reference, drop=True), 0.0)
 
 
 def worst_of_feeder(result: xr.Dataset) -> dict[str, xr.DataArray]:

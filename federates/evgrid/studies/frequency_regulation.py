@@ -35,7 +35,7 @@ from evgrid.plots import time_axis
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.settings import Duration, LocalTime, Settings, fault
 from evgrid.studies.comparison import Comparison
-from evgrid.studies.figures import figure, new_places, over_sessions, violation_hours, worst_of_feeder
+from evgrid.studies.figures import figure, new_hours, over_sessions, violation_hours, worst_of_feeder
 from evgrid.studies.judging import Limits
 from evgrid.system.settings import NoRegulation
 
@@ -56,7 +56,7 @@ _ORDER = (
     "offered_kw", "offered_least_kw", "held_percent", "held_least_percent", "score", "score_least",
     "moved_kwh", "drawn_kwh", "returned_kwh", "loss_kwh", "missed_sessions", "missed_kwh", "credit",
     "energy_cost", "degradation_cost", "gain", "violations", f"new_violations_{NO_EVS}",
-    f"new_violations_{UNCONTROLLED}", "violation_longest_h",
+    f"new_violations_{NO_EVS}_h", f"new_violations_{UNCONTROLLED}", f"new_violations_{UNCONTROLLED}_h",
 )  # fmt: skip
 """The figures from what is asked for to what it costs; the others follow."""
 _HOURLY = ("regulation_capacity_kw", "regulation_held_kw", "regulation_score", "regulation_credit")
@@ -82,7 +82,7 @@ class Loss(Settings):
     """Deviation at which the answer is whole: of what is offered, or of the charger's rating."""
     lead: Annotated[Duration, Field(gt=0)] = 120.0
     """Time before the loss that is run, in which the fleet reports and settles."""
-    watch: Annotated[Duration, Field(gt=0)] = 30.0
+    watch: Annotated[Duration, Field(gt=0)] = 20.0
     """Time after it that is run."""
     step: Annotated[Duration, Field(gt=0)] = 0.1
     """Tick."""
@@ -171,9 +171,8 @@ class FrequencyRegulation(Comparison):
         if "fleet_power_kw" in result:
             found |= _session_figures(result)
         hours = violation_hours(result, limit_set(*self.limits))
-        places, longest = (hours > 0).sum("place").astype(float), hours.reduce(np.max, "place", initial=0.0)
+        places = (hours > 0).sum("place").astype(float)
         found["violations"] = figure(places, "elements and phases that violate a limit", "1")
-        found["violation_longest_h"] = figure(longest, "longest time of one that does", "h")
         found["violation_h"] = hours
         return xr.Dataset(found | worst_of_feeder(result))
 
@@ -182,8 +181,10 @@ class FrequencyRegulation(Comparison):
         new = {}
         for reference, text in ((NO_EVS, "without EVs"), (UNCONTROLLED, "uncontrolled")):
             if reference in study["variant"]:
-                more = new_places(study["violation_h"], reference)
-                new[f"new_violations_{reference}"] = figure(more, f"of them not {text}", "1")
+                hours = new_hours(study["violation_h"], reference)
+                count, longest = (hours > 0).sum("place").astype(float), _longest(hours)
+                new[f"new_violations_{reference}"] = figure(count, f"of them not {text}", "1")
+                new[f"new_violations_{reference}_h"] = figure(longest, f"longest time of one not {text}", "h")
         if UNCONTROLLED in study["variant"] and "degradation_cost" in study:
             cost = study["energy_cost"] + study["degradation_cost"] - study["credit"].fillna(0.0)
             saved = cost.sel(variant=UNCONTROLLED, drop=True) - cost
@@ -384,22 +385,20 @@ def _session_figures(result: xr.Dataset) -> dict[str, xr.DataArray]:
 
 def plot_capacity(study: xr.Dataset, ax: Axes) -> Axes:
     """Capacity offered (line) and held (dots) by hour, median of the members, a colour a variant."""
-    for at, colour in _regulating_variants(study):
+    for at, style in _regulating_variants(study):
         edges = np.append(at["hour"].values, at["hour"].values[-1:] + np.timedelta64(1, "h"))
-        ax.stairs(
-            at["regulation_capacity_kw"].values / 1000, edges, baseline=None, color=colour, label=_name(at)
-        )
+        ax.stairs(at["regulation_capacity_kw"].values / 1000, edges, baseline=None, label=_name(at), **style)
         middle = at["hour"] + np.timedelta64(30, "m")
-        ax.plot(middle, at["regulation_held_kw"] / 1000, ".", color=colour)
+        ax.plot(middle, at["regulation_held_kw"] / 1000, ".", color=style["color"])
     ax.set(ylabel="capacity offered (line) and held (dots) (MW)", title="Capacity by hour")
     return _by_hour(study, ax)
 
 
 def plot_score(study: xr.Dataset, ax: Axes) -> Axes:
     """Performance score by hour, median of the members, a line a variant."""
-    for at, colour in _regulating_variants(study):
+    for at, style in _regulating_variants(study):
         middle = at["hour"] + np.timedelta64(30, "m")
-        ax.plot(middle, at["regulation_score"], marker=".", color=colour, label=_name(at))
+        ax.plot(middle, at["regulation_score"], marker=".", label=_name(at), **style)
     ax.set(ylabel="performance score", title="Score by hour")
     return _by_hour(study, ax)
 
@@ -446,25 +445,36 @@ def plot_feeder(study: xr.Dataset, ax: Axes) -> Axes:
 def plot_trace(study: xr.Dataset, name: str, ax: Axes) -> Axes:
     """A quantity around the loss, median of the members, a line a variant."""
     watched = study.sel(after_s=slice(-2.0, None))
-    for variant in watched["variant"].values:
+    for number, variant in enumerate(watched["variant"].values):
+        style: dict[str, Any] = {"color": f"C{number - 1}"}
+        if variant == NO_RESPONSE:
+            style = {"color": "black", "linestyle": ":", "zorder": 3}
         values = watched[name].sel(variant=variant).median("member")
-        ax.plot(watched["after_s"], values, label=str(variant).replace("_", " "))
+        ax.plot(watched["after_s"], values, label=str(variant).replace("_", " "), **style)
     ax.axvline(0.0, color="black", linewidth=0.6)
     ax.set_xlabel("time from the loss (s)")
     ax.legend(frameon=False, fontsize="small")
     return ax
 
 
-def _regulating_variants(study: xr.Dataset) -> list[tuple[xr.Dataset, str]]:
-    """Medians over the members of the variants that offered something, each with a colour."""
-    found = list[tuple["xr.Dataset", str]]()
+_DASHES = ("-", "--", "-.", ":")
+
+
+def _regulating_variants(study: xr.Dataset) -> list[tuple[xr.Dataset, dict[str, Any]]]:
+    """Medians over the members of the variants that offered something, each with its style."""
+    found = list[tuple["xr.Dataset", dict[str, Any]]]()
     if "regulation_capacity_kw" not in study:
         return found
     for number, variant in enumerate(study["variant"].values):
         at = study[list(_HOURLY)].sel(variant=variant)
         if bool((at["regulation_capacity_kw"] > 0).any()):
-            found.append((at.median("member"), f"C{number}"))
+            style = {"color": f"C{number}", "linestyle": _DASHES[(len(found) // 2) % 4]}
+            found.append((at.median("member"), style))
     return found
+
+
+def _longest(hours: xr.DataArray) -> xr.DataArray:
+    return hours.reduce(np.max, "place", initial=0.0)
 
 
 def _name(at: xr.Dataset) -> str:
@@ -486,11 +496,11 @@ def _bars(study: xr.Dataset, parts: dict[str, xr.DataArray], ax: Axes, numbers: 
     labels = [str(name).replace("_", "\n") for name in study["variant"].values[known]]
     ax.set_xticks(at, labels, fontsize="small")
     ax.axhline(0.0, color="black", linewidth=0.6)
-    low, high = ax.get_ylim()
-    low, high = min(low, 0.0) if low < -1e-9 else 0.0, high if high > 1e-9 else 1.0
-    ax.set_ylim(low, high + 0.2 * (high - low))
+    values = np.nan_to_num(np.array(list(medians.values())))
+    low, high = min(1.1 * values.min(initial=0.0), 0.0), values.max(initial=0.0) or 1.0
+    ax.set_ylim(low, high + 0.25 * (high - low))
     if len(medians) > 1:
-        ax.legend(frameon=False, fontsize="small", ncols=3, loc="upper left")
+        ax.legend(frameon=False, fontsize="small", ncols=2 if len(medians) > 3 else 3, loc="upper left")
     return ax
 
 
