@@ -35,13 +35,15 @@ def njit(function: _Function) -> _Function:
     return cast(_Function, compiled)
 
 
-def in_threads(kernel: Callable[[int, int], _Result], count: int) -> list[tuple[int, _Result]]:
+def in_threads(
+    kernel: Callable[[int, int], _Result], count: int, least: int = _LEAST
+) -> list[tuple[int, _Result]]:
     """Call ``kernel(low, high)`` for parts of range(count), each in a thread; ``low`` and result of each.
 
-    As many parts as ``THREADS``, fewer where they'd be small. What the kernel does to an item must not
-    depend on how they are parted.
+    As many parts as ``THREADS``, fewer where they'd be of less than ``least`` items. What the kernel does to
+    an item must not depend on how they are parted.
     """
-    parts = max(min(THREADS, count // _LEAST), 1)
+    parts = max(min(THREADS, count // least), 1)
     if parts == 1:
         return [(0, kernel(0, count))]
     edges = [count * part // parts for part in range(parts + 1)]

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from evgrid.aggregator import reference
-from evgrid.aggregator.kernels import share_by_laxity
+from evgrid.aggregator.kernels import BLOCK, order_by_group, share_by_laxity
 
 HOUR, STEP_S = 3600.0, 60.0
 
@@ -17,9 +17,15 @@ def share(headroom, p_max, p_min, laxity, group=None, width_s=60.0, last=None, h
     group = np.zeros(len(p_max), np.int64) if group is None else np.asarray(group, np.int64)
     last = np.zeros(len(p_max)) if last is None else np.asarray(last, float)
     headroom = np.asarray(headroom, float)
-    return np.array(
-        (by or share_by_laxity)(group, headroom, p_max, p_min, laxity, STEP_S, width_s, last, hysteresis_s)
+    if by is not None:
+        return np.array(by(group, headroom, p_max, p_min, laxity, STEP_S, width_s, last, hysteresis_s))
+    order = order_by_group(np.arange(len(group), dtype=np.uint32), group, len(headroom))
+    power = last.copy()
+    time_needed = 60.0 * np.arange(len(group))
+    share_by_laxity(
+        order, headroom, p_max, p_min, laxity + time_needed, time_needed, STEP_S, width_s, power, hysteresis_s
     )
+    return power
 
 
 @pytest.mark.parametrize(
@@ -129,3 +135,47 @@ def test_headroom_is_used_and_kept_to_rounding(fleet):
         most = min(room, fleet["p_max"][free].sum()) if room > 0 else max(room, fleet["p_min"][free].sum())
         assert got[own].sum() <= forced + most + 2e-5 if room < 0 else forced + most + 1e-9
         assert got[own].sum() == pytest.approx(forced + most, abs=2e-5)
+
+
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([4.0, 900.0, 7200.0]),
+    st.sampled_from([0.0, 600.0]),
+    st.floats(-1.2, 1.2),
+    st.sampled_from(["spread", "near", "alike"]),
+)
+@settings(max_examples=40)
+def test_large_groups_equal_the_plain_twin(seed, width_s, hysteresis_s, target, laxities):
+    """Groups of several blocks, which are searched by a histogram, beside one that is not."""
+    rng = np.random.default_rng(seed)
+    n = 2 * BLOCK + 500
+    group = rng.choice(3, n, p=[0.85, 0.14, 0.01])
+    p_max, p_min = rng.choice([0.0, 3.7, 7.4], n), -rng.choice([0.0, 7.4], n)
+    laxity = {
+        "spread": rng.uniform(-600, 3 * 24 * HOUR, n),
+        "near": rng.uniform(0, 600, n),
+        "alike": rng.choice([HOUR, 2 * HOUR], n),
+    }[laxities]
+    limit = np.bincount(group, p_max if target > 0 else -p_min, 3)
+    fleet = {
+        "group": group, "headroom": target * limit, "p_max": p_max, "p_min": p_min, "laxity": laxity.round(),
+        "last": rng.choice([0.0, 5.0, -5.0], n), "width_s": width_s, "hysteresis_s": hysteresis_s,
+    }  # fmt: skip
+    got, expected = share(**fleet), share(**fleet, by=reference.share_by_laxity)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(np.bincount(group, got, 3), np.bincount(group, expected, 3), atol=1e-7)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_changes_no_bit(threads, monkeypatch):
+    rng = np.random.default_rng(1)
+    n = 20 * BLOCK
+    fleet = {
+        "group": rng.integers(0, 2, n), "headroom": [5e4, -6e4], "p_max": rng.uniform(3, 11, n),
+        "p_min": -rng.uniform(0, 11, n), "laxity": rng.uniform(0, 12 * HOUR, n), "width_s": 900.0,
+    }  # fmt: skip
+    monkeypatch.setattr("evgrid.compile.THREADS", threads)
+    got = share(**fleet)
+    monkeypatch.setattr("evgrid.compile.THREADS", 4)
+    np.testing.assert_array_equal(got, share(**fleet))
+    assert [got[fleet["group"] == row].sum() for row in (0, 1)] == pytest.approx([5e4, -6e4], abs=1e-6)

@@ -5,218 +5,425 @@ laxity charge, up to a threshold of laxity that the group's power determines. Wi
 threshold the share of an EV's limit falls linearly from 1 to 0, so that EVs of like laxity charge
 alike instead of taking turns. To discharge, the same from the highest laxity down.
 
-The threshold is found in a histogram of the laxities, then by bisection over those EVs alone whose
-share still depends on where in the bracket it lies, and these dwindle with it: no sort is needed.
-Sums run in the order of the EVs of a group and know no other group, so a member alone computes what
-it does in an ensemble.
+Two passes over the EVs, and no sort. The first sums up limits and adds them into a histogram over laxity,
+in which the threshold is bracketed; it is then bisected over the few EVs alone whose share depends on where
+in the bracket it lies, and these dwindle with it. The second gives each EV its share.
+
+Only EVs that are plugged in are looked at, those of a group together (:class:`Order`), in blocks that threads
+share out. Each block has sums of its own, which are added up in order; blocks know no other group. So a
+member alone computes what it does in an ensemble, bit for bit, in as many threads as there are.
 
 Power is in kW at the grid, positive when drawn; a group is a row of ``headroom``.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import njit
+from evgrid.compile import in_threads, njit
 
-_BINS = 64
+BLOCK = 4096
+"""EVs in a block at most."""
+_LEAST_BLOCKS = 3
+"""Blocks in a thread's part at least: fewer full ones take less time than to wake it."""
+_BINS = 512
 """Bins of a group's laxities, by which the search begins."""
-_NARROW_S = 1e-6
+_MIDDLE_S = 21600.0
+"""Laxity in the middle of the bins, s: they are 84 s wide there, 42 s near 0 and 12 min at a day."""
+_FEW = 256
+"""EVs in a group up to which all are searched, without a histogram."""
+_NARROW_S = 1e-9
 """Bracket of the threshold, s, within which what is left of the search doesn't matter."""
+_NONE = np.uint16(65535)
+"""Bin of an EV that has no part in the search."""
+
+
+class Order(NamedTuple):
+    """EVs by group, and the blocks in which they are worked on.
+
+    rows : (n,) uint32, the EVs: those of a group together and ascending
+    start : (block + 1,) int64, where each block begins in ``rows``; none is of more than one group
+    group : (block,) int64
+    first : (group + 1,) int64, first block of each group
+    """
+
+    rows: NDArray[np.uint32]
+    start: NDArray[np.int64]
+    group: NDArray[np.int64]
+    first: NDArray[np.int64]
+
+    @property
+    def least(self) -> int:
+        """Blocks that a thread should have at least."""
+        return max(_LEAST_BLOCKS, _LEAST_BLOCKS * BLOCK * len(self.group) // max(len(self.rows), 1))
+
+
+def order_by_group(rows: NDArray[np.uint32], group: NDArray[np.int64], groups: int) -> Order:
+    """The order of the EVs ``rows``, ascending; ``group``: (ev,), of all EVs."""
+    return Order(*_order(rows, group, groups))
 
 
 @njit
+def _order(
+    rows: NDArray[np.uint32], group: NDArray[np.int64], groups: int
+) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The fields of :class:`Order`."""
+    count = np.zeros(groups, np.int64)
+    for ev in rows:
+        count[group[ev]] += 1
+    first = np.zeros(groups + 1, np.int64)
+    for at in range(groups):
+        first[at + 1] = first[at] + (count[at] + BLOCK - 1) // BLOCK
+    start = np.empty(first[groups] + 1, np.int64)
+    of_block = np.empty(first[groups], np.int64)
+    place = np.zeros(groups, np.int64)
+    begin = 0
+    for at in range(groups):
+        place[at] = begin
+        for block in range(first[at], first[at + 1]):
+            start[block] = begin + (block - first[at]) * BLOCK
+            of_block[block] = at
+        begin += count[at]
+    start[first[groups]] = begin
+    ordered = np.empty(len(rows), np.uint32)
+    for ev in rows:
+        ordered[place[group[ev]]] = ev
+        place[group[ev]] += 1
+    return ordered, start, of_block, first
+
+
 def share_by_laxity(
-    group: NDArray[np.int64],
+    order: Order,
     headroom: NDArray[np.float64],
     p_max: NDArray[np.float64],
     p_min: NDArray[np.float64],
-    laxity: NDArray[np.float64],
+    time_left: NDArray[np.float64],
+    time_needed: NDArray[np.float64],
     step_s: float,
     width_s: float,
-    last: NDArray[np.float64],
-    hysteresis_s: float,
-) -> NDArray[np.float64]:
+    power: NDArray[np.float64],
+    hysteresis_s: float = 0.0,
+) -> None:
     """Share each group's headroom over its EVs: charge by least laxity, discharge by most.
 
     EVs whose laxity ends within the tick are served first, whatever the headroom: their EVSE would
     charge them anyway. What is then left of the headroom charges the others by laxity; if it is
     negative, EVs discharge from the highest laxity down, until it is made up.
 
-    group : (ev,) int64, group of each EV
-    headroom : (group,) kW that the group's EVs may draw together; negative asks for discharge
-    p_max, p_min : (ev,) kW, limits of each EV; p_min <= 0 <= p_max
-    laxity : (ev,) s
-    step_s : length of the tick, s
-    width_s : range of laxity over which an EV's share falls from 1 to 0, s, above 0
-    last, hysteresis_s : (ev,) kW, the power of the tick before, and the laxity by which an EV that
-        already charges (or discharges) goes before one that doesn't, s; 0: no preference
+    Parameters
+    ----------
+    order
+        The EVs that are plugged in, by group.
+    headroom
+        (group,) kW that the group's EVs may draw together; negative asks for discharge.
+    p_max, p_min
+        (ev,) kW, limits of each EV; p_min <= 0 <= p_max.
+    time_left, time_needed
+        (ev,) s; laxity is the difference.
+    step_s
+        Length of the tick, s.
+    width_s
+        Range of laxity over which an EV's share falls from 1 to 0, s, above 0.
+    power
+        (ev,) kW: the power of the tick before, in the place of which each EV in ``order`` gets its own. One
+        that can do nothing (p_max = p_min = 0) gets 0.
+    hysteresis_s
+        Laxity by which an EV that already charges (or discharges) goes before one that doesn't, s.
 
-    Returns (ev,) kW. An EV that can do nothing (p_max = p_min = 0) gets 0. The headroom is kept to
-    rounding wherever those served first leave it, and used to within a millionth of it.
+    The headroom is used, and kept to rounding, wherever those served first leave it.
+
     """
-    setpoint = np.zeros(len(group))
-    left = headroom.copy()
-    up = np.zeros(len(headroom))
-    down = np.zeros(len(headroom))
-    for ev in range(len(group)):
-        if laxity[ev] >= step_s:
-            up[group[ev]] += p_max[ev]
-            down[group[ev]] -= p_min[ev]
-        elif p_max[ev] > 0.0:
-            setpoint[ev] = p_max[ev]
-            left[group[ev]] -= p_max[ev]
-    key = np.empty(len(group))
-    weight = np.empty(len(group))
-    for ev in range(len(group)):
-        room = left[group[ev]]
-        key[ev] = laxity[ev] if room > 0.0 else -laxity[ev]
-        if hysteresis_s > 0.0 and last[ev] * room > 0.0:
-            key[ev] -= hysteresis_s
-        weight[ev] = 0.0
-        if laxity[ev] >= step_s and room != 0.0:
-            weight[ev] = p_max[ev] if room > 0.0 else -p_min[ev]
-    target = np.abs(left)
-    total = np.where(left > 0.0, up, down)
-    level = _thresholds(group, key, weight, target, total, width_s)
-    per_s = 1.0 / width_s
-    room_kw = target.copy()
-    for ev in range(len(group)):
-        at = group[ev]
-        if weight[ev] > 0.0:
-            given = weight[ev]
-            if target[at] < total[at]:
-                given *= min(max((level[at] - key[ev]) * per_s, 0.0), 1.0)
-                given = min(given, room_kw[at])
-            room_kw[at] = max(room_kw[at] - given, 0.0)
-            setpoint[ev] = given if left[at] > 0.0 else -given
-    return setpoint
+    blocks, least = len(order.group), order.least
+    limits: tuple[Any, ...] = (p_max, p_min, time_left, time_needed, step_s, power, hysteresis_s)
+    bins = np.empty(len(order.rows), np.uint16)
+    sums, histogram = np.empty((blocks, 2)), np.empty((blocks, _BINS))
+
+    def survey(charges: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        arguments: tuple[Any, ...] = (*order, charges, *limits, bins, sums, histogram)
+        in_threads(lambda low, high: _survey(low, high, *arguments), blocks, least)
+        return _left(order.first, headroom, sums)
+
+    charges = headroom > 0.0
+    left, total = survey(charges)
+    if not np.array_equal(left > 0.0, charges):  # rare: those served first take all that there was
+        charges = left > 0.0
+        left, total = survey(charges)
+    search: tuple[Any, ...] = (*order, charges, *limits, width_s, bins, histogram, np.abs(left), total)
+    level = _levels(*search)
+    arguments: tuple[Any, ...] = (*order, left, total, level, *limits, width_s)
+    in_threads(lambda low, high: _assign(low, high, *arguments), blocks, least)
 
 
 @njit
-def _thresholds(
-    group: NDArray[np.int64],
-    key: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    target: NDArray[np.float64],
-    total: NDArray[np.float64],
-    width_s: float,
-) -> NDArray[np.float64]:
+def _survey(
+    low: int, high: int,
+    rows: NDArray[np.uint32], start: NDArray[np.int64], of_block: NDArray[np.int64],
+    first: NDArray[np.int64], charges: NDArray[np.bool_],
+    p_max: NDArray[np.float64], p_min: NDArray[np.float64],
+    time_left: NDArray[np.float64], time_needed: NDArray[np.float64],
+    step_s: float, power: NDArray[np.float64], hysteresis_s: float,
+    bins: NDArray[np.uint16], sums: NDArray[np.float64], histogram: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """First pass, over blocks [low, high): fills the bins of their EVs, their histograms and their sums.
+
+    ``sums``: (block, 2) kW of those that must charge now, and of the limits of the others in the direction of
+    their group. Bins are in order of who goes first: of rising laxity to charge, of falling to discharge.
+    """
+    for block in range(low, high):
+        at = of_block[block]
+        up = charges[at]
+        sign = 1.0 if up else -1.0
+        limit = p_max if up else p_min
+        searched = start[first[at + 1]] - start[first[at]] > _FEW
+        weights = histogram[block]
+        weights[:] = 0.0
+        must = 0.0
+        total = 0.0
+        for i in range(start[block], start[block + 1]):
+            ev = rows[i]
+            laxity = time_left[ev] - time_needed[ev]
+            weight = sign * limit[ev]
+            if laxity < step_s:
+                must += p_max[ev]
+                bins[i] = _NONE
+                continue
+            total += weight
+            if hysteresis_s > 0.0 and sign * power[ev] > 0.0:
+                laxity = max(laxity - sign * hysteresis_s, 0.0)
+            bin_ = int(laxity / (laxity + _MIDDLE_S) * _BINS)
+            bin_ = min(bin_, _BINS - 1)
+            bin_ = bin_ if up else _BINS - 1 - bin_
+            bins[i] = bin_ if weight > 0.0 else _NONE
+            if searched:
+                weights[np.uint32(bin_)] += weight
+        sums[block, 0] = must
+        sums[block, 1] = total
+
+
+@njit
+def _left(
+    first: NDArray[np.int64], headroom: NDArray[np.float64], sums: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What those served first leave of each group's headroom, and the limits of the others, (group,) kW."""
+    left, total = headroom.copy(), np.zeros(len(headroom))
+    for at in range(len(headroom)):
+        for block in range(first[at], first[at + 1]):
+            left[at] -= sums[block, 0]
+            total[at] += sums[block, 1]
+    return left, total
+
+
+@njit
+def _begin(bin_: int, charges: bool) -> float:
+    """Key at which a bin begins, s: the laxity to charge, its negative to discharge."""
+    at = bin_ if charges else _BINS - bin_
+    laxity = _MIDDLE_S * at / (_BINS - at) if at < _BINS else np.inf
+    return laxity if charges else -laxity
+
+
+@njit
+def _levels(
+    rows: NDArray[np.uint32], start: NDArray[np.int64], of_block: NDArray[np.int64],
+    first: NDArray[np.int64], charges: NDArray[np.bool_],
+    p_max: NDArray[np.float64], p_min: NDArray[np.float64],
+    time_left: NDArray[np.float64], time_needed: NDArray[np.float64],
+    step_s: float, power: NDArray[np.float64], hysteresis_s: float, width_s: float,
+    bins: NDArray[np.uint16], histogram: NDArray[np.float64],
+    target: NDArray[np.float64], total: NDArray[np.float64],
+) -> NDArray[np.float64]:  # fmt: skip
     """The level of each group at which ``sum weight · clip((level - key) / width_s, 0, 1) = target``.
 
-    key, weight : (ev,); target, total : (group,), total the sum of the group's weights
+    target, total : (group,) kW, total the sum of the group's weights
     Groups whose target is 0 or at least their total need no level.
     """
     groups = len(target)
-    low = np.full(groups, np.inf)
-    high = np.full(groups, -np.inf)
-    for ev in range(len(group)):
-        at = group[ev]
-        if weight[ev] > 0.0:
-            low[at] = min(low[at], key[ev])
-            high[at] = max(high[at], key[ev])
-    scale = np.where(high > low, _BINS / (high - low), 0.0)
-    binned = np.zeros((groups, _BINS + 1))
-    for ev in range(len(group)):
-        if weight[ev] > 0.0:
-            at = group[ev]
-            binned[at, int((key[ev] - low[at]) * scale[at])] += weight[ev]
-    origin = low.copy()
+    level = np.zeros(groups)
+    largest = 0
     for at in range(groups):
-        if 0.0 < target[at] < total[at]:
-            before = 0.0
-            first = 0
-            while first < _BINS and before + binned[at, first] < target[at]:
-                before += binned[at, first]
-                first += 1
-            size = (high[at] - low[at]) / _BINS  # a bin more at each end covers rounding
-            high[at] = origin[at] + (first + 2) * size + width_s
-            low[at] = origin[at] + (first - 1) * size
-    settled = np.zeros(groups)  # of the sum, at the origin: what no longer depends on the search
-    waiting = np.zeros(groups, np.int64)
-    candidates = np.empty(len(group), np.uint32)
-    count = 0
-    for ev in range(len(group)):
-        at = group[ev]
-        if weight[ev] > 0.0 and 0.0 < target[at] < total[at] and key[ev] < high[at]:
-            if key[ev] + width_s <= low[at]:
-                settled[at] += weight[ev]
-            else:
-                waiting[at] += 1
-                candidates[count] = ev
-                count += 1
-    per_s = 1.0 / width_s
-    slope = np.zeros(groups)
-    value = np.empty(groups)
-    middle = np.empty(groups)
-    while count > 0:
-        for at in range(groups):
-            middle[at] = 0.5 * (low[at] + high[at])
-            value[at] = settled[at] + slope[at] * (middle[at] - origin[at])
-        for i in range(count):
-            ev = candidates[i]
-            at = group[ev]
-            value[at] += weight[ev] * min(max((middle[at] - key[ev]) * per_s, 0.0), 1.0)
-        for at in range(groups):
-            if waiting[at] > 0:
-                if value[at] >= target[at]:
-                    high[at] = middle[at]
-                else:
-                    low[at] = middle[at]
-        kept = 0
-        for i in range(count):
-            ev = candidates[i]
-            at = group[ev]
-            begin = key[ev]
-            end = begin + width_s
-            if begin < high[at] and end > low[at]:
-                if (begin > low[at] or end < high[at]) and high[at] - low[at] > _NARROW_S:
-                    candidates[kept] = ev
-                    kept += 1
-                    continue
-                slope[at] += weight[ev] * per_s
-                settled[at] += weight[ev] * (origin[at] - begin) * per_s
-            elif end <= low[at]:
-                settled[at] += weight[ev]
-            waiting[at] -= 1
-        count = kept
-    level = high
+        largest = max(largest, start[first[at + 1]] - start[first[at]])
+    found = np.empty(largest + 1, np.uint32)
+    key = np.empty(largest)
+    weight = np.empty(largest)
     for at in range(groups):
-        if slope[at] > 0.0:
-            found = origin[at] + (target[at] - settled[at]) / slope[at]
-            level[at] = min(max(found, low[at]), high[at])
+        if not 0.0 < target[at] < total[at]:
+            continue
+        begin = start[first[at]]
+        end = start[first[at + 1]]
+        lowest, highest, settled = 0, _BINS, 0.0
+        if end - begin > _FEW:
+            of_group = histogram[first[at] : first[at + 1]]
+            lowest, highest, settled = _bracket(of_group, charges[at], target[at], width_s)
+        sign = 1.0 if charges[at] else -1.0
+        limit = p_max if charges[at] else p_min
+        offset = np.uint16(lowest)
+        span = np.uint16(highest - lowest)
+        count = 0
+        for i in range(begin, end):  # without a branch that can't be predicted
+            found[count] = rows[i]
+            count += np.uint16(bins[i] - offset) <= span
+        for i in range(count):
+            ev = found[i]
+            key[i] = _key(time_left[ev] - time_needed[ev], sign, power[ev], hysteresis_s)
+            weight[i] = sign * limit[ev]
+        level[at] = _level(key[:count], weight[:count], settled, target[at], width_s)
     return level
 
 
 @njit
-def carry_forward(
-    sent: NDArray[np.float64],
-    step_s: float,
-    plugged: NDArray[np.float64],
-    p_max: NDArray[np.float64],
-    p_min: NDArray[np.float64],
-    energy_needed: NDArray[np.float64],
-    time_left: NDArray[np.float64],
-    time_needed: NDArray[np.float64],
-) -> None:
-    """Carry what the EVs reported forward by a tick in which they followed ``sent``; all (ev,), in place.
+def _bracket(
+    histogram: NDArray[np.float64], charges: bool, target: float, width_s: float
+) -> tuple[int, int, float]:
+    """The first and the last bin of those that may have a part share, and the weights of the bins before.
 
-    The time needed changes in proportion to the energy; an EV that needs no more can't draw, and one
-    whose time is over is away.
+    histogram : (block, bin) kW
     """
-    for ev in range(len(sent)):
-        if plugged[ev] < 0.5:
-            continue
-        drawn = min(max(sent[ev], p_min[ev]), p_max[ev]) * step_s / 3600.0
-        before = energy_needed[ev]
-        after = max(before - drawn, 0.0)
-        energy_needed[ev] = after
-        time_needed[ev] = time_needed[ev] * (after / before) if before > 0.0 else 0.0
-        if after <= 0.0:
-            p_max[ev] = 0.0
-        time_left[ev] = max(time_left[ev] - step_s, 0.0)
-        if time_left[ev] <= 0.0:
-            plugged[ev] = 0.0
-            p_max[ev] = 0.0
-            p_min[ev] = 0.0
+    merged = np.zeros(_BINS)
+    for block in range(len(histogram)):
+        merged += histogram[block]
+    before = 0.0
+    here = 0
+    while here < _BINS - 1 and before + merged[here] < target:
+        before += merged[here]
+        here += 1
+    # The level is in this bin or up to a width beyond; a bin more at each end covers rounding.
+    lowest = max(here - 1, 0)
+    begin = _begin(lowest, charges) - width_s
+    while lowest > 0 and _begin(lowest, charges) > begin:
+        lowest -= 1
+    highest = min(here + 1, _BINS - 1)
+    end = _begin(highest + 1, charges) + width_s
+    while highest < _BINS - 1 and _begin(highest, charges) < end:
+        highest += 1
+    settled = 0.0
+    for bin_ in range(lowest):
+        settled += merged[bin_]
+    return lowest, highest, settled
+
+
+@njit
+def _level(
+    key: NDArray[np.float64], weight: NDArray[np.float64], settled: float, target: float, width_s: float
+) -> float:
+    """The level at which ``settled + sum weight · clip((level - key) / width_s, 0, 1) = target``.
+
+    key, weight : (candidate,), used up. The level is between the least key and a width above the highest.
+    """
+    per_s = 1.0 / width_s
+    low = np.min(key)
+    high = np.max(key) + width_s
+    origin = low
+    slope = 0.0  # of what is settled, from the origin on
+    count = len(key)
+    while count > 0:
+        middle = 0.5 * (low + high)
+        value = settled + slope * (middle - origin)
+        for i in range(count):
+            value += weight[i] * min(max((middle - key[i]) * per_s, 0.0), 1.0)
+        if value >= target:
+            high = middle
+        else:
+            low = middle
+        kept = 0
+        for i in range(count):
+            begin = key[i]
+            end = begin + width_s
+            if begin < high and end > low:
+                if (begin > low or end < high) and high - low > _NARROW_S:
+                    key[kept] = begin
+                    weight[kept] = weight[i]
+                    kept += 1
+                else:
+                    slope += weight[i] * per_s
+                    settled += weight[i] * (origin - begin) * per_s
+            elif end <= low:
+                settled += weight[i]
+        count = kept
+    if slope > 0.0:
+        return min(max(origin + (target - settled) / slope, low), high)
+    return high
+
+
+@njit
+def _key(laxity: float, sign: float, power: float, hysteresis_s: float) -> float:
+    """What EVs are ordered by, the least first, s; ``power``: of the tick before."""
+    key = sign * laxity
+    return key - hysteresis_s if hysteresis_s > 0.0 and sign * power > 0.0 else key
+
+
+@njit
+def _assign(
+    low: int, high: int,
+    rows: NDArray[np.uint32], start: NDArray[np.int64], of_block: NDArray[np.int64],
+    first: NDArray[np.int64], left: NDArray[np.float64], total: NDArray[np.float64],
+    level: NDArray[np.float64], p_max: NDArray[np.float64], p_min: NDArray[np.float64],
+    time_left: NDArray[np.float64], time_needed: NDArray[np.float64],
+    step_s: float, power: NDArray[np.float64], hysteresis_s: float, width_s: float,
+) -> None:  # fmt: skip
+    """Second pass, over blocks [low, high): fills the power of each of their EVs."""
+    per_s = 1.0 / width_s
+    for block in range(low, high):
+        at = of_block[block]
+        sign = 1.0 if left[at] > 0.0 else -1.0
+        limit = p_max if left[at] > 0.0 else p_min
+        nothing = left[at] == 0.0
+        all_of_it = sign * left[at] >= total[at]
+        for i in range(start[block], start[block + 1]):
+            ev = rows[i]
+            laxity = time_left[ev] - time_needed[ev]
+            key = _key(laxity, sign, power[ev], hysteresis_s)
+            share = min(max((level[at] - key) * per_s, 0.0), 1.0)
+            share = 1.0 if all_of_it else share
+            share = 0.0 if nothing else share
+            given = limit[ev] * share
+            power[ev] = p_max[ev] if laxity < step_s else given
+
+
+@njit
+def follow(
+    low: int, high: int,
+    rows: NDArray[np.uint32], start: NDArray[np.int64], of_block: NDArray[np.int64],
+    first: NDArray[np.int64], wanted: NDArray[np.float64], lost: NDArray[np.bool_],
+    sent: NDArray[np.float64], step_s: float,
+    plugged: NDArray[np.bool_], p_max: NDArray[np.float64], p_min: NDArray[np.float64],
+    energy_needed: NDArray[np.float64], time_left: NDArray[np.float64], time_needed: NDArray[np.float64],
+    asked: NDArray[np.float64],
+) -> bool:  # fmt: skip
+    """Send what is wanted of the EVs of blocks [low, high), and carry what they reported forward by a tick.
+
+    wanted, sent : (ev,) kW; a set-point that is ``lost``, (ev,) or (0,) for none, leaves ``sent`` as it was
+    asked : (block,) takes the sum of what is sent, within the EVs' limits, kW
+
+    Others are updated in place. The EVs are taken to follow what is sent. The time needed changes in
+    proportion to the energy; an EV that needs no more can't draw, and one whose time is over is away. Returns
+    whether no set-point is NaN.
+    """
+    hours = step_s / 3600.0
+    good = True
+    for block in range(low, high):
+        total = 0.0
+        for i in range(start[block], start[block + 1]):
+            ev = rows[i]
+            if not plugged[ev]:
+                sent[ev] = 0.0
+                continue
+            if len(lost) == 0 or not lost[ev]:
+                good &= wanted[ev] == wanted[ev]
+                sent[ev] = wanted[ev]
+            power = min(max(sent[ev], p_min[ev]), p_max[ev])
+            total += power
+            before = energy_needed[ev]
+            after = max(before - power * hours, 0.0)
+            energy_needed[ev] = after
+            time_needed[ev] = time_needed[ev] * (after / before) if before > 0.0 else 0.0
+            if after <= 0.0:
+                p_max[ev] = 0.0
+            time_left[ev] = max(time_left[ev] - step_s, 0.0)
+            if time_left[ev] <= 0.0:
+                plugged[ev] = False
+                p_max[ev] = 0.0
+                p_min[ev] = 0.0
+        asked[block] = total
+    return good

@@ -6,6 +6,7 @@ What a strategy needs of the bulk system (emission rates, events) stands in the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -107,11 +108,7 @@ class DemandResponse(CheapestFirst, Dispatching):
         return asked
 
     def _within(self, view: View, headroom: Array, out: Array) -> Array:
-        part = View(
-            view.time_s, view.step_s, view.plugged, view.soc, np.where(out, 0.0, view.p_max),
-            np.where(out, 0.0, view.p_min), view.energy_needed, view.time_left, view.time_needed,
-            view.base_load,
-        )  # fmt: skip
+        part = replace(view, p_max=np.where(out, 0.0, view.p_max), p_min=np.where(out, 0.0, view.p_min))
         return self.dispatch(part, headroom, np.zeros(len(out)) if self.settings.target_kw >= 0 else None)
 
     def _out(self, number: int) -> Array:

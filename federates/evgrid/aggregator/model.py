@@ -19,13 +19,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.aggregator.kernels import carry_forward
+from evgrid.aggregator.kernels import follow, order_by_group
 from evgrid.aggregator.strategies import Context, Envelope, Strategy, View, find_strategy
+from evgrid.compile import in_threads
 from evgrid.errors import StrategyError
 from evgrid.model import Array, Connections, EVs, Model, Recorder, Sensitivity, Stays, Values, Variable
 from evgrid.portfolios import Portfolio
@@ -34,8 +35,10 @@ from evgrid.streams import Purpose, stream
 
 _T = TypeVar("_T")
 
-_STATUS = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
-_CARRIED = tuple(field for field in _STATUS if field != "soc")
+_STATUS = ("soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
+_CARRIED = _STATUS[1:]
+_BLOCK = 256
+"""Ticks between two blocks of recorded values."""
 _ENVELOPE = ("p_min", "p_max", "e_min", "e_max", "round_trip")
 _SETPOINT = Variable(
     "setpoint_kw", ("member",), "kW",
@@ -98,7 +101,7 @@ class AggregatorModel(Model):
         self._power_port = "fleet/p" if portfolio.whole else portfolio.port("fleet/own_p")
         self._setpoint_port = portfolio.port("aggregator/setpoint")
         self.outputs = (self._setpoint_port,)
-        self.inputs = tuple(f"fleet/{field}" for field in _STATUS)
+        self.inputs = ("fleet/plugged", *(f"fleet/{field}" for field in _STATUS))
         self._uses_feeder = cls.goes_by_feeder(settings)
         if self._uses_feeder:
             self.inputs += (self._power_port, "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
@@ -116,7 +119,12 @@ class AggregatorModel(Model):
         self._voltage = np.zeros((len(self._members), connections.on_feeder, len(connections.phases)))
         self._power_then = self._voltage
         self._status = {field: np.zeros(len(evs)) for field in _STATUS}
+        self._plugged = np.zeros(len(evs), np.bool_)
         self._sent = np.zeros(len(evs))
+        self._order = order_by_group(np.zeros(0, np.uint32), evs.member, len(self._members))
+        self._asked = np.zeros(0)
+        self._kept: dict[str, Array] = {}
+        self._ticks_kept = (0, 0)
         self._loss = 0.0 if link.per_evse else link.loss
         self._streams = [
             stream(scenario.ensemble.seed, member, Purpose.MESSAGE_LOSS, attempt=portfolio.number)
@@ -131,34 +139,27 @@ class AggregatorModel(Model):
             self._update_base_load(inputs)
             self._update_voltage(inputs)
         status = self._status
-        plugged = status["plugged"] > 0.5
         regulation = frequency = fleet_power = np.zeros(len(self._members))
         if "system/regulation" in self.inputs:
             regulation, frequency = inputs["system/regulation"], inputs["system/frequency"]
             fleet_power = inputs[self._power_port].sum(axis=(1, 2))
         view = View(
-            time_s, self.period_s, plugged, status["soc"], status["p_max"], status["p_min"],
+            time_s, self.period_s, self._plugged, status["soc"], status["p_max"], status["p_min"],
             status["energy_needed"], status["time_left"], status["time_needed"], self._base_load,
             regulation, frequency, fleet_power, self._envelope(time_s, inputs), self._voltage,
-            self._power_then,
+            self._power_then, self._order.rows,
         )  # fmt: skip
         strategy = self._strategy
         assert strategy is not None
         wanted = self._guarded(time_s, lambda: strategy.setpoints(view))
-        setpoint = np.where(plugged, self._checked(time_s, wanted), 0.0)
-        if self._loss:
-            setpoint = np.where(self._lost(), self._sent, setpoint)
-        self._sent = setpoint
-        asked = np.where(plugged, np.clip(setpoint, status["p_min"], status["p_max"]), 0.0)
-        total = np.bincount(self._evs.member, asked, len(self._members))
-        tick = round(time_s / self.period_s)
-        for name, values in ({"setpoint_kw": total} | strategy.recorded).items():
-            self._recorder.put(self._portfolio.variable(name), tick, values[None])
-        return {self._setpoint_port: setpoint}
+        total = self._send(time_s, self._checked(time_s, wanted))
+        self._record(round(time_s / self.period_s), {"setpoint_kw": total} | strategy.recorded)
+        return {self._setpoint_port: self._sent}
 
     def finish(self) -> None:
         """Write what the strategy has to say at the end."""
         assert self._strategy is not None
+        self._flush()
         for name, values in self._guarded(self._clock.duration_s, self._strategy.results).items():
             self._recorder.put_static(self._portfolio.variable(name), values)
 
@@ -170,14 +171,50 @@ class AggregatorModel(Model):
         return replace(variable, name=name, long_name=text)
 
     def _update_status(self, time_s: float, inputs: Values) -> None:
-        """Take the reported status, or carry the last one forward by a tick."""
-        status = self._status
+        """Take the status where it is reported; else it has been carried forward from the last one."""
         since_report = time_s % self._telemetry_s
-        if min(since_report, self._telemetry_s - since_report) < 1e-6:
-            for field in _STATUS:
-                status[field] = np.array(self._portfolio.take(inputs[f"fleet/{field}"]))
+        if min(since_report, self._telemetry_s - since_report) > 1e-6:
             return
-        carry_forward(self._sent, self.period_s, *(status[field] for field in _CARRIED))
+        for field in _STATUS:
+            self._status[field][:] = self._portfolio.take(inputs[f"fleet/{field}"])
+        self._plugged = self._portfolio.take(inputs["fleet/plugged"]) > 0.5
+        rows = np.flatnonzero(self._plugged).astype(np.uint32)
+        self._order = order_by_group(rows, self._evs.member, len(self._members))
+        self._asked = np.zeros(len(self._order.group))
+        self._sent[~self._plugged] = 0.0
+
+    def _send(self, time_s: float, wanted: Array) -> Array:
+        """Send what is wanted, but for what is lost, and carry the status forward; sum asked, (member,) kW.
+
+        Raises StrategyError if a set-point is NaN.
+        """
+        order, status = self._order, self._status
+        lost = self._lost() if self._loss else np.zeros(0, np.bool_)
+        arguments: tuple[Any, ...] = (
+            *order, wanted, lost, self._sent, self.period_s, self._plugged,
+            *(status[field] for field in _CARRIED), self._asked,
+        )  # fmt: skip
+        good = in_threads(lambda low, high: follow(low, high, *arguments), len(order.group), order.least)
+        if not all(part for _, part in good):
+            self._refuse_nan(time_s, wanted)
+        return np.asarray(np.bincount(order.group, self._asked, len(self._members)), np.float64)
+
+    def _record(self, tick: int, values: dict[str, Array]) -> None:
+        """Keep the values of a tick, to hand them on in blocks."""
+        at = tick % _BLOCK
+        for name, value in values.items():
+            if name not in self._kept:
+                self._kept[name] = np.full((_BLOCK, *np.shape(value)), np.nan)
+            self._kept[name][at] = value
+        self._ticks_kept = (tick - at, at + 1)
+        if at + 1 == _BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        first, count = self._ticks_kept
+        for name, values in self._kept.items():
+            self._recorder.put(self._portfolio.variable(name), first, values[:count].copy())
+        self._kept = {}
 
     def _envelope(self, time_s: float, inputs: Values) -> Envelope | None:
         """The last envelope that the fleet sent."""
@@ -246,15 +283,17 @@ class AggregatorModel(Model):
                 f"{what} returned an array of shape {array.shape} at {self._clock.stamp(time_s)}: "
                 f"must be ({len(self._evs)},), one set-point an EV"
             )
-        bad = np.flatnonzero(np.isnan(array))
-        if bad.size:
-            ev = bad[0]
-            raise StrategyError(
-                f"{what} returned NaN for {bad.size} of {array.size} EVs at {self._clock.stamp(time_s)}, "
-                f"first for {self._evs.name[ev]} of member {self._members[self._evs.member[ev]]}: "
-                "must be a power in kW, or +inf"
-            )
         return array
+
+    def _refuse_nan(self, time_s: float, setpoint: Array) -> None:
+        rows = self._order.rows
+        bad = rows[np.isnan(setpoint[rows])]
+        ev = bad[0]
+        raise StrategyError(
+            f"aggregators.{self._title}: {self._cls.__name__}.setpoints returned NaN for {bad.size} of "
+            f"{rows.size} EVs at {self._clock.stamp(time_s)}, first for {self._evs.name[ev]} of member "
+            f"{self._members[self._evs.member[ev]]}: must be a power in kW, or +inf"
+        )
 
     def _guarded(self, time_s: float, call: Callable[[], _T]) -> _T:
         """Call into a strategy; what it raises is told with file, line, time and members."""

@@ -5,6 +5,7 @@ Rules, signs and units are those of :mod:`evgrid.aggregator.kernels`.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 
@@ -51,7 +52,7 @@ def _shares(key: list[float], limit: list[float], target: float, width_s: float)
         return sum(p * s for p, s in zip(limit, shares(level), strict=True))
 
     corners = sorted({*key, *(k + width_s for k in key)})
-    right = next(corner for corner in corners if given(corner) >= target)
-    left = corners[max(corners.index(right) - 1, 0)]
+    place = bisect_left(corners, target, key=given)
+    right, left = corners[place], corners[max(place - 1, 0)]
     low, high = given(left), given(right)
     return shares(left + (right - left) * (target - low) / (high - low) if high > low else right)

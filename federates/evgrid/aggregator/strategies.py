@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from evgrid.aggregator.kernels import share_by_laxity
+from evgrid.aggregator.kernels import order_by_group, share_by_laxity
 from evgrid.errors import ScenarioError
 from evgrid.model import Array, Clock, EVs, Sensitivity, Stays, Variable
 from evgrid.portfolios import OwnCommunication, Selection
@@ -135,6 +135,9 @@ class View:
     did. Zeros for a strategy that does not set ``uses_voltage``, as the one below."""
     power_then: Array = field(default_factory=lambda: np.zeros((1, 1, 1)))
     """(member, connection, phase) kW that the aggregator's EVs drew at that voltage."""
+    rows: NDArray[np.uint32] | None = None
+    """(n,) the EVs that were plugged in when they last reported, ascending; the same array until they report
+    again. None: not told."""
 
     @property
     def laxity(self) -> Array:
@@ -196,7 +199,7 @@ class Strategy(ABC):
     @abstractmethod
     def setpoints(self, view: View) -> Array:
         """Power asked of each EV, (ev,) kW: positive charges, negative discharges, +inf charges as
-        fast as the EV can. Values for EVs that are away are ignored; NaN is an error.
+        fast as the EV can. Values for EVs that are away are ignored; NaN for another is an error.
         """
 
     def results(self) -> dict[str, Array]:
@@ -408,20 +411,33 @@ class Dispatching(Strategy):
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
         self._last = np.zeros(len(context.evs))
+        self._rows: NDArray[np.uint32] | None = None
+        self._order = order_by_group(np.zeros(0, np.uint32), context.ev_group, 0)
 
     def dispatch(self, view: View, headroom: Array, p_min: Array | None = None) -> Array:
-        """Split ``headroom``, (member · groups,) kW, over the EVs; (ev,) kW.
+        """Split ``headroom``, (member · groups,) kW, over the EVs; (ev,) kW, valid until the next call.
 
         ``p_min``: what each EV may be asked to give, if not all that it can. Who must charge to make
         the departure does, whatever the headroom.
         """
         settings = self.settings
         width_s = view.step_s if settings.smoothing is None else settings.smoothing
-        self._last = share_by_laxity(
-            self.context.ev_group, headroom, view.p_max, view.p_min if p_min is None else p_min,
-            view.laxity, view.step_s, width_s, self._last, settings.hysteresis,
+        if view.rows is None or view.rows is not self._rows:
+            self._reorder(view, len(headroom))
+        share_by_laxity(
+            self._order, headroom, view.p_max, view.p_min if p_min is None else p_min,
+            view.time_left, view.time_needed, view.step_s, width_s, self._last, settings.hysteresis,
         )  # fmt: skip
         return self._last
+
+    def _reorder(self, view: View, groups: int) -> None:
+        """Look at those that are plugged in now; who is away has no power."""
+        self._rows = view.rows
+        rows = np.flatnonzero(view.plugged).astype(np.uint32) if view.rows is None else view.rows
+        self._order = order_by_group(rows, self.context.ev_group, groups)
+        power = np.zeros_like(self._last)
+        power[rows] = self._last[rows]
+        self._last = power
 
 
 class LimitSettings(DispatchSettings):
