@@ -263,7 +263,7 @@ def _levels(
         count = 0
         for i in range(begin, end):  # without a branch that can't be predicted
             found[count] = rows[i]
-            count += np.uint16(bins[i] - offset) <= span
+            count += int(np.uint16(bins[i] - offset) <= span)
         for i in range(count):
             ev = found[i]
             key[i] = _key(time_left[ev] - time_needed[ev], sign, power[ev], hysteresis_s)

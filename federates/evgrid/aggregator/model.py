@@ -291,7 +291,7 @@ class AggregatorModel(Model):
         ev = bad[0]
         raise StrategyError(
             f"aggregators.{self._title}: {self._cls.__name__}.setpoints returned NaN for {bad.size} of "
-            f"{rows.size} EVs at {self._clock.stamp(time_s)}, first for {self._evs.name[ev]} of member "
+            f"{setpoint.size} EVs at {self._clock.stamp(time_s)}, first for {self._evs.name[ev]} of member "
             f"{self._members[self._evs.member[ev]]}: must be a power in kW, or +inf"
         )
 
