@@ -196,6 +196,37 @@ def test_what_is_held_and_exchanged(regulated):
     np.testing.assert_allclose(exchanged.values[:, 1:], net[:, 1:], rtol=1e-3, atol=0.1)
 
 
+OWN_SCORER = """
+from evgrid.system.scores import Score
+
+
+class Half:
+    period_s = 1800.0
+
+    def score(self, signal, response, step_s):
+        halves = int(signal.shape[-1] * step_s / 1800)
+        return Score((signal[..., :1] * 0 + [0.2, 0.6] * (halves // 2)), {})
+"""
+
+
+def test_a_scorer_of_ones_own_or_another_market(tmp_path):
+    (tmp_path / "half_scorer.py").write_text(OWN_SCORER)
+    content = {**REGULATION, "scorer": "half_scorer:Half"}
+    base = {"feeder.step": "60s", "ensemble.members": 2, "time.duration": "2h"}
+    sections = street(REGULATION, FAST, system=SIGNAL).model_dump(exclude_unset=True, mode="json")
+    sections["aggregators"] = {"main": content}
+    sections.pop("tariff")
+    result = evgrid.run(scenario_from(sections, base, folder=tmp_path))
+    np.testing.assert_allclose(result["regulation_score"].values[:, 1], 0.4)
+    assert np.isnan(result["regulation_precision"]).all()
+    caiso = regulating(**{"aggregators.main.scorer": "caiso", "time.duration": "2h"})
+    assert np.all(caiso["regulation_score"].values[:, 1] > 0.9)
+    with pytest.raises(
+        evgrid.ScenarioError, match="main.scorer = ferc: must be one of caiso, pjm, or your own"
+    ):
+        street({**REGULATION, "scorer": "ferc"}, FAST, system=SIGNAL)
+
+
 def test_v1g_regulates_without_giving_back():
     result = regulating(**{"aggregators.main.discharge": False, "ensemble.members": 1})
     assert float(result["session_energy_discharged_kwh"].sum()) == 0

@@ -283,9 +283,14 @@ def test_defaults_give_nominal_frequency_and_no_signal():
             {"regulation": {"source": "agc"}},
             "system.regulation.source = agc: needs system.frequency.source = lfc",
         ),
-        ({"products": ["fcr"]}, "system.products = fcr: is for 50 Hz, system.nominal_hz is 60"),
-        ({"products": ["pjm_rega", "pjm_rega"]}, "system.products: pjm_rega is named twice"),
-        ({"products": ["ffr"]}, "products.0 = ffr: must be one of afrr, caiso_regulation"),
+        (
+            {"regulation": {"source": "product", "product": "ffr"}},
+            "product = ffr: must be one of afrr, caiso",
+        ),
+        (
+            {"regulation": {"source": "product", "product": "fcr"}},
+            "system.regulation.product = fcr: is for 50 Hz, system.nominal_hz is 60",
+        ),
         ({"regulation": {"source": "product", "product": "afrr"}}, "must be a product driven by frequency"),
         ({"frequency": {"source": "lfc", "droops": 1}}, "frequency.droops: unknown key"),
         ({"frequency": {"source": "lfc", "droop": 0}}, "frequency.droop = 0: must be greater than 0"),
@@ -310,8 +315,7 @@ def test_settings_survive_a_round_trip():
             "nominal_hz": 50,
             "frequency": {"source": "lfc", "disturbances": [{"time": "1min", "mw": 10}]},
             "regulation": {"source": "product", "product": {"name": "fcr", "deadband_hz": 0.0}},
-            "products": ["fcr", {"name": "fcr_n", "endurance_s": 900}],
         }
     )
     assert System.model_validate_json(settings.model_dump_json(exclude_none=True)) == settings
-    assert settings.products[1].endurance_s == 900.0
+    assert settings.regulation.product.deadband_hz == 0.0

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import evgrid
 from evgrid.model import Clock, MemoryRecorder
+from evgrid.scenario import scenario_from
 from evgrid.settings import read_yaml
 from evgrid.system.model import SystemModel
 from evgrid.system.scores import PJMScore
@@ -48,6 +50,29 @@ def test_load_frequency(case, tick_s):
         found["frequency_nadir_s"], expected["nadir_s"], atol=LFC_CASE["time_tolerance_s"]
     )
     np.testing.assert_allclose(rest, expected["rest_hz"], atol=tolerance)
+
+
+@pytest.mark.parametrize("case", LFC_EXPECTED)
+def test_load_frequency_through_the_federation(case):
+    """Behind HELICS, beside a feeder: the same at any tick of the federation."""
+    extremes = {}
+    for tick_s in (0.5, 4.0, 20.0):
+        frequency = {**LFC_INPUT["frequency"], "agc_gain": LFC_INPUT["cases"][case]}
+        content = {
+            "name": "loss",
+            "time": {"start": "2026-01-15", "duration": LFC_INPUT["duration_s"], "step": tick_s},
+            "feeder": {"network": "case33bw", "step": 20, "base_load": {"source": "net"}},
+            "system": {"nominal_hz": LFC_INPUT["nominal_hz"], "frequency": frequency},
+        }
+        result = evgrid.run(scenario_from(content))
+        extremes[tick_s] = [
+            float(result[name][0]) for name in ("rocof_hz_per_s", "frequency_nadir_hz", "frequency_nadir_s")
+        ]
+    expected = [float(LFC_EXPECTED[case][name]) for name in ("rocof_hz_per_s", "nadir_hz")]
+    expected[1] += LFC_INPUT["nominal_hz"]
+    for found in extremes.values():
+        np.testing.assert_allclose(found[:2], expected, atol=LFC_CASE["frequency_tolerance_hz"])
+        np.testing.assert_allclose(found, extremes[0.5], atol=1e-6)
 
 
 PJM = HERE / "pjm_score"

@@ -25,13 +25,14 @@ the first hour, which has no score. Left out: bids that may be refused, forecast
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from dataclasses import replace
 from statistics import NormalDist
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from evgrid.aggregator.strategies import (
     Context,
@@ -42,9 +43,9 @@ from evgrid.aggregator.strategies import (
     register,
 )
 from evgrid.model import Array, Variable
-from evgrid.settings import Duration
+from evgrid.settings import Duration, fault
 from evgrid.system.revenue import pjm_credit
-from evgrid.system.scores import PJMScore
+from evgrid.system.scores import find_scorer
 
 HOUR_S = 3600.0
 _CHECK_S = 300.0
@@ -80,9 +81,25 @@ class OfferSettings(DispatchSettings):
     """Whether EVs that can give back are asked to; false: charging is modulated only (V1G)."""
 
 
+def _scorer(name: str, info: ValidationInfo) -> str:
+    folder = (info.context or {}).get("folder")
+    if ":" in name and folder is not None and folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        period_s = find_scorer(name).period_s
+    except ValueError as error:
+        raise fault(str(error).partition(": ")[2]) from None
+    if abs(HOUR_S / period_s - round(HOUR_S / period_s)) > 1e-9:
+        raise fault(f"rates periods of {period_s:g} s, must be periods that divide an hour")
+    return name
+
+
 class RegulationSettings(OfferSettings):
     """Settings of the strategy ``regulation``."""
 
+    scorer: Annotated[str, AfterValidator(_scorer)] = "pjm"
+    """What rates the response: pjm (three parts), caiso (accuracy), or my_module:MyScorer, a class with
+    period_s and score(signal, response, step_s). Of periods within an hour the mean is the hour's score."""
     capability_price: Annotated[float, Field(ge=0)] = 20.0
     """Price of capability (RMCCP), currency per MW and hour."""
     performance_price: Annotated[float, Field(ge=0)] = 3.0
@@ -102,10 +119,10 @@ _HOURLY = tuple(
         ),
         ("regulation_up_kwh", "kWh", "energy drawn less, or given, than at the operating point in the hour"),
         ("regulation_down_kwh", "kWh", "energy drawn more than at the operating point in the hour"),
-        ("regulation_score", "1", "PJM performance score of the hour; NaN where nothing was offered"),
-        ("regulation_correlation", "1", "correlation part of the PJM score"),
-        ("regulation_delay", "1", "delay part of the PJM score"),
-        ("regulation_precision", "1", "precision part of the PJM score"),
+        ("regulation_score", "1", "performance score of the hour; NaN where nothing was offered"),
+        ("regulation_correlation", "1", "correlation part of the PJM score; NaN with another scorer"),
+        ("regulation_delay", "1", "delay part of the PJM score; NaN with another scorer"),
+        ("regulation_precision", "1", "precision part of the PJM score; NaN with another scorer"),
         ("regulation_credit", "currency", "credit: MW, score and prices of the hour multiplied"),
     )
 )
@@ -221,7 +238,7 @@ class Regulation(Offering):
 
     def results(self) -> dict[str, Array]:
         """The score and the credit of each whole hour, (member, hour)."""
-        settings, step_s = self.settings, self.context.clock.step_s
+        settings = self.settings
         values = {v.name: np.full((self._members, self._hours), np.nan) for v in _HOURLY}
         if not self._hours:
             return values
@@ -236,12 +253,15 @@ class Regulation(Offering):
         values["regulation_held_kw"] = np.where(
             sold, capacity * np.clip(ratio(moved, squares), 0.0, 1.0), np.nan
         )
-        score = PJMScore().score(self._signal, share, step_s)
-        values["regulation_score"] = np.where(sold, score.total, np.nan)
-        for name, part in score.parts.items():
-            values[f"regulation_{name}"] = np.where(sold, part, np.nan)
+        scorer = find_scorer(settings.scorer)
+        rated = scorer.score(self._signal, share, self.context.clock.step_s)
+        for name, part in {"score": rated.total, **rated.parts}.items():
+            if f"regulation_{name}" in values:
+                within = part.reshape(self._members, -1)[:, : self._hours * round(HOUR_S / scorer.period_s)]
+                mean = within.reshape(self._members, self._hours, -1).mean(axis=-1)
+                values[f"regulation_{name}"] = np.where(sold, mean, np.nan)
         values["regulation_credit"] = pjm_credit(
-            capacity / 1000.0, np.where(sold, score.total, 0.0),
+            capacity / 1000.0, np.where(sold, values["regulation_score"], 0.0),
             settings.capability_price, settings.performance_price, settings.mileage_ratio,
         )  # fmt: skip
         return values

@@ -11,7 +11,6 @@
         disturbances: [{time: 60s, mw: 200}]
         fleet: {stands_for: 100}
       regulation: {source: synthetic, kind: regd}
-      products: [pjm_regd, {name: fcr, endurance_s: 1800}]
       energy_price: {file: lmp.csv}
       emissions: {file: moer.json, timezone: America/Los_Angeles}
       events: [{name: heat wave, start: 2026-07-01T17:00, duration: 2h, level: 2}]
@@ -288,10 +287,6 @@ class System(Settings):
     regulation: Regulation = NoRegulation()
     """Where the regulation signal comes from: {source: synthetic}, {file: signal.csv}, {source: agc},
     {source: product} or {source: none}."""
-    products: tuple[
-        Annotated[Product, BeforeValidator(find_product, json_schema_input_type=str | Product)], ...
-    ] = ()
-    """Products that are sold: names, names with changes, or products of your own."""
     energy_price: SeriesFile | None = None
     """Wholesale price over time, currency per MWh."""
     emissions: EmissionsFile | None = None
@@ -308,18 +303,13 @@ class System(Settings):
             found.append(
                 "system.regulation.source = agc: needs system.frequency.source = lfc and agc_gain above 0"
             )
-        products = [("products", p) for p in self.products if p.driver == "frequency"]
         if isinstance(self.regulation, ProductRegulation):
-            products.append(("regulation.product", self.regulation.product))
-        found += [
-            f"system.{where} = {p.name}: is for {p.nominal_hz:g} Hz, system.nominal_hz is {self.nominal_hz:g}"
-            for where, p in products
-            if p.nominal_hz != self.nominal_hz
-        ]
-        names = [p.name for p in self.products]
-        found += [
-            f"system.products: {name} is named twice" for name in sorted(set(names)) if names.count(name) > 1
-        ]
+            product = self.regulation.product
+            if product.nominal_hz != self.nominal_hz:
+                found.append(
+                    f"system.regulation.product = {product.name}: is for {product.nominal_hz:g} Hz, "
+                    f"system.nominal_hz is {self.nominal_hz:g}"
+                )
         if found:
             raise faults(found)
         return self
