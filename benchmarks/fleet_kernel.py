@@ -24,7 +24,7 @@ from evgrid.compile import THREADS, in_threads
 from evgrid.curves import kernels as curves
 from evgrid.curves.kernels import prepare
 from evgrid.curves.settings import LocalFunctions, Rating, parameters
-from evgrid.fleet import degradation, physics
+from evgrid.fleet import degradation, full, physics
 from evgrid.fleet.battery import BIDIRECTIONAL
 from evgrid.fleet.kernels import KIND, STATE, derive_kinds, step
 from evgrid.model import Array
@@ -38,7 +38,7 @@ TURN = 25
 class Fleet:
     """EVs that stay plugged in below their taper, over ``MEMBERS`` members with a connection an EV."""
 
-    def __init__(self, evs: int, managed: bool, kinds: int) -> None:
+    def __init__(self, evs: int, managed: bool, kinds: int, plugged: float = 1.0) -> None:
         rng = np.random.default_rng(0)
         members = min(MEMBERS, evs)
         self.evs, self.managed, self.time_s = evs, managed, 0.0
@@ -59,13 +59,15 @@ class Fleet:
         self.slot, self.wide = (3 * shuffled).astype(np.int32), np.zeros(evs, bool)
         self.state, self.active, self.count, self.cursor = state, np.zeros(evs, np.uint32), 0, 0
         self.sessions = (
-            np.arange(evs, dtype=np.int32), np.zeros(evs), np.full(evs, 1e6), rng.uniform(0.45, 0.7, evs),
-            np.full(evs, np.nan), kind_of, np.arange(evs, dtype=np.int32),
+            np.arange(evs, dtype=np.int32), np.where(rng.random(evs) < plugged, 0.0, 9e5),
+            np.full(evs, 1e6), rng.uniform(0.45, 0.7, evs),
+            np.full(evs, np.nan), kind_of, np.zeros(evs, np.int32),
         )  # fmt: skip
+        self.sessions[-1][:] = np.argsort(self.sessions[1], kind="stable")
         self.setpoint = rng.uniform(-7.4, 7.4, evs)
         self.power, self.plugged = np.zeros(3 * evs), np.zeros(members)
         self.outcome, self.nothing = np.zeros((evs, 5)), np.zeros(0)
-        self.mean, self.exact = np.zeros(evs), np.zeros(evs, np.uint32)
+        self.mean, self.exact = np.zeros(evs), np.zeros(evs + 1, np.uint32)
         self.tick()
 
     def tick(self) -> float:
@@ -109,9 +111,10 @@ class AllPhysics(Fleet):
         self.functions, self.ageing = np.zeros(evs, curves.STATE), degradation.new_state(np.full(evs, "nmc"))
         self.voltage = np.random.default_rng(1).uniform(0.95, 1.05, 3 * evs)
         self.alive, self.hertz = np.ones(3 * evs), np.full(min(MEMBERS, evs), 60.0)
-        self.reactive, self.phases = np.zeros(3 * evs), np.ones(evs, np.int8)
+        self.physics["phases"] = 1
+        self.reactive, self.mean_kvar = np.zeros(3 * evs), np.zeros(evs)
         self.more = np.zeros((evs, len(physics.REASONS) + 3))
-        super().__init__(evs, True, 1)
+        super().__init__(evs, True, 1, 0.4)
 
     def tick(self) -> float:
         if self.time_s == 0.0:
@@ -121,17 +124,20 @@ class AllPhysics(Fleet):
             derive_kinds(self.kinds)
         self.setpoint *= -1.0
         begin = perf_counter()
-        self.count, self.cursor = physics.step(
+        self.count, self.cursor = full.step(
             self.time_s, STEP_S, 0.3, 0.1, 0.4, True, self.setpoint, self.kinds, *self.sessions,
             self.cursor, self.state, self.slot, self.wide, self.member_start, self.active, self.count,
-            self.power, self.plugged, self.outcome, self.nothing, self.nothing,
+            self.power, self.plugged, self.outcome, self.nothing, self.nothing, self.mean, self.exact,
             self.options, self.physics, self.parameters, np.zeros(1, np.int32), self.functions, self.voltage,
-            self.alive, self.hertz, self.reactive, self.phases, True, 15.0, self.ageing, degradation.LAWS,
+            self.alive, self.hertz, self.reactive, self.mean_kvar, True, 15.0, self.ageing, degradation.LAWS,
             self.more,
         )  # fmt: skip
         if self.time_s % 900.0 + STEP_S >= 900.0:
-            physics.age(self.state, self.physics, self.ageing, degradation.LAWS, self.active, self.count,
-                        self.time_s + STEP_S, 15.0)  # fmt: skip
+            in_threads(
+                lambda low, high: physics.age(low, high, self.state, self.physics, self.ageing,
+                                              degradation.LAWS, self.active, self.time_s + STEP_S, 15.0),
+                self.count,
+            )  # fmt: skip
         took = perf_counter() - begin
         self.time_s += STEP_S
         return took

@@ -18,6 +18,10 @@ from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
@@ -33,6 +37,30 @@ def njit(function: _Function) -> _Function:
     """Compile a function of arrays and numbers to machine code at its first call."""
     compiled = numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
     return cast(_Function, compiled)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Ask for ``array[index]`` to be brought into the cache, in a kernel; changes nothing else.
+
+    ``index`` is of an unsigned type. For rows that are visited in an order which the processor can't guess.
+    """
+    if not isinstance(array, types.Array) or not isinstance(index, types.Integer):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_type, index_type = signature.args
+        values = context.make_array(array_type)(context, builder, arguments[0])
+        at = context.cast(builder, arguments[1], index_type, types.uintp)
+        place = cgutils.get_item_pointer(context, builder, array_type, values, [at], wraparound=False)
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        # for writing, keep in all caches, data
+        builder.call(function, [builder.bitcast(place, byte), word(1), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate
 
 
 def in_threads(

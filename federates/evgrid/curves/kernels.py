@@ -92,6 +92,8 @@ PARAMETERS = np.dtype(
         ("trip_high_pu", "f8"),
         ("trip_low_hz", "f8"),
         ("trip_high_hz", "f8"),
+        ("calm_low_pu", "f8"),  # voltages at which no trip counts and no curve limits active power
+        ("calm_high_pu", "f8"),
         ("enter_low_pu", "f8"),
         ("enter_high_pu", "f8"),
         ("enter_low_hz", "f8"),
@@ -489,12 +491,37 @@ def _operate(
 
 
 @njit
+def _uncut(at: NDArray[np.float64], cut: NDArray[np.float64]) -> tuple[float, float]:
+    """The voltages about 1 pu at which a curve cuts nothing; none (inf to -inf) if it does at 1 pu."""
+    if on_curve(1.0, at, cut) != 0.0:
+        return inf, -inf
+    low = -inf
+    high = inf
+    for i in range(POINTS):
+        if cut[i] != 0.0 and at[i] < 1.0:
+            low = at[i + 1]  # the next point cuts nothing, or 1 pu would be cut
+        if cut[POINTS - 1 - i] != 0.0 and at[POINTS - 1 - i] > 1.0:
+            high = at[POINTS - 2 - i]
+    return low, high
+
+
+@njit
 def prepare(parameters: Row, seconds: float) -> None:
     """Set what a tick's length gives, for all ``parameters``, (kind,); the common case is faster then."""
     for i in range(len(parameters)):
         row = parameters[i]
         if row["tick_s"] != seconds:
             row["tick_s"] = seconds
+            row["calm_low_pu"] = row["trip_low_pu"]
+            row["calm_high_pu"] = row["trip_high_pu"]
+            if row["limits_export"]:
+                low, high = _uncut(row["export_at"], row["export_cut"])
+                row["calm_low_pu"] = max(low, row["calm_low_pu"])
+                row["calm_high_pu"] = min(high, row["calm_high_pu"])
+            if row["limits_charging"]:
+                low, high = _uncut(row["charging_at"], row["charging_cut"])
+                row["calm_low_pu"] = max(low, row["calm_low_pu"])
+                row["calm_high_pu"] = min(high, row["calm_high_pu"])
             x = row["reactive_rate"] * seconds
             row["reactive_left"] = exp(-x)
             row["reactive_mean"] = -expm1(-x) / x

@@ -53,7 +53,7 @@ def limits_ahead(
     willing
         (slot,) share of each slot in which drivers let discharge.
     options, kinds, state, physics, active, active_count
-        Those of :func:`evgrid.fleet.physics.step`.
+        Those of :func:`evgrid.fleet.full.step`.
     row_of
         (ev,) row to which each EV is added: its own, or its group's.
     p_min_kw, p_max_kw, e_min_kwh, e_max_kwh

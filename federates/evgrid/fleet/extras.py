@@ -37,7 +37,7 @@ AWAY_C_RATE = 0.3
 
 @dataclass
 class Extras:
-    """The arguments of :func:`evgrid.fleet.physics.step` beyond the plain ones, and how to look them up.
+    """The arguments of :func:`evgrid.fleet.full.step` beyond the plain ones, and how to look them up.
 
     counts : whether refused discharge is counted
     frequency : whether the EVSEs see the system's frequency
@@ -52,7 +52,6 @@ class Extras:
     parameters: NDArray[np.void]
     parameters_of: NDArray[np.int32]
     functions: NDArray[np.void]
-    phases: NDArray[np.int8]
     ageing: NDArray[Any]
     more: Array
     counts: bool
@@ -113,11 +112,10 @@ def extras_of(
         emissions = read_emissions(source.file, scenario.clock, source.timezone).mean
     return Extras(
         options=_options(fleet, emissions is not None),
-        physics=_physics(scenario, evs, permission),
+        physics=_physics(scenario, evs, permission, wide),
         parameters=table,
         parameters_of=table_of,
         functions=np.zeros(len(evs) if functions is not None else 1, curves.STATE),
-        phases=np.where(wide, 3, 1).astype(np.int8),
         ageing=_ageing(fleet, len(evs), sessions),
         more=np.full((len(sessions), len(REASONS) + 3), np.nan),
         counts=permission is not None,
@@ -172,9 +170,12 @@ def _options(fleet: Fleet, emissions: bool) -> Any:
     return options
 
 
-def _physics(scenario: Scenario, evs: EVs, permission: Permission | None) -> NDArray[np.void]:
+def _physics(
+    scenario: Scenario, evs: EVs, permission: Permission | None, wide: NDArray[np.bool_]
+) -> NDArray[np.void]:
     """The EVs' rows, with what each may; row r of a member never changes with their number."""
     rows = np.zeros(len(evs), PHYSICS)
+    rows["phases"] = np.where(wide, 3, 1)
     counts = np.diff(np.searchsorted(evs.member, np.arange(len(scenario.members) + 1)))
     drawn = np.concatenate(
         [

@@ -86,6 +86,7 @@ KIND = np.dtype(
         ("charge_gain", "f8"),  # 1 / (1 + charge_b)
         ("discharge_gain", "f8"),  # 1 / (1 - discharge_b)
         ("battery_kw", "f8"),  # battery power at charge_kw
+        ("most_out_kw", "f8"),  # battery power at discharge_kw
         ("soc_per_kws", "f8"),  # 1 / (3600 capacity)
         ("soc_per_s", "f8"),  # at battery_kw
         ("s_per_soc", "f8"),
@@ -276,7 +277,7 @@ def moment_of_zero_laxity(kind: Row, soc: float, power_kw: float, span: float, l
 @njit
 def advance(
     kind: Row, soc: float, setpoint_kw: float, seconds: float, left_s: float, guarded: int
-) -> tuple[float, int, float, float, float, float]:
+) -> tuple[float, int, float, float, float, float, float]:
     """Follow a set-point for ``seconds``, subject to all limits and the departure guard.
 
     Parameters
@@ -293,13 +294,15 @@ def advance(
         1 if laxity has reached zero before.
 
     Returns the state of charge, ``guarded``, the energy drawn from the grid, the energy given to
-    the grid, and the conversion loss, kWs each and not negative, and the time that power flowed, s.
+    the grid, and the conversion loss, kWs each and not negative, the time that power flowed, s, and the
+    energy that discharging took out of the battery, kWs.
 
     """
     drawn = 0.0
     given = 0.0
     loss = 0.0
     flowing_s = 0.0
+    taken = 0.0
     target = kind["soc_target"]
     for _ in range(8):
         if soc < target and left_s <= seconds_to_target(kind, soc):
@@ -351,13 +354,14 @@ def advance(
             )  # fmt: skip
             given += (-power - lost_kw) * span
             loss += lost_kw * span
+            taken -= power * span
             flowing_s += span
             soc = stop if stop >= 0.0 else soc + power * kind["soc_per_kws"] * span
         seconds -= span
         left_s -= span
         if seconds <= 0.0:
             break
-    return soc, guarded, drawn, given, loss, flowing_s
+    return soc, guarded, drawn, given, loss, flowing_s, taken
 
 
 @njit
@@ -371,6 +375,7 @@ def derive_kinds(kinds: Row) -> None:
         a, b, c = kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
         if c > 0.0:  # more than the converter can give
             kind["discharge_kw"] = max(min(kind["discharge_kw"], (1.0 - b) * (1.0 - b) / (4.0 * c) - a), 0.0)
+        kind["most_out_kw"] = battery_kw_given(kind["discharge_kw"], a, b, c)
         kind["linear"] = 0.0
         if kind["charge_a"] == kind["charge_c"] == kind["discharge_a"] == kind["discharge_c"] == 0.0:
             kind["linear"] = 1.0
@@ -777,7 +782,7 @@ def _follow(
     import_per_kws: float, export_per_kws: float,
 ) -> float:  # fmt: skip
     """Advance one EV by the exact way, book what it drew and gave, and return the net of it, kWs."""
-    soc, guarded, drawn, given, loss, _ = advance(
+    soc, guarded, drawn, given, loss, _, _ = advance(
         kind, row["soc"], setpoint_kw, seconds, left_s, row["guarded"]
     )
     row["soc"] = soc

@@ -6,8 +6,8 @@ the mean active and reactive power of the EVs at each connection and phase over 
 telemetry period, what the chargers report at the end of the tick.
 
 How an EV charges is in :mod:`evgrid.fleet.kernels`; what more a scenario may ask for (local functions,
-permission to discharge, temperature, degradation, …) in :mod:`evgrid.fleet.physics`, which runs
-instead where it does; the links to the EVSEs in :mod:`evgrid.fleet.link`.
+permission to discharge, temperature, degradation, …) in :mod:`evgrid.fleet.physics`; the pass of
+:mod:`evgrid.fleet.full` runs instead where it does; the links to the EVSEs in :mod:`evgrid.fleet.link`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.compile import in_threads
 from evgrid.coupling import FixedPoint, coupling_variables
 from evgrid.curves.kernels import prepare
 from evgrid.errors import ScenarioError, StrategyError
-from evgrid.fleet import degradation, physics
+from evgrid.fleet import degradation, full, physics
 from evgrid.fleet.battery import with_losses_by_power
 from evgrid.fleet.envelope import limits_ahead
 from evgrid.fleet.extras import AGEING_PERIOD_S, Extras, extras_of, on_three_phases, with_floors
@@ -208,7 +209,7 @@ class FleetModel(Model):
         self._member_start = np.searchsorted(evs.member, np.arange(members + 1))
         self._active = np.zeros(count, np.uint32)
         self._active_count = 0
-        self._mean_kw, self._exact = np.empty(count), np.empty(count, np.uint32)
+        self._mean_kw, self._exact = np.empty(count), np.zeros(count + 1, np.uint32)
         self._no_setpoint = np.zeros(count)
         self._own_p = {
             port: _OwnPower(p.rows, self._slot, self._wide, (members, len(connections), phases))
@@ -244,6 +245,7 @@ class FleetModel(Model):
             )
             self._changed = (
                 self._state, self._active, self._extras.physics, self._extras.functions, self._extras.ageing,
+                self._extras.more, self._exact,
             )  # fmt: skip
             self._before = tuple(array.copy() for array in self._changed)
             self._before_count = self._before_cursor = 0
@@ -308,10 +310,11 @@ class FleetModel(Model):
             sessions.drive_kwh, self._kind_of, self._by_arrival, self._cursor,
             self._state, self._slot, self._wide, self._member_start, self._active, self._active_count,
             self._p.reshape(-1), self._plugged, self._outcome, self._ev_power, self._ev_soc,
+            self._mean_kw, self._exact,
         )  # fmt: skip
         tick_and_prices = (time_s, self.period_s, import_price, export_price)
         if self._extras is None:
-            arguments: tuple[Any, ...] = (*tick_and_prices, *plain, self._mean_kw, self._exact)
+            arguments: tuple[Any, ...] = (*tick_and_prices, *plain)
             self._active_count, self._cursor = step(*arguments)
         else:
             self._step_with_extras(self._extras, tick_and_prices, plain, inputs)
@@ -384,6 +387,7 @@ class FleetModel(Model):
             if self._tells_envelope:
                 self.outputs += tuple(f"fleet/envelope_{name}" for name in (*_ENVELOPE, "round_trip"))
         self._no_grid = np.zeros(0)
+        self._mean_kvar = np.empty(len(self._evs))
         self._hertz = np.full(len(self._plugged), extras.nominal_hz)
 
     def _step_with_extras(
@@ -410,15 +414,18 @@ class FleetModel(Model):
         arguments: tuple[Any, ...] = (
             *tick_and_prices, rate, *plain,
             extras.options, extras.physics, extras.parameters, extras.parameters_of, extras.functions,
-            voltage, energised, hertz, self._q.reshape(-1), extras.phases, self._willing(time_s), idle_c,
+            voltage, energised, hertz, self._q.reshape(-1), self._mean_kvar, self._willing(time_s), idle_c,
             extras.ageing, degradation.LAWS, extras.more,
         )  # fmt: skip
-        self._active_count, self._cursor = physics.step(*arguments)
+        self._active_count, self._cursor = full.step(*arguments)
         end_s = time_s + self.period_s
         if len(extras.ageing) and int(end_s // AGEING_PERIOD_S) > int(time_s // AGEING_PERIOD_S):
-            physics.age(
-                self._state, extras.physics, extras.ageing, degradation.LAWS, self._active,
-                self._active_count, end_s, idle_c,
+            in_threads(
+                lambda low, high: physics.age(
+                    low, high, self._state, extras.physics, extras.ageing, degradation.LAWS, self._active,
+                    end_s, idle_c,
+                ),
+                self._active_count,
             )  # fmt: skip
 
     def _willing(self, time_s: float) -> bool:

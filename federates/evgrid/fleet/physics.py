@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.compile import njit
-from evgrid.curves.kernels import OFF, TRIPS, respond, unplug
+from evgrid.curves.kernels import IN_SERVICE, OFF, TRIPS, respond, unplug
 from evgrid.fleet.degradation import away_ev, bring_to_ev, close_session_ev, open_session_ev
 from evgrid.fleet.kernels import (
     advance,
@@ -51,8 +51,6 @@ from evgrid.fleet.kernels import (
     charge,
     charge_limit_kw,
     close_session,
-    insert,
-    plug_in,
     soc_that_reaches,
 )
 
@@ -70,13 +68,17 @@ PHYSICS = np.dtype(
         ("out_kws", "f8"),  # energy out of the battery by discharging, over the run
         ("discharging_s", "f8"),  # time of it
         ("emitted_kg", "f8"),  # of the session
-        ("refused_kws", "f4", (len(REASONS),)),  # of the session
+        ("reactive_kvar", "f8"),  # response of the EVSE's reactive power, see curves.kernels.STATE
+        ("droop_kw", "f8"),  # response of its frequency-watt
+        ("parameters", "i4"),  # row of the PARAMETERS of its EVSE's local functions
         ("refusal", "i1"),  # reason for which it never may, 0 if it may
         ("capable", "i1"),  # 1: its EVSE has the local functions
+        ("disturbed", "i1"),  # 1: its EVSE is off, ramping, timing a trip, or limits active power
+        ("phases", "i1"),  # 1 or 3
     ],
     align=True,
 )
-"""What the full pass remembers of an EV besides STATE: 80 bytes."""
+"""What the full pass remembers of an EV besides STATE: 64 bytes."""
 
 OPTIONS = np.dtype(
     [
@@ -121,12 +123,12 @@ def on_pilot_kw(options: Row, setpoint_kw: float, phases: int) -> float:
     """
     if not 0.0 < setpoint_kw < inf:
         return setpoint_kw
-    kw_per_a = options["volt"] * phases / 1000.0
-    amperes = setpoint_kw / kw_per_a * (1.0 + 1e-12)
+    amperes = setpoint_kw * (1000.0 / (options["volt"] * phases)) * (1.0 + 1e-12)
     if amperes < options["least_a"]:
         return 0.0
     if options["pilot_a"] > 0.0:
-        return float(np.floor(amperes / options["pilot_a"]) * options["pilot_a"] * kw_per_a)
+        steps = np.floor(amperes * (1.0 / options["pilot_a"]))
+        return float(steps * options["pilot_a"] * (options["volt"] / 1000.0 * phases))
     return setpoint_kw
 
 
@@ -137,7 +139,7 @@ def ramped_kw(now_kw: float, target_kw: float, kw_per_s: float, seconds: float) 
         return target_kw, target_kw
     needed = abs(target_kw - now_kw) / kw_per_s
     if needed >= seconds:
-        end = now_kw + (target_kw - now_kw) * (seconds / needed)
+        end = now_kw + (kw_per_s if target_kw > now_kw else -kw_per_s) * seconds
         return 0.5 * (now_kw + end), end
     return target_kw + 0.5 * (now_kw - target_kw) * needed / seconds, target_kw
 
@@ -187,8 +189,9 @@ def grid_limits_kw(
 @njit
 def _steady(
     kind: Row, soc: float, asked_kw: float, seconds: float, left_s: float, guarded: int
-) -> tuple[bool, float, float, float, float]:
-    """Whether power is constant over a window, and if so SOC, power drawn, given and lost, kW."""
+) -> tuple[bool, float, float, float, float, float]:
+    """Whether power is constant over a window, and if so SOC, power drawn, given, lost, and out of the
+    battery, kW."""
     limit_kw = kind["charge_kw"]
     asked_kw = inf if guarded else asked_kw
     up_kw = min(max(asked_kw, 0.0), limit_kw)
@@ -222,18 +225,20 @@ def _steady(
         & ((then >= kind["soc_floor"]) | (out_kw == 0.0))
         & ((left_s - seconds > needed_s) | full)
     )
-    return steady, then, up_kw, down_kw, loss_kw
+    return steady, then, up_kw, down_kw, loss_kw, out_kw
 
 
 @njit
 def _move(
     kind: Row, soc: float, asked_kw: float, seconds: float, left_s: float, guarded: int
-) -> tuple[float, int, float, float, float, float]:
+) -> tuple[float, int, float, float, float, float, float]:
     """:func:`evgrid.fleet.kernels.advance`, by the short way where power is constant."""
-    steady, then, up_kw, down_kw, loss_kw = _steady(kind, soc, asked_kw, seconds, left_s, guarded)
+    steady, then, up_kw, down_kw, loss_kw, out_kw = _steady(kind, soc, asked_kw, seconds, left_s, guarded)
     if steady:
         flowing_s = seconds if up_kw > 0.0 or down_kw > 0.0 else 0.0
-        return then, guarded, up_kw * seconds, down_kw * seconds, loss_kw * seconds, flowing_s
+        return (
+            then, guarded, up_kw * seconds, down_kw * seconds, loss_kw * seconds, flowing_s, out_kw * seconds
+        )  # fmt: skip
     return advance(kind, soc, asked_kw, seconds, left_s, guarded)
 
 
@@ -260,7 +265,7 @@ def refusal_of(options: Row, kind: Row, physics: Row, willing: bool) -> int:
 @njit
 def window(
     options: Row, kind: Row, row: Row, physics: Row, parameters: Row, functions: Row,
-    setpoint_kw: float, seconds: float, left_s: float, phases: int, willing: bool,
+    refused_kwh: NDArray[np.float64], setpoint_kw: float, seconds: float, left_s: float, willing: bool,
     voltage_pu: float, lowest_pu: float, highest_pu: float, energised: float, frequency_hz: float,
     idle_c: float,
 ) -> tuple[float, float, float]:  # fmt: skip
@@ -271,13 +276,14 @@ def window(
     options, kind, row, physics
         The settings, and the EV's rows of KIND, STATE and PHYSICS; ``row`` and ``physics`` are updated.
     parameters, functions
-        Rows of the PARAMETERS and the STATE of its EVSE's local functions; the latter is updated.
+        Rows of the PARAMETERS and the STATE of its EVSE's local functions; the latter is updated, but for
+        the responses that PHYSICS holds in its place.
+    refused_kwh
+        (len(REASONS), …), updated by what is refused.
     setpoint_kw
         That the EVSE goes by, kW at the grid.
     seconds, left_s
         Length of the window (> 0), and time from its beginning to the departure.
-    phases
-        1 or 3, for the pilot.
     willing
         Whether drivers may let discharge at this time of day.
     voltage_pu, lowest_pu, highest_pu, energised, frequency_hz
@@ -292,7 +298,7 @@ def window(
     guarded = row["guarded"]
     refusal = 0
     asked_kw = 0.0
-    followed_kw = on_pilot_kw(options, setpoint_kw, phases)
+    followed_kw = on_pilot_kw(options, setpoint_kw, physics["phases"])
     if followed_kw < 0.0:
         rated_kw = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
         asked_kw = min(-followed_kw, rated_kw)
@@ -311,8 +317,12 @@ def window(
         followed_kw, physics["ramped_kw"] = ramped_kw(
             physics["ramped_kw"], target_kw, options["ramp_kw_per_s"], seconds
         )
+        if not refusal:  # what is still on its way down isn't refused
+            asked_kw = min(asked_kw, max(-followed_kw, 0.0))
 
-    then, guard, drawn, given, loss, flowing_s = _move(kind, soc, followed_kw, seconds, left_s, guarded)
+    then, guard, drawn, given, loss, flowing_s, taken = _move(
+        kind, soc, followed_kw, seconds, left_s, guarded
+    )
     wished_kw = (drawn - given) / seconds
     into_kw = kind["battery_kw"]
     out_kw = inf
@@ -345,15 +355,18 @@ def window(
             high_kw = max(high_kw, wished_kw)
             low_kw = min(low_kw, wished_kw)
         if options["functions"]:
+            functions["reactive_kvar"] = physics["reactive_kvar"]
+            functions["droop_kw"] = physics["droop_kw"]
             power_kw, q_kvar = respond(
                 parameters, functions, voltage_pu, lowest_pu, highest_pu, frequency_hz, energised,
                 wished_kw, low_kw, high_kw, seconds,
             )  # fmt: skip
             q_kvars = q_kvar * seconds
+            _note(physics, functions)
         else:
             power_kw = min(max(wished_kw, low_kw), high_kw)
         if abs(power_kw - wished_kw) > SAME * kind["charge_kw"]:
-            then, _, drawn, given, loss, flowing_s = _move(kind, soc, power_kw, seconds, inf, 0)
+            then, _, drawn, given, loss, flowing_s, taken = _move(kind, soc, power_kw, seconds, inf, 0)
     if options["standby_kw"] > 0.0 and (not options["functions"] or functions["mode"] != OFF):
         standby = options["standby_kw"] * (seconds - flowing_s)
         drawn += standby
@@ -364,8 +377,7 @@ def window(
         physics["above_k"] = rise + (physics["above_k"] - rise) * left
     if given > 0.0:
         physics["discharging_s"] += seconds
-        if then < soc:
-            physics["out_kws"] += (soc - then) / kind["soc_per_kws"]
+        physics["out_kws"] += taken
     if asked_kw > 0.0:
         refused = asked_kw * seconds - given
         if refused > 1e-9 * asked_kw * seconds:
@@ -375,13 +387,26 @@ def window(
                     refusal = DEPARTURE
                 elif power_kw == wished_kw:
                     refusal = _floor(options, kind)
-            physics["refused_kws"][refusal - 1] += refused
+            refused_kwh[refusal - 1] += refused / 3600.0
     row["soc"] = then
     row["guarded"] = guard
     row["drawn_kws"] += drawn
     row["given_kws"] += given
     row["loss_kws"] += loss
     return drawn, given, q_kvars
+
+
+@njit
+def _note(physics: Row, functions: Row) -> None:
+    """Take over what the EV's row remembers of its EVSE's functions."""
+    physics["reactive_kvar"] = functions["reactive_kvar"]
+    physics["droop_kw"] = functions["droop_kw"]
+    physics["disturbed"] = (
+        functions["mode"] != IN_SERVICE
+        or functions["timing"] != 0
+        or functions["export_cut"] != 0.0
+        or functions["charging_cut"] != 0.0
+    )
 
 
 @njit
@@ -395,16 +420,20 @@ def _floor(options: Row, kind: Row) -> int:
 
 
 @njit
-def _arrive(
-    row: Row, kind: Row, physics: Row, options: Row, ageing: Row, laws: Row, ev: int, time_s: float,
-    idle_c: float,
+def welcome(
+    row: Row, options: Row, physics: Row, parameters_of: NDArray[np.int32], without: int, ageing: Row,
+    laws: Row, ev: int, time_s: float, idle_c: float, more: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """What a session begins with, besides :func:`evgrid.fleet.kernels.plug_in`."""
+    """What a session begins with, besides :func:`evgrid.fleet.kernels.plug_in`.
+
+    ``parameters_of``, (kind,): the row of PARAMETERS; ``without``: that of an EVSE without functions.
+    """
     physics["ramped_kw"] = 0.0
     physics["above_k"] = 0.0
     physics["emitted_kg"] = 0.0
+    physics["parameters"] = parameters_of[row["kind"]] if physics["capable"] else without
     for i in range(len(REASONS)):
-        physics["refused_kws"][i] = 0.0
+        more[row["session"], i] = 0.0
     if len(ageing):
         battery = ageing[ev]
         seconds = time_s - battery["since_s"]
@@ -424,235 +453,35 @@ def leave(
 ) -> None:  # fmt: skip
     """Write what a session came to: :func:`evgrid.fleet.kernels.close_session`, and ``more``.
 
-    ``more``, (session, len(REASONS) + 3): energy refused by reason (kWh), calendar and cycle loss of
-    capacity (shares), emissions (kg).
+    ``more``, (session, len(REASONS) + 3): energy refused by reason (kWh), which is there already;
+    calendar and cycle loss of capacity (shares), emissions (kg).
     """
     close_session(row, outcome)
     session = row["session"]
     reasons = len(REASONS)
-    for i in range(reasons):
-        more[session, i] = physics["refused_kws"][i] / 3600.0
     more[session, reasons + 2] = physics["emitted_kg"]
     if len(ageing):
         bring_to_ev(ageing[ev], laws, time_s, row["soc"], idle_c + physics["above_k"] + 273.15)
         more[session, reasons], more[session, reasons + 1] = close_session_ev(ageing[ev], laws)
     if options["functions"]:
+        functions[ev]["droop_kw"] = physics["droop_kw"]
         unplug(functions[ev])
         functions[ev]["timing"] = 0
         for i in range(TRIPS):
             functions[ev]["beyond_s"][i] = 0.0
+        _note(physics, functions[ev])
 
 
 @njit
 def age(
-    state: Row, physics: Row, ageing: Row, laws: Row, active: NDArray[np.uint32], active_count: int,
+    low: int, high: int, state: Row, physics: Row, ageing: Row, laws: Row, active: NDArray[np.uint32],
     time_s: float, idle_c: float,
 ) -> None:  # fmt: skip
-    """Bring the ageing of all that are plugged in up to ``time_s``."""
-    for at in range(active_count):
+    """Bring the ageing of ``active[low:high]`` up to ``time_s``."""
+    for at in range(low, high):
         ev = active[at]
         cell_k = idle_c + physics[ev]["above_k"] + 273.15
         bring_to_ev(ageing[ev], laws, time_s, state[ev]["soc"], cell_k)
-
-
-@njit
-def step(  # noqa: D417
-    time_s: float,
-    step_s: float,
-    import_price: float,
-    export_price: float,
-    emissions_kg_per_kwh: float,
-    managed: bool,
-    setpoint_kw: NDArray[np.float64],
-    kinds: Row,
-    session_ev: NDArray[np.int32],
-    arrival_s: NDArray[np.float64],
-    departure_s: NDArray[np.float64],
-    soc_arrival: NDArray[np.float64],
-    drive_kwh: NDArray[np.float64],
-    kind_of: NDArray[np.int32],
-    by_arrival: NDArray[np.int32],
-    cursor: int,
-    state: Row,
-    slot: NDArray[np.int32],
-    wide: NDArray[np.bool_],
-    member_start: NDArray[np.int64],
-    active: NDArray[np.uint32],
-    active_count: int,
-    power_kw: NDArray[np.float64],
-    plugged: NDArray[np.float64],
-    outcome: NDArray[np.float64],
-    ev_power_kw: NDArray[np.float64],
-    ev_soc: NDArray[np.float64],
-    options: Row,
-    physics: Row,
-    parameters: Row,
-    parameters_of: NDArray[np.int32],
-    functions: Row,
-    voltage_pu: NDArray[np.float64],
-    energised: NDArray[np.float64],
-    frequency_hz: NDArray[np.float64],
-    reactive_kvar: NDArray[np.float64],
-    phases: NDArray[np.int8],
-    willing: bool,
-    idle_c: float,
-    ageing: Row,
-    laws: Row,
-    more: NDArray[np.float64],
-) -> tuple[int, int]:
-    """Advance all EVs over the tick [time_s, time_s + step_s), with all that this module adds.
-
-    Parameters up to ``ev_soc``, and what is returned, are those of :func:`evgrid.fleet.kernels.step`.
-
-    Parameters
-    ----------
-    emissions_kg_per_kwh
-        Of energy drawn, and saved by energy given, in this tick.
-    options, physics
-        () OPTIONS and (ev,) PHYSICS, the latter updated.
-    parameters, parameters_of, functions
-        PARAMETERS of the local functions, the row of each kind, (kind,), the last row being that of an
-        EVSE without functions; and (ev,) their state, updated (one row where there are no functions).
-    voltage_pu, energised
-        (slot,), of the last tick; read where there are functions.
-    frequency_hz
-        (member,), of this tick.
-    reactive_kvar
-        (slot,) takes the mean reactive power over the tick.
-    phases
-        (ev,) 1 or 3.
-    willing, idle_c
-        See :func:`window`.
-    ageing, laws
-        (ev,) STATE of the ageing, updated, or (0,), and its LAWS.
-    more
-        (session, n), see :func:`leave`.
-
-    """
-    end_s = time_s + step_s
-    per_ev = len(ev_power_kw) > 0
-    with_functions = options["functions"] == 1
-    power_kw[:] = 0.0
-    reactive_kvar[:] = 0.0
-    if per_ev:
-        ev_power_kw[:] = 0.0
-        ev_soc[:] = np.nan
-    first = cursor
-    while cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
-        cursor += 1
-    if cursor > first:
-        arriving = np.empty(cursor - first, np.uint32)
-        arrivals = 0
-        for at in range(first, cursor):
-            session = by_arrival[at]
-            ev = session_ev[session]
-            if state[ev]["session"] < 0:
-                plug_in(
-                    state[ev],
-                    kinds,
-                    session,
-                    session_ev,
-                    departure_s,
-                    soc_arrival,
-                    drive_kwh,
-                    kind_of,
-                    outcome,
-                )
-                _arrive(
-                    state[ev], kinds[kind_of[session]], physics[ev], options, ageing, laws, ev,
-                    arrival_s[session], idle_c,
-                )  # fmt: skip
-                arriving[arrivals] = ev
-                arrivals += 1
-        active_count = insert(active, active_count, np.sort(arriving[:arrivals]))
-
-    kept = 0
-    stop = 0
-    for member in range(len(plugged)):
-        start = stop
-        stop = start + np.searchsorted(active[start:active_count], member_start[member + 1])
-        present = float(stop - start)
-        hertz = frequency_hz[member]
-        for at in range(start, stop):
-            ev = active[at]
-            row = state[ev]
-            first_slot = np.uint32(slot[ev])
-            voltage = 1.0
-            lowest = 1.0
-            highest = 1.0
-            alive = 1.0
-            if with_functions:
-                voltage = voltage_pu[first_slot]
-                lowest = voltage
-                highest = voltage
-                alive = energised[first_slot]
-                if wide[ev]:
-                    second = voltage_pu[first_slot + np.uint32(1)]
-                    third = voltage_pu[first_slot + np.uint32(2)]
-                    lowest = min(voltage, second, third)
-                    highest = max(voltage, second, third)
-                    voltage = (voltage + second + third) / 3.0
-                    alive = min(
-                        alive, energised[first_slot + np.uint32(1)], energised[first_slot + np.uint32(2)]
-                    )
-            asked = setpoint_kw[ev] if managed else inf
-            net_kws = 0.0
-            q_kvars = 0.0
-            plugged_s = 0.0
-            session = row["session"]
-            while True:
-                from_s = time_s
-                if row["fresh"]:
-                    from_s = max(arrival_s[session], time_s)
-                    row["fresh"] = 0
-                until_s = min(row["departure_s"], end_s)
-                kind = kinds[np.uint32(row["kind"])]
-                own = len(parameters) - 1
-                if physics[ev]["capable"]:
-                    own = parameters_of[row["kind"]]
-                drawn, given, q = window(
-                    options, kind, row, physics[ev], parameters[own], functions[ev if with_functions else 0],
-                    asked, until_s - from_s, row["departure_s"] - from_s, phases[ev], willing,
-                    voltage, lowest, highest, alive, hertz, idle_c,
-                )  # fmt: skip
-                row["cost"] += (drawn * import_price - given * export_price) / 3600.0
-                net_kws += drawn - given
-                q_kvars += q
-                if options["emissions"]:
-                    physics[ev]["emitted_kg"] += (drawn - given) / 3600.0 * emissions_kg_per_kwh
-                plugged_s += until_s - from_s
-                if row["departure_s"] > end_s:
-                    break
-                leave(row, options, physics[ev], functions, ageing, laws, ev, until_s, idle_c, outcome, more)
-                session += 1
-                if session == len(session_ev) or session_ev[session] != ev or arrival_s[session] >= end_s:
-                    row["session"] = -1
-                    break
-                plug_in(
-                    row, kinds, session, session_ev, departure_s, soc_arrival, drive_kwh, kind_of, outcome
-                )
-                _arrive(
-                    row, kinds[kind_of[session]], physics[ev], options, ageing, laws, ev,
-                    arrival_s[session], idle_c,
-                )  # fmt: skip
-            present += plugged_s / step_s - 1.0
-            mean_kw = net_kws / step_s
-            mean_kvar = q_kvars / step_s
-            if per_ev:
-                ev_power_kw[ev] = mean_kw
-                if row["session"] >= 0:
-                    ev_soc[ev] = row["soc"]
-            if not wide[ev]:
-                power_kw[first_slot] += mean_kw
-                reactive_kvar[first_slot] += mean_kvar
-            else:
-                for i in range(3):
-                    power_kw[first_slot + np.uint32(i)] += mean_kw / 3.0
-                    reactive_kvar[first_slot + np.uint32(i)] += mean_kvar / 3.0
-            active[kept] = ev
-            kept += 1 if row["session"] >= 0 else 0
-        plugged[member] = present
-    return kept, cursor
 
 
 @njit

@@ -312,6 +312,8 @@ def follow_rules(
             end_kw = target_kw
         mean_kw = ((past.ramped_kw + end_kw) / 2 * reached_s + end_kw * (seconds - reached_s)) / seconds
         past.ramped_kw, target_kw = end_kw, mean_kw
+        if not reason:
+            asked_kw = min(asked_kw, max(-mean_kw, 0.0))
 
     wish = replace(account)
     wished_kw = follow(session, wish, target_kw, start_s, seconds) * 3600 / seconds
