@@ -168,9 +168,7 @@ def aim(w: NDArray[np.float64], curve: NDArray[np.float64], n: int, points: int)
 
 
 @njit
-def wish(
-    w: NDArray[np.float64], n: int, options: Row, seconds: float, idle_c: float, willing: bool
-) -> None:
+def wish(w: NDArray[np.float64], n: int, options: Row, seconds: float, idle_c: float, willing: bool) -> None:
     """What the EVs wish for, and whether their tick is calm so far as this tells."""
     per_s = 1.0 / seconds
     a_per_kw = 1000.0 / options["volt"]

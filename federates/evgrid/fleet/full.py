@@ -111,39 +111,40 @@ def step(  # noqa: D417
 
     """
     end_s = time_s + step_s
-    sessions = (session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome)
-    grid = (slot, wide, member_start, voltage_pu, energised, frequency_hz)
-    rates = (import_price / 3600.0, export_price / 3600.0, emissions_kg_per_kwh / 3600.0)
-    rules = (options, kinds, parameters, willing, idle_c)
-    evs = (state, physics, functions)
+    sessions: tuple[Any, ...] = (
+        session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
+    )  # fmt: skip
     first = cursor
-    active_count, cursor = arrive(end_s, kinds, *sessions, by_arrival, cursor, state, active, active_count)
+    coming: tuple[Any, ...] = (
+        end_s, kinds, *sessions, by_arrival, cursor, state, active, active_count,
+    )  # fmt: skip
+    active_count, cursor = arrive(*coming)
     _begin(
-        by_arrival[first:cursor], *sessions[:2], state, options, physics, parameters_of, len(parameters) - 1,
-        ageing, laws, idle_c, more, exact, slot, wide, power_kw, reactive_kvar, plugged,
+        by_arrival[first:cursor], session_ev, arrival_s, state, options, physics, parameters_of,
+        len(parameters) - 1, ageing, laws, idle_c, more, exact, slot, wide, power_kw, reactive_kvar, plugged,
     )  # fmt: skip
     at_once = len(plugged) >= MANY_MEMBERS and not len(ev_power_kw)
-    changing = in_threads(
-        lambda low, high: _advance(
-            low, high, active, active_count, at_once, *evs, *rules, *grid, *rates, managed, setpoint_kw,
-            step_s, end_s, power_kw, reactive_kvar, plugged, mean_kw, mean_kvar, more, exact,
-        ),
-        active_count,
+    rules: tuple[Any, ...] = (
+        state, physics, functions, options, kinds, parameters, willing, idle_c,
+        slot, wide, member_start, voltage_pu, energised, frequency_hz,
+        import_price / 3600.0, export_price / 3600.0, emissions_kg_per_kwh / 3600.0, managed, setpoint_kw,
     )  # fmt: skip
+    results: tuple[Any, ...] = (power_kw, reactive_kvar, plugged, mean_kw, mean_kvar)
+    moving: tuple[Any, ...] = (
+        active, active_count, at_once, *rules, step_s, end_s, *results, more, exact
+    )  # fmt: skip
+    changing = in_threads(lambda low, high: _advance(low, high, *moving), active_count)
     if not at_once:
-        in_threads(
-            lambda low, high: _add_up(
-                low, high, active, active_count, *grid[:3], mean_kw, mean_kvar, power_kw, reactive_kvar, plugged
-            ),
-            active_count,
-        )
+        adding: tuple[Any, ...] = (active, active_count, slot, wide, member_start, *results)
+        in_threads(lambda low, high: _add_up(low, high, *adding), active_count)
     left = 0
     if any(count for _, (_, count) in changing):
-        left = _change(
-            np.array([part for _, part in changing]), active, *evs, *rules, *grid, *rates, managed,
-            setpoint_kw, time_s, end_s, *sessions, parameters_of, ageing, laws, power_kw, reactive_kvar,
-            plugged, mean_kw, mean_kvar, more, exact,
+        parts = np.array([part for _, part in changing])
+        others: tuple[Any, ...] = (
+            parts, active, *rules, time_s, end_s, *sessions, parameters_of, ageing, laws, *results, more,
+            exact,
         )  # fmt: skip
+        left = _change(*others)
     if len(ev_power_kw):
         _tell(active[:active_count], state, mean_kw, ev_power_kw, ev_soc)
     return without(active, active_count, exact, left), cursor
@@ -202,9 +203,7 @@ def _put(
 
 
 @njit
-def _first_of_member(
-    at: int, active: NDArray[np.uint32], count: int, member_start: NDArray[np.int64]
-) -> int:
+def _first_of_member(at: int, active: NDArray[np.uint32], count: int, member_start: NDArray[np.int64]) -> int:
     """The first position in ``active``, not before ``at``, at which a member's EVs begin."""
     if at == 0 or at == count:
         return at
@@ -319,7 +318,8 @@ def _see(
 
 @njit
 def _advance(
-    low: int, high: int, active: NDArray[np.uint32], count: int, at_once: bool, state: Row, physics: Row, functions: Row,
+    low: int, high: int, active: NDArray[np.uint32], count: int, at_once: bool,
+    state: Row, physics: Row, functions: Row,
     options: Row, kinds: Row, parameters: Row, willing: bool, idle_c: float,
     slot: NDArray[np.int32], wide: NDArray[np.bool_], member_start: NDArray[np.int64],
     voltage_pu: NDArray[np.float64], energised: NDArray[np.float64], frequency_hz: NDArray[np.float64],
@@ -470,9 +470,7 @@ def _advance(
         if at_once:
             _count(part, first_member, member_start, plugged)
             for i in range(n):
-                _put(
-                    part[i], w[calm.NET_KW + i], w[calm.Q_KVAR + i], slot, wide, power_kw, reactive_kvar
-                )
+                _put(part[i], w[calm.NET_KW + i], w[calm.Q_KVAR + i], slot, wide, power_kw, reactive_kvar)
         else:
             mean_kw[begin : begin + n] = w[calm.NET_KW : calm.NET_KW + n]
             mean_kvar[begin : begin + n] = w[calm.Q_KVAR : calm.Q_KVAR + n]
@@ -557,9 +555,9 @@ def _change(
 @njit
 def _add_up(
     low: int, high: int, active: NDArray[np.uint32], count: int, slot: NDArray[np.int32],
-    wide: NDArray[np.bool_], member_start: NDArray[np.int64], mean_kw: NDArray[np.float64],
-    mean_kvar: NDArray[np.float64], power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64],
-    plugged: NDArray[np.float64],
+    wide: NDArray[np.bool_], member_start: NDArray[np.int64], power_kw: NDArray[np.float64],
+    reactive_kvar: NDArray[np.float64], plugged: NDArray[np.float64], mean_kw: NDArray[np.float64],
+    mean_kvar: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Add up the power, in the order of rows, and the number of EVs of each member.
 

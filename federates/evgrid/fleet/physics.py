@@ -190,8 +190,7 @@ def grid_limits_kw(
 def _steady(
     kind: Row, soc: float, asked_kw: float, seconds: float, left_s: float, guarded: int
 ) -> tuple[bool, float, float, float, float, float]:
-    """Whether power is constant over a window, and if so SOC, power drawn, given, lost, and out of the
-    battery, kW."""
+    """Whether power is constant over a window, and if so SOC, power drawn, given, lost, taken out, kW."""
     limit_kw = kind["charge_kw"]
     asked_kw = inf if guarded else asked_kw
     up_kw = min(max(asked_kw, 0.0), limit_kw)

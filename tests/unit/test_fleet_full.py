@@ -1,0 +1,224 @@
+"""The full pass: its blocks against the exact way, EV by EV, and its threads."""
+
+from math import inf
+
+import numpy as np
+import pytest
+
+from evgrid import compile as compiling
+from evgrid.curves import kernels as curves
+from evgrid.curves.settings import LocalFunctions, Rating, parameters
+from evgrid.fleet import degradation, full, physics
+from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE
+from evgrid.fleet.kernels import KIND, STATE, derive_kinds
+
+STEP_S = 60.0
+FUNCTIONS = {
+    "none": None,
+    "volt_var": LocalFunctions(volt_var="ieee_1547_b", volt_watt="ieee_1547_b", trips="II"),
+    "var_first": LocalFunctions(volt_var="ieee_1547_b", priority="var"),
+    "droop": LocalFunctions(volt_var="ieee_1547_a", frequency_watt="ieee_1547"),
+    "limit": LocalFunctions(charging_limit={"points": [[0.90, 50], [0.98, 100]], "response_s": 5}),
+    "at_once": LocalFunctions(
+        volt_var={"points": [[0.95, 30], [1.05, -30]], "response_s": 0},
+        frequency_watt={"response_s": 0},
+    ),
+    "watt_var": LocalFunctions(watt_var="ieee_1547_b"),
+    "power_factor": LocalFunctions(power_factor={"value": 0.95, "excitation": "injects"}),
+}
+
+
+class World:
+    """EVs in all sorts of states, of 12 kinds, in ``members`` members of one connection an EV."""
+
+    def __init__(self, evs, members, functions="volt_var", seed=0, stay_s=1e5, **options):
+        rng = np.random.default_rng(seed)
+        self.rng, self.time_s, self.count, self.cursor = rng, 0.0, 0, 0
+        n = 12
+        self.kinds = np.zeros(n, KIND)
+        for name, values in {
+            "capacity_kwh": [20.0, 40.0, 80.0], "soc_target": [0.6, 0.9, 1.0], "soc_floor": [0.0, 0.2, 0.5],
+            "taper_soc": [0.5, 0.8], "charge_kw": [3.6, 7.2, 11.0], "discharge_kw": [0.0, 5.0, 11.0],
+        }.items():  # fmt: skip
+            self.kinds[name] = rng.choice(values, n)
+        for way in ("charge", "discharge"):
+            for i, name in enumerate("abc"):
+                self.kinds[f"{way}_{name}"] = rng.choice([BIDIRECTIONAL[i], ONE_PHASE[i], 0.0], n)
+        derive_kinds(self.kinds)
+        self.options = np.zeros(1, physics.OPTIONS)[0]
+        every = {
+            "throughput_kws": 3600.0 * 20, "discharging_s": 3600.0, "warranty_floor": 0.2, "volt": 230.0,
+            "least_a": 6.0, "pilot_a": 0.5, "ramp_kw_per_s": 0.05, "standby_kw": 0.066,
+            "heating_k_per_kw": 5.0, "cooling_per_s": 1e-4, "thermal": 1, "freezing_c": 0.0, "mild_c": 10.0,
+            "cold_c_rate": 0.2, "mild_c_rate": 0.5, "warm_c": 45.0, "hot_c": 55.0, "emissions": 1,
+            "away_c_rate": 0.3, "functions": functions != "none", **options,
+        }  # fmt: skip
+        for name, value in every.items():
+            self.options[name] = value
+        limits = np.column_stack([self.kinds["charge_kw"], self.kinds["discharge_kw"]])
+        chosen = FUNCTIONS[functions]
+        self.parameters = np.concatenate(
+            [parameters(chosen, Rating(1.05 * max(row), *row)) for row in limits.tolist()]
+            + [parameters(None, Rating(12.0, 12.0, 12.0))]
+        )
+        self.parameters_of = np.arange(n, dtype=np.int32)
+        curves.prepare(self.parameters, STEP_S)
+        self.state, self.physics = np.zeros(evs, STATE), np.zeros(evs, physics.PHYSICS)
+        self.state["session"] = -1
+        self.physics["phases"] = rng.choice([1, 3], evs)
+        self.physics["capable"] = rng.random(evs) < 0.8
+        self.physics["refusal"] = rng.choice([0, 0, 0, 1, 3, 4, 5], evs)
+        self.functions = np.zeros(evs if functions != "none" else 1, curves.STATE)
+        sessions = 3 * evs
+        begin = np.sort(rng.uniform(-0.3, 1.0, (evs, 3)) * stay_s, axis=1)
+        length = rng.uniform(0.1, 1.0, (evs, 3)) * np.diff(
+            np.column_stack([begin, np.full(evs, 1.3 * stay_s)]), axis=1
+        )
+        end = np.maximum(begin + length, 1.0)
+        begin = np.maximum(begin, 0.0)
+        self.sessions = (
+            np.repeat(np.arange(evs, dtype=np.int32), 3), begin.reshape(-1),
+            np.maximum(end, begin + 1.0).reshape(-1), rng.random(sessions), np.full(sessions, np.nan),
+            rng.integers(0, n, sessions).astype(np.int32),
+        )  # fmt: skip
+        starts = np.maximum(self.sessions[1].reshape(evs, 3), 0.0)
+        stops = self.sessions[2].reshape(evs, 3)
+        starts[:, 1:] = np.maximum(starts[:, 1:], stops[:, :-1])  # one after the other
+        stops[:] = np.maximum(stops, starts + 1.0)
+        starts[:, 1:] = np.maximum(starts[:, 1:], stops[:, :-1])
+        self.sessions[1][:] = starts.reshape(-1)
+        self.by_arrival = np.argsort(self.sessions[1], kind="stable").astype(np.int32)
+        self.member_start = np.arange(members + 1) * evs // members
+        self.slot = 3 * rng.permutation(evs).astype(np.int32)
+        self.wide = rng.random(evs) < 0.3
+        self.active, self.exact = np.zeros(evs, np.uint32), np.zeros(evs + 1, np.uint32)
+        self.power, self.reactive = np.zeros(3 * evs), np.zeros(3 * evs)
+        self.mean_kw, self.mean_kvar = np.zeros(evs), np.zeros(evs)
+        self.plugged = np.zeros(members)
+        self.outcome, self.more = np.full((sessions, 5), np.nan), np.full((sessions, 11), np.nan)
+        self.ageing = degradation.new_state(np.full(evs, "nmc"))
+        self.ev_power = self.ev_soc = np.zeros(0)
+        self.asked = np.zeros(evs)
+        self.volt, self.alive, self.hertz = np.ones(3 * evs), np.ones(3 * evs), np.full(members, 60.0)
+
+    def draw(self):
+        """Set-points, voltages and frequencies of the next tick."""
+        rng, evs = self.rng, len(self.state)
+        self.asked = rng.uniform(-12, 12, evs)
+        self.asked[rng.random(evs) < 0.1] = inf
+        self.asked[rng.random(evs) < 0.1] = 0.0
+        self.volt = rng.uniform(0.93, 1.07, 3 * evs)
+        self.volt[rng.random(3 * evs) < 0.001] = 0.4
+        self.alive = (rng.random(3 * evs) > 0.001).astype(float)
+        self.hertz = 60.0 + rng.uniform(-0.1, 0.1, len(self.plugged)) * (rng.random(len(self.plugged)) < 0.5)
+
+    def tick(self, idle_c=15.0, willing=True):
+        self.count, self.cursor = full.step(
+            self.time_s, STEP_S, 0.3, 0.1, 0.4, True, self.asked, self.kinds, *self.sessions,
+            self.by_arrival, self.cursor, self.state, self.slot, self.wide, self.member_start, self.active,
+            self.count, self.power, self.plugged, self.outcome, self.ev_power, self.ev_soc, self.mean_kw,
+            self.exact, self.options, self.physics, self.parameters, self.parameters_of, self.functions,
+            self.volt, self.alive, self.hertz, self.reactive, self.mean_kvar, willing, idle_c, self.ageing,
+            degradation.LAWS, self.more,
+        )  # fmt: skip
+        self.time_s += STEP_S
+
+
+def by_the_exact_way(world, idle_c, willing):
+    """What ``window`` makes of the tick that a world is about to take, of EVs that stay plugged in."""
+    state, own, more = world.state.copy(), world.physics.copy(), world.more.copy()
+    functions = world.functions.copy()
+    p, q = np.zeros(len(state)), np.zeros(len(state))
+    staying = (state["session"] >= 0) & (state["departure_s"] > world.time_s + STEP_S)
+    member = np.searchsorted(world.member_start, np.arange(len(state)), "right") - 1
+    for ev in np.flatnonzero(staying):
+        first, row = world.slot[ev], state[ev]
+        own_slots = slice(first, first + (3 if world.wide[ev] else 1))
+        volt = world.volt[own_slots]
+        drawn, given, q_kvars = physics.window(
+            world.options, world.kinds[row["kind"]], row, own[ev], world.parameters[own[ev]["parameters"]],
+            functions[ev if len(functions) > 1 else 0], more[row["session"]], world.asked[ev], STEP_S,
+            row["departure_s"] - world.time_s, willing, volt.mean(), volt.min(), volt.max(),
+            world.alive[own_slots].min(), world.hertz[member[ev]], idle_c,
+        )  # fmt: skip
+        row["cost"] += (drawn * 0.3 - given * 0.1) / 3600.0
+        own[ev]["emitted_kg"] += (drawn - given) * 0.4 / 3600.0
+        p[ev], q[ev] = (drawn - given) / STEP_S, q_kvars / STEP_S
+    return staying, state, own, more, functions, p, q
+
+
+SCALE = {"drawn_kws": 1e3, "given_kws": 1e3, "loss_kws": 1e3, "out_kws": 1e3, "discharging_s": 60.0,
+         "above_k": 10.0, "ramped_kw": 10.0, "reactive_kvar": 10.0, "droop_kw": 10.0}  # fmt: skip
+
+
+@pytest.mark.parametrize("functions", list(FUNCTIONS))
+@pytest.mark.parametrize("idle_c", [15.0, 4.0, 48.0])
+def test_blocks_give_what_the_exact_way_gives(functions, idle_c):
+    world = World(1500, 5, functions)
+    compared = 0
+    for tick in range(12):
+        world.draw()
+        willing = tick % 4 != 3
+        staying, state, own, more, cold, p, q = by_the_exact_way(world, idle_c, willing)
+        world.tick(idle_c, willing)
+        compared += staying.sum()
+        for expected, got in ((state, world.state), (own, world.physics), (cold, world.functions)):
+            if len(expected) == 1:
+                continue
+            for name in expected.dtype.names:
+                if expected is cold and name in ("reactive_kvar", "droop_kw", "p_kw", "q_kvar"):
+                    continue  # of the last tick that wasn't calm; PHYSICS holds the responses
+                if name == "fresh":
+                    continue
+                np.testing.assert_allclose(
+                    got[name][staying], expected[name][staying], rtol=1e-12,
+                    atol=1e-12 * SCALE.get(name, 1.0), err_msg=name,
+                )  # fmt: skip
+        sessions = state["session"][staying]
+        np.testing.assert_allclose(world.more[sessions], more[sessions], rtol=1e-12, atol=1e-12)
+        for expected, slots in ((p, world.power), (q, world.reactive)):
+            got = slots.reshape(-1, 3).sum(axis=1)[world.slot // 3]
+            np.testing.assert_allclose(got[staying], expected[staying], rtol=1e-12, atol=1e-11)
+    assert compared > 5000
+
+
+def trace(monkeypatch, threads, members, per_ev=False, ticks=25):
+    monkeypatch.setattr(compiling, "THREADS", threads)
+    monkeypatch.setattr(compiling, "_LEAST", 1)
+    world = World(3000, members, "droop", stay_s=1500.0)
+    if per_ev:
+        world.ev_power, world.ev_soc = np.zeros(3000), np.zeros(3000)
+    powers = []
+    for _ in range(ticks):
+        world.draw()
+        world.tick()
+        powers += [world.power.copy(), world.reactive.copy(), world.plugged.copy()]
+    return (np.concatenate(powers), world.state, world.physics, world.functions, world.outcome, world.more,
+            world.ageing)  # fmt: skip
+
+
+@pytest.mark.parametrize("members", [1, 100])
+def test_results_are_the_same_bit_for_bit_with_any_number_of_threads(monkeypatch, members):
+    alone = trace(monkeypatch, 1, members)
+    assert np.isfinite(alone[4]).any()  # some have left
+    for threads, per_ev in ((2, False), (3, False), (2, True)):
+        for one, other in zip(alone, trace(monkeypatch, threads, members, per_ev), strict=True):
+            assert one.tobytes() == other.tobytes()
+
+
+def test_power_of_those_that_left_is_cleared_and_the_number_plugged_in_is_the_mean_over_the_tick():
+    world = World(40, 2, "volt_var", stay_s=600.0)
+    sessions = world.sessions
+    for _ in range(20):
+        world.draw()
+        start = world.time_s
+        world.tick()
+        overlap = np.minimum(sessions[2], start + STEP_S) - np.maximum(sessions[1], start)
+        present = np.maximum(overlap, 0.0) / STEP_S
+        of_member = np.bincount(sessions[0] >= 20, present, 2)
+        assert world.plugged == pytest.approx(of_member)
+        here = np.zeros(120, bool)
+        for ev in np.unique(sessions[0][overlap > 0]):
+            here[world.slot[ev] : world.slot[ev] + 3] = True
+        assert np.all(world.power[~here] == 0.0)
+        assert np.all(world.reactive[~here] == 0.0)
