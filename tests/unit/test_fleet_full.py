@@ -1,5 +1,6 @@
 """The full pass: its blocks against the exact way, EV by EV, and its threads."""
 
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -184,7 +185,7 @@ def test_blocks_give_what_the_exact_way_gives(functions, idle_c):
 
 def trace(monkeypatch, threads, members, per_ev=False, ticks=25):
     monkeypatch.setattr(compiling, "THREADS", threads)
-    monkeypatch.setattr(compiling, "_LEAST", 1)
+    monkeypatch.setattr(full, "in_threads", partial(compiling.in_threads, least=1))
     world = World(3000, members, "droop", stay_s=1500.0)
     if per_ev:
         world.ev_power, world.ev_soc = np.zeros(3000), np.zeros(3000)
