@@ -7,11 +7,10 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-import evgrid
 from evgrid.cli import main
 from evgrid.errors import ScenarioError
 from evgrid.scenario import load_scenario
-from evgrid.studies.comparison import side_by_side, together
+from evgrid.studies.comparison import run_here, side_by_side
 from evgrid.studies.figures import new_hours, over_sessions, violation_hours
 from evgrid.studies.frequency_regulation import FrequencyRegulation, GenerationLoss, Loss, rated_kw
 from evgrid.studies.reading import load_study
@@ -165,18 +164,6 @@ def scenario(tmp_path):
     path = tmp_path / "base.yaml"
     path.write_text(BASE)
     return path
-
-
-def run_here(study, *variants):
-    """Variants of a study in this process, which is faster than the batch of so few."""
-    base, cases = {**study.overrides, "ensemble.members": study.members}, study.cases()
-    return together(
-        study,
-        {
-            name: study.figures(evgrid.run(load_scenario(study.scenario, {**base, **cases[name]})))
-            for name in variants
-        },
-    )
 
 
 def test_from_a_scenario_to_the_day_and_the_loss(scenario):

@@ -167,6 +167,25 @@ def run_comparison(
     return together(study, parts, failed)
 
 
+def run_here(study: Comparison, *variants: str) -> xr.Dataset:
+    """Like :func:`run_comparison`, one run after the other in this process and without files: for a few small
+    ones, as in a notebook. Left out: all variants.
+
+    Raises EvgridError with the first fault.
+    """
+    from evgrid.simulation import run
+
+    members = {} if study.members is None else {"ensemble.members": study.members}
+    cases = {name: case for name, case in study.cases().items() if not variants or name in variants}
+    return together(
+        study,
+        {
+            name: study.figures(run(load_scenario(study.scenario, {**study.overrides, **members, **case})))
+            for name, case in cases.items()
+        },
+    )
+
+
 def together(
     study: Comparison, parts: Mapping[str, xr.Dataset], failed: Mapping[str, str] | None = None
 ) -> xr.Dataset:
