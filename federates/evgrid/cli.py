@@ -178,11 +178,7 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
         for note in found.attrs[kind]:
             click.echo(f"{kind.replace('_', ' ')}: {note}")
     if output is not None:
-        try:
-            found.to_csv(output, index=False)
-        except OSError as error:
-            raise ResultError(f"the table can't be written to {output}: {error.strerror}") from error
-        click.echo(f"table    {output}")
+        _write_csv(found, output)
     click.echo(f"{len(found)} violations of {', '.join(limits.names)}")
     if found.empty:
         return
@@ -193,6 +189,61 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
     for row in shown.itertuples(index=False):
         table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+@main.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option("--against", type=click.Path(path_type=Path), help="Result of the same scenario, uncontrolled.")
+@click.option("--rates", type=click.Path(path_type=Path), help="YAML file of what is charged and paid.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set one rate, such as demand_charge=15; may be repeated.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the table of the EVs as CSV.")
+@click.option("--fleet", type=click.Path(path_type=Path), help="Write the table of the members as CSV.")
+def settle(
+    result: Path,
+    against: Path | None,
+    rates: Path | None,
+    settings: tuple[str, ...],
+    output: Path | None,
+    fleet: Path | None,
+) -> None:
+    """Tell what RESULT came to in money: energy, demand charge, degradation, drivers, regulation.
+
+    RATES may hold demand_charge, wear_per_kwh, driver_per_kwh, driver_share, capability_price,
+    performance_price and mileage_ratio.
+    """
+    from contextlib import ExitStack
+
+    from evgrid.results import open_results
+    from evgrid.settlement import read_rates, settle, summary
+
+    checked = read_rates(rates, _overrides(settings))
+    with ExitStack() as stack:
+        dataset = stack.enter_context(open_results(result))
+        other = stack.enter_context(open_results(against)) if against is not None else None
+        books = settle(dataset, checked, other)
+        _print_rows(str(dataset.attrs["name"]), summary(books, str(dataset.attrs.get("currency", ""))))
+        open_ones = int((~dataset["session_complete"].values.astype(bool)).sum())
+    if open_ones:
+        click.echo(
+            f"{open_ones} sessions are under way at the end: they count with what they have drawn so far"
+        )
+    for path, table, index in ((output, books.evs, False), (fleet, books.fleet, True)):
+        if path is not None:
+            _write_csv(table, path, index)
+
+
+def _write_csv(table: pd.DataFrame, path: Path, index: bool = False) -> None:
+    try:
+        table.to_csv(path, index=index)
+    except OSError as error:
+        raise ResultError(f"the table can't be written to {path}: {error.strerror}") from error
+    click.echo(f"table    {path}")
 
 
 def _print_notes(notes: tuple[str, ...], unreachable: tuple[str, ...], count: int) -> None:
@@ -396,7 +447,17 @@ def feeder(network: str, phases: str, zero_sequence: bool) -> None:
 
 def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenario:
     """Load a scenario with the overrides of the command line."""
-    from evgrid.scenario import load_scenario, parse_override
+    from evgrid.scenario import load_scenario
+
+    overrides = _overrides(settings)
+    if members is not None:
+        overrides["ensemble.members"] = members
+    return load_scenario(path, overrides)
+
+
+def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
+    """What ``--set`` says, by key."""
+    from evgrid.scenario import parse_override
 
     overrides, faults = {}, []
     for setting in settings:
@@ -408,9 +469,7 @@ def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenari
             overrides[key] = value
     if faults:
         raise ScenarioError(faults, "--set")
-    if members is not None:
-        overrides["ensemble.members"] = members
-    return load_scenario(path, overrides)
+    return overrides
 
 
 @contextmanager

@@ -9,30 +9,61 @@ Left out: taxes, fixed charges, the retail bill of the household behind the same
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field, ValidationError
+
+from evgrid.errors import ResultError, ScenarioError
+from evgrid.settings import Settings, faults_of, read_yaml
+from evgrid.system.revenue import pjm_credit
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+Price = Annotated[float, Field(ge=0)]
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What besides the tariff's energy is charged and paid.
 
-    demand_charge : currency per kW of a member's highest fleet power in the run
-    wear_per_kwh : currency per kWh that a battery gives back, for degradation
-    driver_per_kwh : currency that a driver is paid per kWh given back
-    driver_share : share of the regulation credit that goes to the drivers, by energy throughput
+class Rates(Settings):
+    """What besides the tariff's energy is charged and paid; all in the scenario's currency."""
+
+    demand_charge: Price = 0.0
+    """Currency per kW of a member's highest fleet power in the run, mean of a recording interval."""
+    wear_per_kwh: Price = 0.0
+    """Currency per kWh that a battery gives back, for degradation; where the result has counted the ageing
+    of the batteries (fleet.vehicle.degradation), what that is worth takes its place."""
+    driver_per_kwh: Price = 0.0
+    """Currency that a driver is paid per kWh given back."""
+    driver_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the credit for regulation that goes to the drivers, by energy throughput."""
+    capability_price: Price | None = None
+    """Price of regulation capability, currency per MW and hour; left out: the credit that was recorded."""
+    performance_price: Price = 0.0
+    """Price of regulation performance, currency per MW and hour; with capability_price."""
+    mileage_ratio: Price = 1.0
+    """Mileage of the signal over that of the reference signal; with capability_price."""
+
+
+def read_rates(path: str | Path | None = None, changes: Mapping[str, Any] | None = None) -> Rates:
+    """Rates from a YAML file, with changes on top.
+
+    Raises
+    ------
+    ScenarioError
+        With every fault, each with its key.
+
     """
-
-    demand_charge: float = 0.0
-    wear_per_kwh: float = 0.0
-    driver_per_kwh: float = 0.0
-    driver_share: float = 0.0
+    try:
+        content = read_yaml(Path(path)) if path is not None else {}
+        return Rates.model_validate(content | dict(changes or {}))
+    except ValidationError as error:
+        raise ScenarioError(faults_of(error, Rates), str(path or "rates")) from None
+    except ValueError as error:
+        raise ScenarioError([str(error)], str(path)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +79,23 @@ class Settlement:
 def settle(result: xr.Dataset, rates: Rates | None = None, against: xr.Dataset | None = None) -> Settlement:
     """Settle a run; with ``against``, the fleet's table has ``uncontrolled`` and ``saved`` besides.
 
-    The net cost is the aggregator's: energy + demand charge + degradation + drivers - regulation.
-    What drivers are paid from their own batteries' wear is not netted. Without a tariff, energy costs 0.
+    The net cost is the aggregator's: energy + demand charge + degradation + drivers - regulation (and
+    reserve). What drivers are paid from their own batteries' wear is not netted. Without a tariff, energy
+    costs 0.
+
+    Raises
+    ------
+    ResultError
+        If the result has no EVs, or ``against`` has other sessions.
+
     """
     import pandas as pd
 
     rates = rates or Rates()
+    if "session_cost" not in result:
+        raise ResultError(f"{result.attrs.get('name', 'the result')} has no EVs: there is nothing to settle")
+    if against is not None:
+        _refuse_others(result, against)
     sessions = pd.DataFrame(
         {
             "member": result["session_member"].values,
@@ -64,12 +106,12 @@ def settle(result: xr.Dataset, rates: Rates | None = None, against: xr.Dataset |
             "energy_cost": np.nan_to_num(result["session_cost"].values),
         }
     )
+    sessions["degradation"] = rates.wear_per_kwh * sessions["given_kwh"]
+    if "session_degradation_cost" in result:
+        sessions["degradation"] = np.nan_to_num(result["session_degradation_cost"].values)
     evs = sessions.groupby(["member", "ev"], as_index=False).sum()
-    evs["degradation"] = rates.wear_per_kwh * evs["given_kwh"]
     members = pd.Index(result["member"].values, name="member")
-    credit = pd.Series(0.0, members)
-    if "regulation_credit" in result:
-        credit = pd.Series(np.nansum(result["regulation_credit"].values, axis=1), members)
+    credit = pd.Series(_credits(result, rates), members)
     through = evs["drawn_kwh"] + evs["given_kwh"]
     whole = through.groupby(evs["member"]).transform("sum")
     share = np.divide(through, whole, out=np.zeros(len(evs)), where=(whole > 0).to_numpy())
@@ -88,3 +130,70 @@ def settle(result: xr.Dataset, rates: Rates | None = None, against: xr.Dataset |
         fleet["uncontrolled"] = settle(against, rates).fleet["net_cost"]
         fleet["saved"] = fleet["uncontrolled"] - fleet["net_cost"]
     return Settlement(evs, fleet)
+
+
+_LINES = (
+    ("drawn_kwh", "energy drawn", "kWh"),
+    ("given_kwh", "energy given back", "kWh"),
+    ("unserved_kwh", "energy unserved", "kWh"),
+    ("energy_cost", "energy", ""),
+    ("demand_charge", "demand charge", ""),
+    ("degradation", "degradation", ""),
+    ("driver_payment", "payments to drivers", ""),
+    ("regulation_credit", "credit for regulation", ""),
+    ("net_cost", "net cost", ""),
+    ("uncontrolled", "the same uncontrolled", ""),
+    ("saved", "saved", ""),
+)
+
+
+def summary(books: Settlement, currency: str) -> list[tuple[str, str]]:
+    """A settlement as (name, text) rows: of one member, or the mean and 5 to 95 % of the members."""
+    members = len(books.fleet)
+    rows = [("settled", f"{members} member(s), {len(books.evs) / max(members, 1):g} EVs each with a session")]
+    for name, text, unit in _LINES:
+        if name in books.fleet:
+            values = books.fleet[name].to_numpy()
+            shown = f"{values.mean():,.2f} {unit or currency}".rstrip()
+            if members > 1:
+                low, high = np.quantile(values, [0.05, 0.95])
+                shown += f" (mean; {low:,.2f} to {high:,.2f} for 90 % of the members)"
+            rows.append((text, shown))
+    if "saved" in books.fleet and (before := books.fleet["uncontrolled"].mean()) > 0:
+        rows.append(
+            ("saved, of the uncontrolled cost", f"{100 * books.fleet['saved'].mean() / before:.1f} %")
+        )
+    return rows
+
+
+def _credits(result: xr.Dataset, rates: Rates) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Credit for regulation and reserve of each member, over all aggregators, (member,)."""
+    total = np.zeros(result.sizes["member"])
+    for variable in result.data_vars:
+        name = str(variable)
+        if name.startswith("regulation_credit") and rates.capability_price is not None:
+            capacity, score = (
+                result[name.replace("credit", part, 1)].values for part in ("capacity_kw", "score")
+            )
+            earned = pjm_credit(
+                capacity / 1000.0, np.nan_to_num(score), rates.capability_price, rates.performance_price,
+                rates.mileage_ratio,
+            )  # fmt: skip
+            total += np.nansum(earned, axis=1)
+        elif name.startswith(("regulation_credit", "reserve_credit")):
+            total += np.nansum(result[name].values, axis=1)
+    return total
+
+
+def _refuse_others(result: xr.Dataset, against: xr.Dataset) -> None:
+    """Only the same sessions can be compared: those of the same scenario and seed."""
+    names = [str(data.attrs.get("name", "a result")) for data in (against, result)]
+    what = f"{names[0]} can't be compared with {names[1]}"
+    if "session_cost" not in against:
+        raise ResultError(f"{what}: it has no EVs")
+    for key in ("member", "session_ev", "session_arrival", "session_departure"):
+        if not np.array_equal(result[key].values, against[key].values):
+            raise ResultError(
+                f"{what}: it has other {'members' if key == 'member' else 'sessions'}; "
+                "both must be of the same scenario, members and seed"
+            )

@@ -165,15 +165,16 @@ class Scheduled(Dispatching):
     def _within(self, view: View, wanted: Array, asked: Array, room: Array) -> Array:
         """The plan's set-points, less where groups would draw more than their room, (member · groups,) kW."""
         group = self.context.ev_group
+        must = view.laxity < view.step_s  # these charge whatever is asked
+        asked = np.where(must, view.p_max, asked)
         over = (np.bincount(group, asked, len(room)) > room + 1e-9)[group]
         if not over.any():
             self._last = asked
             return wanted
-        must = view.laxity < view.step_s
         part = View(
             view.time_s, view.step_s, view.plugged, view.soc,
-            np.where(must, view.p_max, np.maximum(asked, 0.0)), view.p_min, view.energy_needed,
-            view.time_left, view.time_needed, view.base_load,
+            np.maximum(asked, 0.0), view.p_min, view.energy_needed, view.time_left, view.time_needed,
+            view.base_load,
         )  # fmt: skip
         given = np.bincount(group, np.maximum(-asked, 0.0), len(room))
         less = self.dispatch(

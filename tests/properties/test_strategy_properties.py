@@ -1,0 +1,266 @@
+"""Any built-in strategy, any set of sessions: limits are kept, no reachable departure is lost, and groups
+stay within their limit where it can be kept.
+
+The aggregator and the fleet are stepped by hand in causal order, with a feeder without losses between them:
+what a transformer carries is the base load, which changes every few ticks, and its EVs.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from evgrid.aggregator import strategies
+from evgrid.aggregator.model import AggregatorModel
+from evgrid.aggregator.strategies import Strategy, built_in, find_strategy, register
+from evgrid.fleet.model import FleetModel
+from evgrid.fleet.sessions import Sessions
+from evgrid.fleet.stays import stays_of
+from evgrid.model import ALL_PHASES, Connections, EVs, MemoryRecorder, Sensitivity
+from evgrid.portfolios import Portfolio
+from evgrid.scenario import scenario_from
+
+LIMIT_KW = 20.0
+SAMPLES = {"limit_kw": LIMIT_KW, "product": "fcr"}
+"""A value for each setting that a strategy requires; one of a new name belongs here."""
+CONNECTIONS = Connections(
+    np.array([f"L{i}" for i in range(4)]), np.arange(4), np.full(4, ALL_PHASES, np.int8),
+    np.array([0, 0, 1, 1]), np.ones(4, np.int64), tuple("abc"),
+)  # fmt: skip
+_SAME = np.eye(3)[None, :, None, :] * np.ones((4, 1, 4, 1))
+SENSITIVITY = Sensitivity(np.arange(4), np.full((4, 3), 0.97), -0.002 * _SAME, -0.001 * _SAME)
+
+
+@pytest.fixture(scope="module")
+def emissions(tmp_path_factory):
+    path: Path = tmp_path_factory.mktemp("emissions") / "moer.csv"
+    rows = [f"{1800 * k},{100 + 300 * (k * 7 % 5)}" for k in range(24)]
+    path.write_text("\n".join(["time,kg_per_mwh", *rows]))
+    return str(path)
+
+
+def variants():
+    """Each built-in strategy with what it requires, and where it takes more samples with those, too."""
+    for name in built_in():
+        fields = find_strategy(name).Settings.model_fields
+        required = {key for key, field in fields.items() if field.is_required()} - {"strategy"}
+        assert required <= set(SAMPLES), f"give {name} a sample of {required - set(SAMPLES)} in SAMPLES"
+        for keys in sorted({tuple(sorted(required)), tuple(sorted(required | (fields.keys() & SAMPLES)))}):
+            yield pytest.param(name, {key: SAMPLES[key] for key in keys}, id="-".join([name, *keys]))
+
+
+def scenario_of(name, own, step, ticks, emissions):
+    return scenario_from(
+        {
+            "name": "any",
+            "time": {"start": "2026-07-01T15:00", "duration": step * ticks, "step": step},
+            "ensemble": {"seed": 3},
+            "feeder": {"network": "x"},
+            "fleet": {"count": 1},
+            "aggregators": {"main": {"strategy": name, "group": "transformer", **own}},
+            "communication": {"telemetry": step},
+            "tariff": "pge_ev2a",
+            "system": {
+                "nominal_hz": 50,
+                "frequency": {"source": "constant"},
+                "regulation": {"source": "synthetic", "step": 2},
+                "emissions": {"file": emissions},
+                "events": [{"name": "heat", "start": "2026-07-01T17:00", "duration": "1h"}],
+            },
+            "record": {"ev": True},
+        }
+    )
+
+
+share = st.floats(0, 1)
+
+
+@st.composite
+def stays(draw):
+    """One EV: its place, its battery, and up to two stays as shares of the run, which may go on after it."""
+    marks = sorted(draw(st.lists(st.floats(0, 1.5), min_size=2, max_size=4, unique=True)))
+    battery = {
+        "capacity_kwh": draw(st.floats(5, 80)),
+        "charge_kw": draw(st.floats(1, 11)),
+        "discharge_kw": draw(st.one_of(st.just(0.0), st.floats(1, 11))),
+        "taper_soc": draw(st.floats(0.3, 0.95)),
+        "soc_floor": draw(st.floats(0, 0.5)),
+        "charge_loss": draw(st.sampled_from([(0.0, 0.1, 0.0), (0.066, 0.036, 2e-3)])),
+        "discharge_loss": draw(st.sampled_from([(0.0, 0.1, 0.0), (0.066, 0.036, 2e-3)])),
+    }
+    pairs = zip(marks[::2], marks[1::2], strict=False)
+    found = [
+        battery | {"from": a, "to": b, "soc_arrival": draw(share), "soc_target": draw(share)}
+        for a, b in pairs
+        if a < 1 and b - a > 1e-3
+    ]
+    return draw(st.integers(0, 3)), found
+
+
+worlds = st.tuples(
+    st.lists(stays().filter(lambda ev: ev[1]), min_size=1, max_size=5),
+    st.lists(st.tuples(st.floats(-10, 40), st.floats(-10, 40)), min_size=4, max_size=8),
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4),
+)
+
+
+def stay(begin, end, target, charge_kw, discharge_kw=0.0):
+    """A stay of an empty battery of 5 kWh."""
+    constant = (0.0, 0.1, 0.0)
+    return {
+        "from": begin, "to": end, "soc_arrival": 0.0, "soc_target": target, "capacity_kwh": 5.0,
+        "charge_kw": charge_kw, "discharge_kw": discharge_kw, "taper_soc": 0.5, "soc_floor": 0.0,
+        "charge_loss": constant, "discharge_loss": constant,
+    }  # fmt: skip
+
+
+LATE = (
+    [(2, [stay(0, 0.0967, 0.2355, 10.29, 6.84)]), *2 * [(3, [stay(0, 0.835, 0.4536, 5.406)])]],
+    [(0.0, 0.0)] * 4,
+    [0.0] * 4,
+)
+"""One that must charge, and two that would together fill what is left and more."""
+
+
+def tables(evs, duration_s):
+    flat = [(i, stay) for i, (_, own) in enumerate(evs) for stay in own]
+    names = ("soc_arrival", "soc_target", "soc_floor", "capacity_kwh", "charge_kw", "discharge_kw",
+             "charge_loss", "discharge_loss", "taper_soc")  # fmt: skip
+    columns = {name: np.array([stay[name] for _, stay in flat], float) for name in names}
+    sessions = Sessions(
+        ev=np.array([i for i, _ in flat], np.int32),
+        arrival_s=np.array([stay["from"] for _, stay in flat]) * duration_s,
+        departure_s=np.array([stay["to"] for _, stay in flat]) * duration_s,
+        **columns,
+    )
+    at = np.array([place for place, _ in evs])
+    name = np.array([f"ev{i}" for i in range(len(evs))])
+    return EVs(np.zeros(len(evs), np.int64), at, np.full(len(evs), ALL_PHASES, np.int8), name), sessions
+
+
+class Run:
+    """Steps a strategy's aggregator and the fleet; what each tick was told, asked and did."""
+
+    def __init__(self, name, own, world, emissions):
+        fast = find_strategy(name).uses_system
+        self.step_s, self.ticks = (10.0, 180) if fast else (300.0, 72)
+        evs, levels, signal = world
+        self.scenario = scenario_of(name, own, self.step_s, self.ticks, emissions)
+        self.evs, self.sessions = tables(evs, self.step_s * self.ticks)
+        rows = np.linspace(0, len(levels), self.ticks, endpoint=False).astype(int)
+        self.base = np.array(levels)[rows]  # (tick, group) kW
+        signal = np.array(signal)[np.arange(self.ticks) * 4 // self.ticks]
+        recorder = MemoryRecorder()
+        n = len(self.evs)
+        self.group = CONNECTIONS.trafo[self.evs.connection]
+        models = [
+            FleetModel(
+                self.scenario, CONNECTIONS, self.evs, self.sessions, recorder, name != "uncontrolled", 2
+            )
+        ]
+        if name != "uncontrolled":
+            known = stays_of(self.scenario, CONNECTIONS, self.evs, self.sessions)
+            portfolio = Portfolio("main", 0, np.arange(n), whole=True)
+            models.insert(
+                0,
+                AggregatorModel(
+                    self.scenario, portfolio, CONNECTIONS, self.evs, 2, recorder, SENSITIVITY, known,
+                    self.forecast,
+                ),
+            )  # fmt: skip
+        said = {f"fleet/{field}": np.zeros(n) for field in ("plugged", "soc", "p_max", "p_min",
+                "energy_needed", "time_left", "time_needed")}  # fmt: skip
+        said |= {"fleet/p": np.zeros((1, 4, 3)), "feeder/trafo_p": np.zeros((1, 2))}
+        said["feeder/voltage"] = np.ones((1, 4, 3))
+        self.told = []
+        for tick in range(self.ticks):
+            said["system/regulation"] = signal[tick : tick + 1]
+            said["system/frequency"] = 50.0 + 0.2 * signal[tick : tick + 1]
+            self.told.append({key: np.array(value) for key, value in said.items()})
+            for model in models:
+                said |= model.step(tick * self.step_s, {key: said[key] for key in model.inputs})
+            power = said["fleet/p"].sum(axis=2)[0]
+            said["feeder/trafo_p"] = self.base[tick : tick + 1] + np.bincount(CONNECTIONS.trafo, power)
+            phase = said["fleet/p"].reshape(12)
+            said["feeder/voltage"] = 0.97 + (SENSITIVITY.dv_dp.reshape(12, 12) @ phase).reshape(1, 4, 3)
+        self.told.append({key: np.array(value) for key, value in said.items()})
+        for model in models:
+            model.finish()
+        self.power = recorder.series("ev_power_kw")
+        self.soc = recorder.series("ev_soc")
+        self.static = recorder.static
+
+    def forecast(self, times_s):
+        """Base load by transformer, (member, trafo + 1, n): the levels of the run, then the last."""
+        at = np.minimum((times_s / self.step_s).astype(int), self.ticks - 1)
+        return np.concatenate([self.base[at].T, np.zeros((1, len(at)))])[None]
+
+
+def check(name, own, world, emissions):
+    run = Run(name, own, world, emissions)
+    sessions = run.sessions
+    # power and state of charge stay within each EV's limits
+    for ev in range(len(run.evs)):
+        own = sessions.ev == ev
+        assert np.all(run.power[:, ev] <= sessions.charge_kw[own].max() + 1e-9)
+        assert np.all(run.power[:, ev] >= -sessions.discharge_kw[own].max() - 1e-9)
+        lowest = np.minimum(sessions.soc_floor, sessions.soc_arrival)[own].min()
+        highest = np.maximum(sessions.soc_target, sessions.soc_arrival)[own].max()
+        soc = run.soc[:, ev][~np.isnan(run.soc[:, ev])]
+        assert np.all(soc >= lowest - 1e-9)
+        assert np.all(soc <= highest + 1e-9)
+    # no departure is lost that charging as fast as possible would have met
+    avoidable = run.static["session_energy_unserved_avoidable_kwh"]
+    assert np.all(np.nan_to_num(avoidable) <= 1e-6)
+    if getattr(run.scenario.aggregators["main"], "limit_kw", None) is None:
+        return
+    for tick in range(1, run.ticks):
+        before, after = run.told[tick], run.told[tick + 1]
+        laxity = before["fleet/time_left"] - before["fleet/time_needed"]
+        plugged = before["fleet/plugged"] > 0.5
+        must = plugged & (laxity < run.step_s)
+        # whom the guard has charged: who had to, who came in this tick, whose laxity ended in it
+        left = after["fleet/time_left"] - after["fleet/time_needed"]
+        guarded = must | ~plugged | ((after["fleet/plugged"] > 0.5) & (left <= 1e-6))
+        for group in range(2):
+            here = run.group == group
+            base_told = before["feeder/trafo_p"][0, group] - run.power[tick - 1, here].sum()
+            room = LIMIT_KW - base_told - before["fleet/p_max"][here & must].sum()
+            drawn = run.power[tick, here & ~guarded].sum()
+            assert drawn <= max(room, 0.0) + 1e-6
+            if room >= 0 and not guarded[here].any():  # so the base load's ramp is all that exceeds it
+                total = run.base[tick, group] + run.power[tick, here].sum()
+                ramp = run.base[tick, group] - base_told
+                assert total <= LIMIT_KW + max(ramp, 0.0) + 1e-6
+
+
+@pytest.mark.parametrize(("name", "own"), variants())
+def test_limits_and_departures_are_kept(name, own, emissions):
+    @settings(max_examples=12, deadline=None)
+    @given(worlds)
+    @example(LATE)
+    def holds(world):
+        check(name, own, world, emissions)
+
+    holds()
+
+
+def test_the_check_sees_an_overrun(emissions):
+    @register("reckless")
+    class Reckless(Strategy):
+        """Charges all at once, whatever the limit that it is given."""
+
+        Settings = strategies.LimitSettings
+
+        def setpoints(self, view):
+            return np.full(len(view.soc), np.inf)
+
+    try:
+        world = [(0, [stay(0, 1.2, 0.5, 11.0)]), (1, [stay(0, 1.2, 0.5, 11.0)])], LATE[1], LATE[2]
+        with pytest.raises(AssertionError):
+            check("reckless", {"limit_kw": LIMIT_KW}, world, emissions)
+        check("peak_limit", {"limit_kw": LIMIT_KW}, world, emissions)
+    finally:
+        del strategies._REGISTRY["reckless"]
