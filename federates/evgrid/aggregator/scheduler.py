@@ -36,6 +36,9 @@ CLUSTERS = 100
 """Virtual batteries, besides the kinds of EVs that can't be mixed, that stand for a fleet."""
 _OVERRUN = 100.0
 """Price of a kWh above a limit, over the highest price: only what nothing else serves is drawn."""
+_EARLIER = 1e-4
+"""What charging costs more at the end of the horizon than at its begin, over the highest price, where a
+program would not mind: who charges early has time to spare when a plan turns out wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,9 +440,11 @@ def plan(
     virtual, of = batteries, np.arange(len(batteries))
     if not exact and len(batteries) > CLUSTERS:
         virtual, of = cluster(batteries)
+    highest = float(np.abs(price).max(initial=0.01))
     planned = schedule(
-        virtual, price, slot_h, export_price, limit, 0.0, demand_charge, wear_per_kwh,
-        _OVERRUN * float(np.abs(price).max(initial=0.01)), peak_kw, margin,
+        virtual, price + _EARLIER * highest * np.linspace(0.0, 1.0, slots), slot_h,
+        price if export_price is None else export_price, limit, 0.0, demand_charge, wear_per_kwh,
+        _OVERRUN * highest, peak_kw, margin,
     )  # fmt: skip
     if virtual is batteries:
         charge, discharge = planned.charge, planned.discharge
