@@ -16,6 +16,7 @@ MODULES = (
     "power_flow",
     "hosting_capacity",
     "batch",
+    "regulation_day",
     "demo",
 )
 

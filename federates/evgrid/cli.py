@@ -571,10 +571,9 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
             f"not converged: {len(unconverged)} of {result.sizes['member']} members",
             "\n".join(unconverged.values()), style="red",
         )  # fmt: skip
-    time = report.federation
-    split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in time.stepping_s.items())
-    coupling = f"HELICS {time.coupling_s:.2f} s ({time.coupling_us_per_tick:.0f} µs a tick)"
-    table.add_row("wall time", f"{time.wall_s:.2f} s: {split}, {coupling}")
+    split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.split_s.items())
+    coupling = f"{report.federation.coupling_us_per_tick:.0f} µs a tick"
+    table.add_row("wall time", f"{report.wall_s:.2f} s: {split}; HELICS {coupling}")
     table.add_row("energy audit", ", ".join(f"{key} {value:.1e}" for key, value in report.audit.items()))
     console.print(table)
 

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -51,13 +52,15 @@ class ResultRecorder:
     """Takes what the models record, averages it over the recording intervals, and stores it.
 
     Thread-safe: every federate writes from its own thread. ``sizes`` gives the length of every
-    dimension but time.
+    dimension but time. ``spent_s`` is the wall time that it took, by model.
     """
 
     clock: Clock
     record_step_s: float
     sizes: Mapping[str, int]
     store: Store
+    spent_s: dict[str, float] = field(default_factory=dict)
+    _model_of: dict[str, str] = field(default_factory=dict)
     _variables: dict[str, _Buffer] = field(default_factory=dict)
     _static: dict[str, Variable] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -73,6 +76,7 @@ class ResultRecorder:
             for variable in model.variables:
                 if variable.name in self._variables or variable.name in self._static:
                     raise ValueError(f"two models record {variable.name}")
+                self._model_of[variable.name] = model.name
                 if variable.timed:
                     self.store.create(variable, _dataset_dims(variable))
                     self._variables[variable.name] = _Buffer(self, variable, model.period_s)
@@ -82,12 +86,12 @@ class ResultRecorder:
 
     def put(self, name: str, tick: int, values: NDArray[Any]) -> None:
         """See :class:`evgrid.model.Recorder`."""
-        with self._lock:
+        with self._lock, self._timed(name):
             self._variables[name].put(tick, values)
 
     def put_static(self, name: str, values: NDArray[Any]) -> None:
         """See :class:`evgrid.model.Recorder`."""
-        with self._lock:
+        with self._lock, self._timed(name):
             dims = self._static[name].dims
             expected = tuple(self.sizes[dim] for dim in dims)
             if values.shape != expected:
@@ -99,6 +103,13 @@ class ResultRecorder:
         with self._lock:
             for buffer in self._variables.values():
                 buffer.flush()
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        model = self._model_of[name]
+        self.spent_s[model] = self.spent_s.get(model, 0.0) + perf_counter() - start
 
 
 class _Buffer:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,14 +152,40 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
 class RunReport:
     """How a run went: the federation's account of time, the energy audit, and its sessions.
 
+    preparing_s : for network, sessions and models, before the federation
+    recording_s : inside the models' steps, for what they record, by federate
+    writing_s : for the result, after the federation
     notes : sentences about where the sessions come from
     unreachable : sessions of a file whose energy doesn't fit into their stay, a sentence each
     """
 
     federation: FederationReport
     audit: dict[str, float]
+    preparing_s: float
+    recording_s: Mapping[str, float]
+    writing_s: float
     notes: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
+
+    @property
+    def wall_s(self) -> float:
+        """The whole run, s."""
+        return self.preparing_s + self.federation.wall_s + self.writing_s
+
+    @property
+    def split_s(self) -> dict[str, float]:
+        """What the wall time went into, s; together all of it. Federates are without what they record."""
+        time = self.federation
+        federates = {
+            name: seconds + time.finishing_s[name] - self.recording_s.get(name, 0.0)
+            for name, seconds in time.stepping_s.items()
+        }
+        return {
+            "preparing": self.preparing_s,
+            **federates,
+            "HELICS": time.setup_s + time.coupling_s + time.close_s,
+            "recording": sum(self.recording_s.values()) + self.writing_s,
+        }
 
 
 def run(
@@ -196,6 +223,7 @@ def run_with_report(
     """Like :func:`run`, with an account of how the run went."""
     from evgrid.federation.runtime import run_federation
 
+    start = perf_counter()
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
     world = build_world(scenario)
@@ -204,6 +232,7 @@ def run_with_report(
     try:
         recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store)
         models = build_models(world, recorder)
+        prepared = perf_counter()
         report = run_federation(
             models,
             world.sizes,
@@ -213,6 +242,7 @@ def run_with_report(
             },
             progress=progress,
         )
+        coupled = perf_counter()
         recorder.close()
         audits = {model.name: model.audit() for model in models}
         residuals = audit(audits.get("fleet"), audits["feeder"], scenario.members)
@@ -220,9 +250,11 @@ def run_with_report(
             "failed_members": json.dumps(_by_member(models, "failures")),
             "unconverged_members": json.dumps(_by_member(models, "unconverged")),
         }
-        return store.finish(attrs), RunReport(
-            report, residuals, world.sessions.notes, world.sessions.unreachable
-        )
+        result = store.finish(attrs)
+        return result, RunReport(
+            report, residuals, prepared - start, recorder.spent_s, perf_counter() - coupled,
+            world.sessions.notes, world.sessions.unreachable,
+        )  # fmt: skip
     except BaseException:
         store.abandon()
         raise

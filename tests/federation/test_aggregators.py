@@ -15,7 +15,7 @@ import evgrid
 from evgrid.results import audit_of
 from evgrid.scenario import scenario_from
 from evgrid.settlement import settle
-from evgrid.simulation import build_world
+from evgrid.simulation import build_world, run_with_report
 
 PAIR = {
     "north": {"strategy": "tou", "evs": {"share": 0.4}},
@@ -96,6 +96,15 @@ def test_each_has_its_own_set_points_and_power(pair):
         np.testing.assert_allclose(pair[f"fleet_power_kw_{name}"], power, atol=1e-9)
     assert {"setpoint_kw_north", "setpoint_kw_south"} <= set(pair.data_vars)
     assert pair["setpoint_kw_north"].attrs["long_name"].startswith("north: ")
+
+
+def test_a_run_tells_how_its_time_splits(tmp_path):
+    _, report = run_with_report(street(PAIR), tmp_path / "r.nc")
+    split = report.split_s
+    federates = ["aggregator.north", "aggregator.south", "fleet", "feeder"]
+    assert list(split) == ["preparing", *federates, "HELICS", "recording"]
+    assert min(split.values()) > 0
+    assert sum(split.values()) == pytest.approx(report.wall_s, rel=1e-9)
 
 
 def test_evs_of_nobody_charge_as_if_alone(pair):

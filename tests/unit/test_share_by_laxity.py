@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from evgrid.aggregator import reference
-from evgrid.aggregator.kernels import BLOCK, order_by_group, share_by_laxity
+from evgrid.aggregator.kernels import BLOCK, follow, order_by_group, share_by_laxity
 
 HOUR, STEP_S = 3600.0, 60.0
 
@@ -180,3 +180,41 @@ def test_the_number_of_threads_changes_no_bit(threads, monkeypatch):
     monkeypatch.setattr("evgrid.compile.THREADS", 4)
     np.testing.assert_array_equal(got, share(**fleet))
     assert [got[fleet["group"] == row].sum() for row in (0, 1)] == pytest.approx([5e4, -6e4], abs=1e-6)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([4.0, 3600.0]), st.booleans())
+@settings(deadline=None)
+def test_the_status_is_carried_as_by_the_plain_twin(seed, step_s, loses):
+    rng = np.random.default_rng(seed)
+    n = 40
+    plugged = rng.random(n) < 0.8
+    wanted = rng.choice([np.inf, -np.inf, 0.0, 3.0, -20.0], n)
+    sent, lost = rng.choice([0.0, 5.0], n), rng.random(n if loses else 0) < 0.3
+    status = [
+        rng.choice([0.0, 7.4], n), -rng.choice([0.0, 7.4], n), rng.choice([0.0, 0.001, 30.0], n),
+        rng.choice([2.0, 4.0, 9000.0], n), rng.uniform(0, 9000, n),
+    ]  # fmt: skip
+    expected = [
+        reference.follow(
+            wanted[ev], sent[ev], loses and lost[ev], step_s, plugged[ev], *(x[ev] for x in status)
+        )
+        for ev in range(n)
+    ]
+    member = np.sort(rng.integers(0, 3, n))
+    order = order_by_group(np.arange(n, dtype=np.uint32), member, 3)
+    asked = np.zeros(len(order.group))
+    good = follow(0, len(asked), *order, wanted, lost, sent, step_s, plugged, *status, asked)
+    assert good
+    columns = [np.array(column, float) for column in zip(*expected, strict=True)]
+    for got, column in zip([sent, plugged, *status], [columns[0], *columns[2:]], strict=True):
+        np.testing.assert_allclose(got, column, rtol=1e-12, atol=0)
+    sums = np.bincount(order.group, asked, 3)
+    np.testing.assert_allclose(sums, np.bincount(member, columns[1], 3), rtol=1e-12, atol=1e-12)
+
+
+def test_nan_is_told_of_evs_that_are_plugged_in():
+    for plugged, good in ((True, False), (False, True)):
+        one, nan = np.ones(1), np.full(1, np.nan)
+        order = order_by_group(np.zeros(1, np.uint32), np.zeros(1, np.int64), 1)
+        status = (np.array([plugged]), one.copy(), -one, one.copy(), one * 60, one.copy())
+        assert follow(0, 1, *order, nan, np.zeros(0, bool), one.copy(), 4.0, *status, one.copy()) == good

@@ -1,4 +1,4 @@
-"""The dispatcher again, in plain Python with a sort: the oracle of the kernel.
+"""The dispatcher again, in plain Python with a sort: the oracle of the kernels.
 
 Rules, signs and units are those of :mod:`evgrid.aggregator.kernels`.
 """
@@ -56,3 +56,24 @@ def _shares(key: list[float], limit: list[float], target: float, width_s: float)
     right, left = corners[place], corners[max(place - 1, 0)]
     low, high = given(left), given(right)
     return shares(left + (right - left) * (target - low) / (high - low) if high > low else right)
+
+
+def follow(
+    wanted: float, sent: float, lost: bool, step_s: float, plugged: bool, p_max: float, p_min: float,
+    energy_needed: float, time_left: float, time_needed: float,
+) -> tuple[float, float, bool, float, float, float, float, float]:  # fmt: skip
+    """Of one EV: what is sent and asked, then its status a tick later, as
+    :func:`evgrid.aggregator.kernels.follow` carries it (plugged to time_needed).
+    """
+    if not plugged:
+        return 0.0, 0.0, plugged, p_max, p_min, energy_needed, time_left, time_needed
+    sent = sent if lost else wanted
+    asked = min(max(sent, p_min), p_max)
+    still = max(energy_needed - asked * step_s / 3600.0, 0.0)
+    time_needed = time_needed * still / energy_needed if energy_needed > 0.0 else 0.0
+    time_left = max(time_left - step_s, 0.0)
+    there = time_left > 0.0
+    return (
+        sent, asked, there, p_max if there and still > 0.0 else 0.0, p_min if there else 0.0, still,
+        time_left, time_needed,
+    )  # fmt: skip

@@ -608,8 +608,8 @@ class FleetModel(Model):
         }
 
     def _refuse_nan(self, time_s: float, setpoint: Array) -> None:
-        bad = np.flatnonzero(np.isnan(setpoint))
-        if bad.size:
+        if np.isnan(setpoint.min(initial=0.0)):
+            bad = np.flatnonzero(np.isnan(setpoint))
             ev = bad[0]
             member = self._scenario.members[self._evs.member[ev]]
             raise StrategyError(
