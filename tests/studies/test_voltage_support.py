@@ -14,6 +14,7 @@ from evgrid.errors import ScenarioError
 from evgrid.limits import limit_set, violations
 from evgrid.scenario import load_scenario
 from evgrid.studies import voltage_support
+from evgrid.studies.comparison import together
 from evgrid.studies.reading import load_study
 from evgrid.studies.voltage_support import VoltageSupport
 
@@ -111,9 +112,8 @@ def compared(tmp_path_factory):
     study = study_of(tmp_path_factory.mktemp("study"), limit_kw=150)
     names = ("no EVs", "uncontrolled", "volt-var", "coordinated")
     results = {name: evgrid.run(load_scenario(study.scenario, study.cases()[name])) for name in names}
-    parts = [study.figures(result) for result in results.values()]
-    whole = xr.concat(parts, xr.DataArray(list(names), dims="variant", name="variant"))
-    return study, results, study.between(whole).assign_attrs(name="street")
+    figures = together(study, {name: study.figures(result) for name, result in results.items()})
+    return study, results, figures
 
 
 def test_figures_are_those_of_the_result(compared):
