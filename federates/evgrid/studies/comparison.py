@@ -199,18 +199,6 @@ def together(
     if not parts:
         reasons = "; ".join(f"{variant}: {reason}" for variant, reason in failed.items())
         raise ResultError(f"study {study.name}: no variant has finished ({reasons})")
-    return together(study, parts, failed)
-
-
-def together(
-    study: Comparison, parts: Mapping[str, xr.Dataset], failed: Mapping[str, str] | None = None
-) -> xr.Dataset:
-    """The study's Dataset from what :meth:`Comparison.figures` gives for each variant.
-
-    ``failed`` : the reason of each variant that has not finished.
-    """
-    import xarray as xr
-
     names = xr.DataArray(list(parts), dims="variant", name="variant", attrs={"long_name": "variant"})
     whole = xr.concat(list(parts.values()), names, data_vars="all", coords="minimal", compat="override",
                       join="outer", combine_attrs="drop_conflicts")  # fmt: skip
@@ -219,7 +207,7 @@ def together(
         kind=study.kind,
         name=study.name,
         study=study.model_dump_json(),
-        failed=json.dumps(failed or {}),
+        failed=json.dumps(failed),
     )
 
 
