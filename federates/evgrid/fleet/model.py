@@ -243,7 +243,7 @@ class FleetModel(Model):
             self._fixed = FixedPoint(
                 self._rating_kva(), scenario.members, coupling.tolerance, coupling.most_iterations
             )
-            self._changed = (
+            self._changed: tuple[NDArray[Any], ...] = (
                 self._state, self._active, self._extras.physics, self._extras.functions, self._extras.ageing,
                 self._extras.more, self._exact,
             )  # fmt: skip
