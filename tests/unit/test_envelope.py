@@ -100,6 +100,9 @@ def test_discharging_needs_willing_drivers_and_what_the_warranty_leaves():
     assert limits["p_min"][0][:3] == pytest.approx([0.0, -3.6, -7.2])
     limits = waiting(ev, permission={"warranty": {"throughput_kwh": 10.0}}).model.envelope()
     assert limits["e_min"][0][:3] == pytest.approx([-7.2, -10.0, -10.0])
+    more = [car(departure=23 * HOUR, target=0.8, discharge_kw=7.2, soc_floor=0.2)]
+    limits = waiting(more, permission={"warranty": {"throughput_kwh": 5.0}}).model.envelope()
+    assert limits["p_min"][0] == pytest.approx([-5.0] * 12)  # also from a battery that has been charged
     limits = waiting(ev, permission={"warranty": {"hours": 0.5}}).model.envelope()
     assert limits["e_min"][0][:3] == pytest.approx([-3.6, -3.6, -3.6])
     limits = waiting(ev, permission={"vehicle": 0.0}).model.envelope()

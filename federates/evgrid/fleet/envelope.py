@@ -76,17 +76,18 @@ def limits_ahead(
         left_s = row["departure_s"] - now_s
         out_kw = 0.0
         lowest = soc
+        spare_s = 0.0  # of discharging, that the warranty leaves
         round_trip[ev] = 1.0
         if not row["guarded"] and refusal_of(options, kind, physics[ev], True) == 0:
             out_kw = battery_kw_given(
                 kind["discharge_kw"], kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
             )
             round_trip[ev] = kind["discharge_kw"] / out_kw * kind["battery_kw"] / kind["charge_kw"]
-            spare_kws = min(
-                options["throughput_kws"] - physics[ev]["out_kws"],
-                (options["discharging_s"] - physics[ev]["discharging_s"]) * out_kw,
+            spare_s = min(
+                (options["throughput_kws"] - physics[ev]["out_kws"]) / out_kw,
+                options["discharging_s"] - physics[ev]["discharging_s"],
             )
-            lowest = max(kind["soc_floor"], soc - spare_kws * kind["soc_per_kws"])
+            lowest = max(kind["soc_floor"], soc - spare_s * out_kw * kind["soc_per_kws"])
         out_per_s = out_kw * kind["soc_per_kws"]
         high = soc
         low = soc
@@ -120,7 +121,8 @@ def limits_ahead(
                 if low > before:
                     p_min_kw[to, slot] += (before_kwh - low_kwh) / slot_h
                 elif out_kw > 0.0:
-                    out_s = min(out_s, max(before - max(low, lowest), 0.0) / out_per_s)
+                    room_s = max(before - max(low, kind["soc_floor"]), 0.0) / out_per_s
+                    out_s = min(out_s, room_s, spare_s)
                     p_min_kw[to, slot] -= kind["discharge_kw"] * out_s / slot_s
             e_min_kwh[to, slot] += now_kwh - low_kwh
             e_max_kwh[to, slot] += now_kwh - high_kwh

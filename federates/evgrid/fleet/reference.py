@@ -389,7 +389,8 @@ def envelope(
     out_kw = 0.0
     if session.discharge_kw and not never and not guarded:
         out_kw = battery_power_given(session.discharge_kw, session.discharge_loss)
-    floor = max(session.soc_floor, soc - min(spare_kwh, spare_s * out_kw / 3600) / session.capacity_kwh)
+    spare_kwh = min(spare_kwh, spare_s * out_kw / 3600)
+    floor = max(session.soc_floor, soc - spare_kwh / session.capacity_kwh)
 
     def charged(start: float, seconds: float) -> float:
         account = Account(start)
@@ -415,8 +416,9 @@ def envelope(
             if low > high:
                 p_min = draws(high, low) * 3600 / slot_s
             elif out_kw:
-                room_s = max(high - max(low, floor), 0.0) * session.capacity_kwh * 3600 / out_kw
-                p_min = -session.discharge_kw * min(here_s * share, room_s) / slot_s
+                room_kwh = max(high - max(low, session.soc_floor), 0.0) * session.capacity_kwh
+                out_s = min(room_kwh, spare_kwh) * 3600 / out_kw
+                p_min = -session.discharge_kw * min(here_s * share, out_s) / slot_s
             high = fastest
         for name, value in zip(limits, (p_min, p_max, draws(soc, low), draws(soc, high)), strict=True):
             limits[name].append(value)
