@@ -14,6 +14,7 @@ MODULES = (
     "scheduling",
     "helics_tick",
     "power_flow",
+    "coupling",
     "hosting_capacity",
     "batch",
     "regulation_day",

@@ -157,6 +157,21 @@ def test_one_of_many_that_does_not_converge_is_named_and_the_others_are_kept(two
     assert audit_of(short)["hand_over_kw"] == 0.0
 
 
+def test_the_command_line_names_them(two_buses, tmp_path):
+    from click.testing import CliRunner
+
+    from evgrid.cli import main
+
+    scenario = two_buses().attrs["scenario"]  # JSON is YAML
+    (tmp_path / "s.yaml").write_text(scenario)
+    arguments = ["run", str(tmp_path / "s.yaml"), "-o", str(tmp_path / "r.nc"), "--no-plot"]
+    done = CliRunner().invoke(main, [*arguments, "--set", "coupling.most_iterations=2"])
+    assert done.exit_code == 0, done.output
+    assert "not converged: 1 of 1 members" in done.stdout
+    assert "chargers and feeder did not converge in 2 iterations" in " ".join(done.stdout.split())
+    assert "not converged" not in CliRunner().invoke(main, arguments).stdout
+
+
 def test_a_member_alone_equals_the_same_member_inside_an_ensemble(two_buses):
     """Members that take different numbers of iterations: cars come at other times and SOC."""
     sessions = [
