@@ -401,7 +401,7 @@ def follow(
     whether no set-point is NaN.
     """
     hours = step_s / 3600.0
-    good = True
+    good = True  # no branches below on what differs from EV to EV: they could not be predicted
     for block in range(low, high):
         total = 0.0
         for i in range(start[block], start[block + 1]):
@@ -412,16 +412,21 @@ def follow(
             if len(lost) == 0 or not lost[ev]:
                 good &= wanted[ev] == wanted[ev]
                 sent[ev] = wanted[ev]
-            power = min(max(sent[ev], p_min[ev]), p_max[ev])
+            highest = p_max[ev]
+            lowest = p_min[ev]
+            power = sent[ev]
+            power = power if power > lowest else lowest
+            power = power if power < highest else highest
             total += power
             before = energy_needed[ev]
-            after = max(before - power * hours, 0.0)
+            after = before - power * hours
+            after = after if after > 0.0 else 0.0
             energy_needed[ev] = after
-            time_needed[ev] = time_needed[ev] * (after / before) if before > 0.0 else 0.0
-            if after <= 0.0:
-                p_max[ev] = 0.0
-            time_left[ev] = max(time_left[ev] - step_s, 0.0)
-            if time_left[ev] <= 0.0:
+            time_needed[ev] *= after / (before if before > 0.0 else np.inf)
+            p_max[ev] = highest if after > 0.0 else 0.0
+            left = max(time_left[ev] - step_s, 0.0)
+            time_left[ev] = left
+            if left <= 0.0:
                 plugged[ev] = False
                 p_max[ev] = 0.0
                 p_min[ev] = 0.0
