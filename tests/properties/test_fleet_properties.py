@@ -166,7 +166,7 @@ def test_kernel_is_its_plain_python_twin(drawn):
             own, lambda tick, i=i: float(asked[tick, i]), step, len(asked)
         )
         scale = max(s.charge_kw + s.discharge_kw for s in own)
-        assert powers[:, 0, i].sum(axis=1) == pytest.approx(expected, rel=1e-10, abs=1e-10 * scale)
+        assert powers[:, 0, i].sum(axis=1) == pytest.approx(expected, rel=1e-12, abs=1e-12 * scale)
         for account in accounts:
             assert recorder.static["session_soc_departure"][row] == pytest.approx(account.soc, abs=1e-12)
             for name, value in (
@@ -174,7 +174,7 @@ def test_kernel_is_its_plain_python_twin(drawn):
                 ("session_energy_discharged_kwh", account.given_kwh),
                 ("session_loss_kwh", account.loss_kwh),
             ):
-                assert recorder.static[name][row] == pytest.approx(value, rel=1e-12, abs=1e-10)
+                assert recorder.static[name][row] == pytest.approx(value, rel=1e-12, abs=1e-12 * scale)
             row += 1
 
 

@@ -1,6 +1,7 @@
 """The full pass for any sessions, set-points and rules: its twin, energy, and the plain pass."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evgrid.fleet import reference
+from evgrid.curves import kernels as curves
+from evgrid.curves import reference as curves_reference
+from evgrid.curves.settings import LocalFunctions, Rating, parameters
+from evgrid.fleet import physics, reference
+from evgrid.fleet.kernels import STATE
 
 _spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_properties.py"))
 plain = importlib.util.module_from_spec(_spec)
@@ -89,11 +94,80 @@ def test_full_pass_is_its_plain_python_twin(drawn, energy, hours, least, pilot, 
                         session, account, past, rules, float(asked[tick, i]), first, last - first, never or ""
                     )
             out = recorder.static
-            assert out["session_soc_departure"][row] == pytest.approx(account.soc, abs=1e-11)
-            assert out["session_energy_delivered_kwh"][row] == pytest.approx(account.drawn_kwh, abs=1e-9)
-            assert out["session_energy_discharged_kwh"][row] == pytest.approx(account.given_kwh, abs=1e-9)
-            assert out["session_loss_kwh"][row] == pytest.approx(account.loss_kwh, abs=1e-9)
+            scale = session.capacity_kwh + (session.charge_kw + session.discharge_kw) * 4
+            assert out["session_soc_departure"][row] == pytest.approx(account.soc, abs=1e-12)
+            for name, expected in (
+                ("session_energy_delivered_kwh", account.drawn_kwh),
+                ("session_energy_discharged_kwh", account.given_kwh),
+                ("session_loss_kwh", account.loss_kwh),
+            ):
+                assert out[name][row] == pytest.approx(expected, rel=1e-12, abs=1e-12 * scale), name
             for reason in ("vehicle", "evse", "interconnection", "warranty", "driver", "floor", "departure"):
                 counted = out[f"session_discharge_refused_{reason}_kwh"][row]
-                assert counted == pytest.approx(past.refused_kwh.get(reason, 0.0), rel=1e-5, abs=1e-5), reason
+                expected = past.refused_kwh.get(reason, 0.0)
+                assert counted == pytest.approx(expected, rel=1e-12, abs=1e-12 * scale), reason
             row += 1
+
+
+FUNCTIONS = (
+    {"volt_var": "ieee_1547_b", "volt_watt": "ieee_1547_b", "trips": "II"},
+    {"volt_var": "ieee_1547_b", "priority": "var"},
+    {"watt_var": "ieee_1547_b", "frequency_watt": "ieee_1547"},
+    {"charging_limit": {"points": [[0.90, 50], [0.98, 100]], "response_s": 5}},
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    plain.ev_sessions(), st.sampled_from(FUNCTIONS), st.sampled_from([60.0, 900.0]),
+    st.tuples(*[st.tuples(plain.setpoints, st.floats(0.88, 1.12), st.floats(59.5, 60.5))] * 3),
+)  # fmt: skip
+def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, seconds, ticks):
+    for session in own:
+        kind = plain.table([[session]]).kinds()[0][0]
+        session = replace(session, discharge_kw=float(kind["discharge_kw"]), departure_s=1e5)
+        most = 1.1 * max(session.charge_kw, session.discharge_kw)
+        rating = Rating(most, session.charge_kw, session.discharge_kw)
+        table = parameters(LocalFunctions.model_validate(chosen), rating)
+        curves.prepare(table, seconds)
+        options = np.zeros(1, physics.OPTIONS)[0]
+        options["throughput_kws"] = options["discharging_s"] = options["ramp_kw_per_s"] = np.inf
+        options["volt"], options["functions"] = 230.0, 1
+        row, evse = np.zeros(1, STATE)[0], np.zeros(1, physics.PHYSICS)[0]
+        row["soc"], evse["phases"] = session.soc_arrival, 1
+        cold, memory = np.zeros(1, physics.FUNCTIONS)[0], np.zeros(1, curves.STATE)[0]
+        refused = np.zeros(len(physics.REASONS))
+        account, past = reference.Account(session.soc_arrival), reference.Past()
+        par, state = (
+            curves_reference.as_dict(table[0]),
+            curves_reference.as_dict(np.zeros(1, curves.STATE)[0]),
+        )
+        start = 0.0
+        for asked, volt, hertz in ticks:
+            seen = {}
+
+            def answer(wished, low, high, span, volt=volt, hertz=hertz, seen=seen, par=par, state=state):
+                seen["p"], seen["q"] = curves_reference.respond(
+                    par, state, volt, volt, volt, hertz, 1.0, wished, low, high, span
+                )
+                return seen["p"]
+
+            reference.follow_rules(
+                session, account, past, reference.Rules(), asked, start, seconds, answer=answer
+            )
+            _, _, q_kvars = physics.window(
+                options, kind, row, evse, table[0], cold, memory, refused, asked, seconds, 1e5 - start, True,
+                volt, volt, volt, 1.0, hertz, 25.0,
+            )  # fmt: skip
+            start += seconds
+            scale = session.capacity_kwh + most
+            assert q_kvars / seconds == pytest.approx(seen["q"], rel=1e-12, abs=1e-12 * most)
+            assert row["soc"] == pytest.approx(account.soc, abs=1e-12)
+            for name in ("drawn", "given", "loss"):
+                expected = getattr(account, f"{name}_kwh")
+                assert row[f"{name}_kws"] / 3600 == pytest.approx(expected, rel=1e-12, abs=1e-12 * scale), (
+                    name
+                )
+            for reason, counted in zip(physics.REASONS, refused, strict=True):
+                expected = past.refused_kwh.get(reason, 0.0)
+                assert counted == pytest.approx(expected, rel=1e-12, abs=1e-12 * scale), reason

@@ -91,8 +91,6 @@ STATE = np.dtype(
         ("calendar", "f8"),  # calendar loss ** (1 / p)
         ("cycle", "f8"),  # cycle loss ** (1 / p) of what the rainflow count has closed
         ("since_s", "f8"),  # time up to which bring_to_ev has come
-        ("calendar_before", "f8"),  # calendar loss at the beginning of the session
-        ("cycle_before", "f8"),  # cycle loss at the beginning of the session
         ("c_rate", "f8"),  # C-rate of the newest open segment, integral over SOC
         ("weight", "f8"),  # its temperature factor ** (1 / p), integral over SOC
         ("point", "f4", (POINTS,)),  # open turning points, the last is the present SOC
@@ -103,7 +101,7 @@ STATE = np.dtype(
     ],
     align=True,
 )
-"""What ageing remembers of an EV: 128 bytes, untouched between its updates."""
+"""What ageing remembers of an EV: 112 bytes, untouched between its updates."""
 
 LAW = np.dtype(
     [
@@ -457,22 +455,6 @@ def cycle_loss_ev(row: Row, laws: Row) -> float:
     for at in range(row["points"] - 1):
         total += _share_of_segment(row, law, at)
     return float(total ** law["cycle_power"])
-
-
-@njit
-def open_session_ev(row: Row, laws: Row) -> None:
-    """Remember the losses to date, from which :func:`close_session_ev` counts."""
-    row["calendar_before"] = calendar_loss_ev(row, laws)
-    row["cycle_before"] = cycle_loss_ev(row, laws)
-
-
-@njit
-def close_session_ev(row: Row, laws: Row) -> tuple[float, float]:
-    """Calendar and cycle loss since :func:`open_session_ev`, as shares of the nominal capacity."""
-    return (
-        calendar_loss_ev(row, laws) - row["calendar_before"],
-        cycle_loss_ev(row, laws) - row["cycle_before"],
-    )
 
 
 @njit

@@ -13,11 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.curves import kernels as curves
 from evgrid.curves.settings import Rating, parameters
 from evgrid.fleet import degradation
 from evgrid.fleet.battery import IdleCell
-from evgrid.fleet.physics import DRIVER, INTERCONNECTION, OPTIONS, PHYSICS, REASONS, VEHICLE, WARRANTY
+from evgrid.fleet.physics import (
+    DRIVER,
+    FUNCTIONS,
+    INTERCONNECTION,
+    OPTIONS,
+    PHYSICS,
+    REASONS,
+    VEHICLE,
+    WARRANTY,
+)
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import ALL_PHASES, Array, Connections, EVs
 from evgrid.ports import PORTS
@@ -115,7 +123,7 @@ def extras_of(
         physics=_physics(scenario, evs, permission, wide),
         parameters=table,
         parameters_of=table_of,
-        functions=np.zeros(len(evs) if functions is not None else 1, curves.STATE),
+        functions=np.zeros(len(evs) if functions is not None else 1, FUNCTIONS),
         ageing=_ageing(fleet, len(evs), sessions),
         more=np.full((len(sessions), len(REASONS) + 3), np.nan),
         counts=permission is not None,

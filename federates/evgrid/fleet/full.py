@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from evgrid.compile import in_threads, njit, prefetch
 from evgrid.curves.kernels import POINTS
+from evgrid.curves.kernels import STATE as MEMORY
 from evgrid.fleet import calm
 from evgrid.fleet.calm import BLOCK, COLUMN
 from evgrid.fleet.kernels import arrive, plug_in
@@ -101,7 +102,7 @@ def step(  # noqa: D417
     reactive_kvar
         (slot,) takes the mean reactive power over the tick.
     mean_kvar
-        (ev,) room to work in.
+        (ev,) room to work in, as ``mean_kw``.
     willing, idle_c
         See :func:`.physics.window`.
     ageing, laws
@@ -344,6 +345,7 @@ def _advance(
     parameters_at = np.full(BLOCK, -1, np.int32)
     others_at = np.empty(BLOCK, np.int32)
     refused = np.empty(BLOCK, np.int32)
+    memory = np.zeros(1, MEMORY)
     with_functions = options["functions"] == 1
     points = 0
     if with_functions:
@@ -459,7 +461,7 @@ def _advance(
             voltage, lowest, highest, alive = _seen(ev, slot, wide, voltage_pu, energised)
             drawn, given, q = window(
                 options, kinds[row["kind"]], row, own, parameters[own["parameters"]],
-                functions[ev if with_functions else 0], more[row["session"]],
+                functions[ev if with_functions else 0], memory[0], more[row["session"]],
                 setpoint_kw[ev] if managed else inf, step_s, left_s, willing,
                 voltage, lowest, highest, alive, w[calm.HERTZ + i], idle_c,
             )  # fmt: skip
@@ -500,6 +502,7 @@ def _change(
     """
     step_s = end_s - time_s
     with_functions = options["functions"] == 1
+    memory = np.zeros(1, MEMORY)
     left = 0
     for part in range(len(changing)):
         for i in range(changing[part, 0], changing[part, 0] + changing[part, 1]):
@@ -519,7 +522,7 @@ def _change(
                 row["fresh"] = 0
                 drawn, given, q = window(
                     options, kinds[row["kind"]], row, own, parameters[own["parameters"]],
-                    functions[ev if with_functions else 0], more[session],
+                    functions[ev if with_functions else 0], memory[0], more[session],
                     setpoint_kw[ev] if managed else inf, until_s - from_s, row["departure_s"] - from_s,
                     willing, voltage, lowest, highest, alive, frequency_hz[member], idle_c,
                 )  # fmt: skip
@@ -544,8 +547,7 @@ def _change(
                 )  # fmt: skip
             plugged[member] += plugged_s / step_s - 1.0
             mean_kw[at] = net_kws / step_s
-            mean_kvar[at] = q_kvars / step_s
-            _put(ev, mean_kw[at], mean_kvar[at], slot, wide, power_kw, reactive_kvar)
+            _put(ev, mean_kw[at], q_kvars / step_s, slot, wide, power_kw, reactive_kvar)
             if row["session"] < 0:
                 exact[left] = at
                 left += 1

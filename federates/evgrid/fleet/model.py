@@ -194,6 +194,8 @@ class FleetModel(Model):
         for p in controlled:
             self._setpoint[p.rows], loss[p.rows] = 0.0, scenario.link_of(p.name).loss
         self._uncontrolled = np.flatnonzero(self._setpoint)
+        if not self._messages:
+            self._setpoint = np.zeros(0)
         links = [scenario.link_of(p.name).telemetry for p in controlled] or [scenario.communication.telemetry]
         self._telemetry_s = sorted({max(period_s, self.period_s) for period_s in links})
         per_evse = managed and scenario.communication.per_evse
@@ -209,8 +211,8 @@ class FleetModel(Model):
         self._member_start = np.searchsorted(evs.member, np.arange(members + 1))
         self._active = np.zeros(count, np.uint32)
         self._active_count = 0
-        self._mean_kw, self._exact = np.empty(count), np.zeros(count + 1, np.uint32)
-        self._no_setpoint = np.zeros(count)
+        self._exact = np.zeros(count + 1, np.uint32)
+        self._no_setpoint = np.zeros(0 if managed else count)
         self._own_p = {
             port: _OwnPower(p.rows, self._slot, self._wide, (members, len(connections), phases))
             for p in controlled
@@ -227,6 +229,8 @@ class FleetModel(Model):
         per_ev = count if scenario.record.ev or horizon is not None or self._parts else 0
         self._ev_power, self._ev_soc = np.zeros(per_ev), np.zeros(per_ev)
         self._report = {field: np.zeros(count) for field in _STATUS} if managed else {}
+        # Room for the kernels to work in: a report holds until the next step, and is made anew when told.
+        self._mean_kw = self._report["time_needed"] if managed else np.zeros(count)
         self._recorded = np.zeros((4, _BLOCK, members))
         # Pmin, Pmax, and what the ports of _FLEXIBILITY give
         self._flexibility = np.zeros((6, count if horizon is not None else 0))
@@ -370,7 +374,9 @@ class FleetModel(Model):
             self.variables += _REFUSED_VARIABLES
         if len(extras.ageing):
             self.variables += _AGEING_VARIABLES + _EV_AGEING_VARIABLES
-            self._loss_before = degradation.loss_percent(extras.ageing)
+            self._loss_before = np.zeros(len(degradation.LAWS))  # the same for all of a chemistry
+            law, first = np.unique(extras.ageing["law"], return_index=True)
+            self._loss_before[law] = degradation.loss_percent(extras.ageing[first])
         if extras.emissions is not None:
             self.variables += (_EMISSIONS_VARIABLE,)
         if self._reserve_horizon_s is not None and self._scenario.fleet is not None:
@@ -387,7 +393,7 @@ class FleetModel(Model):
             if self._tells_envelope:
                 self.outputs += tuple(f"fleet/envelope_{name}" for name in (*_ENVELOPE, "round_trip"))
         self._no_grid = np.zeros(0)
-        self._mean_kvar = np.empty(len(self._evs))
+        self._mean_kvar = self._report["energy_needed"] if self._managed else np.zeros(len(self._evs))
         self._hertz = np.full(len(self._plugged), extras.nominal_hz)
 
     def _step_with_extras(
@@ -452,9 +458,8 @@ class FleetModel(Model):
         fleet, members = self._scenario.fleet, len(self._plugged)
         if fleet is None:
             return
-        groups, self._reserve_row = _groups(
-            "reserve_group", fleet.reserve_group, connections, self._evs, trafos
-        )
+        groups, row = _groups("reserve_group", fleet.reserve_group, connections, self._evs, trafos)
+        self._reserve_row = row if self._reserve_horizon_s is not None else row[:0].copy()
         self._reserve, self._grouped = np.zeros((2, members, groups)), fleet.reserve_group != "feeder"
         if fleet.envelope is None:
             return
@@ -578,7 +583,7 @@ class FleetModel(Model):
             values["session_degradation_cost"] = degradation.cost(
                 calendar + cycle, capacity, price, worthless
             )
-            lost = degradation.loss_percent(extras.ageing) - self._loss_before
+            lost = degradation.loss_percent(extras.ageing) - self._loss_before[extras.ageing["law"]]
             of_ev = np.full(len(self._evs), np.nan)
             of_ev[self._sessions.ev] = capacity
             values["ev_degradation_percent"] = lost

@@ -42,8 +42,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.compile import njit
-from evgrid.curves.kernels import IN_SERVICE, OFF, TRIPS, respond, unplug
-from evgrid.fleet.degradation import away_ev, bring_to_ev, close_session_ev, open_session_ev
+from evgrid.curves.kernels import IN_SERVICE, OFF, TRIPS, respond
+from evgrid.fleet.degradation import away_ev, bring_to_ev, calendar_loss_ev, cycle_loss_ev
 from evgrid.fleet.kernels import (
     advance,
     battery_kw_drawn,
@@ -79,6 +79,20 @@ PHYSICS = np.dtype(
     align=True,
 )
 """What the full pass remembers of an EV besides STATE: 64 bytes."""
+
+FUNCTIONS = np.dtype(
+    [
+        ("export_cut", "f8"),
+        ("charging_cut", "f8"),
+        ("clock_s", "f8"),
+        ("beyond_s", "f8", (TRIPS,)),
+        ("mode", "i1"),
+        ("timing", "i1"),
+    ]
+)
+"""What an EVSE's functions remember besides PHYSICS, read and written while disturbed only: 90 bytes.
+
+Fields as in :data:`evgrid.curves.kernels.STATE`."""
 
 OPTIONS = np.dtype(
     [
@@ -263,7 +277,7 @@ def refusal_of(options: Row, kind: Row, physics: Row, willing: bool) -> int:
 
 @njit
 def window(
-    options: Row, kind: Row, row: Row, physics: Row, parameters: Row, functions: Row,
+    options: Row, kind: Row, row: Row, physics: Row, parameters: Row, functions: Row, memory: Row,
     refused_kwh: NDArray[np.float64], setpoint_kw: float, seconds: float, left_s: float, willing: bool,
     voltage_pu: float, lowest_pu: float, highest_pu: float, energised: float, frequency_hz: float,
     idle_c: float,
@@ -274,9 +288,9 @@ def window(
     ----------
     options, kind, row, physics
         The settings, and the EV's rows of KIND, STATE and PHYSICS; ``row`` and ``physics`` are updated.
-    parameters, functions
-        Rows of the PARAMETERS and the STATE of its EVSE's local functions; the latter is updated, but for
-        the responses that PHYSICS holds in its place.
+    parameters, functions, memory
+        Rows of the PARAMETERS of its EVSE's local functions, of FUNCTIONS, which is updated, and of the
+        functions' STATE, to work in.
     refused_kwh
         (len(REASONS), …), updated by what is refused.
     setpoint_kw
@@ -354,14 +368,13 @@ def window(
             high_kw = max(high_kw, wished_kw)
             low_kw = min(low_kw, wished_kw)
         if options["functions"]:
-            functions["reactive_kvar"] = physics["reactive_kvar"]
-            functions["droop_kw"] = physics["droop_kw"]
+            _recall(physics, functions, memory)
             power_kw, q_kvar = respond(
-                parameters, functions, voltage_pu, lowest_pu, highest_pu, frequency_hz, energised,
+                parameters, memory, voltage_pu, lowest_pu, highest_pu, frequency_hz, energised,
                 wished_kw, low_kw, high_kw, seconds,
             )  # fmt: skip
             q_kvars = q_kvar * seconds
-            _note(physics, functions)
+            _note(physics, functions, memory)
         else:
             power_kw = min(max(wished_kw, low_kw), high_kw)
         if abs(power_kw - wished_kw) > SAME * kind["charge_kw"]:
@@ -396,11 +409,37 @@ def window(
 
 
 @njit
-def _note(physics: Row, functions: Row) -> None:
-    """Take over what the EV's row remembers of its EVSE's functions."""
-    physics["reactive_kvar"] = functions["reactive_kvar"]
-    physics["droop_kw"] = functions["droop_kw"]
-    physics["disturbed"] = (
+def _recall(physics: Row, functions: Row, memory: Row) -> None:
+    """Put together the STATE of an EVSE's functions."""
+    memory["reactive_kvar"] = physics["reactive_kvar"]
+    memory["droop_kw"] = physics["droop_kw"]
+    memory["export_cut"] = functions["export_cut"]
+    memory["charging_cut"] = functions["charging_cut"]
+    memory["clock_s"] = functions["clock_s"]
+    memory["mode"] = functions["mode"]
+    memory["timing"] = functions["timing"]
+    for i in range(TRIPS):
+        memory["beyond_s"][i] = functions["beyond_s"][i]
+
+
+@njit
+def _note(physics: Row, functions: Row, memory: Row) -> None:
+    """Take the STATE of an EVSE's functions apart again."""
+    physics["reactive_kvar"] = memory["reactive_kvar"]
+    physics["droop_kw"] = memory["droop_kw"]
+    functions["export_cut"] = memory["export_cut"]
+    functions["charging_cut"] = memory["charging_cut"]
+    functions["clock_s"] = memory["clock_s"]
+    functions["mode"] = memory["mode"]
+    functions["timing"] = memory["timing"]
+    for i in range(TRIPS):
+        functions["beyond_s"][i] = memory["beyond_s"][i]
+    physics["disturbed"] = _is_disturbed(functions)
+
+
+@njit
+def _is_disturbed(functions: Row) -> bool:
+    return bool(
         functions["mode"] != IN_SERVICE
         or functions["timing"] != 0
         or functions["export_cut"] != 0.0
@@ -441,7 +480,8 @@ def welcome(
             before = np.float64(battery["point"][battery["points"] - 1])
         away_ev(battery, laws, before, row["soc"], seconds, idle_c + 273.15, options["away_c_rate"])
         battery["since_s"] = time_s
-        open_session_ev(battery, laws)
+        more[row["session"], len(REASONS)] = calendar_loss_ev(battery, laws)
+        more[row["session"], len(REASONS) + 1] = cycle_loss_ev(battery, laws)
 
 
 @njit
@@ -453,7 +493,7 @@ def leave(
     """Write what a session came to: :func:`evgrid.fleet.kernels.close_session`, and ``more``.
 
     ``more``, (session, len(REASONS) + 3): energy refused by reason (kWh), which is there already;
-    calendar and cycle loss of capacity (shares), emissions (kg).
+    calendar and cycle loss of capacity (shares), until now those at arrival; emissions (kg).
     """
     close_session(row, outcome)
     session = row["session"]
@@ -461,14 +501,15 @@ def leave(
     more[session, reasons + 2] = physics["emitted_kg"]
     if len(ageing):
         bring_to_ev(ageing[ev], laws, time_s, row["soc"], idle_c + physics["above_k"] + 273.15)
-        more[session, reasons], more[session, reasons + 1] = close_session_ev(ageing[ev], laws)
+        more[session, reasons] = calendar_loss_ev(ageing[ev], laws) - more[session, reasons]
+        more[session, reasons + 1] = cycle_loss_ev(ageing[ev], laws) - more[session, reasons + 1]
     if options["functions"]:
-        functions[ev]["droop_kw"] = physics["droop_kw"]
-        unplug(functions[ev])
-        functions[ev]["timing"] = 0
-        for i in range(TRIPS):
-            functions[ev]["beyond_s"][i] = 0.0
-        _note(physics, functions[ev])
+        physics["reactive_kvar"] = 0.0
+        if physics["disturbed"]:
+            functions[ev]["timing"] = 0
+            for i in range(TRIPS):
+                functions[ev]["beyond_s"][i] = 0.0
+            physics["disturbed"] = _is_disturbed(functions[ev])
 
 
 @njit

@@ -337,7 +337,7 @@ def follow_rules(
             power_kw = answer(wished_kw, low_kw, high_kw, seconds)
         else:
             power_kw = max(low_kw, min(wished_kw, high_kw))
-        if abs(power_kw - wished_kw) > 1e-9:
+        if abs(power_kw - wished_kw) > 1e-12 * session.charge_kw:
             done = replace(account, guarded=False)
             follow(replace(session, departure_s=math.inf), done, power_kw, start_s, seconds)
             done.guarded = wish.guarded
