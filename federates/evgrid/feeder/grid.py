@@ -12,6 +12,7 @@ state with fixed set-points (controllers, measurements, costs).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -297,6 +298,11 @@ def refusals(
     faults += _unrepresented_trafos(net, solver, three_phase)
     if not _in_service(net.ext_grid).any():
         faults.append("has no ext_grid in service, from which the feeder is fed")
+    faults += [
+        f"{_label(net, 'bus', index)} has geo = {geo}: must be a GeoJSON point, or empty"
+        for index, geo in _geo(net)
+        if _point(geo) is None
+    ]
     return faults
 
 
@@ -451,18 +457,29 @@ def _positions(buses: Any, position: dict[Any, int]) -> Ints:
     return np.array([position[bus] for bus in buses], dtype=np.int64)
 
 
-def _buses(net: Any) -> Buses:
-    import json
+def _geo(net: Any) -> Iterable[tuple[Any, str]]:
+    """Index and coordinates of the buses that have some."""
+    column = net.bus["geo"].items() if "geo" in net.bus.columns else ()
+    return [(index, geo) for index, geo in column if isinstance(geo, str) and geo]
 
-    x, y = np.full(len(net.bus), np.nan), np.full(len(net.bus), np.nan)
-    for place, geo in enumerate(net.bus["geo"] if "geo" in net.bus.columns else []):
-        if isinstance(geo, str) and geo:
-            x[place], y[place] = json.loads(geo)["coordinates"][:2]
+
+def _point(geo: str) -> tuple[float, float] | None:
+    """Coordinates of a GeoJSON point; None if it is none."""
+    try:
+        x, y = json.loads(geo)["coordinates"][:2]
+        return float(x), float(y)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _buses(net: Any) -> Buses:
+    place = {index: _point(geo) or (np.nan, np.nan) for index, geo in _geo(net)}
+    found = np.array([place.get(index, (np.nan, np.nan)) for index in net.bus.index]).reshape(-1, 2)
     return Buses(
         name=_unique(_names(net.bus, "bus"), net.bus.index),
         nominal_kv=_column(net.bus, "vn_kv"),
-        x=x,
-        y=y,
+        x=found[:, 0],
+        y=found[:, 1],
         in_service=_in_service(net.bus),
     )
 
