@@ -10,7 +10,8 @@ sensitivities are somewhat off, the next tick makes it up, and a set-point that 
 twice.
 
 Left out: reactive power, which no set-point asks for. Chargers with ``volt_var`` add theirs on their
-own; the aggregator sees its effect in the voltages of the next tick.
+own; the aggregator sees its effect in the voltages of the next tick. And several aggregators with this
+strategy on one feeder: each would answer to the same voltage as if it were alone.
 """
 
 from __future__ import annotations
