@@ -342,6 +342,10 @@ _COMPARISONS: dict[str, tuple[str, str]] = {
         "evgrid.studies.voltage_support:VoltageSupport",
         "What charge control and reactive power of the chargers do to the voltages, and what it costs.",
     ),
+    "managed-charging": (
+        "evgrid.studies.managed_charging:ManagedCharging",
+        "What ways of charging cost, emit and draw at most, and how near they come to the least cost.",
+    ),
     "frequency-regulation": (
         "evgrid.studies.frequency_regulation:FrequencyRegulation",
         "What the fleet of SCENARIO earns with regulation, what that costs drivers, batteries and feeder, "

@@ -44,3 +44,23 @@ def test_cost(season, strategy, step, tmp_path):
     np.testing.assert_allclose(result["session_energy_delivered_kwh"], [30.0], rtol=1e-9)
     expected = CASE["expected_cost_usd"][season][strategy]
     np.testing.assert_allclose(result["session_cost"], [expected], rtol=CASE["tolerance"])
+
+
+def test_shifting_saves_what_the_fact_sheet_claims():
+    case = read_yaml(FOLDER.parent / "shifting_saves" / "case.yaml")
+    paid = {}
+    for strategy in ("uncontrolled", "tou"):
+        for season, day in case["days"].items():
+            time = {"start": f"{day}T12:00", "duration": "5d", "step": "15min"}
+            aggregators = {"main": {"strategy": strategy}}
+            result = evgrid.run(scenario_from({**case["scenario"], "time": time, "aggregators": aggregators}))
+            done = result["session_complete"].values
+            paid[strategy, season] = float(result["session_cost"].values[done].sum())
+    for season, most in case["most_percent"].items():
+        assert 100 * (1 - paid["tou", season] / paid["uncontrolled", season]) < most
+    year = {
+        strategy: sum(months * paid[strategy, season] for season, months in case["months"].items())
+        for strategy in ("uncontrolled", "tou")
+    }
+    saved = 100 * (1 - year["tou"] / year["uncontrolled"])
+    assert saved == pytest.approx(case["claimed_percent"], abs=case["tolerance_percent"])

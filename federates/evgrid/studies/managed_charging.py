@@ -1,0 +1,284 @@
+"""Managed charging: what the ways of charging cost, emit and draw at most, side by side.
+
+In: a scenario with a tariff. Out: for each way of charging and each member, what the sessions that end
+within the run cost, how much CO2 they cause, the fleet's and the feeder's highest power, and what drivers
+are left without; a table, and a picture. The usual variants, where the scenario has what they go by:
+
+===================  =========================================================================
+uncontrolled         every EV charges as fast as it can
+tou                  in the cheapest hours of the tariff
+emissions            in the hours of the lowest ``system.emissions``
+demand response      keeps out of ``system.events``, otherwise by the tariff
+arbitrage (V2G)      gives back in dear hours down to 15 kWh below the target, at the cost of wear
+scheduled (V2G)      at the least cost, as deep as the battery allows; V1G where no EV can discharge
+scheduled in limit   the same with each group under ``limit_kw``
+oracle               the least cost with every session known ahead, which nobody can beat
+===================  =========================================================================
+
+The oracle is no run: it is a bound of the cost alone (:mod:`evgrid.studies.oracle`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from evgrid.errors import ScenarioError
+from evgrid.limits import interval_s
+from evgrid.scenario import Scenario, load_scenario
+from evgrid.studies.comparison import Comparison
+from evgrid.studies.figures import figure, over_sessions
+from evgrid.tariff import prices
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+UNCONTROLLED = "uncontrolled"
+"""The variant that savings are counted against."""
+ORACLE = "oracle"
+"""The bound's name among the variants."""
+
+
+class ManagedCharging(Comparison):
+    """Ways of charging side by side, by what they cost, emit and draw."""
+
+    kind: ClassVar[str] = "managed-charging"
+
+    wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
+    """Cost of degradation, currency per kWh given back: what V2G goes by, and is judged by."""
+    limit_kw: Annotated[float, Field(gt=0)] | None = None
+    """What each group is kept under in the variant scheduled in limit, kW, EVs and everything else together.
+    Left out: the limit_kw of the scenario's aggregator; where it has none, there is no such variant."""
+    event_kw: float = 0.0
+    """What each group's EVs may draw together in an event, kW; negative asks them to give back."""
+    oracle: bool = True
+    """Whether the bound is worked out."""
+
+    def usual_variants(self, scenario: Scenario) -> dict[str, dict[str, Any]]:
+        """See :meth:`Comparison.usual_variants`."""
+        fleet, system = scenario.fleet, scenario.system
+        if fleet is None:
+            raise ScenarioError([f"{self.kind} needs EVs: the scenario has no fleet"], self.name)
+        if scenario.tariff is None:
+            raise ScenarioError([f"{self.kind} needs a tariff: the scenario has none"], self.name)
+        main = next(iter(scenario.aggregators), "main")
+        nobody: dict[str, Any] = {f"aggregators.{name}": None for name in scenario.aggregators}
+
+        own = next(iter(scenario.aggregators.values()), None)
+        group = own.group if own is not None else "transformer"
+
+        def by(strategy: str, **settings: Any) -> dict[str, Any]:
+            return nobody | {f"aggregators.{main}": {"strategy": strategy, **settings}}
+
+        found = {UNCONTROLLED: nobody, "tou": by("tou")}
+        if system is not None and system.emissions is not None:
+            found["emissions"] = by("emissions")
+        if system is not None and system.events:
+            found["demand response"] = by("demand_response", target_kw=self.event_kw, group=group)
+        both_ways = " (V2G)" if _may_discharge(scenario) else ""
+        wear = {"wear_per_kwh": self.wear_per_kwh}
+        if both_ways:
+            found["arbitrage (V2G)"] = by("arbitrage", **wear)
+        found[f"scheduled{both_ways}"] = by("scheduled", **wear)
+        limit_kw = self.limit_kw if self.limit_kw is not None else getattr(own, "limit_kw", None)
+        if limit_kw is not None:
+            found["scheduled in limit"] = by("scheduled", limit_kw=limit_kw, group=group, **wear)
+        return found
+
+    def figures(self, result: xr.Dataset) -> xr.Dataset:
+        """See :meth:`Comparison.figures`."""
+        import xarray as xr
+
+        hours, currency = interval_s(result) / 3600.0, str(result.attrs.get("currency", ""))
+        head, fleet = result["head_power_kw"].sum("phase"), result["fleet_power_kw"]
+        given = result["session_energy_discharged_kwh"].values
+        wear = self.wear_per_kwh * given
+        found = {
+            "cost": over_sessions(
+                result, result["session_cost"].values + wear, "cost, wear included", currency
+            ),
+            "energy_cost": over_sessions(result, result["session_cost"].values, "  energy", currency),
+            "wear_cost": over_sessions(result, wear, "  wear of the batteries", currency),
+            "drawn_kwh": over_sessions(
+                result, result["session_energy_delivered_kwh"].values, "energy drawn", "kWh"
+            ),
+            "given_kwh": over_sessions(result, given, "energy given back", "kWh"),
+            "unserved_kwh": over_sessions(
+                result, result["session_energy_unserved_avoidable_kwh"].values,
+                "unserved though in reach", "kWh",
+            ),
+            "fleet_peak_kw": figure(fleet.max("time"), "highest power of the EVs", "kW"),
+            "head_peak_kw": figure(head.max("time"), "highest power at the head", "kW"),
+            "losses_kwh": figure(result["losses_kw"].sum("time") * hours, "losses of the feeder", "kWh"),
+            "fleet_power_kw": figure(fleet, "power of the EVs", "kW"),
+        }  # fmt: skip
+        if "session_emissions_kg" in result:
+            found["emissions_kg"] = over_sessions(
+                result, result["session_emissions_kg"].values, "CO2 of charging", "kg"
+            )
+        return xr.Dataset(found)
+
+    def between(self, study: xr.Dataset) -> xr.Dataset:
+        """The bound, and what each variant saves against uncontrolled."""
+        study = self._with_oracle(study) if self.oracle else study
+        if UNCONTROLLED not in study["variant"].values:
+            return study
+        found = {}
+        for name, key, text in (
+            ("saved_percent", "cost", "cost saved against uncontrolled"),
+            ("emissions_saved_percent", "emissions_kg", "CO2 saved against uncontrolled"),
+        ):
+            if key in study:
+                before = study[key].sel(variant=UNCONTROLLED, drop=True)
+                found[name] = figure(100.0 * (before - study[key]) / before, text, "%")
+        return study.assign(found)
+
+    def _with_oracle(self, study: xr.Dataset) -> xr.Dataset:
+        import xarray as xr
+
+        from evgrid.simulation import build_world
+        from evgrid.studies.oracle import least_cost
+
+        members = {} if self.members is None else {"ensemble.members": self.members}
+        world = build_world(load_scenario(self.scenario, {**self.overrides, **members}))
+        bound = least_cost(world, self.wear_per_kwh)
+        row = xr.Dataset(
+            {
+                "cost": ("member", bound.cost),
+                "energy_cost": ("member", bound.energy_cost),
+                "wear_cost": ("member", bound.cost - bound.energy_cost),
+                "given_kwh": ("member", bound.given_kwh),
+            },
+            {"member": list(world.scenario.members), "variant": ORACLE},
+        ).sel(member=study["member"])
+        return xr.concat(
+            [study, row.expand_dims("variant")], "variant", data_vars="all", coords="minimal",
+            compat="override", join="outer", combine_attrs="override",
+        )  # fmt: skip
+
+    def draw(self, study: xr.Dataset) -> Figure:
+        """Power over time, cost with its bound, CO2, and the highest powers."""
+        from matplotlib.figure import Figure
+
+        drawn = Figure(figsize=(13, 9), layout="constrained")
+        axes = drawn.subplot_mosaic([["power"] * 3, ["cost", "co2", "peak"]])
+        drawn.suptitle(f"{study.attrs['name']}, members: {study.sizes['member']}")
+        scenario = load_scenario(self.scenario, self.overrides)
+        plot_power(study, scenario, axes["power"])
+        plot_cost(study, axes["cost"])
+        plot_emissions(study, axes["co2"])
+        plot_peaks(study, axes["peak"])
+        return drawn
+
+
+def _may_discharge(scenario: Scenario) -> bool:
+    """Whether any of the EVs might; a session file says it for each."""
+    assert scenario.fleet is not None
+    return scenario.fleet.charger.bidirectional > 0 or not hasattr(scenario.fleet.sessions, "warm_up_days")
+
+
+def plot_power(study: xr.Dataset, scenario: Scenario, ax: Axes) -> Axes:
+    """Power of the EVs over time, median of the members, a line a variant; dear hours are shaded."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    time = study["time"].values
+    if scenario.tariff is not None:
+        price = prices(scenario.tariff, time)[0]
+        shade = (price - price.min()) / max(float(np.ptp(price)), 1e-9)
+        ends = np.append(time[1:], time[-1] + (time[1] - time[0]))
+        for begin, end, share in zip(time, ends, shade, strict=True):
+            if share > 0:
+                ax.axvspan(begin, end, color="0.5", alpha=0.3 * share, linewidth=0)
+    for variant, colour in _runs(study):
+        power = study["fleet_power_kw"].sel(variant=variant).median("member")
+        ax.plot(time, power, color=colour, label=variant, linewidth=1.4)
+    ax.axhline(0, color="black", linewidth=0.6)
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    ax.set_xlim(time[0], time[-1])
+    ax.set(
+        xlabel="local time (shaded: the darker, the dearer)", ylabel="power of the EVs (kW)",
+        title=f"Power of the EVs{_over(study, 'median')}",
+    )  # fmt: skip
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def plot_cost(study: xr.Dataset, ax: Axes) -> Axes:
+    """Cost of each variant, energy and wear stacked, mean of the members; dashed: the bound."""
+    names = [name for name, _ in _runs(study)]
+    energy, wear = (
+        study[key].sel(variant=names).mean("member").values for key in ("energy_cost", "wear_cost")
+    )
+    at = np.arange(len(names))
+    ax.bar(at, energy, color=[colour for _, colour in _runs(study)])
+    ax.bar(at, wear, bottom=np.maximum(energy, 0.0), color="0.7", label="wear of the batteries")
+    if ORACLE in study["variant"].values:
+        bound = float(study["cost"].sel(variant=ORACLE).mean())
+        ax.axhline(bound, color="black", linestyle="--", linewidth=1, label="oracle, wear included")
+    total = study["cost"].sel(variant=names).mean("member")
+    ax.plot(at, total, "D", color="white", markeredgecolor="black", markersize=6, label="together")
+    ax.axhline(0, color="black", linewidth=0.6)
+    lowest, highest = min(0.0, float(energy.min())), float((np.maximum(energy, 0.0) + wear).max())
+    ax.set_ylim(1.15 * lowest, 1.15 * highest)
+    ax.legend(frameon=False, fontsize="small")
+    currency = study["cost"].attrs.get("units", "")
+    ax.set(ylabel=f"cost of the sessions ({currency})", title=f"Cost{_over(study, 'mean')}")
+    _name_bars(ax, names)
+    return ax
+
+
+def plot_emissions(study: xr.Dataset, ax: Axes) -> Axes:
+    """CO2 of each variant, mean of the members; where emissions aren't known, energy given back."""
+    key = "emissions_kg" if "emissions_kg" in study else "given_kwh"
+    text = study[key].attrs["long_name"]
+    names = [name for name, _ in _runs(study)]
+    ax.bar(
+        np.arange(len(names)),
+        study[key].sel(variant=names).mean("member"),
+        color=[c for _, c in _runs(study)],
+    )
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set(ylabel=f"{text} ({study[key].attrs['units']})", title=f"{text}{_over(study, 'mean')}")
+    _name_bars(ax, names)
+    return ax
+
+
+def plot_peaks(study: xr.Dataset, ax: Axes) -> Axes:
+    """Highest power of the EVs (full bars) and of the feeder (outlines) of each variant, median."""
+    names = [name for name, _ in _runs(study)]
+    at = np.arange(len(names))
+    fleet, head = (
+        study[key].sel(variant=names).median("member").values for key in ("fleet_peak_kw", "head_peak_kw")
+    )
+    ax.bar(at, head, fill=False, edgecolor="black", linewidth=1, label="feeder")
+    ax.bar(at, fleet, width=0.6, color=[colour for _, colour in _runs(study)], label="EVs alone")
+    ax.set(ylabel="highest power (kW)", title=f"Highest power{_over(study, 'median')}")
+    ax.set_ylim(top=1.25 * float(np.nanmax(head)))
+    ax.legend(frameon=False, fontsize="small", ncols=2, loc="upper left")
+    _name_bars(ax, names)
+    return ax
+
+
+def _over(study: xr.Dataset, how: str) -> str:
+    """How the members are summed up, for a title."""
+    return f", {how} of the members" if study.sizes["member"] > 1 else ""
+
+
+def _name_bars(ax: Axes, names: list[str]) -> None:
+    ax.set_xticks(np.arange(len(names)), names, rotation=35, ha="right", fontsize="small")
+    ax.grid(axis="y", alpha=0.3)
+
+
+def _runs(study: xr.Dataset) -> list[tuple[str, Any]]:
+    """The variants that were run, each with its colour."""
+    from matplotlib import colormaps
+
+    names = [str(name) for name in study["variant"].values if str(name) != ORACLE]
+    return [(name, colormaps["tab10"](i % 10)) for i, name in enumerate(names)]
