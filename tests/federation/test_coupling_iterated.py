@@ -157,6 +157,27 @@ def test_one_of_many_that_does_not_converge_is_named_and_the_others_are_kept(two
     assert audit_of(short)["hand_over_kw"] == 0.0
 
 
+def test_power_beyond_what_the_line_can_carry_switches_off_and_is_named(two_buses):
+    """No solution is no voltage to the charger: without a car there is one again, so none stands."""
+
+    def row(member, kw):
+        return f"car{member},house,2026-01-15T12:02:30,2026-01-16T20:00,0.2,2e6,{member},{kw}"
+
+    changes = {"fleet.charger.power_kw": 1e5, "fleet.charger.apparent_kva": 1.2e5}
+    ensemble = {"ensemble": {"members": 3}}
+    broken = two_buses(sessions=[row(0, 22), row(1, 1e5), row(2, 11)], changes=changes, **ensemble)
+    whole = two_buses(sessions=[row(0, 22), row(1, 22), row(2, 11)], changes=changes, **ensemble)
+    assert json.loads(broken.attrs["failed_members"]) == {}
+    told = json.loads(broken.attrs["unconverged_members"])
+    assert list(told) == ["1"]
+    assert "in 1 step, first at 2026-01-15 12:02:00 with a residual of 1 (" in told["1"]
+    assert broken["fleet_power_kw"].values[1].tolist() == [0.0] * 6
+    names = ["voltage_pu", "fleet_reactive_kvar", "coupling_iterations", "losses_kw"]
+    same(broken[names].isel(member=[0, 2]), whole[names].isel(member=[0, 2]))
+    assert audit_of(broken)["hand_over_kw"] == 0.0
+    assert audit_of(broken)["feeder_relative"] <= 1e-6
+
+
 def test_the_command_line_names_them(two_buses, tmp_path):
     from click.testing import CliRunner
 

@@ -22,9 +22,11 @@ without voltage, and the run goes on with the other members.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evgrid import thermal
 from evgrid.feeder.ageing import Ageing
@@ -38,6 +40,7 @@ from evgrid.feeder.solvers import (
     Label,
     Positions,
     Power,
+    Solver,
     blank,
     check_balance,
     make_solver,
@@ -116,6 +119,68 @@ INVERTER_VARIABLES = (
     Variable("pv_reactive_kvar", ("member",), "kvar", "reactive power that the PV inverters draw"),
 )
 """What is recorded with ``feeder.pv``."""
+
+
+class _Cases:
+    """Power flows of all cases of a step, and how they are solved.
+
+    failed : takes why cases have no solution, by case; None: that is an error
+    flow, lost : of all cases, and which of them have no solution; after :meth:`solve`
+    """
+
+    def __init__(
+        self,
+        solver: Solver,
+        power: Power,
+        nominal: Power | None,
+        generation: Power | None,
+        label: Label,
+        failed: dict[int, str] | None,
+    ) -> None:
+        self._solver, self._label, self._failed = solver, label, failed
+        self._power, self._nominal, self._generation = power, nominal, generation
+        self.flow: Flow
+        self.lost = list[int]()
+
+    def solve(self, before: _Cases | None, again: NDArray[np.bool_]) -> None:
+        """Solve all; those that are as ``before`` are taken from there, but for those marked ``again``."""
+        if before is None:
+            self.flow = self._solver.solve(
+                *self._power, self._label, nominal=self._nominal, generation=self._generation,
+                failed=self._failed,
+            )  # fmt: skip
+            self.lost = list(self._failed or ())
+            return
+        pairs = zip(self._given(), before._given(), strict=True)
+        changed = again.copy()
+        for now, then in pairs:
+            changed |= (now != then).reshape(len(now), -1).any(axis=1)
+        changed[before.lost] = True
+        some = np.flatnonzero(changed)
+        self.flow = before.flow
+        if len(some):
+            part = self.some(some)
+            for table in fields(part):
+                getattr(self.flow, table.name)[some] = getattr(part, table.name)
+        self.lost = list(self._failed or ())
+
+    def some(self, some: Ints, positions: Positions | None = None) -> Flow:
+        """Solve some cases, with their devices' positions."""
+
+        def of(pair: Power | None) -> Power | None:
+            return None if pair is None else (pair[0][some], pair[1][some])
+
+        reasons: dict[int, str] | None = None if self._failed is None else {}
+        flow = self._solver.solve(
+            self._power[0][some], self._power[1][some], lambda case: self._label(int(some[case])),
+            nominal=of(self._nominal), generation=of(self._generation), positions=positions, failed=reasons,
+        )  # fmt: skip
+        if self._failed is not None and reasons is not None:
+            self._failed.update({int(some[case]): reason for case, reason in reasons.items()})
+        return flow
+
+    def _given(self) -> tuple[Array, ...]:
+        return (*self._power, *(self._nominal or ()), *(self._generation or ()))
 
 
 class FeederModel(Model):
@@ -206,6 +271,9 @@ class FeederModel(Model):
         self._record_last: Callable[[], None] | None = None
         """Records the last step, if that was put off until it is certain that it is not taken again."""
         self._before: tuple[Any, ...] = ()
+        self._keeps_cases = iterates or (self._inverters is not None and coupling is not None)
+        self._solved: _Cases | None = None
+        """What was solved in this step, where it is solved several times."""
         self._ev_p: Array | None = np.zeros(shape) if fleet else None
         self._ev_q: Array | None = np.zeros(shape) if fleet else None
         self._audit = {
@@ -218,6 +286,7 @@ class FeederModel(Model):
 
     def step(self, time_s: float, inputs: Values) -> Values:
         """See :class:`evgrid.model.Model`. Raises PowerFlowError naming members and time."""
+        self._solved = None
         if self.iterates:
             self._close()
             self._before = self._changing()
@@ -349,11 +418,13 @@ class FeederModel(Model):
 
         def solve(generation: Power | None) -> Flow:
             failed.clear()
+            cases = _Cases(self._solver, (p, q), nominal, generation, label, failed if self._keep else None)
             if self._regulation is None or regulation is None:
-                reasons = failed if self._keep else None
-                return self._solver.solve(p, q, label, nominal=nominal, generation=generation, failed=reasons)
+                cases.solve(self._solved, again=given_up[:solved])
+                self._solved = cases if self._keeps_cases else None
+                return cases.flow
             self._regulation.state = regulation
-            return self._regulated((p, q), label, nominal, generation, failed, recorded)
+            return self._regulated(cases, recorded)
 
         if self._inverters is not None and generation is not None:
             flow = self._inverters.solve(generation, self.period_s, solve, given_up)
@@ -441,31 +512,10 @@ class FeederModel(Model):
             return {name: np.nan_to_num(values) for name, values in outputs.items()}
         return outputs
 
-    def _regulated(
-        self,
-        power: Power,
-        label: Label,
-        nominal: Power | None,
-        generation: Power | None,
-        failed: dict[int, str],
-        recorded: dict[str, Array],
-    ) -> Flow:
+    def _regulated(self, cases: _Cases, recorded: dict[str, Array]) -> Flow:
         """A step of all members with their tap changers and capacitors, which go on; see there."""
         assert self._regulation is not None
-
-        def solve(some: Ints, positions: Positions) -> Flow:
-            def of(pair: Power | None) -> Power | None:
-                return None if pair is None else (pair[0][some], pair[1][some])
-
-            reasons: dict[int, str] | None = {} if self._keep else None
-            flow = self._solver.solve(
-                power[0][some], power[1][some], lambda case: label(int(some[case])), nominal=of(nominal),
-                generation=of(generation), positions=positions, failed=reasons,
-            )  # fmt: skip
-            failed.update({int(some[case]): reason for case, reason in (reasons or {}).items()})
-            return flow
-
-        flow, mean, self._regulation.state = self._regulation.step(solve, self.period_s)
+        flow, mean, self._regulation.state = self._regulation.step(cases.some, self.period_s)
         there = self._network.grid.trafos.tap_side >= 0
         recorded["trafo_tap"] = np.where(there, mean["tap"], np.nan)[np.newaxis]
         recorded["shunt_step"] = mean["shunt"][np.newaxis]
