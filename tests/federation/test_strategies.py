@@ -196,6 +196,18 @@ def test_what_is_held_and_exchanged(regulated):
     np.testing.assert_allclose(exchanged.values[:, 1:], net[:, 1:], rtol=1e-3, atol=0.1)
 
 
+def test_regulation_within_a_limit_keeps_to_it(regulated):
+    # what the feeder draws besides is constant here
+    limit_kw = float(regulated["base_load_kw"].max()) + 60.0
+    result = regulating(**{"aggregators.main.limit_kw": limit_kw})
+    assert float(regulated["head_power_kw"].sum("phase").max()) > limit_kw + 20
+    losses = float((result["losses_kw"]).max())
+    assert float(result["head_power_kw"].sum("phase")[:, 2:].max()) < limit_kw + losses
+    offered = result["regulation_capacity_kw"].values[:, 1:]
+    assert np.all((offered > 10) & (offered < regulated["regulation_capacity_kw"].values[:, 1:]))
+    assert np.all(result["regulation_score"].values[:, 1:] > 0.9)
+
+
 OWN_SCORER = """
 from evgrid.system.scores import Score
 

@@ -173,6 +173,8 @@ def test_from_a_scenario_to_the_day_and_the_loss(scenario):
     )  # fmt: skip
     parts = study.parts()
     assert list(parts) == ["", "loss"]
+    limited = study.model_copy(update={"limit_kw": 50.0}).cases()["v2g_limited"]["aggregators.fast"]
+    assert (limited["group"], limited["limit_kw"], limited["band"]) == ("transformer", 50.0, 1800.0)
     assert list(study.cases()) == ["no_evs", "uncontrolled", "v1g", "v2g", "v1g_weak_link", "v2g_weak_link"]
     result = run_here(study, "no_evs", "uncontrolled", "v1g", "v2g").isel(member=0)
     v1g, v2g = (result.sel(variant=variant) for variant in ("v1g", "v2g"))

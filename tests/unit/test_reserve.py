@@ -126,6 +126,60 @@ def test_who_is_asked_for_less_may_go_at_once():
     assert strategy.results()["reserve_delivery"][0, 0] == pytest.approx(1.0)
 
 
+def grouped(**settings):
+    """60 EVs in a first group, 40 in a second."""
+    group = np.repeat([0, 1], [60, 40])
+    zeros = np.zeros(COUNT, np.int64)
+    evs = EVs(zeros, zeros, np.zeros(COUNT, np.int8), np.arange(COUNT).astype(str))
+    clock = Clock(np.datetime64("2026-01-15T20:00"), STEP_S, 900)
+    given = {"strategy": "reserve", "product": "fcr", **settings}
+    context = Context(clock, None, evs, 2, group, System(nominal_hz=50), range(1), 0)
+    return Reserve(strategy_settings(given, {}, "aggregators.main"), context), group
+
+
+def with_base(view, *base_kw):
+    return replace(view, base_load=np.array(base_kw))
+
+
+def test_without_a_limit_groups_change_nothing():
+    strategy, _ = grouped()
+    alone = reserve("fcr", hours=1)
+    for time_s, hertz in ((0.0, 50.0), (4.0, 49.9), (8.0, 50.15)):
+        view = with_base(fleet(time_s, hertz), 500.0, 500.0)
+        np.testing.assert_array_equal(strategy.setpoints(view), alone.setpoints(view))
+
+
+@pytest.mark.parametrize("hertz", [49.7, 49.95, 50.0, 50.05, 50.3])
+def test_a_limit_leaves_each_group_its_room(hertz):
+    strategy, group = grouped(limit_kw=300.0)
+    strategy.setpoints(with_base(fleet(0.0), 200.0, 120.0))
+    # at rest, missing just their band: 100 and 180 kW of room to draw, in which 444 and 296 kW would be free
+    offered = strategy.recorded["capacity_offered_kw"][0]
+    quantile = 1.6448536 * np.sqrt(0.97 * 0.03 * (100**2 / 60 + 180**2 / 40))
+    assert offered == pytest.approx(0.97 * 280 - quantile, rel=1e-6)
+    powers = np.bincount(group, strategy.setpoints(with_base(fleet(4.0, hertz), 200.0, 120.0)))
+    share = activation(find_product("fcr"), hertz)
+    np.testing.assert_allclose(powers, -share * offered * np.array([100, 180]) / 280, rtol=1e-5, atol=1e-6)
+    # the load has risen: there is 20 kW less for the first group
+    powers = np.bincount(group, strategy.setpoints(with_base(fleet(8.0, hertz), 280.0, 120.0)))
+    assert powers[0] <= 20.0 + 1e-9
+    # and where it is beyond the limit, EVs don't draw but don't make up for it
+    powers = np.bincount(group, strategy.setpoints(with_base(fleet(12.0, hertz), 350.0, 120.0)))
+    assert powers[0] == pytest.approx(min(-share * offered * 100 / 280, 0.0), rel=1e-5, abs=1e-6)
+
+
+def test_evs_upstream_of_the_feeder_have_no_limit():
+    strategy, group = grouped(limit_kw=10.0)
+    free = Reserve(strategy.settings, replace(strategy.context, upstream=True))
+    for each in (strategy, free):
+        each.setpoints(with_base(fleet(0.0), 0.0, 0.0))
+    setpoints = free.setpoints(with_base(fleet(4.0, 50.3), 0.0, 0.0))
+    assert np.bincount(group, setpoints)[1] > 200
+    assert strategy.recorded["capacity_offered_kw"][0] < 20
+    with pytest.raises(ValueError, match="limit_kw: needs group = transformer where EVs are upstream"):
+        Reserve(strategy.settings, replace(strategy.context, groups=1, upstream=True))
+
+
 def test_faults_are_sentences():
     with pytest.raises(ScenarioError, match="main.product = spinning: must be one of afrr, "):
         reserve("spinning")

@@ -19,6 +19,11 @@ the sum of the squares of the EVs' powers). EVs yet to come are not counted on.
 
 **Response**, every tick: the fleet is asked for POP - capacity · signal, split by laxity.
 
+**Limit.** With ``limit_kw`` no group (transformer or feeder) draws or feeds back more than that by its
+EVs: POP and capacity are those of the groups, each as far as its limit leaves room beside what else it
+draws when they are set, and what is asked of a group in a tick keeps to what the limit leaves then. What
+the others draw beyond the limit is not made up for. EVs upstream of the feeder have no limit.
+
 Hours are counted from the run's start. At the start nothing has been reported, so nothing is offered in
 the first hour, which has no score. Left out: bids that may be refused, forecasts of arrivals.
 """
@@ -79,6 +84,9 @@ class OfferSettings(DispatchSettings):
     """State of charge below which an EV is not counted on to discharge."""
     discharge: bool = True
     """Whether EVs that can give back are asked to; false: charging is modulated only (V1G)."""
+    limit_kw: Annotated[float, Field(gt=0)] | None = None
+    """Most that each group draws or feeds back, kW over all phases, EVs and everything else together; left
+    out: no limit."""
 
 
 def _scorer(name: str, info: ValidationInfo) -> str:
@@ -142,8 +150,11 @@ class Offering(Dispatching):
     """Whether capacity is sold upward, and downward."""
 
     def __init__(self, settings: Any, context: Context) -> None:
-        # capacity is a member's, whatever its EVs are grouped by
-        super().__init__(settings, replace(context, groups=1, ev_group=context.evs.member))
+        if settings.limit_kw is None:  # capacity is a member's, whatever its EVs are grouped by
+            context = replace(context, groups=1, ev_group=context.evs.member)
+        elif context.upstream and context.groups == 1:
+            raise ValueError("limit_kw: needs group = transformer where EVs are upstream of the feeder")
+        super().__init__(settings, context)
         clock, members = context.clock, context.members
         per_hour = HOUR_S / clock.step_s
         if clock.step_s > 10.0 or abs(per_hour - round(per_hour)) > 1e-6:
@@ -152,7 +163,8 @@ class Offering(Dispatching):
         self._members = members
         self._rated = np.zeros(len(context.evs))
         self._capacity = np.zeros(members)
-        self._point = np.zeros(members)
+        # of each group, (member · groups,): operating point, and its part of the capacity
+        self._group_point, self._group_capacity = np.zeros((2, members * context.groups))
         self._hours = int(clock.duration_s / HOUR_S + 1e-9)
         # what was offered, asked and given, (member, tick)
         self._offered, self._signal, self._points, self._power = np.zeros((4, members, clock.ticks))
@@ -161,6 +173,11 @@ class Offering(Dispatching):
     @abstractmethod
     def asked(self, view: View) -> Array:
         """Share of the capacity that is asked for, (member,) -1 to 1; positive asks for less drawn."""
+
+    @classmethod
+    def goes_by_feeder(cls, settings: Any) -> bool:
+        """See :meth:`Strategy.goes_by_feeder`."""
+        return settings.limit_kw is not None
 
     def offers(self, view: View) -> bool:
         """Whether capacity is offered anew: at the start of an hour."""
@@ -176,13 +193,14 @@ class Offering(Dispatching):
         if offers or begins(view.time_s, self.settings.period):
             self._look(view, offers)
         signal = self.asked(view)
-        self._offered[:, tick], self._signal[:, tick] = self._capacity, signal
-        self._points[:, tick] = self._point
-        target = self._point - self._capacity * signal
+        point = self._of_member(self._group_point)
+        self._offered[:, tick], self._signal[:, tick], self._points[:, tick] = self._capacity, signal, point
+        target = self._group_point - self._group_capacity * np.repeat(signal, self.context.groups)
+        target = np.clip(target, *self._room(view))
         self.recorded = {
             "capacity_offered_kw": self._capacity,
-            "operating_point_kw": self._point,
-            "regulation_target_kw": target,
+            "operating_point_kw": point,
+            "regulation_target_kw": self._of_member(target),
         }
         return self.dispatch(view, target)
 
@@ -205,15 +223,45 @@ class Offering(Dispatching):
         plugged = view.plugged
         self._rated = np.where(plugged, np.maximum(self._rated, np.maximum(view.p_max, -view.p_min)), 0.0)
         point = operating_points(self.settings, view, self._rated)
-        self._point = np.asarray(np.bincount(self._member, point, self._members), np.float64)
+        low, high = self._room(view)
+        self._group_point = np.clip(self._of_group(point), low, high)
         if offers:
             self._capacity = np.full(self._members, np.inf)
+            least = np.full(len(low), np.inf)
+            rooms = self._group_point - low, high - self._group_point
             for after_s in np.arange(0.0, HOUR_S + 1.0, _CHECK_S):
                 powers = envelope(self.settings, view, self._rated, point, after_s)
-                for way, sold in zip(powers, self.sides, strict=True):
+                for way, room, sold in zip(powers, rooms, self.sides, strict=True):
                     if sold:
-                        self._capacity = np.minimum(self._capacity, self._reliable(way))
-            self._capacity = np.maximum(self._capacity, 0.0)
+                        whole = self._of_group(way)
+                        within = np.where(whole > room, np.nan_to_num(ratio(room, whole)), 1.0)
+                        least = np.minimum(least, whole * within)
+                        held = self._reliable(way * within[self.context.ev_group])
+                        self._capacity = np.minimum(self._capacity, held)
+            self._capacity = np.clip(self._capacity, 0.0, self._of_member(least))
+            share = np.nan_to_num(ratio(least, np.repeat(self._of_member(least), self.context.groups)))
+            self._group_capacity = share * np.repeat(self._capacity, self.context.groups)
+
+    def _room(self, view: View) -> tuple[Array, Array]:
+        """Least and most that the limit lets each group's EVs draw now, (member · groups,) kW each."""
+        if self.settings.limit_kw is None:
+            none = np.full(self._members, np.inf)
+            return -none, none
+        low = np.minimum(-self.settings.limit_kw - view.base_load, 0.0)
+        high = np.maximum(self.settings.limit_kw - view.base_load, 0.0)
+        if self.context.upstream:
+            last = slice(self.context.groups - 1, None, self.context.groups)
+            low[last], high[last] = -np.inf, np.inf
+        return low, high
+
+    def _of_group(self, values: Array) -> Array:
+        """Sums over the EVs of each group: (ev,) to (member · groups,)."""
+        rows = self._members * self.context.groups
+        return np.asarray(np.bincount(self.context.ev_group, values, rows), np.float64)
+
+    def _of_member(self, values: Array) -> Array:
+        """Sums over the groups of each member: (member · groups,) to (member,)."""
+        return np.asarray(values.reshape(self._members, -1).sum(axis=1))
 
     def _reliable(self, powers: Array) -> Array:
         """Sum of the EVs' powers that is there with the wanted probability, (member,) kW."""

@@ -60,6 +60,7 @@ class Context:
     stays : the EVs' sessions, past and to come: what the vehicles are, and what a perfect forecast knows
     base_load : power of everything in each group that is no EV, without losses, (member · groups, n) kW, at n
         times, s: what a perfect forecast knows
+    upstream : whether there are EVs upstream of the feeder
     """
 
     clock: Clock
@@ -73,6 +74,7 @@ class Context:
     sensitivity: Sensitivity | None = None
     stays: Stays | None = None
     base_load: Callable[[Array], Array] | None = None
+    upstream: bool = False
 
     @property
     def members(self) -> int:

@@ -5,9 +5,10 @@ In: a scenario with a fleet and a regulation signal (``system.regulation``). Two
 
 **The market day** (:class:`FrequencyRegulation`): the scenario without EVs, uncontrolled, and regulating,
 by charging alone (V1G) and with discharging (V2G), at ideal communication and over a link that loses
-5 % of the set-points and delays them by 4 s. Energy, cost, degradation and what drivers miss count
-sessions that end within the run, which are the same in all variants. A violation is *new* if the same
-element, phase and criterion is not violated in the same member without EVs, or uncontrolled.
+5 % of the set-points and delays them by 4 s; and, with ``limit_kw``, V2G within a limit of the
+transformers. Energy, cost, degradation and what drivers miss count sessions that end within the run,
+which are the same in all variants. A violation is *new* if the same element, phase and criterion is
+not violated in the same member without EVs, or uncontrolled.
 
 **The loss** (:class:`GenerationLoss`): the same EVs around the moment at which a control area loses
 generation, at a tick of 0.1 s: at their operating point without response, each charger by itself on
@@ -130,6 +131,9 @@ class FrequencyRegulation(Comparison):
 
     limits: Limits = ("en_50160", "ratings")
     """Limits of the feeder by the names of their presets, or criteria of one's own."""
+    limit_kw: Positive | None = None
+    """Most that each transformer draws or feeds back in a further variant, v2g_limited, kW; left out: no
+    such variant."""
     loss: Loss | None = Loss()
     """The loss of generation; null: none is run."""
 
@@ -139,11 +143,16 @@ class FrequencyRegulation(Comparison):
         name, regulating = _regulating(scenario)
         ageing: dict[str, Any] = {"fleet.vehicle.degradation": {}}  # counted, as the scenario says if it does
         v1g, v2g = ({**ageing, f"aggregators.{name}": {**regulating, "discharge": d}} for d in (False, True))
+        limited = {}
+        if self.limit_kw is not None:
+            within = {**regulating, "group": "transformer", "limit_kw": self.limit_kw}
+            limited = {"v2g_limited": {**ageing, f"aggregators.{name}": within}}
         return {
             NO_EVS: {"fleet": None, f"aggregators.{name}": None},
             UNCONTROLLED: {**ageing, f"aggregators.{name}": {"strategy": "uncontrolled"}},
             "v1g": v1g,
             "v2g": v2g,
+            **limited,
             "v1g_weak_link": {**v1g, **WEAK_LINK},
             "v2g_weak_link": {**v2g, **WEAK_LINK},
         }
