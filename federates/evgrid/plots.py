@@ -88,6 +88,45 @@ def plot_voltage_profile(
     return ax
 
 
+def plot_envelope(
+    result: xr.Dataset, ax: Axes, time: object = None, member: int | None = None, power: bool = False
+) -> Axes:
+    """The least and the most energy of the EVs, or their power, from a time on (``fleet.envelope``).
+
+    ``time`` chooses the envelope and ``member`` whose; left out: the one with the most energy to shift. All
+    groups are taken together. EVs that come later are not in it.
+    """
+    import xarray as xr
+
+    energies, powers = (
+        ("envelope_e_min_kwh", "envelope_e_max_kwh"),
+        ("envelope_p_min_kw", "envelope_p_max_kw"),
+    )
+    _need(result, *energies, *powers)
+    groups = [dim for dim in result[energies[0]].dims if dim not in ("member", "envelope_time", "lead")]
+    limits = result[[*energies, *powers]].sum(groups)
+    limits = limits if member is None else limits.sel(member=[member])
+    if time is not None:
+        limits = limits.sel(envelope_time=[np.datetime64(str(time))], method="nearest")
+    limits = limits.isel((limits[energies[1]] - limits[energies[0]]).sum("lead").argmax(...))
+    least, most = (limits[name].values for name in (powers if power else energies))
+    lead_h = result["lead"].values
+    slot_h = lead_h[1] if len(lead_h) > 1 else 1.0
+    edges_s = np.round(3600 * np.append(lead_h, lead_h[-1] + slot_h)).astype("timedelta64[s]")
+    edges = limits["envelope_time"].values + edges_s
+    least, most = (np.append(v, v[-1]) if power else np.append(0.0, v) for v in (least, most))
+    ax.fill_between(edges, least, most, step="post" if power else None, color=_BAND, alpha=0.2, linewidth=0)
+    for values, label, colour in ((most, "most", _EV), (least, "least", _BASE)):
+        ax.plot(edges, values, drawstyle="steps-post" if power else None, color=colour, label=label)
+    ax.axhline(0, color="black", linewidth=0.6)
+    stamp = str(edges[0].astype("datetime64[m]")).replace("T", " ")
+    whose = f", member {limits['member'].values}" if result.sizes["member"] > 1 else ""
+    quantity = "power (kW, negative: to the grid)" if power else "energy at the meter from then on (kWh)"
+    ax.set(ylabel=quantity, title=f"EVs plugged in at {stamp}{whose}")
+    ax.legend(frameon=False)
+    return time_axis(ax, xr.DataArray(edges))
+
+
 def plot_voltage_band(result: xr.Dataset, ax: Axes) -> Axes:
     """Lowest and highest voltage of all buses and phases over time."""
     _need(result, "voltage_min_pu", "voltage_max_pu")
