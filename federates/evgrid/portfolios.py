@@ -276,7 +276,7 @@ def _refuse_upstream(
         settings = scenario.aggregators[portfolio.name]
         count = np.count_nonzero(evs.connection[portfolio.rows] >= connections.on_feeder)
         cls = find_strategy(settings.strategy)
-        if count and (cls.goes_by_feeder(settings) or cls.uses_voltage):
+        if count and not cls.takes_upstream and (cls.goes_by_feeder(settings) or cls.uses_voltage):
             faults.append(
                 f"aggregators.{portfolio.name}.strategy = {settings.strategy}: goes by the feeder, and "
                 f"{count} of its EVs are upstream of it; give it others by evs: {{upstream: false}}"

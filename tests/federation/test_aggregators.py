@@ -199,6 +199,19 @@ def test_regulation_of_a_part_is_scored_by_its_own_power():
     assert np.all(evgrid.of_aggregator(result, "sells")["regulation_score"].values[:, 1] > 0.85)
 
 
+def test_regulation_within_a_limit_may_have_evs_upstream():
+    sells = {"strategy": "regulation", "limit_kw": 100, "smoothing": "15min"}
+    result = evgrid.run(
+        street(
+            {"main": sells},
+            {"feeder.step": "60s", "communication.telemetry": "60s", "fleet.upstream": 20},
+            time={"start": "2026-01-15T20:00", "duration": "10min", "step": "4s"},
+            system={"regulation": {"source": "synthetic", "step": 4}},
+        )
+    )
+    assert audit_of(result)["hand_over_kw"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("aggregators", "message"),
     [

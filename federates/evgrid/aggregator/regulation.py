@@ -141,6 +141,7 @@ class Offering(Dispatching):
 
     Settings: ClassVar[type[StrategySettings]] = OfferSettings
     uses_system = True
+    takes_upstream = True  # without a limit
     variables: ClassVar[tuple[Variable, ...]] = (
         Variable("capacity_offered_kw", ("member",), "kW", "capacity offered, each way that is sold"),
         Variable("operating_point_kw", ("member",), "kW", "preferred operating point of the fleet"),

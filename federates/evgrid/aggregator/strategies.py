@@ -175,6 +175,8 @@ class Strategy(ABC):
     """True if the strategy reads ``View.envelope``: the scenario must then have a ``fleet.envelope``."""
     uses_voltage: ClassVar[bool] = False
     """True if the strategy reads ``View.voltage`` or ``Context.sensitivity``."""
+    takes_upstream: ClassVar[bool] = False
+    """True if the strategy knows what to do with EVs upstream of the feeder though it goes by the feeder."""
     needs_of_system: ClassVar[tuple[str, ...]] = ()
     """Keys of the scenario's section ``system`` without which the strategy can't work."""
     variables: ClassVar[tuple[Variable, ...]] = ()
