@@ -178,11 +178,12 @@ def _clear(
     ev: int, slot: NDArray[np.int32], wide: NDArray[np.bool_], power_kw: NDArray[np.float64],
     reactive_kvar: NDArray[np.float64],
 ) -> None:  # fmt: skip
+    """Set the power in an EV's slots to 0."""
     first = np.uint32(slot[ev])
     power_kw[first] = 0.0
     reactive_kvar[first] = 0.0
     if wide[ev]:
-        for i in range(1, 3):
+        for i in range(1, 3):  # a loop, lest the compiler scatter under a mask, which is much slower
             power_kw[first + np.uint32(i)] = 0.0
             reactive_kvar[first + np.uint32(i)] = 0.0
 
@@ -195,9 +196,14 @@ def _put(
     """Add an EV's power to its slots."""
     first = np.uint32(slot[ev])
     if wide[ev]:
-        for i in range(3):
-            power_kw[first + np.uint32(i)] += kw / 3.0
-            reactive_kvar[first + np.uint32(i)] += kvar / 3.0
+        third = kw / 3.0
+        power_kw[first] += third
+        power_kw[first + np.uint32(1)] += third
+        power_kw[first + np.uint32(2)] += third
+        third = kvar / 3.0
+        reactive_kvar[first] += third
+        reactive_kvar[first + np.uint32(1)] += third
+        reactive_kvar[first + np.uint32(2)] += third
     else:
         power_kw[first] += kw
         reactive_kvar[first] += kvar
@@ -215,8 +221,8 @@ def _first_of_member(at: int, active: NDArray[np.uint32], count: int, member_sta
 @njit
 def _count(
     part: NDArray[np.uint32], member: int, member_start: NDArray[np.int64], plugged: NDArray[np.float64]
-) -> None:
-    """Count the EVs of a block by member; the first of them belongs to ``member`` or a later one."""
+) -> int:
+    """Count EVs by member; the first of them belongs to ``member`` or a later one. Returns the last's."""
     begin = 0
     for i in range(len(part)):
         if part[i] >= member_start[member + 1]:
@@ -225,6 +231,7 @@ def _count(
             while part[i] >= member_start[member + 1]:
                 member += 1
     plugged[member] += len(part) - begin
+    return member
 
 
 @njit
@@ -275,8 +282,8 @@ def _gather(
 
 @njit
 def _look_up(
-    part: NDArray[np.uint32], kind_at: NDArray[np.int32], w: NDArray[np.float64], state: Row, kinds: Row,
-    physics: Row, setpoint_kw: NDArray[np.float64], managed: bool,
+    w: NDArray[np.float64], kind_at: NDArray[np.int32], part: NDArray[np.uint32], state: Row, kinds: Row,
+    setpoint_kw: NDArray[np.float64], managed: bool,
 ) -> None:  # fmt: skip
     """Bring what is asked of the EVs of a block, and the constants of their kinds."""
     for i in range(len(part)):
@@ -293,12 +300,15 @@ def _see(
     w: NDArray[np.float64], part: NDArray[np.uint32], following: NDArray[np.uint32], member: int,
     slot: NDArray[np.int32], wide: NDArray[np.bool_], member_start: NDArray[np.int64],
     voltage_pu: NDArray[np.float64], energised: NDArray[np.float64], frequency_hz: NDArray[np.float64],
+    power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64],
 ) -> tuple[int, bool]:  # fmt: skip
     """Bring what the EVSEs of a block see; the last member, and whether a frequency-watt is at work."""
     for i in range(len(following)):
         first = np.uint32(slot[following[i]])
         prefetch(voltage_pu, first)
         prefetch(energised, first)
+        prefetch(power_kw, first)
+        prefetch(reactive_kvar, first)
     droops = False
     for i in range(len(part)):
         ev = part[i]
@@ -356,59 +366,36 @@ def _advance(
     member = 0
     if high > low:
         member = np.searchsorted(member_start, active[low], "right") - 1
+    counted = member
     for begin in range(low, high, BLOCK):
         part = active[begin : min(begin + BLOCK, high)]
         n = len(part)
+        following = active[begin + n : min(begin + n + BLOCK, high)]
+        _gather(w, part, following, state, physics, end_s)
+        _look_up(w, kind_at, part, state, kinds, setpoint_kw, managed)
         droops = False
-        first_member = member
+        if with_functions:
+            for i in range(n):
+                own = physics[part[i]]["parameters"]
+                if parameters_at[i] != own:
+                    parameters_at[i] = own
+                    calm.fill_functions(w, curve, i, parameters[own], points)
+            member, droops = _see(
+                w,
+                part,
+                following,
+                member,
+                slot,
+                wide,
+                member_start,
+                voltage_pu,
+                energised,
+                frequency_hz,
+                power_kw,
+                reactive_kvar,
+            )
         for i in range(n):
-            ev = part[i]
-            row = state[ev]
-            own = physics[ev]
-            kind = row["kind"]
-            if kind_at[i] != kind:
-                kind_at[i] = kind
-                calm.fill_kind(w, i, kinds[kind])
-            while ev >= member_start[member + 1]:
-                member += 1
-            left_s = row["departure_s"] - end_s
-            opened = (left_s > 0.0) & (row["fresh"] == 0)
-            if with_functions:
-                if parameters_at[i] != own["parameters"]:
-                    parameters_at[i] = own["parameters"]
-                    calm.fill_functions(w, curve, i, parameters[own["parameters"]], points)
-                voltage, lowest, highest, alive = _seen(ev, slot, wide, voltage_pu, energised)
-                w[calm.VOLT + i] = voltage
-                w[calm.LOWEST + i] = lowest
-                w[calm.HIGHEST + i] = highest
-                opened &= (alive > 0.5) & (own["disturbed"] == 0)
-            w[calm.OPEN + i] = opened
-            w[calm.HERTZ + i] = frequency_hz[member]
-            w[calm.SOC + i] = row["soc"]
-            w[calm.LEFT_S + i] = left_s
-            w[calm.ASKED_KW + i] = setpoint_kw[ev] if managed else inf
-            w[calm.GUARDED + i] = row["guarded"]
-            w[calm.PHASES + i] = own["phases"]
-            w[calm.NEVER + i] = own["refusal"]
-            w[calm.RAMPED_KW + i] = own["ramped_kw"]
-            w[calm.ABOVE_K + i] = own["above_k"]
-            w[calm.OUT_KWS + i] = own["out_kws"]
-            w[calm.HOURS_S + i] = own["discharging_s"]
-            w[calm.REACTIVE_KVAR + i] = own["reactive_kvar"]
-            w[calm.DROOP_KW + i] = own["droop_kw"]
-            hertz = w[calm.HERTZ + i]
-            droops |= (own["droop_kw"] != 0.0) | (hertz > w[calm.DROOP_HIGH + i])
-            droops |= hertz < w[calm.DROOP_LOW + i]
-            _clear(ev, slot, wide, power_kw, reactive_kvar)
-            following = active[np.uint64(min(begin + BLOCK + i, high - 1))]
-            prefetch(state, following)
-            prefetch(physics, following)
-            place = np.uint32(slot[following])
-            prefetch(power_kw, place)
-            prefetch(reactive_kvar, place)
-            if with_functions:
-                prefetch(voltage_pu, place)
-                prefetch(energised, place)
+            _clear(part[i], slot, wide, power_kw, reactive_kvar)
         calm.wish(w, n, options, step_s, idle_c, willing)
         if droops:
             calm.droop(w, n, step_s)
@@ -470,7 +457,7 @@ def _advance(
             w[calm.NET_KW + i] = (drawn - given) / step_s
             w[calm.Q_KVAR + i] = q / step_s
         if at_once:
-            _count(part, first_member, member_start, plugged)
+            counted = _count(part, counted, member_start, plugged)
             for i in range(n):
                 _put(part[i], w[calm.NET_KW + i], w[calm.Q_KVAR + i], slot, wide, power_kw, reactive_kvar)
         else:
