@@ -59,8 +59,8 @@ class ScheduledSettings(DispatchSettings):
     """How far a plan looks ahead."""
     limit_kw: Annotated[float, Field(gt=0)] | None = None
     """Most that each group may draw, kW, EVs and everything else together; left out: no limit. It yields to
-    departures. Where it is tight, give plans arrivals_known or more margin: room that EVs to come will need is
-    else used up before by those that discharge now."""
+    departures. Where it is tight, give plans arrivals_known or more margin: room that EVs to come will need
+    is else used up before by those that discharge now."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the room below the limit that plans use for departures only, not to save: for what they
     neglect, such as losses and arrivals."""
