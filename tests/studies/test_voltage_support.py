@@ -146,6 +146,19 @@ def test_figures_are_those_of_the_result(compared):
     assert figures["held_back_kwh"].sel(variant="no EVs").isnull().all()
 
 
+def test_a_member_that_was_given_up_has_no_figures(compared):
+    study, results, figures = compared
+    result = results["uncontrolled"].copy()
+    result["member_failed_s"] = result["member_failed_s"].copy(data=[3600.0, np.nan])
+    mine = study.figures(result)
+    names = [name for name in mine.data_vars if not name.startswith(("violates", "places", "hours"))]
+    assert mine[names].sel(member=0).isnull().all().to_array().all()
+    for name in names:
+        np.testing.assert_array_equal(
+            mine[name].sel(member=1), figures[name].sel(variant="uncontrolled", member=1)
+        )
+
+
 def test_support_lifts_the_voltage_and_reactive_power_has_a_price(compared):
     figures = compared[2]
     lowest = figures["voltage_min_pu"]

@@ -154,7 +154,7 @@ class VoltageSupport(Comparison):
         return {"strategy": "tou"}, {"strategy": "arbitrage"}
 
     def figures(self, result: xr.Dataset) -> xr.Dataset:
-        """See :meth:`Comparison.figures`."""
+        """See :meth:`Comparison.figures`; NaN for members that were given up, but for what they violate."""
         import xarray as xr
 
         hours = interval_s(result) / 3600
@@ -162,8 +162,10 @@ class VoltageSupport(Comparison):
         places = [dim for dim in voltage.dims if dim not in ("member", "time")]
         lowest = voltage.min(places)
         found = xr.Dataset()
+        kept = result["member_failed_s"].isnull()
 
         def add(name: str, values: xr.DataArray, text: str, unit: str) -> None:
+            values = values.where(kept)
             found[name] = values.drop_vars([c for c in values.coords if c not in ("member", "time")])
             found[name].attrs = {"long_name": text, "units": unit}
 
