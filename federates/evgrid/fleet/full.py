@@ -23,7 +23,7 @@ from evgrid.curves.kernels import POINTS
 from evgrid.curves.kernels import STATE as MEMORY
 from evgrid.fleet import calm
 from evgrid.fleet.calm import BLOCK, COLUMN
-from evgrid.fleet.kernels import arrive, plug_in
+from evgrid.fleet.kernels import arrive, plug_in, tell, without
 from evgrid.fleet.physics import leave, welcome, window
 
 MANY_MEMBERS = 64
@@ -147,14 +147,14 @@ def step(  # noqa: D417
         )  # fmt: skip
         left = _change(*others)
     if len(ev_power_kw):
-        _tell(active[:active_count], state, mean_kw, ev_power_kw, ev_soc)
+        tell(active[:active_count], state, mean_kw, ev_power_kw, ev_soc)
     return without(active, active_count, exact, left), cursor
 
 
 @njit
 def _begin(
     arriving: NDArray[np.int32], session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], state: Row,
-    options: Row, physics: Row, parameters_of: NDArray[np.int32], without: int, ageing: Row, laws: Row,
+    options: Row, physics: Row, parameters_of: NDArray[np.int32], no_functions: int, ageing: Row, laws: Row,
     idle_c: float, more: NDArray[np.float64], exact: NDArray[np.uint32], slot: NDArray[np.int32],
     wide: NDArray[np.bool_], power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64],
     plugged: NDArray[np.float64],
@@ -165,7 +165,7 @@ def _begin(
         ev = session_ev[session]
         if state[ev]["session"] == session:
             welcome(
-                state[ev], options, physics[ev], parameters_of, without, ageing, laws, ev,
+                state[ev], options, physics[ev], parameters_of, no_functions, ageing, laws, ev,
                 arrival_s[session], idle_c, more,
             )  # fmt: skip
     for i in range(exact[-1]):
@@ -558,36 +558,3 @@ def _add_up(
         _count(active[low:high], 0, member_start, plugged)
     for at in range(low, high):
         _put(active[at], mean_kw[at], mean_kvar[at], slot, wide, power_kw, reactive_kvar)
-
-
-@njit
-def _tell(
-    active: NDArray[np.uint32], state: Row, mean_kw: NDArray[np.float64], ev_power_kw: NDArray[np.float64],
-    ev_soc: NDArray[np.float64],
-) -> None:  # fmt: skip
-    ev_power_kw[:] = 0.0
-    ev_soc[:] = np.nan
-    for at in range(len(active)):
-        row = state[active[at]]
-        ev_power_kw[active[at]] = mean_kw[at]
-        if row["session"] >= 0:
-            ev_soc[active[at]] = row["soc"]
-
-
-@njit
-def without(active: NDArray[np.uint32], count: int, exact: NDArray[np.uint32], left: int) -> int:
-    """Take the first ``left`` positions of ``exact`` off ``active``; returns how many stay.
-
-    ``exact`` takes the EVs in place of their positions, and their number at its end.
-    """
-    if left:
-        kept = exact[0]
-        for i in range(left):
-            at = exact[i]
-            until = exact[i + 1] if i + 1 < left else count
-            exact[i] = active[at]
-            for other in range(at + 1, until):
-                active[kept] = active[other]
-                kept += 1
-        exact[-1] = left
-    return count - left

@@ -530,7 +530,7 @@ def step(
     ev_power_kw, ev_soc
         (ev,) take the mean power and the state of charge at the end (NaN while away), or (0,).
     mean_kw, exact
-        (ev,) room to work in.
+        (ev,) and (ev + 1,) room to work in.
 
     Returns the new ``active_count`` and ``cursor``.
 
@@ -686,7 +686,7 @@ def _complete(
     starts = np.searchsorted(active[:active_count], member_start)
     for member in range(len(plugged)):
         plugged[member] = starts[member + 1] - starts[member]
-    left = False
+    left = 0
     for part in range(len(changing)):
         for i in range(changing[part, 0], changing[part, 0] + changing[part, 1]):
             at = exact[i]
@@ -698,27 +698,47 @@ def _complete(
             )  # fmt: skip
             mean_kw[at] = net_kws / step_s
             plugged[np.searchsorted(member_start, ev, "right") - 1] += plugged_s / step_s - 1.0
-            left |= state[ev]["session"] < 0
+            if state[ev]["session"] < 0:
+                exact[left] = at
+                left += 1
     hand_over(active, active_count, slot, wide, mean_kw, power_kw)
     if len(ev_power_kw):
-        ev_power_kw[:] = 0.0
-        ev_soc[:] = np.nan
-        for at in range(active_count):
-            row = state[active[at]]
-            ev_power_kw[active[at]] = mean_kw[at]
-            if row["session"] >= 0:
-                ev_soc[active[at]] = row["soc"]
-    return without_those_away(active, active_count, state) if left else active_count
+        tell(active[:active_count], state, mean_kw, ev_power_kw, ev_soc)
+    return without(active, active_count, exact, left)
 
 
 @njit
-def without_those_away(active: NDArray[np.uint32], count: int, state: Row) -> int:
-    """Take those that have left off the first ``count`` of ``active``; returns how many stay."""
-    kept = 0
-    for at in range(count):
-        active[kept] = active[at]
-        kept += state[active[at]]["session"] >= 0
-    return kept
+def tell(
+    active: NDArray[np.uint32], state: Row, mean_kw: NDArray[np.float64], ev_power_kw: NDArray[np.float64],
+    ev_soc: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Fill each EV's mean power and state of charge, of those that are ``active`` in this tick."""
+    ev_power_kw[:] = 0.0
+    ev_soc[:] = np.nan
+    for at in range(len(active)):
+        row = state[active[at]]
+        ev_power_kw[active[at]] = mean_kw[at]
+        if row["session"] >= 0:
+            ev_soc[active[at]] = row["soc"]
+
+
+@njit
+def without(active: NDArray[np.uint32], count: int, exact: NDArray[np.uint32], left: int) -> int:
+    """Take the first ``left`` positions of ``exact`` off ``active``; returns how many stay.
+
+    ``exact`` takes the EVs in place of their positions, and their number at its end.
+    """
+    if left:
+        kept = exact[0]
+        for i in range(left):
+            at = exact[i]
+            until = exact[i + 1] if i + 1 < left else count
+            exact[i] = active[at]
+            for other in range(at + 1, until):
+                active[kept] = active[other]
+                kept += 1
+        exact[-1] = left
+    return count - left
 
 
 @njit
