@@ -274,6 +274,26 @@ def test_a_fleet_in_reserve_lifts_the_nadir_and_a_late_one_swings():
     assert nadir["late"] < nadir["without"] - 0.1
 
 
+def test_a_reserve_follows_a_replayed_frequency(tmp_path):
+    """Half of FCR is asked for at 49.9 Hz, all of it the other way at 50.3 Hz."""
+    hertz = np.repeat([50.0, 49.9, 50.3], 75)
+    rows = [f"{4 * k},{value}" for k, value in enumerate(hertz)]
+    (tmp_path / "frequency.csv").write_text("\n".join(["time,hz", *rows]))
+    result = evgrid.run(
+        street(
+            {"strategy": "reserve", "group": "feeder", "product": "fcr", "period": "1h"},
+            {"start": "2026-01-15T22:00", "duration": "15min", "step": "4s"},
+            overrides={"feeder.step": "60s"}, tariff=None,
+            system={"nominal_hz": 50, "frequency": {"file": str(tmp_path / "frequency.csv")}},
+        )
+    )  # fmt: skip
+    offered, point = result["capacity_offered_kw"].values, result["operating_point_kw"].values
+    given = point - result["fleet_power_kw"].values
+    assert np.all(offered[:, 2:] > 20)
+    for minutes, share in ((slice(2, 5), 0.0), (slice(6, 10), 0.5), (slice(11, 15), -1.0)):
+        np.testing.assert_allclose(given[:, minutes], share * offered[:, minutes], atol=0.01 * offered.max())
+
+
 def test_with_loss_and_delay_the_score_stands_beside(regulated):
     late = regulating(**{"communication.loss": 0.05, "communication.delay": "4s", "ensemble.members": 1})
     score = late["regulation_score"].values[0, 1:]
