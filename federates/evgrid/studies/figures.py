@@ -23,7 +23,7 @@ def figure(values: xr.DataArray, text: str, unit: str) -> xr.DataArray:
 
 def over_sessions(result: xr.Dataset, values: Array, text: str, unit: str) -> xr.DataArray:
     """The sum over each member's sessions that end within the run, of ``values`` (session,); NaN counts
-    as 0, but where all are NaN so is the sum: nothing is known.
+    as 0, but where all are NaN, or no session ends, so is the sum: nothing is known.
     """
     import xarray as xr
 
@@ -31,7 +31,7 @@ def over_sessions(result: xr.Dataset, values: Array, text: str, unit: str) -> xr
     member = np.searchsorted(result["member"].values, result["session_member"].values)
     done = result["session_complete"].values & ~np.isnan(values)
     sums = np.bincount(member[done], values[done], result.sizes["member"]).astype(np.float64)
-    if len(values) and np.isnan(values).all():
+    if len(values) and not done.any():
         sums[:] = np.nan
     return figure(xr.DataArray(sums, {"member": result["member"].values}, "member"), text, unit)
 
