@@ -688,6 +688,11 @@ class Scenario(Settings):
                 for name, settings in self.aggregators.items()
                 if find_strategy(settings.strategy).uses_envelope
             ]
+        elif envelope.every_s > self.time.duration:
+            found.append(
+                f"fleet.envelope.every = {envelope.every_s:g}s: must be at most "
+                f"time.duration = {self.time.duration:g}s"
+            )
         if self.tariff is None:
             found += [
                 f"aggregators.{name}.strategy = {settings.strategy}: needs a tariff"

@@ -211,6 +211,7 @@ def test_a_strategy_plans_with_it_and_meets_every_departure(tmp_path):
             "fleet.envelope.every = 100s: must be a multiple of time.step = 60s",
         ),
         ({"envelope": {"group": "bus"}}, "fleet.envelope.group"),
+        ({"envelope": {"every": "2d"}}, "every = 172800s: must be at most time.duration = 86400s"),
     ],
 )
 def test_settings_are_refused_with_a_reason(fleet, match):
