@@ -38,7 +38,8 @@ _T = TypeVar("_T")
 _STATUS = ("soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
 _CARRIED = _STATUS[1:]
 _BLOCK = 256
-"""Ticks between two blocks of recorded values."""
+_BLOCK_BYTES = 2**24
+"""Ticks between two blocks of recorded values at most, and bytes in one."""
 _ENVELOPE = ("p_min", "p_max", "e_min", "e_max", "round_trip")
 _SETPOINT = Variable(
     "setpoint_kw", ("member",), "kW",
@@ -124,8 +125,8 @@ class AggregatorModel(Model):
         self._sent = np.zeros(len(evs))
         self._order = order_by_group(np.zeros(0, np.uint32), evs.member, len(self._members))
         self._asked = np.zeros(0)
-        self._kept: dict[str, Array] = {}
-        self._ticks_kept = (0, 0)
+        self._kept: dict[str, list[Array]] = {}
+        self._first_kept = 0
         self._loss = 0.0 if link.per_evse else link.loss
         self._streams = [
             stream(scenario.ensemble.seed, member, Purpose.MESSAGE_LOSS, attempt=portfolio.number)
@@ -202,19 +203,17 @@ class AggregatorModel(Model):
 
     def _record(self, tick: int, values: dict[str, Array]) -> None:
         """Keep the values of a tick, to hand them on in blocks."""
-        at = tick % _BLOCK
+        if not self._kept:
+            self._first_kept = tick
         for name, value in values.items():
-            if name not in self._kept:
-                self._kept[name] = np.full((_BLOCK, *np.shape(value)), np.nan)
-            self._kept[name][at] = value
-        self._ticks_kept = (tick - at, at + 1)
-        if at + 1 == _BLOCK:
+            self._kept.setdefault(name, []).append(np.array(value))
+        ticks = tick + 1 - self._first_kept
+        if ticks == _BLOCK or ticks * sum(kept[-1].nbytes for kept in self._kept.values()) > _BLOCK_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        first, count = self._ticks_kept
         for name, values in self._kept.items():
-            self._recorder.put(self._portfolio.variable(name), first, values[:count].copy())
+            self._recorder.put(self._portfolio.variable(name), self._first_kept, np.stack(values))
         self._kept = {}
 
     def _envelope(self, time_s: float, inputs: Values) -> Envelope | None:
