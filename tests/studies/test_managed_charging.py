@@ -90,7 +90,7 @@ def study(tmp_path):
         """
 name: home
 time: {start: 2026-07-01T16:00, duration: 22h, step: 15min}
-ensemble: {members: 2, seed: 5}
+ensemble: {members: 1, seed: 5}
 feeder: {network: cigre_lv, base_load: {source: net}}
 fleet: {count: 10, charger: {phases: 3, bidirectional: 0.5}}
 communication: {telemetry: 15min}
@@ -157,3 +157,12 @@ def test_school_buses_give_back_at_the_peak_and_are_ready_in_the_morning():
     assert int(morning.sum()) == 8 * 4
     np.testing.assert_allclose(result["session_soc_departure"].values[morning.values], 0.9, atol=1e-9)
     assert float(np.nanmax(result["session_energy_unserved_kwh"])) < 1e-6
+
+
+def test_the_shipped_study_has_all_its_variants():
+    shipped = load_study(SCENARIOS / "studies" / "managed_charging.yaml", ManagedCharging, "managed-charging")
+    assert list(shipped.cases()) == [
+        "uncontrolled", "tou", "emissions", "demand response", "arbitrage (V2G)", "scheduled (V2G)",
+        "scheduled in limit",
+    ]  # fmt: skip
+    assert shipped.batch()  # each is a scenario without fault
