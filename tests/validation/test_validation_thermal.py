@@ -52,6 +52,19 @@ def test_constant_load_of_normal_ageing():
         assert got[name].item() == pytest.approx(expected, abs=case["tolerance"][name])
 
 
+@pytest.mark.parametrize("name", ["distribution", "overshoot"])
+def test_loss_of_life_over_a_day_that_varies(name):
+    case, given = CASE["day"], rows("day")
+    state = ThermalState([TransformerThermal(**case[name]["constants"])], 1, 60.0 * case["step_min"])
+    state.settle(np.array([[float(given[0]["load"])]]), float(given[0]["ambient_c"]))
+    for row in given:
+        state.step(np.array([[float(row["load"])]]), float(row["ambient_c"]))
+        for what, got in (("top_oil", state.end_top_oil_c), ("hot_spot", state.end_hot_spot_c)):
+            wanted = float(row[f"{name}_{what}_c"])
+            assert got.item() == pytest.approx(wanted, abs=case["tolerance_k"], rel=0)
+    assert state.life_h.item() / 24 == pytest.approx(case[name]["days_aged"], rel=case["tolerance_aged"])
+
+
 def difference_equations(p, load, ambient, minutes, parts):
     """Plain first-order differences of IEC 60076-7:2018, each step cut into parts; θh at the ends of
     the steps, and loss of life in minutes."""
