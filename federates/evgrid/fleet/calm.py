@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.compile import njit
-from evgrid.curves.kernels import POINTS, REST, VOLT_VAR
+from evgrid.curves.kernels import POINTS, POWER_FACTOR, REST, WATT_VAR
 from evgrid.fleet.physics import (
     DEPARTURE,
     DRIVER,
@@ -65,8 +65,10 @@ REACTIVE_LEFT, REACTIVE_MEAN, CALM_LOW, CALM_HIGH, CALM_LOW_HZ, CALM_HIGH_HZ = (
 CALM, DRAWN_KWS, GIVEN_KWS, LOSS_KWS, NET_KW, Q_KVAR = (COLUMN * i for i in range(51, 57))
 TAKEN_KWS, GIVING_S, REFUSED_KWH, REASON, AIM = (COLUMN * i for i in range(57, 62))
 # On the way to it
-WANTED_KW, WISHED_KW, ANSWER_KW, FROM_KW, TO_KW, FROM_KVAR = (COLUMN * i for i in range(62, 68))
-COLUMNS = 68
+WANTED_KW, WISHED_KW, ANSWER_KW, FROM_KW, TO_KW, FROM_KVAR, AT = (COLUMN * i for i in range(62, 69))
+# Constants of its EVSE's local functions again: 1 for watt-var, and the power factor's kvar per kW
+BY_POWER, KVAR_PER_KW = (COLUMN * i for i in range(69, 71))
+COLUMNS = 71
 
 Row = Any
 """A row of one of the tables of the modules that call."""
@@ -112,7 +114,9 @@ def fill_functions(
     w[DROOP_MEAN + i] = parameters["droop_mean"]
     w[REACTIVE_LEFT + i] = parameters["reactive_left"]
     w[REACTIVE_MEAN + i] = parameters["reactive_mean"]
-    w[CALM_LOW + i] = parameters["calm_low_pu"] if parameters["reactive"] <= VOLT_VAR else inf
+    w[CALM_LOW + i] = parameters["calm_low_pu"]
+    w[BY_POWER + i] = parameters["reactive"] == WATT_VAR
+    w[KVAR_PER_KW + i] = parameters["kvar_per_kw"] if parameters["reactive"] == POWER_FACTOR else 0.0
     w[CALM_HIGH + i] = parameters["calm_high_pu"]
     w[CALM_LOW_HZ + i] = parameters["trip_low_hz"]
     w[CALM_HIGH_HZ + i] = parameters["trip_high_hz"]
@@ -136,7 +140,8 @@ def fill_without_functions(w: NDArray[np.float64]) -> None:
         for column in (LEAST_KW, DROOP_LOW, CALM_LOW, CALM_LOW_HZ):
             w[column + i] = -inf
         for column in (
-            VAR_PRIORITY, OVER, UNDER, DROOP_LEFT, DROOP_MEAN, REACTIVE_LEFT, REACTIVE_MEAN, AIM,
+            VAR_PRIORITY, OVER, UNDER, DROOP_LEFT, DROOP_MEAN, REACTIVE_LEFT, REACTIVE_MEAN, AIM, BY_POWER,
+            KVAR_PER_KW,
         ):  # fmt: skip
             w[column + i] = 0.0
 
@@ -154,13 +159,19 @@ def points_of(parameters: Row) -> int:
 
 @njit
 def aim(w: NDArray[np.float64], curve: NDArray[np.float64], n: int, points: int) -> None:
-    """What the curves of reactive power say at the EVs' voltages."""
+    """What the curves of reactive power say at the EVs' voltages, or at the power that they settle at."""
     for i in range(n):
+        power_kw = w[TO_KW + i]
+        rated_kw = w[MOST_KW + i] if power_kw > 0.0 else -w[LEAST_KW + i]
+        share = power_kw / rated_kw
+        share = share if power_kw != 0.0 else 0.0
+        volt = w[VOLT + i]
+        w[AT + i] = share if w[BY_POWER + i] != 0.0 else volt
         w[AIM + i] = curve[COLUMN + i]
     for j in range(points):
         at = curve[3 * COLUMN * j : 3 * COLUMN * (j + 1)]
         for i in range(n):
-            x = w[VOLT + i]
+            x = w[AT + i]
             begin = at[i]
             value = at[COLUMN + i] + (x - begin) * at[2 * COLUMN + i]
             before = w[AIM + i]
@@ -308,7 +319,9 @@ def react(w: NDArray[np.float64], n: int) -> int:
         to_kvar = aim_kvar + (rest_kvar if abs(rest_kvar) >= REST else 0.0)
         from_kvar = aim_kvar + off_kvar
         most_kw = max(abs(w[FROM_KW + i]), abs(w[TO_KW + i]))
-        most_kvar = max(abs(from_kvar), abs(to_kvar))
+        kvar_per_kw = w[KVAR_PER_KW + i]
+        most_kvar = max(abs(from_kvar), abs(to_kvar)) + abs(kvar_per_kw) * most_kw
+        follows = (w[BY_POWER + i] != 0.0) | (kvar_per_kw != 0.0)
         undisturbed = (
             (w[LOWEST + i] >= w[CALM_LOW + i])
             & (w[HIGHEST + i] <= w[CALM_HIGH + i])
@@ -316,12 +329,13 @@ def react(w: NDArray[np.float64], n: int) -> int:
             & (w[HERTZ + i] <= w[CALM_HIGH_HZ + i])
             & (w[ANSWER_KW + i] >= w[LEAST_KW + i])
             & (w[ANSWER_KW + i] <= w[MOST_KW + i])
+            & ((w[FROM_KW + i] == w[TO_KW + i]) | (follows == False))  # noqa: E712
         )
         before = w[CALM + i]
         w[CALM + i] = before if undisturbed else 0.0
         w[REACTIVE_KVAR + i] = to_kvar
         w[FROM_KVAR + i] = from_kvar
-        w[Q_KVAR + i] = aim_kvar + off_kvar * w[REACTIVE_MEAN + i]
+        w[Q_KVAR + i] = aim_kvar + off_kvar * w[REACTIVE_MEAN + i] + kvar_per_kw * abs(w[ANSWER_KW + i])
         short += most_kw * most_kw + most_kvar * most_kvar > w[S_KVA + i] * w[S_KVA + i]
     return short
 
@@ -334,13 +348,13 @@ def make_room(w: NDArray[np.float64], n: int) -> None:
         from_kw, to_kw = w[FROM_KW + i], w[TO_KW + i]
         from_kvar, to_kvar = w[FROM_KVAR + i], w[REACTIVE_KVAR + i]
         most_kw = max(abs(from_kw), abs(to_kw))
-        most_kvar = max(abs(from_kvar), abs(to_kvar))
+        most_kvar = max(abs(from_kvar), abs(to_kvar)) + abs(w[KVAR_PER_KW + i]) * most_kw
         short = most_kw * most_kw + most_kvar * most_kvar > square
         room_kvar = np.sqrt(max(square - from_kw * from_kw, 0.0))
         cut_from_kvar = min(max(from_kvar, -room_kvar), room_kvar)
         cut_to_kvar = min(max(to_kvar, -room_kvar), room_kvar)
         inside = (cut_from_kvar == from_kvar) & (cut_to_kvar == to_kvar)
-        known = (from_kw == to_kw) & (w[VAR_PRIORITY + i] == 0.0)
+        known = (from_kw == to_kw) & (w[VAR_PRIORITY + i] == 0.0) & (w[KVAR_PER_KW + i] == 0.0)
         known = known & (inside | (cut_from_kvar == cut_to_kvar))
         before, q_kvar = w[CALM + i], w[Q_KVAR + i]
         w[CALM + i] = before if known | (short == False) else 0.0  # noqa: E712
