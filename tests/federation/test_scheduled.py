@@ -92,13 +92,17 @@ def test_a_price_of_carbon_moves_charging_to_clean_hours(free, tmp_path):
     assert cost(result) == pytest.approx(cost(cheap), rel=1e-3)  # both charge off-peak
 
 
-def test_forecast_errors_are_drawn_from_the_seed_and_cost_something(free):
-    strategy = {"strategy": "scheduled", "price_error": 0.5}
+@pytest.mark.parametrize("error", [0.0, 0.5])
+def test_a_member_alone_equals_itself_in_an_ensemble(error):
+    strategy = {"strategy": "scheduled", "price_error": error}
     pair = run(strategy, 1.0, members=2)
     alone = run(strategy, 1.0, first=1)
     for name in ("fleet_power_kw", "planned_power_kw"):
         np.testing.assert_array_equal(alone[name].values[0], pair[name].values[1])
-    noisy = run(strategy, 1.0)
+
+
+def test_forecast_errors_cost_something(free):
+    noisy = run({"strategy": "scheduled", "price_error": 0.5}, 1.0)
     assert cost(noisy) > cost(free[1.0]) + 0.5
     assert served(noisy)
 

@@ -77,7 +77,8 @@ class ScheduledSettings(DispatchSettings):
     depth_kwh: Annotated[float, Field(ge=0)] | None = None
     """How far below its target a battery may be discharged, kWh; left out: to its floor."""
     arrivals_known: bool = False
-    """Whether stays to come are planned with, as where there is a timetable or a reservation."""
+    """Whether stays to come are planned with, as where there is a timetable or a reservation; it matters
+    where a limit or a demand charge couples the EVs."""
     price_error: Annotated[float, Field(ge=0)] = 0.0
     """Relative standard deviation of forecast prices a day ahead."""
     base_load_error: Annotated[float, Field(ge=0)] = 0.0
@@ -125,6 +126,7 @@ class Scheduled(Dispatching):
         self._price, self._export = self._prices()
         self._base = self._base_load() if settings.limit_kw is not None else np.zeros((0, slots))
         groups = context.members * context.groups
+        self._coupled = settings.limit_kw is not None or settings.demand_charge > 0
         self._planned = np.zeros(len(context.evs))
         self._cap = np.full(groups, np.inf)
         """Highest power of each group's EVs that the plan pays for, kW."""
@@ -192,13 +194,19 @@ class Scheduled(Dispatching):
     # ---- plan ---------------------------------------------------------------------------------
 
     def _plan(self, view: View, slot: int) -> None:
-        """Plan from the slot on, for each member; the powers of this slot are kept."""
+        """Plan from the slot on; the powers of this slot are kept. Members are planned together where nothing
+        couples their EVs and all see the same prices.
+        """
         context, settings = self.context, self.settings
         slot_h = settings.period / 3600.0
         current = self._stays.current(view.time_s, len(context.evs))
         self._planned = np.zeros(len(context.evs))
-        for member in range(context.members):
-            rows = np.flatnonzero(view.plugged & (context.evs.member == member) & (current >= 0))
+        here = np.flatnonzero(view.plugged & (current >= 0))
+        of_members = [here]
+        if self._coupled or settings.price_error:
+            edges = np.searchsorted(context.evs.member[here], np.arange(1, context.members))
+            of_members = np.split(here, edges)
+        for member, rows in enumerate(of_members):
             batteries, late = self._batteries(view, rows, current[rows], slot, member)
             if not len(rows):
                 continue
@@ -248,7 +256,7 @@ class Scheduled(Dispatching):
         early = np.where(stays.discharge_kw[stay] > 0, stays.taper_s[stay] / settings.period, 0.0)
         columns = [begin, begin + left, need, power, depth, -view.p_min[rows], early]
         group, of = context.ev_group[rows], stay
-        if settings.arrivals_known:
+        if settings.arrivals_known and self._coupled:
             due = (stays.arrival_s - self._begins_s[slot]) / settings.period
             to_come = np.flatnonzero(
                 (context.evs.member[stays.ev] == member)
