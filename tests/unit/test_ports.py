@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evgrid.ports import CAUSAL_ORDER, PORTS, federation_picture, ports_given, ports_taken
+from evgrid.ports import CAUSAL_ORDER, PORTS, federation_picture, kind_of, port, ports_given, ports_taken
 
 
 @pytest.mark.parametrize("port", PORTS.values(), ids=PORTS)
@@ -25,6 +25,21 @@ def test_shapes_and_lengths():
     assert PORTS["fleet/p"].array_shape(sizes) == (2, 5, 3)
     assert PORTS["fleet/p"].length(sizes) == 30
     assert PORTS["aggregator/setpoint"].length(sizes) == 7
+
+
+def test_an_aggregators_own_ports():
+    asked, drawn = port("aggregator.north/setpoint"), port("fleet/own_p.north")
+    assert (asked.giver, asked.takers, asked.transport) == ("aggregator.north", ("fleet",), "message")
+    assert asked.length({"ev": 7, "ev.north": 3}) == 3
+    assert (drawn.giver, drawn.takers) == ("fleet", ("aggregator.north",))
+    assert kind_of("aggregator.north") == kind_of("aggregator") == "aggregator"
+    assert port("fleet/p") is PORTS["fleet/p"]
+
+
+@pytest.mark.parametrize("name", ["fleet/speed", "aggregator.north/speed", "fleet/speed.north", "nonsense"])
+def test_there_is_no_such_port(name):
+    with pytest.raises(KeyError):
+        port(name)
 
 
 def test_the_readme_shows_the_federation_as_it_is():
