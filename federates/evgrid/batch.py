@@ -263,11 +263,17 @@ def _files(value: Any) -> Iterator[Path]:
 
 
 def _own_modules(scenario: Scenario, folder: str) -> Iterator[Path]:
+    """Files of the strategies and scorers of the user's own."""
     from evgrid.aggregator.strategies import find_strategy
+    from evgrid.system.scores import find_scorer
 
     for settings in scenario.aggregators.values():
-        if ":" in settings.strategy:
-            source = inspect.getsourcefile(find_strategy(settings.strategy, folder))
+        classes: list[type] = [find_strategy(settings.strategy, folder)] if ":" in settings.strategy else []
+        scorer = getattr(settings, "scorer", "")
+        if ":" in scorer:
+            classes.append(type(find_scorer(scorer)))
+        for each in classes:
+            source = inspect.getsourcefile(each)
             if source is not None:
                 yield Path(source)
 

@@ -187,3 +187,24 @@ def test_faults_are_sentences():
         reserve("fcr", {"nominal_hz": 60})
     with pytest.raises(ValueError, match="product = afrr: follows set-points, needs system.regulation"):
         reserve("afrr")
+
+
+def test_an_own_scorer_is_part_of_what_a_run_is_known_by(tmp_path):
+    from evgrid.batch import identity
+    from evgrid.scenario import scenario_from
+
+    content = {
+        "name": "x",
+        "time": {"start": "2026-01-15", "duration": "1h", "step": "4s"},
+        "feeder": {"network": "cigre_lv"},
+        "fleet": {"count": 1},
+        "aggregators": {"main": {"strategy": "regulation", "scorer": "own_scorer_of_test:Mine"}},
+        "system": {"regulation": {"source": "synthetic"}},
+    }
+    module = tmp_path / "own_scorer_of_test.py"
+    text = "class Mine:\n    period_s = 3600.0\n    def score(self, signal, response, step_s): ...\n"
+    module.write_text(text)
+    scenario = scenario_from(content, folder=tmp_path)
+    first = identity(scenario, tmp_path)
+    module.write_text(text + "# changed\n")
+    assert identity(scenario, tmp_path) != first
