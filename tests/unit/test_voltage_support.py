@@ -181,6 +181,14 @@ def test_a_member_alone_is_the_same(supported):
         np.testing.assert_array_equal(alone[name].sel(member=1), supported[name].sel(member=1))
 
 
+def test_several_aggregators_share_what_there_is_to_do(supported):
+    half = {"strategy": "voltage_support", "v_min_pu": LIMIT, "evs": {"share": 0.5}}
+    shared = run({"aggregators": {"one": half, "two": half}})
+    assert below(shared) < 2 * below(supported) + 0.01
+    swings = [float(abs(r["fleet_power_kw"].diff("time")).mean()) for r in (shared, supported)]
+    assert swings[0] < 1.2 * swings[1]
+
+
 def test_a_slower_feeder_and_late_set_points_are_no_reason_to_swing():
     """Set-points are absolute, so what is not yet done is not asked for again."""
     result = run(

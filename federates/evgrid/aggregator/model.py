@@ -98,6 +98,7 @@ class AggregatorModel(Model):
             None if stays is None else stays if portfolio.whole else stays.of(portfolio.rows),
             None if base_load is None else partial(self._in_groups, base_load),
             connections.upstream,
+            sum(find_strategy(a.strategy).uses_voltage for a in scenario.aggregators.values()),
         )  # fmt: skip
         self._strategy = self._guarded(0.0, lambda: cls(settings, context))
         self._power_port = "fleet/p" if portfolio.whole else portfolio.port("fleet/own_p")

@@ -61,6 +61,7 @@ class Context:
     base_load : power of everything in each group that is no EV, without losses, (member · groups, n) kW, at n
         times, s: what a perfect forecast knows
     upstream : whether there are EVs upstream of the feeder
+    answering : number of the run's aggregators whose strategies set ``uses_voltage``
     """
 
     clock: Clock
@@ -75,6 +76,7 @@ class Context:
     stays: Stays | None = None
     base_load: Callable[[Array], Array] | None = None
     upstream: bool = False
+    answering: int = 1
 
     @property
     def members(self) -> int:

@@ -10,8 +10,10 @@ sensitivities are somewhat off, the next tick makes it up, and a set-point that 
 twice.
 
 Left out: reactive power, which no set-point asks for. Chargers with ``volt_var`` add theirs on their
-own; the aggregator sees its effect in the voltages of the next tick. And several aggregators with this
-strategy on one feeder: each would answer to the same voltage as if it were alone.
+own; the aggregator sees its effect in the voltages of the next tick.
+
+Of several aggregators with this strategy each goes its part of the way from the last voltage to a limit:
+all would else answer to the same voltage as if they were alone, and swing.
 """
 
 from __future__ import annotations
@@ -95,10 +97,12 @@ class VoltageSupport(Strategy):
             want = np.where(must, p_max, np.minimum(even, p_max))
         may = view.plugged & ~must & settings.discharge & (view.soc > settings.soc_reserve)
         shape = self._held.shape
-        low = np.where(self._held, settings.v_min_pu + settings.hysteresis_pu, settings.v_min_pu)
+        voltage, part = view.voltage.reshape(shape), 1.0 / self.context.answering
+        low = settings.v_min_pu + settings.hysteresis_pu * self._held
+        low, high = (voltage + part * (limit - voltage) for limit in (low, settings.v_max_pu))
         setpoint, self._held = hold_voltages(
-            self._first, view.voltage.reshape(shape), view.power_then.reshape(shape), self._dv_dp,
-            low, np.full(shape, settings.v_max_pu), self._place, self._width,
+            self._first, voltage, view.power_then.reshape(shape), self._dv_dp,
+            low, high, self._place, self._width,
             want, np.where(must, want, 0.0), np.where(may, view.p_min, np.where(must, want, 0.0)), p_max,
             view.laxity + settings.hysteresis * self._reduced, view.step_s,
         )  # fmt: skip
