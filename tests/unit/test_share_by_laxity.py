@@ -218,3 +218,18 @@ def test_nan_is_told_of_evs_that_are_plugged_in():
         order = order_by_group(np.zeros(1, np.uint32), np.zeros(1, np.int64), 1)
         status = (np.array([plugged]), one.copy(), -one, one.copy(), one * 60, one.copy())
         assert follow(0, 1, *order, nan, np.zeros(0, bool), one.copy(), 4.0, *status, one.copy()) == good
+
+
+def test_a_large_member_alone_gets_what_it_gets_in_an_ensemble():
+    rng = np.random.default_rng(2)
+    n = 3 * BLOCK + 17
+    fleet = {
+        "group": np.sort(rng.integers(0, 3, n)), "p_max": rng.uniform(3, 11, n),
+        "p_min": -rng.uniform(0, 11, n), "laxity": rng.uniform(-600, 12 * HOUR, n).round(),
+    }  # fmt: skip
+    headroom = np.array([9e3, -8e3, 1e3])
+    together = share(headroom, **{k: v for k, v in fleet.items() if k != "group"}, group=fleet["group"])
+    for row in range(3):
+        own = fleet["group"] == row
+        alone = share(headroom[[row]], *(fleet[k][own] for k in ("p_max", "p_min", "laxity")))
+        np.testing.assert_array_equal(alone, together[own])
