@@ -39,12 +39,12 @@ from evgrid.fleet.physics import (
     WARRANTY,
 )
 
-BLOCK = 32
+BLOCK = 16
 """EVs in a block."""
 
 COLUMN = BLOCK + 8
-"""Places of a column: its EVs, and a cache line more, so that no two columns are 4096 bytes apart, which
-processors take for the same place at first."""
+"""Places of a column: its EVs, and a cache line more, so that few columns are a multiple of 4096 bytes apart,
+which processors take for the same place at first."""
 
 # What an EV brings to the tick
 SOC, LEFT_S, ASKED_KW, GUARDED, OPEN, PHASES, NEVER = (COLUMN * i for i in range(7))

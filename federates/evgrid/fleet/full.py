@@ -258,10 +258,11 @@ def _gather(
     physics: Row, end_s: float,
 ) -> None:  # fmt: skip
     """Bring the EVs of a block, and ask for the rows of those of the block that follows."""
-    for i in range(len(following)):
-        prefetch(state, following[i])
-        prefetch(physics, following[i])
+    last = len(following) - 1
     for i in range(len(part)):
+        if last >= 0:
+            prefetch(state, following[np.uint64(min(i, last))])
+            prefetch(physics, following[np.uint64(min(i, last))])
         row = state[part[i]]
         own = physics[part[i]]
         left_s = row["departure_s"] - end_s
