@@ -686,7 +686,7 @@ class Scenario(Settings):
             found += [
                 f"aggregators.{name}.strategy = {settings.strategy}: needs fleet.envelope"
                 for name, settings in self.aggregators.items()
-                if find_strategy(settings.strategy).uses_envelope
+                if find_strategy(settings.strategy).goes_by_envelope(settings)
             ]
         elif envelope.every_s > self.time.duration:
             found.append(
@@ -735,7 +735,7 @@ class Scenario(Settings):
     @property
     def uses_envelope(self) -> bool:
         """Whether an aggregator's strategy asks for the fleet's envelope."""
-        return any(find_strategy(a.strategy).uses_envelope for a in self.aggregators.values())
+        return any(find_strategy(a.strategy).goes_by_envelope(a) for a in self.aggregators.values())
 
     @property
     def clock(self) -> Clock:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import evgrid
+from evgrid.aggregator.scheduler import as_told, batteries_ahead, batteries_of
+from evgrid.aggregator.strategies import Envelope
 from evgrid.errors import ScenarioError
 from evgrid.model import ALL_PHASES
 from evgrid.scenario import scenario_from
@@ -234,3 +236,63 @@ def test_an_ev_without_a_transformer_upstream_is_in_no_group():
     extra = {"fleet": {"count": 1, "envelope": {"group": "transformer"}}}
     with pytest.raises(ScenarioError, match="connection L0 has an EV and no transformer upstream"):
         plain.Run([car()], step=900.0, hours=1, setpoint=0.0, connections=connections, extra=extra)
+
+
+def scheduled(envelope, **settings):
+    content = {
+        "name": "scheduled",
+        "time": {"start": "2026-07-15T16:00", "duration": "20h", "step": "5min"},
+        "ensemble": {"members": 1, "seed": 3},
+        "feeder": {"network": "cigre_lv", "base_load": {"source": "none"}, "step": "15min"},
+        "fleet": {
+            "count": 20, "charger": {"phases": 3, "bidirectional": 0.5},
+            "vehicle": {"losses": "by_power", "taper_soc": 0.6},
+            "envelope": {"horizon": "12h", "every": "15min", "group": "feeder"},
+        },
+        "tariff": "pge_ev2a",
+        "aggregators": {"main": {"strategy": "scheduled", "envelope": envelope, **settings}},
+    }  # fmt: skip
+    return scenario_from(content)
+
+
+@pytest.mark.parametrize("settings", [{}, {"discharge": False}, {"limit_kw": 60, "group": "feeder"}])
+def test_the_schedule_by_the_envelope_serves_everyone_at_less_cost(settings):
+    told, rated = evgrid.run(scheduled(True, **settings)), evgrid.run(scheduled(False, **settings))
+    done = told["session_complete"].values
+    assert np.nanmax(told["session_energy_unserved_avoidable_kwh"].values[done]) < 1e-6
+    given = told["session_energy_discharged_kwh"].values
+    assert given.max() == 0.0 if settings.get("discharge") is False else given.max() > 1.0
+    # it knows taper and losses by power, which rated values and mean powers don't
+    cost = [float(np.nansum(run["session_cost"].values[done])) for run in (told, rated)]
+    assert cost[0] < cost[1]
+
+
+def test_batteries_as_told_keep_depth_and_horizon():
+    ahead = Envelope(
+        0.0, 900.0, p_min=np.array([[-8.0, -8.0]]), p_max=np.array([[4.0, 4.0]]),
+        e_min=np.array([[-2.0, 0.5]]), e_max=np.array([[1.0, 2.0]]), round_trip=np.array([0.8]),
+    )  # fmt: skip
+    two = batteries_of(np.zeros(2), np.full(2, 3.0), np.full(2, 3.0), np.full(2, 4.0), 3, 0.25)
+    first = as_told(two, batteries_ahead(ahead, np.array([0])), np.array([0.75]))
+    assert first.p_max.tolist() == [[4.0, 4.0, 0.0], two.p_max[1].tolist()]
+    assert first.p_min.tolist() == [[-8.0, -8.0, 0.0], two.p_min[1].tolist()]
+    assert first.e_max.tolist() == [[0.0, 1.0, 2.0, 2.0], two.e_max[1].tolist()]
+    assert first.e_min.tolist() == [[0.0, -0.75, 0.5, 0.5], two.e_min[1].tolist()]
+    assert [e.tolist() for e in first.efficiencies] == [[1.0, 0.9], [0.8, 0.9]]
+    never = as_told(two, batteries_ahead(ahead, np.array([0])), np.zeros(1))
+    assert never.p_min[0].tolist() == [0.0, 0.0, 0.0]
+    assert never.e_min[0].tolist() == [0.0, 0.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("section", "match"),
+    [
+        ({"fleet.envelope": {"slot": "30min"}}, "fleet.envelope.slot = 1800s: must be the period"),
+        ({"time.start": "2026-07-15T16:05"}, "envelope: the run must begin at a multiple of period = 900s"),
+    ],
+)  # fmt: skip
+def test_the_schedule_and_the_envelope_have_the_same_slots(section, match):
+    content = scheduled(True).model_dump(mode="json", exclude_none=True)
+    content["tariff"] = "pge_ev2a"
+    with pytest.raises(evgrid.EvgridError, match=match):
+        evgrid.run(scenario_from(content, section))

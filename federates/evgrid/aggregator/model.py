@@ -110,7 +110,8 @@ class AggregatorModel(Model):
             self.inputs += (self._power_port, "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
         if cls.uses_system and scenario.system is not None:
             self.inputs += ("system/regulation", "system/frequency", self._power_port)
-        self._ahead = scenario.fleet.envelope if cls.uses_envelope and scenario.fleet is not None else None
+        goes_by_envelope = cls.goes_by_envelope(settings)
+        self._ahead = scenario.fleet.envelope if goes_by_envelope and scenario.fleet is not None else None
         if self._ahead is not None:
             self.inputs += tuple(f"fleet/envelope_{field}" for field in _ENVELOPE)
         if cls.uses_voltage:

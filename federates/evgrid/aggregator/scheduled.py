@@ -6,8 +6,9 @@ emissions' and the demand charge's, discharge costs wear. :func:`evgrid.aggregat
 solves it: exactly for each EV where nothing couples them, by a program of about a hundred virtual
 batteries where a group's limit or a demand charge does. A plan knows efficiencies at rated power. An
 EV that can only charge is planned with its mean power to the target; one that can discharge with its
-rated power, and ready by what the taper takes before its departure. What a plan neglects, the next puts
-right.
+rated power, and ready by what the taper takes before its departure. With ``envelope`` the EVs that are
+plugged in are planned as the fleet's own envelope has them (``fleet.envelope``): taper, losses by power,
+permission and warranty as they are. What a plan neglects, the next puts right.
 
 **Forecast**: tariffs and, without errors, base load and emissions are known as they will be; to the base
 load is added what was measured beyond it, mostly losses, with a memory of an hour. With
@@ -29,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from evgrid.aggregator.scheduler import Batteries, batteries_of, plan
+from evgrid.aggregator.scheduler import Batteries, as_told, batteries_ahead, batteries_of, plan
 from evgrid.aggregator.strategies import (
     Context,
     Dispatching,
@@ -79,6 +80,9 @@ class ScheduledSettings(DispatchSettings):
     arrivals_known: bool = False
     """Whether stays to come are planned with, as where there is a timetable or a reservation; it matters
     where a limit or a demand charge couples the EVs."""
+    envelope: bool = False
+    """Whether plans go by fleet.envelope, whose slot and every must be the period, instead of by rated
+    values."""
     price_error: Annotated[float, Field(ge=0)] = 0.0
     """Relative standard deviation of forecast prices a day ahead."""
     base_load_error: Annotated[float, Field(ge=0)] = 0.0
@@ -106,6 +110,11 @@ class Scheduled(Dispatching):
         """See :meth:`Strategy.goes_by_feeder`."""
         return settings.limit_kw is not None
 
+    @classmethod
+    def goes_by_envelope(cls, settings: Any) -> bool:
+        """See :meth:`Strategy.goes_by_envelope`."""
+        return bool(settings.envelope)
+
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
         clock, period = context.clock, settings.period
@@ -120,6 +129,10 @@ class Scheduled(Dispatching):
         since_hour = (clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s")
         self._offset_s = float(since_hour) % period
         """How far into its slot the run begins, s."""
+        if settings.envelope and self._offset_s:
+            raise ValueError(
+                f"envelope: the run must begin at a multiple of period = {period:g}s of the hour"
+            )
         self._ahead = round(settings.horizon / period)
         slots = int((self._offset_s + clock.duration_s) / period) + self._ahead + 1
         self._begins_s = period * np.arange(slots) - self._offset_s
@@ -219,7 +232,10 @@ class Scheduled(Dispatching):
                 self._peak[of_member], settings.margin, settings.exact,
             )  # fmt: skip
             now, most = best.power[: len(rows), 0], batteries.p_max[: len(rows), 0]
-            share = np.maximum(most / np.maximum(self._rated_kw(view, rows, current[rows]), 1e-9), 1e-9)
+            share = np.clip(view.time_left[rows] / settings.period, 1e-9, 1.0)
+            if not self._told(view):
+                rated = self._rated_kw(view, rows, current[rows])
+                share = np.maximum(most / np.maximum(rated, 1e-9), 1e-9)
             full = late | ((most > 0) & (now >= most - 1e-6))
             self._planned[rows] = np.where(full, np.inf, now / share)
             if settings.demand_charge > 0:
@@ -286,7 +302,25 @@ class Scheduled(Dispatching):
             begin, end, need, power, slots, slot_h, depth, group - member * context.groups,
             stays.charge_efficiency[of], stays.discharge_efficiency[of], given, early,
         )  # fmt: skip
+        if self._told(view):
+            assert view.envelope is not None
+            told = batteries_ahead(view.envelope, rows)
+            batteries = as_told(batteries, told, depth[: len(rows)] / stays.charge_efficiency[stay])
         return batteries, late
+
+    def _told(self, view: View) -> bool:
+        """Whether the fleet has sent the envelope that begins now.
+
+        Raises ValueError if its slots are not the plan's.
+        """
+        if not self.settings.envelope or view.envelope is None:
+            return False
+        if view.envelope.slot_s != self.settings.period:
+            raise ValueError(
+                f"fleet.envelope.slot = {view.envelope.slot_s:g}s: must be the period of the plans, "
+                f"{self.settings.period:g}s"
+            )
+        return abs(view.envelope.begin_s - view.time_s) < 1e-6
 
     # ---- what is forecast ---------------------------------------------------------------------
 

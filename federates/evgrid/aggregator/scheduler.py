@@ -22,6 +22,7 @@ Energy is the battery's, kWh, counted from arrival; power is in kW at the grid, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,6 +148,29 @@ def batteries_ahead(
         charge_efficiency=1.0,
         discharge_efficiency=envelope.round_trip[rows],
     )
+
+
+def as_told(batteries: Batteries, told: Batteries, depth_kwh: Array) -> Batteries:
+    """The batteries, of which the first are as the fleet has told (:func:`batteries_ahead`).
+
+    depth_kwh : (told,) most that a battery may fall below its state of now, kWh at the meter that it takes to
+        make that up; 0 where it may not discharge
+    """
+    count, slots = len(told), batteries.p_max.shape[1]
+    more = [(0, 0), (0, max(slots - told.p_max.shape[1], 0))]
+
+    def joined(of: Array, first: Array, edge: Literal["constant", "edge"]) -> Array:
+        return np.concatenate([np.pad(first, more, edge)[:, : of.shape[1]], of[count:]])
+
+    charge, discharge = batteries.efficiencies
+    charge[:count], discharge[:count] = told.efficiencies
+    p_min = np.where(depth_kwh[:, None] > 0, told.p_min, 0.0)
+    e_min = np.minimum(np.maximum(told.e_min, -depth_kwh[:, None]), told.e_max)
+    return Batteries(
+        joined(batteries.p_max, told.p_max, "constant"), joined(batteries.p_min, p_min, "constant"),
+        joined(batteries.e_max, told.e_max, "edge"), joined(batteries.e_min, e_min, "edge"),
+        batteries.group, charge, discharge,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

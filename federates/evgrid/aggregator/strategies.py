@@ -202,6 +202,11 @@ class Strategy(ABC):
         """Whether the strategy reads ``View.base_load`` with its settings; as ``uses_feeder`` says."""
         return cls.uses_feeder
 
+    @classmethod
+    def goes_by_envelope(cls, settings: Any) -> bool:
+        """Whether the strategy reads ``View.envelope`` with its settings; as ``uses_envelope`` says."""
+        return cls.uses_envelope
+
     @abstractmethod
     def setpoints(self, view: View) -> Array:
         """Power asked of each EV, (ev,) kW: positive charges, negative discharges, +inf charges as
