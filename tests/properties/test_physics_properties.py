@@ -117,7 +117,7 @@ FUNCTIONS = (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(
     plain.ev_sessions(), st.sampled_from(FUNCTIONS), st.sampled_from([60.0, 900.0]),
     st.tuples(*[st.tuples(plain.setpoints, st.floats(0.88, 1.12), st.floats(59.5, 60.5))] * 3),

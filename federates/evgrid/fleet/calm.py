@@ -407,8 +407,8 @@ def settle(w: NDArray[np.float64], n: int, options: Row, seconds: float) -> None
         refused_kw = w[WANTED_KW + i] - given_kw
         refused_kw = refused_kw if refused_kw > 1e-9 * w[WANTED_KW + i] else 0.0
         whose = float(FLOOR)
-        whose = float(WARRANTY) if floor <= warranty_floor else whose
-        whose = float(DRIVER) if floor <= driver_floor else whose
+        whose = float(WARRANTY) if 0.0 < floor <= warranty_floor else whose
+        whose = float(DRIVER) if 0.0 < floor <= driver_floor else whose
         whose = whose if answer_kw == wished_kw else float(GRID)
         whose = float(DEPARTURE) if w[GUARDED + i] != 0.0 else whose
         reason, before = w[REASON + i], w[CALM + i]

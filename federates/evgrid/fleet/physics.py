@@ -347,6 +347,7 @@ def window(
             limited = into_kw < kind["battery_kw"] or cell_c > options["warm_c"]
     q_kvars = 0.0
     power_kw = wished_kw
+    answered = False
     if options["functions"] or limited:
         step_soc = kind["soc_per_kws"] * seconds
         if (
@@ -364,7 +365,7 @@ def window(
             low_kw, high_kw = grid_limits_kw(kind, soc, into_kw, out_kw, seconds)
         if refusal or kind["discharge_kw"] == 0.0 or physics["refusal"]:
             low_kw = min(wished_kw, 0.0)
-        if not limited:  # but for rounding
+        if not limited:  # a slow charge to the target loses longer, and draws more than a fast one
             high_kw = max(high_kw, wished_kw)
             low_kw = min(low_kw, wished_kw)
         if options["functions"]:
@@ -377,7 +378,8 @@ def window(
             _note(physics, functions, memory)
         else:
             power_kw = min(max(wished_kw, low_kw), high_kw)
-        if abs(power_kw - wished_kw) > SAME * kind["charge_kw"]:
+        answered = abs(power_kw - wished_kw) > SAME * kind["charge_kw"]
+        if answered:
             then, _, drawn, given, loss, flowing_s, taken = _move(kind, soc, power_kw, seconds, inf, 0)
     if options["standby_kw"] > 0.0 and (not options["functions"] or functions["mode"] != OFF):
         standby = options["standby_kw"] * (seconds - flowing_s)
@@ -397,7 +399,7 @@ def window(
                 refusal = GRID
                 if guard:
                     refusal = DEPARTURE
-                elif power_kw == wished_kw:
+                elif not answered:
                     refusal = _floor(options, kind)
             refused_kwh[refusal - 1] += refused / 3600.0
     row["soc"] = then
@@ -449,10 +451,10 @@ def _is_disturbed(functions: Row) -> bool:
 
 @njit
 def _floor(options: Row, kind: Row) -> int:
-    """Whose floor it is."""
-    if kind["soc_floor"] <= options["driver_floor"]:
+    """Whose floor it is; an empty battery is nobody's wish."""
+    if 0.0 < kind["soc_floor"] <= options["driver_floor"]:
         return DRIVER
-    if kind["soc_floor"] <= options["warranty_floor"]:
+    if 0.0 < kind["soc_floor"] <= options["warranty_floor"]:
         return WARRANTY
     return FLOOR
 

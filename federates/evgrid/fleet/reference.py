@@ -333,6 +333,8 @@ def follow_rules(
         low_kw = -low.given_kwh * 3600 / seconds
         if reason or session.discharge_kw == 0 or never:
             low_kw = min(wished_kw, 0.0)
+        if rules.into_limit(session) == math.inf:  # who charges slowly loses longer: a wish is no excess
+            high_kw, low_kw = max(high_kw, wished_kw), min(low_kw, wished_kw)
         if answer is not None:
             power_kw = answer(wished_kw, low_kw, high_kw, seconds)
         else:
