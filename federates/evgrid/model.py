@@ -71,6 +71,8 @@ class Model(ABC):
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     variables: tuple[Variable, ...] = ()
+    checked: frozenset[str] = frozenset()
+    """Outputs that the model itself looks through for NaN, which ends the run."""
     iterates: bool = False
 
     @abstractmethod

@@ -104,6 +104,7 @@ class AggregatorModel(Model):
         self._power_port = "fleet/p" if portfolio.whole else portfolio.port("fleet/own_p")
         self._setpoint_port = portfolio.port("aggregator/setpoint")
         self.outputs = (self._setpoint_port,)
+        self.checked = frozenset(self.outputs)  # _send refuses NaN for EVs plugged in, the others have 0
         self.inputs = ("fleet/plugged", *(f"fleet/{field}" for field in _STATUS))
         self._uses_feeder = cls.goes_by_feeder(settings)
         if self._uses_feeder:

@@ -301,7 +301,7 @@ class Adapter:
                 raise EvgridError(_misfit(output, values))
             if not values.flags.c_contiguous:
                 values = np.ascontiguousarray(values)
-            if _has_nan(values):
+            if name not in self.model.checked and _has_nan(values):
                 raise EvgridError(_first_nan(output.port, values))
             if output.send is not None:
                 output.send(values)
