@@ -24,6 +24,8 @@ SIZES = {
     "100,000 EVs": {"member": 1, "connection": 5000, "phase": 3, "ev": 100_000, "trafo": 20},
 }
 STATUS_EVERY = 15
+OPTIONAL = ("fleet/envelope_", "fleet/reserve_", "fleet/e_m", "fleet/own_p")
+"""Ports that only some scenarios have."""
 
 
 class Still(Model):
@@ -31,8 +33,9 @@ class Still(Model):
 
     def __init__(self, name: str, sizes: dict[str, int], step_s: float) -> None:
         self.name, self.period_s = name, step_s
-        self.inputs = tuple(port.name for port in ports_taken(name) if port.giver in FEDERATES)
-        self.outputs = tuple(port.name for port in ports_given(name))
+        taken = (port.name for port in ports_taken(name) if port.giver in FEDERATES)
+        self.inputs = tuple(port for port in taken if not port.startswith(OPTIONAL))
+        self.outputs = tuple(p.name for p in ports_given(name) if not p.name.startswith(OPTIONAL))
         arrays = {port: np.ones(PORTS[port].array_shape(sizes)) for port in self.outputs}
         slow = {port for port in self.outputs if name == "fleet" and PORTS[port].shape == ("ev",)}
         self._all: Values = arrays
