@@ -35,12 +35,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from evgrid.errors import EvgridError, ResultError, ScenarioError
 from evgrid.results import open_results, versions
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.settings import Duration, ExistingFile, Settings, fault, faults_of, read_yaml
+from evgrid.settings import Duration, ExistingFile, Settings, checked, fault, read_settings
 from evgrid.workers import Outcome, Reduction, Task, execute, ignore_interrupts, remove_parts
 
 if TYPE_CHECKING:
@@ -167,14 +167,7 @@ def load_batch(path: str | Path) -> Batch:
 
     """
     path = Path(path)
-    try:
-        content = read_yaml(path)
-    except ValueError as error:
-        raise ScenarioError([str(error)], str(path)) from None
-    try:
-        return Batch.model_validate(content, context={"folder": str(path.parent.resolve())})
-    except ValidationError as error:
-        raise ScenarioError(faults_of(error, Batch), str(path)) from None
+    return checked(Batch, read_settings(path), str(path), path.parent)
 
 
 # ---- the plan ------------------------------------------------------------------------------------

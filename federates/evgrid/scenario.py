@@ -21,7 +21,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     SerializeAsAny,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
@@ -46,11 +45,11 @@ from evgrid.settings import (
     HourOfDay,
     LocalTime,
     Settings,
+    checked,
     fault,
     faults,
-    faults_of,
     parse_yaml,
-    read_yaml,
+    read_settings,
     settings_in,
 )
 from evgrid.system.settings import System
@@ -774,10 +773,7 @@ def scenario_from(
             value = {part: value}
         changes = _merged(changes, value)
     merged = _merged(content, changes)
-    try:
-        return Scenario.model_validate(merged, context={"folder": str(Path(folder).resolve())})
-    except ValidationError as error:
-        raise ScenarioError(faults_of(error, Scenario), source) from None
+    return checked(Scenario, merged, source, Path(folder))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -810,10 +806,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
         raise ScenarioError([f"extends: {path} extends itself"], str(seen[0]))
-    try:
-        content = read_yaml(path)
-    except ValueError as error:
-        raise ScenarioError([str(error)], str(path)) from None
+    content = read_settings(path)
     base = content.pop("extends", None)
     if base is None:
         return content

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+from evgrid.errors import ScenarioError
+
+AnySettings = TypeVar("AnySettings", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -127,6 +131,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a mapping of keys to values")
     return content
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """:func:`read_yaml` of a file that a user has named.
+
+    Raises ScenarioError with one sentence that names the file.
+    """
+    try:
+        return read_yaml(path)
+    except ValueError as error:
+        raise ScenarioError([str(error)], str(path)) from None
+
+
+def checked(
+    schema: type[AnySettings], content: Mapping[str, Any], source: str, folder: Path | None = None
+) -> AnySettings:
+    """Content as settings; relative paths in it start at ``folder``.
+
+    Raises ScenarioError, which names ``source``, with every fault found, each with its path.
+    """
+    context = {} if folder is None else {"folder": str(folder.resolve())}
+    try:
+        return schema.model_validate(content, context=context)
+    except ValidationError as error:
+        raise ScenarioError(faults_of(error, schema), source) from None
 
 
 def faults_of(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> list[str]:

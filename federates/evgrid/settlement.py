@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from evgrid.errors import ResultError, ScenarioError
-from evgrid.settings import Settings, faults_of, read_yaml
+from evgrid.errors import ResultError
+from evgrid.settings import Settings, checked, read_settings
 from evgrid.system.revenue import pjm_credit
 
 if TYPE_CHECKING:
@@ -57,13 +57,8 @@ def read_rates(path: str | Path | None = None, changes: Mapping[str, Any] | None
         With every fault, each with its key.
 
     """
-    try:
-        content = read_yaml(Path(path)) if path is not None else {}
-        return Rates.model_validate(content | dict(changes or {}))
-    except ValidationError as error:
-        raise ScenarioError(faults_of(error, Rates), str(path or "rates")) from None
-    except ValueError as error:
-        raise ScenarioError([str(error)], str(path)) from None
+    content = read_settings(Path(path)) if path is not None else {}
+    return checked(Rates, content | dict(changes or {}), str(path or "rates"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,12 +175,12 @@ def run_here(study: Comparison, *variants: str) -> xr.Dataset:
     """
     from evgrid.simulation import run
 
-    members = {} if study.members is None else {"ensemble.members": study.members}
+    shared = study.batch().overrides
     cases = {name: case for name, case in study.cases().items() if not variants or name in variants}
     return together(
         study,
         {
-            name: study.figures(run(load_scenario(study.scenario, {**study.overrides, **members, **case})))
+            name: study.figures(run(load_scenario(study.scenario, {**shared, **case})))
             for name, case in cases.items()
         },
     )

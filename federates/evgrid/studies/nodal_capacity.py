@@ -12,7 +12,6 @@ batches of power flows, judged by the limits of the study.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,6 @@ def nodal_capacity(
     added_kw: tuple[float, ...],
     limits: LimitSet,
     at_once: int = 100,
-    progress: Callable[[float], None] | None = None,
 ) -> xr.DataArray:
     """Power that each connection can draw besides.
 
@@ -52,8 +50,6 @@ def nodal_capacity(
         What must hold.
     at_once
         Cases that are in memory at once.
-    progress
-        Called now and then with the share that is done.
 
     Returns
     -------
@@ -80,8 +76,6 @@ def nodal_capacity(
     for low in range(0, len(at), at_once):
         part = slice(low, low + at_once)
         found[part] = _violates(world, added_load(connections, at[part], kw[part]), limits)
-        if progress is not None:
-            progress(min(low + at_once, len(at)) / len(at))
     passed = ~np.logical_or.accumulate(found.reshape(len(connections), -1), axis=1)
     highest = passed.sum(axis=1)
     capacity = np.where(highest > 0, np.array(added_kw)[highest - 1], np.nan)
