@@ -205,6 +205,26 @@ def test_results_are_the_same_bit_for_bit_with_any_number_of_threads(monkeypatch
             assert one.tobytes() == other.tobytes()
 
 
+@pytest.mark.parametrize("members", [1, full.MANY_MEMBERS])
+def test_the_power_of_all_evs_at_a_connection_is_added_up(members):
+    apart, shared = (World(100 * members, members, stay_s=2000.0) for _ in range(2))
+    connection = np.arange(100 * members) // 50
+    shared.wide[:] = apart.wide[:] = False
+    shared.slot = (3 * connection).astype(np.int32)
+    for _ in range(20):
+        apart.draw()
+        apart.volt[:], apart.alive[:] = 1.04, 1.0
+        shared.asked, shared.hertz = apart.asked, apart.hertz
+        shared.volt, shared.alive = apart.volt, apart.alive
+        apart.tick()
+        shared.tick()
+        for alone, together in ((apart.power, shared.power), (apart.reactive, shared.reactive)):
+            of_ev = alone[apart.slot]
+            summed = np.bincount(connection, of_ev, 2 * members)
+            assert np.count_nonzero(of_ev) > 20 * members
+            np.testing.assert_allclose(together[::3][: 2 * members], summed, rtol=1e-12, atol=1e-10)
+
+
 def test_power_of_those_that_left_is_cleared_and_the_number_plugged_in_is_the_mean_over_the_tick():
     world = World(40, 2, "volt_var", stay_s=600.0)
     sessions = world.sessions

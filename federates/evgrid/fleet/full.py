@@ -368,6 +368,9 @@ def _advance(
     if high > low:
         member = np.searchsorted(member_start, active[low], "right") - 1
     counted = member
+    if at_once:  # all of a member's slots, before anything is added to one of them
+        for at in range(low, high):
+            _clear(active[at], slot, wide, power_kw, reactive_kvar)
     for begin in range(low, high, BLOCK):
         part = active[begin : min(begin + BLOCK, high)]
         n = len(part)
@@ -395,8 +398,9 @@ def _advance(
                 power_kw,
                 reactive_kvar,
             )
-        for i in range(n):
-            _clear(part[i], slot, wide, power_kw, reactive_kvar)
+        if not at_once:
+            for i in range(n):
+                _clear(part[i], slot, wide, power_kw, reactive_kvar)
         calm.wish(w, n, options, step_s, idle_c, willing)
         if droops:
             calm.droop(w, n, step_s)
