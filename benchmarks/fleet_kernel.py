@@ -32,7 +32,8 @@ from evgrid.curves.settings import LocalFunctions, Rating, parameters
 from evgrid.fleet import degradation, full, physics
 from evgrid.fleet.battery import BIDIRECTIONAL
 from evgrid.fleet.extras import Extras
-from evgrid.fleet.kernels import KIND, STATE, derive_kinds, step
+from evgrid.fleet.kernels import KIND, derive_kinds, step
+from evgrid.fleet.lanes import STATE, blocks_of, columns_of, lay_out
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import COLUMNS, fleet_tables
 from evgrid.model import Array, Connections, MemoryRecorder
@@ -60,13 +61,14 @@ class Fleet:
         self.kinds["capacity_kwh"] += np.arange(kinds) / max(kinds, 1)
         derive_kinds(self.kinds)
         kind_of = (np.arange(evs) % kinds).astype(np.int32)
-        state = np.zeros(evs, STATE)
-        state["session"] = -1
         member = np.arange(evs) * members // evs
-        self.member_start = np.searchsorted(member, np.arange(members + 1))
         shuffled = np.lexsort((rng.random(evs), member))
-        self.slot, self.wide = (3 * shuffled).astype(np.int32), np.zeros(evs, bool)
-        self.state, self.active, self.count, self.cursor = state, np.zeros(evs, np.uint32), 0, 0
+        self.places, self.state = lay_out(
+            np.searchsorted(member, np.arange(members + 1)), (3 * shuffled).astype(np.int32),
+            np.zeros(evs, bool), 3 * evs,
+        )  # fmt: skip
+        self.cursor = 0
+        self.columns = columns_of(STATE, self.state)
         self.sessions = (
             np.arange(evs, dtype=np.int32), np.where(rng.random(evs) < plugged, 0.0, 9e5),
             np.full(evs, 1e6), rng.uniform(0.45, 0.7, evs),
@@ -76,17 +78,17 @@ class Fleet:
         self.setpoint = rng.uniform(-7.4, 7.4, evs)
         self.power, self.plugged = np.zeros(3 * evs), np.zeros(members)
         self.outcome, self.nothing = np.zeros((evs, 5)), np.zeros(0)
-        self.mean, self.exact = np.zeros(evs), np.zeros(evs + 1, np.uint32)
+        self.mean = np.zeros(evs)
         self.tick()
 
     def tick(self) -> float:
         """One tick; returns how long it took, s."""
         self.setpoint *= -1.0  # keeps the state of charge where it is
         begin = perf_counter()
-        self.count, self.cursor = step(
+        self.cursor = step(
             self.time_s, STEP_S, 0.3, 0.1, self.managed, self.setpoint, self.kinds, *self.sessions,
-            self.cursor, self.state, self.slot, self.wide, self.member_start, self.active, self.count,
-            self.power, self.plugged, self.outcome, self.nothing, self.nothing, self.mean, self.exact,
+            self.cursor, self.places, self.state, self.columns,
+            self.power, self.plugged, self.outcome, self.nothing, self.nothing, self.mean,
         )  # fmt: skip
         took = perf_counter() - begin
         self.time_s += STEP_S
@@ -115,17 +117,17 @@ class AllPhysics(Fleet):
             "warm_c": 45.0, "hot_c": 55.0, "functions": 1, "emissions": 1, "away_c_rate": 0.3,
         }.items():  # fmt: skip
             self.options[name] = value
-        self.physics = np.zeros(evs, physics.PHYSICS)
-        self.physics["capable"] = 1
+        rows = np.zeros(evs, physics.PHYSICS)
+        rows["capable"] = rows["phases"] = 1
         self.functions, self.ageing = (
             np.zeros(evs, physics.FUNCTIONS),
             degradation.new_state(np.full(evs, "nmc")),
         )
         self.voltage = np.random.default_rng(1).uniform(0.95, 1.05, 3 * evs)
-        self.alive, self.hertz = np.ones(3 * evs), np.full(min(MEMBERS, evs), 60.0)
-        self.physics["phases"] = 1
+        self.hertz, self.gone = np.full(min(MEMBERS, evs), 60.0), np.zeros((0, 2), np.int64)
         self.reactive, self.mean_kvar = np.zeros(3 * evs), np.zeros(evs)
         self.more = np.zeros((evs, len(physics.REASONS) + 3))
+        self.rows = rows
         super().__init__(evs, True, 1, 0.4)
 
     def tick(self) -> float:
@@ -134,21 +136,23 @@ class AllPhysics(Fleet):
                 for name, value in zip("abc", BIDIRECTIONAL, strict=True):
                     self.kinds[f"{way}_{name}"] = value
             derive_kinds(self.kinds)
+            self.physics = blocks_of(physics.PHYSICS, self.rows, self.state)
+            self.columns += columns_of(physics.PHYSICS, self.physics)
         self.setpoint *= -1.0
         begin = perf_counter()
-        self.count, self.cursor = full.step(
+        self.cursor, self.gone = full.step(
             self.time_s, STEP_S, 0.3, 0.1, 0.4, True, self.setpoint, self.kinds, *self.sessions,
-            self.cursor, self.state, self.slot, self.wide, self.member_start, self.active, self.count,
-            self.power, self.plugged, self.outcome, self.nothing, self.nothing, self.mean, self.exact,
+            self.cursor, self.places, self.state, self.columns,
+            self.power, self.plugged, self.outcome, self.nothing, self.nothing, self.mean,
             self.options, self.physics, self.parameters, np.zeros(1, np.int32), self.functions, self.voltage,
-            self.alive, self.hertz, self.reactive, self.mean_kvar, True, 15.0, self.ageing, degradation.LAWS,
-            self.more,
+            self.hertz, self.reactive, self.mean_kvar, True, 15.0, self.ageing, degradation.LAWS,
+            self.more, self.gone,
         )  # fmt: skip
         if self.time_s % 900.0 + STEP_S >= 900.0:
             in_threads(
-                lambda low, high: physics.age(low, high, self.state, self.physics, self.ageing,
-                                              degradation.LAWS, self.active, self.time_s + STEP_S, 15.0),
-                self.count,
+                lambda low, high: physics.age(low, high, self.places, self.state, self.physics, self.ageing,
+                                              degradation.LAWS, self.time_s + STEP_S, 15.0),
+                len(self.places.filled), 16,
             )  # fmt: skip
         took = perf_counter() - begin
         self.time_s += STEP_S
@@ -182,7 +186,7 @@ def benchmark() -> list[dict[str, float | str]]:
 
 def measure(fleet: Fleet, seconds: float = 6.0) -> dict[str, float]:
     """Time the ticks of a fleet, and copies of the bytes that they touch, in turns, for about ``seconds``."""
-    evs = fleet.count
+    evs = int(fleet.places.filled.sum())
     source = np.ones(fleet.bytes_touched * evs // 8)
     target = np.ones_like(source)
     kernel, copy = [], []
@@ -190,7 +194,7 @@ def measure(fleet: Fleet, seconds: float = 6.0) -> dict[str, float]:
     while perf_counter() < end or len(kernel) < 2 * TURN:
         kernel += [fleet.tick() for _ in range(TURN)]
         copy += [_copy(source, target) for _ in range(TURN)]
-    assert fleet.count == evs
+    assert fleet.places.filled.sum() == evs
     return {
         "evs": fleet.evs,
         "plugged": evs,

@@ -18,10 +18,12 @@ from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
@@ -40,27 +42,57 @@ def njit(function: _Function) -> _Function:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for ``array[index]`` to be brought into the cache, in a kernel; changes nothing else.
+def prefetch(typing_context: Any, array: Any, index: Any, offset: Any) -> Any:
+    """Ask for the cache line ``offset`` bytes behind the begin of ``array[index]``; changes nothing else.
 
-    ``index`` is of an unsigned type. For rows that are visited in an order which the processor can't guess.
+    ``index`` and ``offset`` are of unsigned types. For what is visited in an order which the processor can't
+    guess, or soon.
     """
-    if not isinstance(array, types.Array) or not isinstance(index, types.Integer):
+    unsigned = all(isinstance(number, types.Integer) and not number.signed for number in (index, offset))
+    if not isinstance(array, types.Array) or not unsigned:
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array_type, index_type = signature.args
+        array_type, index_type, offset_type = signature.args
         values = context.make_array(array_type)(context, builder, arguments[0])
         at = context.cast(builder, arguments[1], index_type, types.uintp)
+        behind = context.cast(builder, arguments[2], offset_type, types.uintp)
         place = cgutils.get_item_pointer(context, builder, array_type, values, [at], wraparound=False)
         byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         # for writing, keep in all caches, data
-        builder.call(function, [builder.bitcast(place, byte), word(1), word(3), word(1)])
+        line = builder.gep(builder.bitcast(place, byte), [behind])
+        builder.call(function, [line, word(1), word(3), word(1)])
         return context.get_dummy_value()
 
-    return types.void(array, index), generate
+    return types.void(array, index, offset), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def claim(typing_context: Any, turn: Any) -> Any:
+    """Add 1 to ``turn[0]``, (1,) int64, and return what it was: of any threads, each gets another number."""
+    if not isinstance(turn, types.Array) or turn.dtype != types.int64:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.atomic_rmw("add", values.data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(turn), generate
+
+
+def take_turns(kernel: Callable[[NDArray[np.int64]], object], count: int, least: int = _LEAST) -> None:
+    """Call ``kernel(turn)`` in as many threads as ``THREADS``, which share out its parts by :func:`claim`.
+
+    A thread that is late, or slower, takes fewer of them. For ``count`` items, of which a thread is worth
+    starting for ``least`` and more. What the kernel does to a part must not depend on who takes it.
+    """
+    turn = np.zeros(1, np.int64)
+    waiting = [_threads().submit(kernel, turn) for _ in range(1, min(THREADS, count // least))]
+    kernel(turn)
+    for future in waiting:
+        future.result()
 
 
 def in_threads(

@@ -105,7 +105,7 @@ PORTS: dict[str, Port] = {
         Port("feeder/voltage", "", _PER_PHASE, "feeder", ("fleet", "aggregator"),
              "voltage magnitude at each connection point, per unit of its nominal voltage; "
              "0 on a phase that is not there", initial=1.0),
-        Port("feeder/energised", "", _PER_PHASE, "feeder", ("fleet", "aggregator"),
+        Port("feeder/energised", "", _PER_PHASE, "feeder", ("aggregator",),
              "1 where the connection point has voltage, else 0", initial=1.0),
         Port("feeder/head_p", "kW", ("member", "phase"), "feeder", ("aggregator",),
              "active power drawn from the grid above the feeder"),

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from evgrid.aggregator.scheduler import batteries_ahead, schedule
 from evgrid.aggregator.strategies import Envelope
 from evgrid.fleet import reference
+from evgrid.fleet.lanes import STATE
 from evgrid.fleet.link import receive
 from evgrid.fleet.model import FleetModel
+from evgrid.fleet.physics import PHYSICS
 from evgrid.model import MemoryRecorder
 
 _spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_properties.py"))
@@ -43,6 +45,12 @@ def here_at(evs, now_s):
     return found
 
 
+def kept(model, name):
+    """What a fleet remembers of each EV, (ev,)."""
+    row, blocks = (STATE, model._state) if name in STATE.names else (PHYSICS, model._extras.physics)
+    return model._places.by_ev(row, blocks, model._state)[name]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     plain.runs(),
@@ -67,7 +75,7 @@ def test_envelope_is_its_plain_python_twin(drawn, never, energy, window):
         row, session = found
         soc, spare_kwh = rows["session_soc_departure"][row], np.inf
         if energy is not None:
-            spare_kwh = energy - model._extras.physics["out_kws"][ev] / 3600.0
+            spare_kwh = energy - kept(model, "out_kws")[ev] / 3600.0
         willing = np.ones(SLOTS)
         if window is not None:
             edges = 13.0 + np.arange(SLOTS * 900) / 3600.0  # second by second
@@ -78,7 +86,7 @@ def test_envelope_is_its_plain_python_twin(drawn, never, energy, window):
             )
             willing = inside.reshape(SLOTS, 900).mean(axis=1)
         twin = reference.envelope(
-            session, soc, bool(model._state["guarded"][ev]), 3600.0, 900.0, willing.tolist(),
+            session, soc, bool(kept(model, "guarded")[ev]), 3600.0, 900.0, willing.tolist(),
             never is not None, spare_kwh,
         )  # fmt: skip
         for name in LIMITS:
@@ -120,13 +128,13 @@ def test_who_is_asked_for_the_least_or_the_most_goes_along_the_envelope(drawn, l
     for tick in range(4):
         model.step(900.0 * tick, {"aggregator/setpoint": asked[tick]})
     limits, here = model.envelope()[limit], here_at(evs, 3600.0)
-    soc = np.array([model._state["soc"].copy()])
+    soc = np.array([kept(model, "soc")])
     there = []
     for tick in range(4, 16):
         ask = np.full(len(evs), -np.inf if limit == "e_min" else np.inf)
         model.step(900.0 * tick, {"aggregator/setpoint": ask})
-        soc = np.vstack([soc, model._state["soc"]])
-        there.append(model._state["session"].copy())
+        soc = np.vstack([soc, kept(model, "soc")])
+        there.append(kept(model, "session"))
     model.finish()
     for ev, found in enumerate(here):
         if found is None:
@@ -171,7 +179,7 @@ def test_status_and_reserve_are_their_plain_python_twins(drawn, never, horizon_s
     model = FleetModel(scenario, *world, recorder, True)
     for tick in range(4):
         outputs = model.step(900.0 * tick, {"aggregator/setpoint": asked[tick]})
-    guarded, power_kw = model._state["guarded"].copy(), model._ev_power.copy()
+    guarded, power_kw = kept(model, "guarded"), model._ev_power.copy()
     offers = model.flexibility()
     reports = {name: outputs[f"fleet/{name}"].copy() for name in reference.status(evs[0][0], 0.5, False, 0.0)}
     model.finish()

@@ -13,7 +13,7 @@ from evgrid.curves import kernels as curves
 from evgrid.curves import reference as curves_reference
 from evgrid.curves.settings import LocalFunctions, Rating, parameters
 from evgrid.fleet import physics, reference
-from evgrid.fleet.kernels import STATE
+from evgrid.fleet.lanes import STATE
 
 _spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_properties.py"))
 plain = importlib.util.module_from_spec(_spec)

@@ -9,9 +9,10 @@ import pytest
 from evgrid import compile as compiling
 from evgrid.curves import kernels as curves
 from evgrid.curves.settings import LocalFunctions, Rating, parameters
-from evgrid.fleet import degradation, full, physics
+from evgrid.fleet import degradation, full, lanes, physics
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE
-from evgrid.fleet.kernels import KIND, STATE, derive_kinds
+from evgrid.fleet.kernels import KIND, derive_kinds
+from evgrid.fleet.lanes import MANY_MEMBERS, STATE, blocks_of, columns_of, lay_out
 
 STEP_S = 60.0
 FUNCTIONS = {
@@ -32,9 +33,10 @@ FUNCTIONS = {
 class World:
     """EVs in all sorts of states, of 12 kinds, in ``members`` members of one connection an EV."""
 
-    def __init__(self, evs, members, functions="volt_var", seed=0, stay_s=1e5, **options):
+    def __init__(self, evs, members, functions="volt_var", seed=0, stay_s=1e5, shared=0, **options):
+        """``shared``: EVs at each connection, all on one phase; 0: one, on one phase or on three."""
         rng = np.random.default_rng(seed)
-        self.rng, self.time_s, self.count, self.cursor = rng, 0.0, 0, 0
+        self.rng, self.time_s, self.cursor = rng, 0.0, 0
         n = 12
         self.kinds = np.zeros(n, KIND)
         for name, values in {
@@ -64,11 +66,10 @@ class World:
         )
         self.parameters_of = np.arange(n, dtype=np.int32)
         curves.prepare(self.parameters, STEP_S)
-        self.state, self.physics = np.zeros(evs, STATE), np.zeros(evs, physics.PHYSICS)
-        self.state["session"] = -1
-        self.physics["phases"] = rng.choice([1, 3], evs)
-        self.physics["capable"] = rng.random(evs) < 0.8
-        self.physics["refusal"] = rng.choice([0, 0, 0, 1, 3, 4, 5], evs)
+        own = np.zeros(evs, physics.PHYSICS)
+        own["phases"] = rng.choice([1, 3], evs)
+        own["capable"] = rng.random(evs) < 0.8
+        own["refusal"] = rng.choice([0, 0, 0, 1, 3, 4, 5], evs)
         self.functions = np.zeros(evs if functions != "none" else 1, physics.FUNCTIONS)
         sessions = 3 * evs
         begin = np.sort(rng.uniform(-0.3, 1.0, (evs, 3)) * stay_s, axis=1)
@@ -92,7 +93,12 @@ class World:
         self.member_start = np.arange(members + 1) * evs // members
         self.slot = 3 * rng.permutation(evs).astype(np.int32)
         self.wide = rng.random(evs) < 0.3
-        self.active, self.exact = np.zeros(evs, np.uint32), np.zeros(evs + 1, np.uint32)
+        if shared:
+            self.slot, self.wide = (3 * (np.arange(evs) // shared)).astype(np.int32), np.zeros(evs, bool)
+        self.places, self.blocks = lay_out(self.member_start, self.slot, self.wide, 3 * evs)
+        self.own_blocks = blocks_of(physics.PHYSICS, own, self.blocks)
+        self.columns = columns_of(STATE, self.blocks) + columns_of(physics.PHYSICS, self.own_blocks)
+        self.gone = np.zeros((0, 2), np.int64)
         self.power, self.reactive = np.zeros(3 * evs), np.zeros(3 * evs)
         self.mean_kw, self.mean_kvar = np.zeros(evs), np.zeros(evs)
         self.plugged = np.zeros(members)
@@ -100,34 +106,41 @@ class World:
         self.ageing = degradation.new_state(np.full(evs, "nmc"))
         self.ev_power = self.ev_soc = np.zeros(0)
         self.asked = np.zeros(evs)
-        self.volt, self.alive, self.hertz = np.ones(3 * evs), np.ones(3 * evs), np.full(members, 60.0)
+        self.volt, self.hertz = np.ones(3 * evs), np.full(members, 60.0)
+
+    @property
+    def state(self):
+        return self.places.by_ev(STATE, self.blocks, self.blocks)
+
+    @property
+    def physics(self):
+        return self.places.by_ev(physics.PHYSICS, self.own_blocks, self.blocks)
 
     def draw(self):
         """Set-points, voltages and frequencies of the next tick."""
-        rng, evs = self.rng, len(self.state)
+        rng, evs = self.rng, len(self.slot)
         self.asked = rng.uniform(-12, 12, evs)
         self.asked[rng.random(evs) < 0.1] = inf
         self.asked[rng.random(evs) < 0.1] = 0.0
         self.volt = rng.uniform(0.93, 1.07, 3 * evs)
         self.volt[rng.random(3 * evs) < 0.001] = 0.4
-        self.alive = (rng.random(3 * evs) > 0.001).astype(float)
+        self.volt[rng.random(3 * evs) < 0.001] = 0.0
         self.hertz = 60.0 + rng.uniform(-0.1, 0.1, len(self.plugged)) * (rng.random(len(self.plugged)) < 0.5)
 
     def tick(self, idle_c=15.0, willing=True):
-        self.count, self.cursor = full.step(
+        self.cursor, self.gone = full.step(
             self.time_s, STEP_S, 0.3, 0.1, 0.4, True, self.asked, self.kinds, *self.sessions,
-            self.by_arrival, self.cursor, self.state, self.slot, self.wide, self.member_start, self.active,
-            self.count, self.power, self.plugged, self.outcome, self.ev_power, self.ev_soc, self.mean_kw,
-            self.exact, self.options, self.physics, self.parameters, self.parameters_of, self.functions,
-            self.volt, self.alive, self.hertz, self.reactive, self.mean_kvar, willing, idle_c, self.ageing,
-            degradation.LAWS, self.more,
+            self.by_arrival, self.cursor, self.places, self.blocks, self.columns, self.power, self.plugged,
+            self.outcome, self.ev_power, self.ev_soc, self.mean_kw, self.options, self.own_blocks,
+            self.parameters, self.parameters_of, self.functions, self.volt, self.hertz, self.reactive,
+            self.mean_kvar, willing, idle_c, self.ageing, degradation.LAWS, self.more, self.gone,
         )  # fmt: skip
         self.time_s += STEP_S
 
 
 def by_the_exact_way(world, idle_c, willing):
     """What ``window`` makes of the tick that a world is about to take, of EVs that stay plugged in."""
-    state, own, more = world.state.copy(), world.physics.copy(), world.more.copy()
+    state, own, more = world.state, world.physics, world.more.copy()
     functions, memory = world.functions.copy(), np.zeros(1, curves.STATE)
     p, q = np.zeros(len(state)), np.zeros(len(state))
     staying = (state["session"] >= 0) & (state["departure_s"] > world.time_s + STEP_S)
@@ -140,7 +153,7 @@ def by_the_exact_way(world, idle_c, willing):
             world.options, world.kinds[row["kind"]], row, own[ev], world.parameters[own[ev]["parameters"]],
             functions[ev if len(functions) > 1 else 0], memory[0], more[row["session"]], world.asked[ev],
             STEP_S, row["departure_s"] - world.time_s, willing, volt.mean(), volt.min(), volt.max(),
-            world.alive[own_slots].min(), world.hertz[member[ev]], idle_c,
+            float(volt.min() > 0.0), world.hertz[member[ev]], idle_c,
         )  # fmt: skip
         row["cost"] += (drawn * 0.3 - given * 0.1) / 3600.0
         own[ev]["emitted_kg"] += (drawn - given) * 0.4 / 3600.0
@@ -183,7 +196,8 @@ def test_blocks_give_what_the_exact_way_gives(functions, idle_c):
 
 def trace(monkeypatch, threads, members, per_ev=False, ticks=25):
     monkeypatch.setattr(compiling, "THREADS", threads)
-    monkeypatch.setattr(full, "in_threads", partial(compiling.in_threads, least=1))
+    monkeypatch.setattr(full, "take_turns", partial(compiling.take_turns, least=1))
+    monkeypatch.setattr(lanes, "PART", 200)
     world = World(3000, members, "droop", stay_s=1500.0)
     if per_ev:
         world.ev_power, world.ev_soc = np.zeros(3000), np.zeros(3000)
@@ -205,23 +219,22 @@ def test_results_are_the_same_bit_for_bit_with_any_number_of_threads(monkeypatch
             assert one.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize("members", [1, full.MANY_MEMBERS])
+@pytest.mark.parametrize("members", [1, MANY_MEMBERS])
 def test_the_power_of_all_evs_at_a_connection_is_added_up(members):
-    apart, shared = (World(100 * members, members, stay_s=2000.0) for _ in range(2))
-    connection = np.arange(100 * members) // 50
-    shared.wide[:] = apart.wide[:] = False
-    shared.slot = (3 * connection).astype(np.int32)
+    apart = World(100 * members, members, stay_s=2000.0)
+    shared = World(100 * members, members, stay_s=2000.0, shared=50)
+    connection = shared.slot // 3
+    apart_of_one = ~apart.wide
     for _ in range(20):
         apart.draw()
-        apart.volt[:], apart.alive[:] = 1.04, 1.0
-        shared.asked, shared.hertz = apart.asked, apart.hertz
-        shared.volt, shared.alive = apart.volt, apart.alive
+        apart.volt[:] = 1.04
+        shared.asked, shared.volt, shared.hertz = apart.asked, apart.volt, apart.hertz
         apart.tick()
         shared.tick()
         for alone, together in ((apart.power, shared.power), (apart.reactive, shared.reactive)):
-            of_ev = alone[apart.slot]
+            of_ev = alone.reshape(-1, 3).sum(axis=1)[apart.slot // 3]
             summed = np.bincount(connection, of_ev, 2 * members)
-            assert np.count_nonzero(of_ev) > 20 * members
+            assert np.count_nonzero(of_ev[apart_of_one]) > 10 * members
             np.testing.assert_allclose(together[::3][: 2 * members], summed, rtol=1e-12, atol=1e-10)
 
 

@@ -60,8 +60,7 @@ class Grid:
             now = volt(tick * step) if callable(volt) else volt
             level, alive = now if isinstance(now, tuple) else (now, 1.0)
             inputs = {
-                "feeder/voltage": np.full((1, n, 3), level) if np.ndim(level) == 0 else np.array(level),
-                "feeder/energised": np.full((1, n, 3), alive),
+                "feeder/voltage": alive * np.broadcast_to(level, (1, n, 3)),
             }
             if setpoint is not None:
                 asked = setpoint(tick * step) if callable(setpoint) else setpoint

@@ -9,12 +9,13 @@ the compiler computes several EVs at once. What isn't surely calm is left to ``w
 
 The numbers are those of ``window`` but for rounding, and an EV's don't depend on the others of its block.
 
-A block has ``BLOCK`` EVs. ``w`` holds their quantities, a *column* of numbers each, one after the
-other: ``w[SOC + i]`` is the state of charge of the block's EV ``i``. One array with columns at constant
-places is what the compiler can prove not to overlap. ``curve`` holds the points of each EV's curve of
-reactive power: for point j, ``curve[COLUMN * 3 * j + i]`` is where it begins, ``+ COLUMN`` its value and
-``+ 2 * COLUMN`` its slope to the next. Constants of an EV's kind and of its EVSE's functions stay in their
-columns from block to block while they are the same.
+EVs are taken a block at a time, see :mod:`evgrid.fleet.lanes`: ``state`` and ``own`` are its blocks of STATE
+and of PHYSICS. ``w`` is room to work in, of a *column* of numbers for each quantity, one after the other:
+``w[VOLT + i]`` is the voltage at the EV in lane ``i``. One array with columns at constant places is what the
+compiler can prove not to overlap. ``curve`` holds the points of each EV's curve of reactive power: for point
+j, ``curve[COLUMN * 3 * j + i]`` is where it begins, ``+ COLUMN`` its value and ``+ 2 * COLUMN`` its slope to
+the next. Constants of an EV's kind and of its EVSE's functions stay in their columns from block to block
+while they are the same.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from evgrid.compile import njit
 from evgrid.curves.kernels import POINTS, POWER_FACTOR, REST, WATT_VAR
+from evgrid.fleet.lanes import LANES, Blocks
 from evgrid.fleet.physics import (
     DEPARTURE,
     DRIVER,
@@ -39,36 +41,32 @@ from evgrid.fleet.physics import (
     WARRANTY,
 )
 
-BLOCK = 16
-"""EVs in a block."""
-
-COLUMN = BLOCK + 8
+COLUMN = LANES + 8
 """Places of a column: its EVs, and a cache line more, so that few columns are a multiple of 4096 bytes apart,
 which processors take for the same place at first."""
 
-# What an EV brings to the tick
-SOC, LEFT_S, ASKED_KW, GUARDED, OPEN, PHASES, NEVER = (COLUMN * i for i in range(7))
-RAMPED_KW, ABOVE_K, OUT_KWS, HOURS_S, REACTIVE_KVAR, DROOP_KW = (COLUMN * i for i in range(7, 13))
-VOLT, LOWEST, HIGHEST, HERTZ = (COLUMN * i for i in range(13, 17))
+LEAST_POINTS = 4
+"""Points of a curve that are looked at in any case: those of volt-var and watt-var."""
+
+# What is asked of an EV, and what its EVSE sees
+ASKED_KW, VOLT, LOWEST, HIGHEST, HERTZ = (COLUMN * i for i in range(5))
 # Constants of its kind
-CHARGE_KW, CHARGE_A, CHARGE_B, CHARGE_C, CAPACITY = (COLUMN * i for i in range(17, 22))
-DISCHARGE_KW, DISCHARGE_A, DISCHARGE_B, DISCHARGE_C, MOST_OUT_KW = (COLUMN * i for i in range(22, 27))
-BATTERY_KW, SOC_PER_KWS, TAPER_PER_KW, TARGET, FLOOR_SOC = (COLUMN * i for i in range(27, 32))
-S_PER_SOC, FULL_S, FULL_POWER_SOC = (COLUMN * i for i in range(32, 35))
-# Constants of its EVSE's local functions
-S_KVA, MOST_KW, LEAST_KW, VAR_PRIORITY = (COLUMN * i for i in range(35, 39))
-DROOP_HIGH, DROOP_LOW, OVER, UNDER, DROOP_LEFT, DROOP_MEAN = (COLUMN * i for i in range(39, 45))
+CHARGE_KW, CHARGE_A, CHARGE_B, CHARGE_C, CAPACITY = (COLUMN * i for i in range(5, 10))
+DISCHARGE_KW, DISCHARGE_A, DISCHARGE_B, DISCHARGE_C, MOST_OUT_KW = (COLUMN * i for i in range(10, 15))
+BATTERY_KW, SOC_PER_KWS, TAPER_PER_KW, TARGET, FLOOR_SOC = (COLUMN * i for i in range(15, 20))
+S_PER_SOC, FULL_S, FULL_POWER_SOC = (COLUMN * i for i in range(20, 23))
+# Constants of its EVSE's local functions; BY_POWER is 1 for watt-var
+S_KVA, MOST_KW, LEAST_KW, VAR_PRIORITY, BY_POWER, KVAR_PER_KW = (COLUMN * i for i in range(23, 29))
+DROOP_HIGH, DROOP_LOW, OVER, UNDER, DROOP_LEFT, DROOP_MEAN = (COLUMN * i for i in range(29, 35))
 REACTIVE_LEFT, REACTIVE_MEAN, CALM_LOW, CALM_HIGH, CALM_LOW_HZ, CALM_HIGH_HZ = (
-    COLUMN * i for i in range(45, 51)
+    COLUMN * i for i in range(35, 41)
 )
-# What the tick comes to; RAMPED_KW, ABOVE_K, REACTIVE_KVAR, DROOP_KW and SOC are overwritten
-CALM, DRAWN_KWS, GIVEN_KWS, LOSS_KWS, NET_KW, Q_KVAR = (COLUMN * i for i in range(51, 57))
-TAKEN_KWS, GIVING_S, REFUSED_KWH, REASON, AIM = (COLUMN * i for i in range(57, 62))
-# On the way to it
-WANTED_KW, WISHED_KW, ANSWER_KW, FROM_KW, TO_KW, FROM_KVAR, AT = (COLUMN * i for i in range(62, 69))
-# Constants of its EVSE's local functions again: 1 for watt-var, and the power factor's kvar per kW
-BY_POWER, KVAR_PER_KW = (COLUMN * i for i in range(69, 71))
-COLUMNS = 71
+# On the way to what the tick comes to
+RAMPED_KW, REASON, WANTED_KW, WISHED_KW, ANSWER_KW, FROM_KW, TO_KW = (COLUMN * i for i in range(41, 48))
+AT, AIM, FROM_KVAR, TO_KVAR, DROOP_KW, GUARDED = (COLUMN * i for i in range(48, 54))
+# What the tick comes to: whether it is calm, and if so means over it and what was refused
+CALM, NET_KW, Q_KVAR, REFUSED_KWH = (COLUMN * i for i in range(54, 58))
+COLUMNS = 58
 
 Row = Any
 """A row of one of the tables of the modules that call."""
@@ -132,24 +130,9 @@ def fill_functions(
 
 
 @njit
-def fill_without_functions(w: NDArray[np.float64]) -> None:
-    """Set the constants of EVSEs that have no functions, for the whole block."""
-    for i in range(BLOCK):
-        for column in (S_KVA, MOST_KW, DROOP_HIGH, CALM_HIGH, CALM_HIGH_HZ):
-            w[column + i] = inf
-        for column in (LEAST_KW, DROOP_LOW, CALM_LOW, CALM_LOW_HZ):
-            w[column + i] = -inf
-        for column in (
-            VAR_PRIORITY, OVER, UNDER, DROOP_LEFT, DROOP_MEAN, REACTIVE_LEFT, REACTIVE_MEAN, AIM, BY_POWER,
-            KVAR_PER_KW,
-        ):  # fmt: skip
-            w[column + i] = 0.0
-
-
-@njit
 def points_of(parameters: Row) -> int:
-    """Most points that the curves of reactive power of ``parameters``, (kind,), have; 0 if none has one."""
-    most = 0
+    """Most points that a curve of reactive power of ``parameters``, (kind,), has; LEAST_POINTS at least."""
+    most = LEAST_POINTS
     for row in range(len(parameters)):
         for j in range(POINTS - 1):
             if parameters[row]["reactive_at"][j + 1] > parameters[row]["reactive_at"][j]:
@@ -158,28 +141,10 @@ def points_of(parameters: Row) -> int:
 
 
 @njit
-def aim(w: NDArray[np.float64], curve: NDArray[np.float64], n: int, points: int) -> None:
-    """What the curves of reactive power say at the EVs' voltages, or at the power that they settle at."""
-    for i in range(n):
-        power_kw = w[TO_KW + i]
-        rated_kw = w[MOST_KW + i] if power_kw > 0.0 else -w[LEAST_KW + i]
-        share = power_kw / rated_kw
-        share = share if power_kw != 0.0 else 0.0
-        volt = w[VOLT + i]
-        w[AT + i] = share if w[BY_POWER + i] != 0.0 else volt
-        w[AIM + i] = curve[COLUMN + i]
-    for j in range(points):
-        at = curve[3 * COLUMN * j : 3 * COLUMN * (j + 1)]
-        for i in range(n):
-            x = w[AT + i]
-            begin = at[i]
-            value = at[COLUMN + i] + (x - begin) * at[2 * COLUMN + i]
-            before = w[AIM + i]
-            w[AIM + i] = value if x >= begin else before
-
-
-@njit
-def wish(w: NDArray[np.float64], n: int, options: Row, seconds: float, idle_c: float, willing: bool) -> None:
+def wish(
+    w: NDArray[np.float64], state: Blocks, own: Blocks, n: int, options: Row, seconds: float, end_s: float,
+    idle_c: float, willing: bool,
+) -> None:  # fmt: skip
     """What the EVs wish for, and whether their tick is calm so far as this tells."""
     per_s = 1.0 / seconds
     a_per_kw = 1000.0 / options["volt"]
@@ -201,43 +166,51 @@ def wish(w: NDArray[np.float64], n: int, options: Row, seconds: float, idle_c: f
     cold_rate = options["cold_c_rate"]
     rate_per_c = (options["mild_c_rate"] - cold_rate) / (options["mild_c"] - freezing_c)
     for i in range(n):
-        soc = w[SOC + i]
+        soc = state["soc"][i]
+        left_s = state["departure_s"][i] - end_s
+        guarded = state["guarded"][i]
+        fresh = state["fresh"][i]
+        out_kws = own["out_kws"][i]
+        discharging_s = own["discharging_s"][i]
+        before_kw = own["ramped_kw"][i]
+        above_k = own["above_k"][i]
+        never = own["refusal"][i]
+        disturbed = own["disturbed"][i]
+        phases = float(own["phases"][i])
         limit_kw = w[CHARGE_KW + i]
         most_given_kw = w[DISCHARGE_KW + i]
-        never = w[NEVER + i]
         asked_kw = w[ASKED_KW + i]
 
         # The pilot, as on_pilot_kw
-        three = w[PHASES + i] == 3.0
+        three = phases == 3.0
         amperes = asked_kw * (a_per_kw_of_three if three else a_per_kw) * (1.0 + 1e-12)
-        cut_kw = np.floor(amperes * pilots_per_a) * pilot_a * (kw_per_a * w[PHASES + i])
+        cut_kw = np.floor(amperes * pilots_per_a) * pilot_a * (kw_per_a * phases)
         told_kw = asked_kw if any_current else cut_kw
         told_kw = 0.0 if amperes < least_a else told_kw
         told_kw = told_kw if (asked_kw > 0.0) & (asked_kw < 1e300) else asked_kw
 
         # Permission, as refusal_of, from the last reason to the first
         rated_kw = most_given_kw if most_given_kw > 0.0 else limit_kw
-        spent = (w[OUT_KWS + i] >= nearly_cap_kws) | (w[HOURS_S + i] >= cap_s)
+        spent = (out_kws >= nearly_cap_kws) | (discharging_s >= cap_s)
         reason = float(DRIVER) if unwilling | (never == DRIVER) else 0.0
         reason = float(WARRANTY) if spent else reason
-        reason = never if (never == INTERCONNECTION) | (never == WARRANTY) else reason
+        reason = float(never) if (never == INTERCONNECTION) | (never == WARRANTY) else reason
         reason = float(EVSE) if most_given_kw == 0.0 else reason
         reason = float(VEHICLE) if never == VEHICLE else reason
         reason = reason if asked_kw < 0.0 else 0.0
         told_kw = 0.0 if reason > 0.0 else told_kw
-        near_cap = (told_kw < 0.0) & ((cap_kws - w[OUT_KWS + i]) * per_s < 2.0 * rated_kw)
+        near_cap = (told_kw < 0.0) & ((cap_kws - out_kws) * per_s < 2.0 * rated_kw)
 
         # The ramp, as ramped_kw
-        ramped_kw = w[RAMPED_KW + i]
         goal_kw = min(max(told_kw, -most_given_kw), limit_kw)
-        way_kw = goal_kw - ramped_kw
+        way_kw = goal_kw - before_kw
         needed_s = abs(way_kw) * s_per_kw
         on_the_way = needed_s >= seconds
-        reached_kw = ramped_kw + (reach if way_kw > 0.0 else -reach)
+        reached_kw = before_kw + (reach if way_kw > 0.0 else -reach)
         reached_kw = reached_kw if on_the_way else goal_kw
         average_kw = goal_kw - 0.5 * way_kw * (needed_s * per_s)
-        average_kw = 0.5 * (ramped_kw + reached_kw) if on_the_way else average_kw
-        followed_kw = inf if w[GUARDED + i] != 0.0 else average_kw
+        average_kw = 0.5 * (before_kw + reached_kw) if on_the_way else average_kw
+        followed_kw = inf if guarded != 0 else average_kw
 
         # What the EV wishes for, and its laxity, which is looked at from below
         up_kw = min(max(followed_kw, 0.0), limit_kw)
@@ -247,43 +220,55 @@ def wish(w: NDArray[np.float64], n: int, options: Row, seconds: float, idle_c: f
         down_kw = down_kw if soc > w[FLOOR_SOC + i] else 0.0
         most_out_kw = w[MOST_OUT_KW + i]
         least_soc = soc - (most_out_kw if down_kw > 0.0 else 0.0) * (w[SOC_PER_KWS + i] * seconds)
-        lax = full | (w[LEFT_S + i] > w[FULL_S + i] - least_soc * w[S_PER_SOC + i])
+        lax = full | (left_s > w[FULL_S + i] - least_soc * w[S_PER_SOC + i])
 
         # Temperature, as thermal_limit_kw
-        cell_c = idle_c + w[ABOVE_K + i]
+        cell_c = idle_c + above_k
         cold_kw = (cold_rate + (cell_c - freezing_c) * rate_per_c) * w[CAPACITY + i]
         mild = (cell_c >= mild_c) | ((cell_c >= freezing_c) & (cold_kw >= w[BATTERY_KW + i]))
 
-        calm = (w[OPEN + i] != 0.0) & lax & mild & (cell_c <= warm_c) & (near_cap == False)  # noqa: E712
+        stays = (left_s > 0.0) & (fresh == 0) & (disturbed == 0)
+        calm = stays & lax & mild & (cell_c <= warm_c) & (near_cap == False)  # noqa: E712
+        wanted_kw = min(max(-asked_kw, 0.0), rated_kw)
+        wished_kw = up_kw - down_kw
         w[CALM + i] = 1.0 if calm else 0.0
         w[RAMPED_KW + i] = reached_kw
         w[REASON + i] = reason
-        wanted_kw = min(max(-asked_kw, 0.0), rated_kw)
         w[WANTED_KW + i] = min(wanted_kw, max(-average_kw, 0.0)) if reason == 0.0 else wanted_kw
-        w[WISHED_KW + i] = up_kw - down_kw
-        w[ANSWER_KW + i] = up_kw - down_kw
-        w[FROM_KW + i] = up_kw - down_kw
-        w[TO_KW + i] = up_kw - down_kw
-        w[Q_KVAR + i] = 0.0
+        w[GUARDED + i] = float(guarded)
+        w[WISHED_KW + i] = wished_kw
+        w[ANSWER_KW + i] = wished_kw
+        w[FROM_KW + i] = wished_kw
+        w[TO_KW + i] = wished_kw
 
 
 @njit
-def droop(w: NDArray[np.float64], n: int, seconds: float) -> None:
+def droops(w: NDArray[np.float64], own: Blocks, n: int) -> bool:
+    """Whether a frequency-watt is at work at an EV of the block."""
+    some = False
+    for i in range(n):
+        hertz = w[HERTZ + i]
+        some |= (own["droop_kw"][i] != 0.0) | (hertz > w[DROOP_HIGH + i]) | (hertz < w[DROOP_LOW + i])
+    return some
+
+
+@njit
+def droop(w: NDArray[np.float64], state: Blocks, own: Blocks, n: int, seconds: float) -> None:
     """What frequency-watt makes of the wish, where there is room for all of it, or for none."""
     for i in range(n):
-        soc = w[SOC + i]
+        soc = state["soc"][i]
         wished_kw = w[WISHED_KW + i]
         limit_kw = w[CHARGE_KW + i]
         most_given_kw = w[DISCHARGE_KW + i]
         hertz = w[HERTZ + i]
         shift_kw = max(hertz - w[DROOP_HIGH + i], 0.0) * w[OVER + i]
         shift_kw += min(hertz - w[DROOP_LOW + i], 0.0) * w[UNDER + i]
-        off_kw = w[DROOP_KW + i] - shift_kw
+        off_kw = own["droop_kw"][i] - shift_kw
         off_kw = off_kw if w[DROOP_MEAN + i] != 0.0 else 0.0
         rest_kw = off_kw * w[DROOP_LEFT + i]
         droop_kw = shift_kw + (rest_kw if abs(rest_kw) >= REST else 0.0)
         moved = (off_kw != 0.0) | (shift_kw != 0.0)
-        barred = (w[REASON + i] > 0.0) | (most_given_kw == 0.0) | (w[NEVER + i] > 0.0)
+        barred = (w[REASON + i] > 0.0) | (most_given_kw == 0.0) | (own["refusal"][i] > 0)
         low_kw = min(wished_kw, 0.0) if barred else -most_given_kw
         low_kw = max(low_kw, w[LEAST_KW + i])
         high_kw = min(limit_kw, w[MOST_KW + i])
@@ -308,12 +293,44 @@ def droop(w: NDArray[np.float64], n: int, seconds: float) -> None:
 
 
 @njit
-def react(w: NDArray[np.float64], n: int) -> int:
+def aim(w: NDArray[np.float64], curve: NDArray[np.float64], n: int, points: int, by_power: bool) -> None:
+    """What the curves of reactive power say at the EVs' voltages, or at the power that they settle at.
+
+    ``by_power``: whether the latter is so for any.
+    """
+    for i in range(n):
+        w[AT + i] = w[VOLT + i]
+    if by_power:
+        for i in range(n):
+            power_kw = w[TO_KW + i]
+            rated_kw = w[MOST_KW + i] if power_kw > 0.0 else -w[LEAST_KW + i]
+            share = power_kw / rated_kw
+            share = share if power_kw != 0.0 else 0.0
+            w[AT + i] = share if w[BY_POWER + i] != 0.0 else w[VOLT + i]
+    for i in range(n):
+        x = w[AT + i]
+        y = curve[COLUMN + i]
+        for j in range(LEAST_POINTS):
+            begin = curve[3 * COLUMN * j + i]
+            value = curve[(3 * j + 1) * COLUMN + i] + (x - begin) * curve[(3 * j + 2) * COLUMN + i]
+            y = value if x >= begin else y
+        w[AIM + i] = y
+    for j in range(LEAST_POINTS, points):
+        at = curve[3 * COLUMN * j : 3 * COLUMN * (j + 1)]
+        for i in range(n):
+            x = w[AT + i]
+            value = at[COLUMN + i] + (x - at[i]) * at[2 * COLUMN + i]
+            before = w[AIM + i]
+            w[AIM + i] = value if x >= at[i] else before
+
+
+@njit
+def react(w: NDArray[np.float64], own: Blocks, n: int) -> int:
     """Reactive power, and whether voltage and frequency are undisturbed; how many EVs lack room for it."""
     short = 0
     for i in range(n):
         aim_kvar = w[AIM + i]
-        off_kvar = w[REACTIVE_KVAR + i] - aim_kvar
+        off_kvar = own["reactive_kvar"][i] - aim_kvar
         off_kvar = off_kvar if w[REACTIVE_MEAN + i] != 0.0 else 0.0
         rest_kvar = off_kvar * w[REACTIVE_LEFT + i]
         to_kvar = aim_kvar + (rest_kvar if abs(rest_kvar) >= REST else 0.0)
@@ -323,7 +340,8 @@ def react(w: NDArray[np.float64], n: int) -> int:
         most_kvar = max(abs(from_kvar), abs(to_kvar)) + abs(kvar_per_kw) * most_kw
         follows = (w[BY_POWER + i] != 0.0) | (kvar_per_kw != 0.0)
         undisturbed = (
-            (w[LOWEST + i] >= w[CALM_LOW + i])
+            (w[LOWEST + i] > 0.0)
+            & (w[LOWEST + i] >= w[CALM_LOW + i])
             & (w[HIGHEST + i] <= w[CALM_HIGH + i])
             & (w[HERTZ + i] >= w[CALM_LOW_HZ + i])
             & (w[HERTZ + i] <= w[CALM_HIGH_HZ + i])
@@ -333,7 +351,7 @@ def react(w: NDArray[np.float64], n: int) -> int:
         )
         before = w[CALM + i]
         w[CALM + i] = before if undisturbed else 0.0
-        w[REACTIVE_KVAR + i] = to_kvar
+        w[TO_KVAR + i] = to_kvar
         w[FROM_KVAR + i] = from_kvar
         w[Q_KVAR + i] = aim_kvar + off_kvar * w[REACTIVE_MEAN + i] + kvar_per_kw * abs(w[ANSWER_KW + i])
         short += most_kw * most_kw + most_kvar * most_kvar > w[S_KVA + i] * w[S_KVA + i]
@@ -346,7 +364,7 @@ def make_room(w: NDArray[np.float64], n: int) -> None:
     for i in range(n):
         square = w[S_KVA + i] * w[S_KVA + i]
         from_kw, to_kw = w[FROM_KW + i], w[TO_KW + i]
-        from_kvar, to_kvar = w[FROM_KVAR + i], w[REACTIVE_KVAR + i]
+        from_kvar, to_kvar = w[FROM_KVAR + i], w[TO_KVAR + i]
         most_kw = max(abs(from_kw), abs(to_kw))
         most_kvar = max(abs(from_kvar), abs(to_kvar)) + abs(w[KVAR_PER_KW + i]) * most_kw
         short = most_kw * most_kw + most_kvar * most_kvar > square
@@ -362,16 +380,23 @@ def make_room(w: NDArray[np.float64], n: int) -> None:
 
 
 @njit
-def settle(w: NDArray[np.float64], n: int, options: Row, seconds: float) -> None:
-    """What the tick comes to at the power that is left of the wish; CALM says whose numbers hold."""
+def settle(
+    w: NDArray[np.float64], state: Blocks, own: Blocks, n: int, options: Row, seconds: float,
+    import_per_kws: float, export_per_kws: float, kg_per_kws: float,
+) -> tuple[int, int]:  # fmt: skip
+    """Take those whose tick is calm to its end, at the power that is left of the wish.
+
+    Returns how many aren't calm, and of how many something was refused.
+    """
     driver_floor = options["driver_floor"]
     warranty_floor = options["warranty_floor"]
     standby_kw = options["standby_kw"]
     heating = options["heating_k_per_kw"]
     warmth_left = np.exp(-options["cooling_per_s"] * seconds)
     hours = seconds / 3600.0
+    others, refusing = 0, 0
     for i in range(n):
-        soc = w[SOC + i]
+        soc = state["soc"][i]
         wished_kw = w[WISHED_KW + i]
         answer_kw = w[ANSWER_KW + i]
         limit_kw = w[CHARGE_KW + i]
@@ -389,8 +414,7 @@ def settle(w: NDArray[np.float64], n: int, options: Row, seconds: float) -> None
         beta = 1.0 + sign * b
         root = np.sqrt(max(beta * beta + sign * 4.0 * c * net_kw, 0.0))
         inner_kw = 2.0 * net_kw / (beta + root)
-        battery_kw = w[BATTERY_KW + i]
-        inner_kw = battery_kw if power_kw == limit_kw else inner_kw
+        inner_kw = w[BATTERY_KW + i] if power_kw == limit_kw else inner_kw
         flows = (size_kw > 0.0) & (net_kw > 0.0)
         inner_kw = inner_kw if flows else 0.0
         loss_kw = a + inner_kw * (b + c * inner_kw)
@@ -398,29 +422,55 @@ def settle(w: NDArray[np.float64], n: int, options: Row, seconds: float) -> None
         then = soc + sign * inner_kw * (w[SOC_PER_KWS + i] * seconds)
         highest = min(1.0 - inner_kw * w[TAPER_PER_KW + i], w[TARGET + i])
         bounded = (inner_kw == 0.0) | ((then <= highest) & charges) | ((then >= floor) & (power_kw < 0.0))
+        calm = (w[CALM + i] != 0.0) & bounded
 
         flowing_kw = size_kw if flows else 0.0
-        drawn_kw = flowing_kw if charges else 0.0
         given_kw = 0.0 if charges else flowing_kw
-        drawn_kw += 0.0 if flows else standby_kw
+        drawn_kw = flowing_kw - given_kw + (0.0 if flows else standby_kw)
         rise_k = heating * loss_kw
-        refused_kw = w[WANTED_KW + i] - given_kw
-        refused_kw = refused_kw if refused_kw > 1e-9 * w[WANTED_KW + i] else 0.0
+        wanted_kw = w[WANTED_KW + i]
+        refused_kw = wanted_kw - given_kw
+        refused_kw = refused_kw if (refused_kw > 1e-9 * wanted_kw) & calm else 0.0
         whose = float(FLOOR)
         whose = float(WARRANTY) if 0.0 < floor <= warranty_floor else whose
         whose = float(DRIVER) if 0.0 < floor <= driver_floor else whose
         whose = whose if answer_kw == wished_kw else float(GRID)
         whose = float(DEPARTURE) if w[GUARDED + i] != 0.0 else whose
-        reason, before = w[REASON + i], w[CALM + i]
+        reason, reached_kw = w[REASON + i], w[RAMPED_KW + i]
 
-        w[CALM + i] = before if bounded else 0.0
-        w[SOC + i] = then
-        w[ABOVE_K + i] = rise_k + (w[ABOVE_K + i] - rise_k) * warmth_left
-        w[DRAWN_KWS + i] = drawn_kw * seconds
-        w[GIVEN_KWS + i] = given_kw * seconds
-        w[LOSS_KWS + i] = loss_kw * seconds
+        others += calm == False  # noqa: E712
+        refusing += refused_kw > 0.0
+        w[CALM + i] = 1.0 if calm else 0.0
         w[NET_KW + i] = drawn_kw - given_kw
-        w[TAKEN_KWS + i] = inner_kw * seconds if given_kw > 0.0 else 0.0
-        w[GIVING_S + i] = seconds if given_kw > 0.0 else 0.0
         w[REFUSED_KWH + i] = refused_kw * hours
         w[REASON + i] = reason if reason > 0.0 else whose
+
+        drawn_kws = drawn_kw * seconds if calm else 0.0
+        given_kws = given_kw * seconds if calm else 0.0
+        loss_kws = loss_kw * seconds if calm else 0.0
+        gives = calm & (given_kw > 0.0)
+        before_k, before_kw = own["above_k"][i], own["ramped_kw"][i]
+        after_k = rise_k + (before_k - rise_k) * warmth_left
+        state["soc"][i] = then if calm else soc
+        state["drawn_kws"][i] += drawn_kws
+        state["given_kws"][i] += given_kws
+        state["loss_kws"][i] += loss_kws
+        state["cost"][i] += drawn_kws * import_per_kws - given_kws * export_per_kws
+        own["ramped_kw"][i] = reached_kw if calm else before_kw
+        own["above_k"][i] = after_k if calm else before_k
+        own["out_kws"][i] += inner_kw * seconds if gives else 0.0
+        own["discharging_s"][i] += seconds if gives else 0.0
+        own["emitted_kg"][i] += (drawn_kws - given_kws) * kg_per_kws
+    return others, refusing
+
+
+@njit
+def note(w: NDArray[np.float64], own: Blocks, n: int, drooped: bool) -> None:
+    """What the functions of the EVSEs that are calm remember of the tick."""
+    for i in range(n):
+        calm, before_kvar, after_kvar = w[CALM + i] != 0.0, own["reactive_kvar"][i], w[TO_KVAR + i]
+        own["reactive_kvar"][i] = after_kvar if calm else before_kvar
+    if drooped:
+        for i in range(n):
+            calm, before_kw, after_kw = w[CALM + i] != 0.0, own["droop_kw"][i], w[DROOP_KW + i]
+            own["droop_kw"][i] = after_kw if calm else before_kw

@@ -31,16 +31,17 @@ from numpy.typing import NDArray
 
 from evgrid.compile import njit
 from evgrid.fleet.kernels import battery_kw_given, charge, energy_to_target_kwh, soc_that_reaches
+from evgrid.fleet.lanes import LANES, Blocks, Places, in_use
 from evgrid.fleet.physics import refusal_of
 
 Row = Any
-"""A row of KIND, STATE, PHYSICS or OPTIONS."""
+"""A row of KIND or OPTIONS."""
 
 
 @njit
 def limits_ahead(
-    now_s: float, slot_s: float, willing: NDArray[np.float64], options: Row, kinds: Row, state: Row,
-    physics: Row, active: NDArray[np.uint32], active_count: int, row_of: NDArray[np.int64],
+    now_s: float, slot_s: float, willing: NDArray[np.float64], options: Row, kinds: Row, places: Places,
+    state: Blocks, physics: Blocks, row_of: NDArray[np.int64],
     p_min_kw: NDArray[np.float64], p_max_kw: NDArray[np.float64],
     e_min_kwh: NDArray[np.float64], e_max_kwh: NDArray[np.float64], round_trip: NDArray[np.float64],
 ) -> None:  # fmt: skip
@@ -52,7 +53,7 @@ def limits_ahead(
         Begin of the horizon, and length of a slot.
     willing
         (slot,) share of each slot in which drivers let discharge.
-    options, kinds, state, physics, active, active_count
+    options, kinds, places, state, physics
         Those of :func:`evgrid.fleet.full.step`.
     row_of
         (ev,) row to which each EV is added: its own, or its group's.
@@ -67,25 +68,26 @@ def limits_ahead(
         array[:] = 0.0
     slots = len(willing)
     slot_h = slot_s / 3600.0
-    for at in range(active_count):
-        ev = active[at]
+    for lane in in_use(places):
+        block, own, i = state[lane // LANES], physics[lane // LANES], lane % LANES
+        ev = block["ev"][i]
         to = row_of[ev]
-        row = state[ev]
-        kind = kinds[row["kind"]]
-        soc = row["soc"]
-        left_s = row["departure_s"] - now_s
+        kind = kinds[block["kind"][i]]
+        soc, guarded = block["soc"][i], block["guarded"][i]
+        never, out_kws, discharging_s = own["refusal"][i], own["out_kws"][i], own["discharging_s"][i]
+        left_s = block["departure_s"][i] - now_s
         out_kw = 0.0
         lowest = soc
         spare_s = 0.0  # of discharging, that the warranty leaves
         round_trip[ev] = 1.0
-        if not row["guarded"] and refusal_of(options, kind, physics[ev], True) == 0:
+        if not guarded and refusal_of(options, kind, never, out_kws, discharging_s, True) == 0:
             out_kw = battery_kw_given(
                 kind["discharge_kw"], kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
             )
             round_trip[ev] = kind["discharge_kw"] / out_kw * kind["battery_kw"] / kind["charge_kw"]
             spare_s = min(
-                (options["throughput_kws"] - physics[ev]["out_kws"]) / out_kw,
-                options["discharging_s"] - physics[ev]["discharging_s"],
+                (options["throughput_kws"] - out_kws) / out_kw,
+                options["discharging_s"] - discharging_s,
             )
             lowest = max(kind["soc_floor"], soc - spare_s * out_kw * kind["soc_per_kws"])
         out_per_s = out_kw * kind["soc_per_kws"]
@@ -109,7 +111,7 @@ def limits_ahead(
                     high_kwh = _to_target_kwh(kind, high)
                 least = high
                 out_s = here_s * willing[slot]
-                if not row["guarded"]:
+                if not guarded:
                     if falling > lowest:
                         falling = max(falling - out_per_s * out_s, lowest)
                     reach = soc_that_reaches(kind, left_s - slot * slot_s - here_s)

@@ -1,12 +1,12 @@
 """The full pass over a tick: all that :mod:`evgrid.fleet.physics` adds, for all EVs that are plugged in.
 
-As the plain pass, :func:`evgrid.fleet.kernels.step`: those that arrive join the list; then, in as many
-threads as there are cores, EVs are advanced in blocks by :mod:`evgrid.fleet.calm`, and by
+As the plain pass, :func:`evgrid.fleet.kernels.step`: those that arrive join; then, in as many threads as
+there are cores, EVs are advanced in blocks by :mod:`evgrid.fleet.calm`, and by
 :func:`evgrid.fleet.physics.window` where their tick isn't calm; then, in one thread, the few that arrive
 or leave within the tick. An EV that is away costs nothing.
 
 Power is added up in one order, whatever the threads: by rows, and last of all those that arrive or leave.
-Where there are many members, threads share out members, and a block is added up at once; else, or where
+Where there are many members, parts hold whole members, and a block is added up at once; else, or where
 the power of each EV is asked for, when all have been advanced.
 """
 
@@ -18,16 +18,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import in_threads, njit, prefetch
-from evgrid.curves.kernels import POINTS
+from evgrid.compile import claim, in_threads, njit, prefetch, take_turns
+from evgrid.curves.kernels import POINTS, WATT_VAR
 from evgrid.curves.kernels import STATE as MEMORY
 from evgrid.fleet import calm
-from evgrid.fleet.calm import BLOCK, COLUMN
-from evgrid.fleet.kernels import arrive, plug_in, tell, without
-from evgrid.fleet.physics import leave, welcome, window
+from evgrid.fleet.calm import COLUMN
+from evgrid.fleet.kernels import arrive, plug_in, see_off, tell
+from evgrid.fleet.lanes import (
+    LANES,
+    LINE,
+    MANY_MEMBERS,
+    STATE,
+    WIDE,
+    Blocks,
+    Columns,
+    Places,
+    blocked,
+    in_use,
+    lift,
+    lower,
+)
+from evgrid.fleet.physics import PHYSICS, leave, lift_own, lower_own, welcome, window
 
-MANY_MEMBERS = 64
-"""Members from which on threads share out members."""
+STATE_BYTES, OWN_BYTES = blocked(STATE).itemsize, blocked(PHYSICS).itemsize
+"""Of a block of STATE, and of PHYSICS."""
+
 
 Row = Any
 """A row of one of the tables."""
@@ -50,26 +65,21 @@ def step(  # noqa: D417
     kind_of: NDArray[np.int32],
     by_arrival: NDArray[np.int32],
     cursor: int,
-    state: Row,
-    slot: NDArray[np.int32],
-    wide: NDArray[np.bool_],
-    member_start: NDArray[np.int64],
-    active: NDArray[np.uint32],
-    active_count: int,
+    places: Places,
+    state: Blocks,
+    columns: Columns,
     power_kw: NDArray[np.float64],
     plugged: NDArray[np.float64],
     outcome: NDArray[np.float64],
     ev_power_kw: NDArray[np.float64],
     ev_soc: NDArray[np.float64],
     mean_kw: NDArray[np.float64],
-    exact: NDArray[np.uint32],
     options: Row,
-    physics: Row,
+    physics: Blocks,
     parameters: Row,
     parameters_of: NDArray[np.int32],
     functions: Row,
     voltage_pu: NDArray[np.float64],
-    energised: NDArray[np.float64],
     frequency_hz: NDArray[np.float64],
     reactive_kvar: NDArray[np.float64],
     mean_kvar: NDArray[np.float64],
@@ -78,25 +88,25 @@ def step(  # noqa: D417
     ageing: Row,
     laws: Row,
     more: NDArray[np.float64],
-) -> tuple[int, int]:
+    gone: NDArray[np.int64],
+) -> tuple[int, NDArray[np.int64]]:
     """Advance all EVs over the tick [time_s, time_s + step_s), with all that :mod:`.physics` adds.
 
-    Parameters up to ``mean_kw``, and what is returned, are those of :func:`evgrid.fleet.kernels.step`;
-    the slots of ``power_kw`` and ``reactive_kvar`` must be left as they are from tick to tick.
+    Parameters up to ``mean_kw`` are those of :func:`evgrid.fleet.kernels.step`; ``columns`` are those of
+    ``physics``, too. The slots of ``power_kw`` and ``reactive_kvar`` must be left as they are from tick to
+    tick.
 
     Parameters
     ----------
     emissions_kg_per_kwh
         Of energy drawn, and saved by energy given, in this tick.
-    exact
-        (ev + 1,) zeros at first; remembers who left in the last tick.
     options, physics
-        () OPTIONS and (ev,) PHYSICS, the latter updated.
+        () OPTIONS and blocks of PHYSICS, the latter updated.
     parameters, parameters_of, functions
         PARAMETERS of the local functions, the row of each kind, (kind,), the last row being that of an
         EVSE without functions; and (ev,) their state, updated (one row where there are no functions).
-    voltage_pu, energised
-        (slot,), of the last tick; read where there are functions.
+    voltage_pu
+        (slot,), of the last tick, 0 where there is none; read where there are functions.
     frequency_hz
         (member,), of this tick.
     reactive_kvar
@@ -109,6 +119,10 @@ def step(  # noqa: D417
         (ev,) STATE of the ageing, updated, or (0,), and its LAWS.
     more
         (session, n), see :func:`.physics.leave`.
+    gone
+        Slots of those that left in the last tick, see :func:`evgrid.fleet.kernels.see_off`.
+
+    Returns the new ``cursor`` and ``gone``.
 
     """
     end_s = time_s + step_s
@@ -116,73 +130,72 @@ def step(  # noqa: D417
         session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
     )  # fmt: skip
     first = cursor
-    coming: tuple[Any, ...] = (
-        end_s, kinds, *sessions, by_arrival, cursor, state, active, active_count,
-    )  # fmt: skip
-    active_count, cursor = arrive(*coming)
+    coming: tuple[Any, ...] = (end_s, kinds, *sessions, by_arrival, cursor, places, state, columns)
+    cursor = arrive(*coming)
     _begin(
-        by_arrival[first:cursor], session_ev, arrival_s, state, options, physics, parameters_of,
-        len(parameters) - 1, ageing, laws, idle_c, more, exact, slot, wide, power_kw, reactive_kvar, plugged,
+        by_arrival[first:cursor], session_ev, arrival_s, places, state, options, physics, parameters_of,
+        len(parameters) - 1, ageing, laws, idle_c, more, gone, power_kw, reactive_kvar, plugged,
     )  # fmt: skip
     at_once = len(plugged) >= MANY_MEMBERS and not len(ev_power_kw)
+    changing = np.zeros(len(places.filled), np.int64)
     rules: tuple[Any, ...] = (
-        state, physics, functions, options, kinds, parameters, willing, idle_c,
-        slot, wide, member_start, voltage_pu, energised, frequency_hz,
+        places, state, physics, functions, options, kinds, parameters, willing, idle_c,
+        voltage_pu, frequency_hz,
         import_price / 3600.0, export_price / 3600.0, emissions_kg_per_kwh / 3600.0, managed, setpoint_kw,
     )  # fmt: skip
     results: tuple[Any, ...] = (power_kw, reactive_kvar, plugged, mean_kw, mean_kvar)
-    moving: tuple[Any, ...] = (
-        active, active_count, at_once, *rules, step_s, end_s, *results, more, exact
-    )  # fmt: skip
-    changing = in_threads(lambda low, high: _advance(low, high, *moving), active_count)
+    moving: tuple[Any, ...] = (*rules, step_s, end_s, *results, more, changing, at_once)
+    take_turns(lambda turn: _advance(turn, *moving), int(places.filled.sum()))
     if not at_once:
-        adding: tuple[Any, ...] = (active, active_count, slot, wide, member_start, *results)
-        in_threads(lambda low, high: _add_up(low, high, *adding), active_count)
-    left = 0
-    if any(count for _, (_, count) in changing):
-        parts = np.array([part for _, part in changing])
+        adding: tuple[Any, ...] = (places, state, power_kw, reactive_kvar, mean_kw, mean_kvar)
+        in_threads(lambda low, high: _add_up(low, high, *adding), len(plugged), 1)
+    if changing.any():
         others: tuple[Any, ...] = (
-            parts, active, *rules, time_s, end_s, *sessions, parameters_of, ageing, laws, *results, more,
-            exact,
+            changing, *rules, time_s, end_s, *sessions, parameters_of, ageing, laws, *results, more,
         )  # fmt: skip
-        left = _change(*others)
+        _change(*others)
     if len(ev_power_kw):
-        tell(active[:active_count], state, mean_kw, ev_power_kw, ev_soc)
-    return without(active, active_count, exact, left), cursor
+        tell(in_use(places), state, mean_kw, ev_power_kw, ev_soc)
+    return cursor, see_off(changing, places, state, columns)
 
 
 @njit
 def _begin(
-    arriving: NDArray[np.int32], session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], state: Row,
-    options: Row, physics: Row, parameters_of: NDArray[np.int32], no_functions: int, ageing: Row, laws: Row,
-    idle_c: float, more: NDArray[np.float64], exact: NDArray[np.uint32], slot: NDArray[np.int32],
-    wide: NDArray[np.bool_], power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64],
+    arriving: NDArray[np.int32], session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64],
+    places: Places, state: Blocks, options: Row, physics: Blocks, parameters_of: NDArray[np.int32],
+    no_functions: int, ageing: Row, laws: Row, idle_c: float, more: NDArray[np.float64],
+    gone: NDArray[np.int64], power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64],
     plugged: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Begin the sessions that have been plugged in, and clear the slots of those that left before."""
-    plugged[:] = 0.0
+    plugged[:] = places.plugged
+    rows, owns = np.zeros(1, STATE), np.zeros(1, PHYSICS)
     for session in arriving:
         ev = session_ev[session]
-        if state[ev]["session"] == session:
-            welcome(
-                state[ev], options, physics[ev], parameters_of, no_functions, ageing, laws, ev,
-                arrival_s[session], idle_c, more,
-            )  # fmt: skip
-    for i in range(exact[-1]):
-        _clear(exact[i], slot, wide, power_kw, reactive_kvar)
-    exact[-1] = 0
+        stretch = np.searchsorted(places.first_ev, ev, "right") - 1
+        begin = places.first_lane[stretch]
+        for lane in range(begin, begin + places.filled[stretch]):
+            block, i = lane // LANES, lane % LANES
+            if state[block]["ev"][i] == ev and state[block]["session"][i] == session:
+                row, own = rows[0], owns[0]
+                lift(state[block], i, row)
+                lift_own(physics[block], i, own)
+                welcome(
+                    row, options, own, parameters_of, no_functions, ageing, laws, ev, arrival_s[session],
+                    idle_c, more,
+                )  # fmt: skip
+                lower_own(own, physics[block], i)
+    for i in range(len(gone)):
+        _clear(gone[i, 0], gone[i, 1], power_kw, reactive_kvar)
 
 
 @njit
-def _clear(
-    ev: int, slot: NDArray[np.int32], wide: NDArray[np.bool_], power_kw: NDArray[np.float64],
-    reactive_kvar: NDArray[np.float64],
-) -> None:  # fmt: skip
+def _clear(slot: int, spread: int, power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64]) -> None:
     """Set the power in an EV's slots to 0."""
-    first = np.uint32(slot[ev])
+    first = np.uint32(slot)
     power_kw[first] = 0.0
     reactive_kvar[first] = 0.0
-    if wide[ev]:
+    if spread == WIDE:
         for i in range(1, 3):  # a loop, lest the compiler scatter under a mask, which is much slower
             power_kw[first + np.uint32(i)] = 0.0
             reactive_kvar[first + np.uint32(i)] = 0.0
@@ -190,12 +203,12 @@ def _clear(
 
 @njit
 def _put(
-    ev: int, kw: float, kvar: float, slot: NDArray[np.int32], wide: NDArray[np.bool_],
-    power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64],
+    slot: int, spread: int, kw: float, kvar: float, power_kw: NDArray[np.float64],
+    reactive_kvar: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Add an EV's power to its slots."""
-    first = np.uint32(slot[ev])
-    if wide[ev]:
+    first = np.uint32(slot)
+    if spread == WIDE:
         third = kw / 3.0
         power_kw[first] += third
         power_kw[first + np.uint32(1)] += third
@@ -210,273 +223,243 @@ def _put(
 
 
 @njit
-def _first_of_member(at: int, active: NDArray[np.uint32], count: int, member_start: NDArray[np.int64]) -> int:
-    """The first position in ``active``, not before ``at``, at which a member's EVs begin."""
-    if at == 0 or at == count:
-        return at
-    member = np.searchsorted(member_start, active[at - 1], "right")
-    return int(np.searchsorted(active[:count], member_start[member]))
-
-
-@njit
-def _count(
-    part: NDArray[np.uint32], member: int, member_start: NDArray[np.int64], plugged: NDArray[np.float64]
-) -> int:
-    """Count EVs by member; the first of them belongs to ``member`` or a later one. Returns the last's."""
-    begin = 0
-    for i in range(len(part)):
-        if part[i] >= member_start[member + 1]:
-            plugged[member] += i - begin
-            begin = i
-            while part[i] >= member_start[member + 1]:
-                member += 1
-    plugged[member] += len(part) - begin
-    return member
-
-
-@njit
 def _seen(
-    ev: int, slot: NDArray[np.int32], wide: NDArray[np.bool_], voltage_pu: NDArray[np.float64],
-    energised: NDArray[np.float64],
+    slot: int, spread: int, voltage_pu: NDArray[np.float64]
 ) -> tuple[float, float, float, float]:  # fmt: skip
     """Mean, lowest and highest voltage of an EV's phases, pu, and whether they are energised."""
     if not len(voltage_pu):
         return 1.0, 1.0, 1.0, 1.0
-    first = np.uint32(slot[ev])
+    first = np.uint32(slot)
     voltage = voltage_pu[first]
-    alive = energised[first]
-    if not wide[ev]:
-        return voltage, voltage, voltage, alive
-    second, third = voltage_pu[first + np.uint32(1)], voltage_pu[first + np.uint32(2)]
-    alive = min(alive, energised[first + np.uint32(1)], energised[first + np.uint32(2)])
-    return (voltage + second + third) / 3.0, min(voltage, second, third), max(voltage, second, third), alive
+    lowest, highest = voltage, voltage
+    if spread == WIDE:
+        second, third = voltage_pu[first + np.uint32(1)], voltage_pu[first + np.uint32(2)]
+        lowest, highest = min(voltage, second, third), max(voltage, second, third)
+        voltage = (voltage + second + third) / 3.0
+    return voltage, lowest, highest, 1.0 if lowest > 0.0 else 0.0
 
 
 @njit
-def _gather(
-    w: NDArray[np.float64], part: NDArray[np.uint32], following: NDArray[np.uint32], state: Row,
-    physics: Row, end_s: float,
+def _same(at: NDArray[np.int32], now: NDArray[np.int32]) -> bool:
+    """Whether a block's column of numbers is the same as before."""
+    differs = np.int32(0)
+    for i in range(LANES):
+        differs |= at[i] ^ now[i]
+    return bool(differs == 0)
+
+
+@njit
+def _ask(
+    w: NDArray[np.float64], block: Blocks, n: int, setpoint_kw: NDArray[np.float64], managed: bool
+) -> None:
+    """Bring what is asked of the EVs of a block."""
+    if managed:
+        for i in range(n):
+            w[calm.ASKED_KW + i] = setpoint_kw[np.uint32(block["ev"][i])]
+    else:
+        for i in range(n):
+            w[calm.ASKED_KW + i] = inf
+
+
+@njit
+def _see(w: NDArray[np.float64], block: Blocks, n: int, voltage_pu: NDArray[np.float64], alone: bool) -> None:
+    """Bring the voltages that the EVSEs of a block see."""
+    for i in range(n):
+        w[calm.VOLT + i] = voltage_pu[np.uint32(block["slot"][i])]
+    for i in range(n):
+        voltage = w[calm.VOLT + i]
+        w[calm.LOWEST + i] = voltage
+        w[calm.HIGHEST + i] = voltage
+    if not alone:
+        for i in range(n):
+            voltage, lowest, highest, _ = _seen(block["slot"][i], block["spread"][i], voltage_pu)
+            w[calm.VOLT + i] = voltage
+            w[calm.LOWEST + i] = lowest
+            w[calm.HIGHEST + i] = highest
+
+
+@njit
+def _hear(
+    w: NDArray[np.float64], block: Blocks, n: int, member_start: NDArray[np.int64],
+    frequency_hz: NDArray[np.float64], one_hertz: bool,
 ) -> None:  # fmt: skip
-    """Bring the EVs of a block, and ask for the rows of those of the block that follows."""
-    last = len(following) - 1
-    for i in range(len(part)):
-        if last >= 0:
-            prefetch(state, following[np.uint64(min(i, last))])
-            prefetch(physics, following[np.uint64(min(i, last))])
-        row = state[part[i]]
-        own = physics[part[i]]
-        left_s = row["departure_s"] - end_s
-        opened = (left_s > 0.0) & (row["fresh"] == 0) & (own["disturbed"] == 0)
-        w[calm.OPEN + i] = 1.0 if opened else 0.0
-        w[calm.SOC + i] = row["soc"]
-        w[calm.LEFT_S + i] = left_s
-        w[calm.GUARDED + i] = row["guarded"]
-        w[calm.PHASES + i] = own["phases"]
-        w[calm.NEVER + i] = own["refusal"]
-        w[calm.RAMPED_KW + i] = own["ramped_kw"]
-        w[calm.ABOVE_K + i] = own["above_k"]
-        w[calm.OUT_KWS + i] = own["out_kws"]
-        w[calm.HOURS_S + i] = own["discharging_s"]
-        w[calm.REACTIVE_KVAR + i] = own["reactive_kvar"]
-        w[calm.DROOP_KW + i] = own["droop_kw"]
+    """Bring the frequencies that the EVSEs of a block see; ``one_hertz``: it is the same for all members."""
+    if one_hertz:
+        hertz = frequency_hz[0]
+        for i in range(n):
+            w[calm.HERTZ + i] = hertz
+    else:
+        member = np.searchsorted(member_start, block["ev"][0], "right") - 1
+        for i in range(n):
+            while block["ev"][i] >= member_start[member + 1]:
+                member += 1
+            w[calm.HERTZ + i] = frequency_hz[member]
 
 
 @njit
-def _look_up(
-    w: NDArray[np.float64], kind_at: NDArray[np.int32], part: NDArray[np.uint32], state: Row, kinds: Row,
-    setpoint_kw: NDArray[np.float64], managed: bool,
-) -> None:  # fmt: skip
-    """Bring what is asked of the EVs of a block, and the constants of their kinds."""
-    for i in range(len(part)):
-        ev = part[i]
-        kind = state[ev]["kind"]
-        if kind_at[i] != kind:
-            kind_at[i] = kind
-            calm.fill_kind(w, i, kinds[kind])
-        w[calm.ASKED_KW + i] = setpoint_kw[ev] if managed else inf
+def _look_ahead(block: Blocks, n: int, values: NDArray[np.float64]) -> None:
+    """Ask for what an array holds at the slots of a block."""
+    for i in range(n):
+        prefetch(values, np.uint32(block["slot"][i]), np.uint32(0))
 
 
 @njit
-def _see(
-    w: NDArray[np.float64], part: NDArray[np.uint32], following: NDArray[np.uint32], member: int,
-    slot: NDArray[np.int32], wide: NDArray[np.bool_], member_start: NDArray[np.int64],
-    voltage_pu: NDArray[np.float64], energised: NDArray[np.float64], frequency_hz: NDArray[np.float64],
-    power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64],
-) -> tuple[int, bool]:  # fmt: skip
-    """Bring what the EVSEs of a block see; the last member, and whether a frequency-watt is at work."""
-    for i in range(len(following)):
-        first = np.uint32(slot[following[i]])
-        prefetch(voltage_pu, first)
-        prefetch(energised, first)
-        prefetch(power_kw, first)
-        prefetch(reactive_kvar, first)
-    droops = False
-    for i in range(len(part)):
-        ev = part[i]
-        while ev >= member_start[member + 1]:
-            member += 1
-        voltage, lowest, highest, alive = _seen(ev, slot, wide, voltage_pu, energised)
-        hertz = frequency_hz[member]
-        w[calm.VOLT + i] = voltage
-        w[calm.LOWEST + i] = lowest
-        w[calm.HIGHEST + i] = highest
-        w[calm.HERTZ + i] = hertz
-        opened = w[calm.OPEN + i]
-        w[calm.OPEN + i] = opened if alive > 0.5 else 0.0
-        droops |= (w[calm.DROOP_KW + i] != 0.0) | (hertz > w[calm.DROOP_HIGH + i])
-        droops |= hertz < w[calm.DROOP_LOW + i]
-    return member, droops
+def _bring(blocks: Blocks, block: int, size: int) -> None:
+    """Ask for a whole block of ``size`` bytes."""
+    for line in range(size // LINE):
+        prefetch(blocks, np.uint32(block), np.uint32(line * LINE))
 
 
 @njit
 def _advance(
-    low: int, high: int, active: NDArray[np.uint32], count: int, at_once: bool,
-    state: Row, physics: Row, functions: Row,
+    turn: NDArray[np.int64], places: Places, state: Blocks, physics: Blocks, functions: Row,
     options: Row, kinds: Row, parameters: Row, willing: bool, idle_c: float,
-    slot: NDArray[np.int32], wide: NDArray[np.bool_], member_start: NDArray[np.int64],
-    voltage_pu: NDArray[np.float64], energised: NDArray[np.float64], frequency_hz: NDArray[np.float64],
+    voltage_pu: NDArray[np.float64], frequency_hz: NDArray[np.float64],
     import_per_kws: float, export_per_kws: float, kg_per_kws: float, managed: bool,
     setpoint_kw: NDArray[np.float64], step_s: float, end_s: float,
     power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64], plugged: NDArray[np.float64],
     mean_kw: NDArray[np.float64], mean_kvar: NDArray[np.float64], more: NDArray[np.float64],
-    exact: NDArray[np.uint32],
-) -> tuple[int, int]:  # fmt: skip
-    """Advance those of ``active[low:high]`` that neither arrive nor leave, and clear the slots of all.
+    changing: NDArray[np.int64], at_once: bool,
+) -> None:  # fmt: skip
+    """Advance those of the parts that this thread takes that neither arrive nor leave.
 
-    ``at_once``: advance the members that begin in ``active[low:high]``, and add up; else fill ``mean_kw``
-    and ``mean_kvar``. ``exact`` takes the positions in ``active`` of those that are left to :func:`_change`;
-    returns where in ``exact`` they begin, and their number.
+    ``changing``, (stretch,), takes the number of those that are left to :func:`_change`. ``at_once``: parts
+    hold whole members, and power is added up; else it is written to ``mean_kw`` and ``mean_kvar``, (ev,).
+
+    Memory is asked for ahead of its use, a little at a time: what the slots of the next block hold, and the
+    state of the block after.
     """
-    if at_once:
-        low = _first_of_member(low, active, count, member_start)
-        high = _first_of_member(high, active, count, member_start)
     w = np.zeros(calm.COLUMNS * COLUMN)
     curve = np.zeros(3 * POINTS * COLUMN)
-    kind_at = np.full(BLOCK, -1, np.int32)
-    parameters_at = np.full(BLOCK, -1, np.int32)
-    others_at = np.empty(BLOCK, np.int32)
-    refused = np.empty(BLOCK, np.int32)
+    kind_at = np.full(LANES, -1, np.int32)
+    parameters_at = np.full(LANES, -1, np.int32)
     memory = np.zeros(1, MEMORY)
+    rows, owns = np.zeros(1, STATE), np.zeros(1, PHYSICS)
     with_functions = options["functions"] == 1
-    points = 0
-    if with_functions:
-        points = calm.points_of(parameters)
-    else:
-        calm.fill_without_functions(w)
-    todo = 0
-    member = 0
-    if high > low:
-        member = np.searchsorted(member_start, active[low], "right") - 1
-    counted = member
-    if at_once:  # all of a member's slots, before anything is added to one of them
-        for at in range(low, high):
-            _clear(active[at], slot, wide, power_kw, reactive_kvar)
-    for begin in range(low, high, BLOCK):
-        part = active[begin : min(begin + BLOCK, high)]
-        n = len(part)
-        following = active[begin + n : min(begin + n + BLOCK, high)]
-        _gather(w, part, following, state, physics, end_s)
-        _look_up(w, kind_at, part, state, kinds, setpoint_kw, managed)
-        droops = False
-        if with_functions:
-            for i in range(n):
-                own = physics[part[i]]["parameters"]
-                if parameters_at[i] != own:
-                    parameters_at[i] = own
-                    calm.fill_functions(w, curve, i, parameters[own], points)
-            member, droops = _see(
-                w,
-                part,
-                following,
-                member,
-                slot,
-                wide,
-                member_start,
-                voltage_pu,
-                energised,
-                frequency_hz,
-                power_kw,
-                reactive_kvar,
-            )
-        if not at_once:
-            for i in range(n):
-                _clear(part[i], slot, wide, power_kw, reactive_kvar)
-        calm.wish(w, n, options, step_s, idle_c, willing)
-        if droops:
-            calm.droop(w, n, step_s)
-        if with_functions:
-            calm.aim(w, curve, n, points)
-            if calm.react(w, n):
-                calm.make_room(w, n)
-        calm.settle(w, n, options, step_s)
-        others = 0
-        refusing = 0
-        for i in range(n):
-            if w[calm.CALM + i] != 0.0:
-                row = state[part[i]]
-                own = physics[part[i]]
-                drawn = w[calm.DRAWN_KWS + i]
-                given = w[calm.GIVEN_KWS + i]
-                row["soc"] = w[calm.SOC + i]
-                row["drawn_kws"] += drawn
-                row["given_kws"] += given
-                row["loss_kws"] += w[calm.LOSS_KWS + i]
-                row["cost"] += drawn * import_per_kws - given * export_per_kws
-                own["ramped_kw"] = w[calm.RAMPED_KW + i]
-                own["above_k"] = w[calm.ABOVE_K + i]
-                own["out_kws"] += w[calm.TAKEN_KWS + i]
-                own["discharging_s"] += w[calm.GIVING_S + i]
-                own["emitted_kg"] += (drawn - given) * kg_per_kws
-                own["reactive_kvar"] = w[calm.REACTIVE_KVAR + i]
-                own["droop_kw"] = w[calm.DROOP_KW + i]
-                refused[refusing] = i
-                refusing += w[calm.REFUSED_KWH + i] > 0.0
-            else:
-                others_at[others] = i
-                others += 1
-        for k in range(refusing):
-            i = refused[k]
-            reason = int(w[calm.REASON + i])
-            more[state[part[i]]["session"], reason - 1] += w[calm.REFUSED_KWH + i]
-        for k in range(others):
-            i = others_at[k]
-            ev = part[i]
-            row = state[ev]
-            own = physics[ev]
-            w[calm.NET_KW + i] = 0.0
-            w[calm.Q_KVAR + i] = 0.0
-            left_s = row["departure_s"] - (end_s - step_s)
-            if row["fresh"] or left_s <= step_s:
-                exact[low + todo] = begin + i
+    points = calm.points_of(parameters)
+    by_power = False
+    for i in range(len(parameters)):
+        by_power |= parameters[i]["reactive"] == WATT_VAR
+    drooped = False
+    one_hertz = bool(np.all(frequency_hz == frequency_hz[0]))
+    blocks = np.zeros(2, np.int64)
+    numbers = np.zeros(2, np.int64)
+    while True:
+        part = claim(turn)
+        if part >= len(places.parts) - 1:
+            break
+        todo = 0
+        first, last = places.parts[part], places.parts[part + 1]
+        most = (places.first_lane[last] - places.first_lane[first]) // LANES + 2
+        if most > len(blocks):
+            blocks, numbers = np.zeros(most, np.int64), np.zeros(most, np.int64)
+        for stretch in range(first, last):
+            count = places.filled[stretch]
+            for begin in range(0, count, LANES):
+                blocks[todo] = (places.first_lane[stretch] + begin) // LANES
+                numbers[todo] = min(count - begin, LANES)
                 todo += 1
-                continue
-            voltage, lowest, highest, alive = _seen(ev, slot, wide, voltage_pu, energised)
-            drawn, given, q = window(
-                options, kinds[row["kind"]], row, own, parameters[own["parameters"]],
-                functions[ev if with_functions else 0], memory[0], more[row["session"]],
-                setpoint_kw[ev] if managed else inf, step_s, left_s, willing,
-                voltage, lowest, highest, alive, w[calm.HERTZ + i], idle_c,
-            )  # fmt: skip
-            row["cost"] += drawn * import_per_kws - given * export_per_kws
-            own["emitted_kg"] += (drawn - given) * kg_per_kws
-            w[calm.NET_KW + i] = (drawn - given) / step_s
-            w[calm.Q_KVAR + i] = q / step_s
-        if at_once:
-            counted = _count(part, counted, member_start, plugged)
-            for i in range(n):
-                _put(part[i], w[calm.NET_KW + i], w[calm.Q_KVAR + i], slot, wide, power_kw, reactive_kvar)
-        else:
-            mean_kw[begin : begin + n] = w[calm.NET_KW : calm.NET_KW + n]
-            mean_kvar[begin : begin + n] = w[calm.Q_KVAR : calm.Q_KVAR + n]
-    return low, todo
+        if not todo:
+            continue
+        blocks[todo : todo + 2] = blocks[todo - 1]
+        numbers[todo : todo + 2] = 0
+        stretch = first
+        alone = bool(np.all(places.alone[first:last]))
+        if at_once and not alone:  # clear the slots of all, before anything is added to one of them
+            for k in range(todo):
+                block = state[blocks[k]]
+                for i in range(numbers[k]):
+                    _clear(block["slot"][i], block["spread"][i], power_kw, reactive_kvar)
+        for k in range(todo):
+            at, n = blocks[k], numbers[k]
+            block, own = state[at], physics[at]
+            following, n_following = state[blocks[k + 1]], numbers[k + 1]
+            if not _same(kind_at, block["kind"]):
+                for i in range(LANES):
+                    kind_at[i] = block["kind"][i]
+                    calm.fill_kind(w, i, kinds[kind_at[i]])
+            _ask(w, block, n, setpoint_kw, managed)
+            if with_functions:
+                if not _same(parameters_at, own["parameters"]):
+                    for i in range(LANES):
+                        parameters_at[i] = own["parameters"][i]
+                        calm.fill_functions(w, curve, i, parameters[parameters_at[i]], points)
+                _see(w, block, n, voltage_pu, alone)
+                _hear(w, block, n, places.member_start, frequency_hz, one_hertz)
+                _look_ahead(following, n_following, voltage_pu)
+            calm.wish(w, block, own, n, options, step_s, end_s, idle_c, willing)
+            _look_ahead(following, n_following, power_kw)
+            if with_functions:
+                drooped = calm.droops(w, own, n)
+                if drooped:
+                    calm.droop(w, block, own, n, step_s)
+                calm.aim(w, curve, n, points, by_power)
+                _look_ahead(following, n_following, reactive_kvar)
+                if calm.react(w, own, n):
+                    calm.make_room(w, n)
+            _bring(state, blocks[k + 2], STATE_BYTES)
+            others, refusing = calm.settle(
+                w, block, own, n, options, step_s, import_per_kws, export_per_kws, kg_per_kws
+            )
+            _bring(physics, blocks[k + 2], OWN_BYTES)
+            if with_functions:
+                calm.note(w, own, n, drooped)
+            if refusing:
+                for i in range(n):
+                    if w[calm.REFUSED_KWH + i] > 0.0:
+                        reason = int(w[calm.REASON + i])
+                        more[block["session"][i], reason - 1] += w[calm.REFUSED_KWH + i]
+            if others:
+                for i in range(n):
+                    if w[calm.CALM + i] != 0.0:
+                        continue
+                    w[calm.NET_KW + i] = 0.0
+                    w[calm.Q_KVAR + i] = 0.0
+                    if block["fresh"][i] or block["departure_s"][i] <= end_s:
+                        while at * LANES >= places.first_lane[stretch + 1]:
+                            stretch += 1
+                        changing[stretch] += 1
+                        continue
+                    row, own_row = rows[0], owns[0]
+                    lift(block, i, row)
+                    lift_own(own, i, own_row)
+                    voltage, lowest, highest, alive = _seen(row["slot"], row["spread"], voltage_pu)
+                    drawn, given, q = window(
+                        options, kinds[row["kind"]], row, own_row, parameters[own_row["parameters"]],
+                        functions[row["ev"] if with_functions else 0], memory[0], more[row["session"]],
+                        w[calm.ASKED_KW + i], step_s, row["departure_s"] - (end_s - step_s), willing,
+                        voltage, lowest, highest, alive, w[calm.HERTZ + i], idle_c,
+                    )  # fmt: skip
+                    row["cost"] += drawn * import_per_kws - given * export_per_kws
+                    own_row["emitted_kg"] += (drawn - given) * kg_per_kws
+                    lower(row, block, i)
+                    lower_own(own_row, own, i)
+                    w[calm.NET_KW + i] = (drawn - given) / step_s
+                    w[calm.Q_KVAR + i] = q / step_s
+            if not at_once:
+                for i in range(n):
+                    ev = np.uint32(block["ev"][i])
+                    mean_kw[ev] = w[calm.NET_KW + i]
+                    mean_kvar[ev] = w[calm.Q_KVAR + i]
+                    _clear(block["slot"][i], block["spread"][i], power_kw, reactive_kvar)
+            elif alone:
+                for i in range(n):
+                    slot = np.uint32(block["slot"][i])
+                    power_kw[slot] = w[calm.NET_KW + i]
+                    reactive_kvar[slot] = w[calm.Q_KVAR + i]
+            else:
+                for i in range(n):
+                    _put(
+                        block["slot"][i], block["spread"][i], w[calm.NET_KW + i], w[calm.Q_KVAR + i],
+                        power_kw, reactive_kvar,
+                    )  # fmt: skip
 
 
 @njit
 def _change(
-    changing: NDArray[np.int64], active: NDArray[np.uint32], state: Row, physics: Row, functions: Row,
+    changing: NDArray[np.int64], places: Places, state: Blocks, physics: Blocks, functions: Row,
     options: Row, kinds: Row, parameters: Row, willing: bool, idle_c: float,
-    slot: NDArray[np.int32], wide: NDArray[np.bool_], member_start: NDArray[np.int64],
-    voltage_pu: NDArray[np.float64], energised: NDArray[np.float64], frequency_hz: NDArray[np.float64],
+    voltage_pu: NDArray[np.float64], frequency_hz: NDArray[np.float64],
     import_per_kws: float, export_per_kws: float, kg_per_kws: float, managed: bool,
     setpoint_kw: NDArray[np.float64], time_s: float, end_s: float,
     session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
@@ -484,26 +467,30 @@ def _change(
     outcome: NDArray[np.float64], parameters_of: NDArray[np.int32], ageing: Row, laws: Row,
     power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64], plugged: NDArray[np.float64],
     mean_kw: NDArray[np.float64], mean_kvar: NDArray[np.float64], more: NDArray[np.float64],
-    exact: NDArray[np.uint32],
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Advance those that arrive or leave within the tick, even repeatedly.
 
-    ``changing``: (part, 2) where in ``exact`` the positions of each part begin, and how many they are.
-    ``plugged`` takes, by member, what they are short of a whole tick. Returns how many left, whose positions
-    are the first of ``exact``.
+    ``changing``, (stretch,): how many they are. ``plugged`` takes, by member, what they are short of a whole
+    tick. Those that left keep their lane, with session -1.
     """
     step_s = end_s - time_s
     with_functions = options["functions"] == 1
     memory = np.zeros(1, MEMORY)
-    left = 0
-    for part in range(len(changing)):
-        for i in range(changing[part, 0], changing[part, 0] + changing[part, 1]):
-            at = exact[i]
-            ev = active[at]
-            row = state[ev]
-            own = physics[ev]
-            member = np.searchsorted(member_start, ev, "right") - 1
-            voltage, lowest, highest, alive = _seen(ev, slot, wide, voltage_pu, energised)
+    rows, owns = np.zeros(1, STATE), np.zeros(1, PHYSICS)
+    for stretch in range(len(changing)):
+        if not changing[stretch]:
+            continue
+        begin = places.first_lane[stretch]
+        for lane in range(begin, begin + places.filled[stretch]):
+            block, i = lane // LANES, lane % LANES
+            if state[block]["departure_s"][i] > end_s and not state[block]["fresh"][i]:
+                continue
+            row, own = rows[0], owns[0]
+            lift(state[block], i, row)
+            lift_own(physics[block], i, own)
+            ev = row["ev"]
+            member = np.searchsorted(places.member_start, ev, "right") - 1
+            voltage, lowest, highest, alive = _seen(row["slot"], row["spread"], voltage_pu)
             session = row["session"]
             net_kws = 0.0
             q_kvars = 0.0
@@ -537,29 +524,31 @@ def _change(
                     row, options, own, parameters_of, len(parameters) - 1, ageing, laws, ev,
                     arrival_s[session], idle_c, more,
                 )  # fmt: skip
+            lower(row, state[block], i)
+            lower_own(own, physics[block], i)
             plugged[member] += plugged_s / step_s - 1.0
-            mean_kw[at] = net_kws / step_s
-            _put(ev, mean_kw[at], q_kvars / step_s, slot, wide, power_kw, reactive_kvar)
-            if row["session"] < 0:
-                exact[left] = at
-                left += 1
-    return left
+            mean_kw[ev] = net_kws / step_s
+            _put(row["slot"], row["spread"], mean_kw[ev], q_kvars / step_s, power_kw, reactive_kvar)
 
 
 @njit
 def _add_up(
-    low: int, high: int, active: NDArray[np.uint32], count: int, slot: NDArray[np.int32],
-    wide: NDArray[np.bool_], member_start: NDArray[np.int64], power_kw: NDArray[np.float64],
-    reactive_kvar: NDArray[np.float64], plugged: NDArray[np.float64], mean_kw: NDArray[np.float64],
-    mean_kvar: NDArray[np.float64],
+    low: int, high: int, places: Places, state: Blocks, power_kw: NDArray[np.float64],
+    reactive_kvar: NDArray[np.float64], mean_kw: NDArray[np.float64], mean_kvar: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Add up the power, in the order of rows, and the number of EVs of each member.
+    """Add up the power, in the order of rows, of the members ``low`` to ``high``.
 
-    Of the members that begin in ``active[low:high]``; those that arrive or leave come later.
+    Those that arrive or leave come later.
     """
-    low = _first_of_member(low, active, count, member_start)
-    high = _first_of_member(high, active, count, member_start)
-    if high > low:
-        _count(active[low:high], 0, member_start, plugged)
-    for at in range(low, high):
-        _put(active[at], mean_kw[at], mean_kvar[at], slot, wide, power_kw, reactive_kvar)
+    begin, end = places.member_start[low], places.member_start[high]
+    stretch = np.searchsorted(places.first_ev, begin, "right") - 1
+    while stretch < len(places.filled) and places.first_ev[stretch] < end:
+        first = places.first_lane[stretch]
+        for lane in range(first, first + places.filled[stretch]):
+            block, i = state[lane // LANES], lane % LANES
+            ev = block["ev"][i]
+            if begin <= ev < end:
+                _put(
+                    block["slot"][i], block["spread"][i], mean_kw[ev], mean_kvar[ev], power_kw, reactive_kvar
+                )
+        stretch += 1

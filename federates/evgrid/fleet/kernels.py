@@ -26,9 +26,9 @@ This is the plain fleet. Ramp limits, standby consumption, temperature, permissi
 EVSE's local functions are in :mod:`evgrid.fleet.physics`, which calls what is here; a fleet that needs
 none of them doesn't pay for them.
 
-Arrays and numbers only. ``STATE`` holds what a tick reads and writes of each EV, one cache line
-an EV; ``KIND`` holds the constants that all sessions with the same limits, losses and target
-share, so that a large fleet finds them in the cache.
+Arrays and numbers only. What a tick reads and writes of each EV lies in blocks, see
+:mod:`evgrid.fleet.lanes`; ``KIND`` holds the constants that all sessions with the same limits, losses and
+target share, so that a large fleet finds them in the cache.
 """
 
 from __future__ import annotations
@@ -39,7 +39,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import in_threads, njit
+from evgrid.compile import claim, njit, take_turns
+from evgrid.fleet.lanes import (
+    LANES,
+    STATE,
+    WIDE,
+    Blocks,
+    Columns,
+    Places,
+    enter,
+    in_use,
+    lift,
+    lower,
+    quit_lane,
+)
 
 CUT_OFF = 0.05
 """Least charging power, as a share of ``battery_kw``, to which the taper falls before full."""
@@ -49,23 +62,6 @@ LEAST_SOC = 0.05
 
 SNAP = 1e-11
 """Rounding, in state of charge, within which a charge that ends at the target is at the target."""
-
-STATE = np.dtype(
-    [
-        ("soc", "f8"),  # state of charge, 0 to 1
-        ("departure_s", "f8"),  # of the session that is plugged in
-        ("drawn_kws", "f8"),  # energy from the grid in this session, kWs
-        ("given_kws", "f8"),  # energy to the grid, kWs
-        ("loss_kws", "f8"),  # conversion loss, kWs
-        ("cost", "f8"),  # currency
-        ("kind", "i4"),  # row of KIND
-        ("session", "i4"),  # row of the sessions, -1 while away
-        ("guarded", "i1"),  # 1 once laxity has reached zero
-        ("fresh", "i1"),  # 1 in the tick of arrival
-    ],
-    align=True,
-)
-"""What a tick reads and writes of an EV: 64 bytes."""
 
 KIND = np.dtype(
     [
@@ -476,27 +472,23 @@ def step(
     kind_of: NDArray[np.int32],
     by_arrival: NDArray[np.int32],
     cursor: int,
-    state: Row,
-    slot: NDArray[np.int32],
-    wide: NDArray[np.bool_],
-    member_start: NDArray[np.int64],
-    active: NDArray[np.uint32],
-    active_count: int,
+    places: Places,
+    state: Blocks,
+    columns: Columns,
     power_kw: NDArray[np.float64],
     plugged: NDArray[np.float64],
     outcome: NDArray[np.float64],
     ev_power_kw: NDArray[np.float64],
     ev_soc: NDArray[np.float64],
     mean_kw: NDArray[np.float64],
-    exact: NDArray[np.uint32],
-) -> tuple[int, int]:
+) -> int:
     """Advance all EVs over the tick [time_s, time_s + step_s).
 
     Three passes over those plugged in, in the order of the EVs' rows; an EV that is away costs
-    nothing. Those that arrive join the list; then each EV whose power is constant over the tick is
-    advanced, in as many threads as there are cores, since none knows of another; then, in one thread,
-    the few others, exactly, even if they leave, or leave and come again, within the tick, and all
-    power is added up, so that sums have one order.
+    nothing. Those that arrive join them; then, in as many threads as there are cores, since none knows of
+    another, each EV is advanced that neither arrives nor leaves; then, in one thread, the few others, even if
+    they leave, or leave and come again, within the tick, and all power is added up, so that sums have one
+    order.
 
     Parameters
     ----------
@@ -513,14 +505,9 @@ def step(
         updated where it follows from the session before, see :func:`plug_in`.
     by_arrival, cursor
         (session,) sessions in order of arrival, and how many of them have arrived.
-    state
-        (ev,) STATE, updated.
-    slot, wide
-        (ev,) the EV's first slot of ``power_kw``, and whether it spreads over three.
-    member_start
-        (member + 1,) first EV of each member.
-    active, active_count
-        EVs plugged in, in ascending order; (ev,), updated.
+    places, state, columns
+        Where each EV stands, its blocks of STATE, and what moves with it: see
+        :mod:`evgrid.fleet.lanes`; updated.
     power_kw
         (slot,) takes the mean power over the tick, kW; a slot is a member's connection and phase.
     plugged
@@ -529,30 +516,26 @@ def step(
         (session, 5), see :func:`close_session`.
     ev_power_kw, ev_soc
         (ev,) take the mean power and the state of charge at the end (NaN while away), or (0,).
-    mean_kw, exact
-        (ev,) and (ev + 1,) room to work in.
+    mean_kw
+        (ev,) room to work in.
 
-    Returns the new ``active_count`` and ``cursor``.
+    Returns the new ``cursor``.
 
     """
     end_s = time_s + step_s
     sessions = (session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome)
-    active_count, cursor = arrive(end_s, kinds, *sessions, by_arrival, cursor, state, active, active_count)
-    import_per_kws = import_price / 3600.0
-    export_per_kws = export_price / 3600.0
-    changing = in_threads(
-        lambda low, high: _steady(
-            low, high, active, state, kinds, managed, setpoint_kw, step_s, end_s,
-            import_per_kws * step_s, export_per_kws * step_s, mean_kw, exact,
-        ),
-        active_count,
+    cursor = arrive(end_s, kinds, *sessions, by_arrival, cursor, places, state, columns)
+    changing = np.zeros(len(places.filled), np.int64)
+    rules: tuple[Any, ...] = (
+        places, managed, setpoint_kw, state, kinds, import_price / 3600.0, export_price / 3600.0,
     )  # fmt: skip
-    kept = _complete(
-        np.array(changing), exact, managed, setpoint_kw, state, kinds, slot, wide, time_s, step_s,
-        import_per_kws, export_per_kws, *sessions, member_start, active, active_count,
-        power_kw, plugged, ev_power_kw, ev_soc, mean_kw,
+    moving: tuple[Any, ...] = (*rules, step_s, end_s, mean_kw, changing)
+    take_turns(lambda turn: _stay(turn, *moving), int(places.filled.sum()))
+    others: tuple[Any, ...] = (
+        changing, *rules, columns, time_s, end_s, *sessions, power_kw, plugged, ev_power_kw, ev_soc, mean_kw,
     )  # fmt: skip
-    return kept, cursor
+    _complete(*others)
+    return cursor
 
 
 @njit
@@ -560,200 +543,194 @@ def arrive(
     end_s: float, kinds: Row, session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64],
     departure_s: NDArray[np.float64], soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64],
     kind_of: NDArray[np.int32], outcome: NDArray[np.float64], by_arrival: NDArray[np.int32], cursor: int,
-    state: Row, active: NDArray[np.uint32], active_count: int,
-) -> tuple[int, int]:  # fmt: skip
-    """Plug in those that arrive before ``end_s``; arguments and result are those of :func:`step`."""
-    first = cursor
-    while cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
-        cursor += 1
-    if cursor == first:
-        return active_count, cursor
-    arriving = np.empty(cursor - first, np.uint32)
-    arrivals = 0
-    for at in range(first, cursor):
-        session = by_arrival[at]
-        ev = session_ev[session]
-        if state[ev]["session"] < 0:  # else it leaves in this tick, and comes again
-            plug_in(
-                state[ev], kinds, session, session_ev, departure_s, soc_arrival, drive_kwh, kind_of, outcome
-            )
-            arriving[arrivals] = ev
-            arrivals += 1
-    return insert(active, active_count, np.sort(arriving[:arrivals])), cursor
-
-
-@njit
-def insert(active: NDArray[np.uint32], count: int, arriving: NDArray[np.uint32]) -> int:
-    """Merge ``arriving`` into the first ``count`` of ``active``, both ascending; returns the new count."""
-    to = count + len(arriving)
-    total = to
-    for at in range(len(arriving) - 1, -1, -1):
-        place = np.searchsorted(active[:count], arriving[at])
-        while count > place:  # shift what lies behind
-            to -= 1
-            count -= 1
-            active[to] = active[count]
-        to -= 1
-        active[to] = arriving[at]
-    return total
-
-
-@njit
-def _steady(
-    low: int, high: int, active: NDArray[np.uint32], state: Row, kinds: Row, managed: bool,
-    setpoint_kw: NDArray[np.float64], step_s: float, end_s: float, import_cost: float, export_cost: float,
-    mean_kw: NDArray[np.float64], exact: NDArray[np.uint32],
+    places: Places, state: Blocks, columns: Columns,
 ) -> int:  # fmt: skip
-    """Advance those of ``active[low:high]`` whose power is constant over the tick: nearly all.
+    """Plug in those that arrive before ``end_s``; arguments and result are those of :func:`step`."""
+    scratch = np.zeros(1, STATE)
+    while cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
+        session = by_arrival[cursor]
+        lane = enter(places, state, columns, session_ev[session])
+        if lane >= 0:  # else it leaves in this tick, and comes again
+            row = scratch[0]
+            plug_in(row, kinds, session, session_ev, departure_s, soc_arrival, drive_kwh, kind_of, outcome)
+            lower(row, state[lane // LANES], lane % LANES)
+        cursor += 1
+    return cursor
 
-    One path without branches on data serves all that a set-point can ask. ``import_cost`` and
-    ``export_cost``: of a kW over the tick. Fills ``mean_kw[low:high]``, and ``exact``, from ``low`` on,
-    with the positions in ``active`` of the EVs that it leaves to :func:`_exact`; returns the number of
-    those.
+
+@njit
+def _stay(
+    turn: NDArray[np.int64], places: Places, managed: bool, setpoint_kw: NDArray[np.float64], state: Blocks,
+    kinds: Row, import_per_kws: float, export_per_kws: float, step_s: float, end_s: float,
+    mean_kw: NDArray[np.float64], changing: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Advance those of the parts that this thread takes that neither arrive nor leave.
+
+    One path without branches on data serves those whose power is constant over the tick, whatever a
+    set-point can ask: nearly all. Fills ``mean_kw``, (ev,), and ``changing``, (stretch,), the number of those
+    left to :func:`_change`.
     """
-    part = active[low:high]
-    part_kw = mean_kw[low:high]
-    left = exact[low:high]
-    todo = 0
-    for at in range(len(part)):
-        ev = part[at]
-        row = state[ev]
-        kind = kinds[np.uint32(row["kind"])]
-        soc = row["soc"]
-        limit_kw = kind["charge_kw"]
-        asked = setpoint_kw[ev] if managed else np.inf
-        asked = np.inf if row["guarded"] else asked
-        up_kw = min(max(asked, 0.0), limit_kw)  # drawn and given at the grid; one of them is 0
-        down_kw = min(max(-asked, 0.0), kind["discharge_kw"])
-        full = up_kw == limit_kw
-        up_kw = up_kw if soc < kind["soc_target"] else 0.0
-        down_kw = down_kw if soc > kind["soc_floor"] else 0.0
-        if kind["linear"]:
-            into_kw = up_kw * kind["charge_gain"]
-            out_kw = down_kw * kind["discharge_gain"]
-            loss_kw = into_kw * kind["charge_b"] + out_kw * kind["discharge_b"]
-        else:
-            into_kw = battery_kw_drawn(up_kw, kind["charge_a"], kind["charge_b"], kind["charge_c"])
-            out_kw = battery_kw_given(down_kw, kind["discharge_a"], kind["discharge_b"], kind["discharge_c"])
-            loss_kw = 0.0
-            if into_kw > 0.0:
-                loss_kw = kind["charge_a"] + into_kw * (kind["charge_b"] + into_kw * kind["charge_c"])
-            else:
-                up_kw = 0.0
-            if out_kw > 0.0:
-                loss_kw = kind["discharge_a"] + out_kw * (kind["discharge_b"] + out_kw * kind["discharge_c"])
-        then = soc + (into_kw - out_kw) * kind["soc_per_kws"] * step_s
-        highest = min(1.0 - into_kw * kind["taper_per_kw"], kind["soc_target"])
-        # An upper bound of the time needed: exact below the taper, its tangent above.
-        needed_s = kind["full_charge_s"] - then * kind["s_per_soc"]
-        left_s = row["departure_s"] - end_s
-        steady = (
-            ((then <= highest) | (into_kw == 0.0))
-            & ((then >= kind["soc_floor"]) | (out_kw == 0.0))
-            & ((left_s > needed_s) | full)
-            & (left_s > 0.0)
-            & (row["fresh"] == 0)
-        )
-        part_kw[at] = up_kw - down_kw
-        if steady:
-            row["soc"] = then
-            row["drawn_kws"] += up_kw * step_s
-            row["given_kws"] += down_kw * step_s
-            row["loss_kws"] += loss_kw * step_s
-            row["cost"] += up_kw * import_cost - down_kw * export_cost
-        else:
-            left[todo] = low + at
-            todo += 1
-    return todo
+    scratch = np.zeros(1, STATE)
+    import_cost, export_cost = import_per_kws * step_s, export_per_kws * step_s
+    while True:
+        part = claim(turn)
+        if part >= len(places.parts) - 1:
+            break
+        for stretch in range(places.parts[part], places.parts[part + 1]):
+            count = places.filled[stretch]
+            for begin in range(0, count, LANES):
+                block = state[(places.first_lane[stretch] + begin) // LANES]
+                for i in range(min(LANES, count - begin)):
+                    ev = np.uint32(block["ev"][i])
+                    kind = kinds[np.uint32(block["kind"][i])]
+                    soc = block["soc"][i]
+                    limit_kw = kind["charge_kw"]
+                    asked = setpoint_kw[ev] if managed else np.inf
+                    asked = np.inf if block["guarded"][i] else asked
+                    up_kw = min(max(asked, 0.0), limit_kw)  # drawn and given at the grid; one of them is 0
+                    down_kw = min(max(-asked, 0.0), kind["discharge_kw"])
+                    full = up_kw == limit_kw
+                    up_kw = up_kw if soc < kind["soc_target"] else 0.0
+                    down_kw = down_kw if soc > kind["soc_floor"] else 0.0
+                    into_kw, out_kw, loss_kw = up_kw, down_kw, 0.0
+                    if kind["linear"]:
+                        into_kw = up_kw * kind["charge_gain"]
+                        out_kw = down_kw * kind["discharge_gain"]
+                        loss_kw = into_kw * kind["charge_b"] + out_kw * kind["discharge_b"]
+                    else:
+                        a, b, c = kind["charge_a"], kind["charge_b"], kind["charge_c"]
+                        into_kw = battery_kw_drawn(up_kw, a, b, c)
+                        if into_kw > 0.0:
+                            loss_kw = a + into_kw * (b + into_kw * c)
+                        else:
+                            up_kw = 0.0
+                        a, b, c = kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
+                        out_kw = battery_kw_given(down_kw, a, b, c)
+                        if out_kw > 0.0:
+                            loss_kw = a + out_kw * (b + out_kw * c)
+                    then = soc + (into_kw - out_kw) * kind["soc_per_kws"] * step_s
+                    highest = min(1.0 - into_kw * kind["taper_per_kw"], kind["soc_target"])
+                    # An upper bound of the time needed: exact below the taper, its tangent above.
+                    needed_s = kind["full_charge_s"] - then * kind["s_per_soc"]
+                    left_s = block["departure_s"][i] - end_s
+                    steady = (
+                        ((then <= highest) | (into_kw == 0.0))
+                        & ((then >= kind["soc_floor"]) | (out_kw == 0.0))
+                        & ((left_s > needed_s) | full)
+                        & (left_s > 0.0)
+                        & (block["fresh"][i] == 0)
+                    )
+                    mean_kw[ev] = up_kw - down_kw
+                    if steady:
+                        block["soc"][i] = then
+                        block["drawn_kws"][i] += up_kw * step_s
+                        block["given_kws"][i] += down_kw * step_s
+                        block["loss_kws"][i] += loss_kw * step_s
+                        block["cost"][i] += up_kw * import_cost - down_kw * export_cost
+                    elif left_s <= 0.0 or block["fresh"][i]:
+                        changing[stretch] += 1
+                    else:
+                        row = scratch[0]
+                        lift(block, i, row)
+                        net_kws = _follow(
+                            row, kind, setpoint_kw[ev] if managed else np.inf, step_s, left_s + step_s,
+                            import_per_kws, export_per_kws,
+                        )  # fmt: skip
+                        lower(row, block, i)
+                        mean_kw[ev] = net_kws / step_s
 
 
 @njit
 def _complete(
-    changing: NDArray[np.int64], exact: NDArray[np.uint32], managed: bool, setpoint_kw: NDArray[np.float64],
-    state: Row, kinds: Row, slot: NDArray[np.int32], wide: NDArray[np.bool_], time_s: float, step_s: float,
-    import_per_kws: float, export_per_kws: float,
-    session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
-    soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64], kind_of: NDArray[np.int32],
-    outcome: NDArray[np.float64], member_start: NDArray[np.int64],
-    active: NDArray[np.uint32], active_count: int, power_kw: NDArray[np.float64],
-    plugged: NDArray[np.float64], ev_power_kw: NDArray[np.float64], ev_soc: NDArray[np.float64],
-    mean_kw: NDArray[np.float64],
-) -> int:  # fmt: skip
-    """Advance the EVs left over by :func:`_steady`, and add up; the rest of :func:`step`.
-
-    ``changing``: (part, 2) where each part begins, and how many it left. Returns how many stay.
-    """
-    starts = np.searchsorted(active[:active_count], member_start)
-    for member in range(len(plugged)):
-        plugged[member] = starts[member + 1] - starts[member]
-    left = 0
-    for part in range(len(changing)):
-        for i in range(changing[part, 0], changing[part, 0] + changing[part, 1]):
-            at = exact[i]
-            ev = active[at]
-            net_kws, plugged_s = _exact(
-                ev, setpoint_kw[ev] if managed else np.inf, state, kinds, time_s, time_s + step_s,
-                import_per_kws, export_per_kws,
-                session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
-            )  # fmt: skip
-            mean_kw[at] = net_kws / step_s
-            plugged[np.searchsorted(member_start, ev, "right") - 1] += plugged_s / step_s - 1.0
-            if state[ev]["session"] < 0:
-                exact[left] = at
-                left += 1
-    hand_over(active, active_count, slot, wide, mean_kw, power_kw)
+    changing: NDArray[np.int64], places: Places, managed: bool, setpoint_kw: NDArray[np.float64],
+    state: Blocks, kinds: Row, import_per_kws: float, export_per_kws: float, columns: Columns,
+    time_s: float, end_s: float, session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64],
+    departure_s: NDArray[np.float64], soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64],
+    kind_of: NDArray[np.int32], outcome: NDArray[np.float64],
+    power_kw: NDArray[np.float64], plugged: NDArray[np.float64], ev_power_kw: NDArray[np.float64],
+    ev_soc: NDArray[np.float64], mean_kw: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Advance those that arrive or leave within the tick, and add up; the rest of :func:`step`."""
+    step_s = end_s - time_s
+    plugged[:] = places.plugged
+    lanes = in_use(places)
+    scratch = np.zeros(1, STATE)
+    for stretch in range(len(changing)):
+        if not changing[stretch]:
+            continue
+        begin = places.first_lane[stretch]
+        for lane in range(begin, begin + places.filled[stretch]):
+            block = state[lane // LANES]
+            i = lane % LANES
+            if block["departure_s"][i] <= end_s or block["fresh"][i]:
+                row = scratch[0]
+                lift(block, i, row)
+                ev = row["ev"]
+                net_kws, plugged_s = _change(
+                    row, setpoint_kw[ev] if managed else np.inf, kinds, time_s, end_s,
+                    import_per_kws, export_per_kws,
+                    session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
+                )  # fmt: skip
+                lower(row, block, i)
+                mean_kw[ev] = net_kws / step_s
+                plugged[np.searchsorted(places.member_start, ev, "right") - 1] += plugged_s / step_s - 1.0
+    _hand_over(lanes, state, mean_kw, power_kw)
     if len(ev_power_kw):
-        tell(active[:active_count], state, mean_kw, ev_power_kw, ev_soc)
-    return without(active, active_count, exact, left)
+        tell(lanes, state, mean_kw, ev_power_kw, ev_soc)
+    see_off(changing, places, state, columns)
 
 
 @njit
 def tell(
-    active: NDArray[np.uint32], state: Row, mean_kw: NDArray[np.float64], ev_power_kw: NDArray[np.float64],
+    lanes: NDArray[np.int64], state: Blocks, mean_kw: NDArray[np.float64], ev_power_kw: NDArray[np.float64],
     ev_soc: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Fill each EV's mean power and state of charge, of those that are ``active`` in this tick."""
+    """Fill each EV's mean power and state of charge, of those that were plugged in in this tick."""
     ev_power_kw[:] = 0.0
     ev_soc[:] = np.nan
-    for at in range(len(active)):
-        row = state[active[at]]
-        ev_power_kw[active[at]] = mean_kw[at]
-        if row["session"] >= 0:
-            ev_soc[active[at]] = row["soc"]
+    for lane in lanes:
+        block, i = state[lane // LANES], lane % LANES
+        ev = block["ev"][i]
+        ev_power_kw[ev] = mean_kw[ev]
+        if block["session"][i] >= 0:
+            ev_soc[ev] = block["soc"][i]
 
 
 @njit
-def without(active: NDArray[np.uint32], count: int, exact: NDArray[np.uint32], left: int) -> int:
-    """Take the first ``left`` positions of ``exact`` off ``active``; returns how many stay.
+def see_off(
+    changing: NDArray[np.int64], places: Places, state: Blocks, columns: Columns
+) -> NDArray[np.int64]:
+    """Move those that left in this tick behind those that stay; where their power went, (left, 2).
 
-    ``exact`` takes the EVs in place of their positions, and their number at its end.
+    ``changing``, (stretch,): how many arrived or left there at most. Returns the slot, and ALONE, SHARED or
+    WIDE, of each.
     """
-    if left:
-        kept = exact[0]
-        for i in range(left):
-            at = exact[i]
-            until = exact[i + 1] if i + 1 < left else count
-            exact[i] = active[at]
-            for other in range(at + 1, until):
-                active[kept] = active[other]
-                kept += 1
-        exact[-1] = left
-    return count - left
+    gone = np.empty((changing.sum(), 2), np.int64)
+    left = 0
+    for stretch in range(len(changing)):
+        if changing[stretch]:
+            begin = places.first_lane[stretch]
+            for lane in range(begin + places.filled[stretch] - 1, begin - 1, -1):
+                block, i = state[lane // LANES], lane % LANES
+                if block["session"][i] < 0:
+                    gone[left, 0], gone[left, 1] = block["slot"][i], block["spread"][i]
+                    left += 1
+                    quit_lane(places, state, columns, stretch, lane)
+    return gone[:left]
 
 
 @njit
-def _exact(
-    ev: int, setpoint_kw: float, state: Row, kinds: Row, time_s: float, end_s: float,
+def _change(
+    row: Row, setpoint_kw: float, kinds: Row, time_s: float, end_s: float,
     import_per_kws: float, export_per_kws: float,
     session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
     soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64], kind_of: NDArray[np.int32],
     outcome: NDArray[np.float64],
 ) -> tuple[float, float]:  # fmt: skip
-    """Advance an EV over a tick in which its power changes, or it arrives or leaves, even repeatedly.
+    """Advance an EV, a row of STATE, over a tick in which it arrives or leaves, even repeatedly.
 
     Returns the net energy drawn, kWs, and the time that it was plugged in, s.
     """
-    row = state[ev]
     session = row["session"]
     net_kws = 0.0
     plugged_s = 0.0
@@ -770,7 +747,7 @@ def _exact(
             break
         close_session(row, outcome)
         session += 1
-        if session == len(session_ev) or session_ev[session] != ev or arrival_s[session] >= end_s:
+        if session == len(session_ev) or session_ev[session] != row["ev"] or arrival_s[session] >= end_s:
             row["session"] = -1
             break
         plug_in(row, kinds, session, session_ev, departure_s, soc_arrival, drive_kwh, kind_of, outcome)
@@ -778,22 +755,22 @@ def _exact(
 
 
 @njit
-def hand_over(
-    active: NDArray[np.uint32], count: int, slot: NDArray[np.int32], wide: NDArray[np.bool_],
-    mean_kw: NDArray[np.float64], power_kw: NDArray[np.float64],
-) -> None:  # fmt: skip
-    """Sum ``mean_kw`` of the first ``count`` of ``active``, in order, into the slots of ``power_kw``."""
+def _hand_over(
+    lanes: NDArray[np.int64], state: Blocks, mean_kw: NDArray[np.float64], power_kw: NDArray[np.float64]
+) -> None:
+    """Sum ``mean_kw`` of those in ``lanes``, in order, into the slots of ``power_kw``."""
     power_kw[:] = 0.0
-    for at in range(count):
-        ev = active[at]
-        first = np.uint32(slot[ev])
-        if wide[ev]:
-            third = mean_kw[at] / 3.0
+    for lane in lanes:
+        block, i = state[lane // LANES], lane % LANES
+        first = np.uint32(block["slot"][i])
+        own_kw = mean_kw[np.uint32(block["ev"][i])]
+        if block["spread"][i] == WIDE:
+            third = own_kw / 3.0
             power_kw[first] += third
             power_kw[first + np.uint32(1)] += third
             power_kw[first + np.uint32(2)] += third
         else:
-            power_kw[first] += mean_kw[at]
+            power_kw[first] += own_kw
 
 
 @njit
@@ -818,9 +795,8 @@ def _follow(
 def status(
     now_s: float,
     kinds: Row,
-    state: Row,
-    active: NDArray[np.uint32],
-    active_count: int,
+    places: Places,
+    state: Blocks,
     plugged: NDArray[np.float64],
     soc: NDArray[np.float64],
     p_max_kw: NDArray[np.float64],
@@ -835,21 +811,22 @@ def status(
     """
     for array in (plugged, soc, p_max_kw, p_min_kw, energy_needed_kwh, time_left_s, time_needed_s):
         array[:] = 0.0
-    for at in range(active_count):
-        ev = active[at]
-        row = state[ev]
-        kind = kinds[row["kind"]]
+    for lane in in_use(places):
+        block, i = state[lane // LANES], lane % LANES
+        ev = block["ev"][i]
+        kind = kinds[block["kind"][i]]
+        own = block["soc"][i]
         plugged[ev] = 1.0
-        soc[ev] = row["soc"]
-        time_left_s[ev] = row["departure_s"] - now_s
-        if row["soc"] < kind["soc_target"]:
-            battery_kw = charge_limit_kw(kind, row["soc"])
+        soc[ev] = own
+        time_left_s[ev] = block["departure_s"][i] - now_s
+        if own < kind["soc_target"]:
+            battery_kw = charge_limit_kw(kind, own)
             p_max_kw[ev] = min(
                 battery_kw
                 + (kind["charge_a"] + kind["charge_b"] * battery_kw + kind["charge_c"] * battery_kw**2),
                 kind["charge_kw"],
             )
-            energy_needed_kwh[ev] = energy_to_target_kwh(kind, row["soc"])
-            time_needed_s[ev] = seconds_to_target(kind, row["soc"])
-        if row["soc"] > kind["soc_floor"] and not row["guarded"]:
+            energy_needed_kwh[ev] = energy_to_target_kwh(kind, own)
+            time_needed_s[ev] = seconds_to_target(kind, own)
+        if own > kind["soc_floor"] and not block["guarded"][i]:
             p_min_kw[ev] = -kind["discharge_kw"]

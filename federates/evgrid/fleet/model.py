@@ -28,13 +28,13 @@ from evgrid.fleet.battery import with_losses_by_power
 from evgrid.fleet.envelope import limits_ahead
 from evgrid.fleet.extras import AGEING_PERIOD_S, Extras, extras_of, on_three_phases, with_floors
 from evgrid.fleet.kernels import (
-    STATE,
     charge_as_fast_as_possible,
     close_session,
     grid_energy_to_target_kwh,
     status,
     step,
 )
+from evgrid.fleet.lanes import STATE, blocks_of, columns_of, lay_out
 from evgrid.fleet.link import Link
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import ALL_PHASES, Array, Connections, EVs, Model, Recorder, Values, Variable
@@ -180,7 +180,7 @@ class FleetModel(Model):
         sessions = in_force(scenario, connections, evs, sessions)
         if scenario.record.ev:
             self.variables += _EV_VARIABLES
-        self._scenario, self._evs, self._sessions = scenario, evs, sessions
+        self._scenario, self._connections, self._evs, self._sessions = scenario, connections, evs, sessions
         self.variables += tuple(
             Variable(p.variable("fleet_power_kw"), ("member",), "kW", f"active power of the EVs of {p.name}")
             for p in self._parts
@@ -203,18 +203,16 @@ class FleetModel(Model):
         self._soc_arrival = sessions.soc_arrival.astype(np.float64)  # a copy, which the kernel updates
         self._by_arrival = np.argsort(sessions.arrival_s, kind="stable").astype(np.int32)
         self._cursor = 0
-        self._state = np.zeros(count, STATE)
-        self._state["session"] = -1
-        self._slot, self._wide = _slots(connections, evs)
         self._on_feeder, self._upstream = connections.on_feeder, connections.upstream
         self.variables += (_UPSTREAM_VARIABLE,) if connections.upstream else ()
-        self._member_start = np.searchsorted(evs.member, np.arange(members + 1))
-        self._active = np.zeros(count, np.uint32)
-        self._active_count = 0
-        self._exact = np.zeros(count + 1, np.uint32)
+        slot, wide = _slots(connections, evs)
+        member_start = np.searchsorted(evs.member, np.arange(members + 1))
+        self._places, self._state = lay_out(member_start, slot, wide, members * len(connections) * phases)
+        self._columns = columns_of(STATE, self._state)
+        self._gone = np.zeros((0, 2), np.int64)
         self._no_setpoint = np.zeros(0 if managed else count)
         self._own_p = {
-            port: _OwnPower(p.rows, self._slot, self._wide, (members, len(connections), phases))
+            port: _OwnPower(p.rows, slot, wide, (members, len(connections), phases))
             for p in controlled
             if (port := p.port("fleet/own_p")) in taken
         }
@@ -238,6 +236,9 @@ class FleetModel(Model):
         self._ahead = scenario.fleet.envelope if scenario.fleet is not None else None
         self._tells_envelope = managed and scenario.uses_envelope
         self._make_room_for_groups(connections, trafos)
+        if self._extras is not None:
+            self._extras.physics = blocks_of(physics.PHYSICS, self._extras.physics, self._state)
+            self._columns += columns_of(physics.PHYSICS, self._extras.physics)
         self._with_extras()
         self._fixed: FixedPoint | None = None
         if self._extras is not None and self._extras.with_functions and scenario.coupling.mode == "iterated":
@@ -248,12 +249,12 @@ class FleetModel(Model):
                 self._rating_kva(), scenario.members, coupling.tolerance, coupling.most_iterations
             )
             self._changed: tuple[NDArray[Any], ...] = (
-                self._state, self._active, self._extras.physics, self._extras.functions, self._extras.ageing,
-                self._extras.more, self._exact,
+                self._state, self._places.filled, self._places.plugged, self._extras.physics,
+                self._extras.functions, self._extras.ageing, self._extras.more,
             )  # fmt: skip
             self._before = tuple(array.copy() for array in self._changed)
-            self._before_count = self._before_cursor = 0
-        self._energised = np.zeros(self._p.shape)
+            self._before_gone, self._before_cursor = self._gone, 0
+        self._energised = np.ones(self._p.shape, bool)
         self._commanded = self._no_setpoint
         self._unrecorded: float | None = None
         self._first_recorded = self._n_recorded = 0
@@ -282,9 +283,9 @@ class FleetModel(Model):
         self._commanded = setpoint.copy()
         for kept, array in zip(self._before, self._changed, strict=True):
             kept[...] = array
-        self._before_count, self._before_cursor = self._active_count, self._cursor
+        self._before_gone, self._before_cursor = self._gone, self._cursor
         outputs = self._advance(time_s, self._commanded, inputs)
-        self._energised[:] = inputs["feeder/energised"]
+        self._energised[:] = inputs["feeder/voltage"] > 0.0
         self._fixed.begin(inputs["feeder/voltage"], self._p, self._q)
         self._unrecorded = time_s
         return outputs
@@ -295,11 +296,11 @@ class FleetModel(Model):
         assert fixed is not None
         if fixed.found(inputs["feeder/voltage"]):
             return {}
-        self._energised[fixed.moving] = inputs["feeder/energised"][fixed.moving]
+        self._energised[fixed.moving] = inputs["feeder/voltage"][fixed.moving] > 0.0
         for kept, array in zip(self._before, self._changed, strict=True):
             array[...] = kept
-        self._active_count, self._cursor = self._before_count, self._before_cursor
-        grid = {"feeder/voltage": fixed.seen, "feeder/energised": self._energised}
+        self._gone, self._cursor = self._before_gone, self._before_cursor
+        grid = {"feeder/voltage": np.where(self._energised, fixed.seen, 0.0)}
         outputs = dict(self._advance(time_s, self._commanded, {**inputs, **grid}))
         outputs["fleet/p"], outputs["fleet/q"] = fixed.damped(self._p, self._q)
         return outputs if fixed.moving.any() else {}
@@ -312,14 +313,14 @@ class FleetModel(Model):
             self._managed, setpoint,
             self._kinds, sessions.ev, sessions.arrival_s, sessions.departure_s, self._soc_arrival,
             sessions.drive_kwh, self._kind_of, self._by_arrival, self._cursor,
-            self._state, self._slot, self._wide, self._member_start, self._active, self._active_count,
+            self._places, self._state, self._columns,
             self._p.reshape(-1), self._plugged, self._outcome, self._ev_power, self._ev_soc,
-            self._mean_kw, self._exact,
+            self._mean_kw,
         )  # fmt: skip
         tick_and_prices = (time_s, self.period_s, import_price, export_price)
         if self._extras is None:
             arguments: tuple[Any, ...] = (*tick_and_prices, *plain)
-            self._active_count, self._cursor = step(*arguments)
+            self._cursor = step(*arguments)
         else:
             self._step_with_extras(self._extras, tick_and_prices, plain, inputs)
         self._end_s = time_s + self.period_s
@@ -330,13 +331,13 @@ class FleetModel(Model):
         if self._managed and any(_is_multiple(self._end_s, period_s) for period_s in self._telemetry_s):
             report = self._report
             status(
-                self._end_s, self._kinds, self._state, self._active, self._active_count,
+                self._end_s, self._kinds, self._places, self._state,
                 *(report[field] for field in _STATUS),
             )  # fmt: skip
             if extras is not None and extras.counts:
                 physics.withhold(
-                    extras.options, self._kinds, self._state, extras.physics, self._willing(self._end_s),
-                    self._active, self._active_count, report["p_min"],
+                    extras.options, self._kinds, self._places, self._state, extras.physics,
+                    self._willing(self._end_s), report["p_min"],
                 )  # fmt: skip
             outputs |= {f"fleet/{field}": values for field, values in report.items()}
             if self._reserve_horizon_s is not None:
@@ -367,7 +368,7 @@ class FleetModel(Model):
         if extras is None:
             return
         if extras.with_functions:
-            self.inputs += ("feeder/voltage", "feeder/energised")
+            self.inputs += ("feeder/voltage",)
             if extras.frequency:
                 self.inputs += ("system/frequency",)
         if extras.counts:
@@ -405,11 +406,10 @@ class FleetModel(Model):
     ) -> None:
         """The full pass over the tick."""
         time_s = tick_and_prices[0]
-        voltage = energised = self._no_grid
+        voltage = self._no_grid
         hertz = self._hertz
         if extras.with_functions:
             voltage = np.ascontiguousarray(inputs["feeder/voltage"], np.float64).reshape(-1)
-            energised = np.ascontiguousarray(inputs["feeder/energised"], np.float64).reshape(-1)
             if extras.frequency:
                 hertz = np.ascontiguousarray(inputs["system/frequency"], np.float64)
             prepare(extras.parameters, self.period_s)
@@ -420,18 +420,18 @@ class FleetModel(Model):
         arguments: tuple[Any, ...] = (
             *tick_and_prices, rate, *plain,
             extras.options, extras.physics, extras.parameters, extras.parameters_of, extras.functions,
-            voltage, energised, hertz, self._q.reshape(-1), self._mean_kvar, self._willing(time_s), idle_c,
-            extras.ageing, degradation.LAWS, extras.more,
+            voltage, hertz, self._q.reshape(-1), self._mean_kvar, self._willing(time_s), idle_c,
+            extras.ageing, degradation.LAWS, extras.more, self._gone,
         )  # fmt: skip
-        self._active_count, self._cursor = full.step(*arguments)
+        self._cursor, self._gone = full.step(*arguments)
         end_s = time_s + self.period_s
         if len(extras.ageing) and int(end_s // AGEING_PERIOD_S) > int(time_s // AGEING_PERIOD_S):
             in_threads(
                 lambda low, high: physics.age(
-                    low, high, self._state, extras.physics, extras.ageing, degradation.LAWS, self._active,
+                    low, high, self._places, self._state, extras.physics, extras.ageing, degradation.LAWS,
                     end_s, idle_c,
                 ),
-                self._active_count,
+                len(self._places.filled), 16,
             )  # fmt: skip
 
     def _willing(self, time_s: float) -> bool:
@@ -447,8 +447,8 @@ class FleetModel(Model):
         if not _is_multiple(self._end_s, self._scenario.telemetry_s):
             return
         physics.flexibility(
-            self._end_s, horizon_s, extras.options, self._kinds, self._state, extras.physics,
-            self._willing(self._end_s), self._active, self._active_count, self._ev_power, *self._flexibility,
+            self._end_s, horizon_s, extras.options, self._kinds, self._places, self._state, extras.physics,
+            self._willing(self._end_s), self._ev_power, *self._flexibility,
         )  # fmt: skip
         for reserve, of_ev in zip(self._reserve, self._flexibility[4:], strict=True):
             reserve[:] = np.bincount(self._reserve_row, of_ev, reserve.size).reshape(reserve.shape)
@@ -494,8 +494,8 @@ class FleetModel(Model):
         limits: tuple[Any, ...] = tuple(np.zeros((rows, settings.slots)) for _ in _ENVELOPE)
         limits += (np.ones(len(self._evs)),)
         limits_ahead(
-            self._end_s, settings.slot, willing, extras.options, self._kinds, self._state, extras.physics,
-            self._active, self._active_count, row_of, *limits,
+            self._end_s, settings.slot, willing, extras.options, self._kinds, self._places, self._state,
+            extras.physics, row_of, *limits,
         )  # fmt: skip
         return limits
 
@@ -522,12 +522,14 @@ class FleetModel(Model):
             self._fixed.finish(self._recorder)
         sessions, outcome = self._sessions, self._outcome
         extras = self._extras
-        for ev in self._active[: self._active_count]:
+        rows = self._places.by_ev(STATE, self._state, self._state)
+        own = self._places.by_ev(physics.PHYSICS, extras.physics, self._state) if extras is not None else rows
+        for ev in self._places.plugged_in(self._state):
             if extras is None:
-                close_session(self._state[ev], outcome)
+                close_session(rows[ev], outcome)
             else:
                 physics.leave(
-                    self._state[ev], extras.options, extras.physics[ev], extras.functions, extras.ageing,
+                    rows[ev], extras.options, own[ev], extras.functions, extras.ageing,
                     degradation.LAWS, ev, self._end_s, extras.idle_c(self._end_s), outcome, extras.more,
                 )  # fmt: skip
         soc, drawn, given, loss, cost = outcome.T
@@ -645,10 +647,11 @@ class FleetModel(Model):
         of_kind = self._extras.parameters["s_kva"][self._extras.parameters_of]
         of_ev = np.zeros(len(self._evs))
         np.maximum.at(of_ev, self._sessions.ev, of_kind[self._kind_of])
+        slot, wide = _slots(self._connections, self._evs)
         rating = np.zeros(self._p.size)
         for phase in range(3):
-            there = self._wide | (phase == 0)
-            np.add.at(rating, self._slot[there] + phase, (of_ev / np.where(self._wide, 3.0, 1.0))[there])
+            there = wide | (phase == 0)
+            np.add.at(rating, slot[there] + phase, (of_ev / np.where(wide, 3.0, 1.0))[there])
         return rating.reshape(self._p.shape)
 
     def _record_last(self) -> None:

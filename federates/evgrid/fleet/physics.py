@@ -53,6 +53,7 @@ from evgrid.fleet.kernels import (
     close_session,
     soc_that_reaches,
 )
+from evgrid.fleet.lanes import LANES, Blocks, Places, in_use
 
 REASONS = ("vehicle", "evse", "interconnection", "warranty", "driver", "floor", "departure", "grid")
 """Why a discharge was refused. floor: the vehicle's own; departure: the guard; grid: the EVSE's local
@@ -256,19 +257,51 @@ def _move(
 
 
 @njit
-def refusal_of(options: Row, kind: Row, physics: Row, willing: bool) -> int:
-    """The first reason for which an EV may not discharge now, 0 if it may; floors are not asked."""
-    never = physics["refusal"]
+def lift_own(block: Blocks, i: int, physics: Row) -> None:
+    """Copy what a block of PHYSICS holds of lane ``i`` to a row."""
+    physics["ramped_kw"] = block["ramped_kw"][i]
+    physics["above_k"] = block["above_k"][i]
+    physics["out_kws"] = block["out_kws"][i]
+    physics["discharging_s"] = block["discharging_s"][i]
+    physics["emitted_kg"] = block["emitted_kg"][i]
+    physics["reactive_kvar"] = block["reactive_kvar"][i]
+    physics["droop_kw"] = block["droop_kw"][i]
+    physics["parameters"] = block["parameters"][i]
+    physics["refusal"] = block["refusal"][i]
+    physics["capable"] = block["capable"][i]
+    physics["disturbed"] = block["disturbed"][i]
+    physics["phases"] = block["phases"][i]
+
+
+@njit
+def lower_own(physics: Row, block: Blocks, i: int) -> None:
+    """Copy what changes of a row of PHYSICS back to lane ``i`` of a block."""
+    block["ramped_kw"][i] = physics["ramped_kw"]
+    block["above_k"][i] = physics["above_k"]
+    block["out_kws"][i] = physics["out_kws"]
+    block["discharging_s"][i] = physics["discharging_s"]
+    block["emitted_kg"][i] = physics["emitted_kg"]
+    block["reactive_kvar"][i] = physics["reactive_kvar"]
+    block["droop_kw"][i] = physics["droop_kw"]
+    block["parameters"][i] = physics["parameters"]
+    block["disturbed"][i] = physics["disturbed"]
+
+
+@njit
+def refusal_of(
+    options: Row, kind: Row, never: int, out_kws: float, discharging_s: float, willing: bool
+) -> int:
+    """The first reason for which an EV may not discharge now, 0 if it may; floors are not asked.
+
+    ``never``, ``out_kws``, ``discharging_s``: the EV's, see PHYSICS.
+    """
     if never == VEHICLE:
         return VEHICLE
     if kind["discharge_kw"] == 0.0:
         return EVSE
     if never and never != DRIVER:
         return int(never)
-    if (
-        physics["out_kws"] >= options["throughput_kws"] * (1.0 - 1e-12)
-        or physics["discharging_s"] >= options["discharging_s"]
-    ):
+    if out_kws >= options["throughput_kws"] * (1.0 - 1e-12) or discharging_s >= options["discharging_s"]:
         return WARRANTY
     if never == DRIVER or not willing:
         return DRIVER
@@ -315,7 +348,9 @@ def window(
     if followed_kw < 0.0:
         rated_kw = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
         asked_kw = min(-followed_kw, rated_kw)
-        refusal = refusal_of(options, kind, physics, willing)
+        refusal = refusal_of(
+            options, kind, physics["refusal"], physics["out_kws"], physics["discharging_s"], willing
+        )
         if refusal:
             followed_kw = 0.0
         elif options["throughput_kws"] < inf:
@@ -516,20 +551,22 @@ def leave(
 
 @njit
 def age(
-    low: int, high: int, state: Row, physics: Row, ageing: Row, laws: Row, active: NDArray[np.uint32],
+    low: int, high: int, places: Places, state: Blocks, physics: Blocks, ageing: Row, laws: Row,
     time_s: float, idle_c: float,
 ) -> None:  # fmt: skip
-    """Bring the ageing of ``active[low:high]`` up to ``time_s``."""
-    for at in range(low, high):
-        ev = active[at]
-        cell_k = idle_c + physics[ev]["above_k"] + 273.15
-        bring_to_ev(ageing[ev], laws, time_s, state[ev]["soc"], cell_k)
+    """Bring the ageing of those plugged in in the stretches ``low`` to ``high`` up to ``time_s``."""
+    for stretch in range(low, high):
+        begin = places.first_lane[stretch]
+        for lane in range(begin, begin + places.filled[stretch]):
+            block, i = state[lane // LANES], lane % LANES
+            cell_k = idle_c + physics[lane // LANES]["above_k"][i] + 273.15
+            bring_to_ev(ageing[block["ev"][i]], laws, time_s, block["soc"][i], cell_k)
 
 
 @njit
 def flexibility(
-    now_s: float, horizon_s: float, options: Row, kinds: Row, state: Row, physics: Row, willing: bool,
-    active: NDArray[np.uint32], active_count: int, power_kw: NDArray[np.float64],
+    now_s: float, horizon_s: float, options: Row, kinds: Row, places: Places, state: Blocks,
+    physics: Blocks, willing: bool, power_kw: NDArray[np.float64],
     p_min_kw: NDArray[np.float64], p_max_kw: NDArray[np.float64],
     e_min_kwh: NDArray[np.float64], e_max_kwh: NDArray[np.float64],
     up_kw: NDArray[np.float64], down_kw: NDArray[np.float64],
@@ -549,27 +586,31 @@ def flexibility(
     """
     for array in (p_min_kw, p_max_kw, e_min_kwh, e_max_kwh, up_kw, down_kw):
         array[:] = 0.0
-    for at in range(active_count):
-        ev = active[at]
-        row = state[ev]
-        kind = kinds[row["kind"]]
+    for lane in in_use(places):
+        block, own, i = state[lane // LANES], physics[lane // LANES], lane % LANES
+        ev = block["ev"][i]
+        kind = kinds[block["kind"][i]]
+        soc, guarded = block["soc"][i], block["guarded"][i]
         capacity = kind["capacity_kwh"]
-        energy = row["soc"] * capacity
-        may = row["soc"] > kind["soc_floor"] and refusal_of(options, kind, physics[ev], willing) == 0
-        limit_kw = charge_limit_kw(kind, row["soc"]) if row["soc"] < kind["soc_target"] else 0.0
+        energy = soc * capacity
+        refusal = refusal_of(
+            options, kind, own["refusal"][i], own["out_kws"][i], own["discharging_s"][i], willing
+        )
+        may = soc > kind["soc_floor"] and refusal == 0
+        limit_kw = charge_limit_kw(kind, soc) if soc < kind["soc_target"] else 0.0
         drawn_kw = 0.0
         if limit_kw > 0.0:
             lost_kw = kind["charge_a"] + limit_kw * (kind["charge_b"] + limit_kw * kind["charge_c"])
             drawn_kw = min(limit_kw + lost_kw, kind["charge_kw"])
         p_max_kw[ev] = drawn_kw
         p_min_kw[ev] = -kind["discharge_kw"] if may else 0.0
-        e_max_kwh[ev] = max(kind["soc_target"], row["soc"]) * capacity
-        left_s = row["departure_s"] - now_s - horizon_s
+        e_max_kwh[ev] = max(kind["soc_target"], soc) * capacity
+        left_s = block["departure_s"][i] - now_s - horizon_s
         reach = soc_that_reaches(kind, left_s)
-        least = max(kind["soc_floor"] if may else row["soc"], reach)
+        least = max(kind["soc_floor"] if may else soc, reach)
         e_min_kwh[ev] = least * capacity
-        if left_s < 0.0 or row["guarded"]:
-            p_min_kw[ev] = p_max_kw[ev] if row["guarded"] else p_min_kw[ev]
+        if left_s < 0.0 or guarded:
+            p_min_kw[ev] = p_max_kw[ev] if guarded else p_min_kw[ev]
             continue
         hours = horizon_s / 3600.0
         pop = power_kw[ev]
@@ -587,11 +628,13 @@ def flexibility(
 
 @njit
 def withhold(
-    options: Row, kinds: Row, state: Row, physics: Row, willing: bool, active: NDArray[np.uint32],
-    active_count: int, p_min_kw: NDArray[np.float64],
+    options: Row, kinds: Row, places: Places, state: Blocks, physics: Blocks, willing: bool,
+    p_min_kw: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Set the reported least power, (ev,), of EVs that may not discharge now to 0."""
-    for at in range(active_count):
-        ev = active[at]
-        if refusal_of(options, kinds[state[ev]["kind"]], physics[ev], willing):
-            p_min_kw[ev] = 0.0
+    for lane in in_use(places):
+        block, own, i = state[lane // LANES], physics[lane // LANES], lane % LANES
+        kind = kinds[block["kind"][i]]
+        never, out_kws, discharging_s = own["refusal"][i], own["out_kws"][i], own["discharging_s"][i]
+        if refusal_of(options, kind, never, out_kws, discharging_s, willing):
+            p_min_kw[block["ev"][i]] = 0.0
