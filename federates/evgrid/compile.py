@@ -34,6 +34,9 @@ THREADS = numba.config.NUMBA_NUM_THREADS
 _LEAST = 8192
 """Items in a part at least: fewer take less time than it takes to wake a thread."""
 
+_APART = 16
+"""Places between two threads' counters, so that they aren't in one cache line, or in a pair of them."""
+
 
 def njit(function: _Function) -> _Function:
     """Compile a function of arrays and numbers to machine code at its first call."""
@@ -70,27 +73,49 @@ def prefetch(typing_context: Any, array: Any, index: Any, offset: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def claim(typing_context: Any, turn: Any) -> Any:
-    """Add 1 to ``turn[0]``, (1,) int64, and return what it was: of any threads, each gets another number."""
-    if not isinstance(turn, types.Array) or turn.dtype != types.int64:
+def _claim(typing_context: Any, taken: Any, at: Any) -> Any:
+    """Add 1 to ``taken[at]``, and return what it was: of any threads, each gets another number."""
+    if not isinstance(taken, types.Array) or taken.dtype != types.int64:
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         values = context.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.atomic_rmw("add", values.data, ir.Constant(ir.IntType(64), 1), "monotonic")
+        place = cgutils.get_item_pointer(
+            context, builder, signature.args[0], values, [arguments[1]], wraparound=False
+        )
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
 
-    return types.int64(turn), generate
+    return types.int64(taken, types.intp), generate
 
 
-def take_turns(kernel: Callable[[NDArray[np.int64]], object], count: int, least: int = _LEAST) -> None:
-    """Call ``kernel(turn)`` in as many threads as ``THREADS``, which share out its parts by :func:`claim`.
+@njit
+def next_part(taken: NDArray[np.int64], own: int, parts: int) -> int:
+    """The next of a number of parts for thread ``own``, or -1; see :func:`take_turns`.
+
+    Each thread has a share, which it takes first, and so from call to call: that finds its data in its cache.
+    Then it takes of the others' shares.
+    """
+    threads = len(taken) // _APART
+    for ahead in range(threads):
+        share = (own + ahead) % threads
+        part = parts * share // threads + _claim(taken, share * _APART)
+        if part < parts * (share + 1) // threads:
+            return int(part)
+    return -1
+
+
+def take_turns(
+    kernel: Callable[[NDArray[np.int64], int], object], count: int, least: int = _LEAST
+) -> None:
+    """Call ``kernel(taken, own)`` in ``THREADS`` threads, which share out its parts by :func:`next_part`.
 
     A thread that is late, or slower, takes fewer of them. For ``count`` items, of which a thread is worth
     starting for ``least`` and more. What the kernel does to a part must not depend on who takes it.
     """
-    turn = np.zeros(1, np.int64)
-    waiting = [_threads().submit(kernel, turn) for _ in range(1, min(THREADS, count // least))]
-    kernel(turn)
+    threads = max(min(THREADS, count // least), 1)
+    taken = np.zeros(threads * _APART, np.int64)
+    waiting = [_threads().submit(kernel, taken, own) for own in range(1, threads)]
+    kernel(taken, 0)
     for future in waiting:
         future.result()
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import claim, in_threads, njit, prefetch, take_turns
+from evgrid.compile import in_threads, next_part, njit, prefetch, take_turns
 from evgrid.curves.kernels import POINTS, WATT_VAR
 from evgrid.curves.kernels import STATE as MEMORY
 from evgrid.fleet import calm
@@ -129,13 +129,17 @@ def step(  # noqa: D417
     sessions: tuple[Any, ...] = (
         session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
     )  # fmt: skip
+    if len(gone):
+        _clear_after(gone, power_kw, reactive_kvar)
     first = cursor
-    coming: tuple[Any, ...] = (end_s, kinds, *sessions, by_arrival, cursor, places, state, columns)
-    cursor = arrive(*coming)
-    _begin(
-        by_arrival[first:cursor], session_ev, arrival_s, places, state, options, physics, parameters_of,
-        len(parameters) - 1, ageing, laws, idle_c, more, gone, power_kw, reactive_kvar, plugged,
-    )  # fmt: skip
+    if cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
+        coming: tuple[Any, ...] = (end_s, kinds, *sessions, by_arrival, cursor, places, state, columns)
+        cursor = arrive(*coming)
+        _begin(
+            by_arrival[first:cursor], session_ev, arrival_s, places, state, options, physics, parameters_of,
+            len(parameters) - 1, ageing, laws, idle_c, more,
+        )  # fmt: skip
+    plugged[:] = places.plugged
     at_once = len(plugged) >= MANY_MEMBERS and not len(ev_power_kw)
     changing = np.zeros(len(places.filled), np.int64)
     rules: tuple[Any, ...] = (
@@ -145,18 +149,20 @@ def step(  # noqa: D417
     )  # fmt: skip
     results: tuple[Any, ...] = (power_kw, reactive_kvar, plugged, mean_kw, mean_kvar)
     moving: tuple[Any, ...] = (*rules, step_s, end_s, *results, more, changing, at_once)
-    take_turns(lambda turn: _advance(turn, *moving), int(places.filled.sum()))
+    take_turns(lambda taken, own: _advance(taken, own, *moving), int(places.filled.sum()))
     if not at_once:
         adding: tuple[Any, ...] = (places, state, power_kw, reactive_kvar, mean_kw, mean_kvar)
         in_threads(lambda low, high: _add_up(low, high, *adding), len(plugged), 1)
-    if changing.any():
+    changed = changing.any()
+    if changed:
         others: tuple[Any, ...] = (
             changing, *rules, time_s, end_s, *sessions, parameters_of, ageing, laws, *results, more,
         )  # fmt: skip
         _change(*others)
     if len(ev_power_kw):
         tell(in_use(places), state, mean_kw, ev_power_kw, ev_soc)
-    return cursor, see_off(changing, places, state, columns)
+    gone = see_off(changing, places, state, columns) if changed else gone[:0]
+    return cursor, gone
 
 
 @njit
@@ -164,11 +170,8 @@ def _begin(
     arriving: NDArray[np.int32], session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64],
     places: Places, state: Blocks, options: Row, physics: Blocks, parameters_of: NDArray[np.int32],
     no_functions: int, ageing: Row, laws: Row, idle_c: float, more: NDArray[np.float64],
-    gone: NDArray[np.int64], power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64],
-    plugged: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Begin the sessions that have been plugged in, and clear the slots of those that left before."""
-    plugged[:] = places.plugged
+    """Begin the sessions that have been plugged in."""
     rows, owns = np.zeros(1, STATE), np.zeros(1, PHYSICS)
     for session in arriving:
         ev = session_ev[session]
@@ -185,9 +188,6 @@ def _begin(
                     idle_c, more,
                 )  # fmt: skip
                 lower_own(own, physics[block], i)
-    for i in range(len(gone)):
-        _clear(gone[i, 0], gone[i, 1], power_kw, reactive_kvar)
-
 
 @njit
 def _clear(slot: int, spread: int, power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64]) -> None:
@@ -199,6 +199,15 @@ def _clear(slot: int, spread: int, power_kw: NDArray[np.float64], reactive_kvar:
         for i in range(1, 3):  # a loop, lest the compiler scatter under a mask, which is much slower
             power_kw[first + np.uint32(i)] = 0.0
             reactive_kvar[first + np.uint32(i)] = 0.0
+
+
+@njit
+def _clear_after(
+    gone: NDArray[np.int64], power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64]
+) -> None:
+    """Clear the slots of those that left in the last tick."""
+    for i in range(len(gone)):
+        _clear(gone[i, 0], gone[i, 1], power_kw, reactive_kvar)
 
 
 @njit
@@ -312,7 +321,7 @@ def _bring(blocks: Blocks, block: int, size: int) -> None:
 
 @njit
 def _advance(
-    turn: NDArray[np.int64], places: Places, state: Blocks, physics: Blocks, functions: Row,
+    taken: NDArray[np.int64], thread: int, places: Places, state: Blocks, physics: Blocks, functions: Row,
     options: Row, kinds: Row, parameters: Row, willing: bool, idle_c: float,
     voltage_pu: NDArray[np.float64], frequency_hz: NDArray[np.float64],
     import_per_kws: float, export_per_kws: float, kg_per_kws: float, managed: bool,
@@ -345,8 +354,8 @@ def _advance(
     blocks = np.zeros(2, np.int64)
     numbers = np.zeros(2, np.int64)
     while True:
-        part = claim(turn)
-        if part >= len(places.parts) - 1:
+        part = next_part(taken, thread, len(places.parts) - 1)
+        if part < 0:
             break
         todo = 0
         first, last = places.parts[part], places.parts[part + 1]

@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import claim, njit, take_turns
+from evgrid.compile import next_part, njit, take_turns
 from evgrid.fleet.lanes import (
     LANES,
     STATE,
@@ -530,7 +530,7 @@ def step(
         places, managed, setpoint_kw, state, kinds, import_price / 3600.0, export_price / 3600.0,
     )  # fmt: skip
     moving: tuple[Any, ...] = (*rules, step_s, end_s, mean_kw, changing)
-    take_turns(lambda turn: _stay(turn, *moving), int(places.filled.sum()))
+    take_turns(lambda taken, own: _stay(taken, own, *moving), int(places.filled.sum()))
     others: tuple[Any, ...] = (
         changing, *rules, columns, time_s, end_s, *sessions, power_kw, plugged, ev_power_kw, ev_soc, mean_kw,
     )  # fmt: skip
@@ -560,7 +560,7 @@ def arrive(
 
 @njit
 def _stay(
-    turn: NDArray[np.int64], places: Places, managed: bool, setpoint_kw: NDArray[np.float64], state: Blocks,
+    taken: NDArray[np.int64], own: int, places: Places, managed: bool, setpoint_kw: NDArray[np.float64], state: Blocks,
     kinds: Row, import_per_kws: float, export_per_kws: float, step_s: float, end_s: float,
     mean_kw: NDArray[np.float64], changing: NDArray[np.int64],
 ) -> None:  # fmt: skip
@@ -573,8 +573,8 @@ def _stay(
     scratch = np.zeros(1, STATE)
     import_cost, export_cost = import_per_kws * step_s, export_per_kws * step_s
     while True:
-        part = claim(turn)
-        if part >= len(places.parts) - 1:
+        part = next_part(taken, own, len(places.parts) - 1)
+        if part < 0:
             break
         for stretch in range(places.parts[part], places.parts[part + 1]):
             count = places.filled[stretch]
