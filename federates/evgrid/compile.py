@@ -104,9 +104,7 @@ def next_part(taken: NDArray[np.int64], own: int, parts: int) -> int:
     return -1
 
 
-def take_turns(
-    kernel: Callable[[NDArray[np.int64], int], object], count: int, least: int = _LEAST
-) -> None:
+def take_turns(kernel: Callable[[NDArray[np.int64], int], object], count: int, least: int = _LEAST) -> None:
     """Call ``kernel(taken, own)`` in ``THREADS`` threads, which share out its parts by :func:`next_part`.
 
     A thread that is late, or slower, takes fewer of them. For ``count`` items, of which a thread is worth

@@ -12,10 +12,11 @@ The numbers are those of ``window`` but for rounding, and an EV's don't depend o
 EVs are taken a block at a time, see :mod:`evgrid.fleet.lanes`: ``state`` and ``own`` are its blocks of STATE
 and of PHYSICS. ``w`` is room to work in, of a *column* of numbers for each quantity, one after the other:
 ``w[VOLT + i]`` is the voltage at the EV in lane ``i``. One array with columns at constant places is what the
-compiler can prove not to overlap. ``curve`` holds the points of each EV's curve of reactive power: for point
-j, ``curve[COLUMN * 3 * j + i]`` is where it begins, ``+ COLUMN`` its value and ``+ 2 * COLUMN`` its slope to
-the next. Constants of an EV's kind and of its EVSE's functions stay in their columns from block to block
-while they are the same.
+compiler can prove not to overlap. Constants of an EV's kind and of its EVSE's functions stay in their columns
+from block to block while they are the same. ``rules``, see :func:`rules_of`, are those of the tick.
+
+:func:`plan` and :func:`settle` are all that most blocks need. Frequency-watt at work, curves of many segments
+or by power, and reactive power that the rating has no room for come in between.
 """
 
 from __future__ import annotations
@@ -33,40 +34,49 @@ from evgrid.fleet.physics import (
     DEPARTURE,
     DRIVER,
     EVSE,
-    FLOOR,
     GRID,
-    INTERCONNECTION,
     SAME,
-    VEHICLE,
     WARRANTY,
+    whose_floor,
 )
 
 COLUMN = LANES + 8
 """Places of a column: its EVs, and a cache line more, so that few columns are a multiple of 4096 bytes apart,
 which processors take for the same place at first."""
 
-LEAST_POINTS = 4
-"""Points of a curve that are looked at in any case: those of volt-var and watt-var."""
+SEGMENTS = 3
+"""Segments of a curve of reactive power that are looked at in any case: those of volt-var."""
+
+LEAST_PU = 1e-9
+"""Voltage below which there is none."""
+
+NOBODY = float(DRIVER) + 1.0
+"""No reason of those that are asked before a discharge. They are numbered in the order in which they are
+asked, so that the first that holds is the least."""
 
 # What is asked of an EV, and what its EVSE sees
 ASKED_KW, VOLT, LOWEST, HIGHEST, HERTZ = (COLUMN * i for i in range(5))
-# Constants of its kind
+# Constants of its kind; BARRED is EVSE or NOBODY
 CHARGE_KW, CHARGE_A, CHARGE_B, CHARGE_C, CAPACITY = (COLUMN * i for i in range(5, 10))
 DISCHARGE_KW, DISCHARGE_A, DISCHARGE_B, DISCHARGE_C, MOST_OUT_KW = (COLUMN * i for i in range(10, 15))
 BATTERY_KW, SOC_PER_KWS, TAPER_PER_KW, TARGET, FLOOR_SOC = (COLUMN * i for i in range(15, 20))
-S_PER_SOC, FULL_S, FULL_POWER_SOC = (COLUMN * i for i in range(20, 23))
-# Constants of its EVSE's local functions; BY_POWER is 1 for watt-var
-S_KVA, MOST_KW, LEAST_KW, VAR_PRIORITY, BY_POWER, KVAR_PER_KW = (COLUMN * i for i in range(23, 29))
-DROOP_HIGH, DROOP_LOW, OVER, UNDER, DROOP_LEFT, DROOP_MEAN = (COLUMN * i for i in range(29, 35))
-REACTIVE_LEFT, REACTIVE_MEAN, CALM_LOW, CALM_HIGH, CALM_LOW_HZ, CALM_HIGH_HZ = (
-    COLUMN * i for i in range(35, 41)
+S_PER_SOC, FULL_S, FULL_POWER_SOC, RATED_KW, BARRED = (COLUMN * i for i in range(20, 25))
+# Constants of its EVSE's local functions; BY_POWER is 1 for watt-var, FIRST_KVAR the begin of the curve
+S_KVA, MOST_KW, LEAST_KW, VAR_PRIORITY, BY_POWER, KVAR_PER_KW = (COLUMN * i for i in range(25, 31))
+DROOP_HIGH, DROOP_LOW, OVER, UNDER, DROOP_LEFT, DROOP_MEAN = (COLUMN * i for i in range(31, 37))
+REACTIVE_LEFT, REACTIVE_MEAN, CALM_LOW, CALM_HIGH, CALM_LOW_HZ, CALM_HIGH_HZ, FIRST_KVAR = (
+    COLUMN * i for i in range(37, 44)
+)
+# The first segments of its curve of reactive power: begin, length, slope
+AT_0, LENGTH_0, SLOPE_0, AT_1, LENGTH_1, SLOPE_1, AT_2, LENGTH_2, SLOPE_2 = (
+    COLUMN * i for i in range(44, 53)
 )
 # On the way to what the tick comes to
-RAMPED_KW, REASON, WANTED_KW, WISHED_KW, ANSWER_KW, FROM_KW, TO_KW = (COLUMN * i for i in range(41, 48))
-AT, AIM, FROM_KVAR, TO_KVAR, DROOP_KW, GUARDED = (COLUMN * i for i in range(48, 54))
+RAMPED_KW, REASON, WANTED_KW, WISHED_KW, ANSWER_KW, FROM_KW, TO_KW = (COLUMN * i for i in range(53, 60))
+AT, AIM, FROM_KVAR, TO_KVAR, DROOP_KW = (COLUMN * i for i in range(60, 65))
 # What the tick comes to: whether it is calm, and if so means over it and what was refused
-CALM, NET_KW, Q_KVAR, REFUSED_KWH = (COLUMN * i for i in range(54, 58))
-COLUMNS = 58
+CALM, NET_KW, Q_KVAR, REFUSED_KW = (COLUMN * i for i in range(65, 69))
+COLUMNS = 69
 
 Row = Any
 """A row of one of the tables of the modules that call."""
@@ -93,12 +103,12 @@ def fill_kind(w: NDArray[np.float64], i: int, kind: Row) -> None:
     w[S_PER_SOC + i] = kind["s_per_soc"]
     w[FULL_S + i] = kind["full_charge_s"]
     w[FULL_POWER_SOC + i] = kind["full_power_soc"]
+    w[RATED_KW + i] = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
+    w[BARRED + i] = float(EVSE) if kind["discharge_kw"] == 0.0 else NOBODY
 
 
 @njit
-def fill_functions(
-    w: NDArray[np.float64], curve: NDArray[np.float64], i: int, parameters: Row, points: int
-) -> None:
+def fill_functions(w: NDArray[np.float64], i: int, parameters: Row) -> None:
     """Set the constants of the local functions of EV ``i``'s EVSE, a row of PARAMETERS."""
     w[S_KVA + i] = parameters["s_kva"]
     w[MOST_KW + i] = parameters["charge_kw"]
@@ -112,93 +122,98 @@ def fill_functions(
     w[DROOP_MEAN + i] = parameters["droop_mean"]
     w[REACTIVE_LEFT + i] = parameters["reactive_left"]
     w[REACTIVE_MEAN + i] = parameters["reactive_mean"]
-    w[CALM_LOW + i] = parameters["calm_low_pu"]
+    w[CALM_LOW + i] = max(parameters["calm_low_pu"], LEAST_PU)
     w[BY_POWER + i] = parameters["reactive"] == WATT_VAR
     w[KVAR_PER_KW + i] = parameters["kvar_per_kw"] if parameters["reactive"] == POWER_FACTOR else 0.0
     w[CALM_HIGH + i] = parameters["calm_high_pu"]
     w[CALM_LOW_HZ + i] = parameters["trip_low_hz"]
     w[CALM_HIGH_HZ + i] = parameters["trip_high_hz"]
-    for j in range(points):
+    w[FIRST_KVAR + i] = parameters["reactive_kvar"][0]
+    for j in range(SEGMENTS):
         at = parameters["reactive_at"][j]
-        value = parameters["reactive_kvar"][j]
-        slope = 0.0
-        if j + 1 < POINTS and parameters["reactive_at"][j + 1] > at:
-            slope = (parameters["reactive_kvar"][j + 1] - value) / (parameters["reactive_at"][j + 1] - at)
-        curve[COLUMN * 3 * j + i] = at
-        curve[COLUMN * (3 * j + 1) + i] = value
-        curve[COLUMN * (3 * j + 2) + i] = slope
+        length = max(parameters["reactive_at"][j + 1] - at, 0.0)
+        rise_kvar = parameters["reactive_kvar"][j + 1] - parameters["reactive_kvar"][j]
+        w[AT_0 + COLUMN * 3 * j + i] = at
+        w[LENGTH_0 + COLUMN * 3 * j + i] = length
+        w[SLOPE_0 + COLUMN * 3 * j + i] = rise_kvar / length if length > 0.0 else 0.0
 
 
 @njit
-def points_of(parameters: Row) -> int:
-    """Most points that a curve of reactive power of ``parameters``, (kind,), has; LEAST_POINTS at least."""
-    most = LEAST_POINTS
-    for row in range(len(parameters)):
-        for j in range(POINTS - 1):
-            if parameters[row]["reactive_at"][j + 1] > parameters[row]["reactive_at"][j]:
-                most = max(most, j + 2)
-    return most
+def fill_without_functions(w: NDArray[np.float64]) -> None:
+    """Set the constants of EVSEs that have no functions, and what they see, for the whole block."""
+    for i in range(LANES):
+        for column in (S_KVA, MOST_KW, DROOP_HIGH, CALM_HIGH, CALM_HIGH_HZ):
+            w[column + i] = inf
+        for column in (LEAST_KW, DROOP_LOW, CALM_LOW, CALM_LOW_HZ):
+            w[column + i] = -inf
+        for column in (VOLT, LOWEST, HIGHEST):
+            w[column + i] = 1.0
 
 
 @njit
-def wish(
-    w: NDArray[np.float64], state: Blocks, own: Blocks, n: int, options: Row, seconds: float, end_s: float,
-    idle_c: float, willing: bool,
-) -> None:  # fmt: skip
-    """What the EVs wish for, and whether their tick is calm so far as this tells."""
-    per_s = 1.0 / seconds
-    a_per_kw = 1000.0 / options["volt"]
-    a_per_kw_of_three = 1000.0 / (options["volt"] * 3)
-    kw_per_a = options["volt"] / 1000.0
-    least_a = options["least_a"]
-    pilot_a = options["pilot_a"]
-    pilots_per_a = 1.0 / pilot_a
-    any_current = pilot_a == 0.0
-    cap_kws = options["throughput_kws"]
+def rules_of(options: Row, seconds: float, end_s: float, idle_c: float, willing: bool) -> NDArray[np.float64]:
+    """What the settings, the tick and its temperature come to, for :func:`plan` and :func:`settle`."""
+    rules = np.empty(16)
+    rules[0] = end_s
+    rules[1] = 1000.0 / options["volt"] * (1.0 + 1e-12)  # A per kW on one phase
+    rules[2] = options["least_a"]
+    rules[3] = 1.0 / options["pilot_a"]
+    rules[4] = options["pilot_a"] * options["volt"] / 1000.0  # kW of a step on one phase
+    rules[5] = options["throughput_kws"]
+    rules[6] = options["discharging_s"]
+    rules[7] = NOBODY if willing else float(DRIVER)
+    rules[8] = 1.0 / options["ramp_kw_per_s"]
+    rules[9] = options["ramp_kw_per_s"] * seconds
+    rules[10] = (
+        options["warm_c"] - idle_c if options["thermal"] else inf
+    )  # K above idle, from which it derates
+    rules[11] = seconds
+    rules[12] = 1.0 / seconds
+    rules[13] = options["standby_kw"]
+    rules[14] = options["heating_k_per_kw"]
+    rules[15] = np.exp(-options["cooling_per_s"] * seconds)  # of the cell's warmth that is left
+    return rules
+
+
+@njit
+def plan(w: NDArray[np.float64], rules: NDArray[np.float64], state: Blocks, own: Blocks, n: int) -> int:
+    """What the EVs wish for, their reactive power, and whether their tick is calm so far as this tells.
+
+    Returns how many EVs' ratings have no room for both.
+    """
+    end_s, a_per_kw, least_a, pilots_per_a, pilot_kw = rules[0], rules[1], rules[2], rules[3], rules[4]
+    cap_kws, cap_s, driver = rules[5], rules[6], rules[7]
+    s_per_kw, reach, warm_k, seconds, per_s = rules[8], rules[9], rules[10], rules[11], rules[12]
     nearly_cap_kws = cap_kws * (1.0 - 1e-12)
-    cap_s = options["discharging_s"]
-    unwilling = not willing
-    s_per_kw = 1.0 / options["ramp_kw_per_s"]
-    reach = options["ramp_kw_per_s"] * seconds
-    warm_c = options["warm_c"] if options["thermal"] else inf
-    mild_c = options["mild_c"] if options["thermal"] else -inf
-    freezing_c = options["freezing_c"]
-    cold_rate = options["cold_c_rate"]
-    rate_per_c = (options["mild_c_rate"] - cold_rate) / (options["mild_c"] - freezing_c)
+    any_current = pilot_kw == 0.0
+    short = 0
     for i in range(n):
         soc = state["soc"][i]
         left_s = state["departure_s"][i] - end_s
-        guarded = state["guarded"][i]
-        fresh = state["fresh"][i]
         out_kws = own["out_kws"][i]
-        discharging_s = own["discharging_s"][i]
         before_kw = own["ramped_kw"][i]
-        above_k = own["above_k"][i]
         never = own["refusal"][i]
-        disturbed = own["disturbed"][i]
         phases = float(own["phases"][i])
         limit_kw = w[CHARGE_KW + i]
         most_given_kw = w[DISCHARGE_KW + i]
+        rated_kw = w[RATED_KW + i]
         asked_kw = w[ASKED_KW + i]
 
         # The pilot, as on_pilot_kw
-        three = phases == 3.0
-        amperes = asked_kw * (a_per_kw_of_three if three else a_per_kw) * (1.0 + 1e-12)
-        cut_kw = np.floor(amperes * pilots_per_a) * pilot_a * (kw_per_a * phases)
+        amperes = asked_kw * a_per_kw * (1.0 / 3.0 if phases == 3.0 else 1.0)
+        cut_kw = np.floor(amperes * pilots_per_a) * (pilot_kw * phases)
         told_kw = asked_kw if any_current else cut_kw
         told_kw = 0.0 if amperes < least_a else told_kw
-        told_kw = told_kw if (asked_kw > 0.0) & (asked_kw < 1e300) else asked_kw
+        told_kw = told_kw if asked_kw > 0.0 else asked_kw
 
-        # Permission, as refusal_of, from the last reason to the first
-        rated_kw = most_given_kw if most_given_kw > 0.0 else limit_kw
-        spent = (out_kws >= nearly_cap_kws) | (discharging_s >= cap_s)
-        reason = float(DRIVER) if unwilling | (never == DRIVER) else 0.0
-        reason = float(WARRANTY) if spent else reason
-        reason = float(never) if (never == INTERCONNECTION) | (never == WARRANTY) else reason
-        reason = float(EVSE) if most_given_kw == 0.0 else reason
-        reason = float(VEHICLE) if never == VEHICLE else reason
-        reason = reason if asked_kw < 0.0 else 0.0
-        told_kw = 0.0 if reason > 0.0 else told_kw
+        # Permission, as refusal_of
+        spent = (out_kws >= nearly_cap_kws) | (own["discharging_s"][i] >= cap_s)
+        reason = min(float(never) if never > 0 else NOBODY, w[BARRED + i])
+        reason = min(min(reason, float(WARRANTY) if spent else NOBODY), driver)
+        gives = asked_kw < 0.0
+        reason = reason if gives else NOBODY
+        refused = reason < NOBODY
+        told_kw = 0.0 if refused else told_kw
         near_cap = (told_kw < 0.0) & ((cap_kws - out_kws) * per_s < 2.0 * rated_kw)
 
         # The ramp, as ramped_kw
@@ -210,7 +225,7 @@ def wish(
         reached_kw = reached_kw if on_the_way else goal_kw
         average_kw = goal_kw - 0.5 * way_kw * (needed_s * per_s)
         average_kw = 0.5 * (before_kw + reached_kw) if on_the_way else average_kw
-        followed_kw = inf if guarded != 0 else average_kw
+        followed_kw = inf if state["guarded"][i] != 0 else average_kw
 
         # What the EV wishes for, and its laxity, which is looked at from below
         up_kw = min(max(followed_kw, 0.0), limit_kw)
@@ -221,35 +236,82 @@ def wish(
         most_out_kw = w[MOST_OUT_KW + i]
         least_soc = soc - (most_out_kw if down_kw > 0.0 else 0.0) * (w[SOC_PER_KWS + i] * seconds)
         lax = full | (left_s > w[FULL_S + i] - least_soc * w[S_PER_SOC + i])
-
-        # Temperature, as thermal_limit_kw
-        cell_c = idle_c + above_k
-        cold_kw = (cold_rate + (cell_c - freezing_c) * rate_per_c) * w[CAPACITY + i]
-        mild = (cell_c >= mild_c) | ((cell_c >= freezing_c) & (cold_kw >= w[BATTERY_KW + i]))
-
-        stays = (left_s > 0.0) & (fresh == 0) & (disturbed == 0)
-        calm = stays & lax & mild & (cell_c <= warm_c) & (near_cap == False)  # noqa: E712
-        wanted_kw = min(max(-asked_kw, 0.0), rated_kw)
         wished_kw = up_kw - down_kw
+        wanted_kw = min(max(-asked_kw, 0.0), rated_kw)
+        wanted_kw = wanted_kw if refused else min(wanted_kw, max(-average_kw, 0.0))
+
+        # Reactive power
+        volt = w[VOLT + i]
+        aim_kvar = w[FIRST_KVAR + i]
+        aim_kvar += min(max(volt - w[AT_0 + i], 0.0), w[LENGTH_0 + i]) * w[SLOPE_0 + i]
+        aim_kvar += min(max(volt - w[AT_1 + i], 0.0), w[LENGTH_1 + i]) * w[SLOPE_1 + i]
+        aim_kvar += min(max(volt - w[AT_2 + i], 0.0), w[LENGTH_2 + i]) * w[SLOPE_2 + i]
+        mean = w[REACTIVE_MEAN + i]
+        off_kvar = own["reactive_kvar"][i] - aim_kvar
+        off_kvar = off_kvar if mean != 0.0 else 0.0
+        rest_kvar = off_kvar * w[REACTIVE_LEFT + i]
+        to_kvar = aim_kvar + (rest_kvar if abs(rest_kvar) >= REST else 0.0)
+        from_kvar = aim_kvar + off_kvar
+        size_kw = abs(wished_kw)
+        kvar_per_kw = w[KVAR_PER_KW + i]
+        most_kvar = max(abs(from_kvar), abs(to_kvar)) + abs(kvar_per_kw) * size_kw
+
+        calm = (
+            (left_s > 0.0)
+            & (state["fresh"][i] == 0)
+            & (own["disturbed"][i] == 0)
+            & lax
+            & (own["above_k"][i] <= warm_k)
+            & (near_cap == False)  # noqa: E712
+            & (w[LOWEST + i] >= w[CALM_LOW + i])
+            & (w[HIGHEST + i] <= w[CALM_HIGH + i])
+            & (w[HERTZ + i] >= w[CALM_LOW_HZ + i])
+            & (w[HERTZ + i] <= w[CALM_HIGH_HZ + i])
+            & (wished_kw >= w[LEAST_KW + i])
+            & (wished_kw <= w[MOST_KW + i])
+        )
         w[CALM + i] = 1.0 if calm else 0.0
         w[RAMPED_KW + i] = reached_kw
         w[REASON + i] = reason
-        w[WANTED_KW + i] = min(wanted_kw, max(-average_kw, 0.0)) if reason == 0.0 else wanted_kw
-        w[GUARDED + i] = float(guarded)
+        w[WANTED_KW + i] = wanted_kw
         w[WISHED_KW + i] = wished_kw
         w[ANSWER_KW + i] = wished_kw
-        w[FROM_KW + i] = wished_kw
-        w[TO_KW + i] = wished_kw
+        w[FROM_KVAR + i] = from_kvar
+        w[TO_KVAR + i] = to_kvar
+        w[Q_KVAR + i] = aim_kvar + off_kvar * mean + kvar_per_kw * size_kw
+        short += size_kw * size_kw + most_kvar * most_kvar > w[S_KVA + i] * w[S_KVA + i]
+    return short
+
+
+@njit
+def chill(w: NDArray[np.float64], own: Blocks, n: int, options: Row, idle_c: float) -> None:
+    """Take those for calm no more whose charging is limited by the cold, as thermal_limit_kw."""
+    mild_c, freezing_c, cold_rate = options["mild_c"], options["freezing_c"], options["cold_c_rate"]
+    rate_per_c = (options["mild_c_rate"] - cold_rate) / (mild_c - freezing_c)
+    for i in range(n):
+        cell_c = idle_c + own["above_k"][i]
+        cold_kw = (cold_rate + (cell_c - freezing_c) * rate_per_c) * w[CAPACITY + i]
+        mild = (cell_c >= mild_c) | ((cell_c >= freezing_c) & (cold_kw >= w[BATTERY_KW + i]))
+        before = w[CALM + i]
+        w[CALM + i] = before if mild else 0.0
 
 
 @njit
 def droops(w: NDArray[np.float64], own: Blocks, n: int) -> bool:
     """Whether a frequency-watt is at work at an EV of the block."""
-    some = False
+    some = 0
     for i in range(n):
         hertz = w[HERTZ + i]
-        some |= (own["droop_kw"][i] != 0.0) | (hertz > w[DROOP_HIGH + i]) | (hertz < w[DROOP_LOW + i])
-    return some
+        some += (own["droop_kw"][i] != 0.0) | (hertz > w[DROOP_HIGH + i]) | (hertz < w[DROOP_LOW + i])
+    return some > 0
+
+
+@njit
+def spread(w: NDArray[np.float64], n: int) -> None:
+    """Set where the answer begins and ends to the wish, for the functions below."""
+    for i in range(n):
+        w[FROM_KW + i] = w[WISHED_KW + i]
+        w[TO_KW + i] = w[WISHED_KW + i]
 
 
 @njit
@@ -268,7 +330,7 @@ def droop(w: NDArray[np.float64], state: Blocks, own: Blocks, n: int, seconds: f
         rest_kw = off_kw * w[DROOP_LEFT + i]
         droop_kw = shift_kw + (rest_kw if abs(rest_kw) >= REST else 0.0)
         moved = (off_kw != 0.0) | (shift_kw != 0.0)
-        barred = (w[REASON + i] > 0.0) | (most_given_kw == 0.0) | (own["refusal"][i] > 0)
+        barred = (w[REASON + i] < NOBODY) | (most_given_kw == 0.0) | (own["refusal"][i] > 0)
         low_kw = min(wished_kw, 0.0) if barred else -most_given_kw
         low_kw = max(low_kw, w[LEAST_KW + i])
         high_kw = min(limit_kw, w[MOST_KW + i])
@@ -286,47 +348,50 @@ def droop(w: NDArray[np.float64], state: Blocks, own: Blocks, n: int, seconds: f
         known = (within | (cut_from_kw == cut_to_kw)) & roomy
         before = w[CALM + i]
         w[CALM + i] = before if known | (moved == False) else 0.0  # noqa: E712
-        w[ANSWER_KW + i] = answer_kw if moved else wished_kw
+        moved_far = moved & (abs(answer_kw - wished_kw) > SAME * limit_kw)
+        w[ANSWER_KW + i] = answer_kw if moved_far else wished_kw
         w[FROM_KW + i] = cut_from_kw if moved else wished_kw
         w[TO_KW + i] = cut_to_kw if moved else wished_kw
         w[DROOP_KW + i] = droop_kw
 
 
 @njit
-def aim(w: NDArray[np.float64], curve: NDArray[np.float64], n: int, points: int, by_power: bool) -> None:
+def aim(w: NDArray[np.float64], parameters: Row, row_of: NDArray[np.int32], n: int) -> None:
     """What the curves of reactive power say at the EVs' voltages, or at the power that they settle at.
 
-    ``by_power``: whether the latter is so for any.
+    ``row_of``: the EVs' rows of ``parameters``.
     """
     for i in range(n):
-        w[AT + i] = w[VOLT + i]
-    if by_power:
-        for i in range(n):
-            power_kw = w[TO_KW + i]
-            rated_kw = w[MOST_KW + i] if power_kw > 0.0 else -w[LEAST_KW + i]
-            share = power_kw / rated_kw
-            share = share if power_kw != 0.0 else 0.0
-            w[AT + i] = share if w[BY_POWER + i] != 0.0 else w[VOLT + i]
+        power_kw = w[TO_KW + i]
+        rated_kw = w[MOST_KW + i] if power_kw > 0.0 else -w[LEAST_KW + i]
+        share = power_kw / rated_kw
+        share = share if power_kw != 0.0 else 0.0
+        w[AT + i] = share if w[BY_POWER + i] != 0.0 else w[VOLT + i]
     for i in range(n):
-        x = w[AT + i]
-        y = curve[COLUMN + i]
-        for j in range(LEAST_POINTS):
-            begin = curve[3 * COLUMN * j + i]
-            value = curve[(3 * j + 1) * COLUMN + i] + (x - begin) * curve[(3 * j + 2) * COLUMN + i]
-            y = value if x >= begin else y
-        w[AIM + i] = y
-    for j in range(LEAST_POINTS, points):
-        at = curve[3 * COLUMN * j : 3 * COLUMN * (j + 1)]
-        for i in range(n):
-            x = w[AT + i]
-            value = at[COLUMN + i] + (x - at[i]) * at[2 * COLUMN + i]
-            before = w[AIM + i]
-            w[AIM + i] = value if x >= at[i] else before
+        row = parameters[row_of[i]]
+        kvar = w[FIRST_KVAR + i]
+        for j in range(POINTS - 1):
+            length = row["reactive_at"][j + 1] - row["reactive_at"][j]
+            if length > 0.0:
+                slope = (row["reactive_kvar"][j + 1] - row["reactive_kvar"][j]) / length
+                kvar += min(max(w[AT + i] - row["reactive_at"][j], 0.0), length) * slope
+        w[AIM + i] = kvar
+
+
+@njit
+def aims_again(parameters: Row) -> bool:
+    """Whether a curve of ``parameters``, (kind,), is more than :func:`plan` looks at."""
+    some = False
+    for row in range(len(parameters)):
+        some |= parameters[row]["reactive"] == WATT_VAR
+        for j in range(SEGMENTS, POINTS - 1):
+            some |= parameters[row]["reactive_at"][j + 1] > parameters[row]["reactive_at"][j]
+    return some
 
 
 @njit
 def react(w: NDArray[np.float64], own: Blocks, n: int) -> int:
-    """Reactive power, and whether voltage and frequency are undisturbed; how many EVs lack room for it."""
+    """Reactive power once more, by the answer and the aim; how many EVs' ratings have no room for both."""
     short = 0
     for i in range(n):
         aim_kvar = w[AIM + i]
@@ -340,12 +405,7 @@ def react(w: NDArray[np.float64], own: Blocks, n: int) -> int:
         most_kvar = max(abs(from_kvar), abs(to_kvar)) + abs(kvar_per_kw) * most_kw
         follows = (w[BY_POWER + i] != 0.0) | (kvar_per_kw != 0.0)
         undisturbed = (
-            (w[LOWEST + i] > 0.0)
-            & (w[LOWEST + i] >= w[CALM_LOW + i])
-            & (w[HIGHEST + i] <= w[CALM_HIGH + i])
-            & (w[HERTZ + i] >= w[CALM_LOW_HZ + i])
-            & (w[HERTZ + i] <= w[CALM_HIGH_HZ + i])
-            & (w[ANSWER_KW + i] >= w[LEAST_KW + i])
+            (w[ANSWER_KW + i] >= w[LEAST_KW + i])
             & (w[ANSWER_KW + i] <= w[MOST_KW + i])
             & ((w[FROM_KW + i] == w[TO_KW + i]) | (follows == False))  # noqa: E712
         )
@@ -381,27 +441,18 @@ def make_room(w: NDArray[np.float64], n: int) -> None:
 
 @njit
 def settle(
-    w: NDArray[np.float64], state: Blocks, own: Blocks, n: int, options: Row, seconds: float,
+    w: NDArray[np.float64], rules: NDArray[np.float64], state: Blocks, own: Blocks, n: int,
     import_per_kws: float, export_per_kws: float, kg_per_kws: float,
 ) -> tuple[int, int]:  # fmt: skip
     """Take those whose tick is calm to its end, at the power that is left of the wish.
 
     Returns how many aren't calm, and of how many something was refused.
     """
-    driver_floor = options["driver_floor"]
-    warranty_floor = options["warranty_floor"]
-    standby_kw = options["standby_kw"]
-    heating = options["heating_k_per_kw"]
-    warmth_left = np.exp(-options["cooling_per_s"] * seconds)
-    hours = seconds / 3600.0
+    seconds, standby_kw, heating, warmth_left = rules[11], rules[13], rules[14], rules[15]
     others, refusing = 0, 0
     for i in range(n):
         soc = state["soc"][i]
-        wished_kw = w[WISHED_KW + i]
-        answer_kw = w[ANSWER_KW + i]
-        limit_kw = w[CHARGE_KW + i]
-        floor = w[FLOOR_SOC + i]
-        power_kw = answer_kw if abs(answer_kw - wished_kw) > SAME * limit_kw else wished_kw
+        power_kw = w[ANSWER_KW + i]
 
         # The battery, as battery_kw_drawn and battery_kw_given
         charges = power_kw > 0.0
@@ -414,15 +465,15 @@ def settle(
         beta = 1.0 + sign * b
         root = np.sqrt(max(beta * beta + sign * 4.0 * c * net_kw, 0.0))
         inner_kw = 2.0 * net_kw / (beta + root)
-        inner_kw = w[BATTERY_KW + i] if power_kw == limit_kw else inner_kw
+        inner_kw = w[BATTERY_KW + i] if power_kw == w[CHARGE_KW + i] else inner_kw
         flows = (size_kw > 0.0) & (net_kw > 0.0)
         inner_kw = inner_kw if flows else 0.0
         loss_kw = a + inner_kw * (b + c * inner_kw)
         loss_kw = loss_kw if flows else standby_kw
         then = soc + sign * inner_kw * (w[SOC_PER_KWS + i] * seconds)
         highest = min(1.0 - inner_kw * w[TAPER_PER_KW + i], w[TARGET + i])
-        bounded = (inner_kw == 0.0) | ((then <= highest) & charges) | ((then >= floor) & (power_kw < 0.0))
-        calm = (w[CALM + i] != 0.0) & bounded
+        bounded = then <= highest if charges else then >= w[FLOOR_SOC + i]
+        calm = (w[CALM + i] != 0.0) & (bounded | (inner_kw == 0.0))
 
         flowing_kw = size_kw if flows else 0.0
         given_kw = 0.0 if charges else flowing_kw
@@ -430,26 +481,20 @@ def settle(
         rise_k = heating * loss_kw
         wanted_kw = w[WANTED_KW + i]
         refused_kw = wanted_kw - given_kw
-        refused_kw = refused_kw if (refused_kw > 1e-9 * wanted_kw) & calm else 0.0
-        whose = float(FLOOR)
-        whose = float(WARRANTY) if 0.0 < floor <= warranty_floor else whose
-        whose = float(DRIVER) if 0.0 < floor <= driver_floor else whose
-        whose = whose if answer_kw == wished_kw else float(GRID)
-        whose = float(DEPARTURE) if w[GUARDED + i] != 0.0 else whose
-        reason, reached_kw = w[REASON + i], w[RAMPED_KW + i]
+        refused = calm & (refused_kw > 1e-9 * wanted_kw)
+        reached_kw, to_kvar = w[RAMPED_KW + i], w[TO_KVAR + i]
 
         others += calm == False  # noqa: E712
-        refusing += refused_kw > 0.0
+        refusing += refused
         w[CALM + i] = 1.0 if calm else 0.0
         w[NET_KW + i] = drawn_kw - given_kw
-        w[REFUSED_KWH + i] = refused_kw * hours
-        w[REASON + i] = reason if reason > 0.0 else whose
+        w[REFUSED_KW + i] = refused_kw if refused else 0.0
 
         drawn_kws = drawn_kw * seconds if calm else 0.0
         given_kws = given_kw * seconds if calm else 0.0
         loss_kws = loss_kw * seconds if calm else 0.0
         gives = calm & (given_kw > 0.0)
-        before_k, before_kw = own["above_k"][i], own["ramped_kw"][i]
+        before_k, before_kw, before_kvar = own["above_k"][i], own["ramped_kw"][i], own["reactive_kvar"][i]
         after_k = rise_k + (before_k - rise_k) * warmth_left
         state["soc"][i] = then if calm else soc
         state["drawn_kws"][i] += drawn_kws
@@ -461,16 +506,25 @@ def settle(
         own["out_kws"][i] += inner_kw * seconds if gives else 0.0
         own["discharging_s"][i] += seconds if gives else 0.0
         own["emitted_kg"][i] += (drawn_kws - given_kws) * kg_per_kws
+        own["reactive_kvar"][i] = to_kvar if calm else before_kvar
     return others, refusing
 
 
 @njit
-def note(w: NDArray[np.float64], own: Blocks, n: int, drooped: bool) -> None:
-    """What the functions of the EVSEs that are calm remember of the tick."""
+def note_droop(w: NDArray[np.float64], own: Blocks, n: int) -> None:
+    """What the frequency-watts of those that are calm remember of the tick."""
     for i in range(n):
-        calm, before_kvar, after_kvar = w[CALM + i] != 0.0, own["reactive_kvar"][i], w[TO_KVAR + i]
-        own["reactive_kvar"][i] = after_kvar if calm else before_kvar
-    if drooped:
-        for i in range(n):
-            calm, before_kw, after_kw = w[CALM + i] != 0.0, own["droop_kw"][i], w[DROOP_KW + i]
-            own["droop_kw"][i] = after_kw if calm else before_kw
+        calm, before_kw, after_kw = w[CALM + i] != 0.0, own["droop_kw"][i], w[DROOP_KW + i]
+        own["droop_kw"][i] = after_kw if calm else before_kw
+
+
+@njit
+def why(w: NDArray[np.float64], i: int, options: Row, kind: Row, guarded: int) -> int:
+    """The reason of what was refused to EV ``i``."""
+    if w[REASON + i] < NOBODY:
+        return int(w[REASON + i])
+    if guarded:
+        return DEPARTURE
+    if w[ANSWER_KW + i] != w[WISHED_KW + i]:
+        return GRID
+    return whose_floor(options, kind)

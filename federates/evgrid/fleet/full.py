@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.compile import in_threads, next_part, njit, prefetch, take_turns
-from evgrid.curves.kernels import POINTS, WATT_VAR
 from evgrid.curves.kernels import STATE as MEMORY
 from evgrid.fleet import calm
 from evgrid.fleet.calm import COLUMN
@@ -43,6 +42,9 @@ from evgrid.fleet.physics import PHYSICS, leave, lift_own, lower_own, welcome, w
 STATE_BYTES, OWN_BYTES = blocked(STATE).itemsize, blocked(PHYSICS).itemsize
 """Of a block of STATE, and of PHYSICS."""
 
+
+AHEAD = 3
+"""Blocks by which memory is asked for ahead of its use."""
 
 Row = Any
 """A row of one of the tables."""
@@ -189,6 +191,7 @@ def _begin(
                 )  # fmt: skip
                 lower_own(own, physics[block], i)
 
+
 @njit
 def _clear(slot: int, spread: int, power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64]) -> None:
     """Set the power in an EV's slots to 0."""
@@ -258,51 +261,36 @@ def _same(at: NDArray[np.int32], now: NDArray[np.int32]) -> bool:
 
 
 @njit
-def _ask(
-    w: NDArray[np.float64], block: Blocks, n: int, setpoint_kw: NDArray[np.float64], managed: bool
-) -> None:
-    """Bring what is asked of the EVs of a block."""
+def _listen(
+    w: NDArray[np.float64], block: Blocks, n: int, managed: bool, setpoint_kw: NDArray[np.float64],
+    voltage_pu: NDArray[np.float64], alone: bool, member_start: NDArray[np.int64],
+    frequency_hz: NDArray[np.float64], one_hertz: bool,
+) -> None:  # fmt: skip
+    """Bring what is asked of the EVs of a block, and the voltage and frequency that their EVSEs see.
+
+    ``alone``: all are ALONE; ``one_hertz``: the frequency is the same for all members.
+    """
     if managed:
         for i in range(n):
             w[calm.ASKED_KW + i] = setpoint_kw[np.uint32(block["ev"][i])]
-    else:
+    if len(voltage_pu):
         for i in range(n):
-            w[calm.ASKED_KW + i] = inf
-
-
-@njit
-def _see(w: NDArray[np.float64], block: Blocks, n: int, voltage_pu: NDArray[np.float64], alone: bool) -> None:
-    """Bring the voltages that the EVSEs of a block see."""
-    for i in range(n):
-        w[calm.VOLT + i] = voltage_pu[np.uint32(block["slot"][i])]
-    for i in range(n):
-        voltage = w[calm.VOLT + i]
-        w[calm.LOWEST + i] = voltage
-        w[calm.HIGHEST + i] = voltage
-    if not alone:
-        for i in range(n):
-            voltage, lowest, highest, _ = _seen(block["slot"][i], block["spread"][i], voltage_pu)
+            voltage = voltage_pu[np.uint32(block["slot"][i])]
             w[calm.VOLT + i] = voltage
-            w[calm.LOWEST + i] = lowest
-            w[calm.HIGHEST + i] = highest
-
-
-@njit
-def _hear(
-    w: NDArray[np.float64], block: Blocks, n: int, member_start: NDArray[np.int64],
-    frequency_hz: NDArray[np.float64], one_hertz: bool,
-) -> None:  # fmt: skip
-    """Bring the frequencies that the EVSEs of a block see; ``one_hertz``: it is the same for all members."""
-    if one_hertz:
-        hertz = frequency_hz[0]
-        for i in range(n):
-            w[calm.HERTZ + i] = hertz
-    else:
-        member = np.searchsorted(member_start, block["ev"][0], "right") - 1
-        for i in range(n):
-            while block["ev"][i] >= member_start[member + 1]:
-                member += 1
-            w[calm.HERTZ + i] = frequency_hz[member]
+            w[calm.LOWEST + i] = voltage
+            w[calm.HIGHEST + i] = voltage
+        if not alone:
+            for i in range(n):
+                voltage, lowest, highest, _ = _seen(block["slot"][i], block["spread"][i], voltage_pu)
+                w[calm.VOLT + i] = voltage
+                w[calm.LOWEST + i] = lowest
+                w[calm.HIGHEST + i] = highest
+        if not one_hertz and n:
+            member = np.searchsorted(member_start, block["ev"][0], "right") - 1
+            for i in range(n):
+                while block["ev"][i] >= member_start[member + 1]:
+                    member += 1
+                w[calm.HERTZ + i] = frequency_hz[member]
 
 
 @njit
@@ -335,31 +323,36 @@ def _advance(
     ``changing``, (stretch,), takes the number of those that are left to :func:`_change`. ``at_once``: parts
     hold whole members, and power is added up; else it is written to ``mean_kw`` and ``mean_kvar``, (ev,).
 
-    Memory is asked for ahead of its use, a little at a time: what the slots of the next block hold, and the
-    state of the block after.
+    Memory is asked for ahead of its use, a little at a time, and a block is listened to while the one before
+    is finished.
     """
     w = np.zeros(calm.COLUMNS * COLUMN)
-    curve = np.zeros(3 * POINTS * COLUMN)
     kind_at = np.full(LANES, -1, np.int32)
     parameters_at = np.full(LANES, -1, np.int32)
     memory = np.zeros(1, MEMORY)
     rows, owns = np.zeros(1, STATE), np.zeros(1, PHYSICS)
     with_functions = options["functions"] == 1
-    points = calm.points_of(parameters)
-    by_power = False
+    member_start = places.member_start
+    rules = calm.rules_of(options, step_s, end_s, idle_c, willing)
+    aims_again, may_droop = calm.aims_again(parameters), False
     for i in range(len(parameters)):
-        by_power |= parameters[i]["reactive"] == WATT_VAR
-    drooped = False
+        may_droop |= parameters[i]["over_kw_per_hz"] != 0.0 or parameters[i]["under_kw_per_hz"] != 0.0
+    if not with_functions:
+        calm.fill_without_functions(w)
+    w[calm.ASKED_KW : calm.ASKED_KW + LANES] = inf
+    w[calm.HERTZ : calm.HERTZ + LANES] = frequency_hz[0]
     one_hertz = bool(np.all(frequency_hz == frequency_hz[0]))
-    blocks = np.zeros(2, np.int64)
-    numbers = np.zeros(2, np.int64)
+    chilled = options["thermal"] == 1 and idle_c < options["mild_c"]
+    drooped = False
+    blocks = np.zeros(AHEAD, np.int64)
+    numbers = np.zeros(AHEAD, np.int64)
     while True:
         part = next_part(taken, thread, len(places.parts) - 1)
         if part < 0:
             break
         todo = 0
         first, last = places.parts[part], places.parts[part + 1]
-        most = (places.first_lane[last] - places.first_lane[first]) // LANES + 2
+        most = (places.first_lane[last] - places.first_lane[first]) // LANES + AHEAD
         if most > len(blocks):
             blocks, numbers = np.zeros(most, np.int64), np.zeros(most, np.int64)
         for stretch in range(first, last):
@@ -370,8 +363,8 @@ def _advance(
                 todo += 1
         if not todo:
             continue
-        blocks[todo : todo + 2] = blocks[todo - 1]
-        numbers[todo : todo + 2] = 0
+        blocks[todo : todo + AHEAD] = blocks[todo - 1]
+        numbers[todo : todo + AHEAD] = 0
         stretch = first
         alone = bool(np.all(places.alone[first:last]))
         if at_once and not alone:  # clear the slots of all, before anything is added to one of them
@@ -379,6 +372,10 @@ def _advance(
                 block = state[blocks[k]]
                 for i in range(numbers[k]):
                     _clear(block["slot"][i], block["spread"][i], power_kw, reactive_kvar)
+        _listen(
+            w, state[blocks[0]], numbers[0], managed, setpoint_kw, voltage_pu, alone, member_start,
+            frequency_hz, one_hertz,
+        )  # fmt: skip
         for k in range(todo):
             at, n = blocks[k], numbers[k]
             block, own = state[at], physics[at]
@@ -387,37 +384,44 @@ def _advance(
                 for i in range(LANES):
                     kind_at[i] = block["kind"][i]
                     calm.fill_kind(w, i, kinds[kind_at[i]])
-            _ask(w, block, n, setpoint_kw, managed)
-            if with_functions:
-                if not _same(parameters_at, own["parameters"]):
-                    for i in range(LANES):
-                        parameters_at[i] = own["parameters"][i]
-                        calm.fill_functions(w, curve, i, parameters[parameters_at[i]], points)
-                _see(w, block, n, voltage_pu, alone)
-                _hear(w, block, n, places.member_start, frequency_hz, one_hertz)
-                _look_ahead(following, n_following, voltage_pu)
-            calm.wish(w, block, own, n, options, step_s, end_s, idle_c, willing)
+            if with_functions and not _same(parameters_at, own["parameters"]):
+                for i in range(LANES):
+                    parameters_at[i] = own["parameters"][i]
+                    calm.fill_functions(w, i, parameters[parameters_at[i]])
             _look_ahead(following, n_following, power_kw)
-            if with_functions:
+            short = calm.plan(w, rules, block, own, n)
+            if chilled:
+                calm.chill(w, own, n, options, idle_c)
+            if may_droop:
                 drooped = calm.droops(w, own, n)
+            if drooped or aims_again or short:
+                calm.spread(w, n)
                 if drooped:
                     calm.droop(w, block, own, n, step_s)
-                calm.aim(w, curve, n, points, by_power)
-                _look_ahead(following, n_following, reactive_kvar)
-                if calm.react(w, own, n):
+                if drooped or aims_again:
+                    calm.aim(w, parameters, parameters_at, n)
+                    short = calm.react(w, own, n)
+                if short:
                     calm.make_room(w, n)
-            _bring(state, blocks[k + 2], STATE_BYTES)
+            _look_ahead(following, n_following, reactive_kvar)
+            _bring(state, blocks[k + 3], STATE_BYTES)
+            _listen(
+                w, following, n_following, managed, setpoint_kw, voltage_pu, alone, member_start,
+                frequency_hz, one_hertz,
+            )  # fmt: skip
             others, refusing = calm.settle(
-                w, block, own, n, options, step_s, import_per_kws, export_per_kws, kg_per_kws
+                w, rules, block, own, n, import_per_kws, export_per_kws, kg_per_kws
             )
+            if len(voltage_pu):
+                _look_ahead(state[blocks[k + 2]], numbers[k + 2], voltage_pu)
             _bring(physics, blocks[k + 2], OWN_BYTES)
-            if with_functions:
-                calm.note(w, own, n, drooped)
+            if drooped:
+                calm.note_droop(w, own, n)
             if refusing:
                 for i in range(n):
-                    if w[calm.REFUSED_KWH + i] > 0.0:
-                        reason = int(w[calm.REASON + i])
-                        more[block["session"][i], reason - 1] += w[calm.REFUSED_KWH + i]
+                    if w[calm.REFUSED_KW + i] > 0.0:
+                        reason = calm.why(w, i, options, kinds[kind_at[i]], block["guarded"][i])
+                        more[block["session"][i], reason - 1] += w[calm.REFUSED_KW + i] * step_s / 3600.0
             if others:
                 for i in range(n):
                     if w[calm.CALM + i] != 0.0:
@@ -436,8 +440,9 @@ def _advance(
                     drawn, given, q = window(
                         options, kinds[row["kind"]], row, own_row, parameters[own_row["parameters"]],
                         functions[row["ev"] if with_functions else 0], memory[0], more[row["session"]],
-                        w[calm.ASKED_KW + i], step_s, row["departure_s"] - (end_s - step_s), willing,
-                        voltage, lowest, highest, alive, w[calm.HERTZ + i], idle_c,
+                        setpoint_kw[row["ev"]] if managed else inf, step_s,
+                        row["departure_s"] - (end_s - step_s), willing, voltage, lowest, highest, alive,
+                        frequency_hz[np.searchsorted(places.member_start, row["ev"], "right") - 1], idle_c,
                     )  # fmt: skip
                     row["cost"] += drawn * import_per_kws - given * export_per_kws
                     own_row["emitted_kg"] += (drawn - given) * kg_per_kws

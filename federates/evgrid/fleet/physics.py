@@ -435,7 +435,7 @@ def window(
                 if guard:
                     refusal = DEPARTURE
                 elif not answered:
-                    refusal = _floor(options, kind)
+                    refusal = whose_floor(options, kind)
             refused_kwh[refusal - 1] += refused / 3600.0
     row["soc"] = then
     row["guarded"] = guard
@@ -485,7 +485,7 @@ def _is_disturbed(functions: Row) -> bool:
 
 
 @njit
-def _floor(options: Row, kind: Row) -> int:
+def whose_floor(options: Row, kind: Row) -> int:
     """Whose floor it is; an empty battery is nobody's wish."""
     if 0.0 < kind["soc_floor"] <= options["driver_floor"]:
         return DRIVER
