@@ -1,6 +1,5 @@
 """The full pass: its blocks against the exact way, EV by EV, and its threads."""
 
-from functools import partial
 from math import inf
 
 import numpy as np
@@ -196,7 +195,7 @@ def test_blocks_give_what_the_exact_way_gives(functions, idle_c):
 
 def trace(monkeypatch, threads, members, per_ev=False, ticks=25):
     monkeypatch.setattr(compiling, "THREADS", threads)
-    monkeypatch.setattr(full, "take_turns", partial(compiling.take_turns, least=1))
+    monkeypatch.setattr(compiling, "_LEAST_PARTS", 1)
     monkeypatch.setattr(lanes, "PART", 200)
     world = World(3000, members, "droop", stay_s=1500.0)
     if per_ev:

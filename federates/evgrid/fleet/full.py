@@ -143,7 +143,7 @@ def step(  # noqa: D417
         )  # fmt: skip
     plugged[:] = places.plugged
     at_once = len(plugged) >= MANY_MEMBERS and not len(ev_power_kw)
-    changing = np.zeros(len(places.filled), np.int64)
+    changing = np.zeros(len(places.filled) + 1, np.int64)
     rules: tuple[Any, ...] = (
         places, state, physics, functions, options, kinds, parameters, willing, idle_c,
         voltage_pu, frequency_hz,
@@ -151,19 +151,18 @@ def step(  # noqa: D417
     )  # fmt: skip
     results: tuple[Any, ...] = (power_kw, reactive_kvar, plugged, mean_kw, mean_kvar)
     moving: tuple[Any, ...] = (*rules, step_s, end_s, *results, more, changing, at_once)
-    take_turns(lambda taken, own: _advance(taken, own, *moving), int(places.filled.sum()))
+    take_turns(lambda counters, thread: _advance(counters, thread, *moving), len(places.parts) - 1)
     if not at_once:
         adding: tuple[Any, ...] = (places, state, power_kw, reactive_kvar, mean_kw, mean_kvar)
         in_threads(lambda low, high: _add_up(low, high, *adding), len(plugged), 1)
-    changed = changing.any()
-    if changed:
+    if changing[-1]:
         others: tuple[Any, ...] = (
             changing, *rules, time_s, end_s, *sessions, parameters_of, ageing, laws, *results, more,
         )  # fmt: skip
         _change(*others)
     if len(ev_power_kw):
         tell(in_use(places), state, mean_kw, ev_power_kw, ev_soc)
-    gone = see_off(changing, places, state, columns) if changed else gone[:0]
+    gone = see_off(changing, places, state, columns) if changing[-1] else gone[:0]
     return cursor, gone
 
 
@@ -295,16 +294,23 @@ def _listen(
 
 @njit
 def _look_ahead(block: Blocks, n: int, values: NDArray[np.float64]) -> None:
-    """Ask for what an array holds at the slots of a block."""
+    """Ask for what an array that will be read holds at the slots of a block."""
     for i in range(n):
-        prefetch(values, np.uint32(block["slot"][i]), np.uint32(0))
+        prefetch(values, np.uint32(block["slot"][i]), np.uint32(0), 0)
+
+
+@njit
+def _make_way(block: Blocks, n: int, values: NDArray[np.float64]) -> None:
+    """Ask for the slots of a block in an array that will be written to."""
+    for i in range(n):
+        prefetch(values, np.uint32(block["slot"][i]), np.uint32(0), 1)
 
 
 @njit
 def _bring(blocks: Blocks, block: int, size: int) -> None:
     """Ask for a whole block of ``size`` bytes."""
     for line in range(size // LINE):
-        prefetch(blocks, np.uint32(block), np.uint32(line * LINE))
+        prefetch(blocks, np.uint32(block), np.uint32(line * LINE), 1)
 
 
 @njit
@@ -320,7 +326,8 @@ def _advance(
 ) -> None:  # fmt: skip
     """Advance those of the parts that this thread takes that neither arrive nor leave.
 
-    ``changing``, (stretch,), takes the number of those that are left to :func:`_change`. ``at_once``: parts
+    ``changing``, (stretch + 1,), takes the number of those that are left to :func:`_change`, and is not 0 at
+    its end if there are any. ``at_once``: parts
     hold whole members, and power is added up; else it is written to ``mean_kw`` and ``mean_kvar``, (ev,).
 
     Memory is asked for ahead of its use, a little at a time, and a block is listened to while the one before
@@ -355,7 +362,9 @@ def _advance(
         most = (places.first_lane[last] - places.first_lane[first]) // LANES + AHEAD
         if most > len(blocks):
             blocks, numbers = np.zeros(most, np.int64), np.zeros(most, np.int64)
+        alone = True
         for stretch in range(first, last):
+            alone &= places.alone[stretch]
             count = places.filled[stretch]
             for begin in range(0, count, LANES):
                 blocks[todo] = (places.first_lane[stretch] + begin) // LANES
@@ -363,10 +372,11 @@ def _advance(
                 todo += 1
         if not todo:
             continue
-        blocks[todo : todo + AHEAD] = blocks[todo - 1]
-        numbers[todo : todo + AHEAD] = 0
+        for k in range(AHEAD):  # most likely, this thread goes on there
+            more_blocks = last < len(places.filled) and places.filled[last] >= (k + 1) * LANES
+            blocks[todo + k] = places.first_lane[last] // LANES + k if more_blocks else blocks[todo - 1]
+            numbers[todo + k] = LANES if more_blocks else 0
         stretch = first
-        alone = bool(np.all(places.alone[first:last]))
         if at_once and not alone:  # clear the slots of all, before anything is added to one of them
             for k in range(todo):
                 block = state[blocks[k]]
@@ -388,7 +398,7 @@ def _advance(
                 for i in range(LANES):
                     parameters_at[i] = own["parameters"][i]
                     calm.fill_functions(w, i, parameters[parameters_at[i]])
-            _look_ahead(following, n_following, power_kw)
+            _make_way(following, n_following, power_kw)
             short = calm.plan(w, rules, block, own, n)
             if chilled:
                 calm.chill(w, own, n, options, idle_c)
@@ -403,7 +413,7 @@ def _advance(
                     short = calm.react(w, own, n)
                 if short:
                     calm.make_room(w, n)
-            _look_ahead(following, n_following, reactive_kvar)
+            _make_way(following, n_following, reactive_kvar)
             _bring(state, blocks[k + 3], STATE_BYTES)
             _listen(
                 w, following, n_following, managed, setpoint_kw, voltage_pu, alone, member_start,
@@ -432,6 +442,7 @@ def _advance(
                         while at * LANES >= places.first_lane[stretch + 1]:
                             stretch += 1
                         changing[stretch] += 1
+                        changing[-1] = 1
                         continue
                     row, own_row = rows[0], owns[0]
                     lift(block, i, row)
@@ -491,7 +502,7 @@ def _change(
     with_functions = options["functions"] == 1
     memory = np.zeros(1, MEMORY)
     rows, owns = np.zeros(1, STATE), np.zeros(1, PHYSICS)
-    for stretch in range(len(changing)):
+    for stretch in range(len(places.filled)):
         if not changing[stretch]:
             continue
         begin = places.first_lane[stretch]

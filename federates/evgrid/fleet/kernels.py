@@ -530,7 +530,7 @@ def step(
         places, managed, setpoint_kw, state, kinds, import_price / 3600.0, export_price / 3600.0,
     )  # fmt: skip
     moving: tuple[Any, ...] = (*rules, step_s, end_s, mean_kw, changing)
-    take_turns(lambda taken, own: _stay(taken, own, *moving), int(places.filled.sum()))
+    take_turns(lambda counters, thread: _stay(counters, thread, *moving), len(places.parts) - 1)
     others: tuple[Any, ...] = (
         changing, *rules, columns, time_s, end_s, *sessions, power_kw, plugged, ev_power_kw, ev_soc, mean_kw,
     )  # fmt: skip
@@ -707,7 +707,7 @@ def see_off(
     """
     gone = np.empty((changing.sum(), 2), np.int64)
     left = 0
-    for stretch in range(len(changing)):
+    for stretch in range(len(places.filled)):
         if changing[stretch]:
             begin = places.first_lane[stretch]
             for lane in range(begin + places.filled[stretch] - 1, begin - 1, -1):

@@ -31,7 +31,7 @@ LANES = 16
 STRETCH = 512
 """Most EVs of a stretch: more are more to move at arrival, fewer leave more lanes of last blocks empty."""
 
-PART = 2048
+PART = 1000
 """Least EVs of a part, if there are so many."""
 
 MANY_MEMBERS = 64
@@ -84,7 +84,8 @@ def make_blocks(row: np.dtype[Any], lanes: int) -> Blocks:
     """Zeroed blocks of rows of a dtype for a number of lanes, at the begin of a cache line."""
     dtype = blocked(row)
     size = lanes // LANES * dtype.itemsize
-    memory = np.zeros(size + LINE, np.uint8)
+    memory = np.empty(size + LINE, np.uint8)  # not zeros: numpy asks for huge pages for these only
+    memory[:] = 0
     begin = -memory.ctypes.data % LINE
     return memory[begin : begin + size].view(dtype)
 
