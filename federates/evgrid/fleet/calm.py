@@ -56,26 +56,26 @@ asked, so that the first that holds is the least."""
 
 # What is asked of an EV, and what its EVSE sees
 ASKED_KW, VOLT, LOWEST, HIGHEST, HERTZ = (COLUMN * i for i in range(5))
-# Constants of its kind; BARRED is EVSE or NOBODY
-CHARGE_KW, CHARGE_A, CHARGE_B, CHARGE_C, CAPACITY = (COLUMN * i for i in range(5, 10))
-DISCHARGE_KW, DISCHARGE_A, DISCHARGE_B, DISCHARGE_C, MOST_OUT_KW = (COLUMN * i for i in range(10, 15))
-BATTERY_KW, SOC_PER_KWS, TAPER_PER_KW, TARGET, FLOOR_SOC = (COLUMN * i for i in range(15, 20))
-S_PER_SOC, FULL_S, FULL_POWER_SOC, RATED_KW, BARRED = (COLUMN * i for i in range(20, 25))
+# Constants of its kind; BARRED is EVSE or NOBODY, NEARLY_SPENT_KWS where a tick could use the cap up
+CHARGE_KW, DISCHARGE_KW, RATED_KW, BATTERY_KW, CAPACITY = (COLUMN * i for i in range(5, 10))
+IN_A, IN_BETA, IN_4C, OUT_A, OUT_BETA, OUT_4C = (COLUMN * i for i in range(10, 16))
+TARGET, FLOOR_SOC, S_PER_SOC, FULL_S, FULL_POWER_SOC, TAPER_PER_KW = (COLUMN * i for i in range(16, 22))
+STEP_SOC_PER_KW, MOST_STEP_OUT, BARRED, NEARLY_SPENT_KWS = (COLUMN * i for i in range(22, 26))
 # Constants of its EVSE's local functions; BY_POWER is 1 for watt-var, FIRST_KVAR the begin of the curve
-S_KVA, MOST_KW, LEAST_KW, VAR_PRIORITY, BY_POWER, KVAR_PER_KW = (COLUMN * i for i in range(25, 31))
-DROOP_HIGH, DROOP_LOW, OVER, UNDER, DROOP_LEFT, DROOP_MEAN = (COLUMN * i for i in range(31, 37))
+S_KVA, MOST_KW, LEAST_KW, VAR_PRIORITY, BY_POWER, KVAR_PER_KW = (COLUMN * i for i in range(26, 32))
+DROOP_HIGH, DROOP_LOW, OVER, UNDER, DROOP_LEFT, DROOP_MEAN = (COLUMN * i for i in range(32, 38))
 REACTIVE_LEFT, REACTIVE_MEAN, CALM_LOW, CALM_HIGH, CALM_LOW_HZ, CALM_HIGH_HZ, FIRST_KVAR = (
-    COLUMN * i for i in range(37, 44)
+    COLUMN * i for i in range(38, 45)
 )
 # The first segments of its curve of reactive power: begin, length, slope
 AT_0, LENGTH_0, SLOPE_0, AT_1, LENGTH_1, SLOPE_1, AT_2, LENGTH_2, SLOPE_2 = (
-    COLUMN * i for i in range(44, 53)
+    COLUMN * i for i in range(45, 54)
 )
-# On the way to what the tick comes to
-RAMPED_KW, REASON, WANTED_KW, WISHED_KW, ANSWER_KW, FROM_KW, TO_KW = (COLUMN * i for i in range(53, 60))
-AT, AIM, FROM_KVAR, TO_KVAR, DROOP_KW = (COLUMN * i for i in range(60, 65))
-# What the tick comes to: whether it is calm, and if so means over it and what was refused
-CALM, NET_KW, Q_KVAR, REFUSED_KW = (COLUMN * i for i in range(65, 69))
+# On the way to what the tick comes to: WISHED_KW, FROM_KW, TO_KW, AT, AIM, FROM_KVAR and DROOP_KW by need
+RAMPED_KW, REASON, WANTED_KW, ANSWER_KW, TO_KVAR = (COLUMN * i for i in range(54, 59))
+WISHED_KW, FROM_KW, TO_KW, AT, AIM, FROM_KVAR, DROOP_KW = (COLUMN * i for i in range(59, 66))
+# What the tick comes to: whether it is calm, and if so means over it
+CALM, NET_KW, Q_KVAR = (COLUMN * i for i in range(66, 69))
 COLUMNS = 69
 
 Row = Any
@@ -83,28 +83,31 @@ Row = Any
 
 
 @njit
-def fill_kind(w: NDArray[np.float64], i: int, kind: Row) -> None:
+def fill_kind(w: NDArray[np.float64], i: int, kind: Row, rules: NDArray[np.float64]) -> None:
     """Set the constants of EV ``i``'s kind, a row of KIND."""
+    rated_kw = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
+    cap_kws, seconds = rules[5], rules[11]
     w[CHARGE_KW + i] = kind["charge_kw"]
-    w[CHARGE_A + i] = kind["charge_a"]
-    w[CHARGE_B + i] = kind["charge_b"]
-    w[CHARGE_C + i] = kind["charge_c"]
-    w[CAPACITY + i] = kind["capacity_kwh"]
     w[DISCHARGE_KW + i] = kind["discharge_kw"]
-    w[DISCHARGE_A + i] = kind["discharge_a"]
-    w[DISCHARGE_B + i] = kind["discharge_b"]
-    w[DISCHARGE_C + i] = kind["discharge_c"]
-    w[MOST_OUT_KW + i] = kind["most_out_kw"]
+    w[RATED_KW + i] = rated_kw
     w[BATTERY_KW + i] = kind["battery_kw"]
-    w[SOC_PER_KWS + i] = kind["soc_per_kws"]
-    w[TAPER_PER_KW + i] = kind["taper_per_kw"]
+    w[CAPACITY + i] = kind["capacity_kwh"]
+    w[IN_A + i] = kind["charge_a"]
+    w[IN_BETA + i] = 1.0 + kind["charge_b"]
+    w[IN_4C + i] = 4.0 * kind["charge_c"]
+    w[OUT_A + i] = -kind["discharge_a"]
+    w[OUT_BETA + i] = 1.0 - kind["discharge_b"]
+    w[OUT_4C + i] = -4.0 * kind["discharge_c"]
     w[TARGET + i] = kind["soc_target"]
     w[FLOOR_SOC + i] = kind["soc_floor"]
     w[S_PER_SOC + i] = kind["s_per_soc"]
     w[FULL_S + i] = kind["full_charge_s"]
     w[FULL_POWER_SOC + i] = kind["full_power_soc"]
-    w[RATED_KW + i] = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
+    w[TAPER_PER_KW + i] = kind["taper_per_kw"]
+    w[STEP_SOC_PER_KW + i] = kind["soc_per_kws"] * seconds
+    w[MOST_STEP_OUT + i] = kind["most_out_kw"] * (kind["soc_per_kws"] * seconds)
     w[BARRED + i] = float(EVSE) if kind["discharge_kw"] == 0.0 else NOBODY
+    w[NEARLY_SPENT_KWS + i] = cap_kws - 2.0 * rated_kw * seconds
 
 
 @njit
@@ -214,7 +217,7 @@ def plan(w: NDArray[np.float64], rules: NDArray[np.float64], state: Blocks, own:
         reason = reason if gives else NOBODY
         refused = reason < NOBODY
         told_kw = 0.0 if refused else told_kw
-        near_cap = (told_kw < 0.0) & ((cap_kws - out_kws) * per_s < 2.0 * rated_kw)
+        near_cap = (told_kw < 0.0) & (out_kws > w[NEARLY_SPENT_KWS + i])
 
         # The ramp, as ramped_kw
         goal_kw = min(max(told_kw, -most_given_kw), limit_kw)
@@ -231,10 +234,10 @@ def plan(w: NDArray[np.float64], rules: NDArray[np.float64], state: Blocks, own:
         up_kw = min(max(followed_kw, 0.0), limit_kw)
         down_kw = min(max(-followed_kw, 0.0), most_given_kw)
         full = up_kw == limit_kw
-        up_kw = up_kw if (soc < w[TARGET + i]) & (up_kw > w[CHARGE_A + i]) else 0.0
+        up_kw = up_kw if (soc < w[TARGET + i]) & (up_kw > w[IN_A + i]) else 0.0
         down_kw = down_kw if soc > w[FLOOR_SOC + i] else 0.0
-        most_out_kw = w[MOST_OUT_KW + i]
-        least_soc = soc - (most_out_kw if down_kw > 0.0 else 0.0) * (w[SOC_PER_KWS + i] * seconds)
+        most_step_out = w[MOST_STEP_OUT + i]
+        least_soc = soc - (most_step_out if down_kw > 0.0 else 0.0)
         lax = full | (left_s > w[FULL_S + i] - least_soc * w[S_PER_SOC + i])
         wished_kw = up_kw - down_kw
         wanted_kw = min(max(-asked_kw, 0.0), rated_kw)
@@ -263,8 +266,8 @@ def plan(w: NDArray[np.float64], rules: NDArray[np.float64], state: Blocks, own:
             & lax
             & (own["above_k"][i] <= warm_k)
             & (near_cap == False)  # noqa: E712
-            & (w[LOWEST + i] >= w[CALM_LOW + i])
-            & (w[HIGHEST + i] <= w[CALM_HIGH + i])
+            & (volt >= w[CALM_LOW + i])
+            & (volt <= w[CALM_HIGH + i])
             & (w[HERTZ + i] >= w[CALM_LOW_HZ + i])
             & (w[HERTZ + i] <= w[CALM_HIGH_HZ + i])
             & (wished_kw >= w[LEAST_KW + i])
@@ -274,9 +277,7 @@ def plan(w: NDArray[np.float64], rules: NDArray[np.float64], state: Blocks, own:
         w[RAMPED_KW + i] = reached_kw
         w[REASON + i] = reason
         w[WANTED_KW + i] = wanted_kw
-        w[WISHED_KW + i] = wished_kw
         w[ANSWER_KW + i] = wished_kw
-        w[FROM_KVAR + i] = from_kvar
         w[TO_KVAR + i] = to_kvar
         w[Q_KVAR + i] = aim_kvar + off_kvar * mean + kvar_per_kw * size_kw
         short += size_kw * size_kw + most_kvar * most_kvar > w[S_KVA + i] * w[S_KVA + i]
@@ -307,15 +308,27 @@ def droops(w: NDArray[np.float64], own: Blocks, n: int) -> bool:
 
 
 @njit
-def spread(w: NDArray[np.float64], n: int) -> None:
-    """Set where the answer begins and ends to the wish, for the functions below."""
+def watch(w: NDArray[np.float64], n: int) -> None:
+    """Take those for calm no more at which one of three phases is disturbed."""
     for i in range(n):
-        w[FROM_KW + i] = w[WISHED_KW + i]
-        w[TO_KW + i] = w[WISHED_KW + i]
+        before = w[CALM + i]
+        undisturbed = (w[LOWEST + i] >= w[CALM_LOW + i]) & (w[HIGHEST + i] <= w[CALM_HIGH + i])
+        w[CALM + i] = before if undisturbed else 0.0
 
 
 @njit
-def droop(w: NDArray[np.float64], state: Blocks, own: Blocks, n: int, seconds: float) -> None:
+def spread(w: NDArray[np.float64], own: Blocks, n: int) -> None:
+    """Bring what the functions below need besides."""
+    for i in range(n):
+        w[WISHED_KW + i] = w[ANSWER_KW + i]
+        w[FROM_KW + i] = w[ANSWER_KW + i]
+        w[TO_KW + i] = w[ANSWER_KW + i]
+        follows, before_kvar, to_kvar = w[REACTIVE_MEAN + i] != 0.0, own["reactive_kvar"][i], w[TO_KVAR + i]
+        w[FROM_KVAR + i] = before_kvar if follows else to_kvar
+
+
+@njit
+def droop(w: NDArray[np.float64], state: Blocks, own: Blocks, n: int) -> None:
     """What frequency-watt makes of the wish, where there is room for all of it, or for none."""
     for i in range(n):
         soc = state["soc"][i]
@@ -339,7 +352,7 @@ def droop(w: NDArray[np.float64], state: Blocks, own: Blocks, n: int, seconds: f
         cut_from_kw = min(max(from_kw, low_kw), high_kw)
         cut_to_kw = min(max(to_kw, low_kw), high_kw)
         within = (cut_from_kw == from_kw) & (cut_to_kw == to_kw)
-        step_soc = w[SOC_PER_KWS + i] * seconds
+        step_soc = w[STEP_SOC_PER_KW + i]
         roomy = (soc + w[BATTERY_KW + i] * step_soc <= w[FULL_POWER_SOC + i]) & (
             soc - 2.0 * most_given_kw * step_soc >= w[FLOOR_SOC + i]
         )
@@ -454,25 +467,26 @@ def settle(
         soc = state["soc"][i]
         power_kw = w[ANSWER_KW + i]
 
-        # The battery, as battery_kw_drawn and battery_kw_given
+        # The battery, as battery_kw_drawn and battery_kw_given; what is lost on the way out is negative here
         charges = power_kw > 0.0
         size_kw = abs(power_kw)
         sign = 1.0 if charges else -1.0
-        a, b, c = w[CHARGE_A + i], w[CHARGE_B + i], w[CHARGE_C + i]
-        a_out, b_out, c_out = w[DISCHARGE_A + i], w[DISCHARGE_B + i], w[DISCHARGE_C + i]
-        a, b, c = (a if charges else a_out), (b if charges else b_out), (c if charges else c_out)
-        net_kw = size_kw - sign * a
-        beta = 1.0 + sign * b
-        root = np.sqrt(max(beta * beta + sign * 4.0 * c * net_kw, 0.0))
+        in_a, in_beta, in_4c = w[IN_A + i], w[IN_BETA + i], w[IN_4C + i]
+        out_a, out_beta, out_4c = w[OUT_A + i], w[OUT_BETA + i], w[OUT_4C + i]
+        beta = in_beta if charges else out_beta
+        a, c4 = (in_a if charges else out_a), (in_4c if charges else out_4c)
+        net_kw = size_kw - a
+        root = np.sqrt(max(beta * beta + c4 * net_kw, 0.0))
         inner_kw = 2.0 * net_kw / (beta + root)
-        inner_kw = w[BATTERY_KW + i] if power_kw == w[CHARGE_KW + i] else inner_kw
+        battery_kw, floor = w[BATTERY_KW + i], w[FLOOR_SOC + i]
+        inner_kw = battery_kw if power_kw == w[CHARGE_KW + i] else inner_kw
         flows = (size_kw > 0.0) & (net_kw > 0.0)
         inner_kw = inner_kw if flows else 0.0
-        loss_kw = a + inner_kw * (b + c * inner_kw)
+        loss_kw = sign * (size_kw - inner_kw)
         loss_kw = loss_kw if flows else standby_kw
-        then = soc + sign * inner_kw * (w[SOC_PER_KWS + i] * seconds)
+        then = soc + sign * inner_kw * w[STEP_SOC_PER_KW + i]
         highest = min(1.0 - inner_kw * w[TAPER_PER_KW + i], w[TARGET + i])
-        bounded = then <= highest if charges else then >= w[FLOOR_SOC + i]
+        bounded = ((then <= highest) & charges) | ((then >= floor) & (charges == False))  # noqa: E712
         calm = (w[CALM + i] != 0.0) & (bounded | (inner_kw == 0.0))
 
         flowing_kw = size_kw if flows else 0.0
@@ -480,15 +494,13 @@ def settle(
         drawn_kw = flowing_kw - given_kw + (0.0 if flows else standby_kw)
         rise_k = heating * loss_kw
         wanted_kw = w[WANTED_KW + i]
-        refused_kw = wanted_kw - given_kw
-        refused = calm & (refused_kw > 1e-9 * wanted_kw)
+        refused = calm & (wanted_kw - given_kw > 1e-9 * wanted_kw)
         reached_kw, to_kvar = w[RAMPED_KW + i], w[TO_KVAR + i]
 
         others += calm == False  # noqa: E712
         refusing += refused
         w[CALM + i] = 1.0 if calm else 0.0
         w[NET_KW + i] = drawn_kw - given_kw
-        w[REFUSED_KW + i] = refused_kw if refused else 0.0
 
         drawn_kws = drawn_kw * seconds if calm else 0.0
         given_kws = given_kw * seconds if calm else 0.0
@@ -519,12 +531,21 @@ def note_droop(w: NDArray[np.float64], own: Blocks, n: int) -> None:
 
 
 @njit
-def why(w: NDArray[np.float64], i: int, options: Row, kind: Row, guarded: int) -> int:
-    """The reason of what was refused to EV ``i``."""
+def refused_kw(w: NDArray[np.float64], i: int) -> float:
+    """What was asked of EV ``i``, whose tick was calm, and not given, kW."""
+    given_kw = max(-w[NET_KW + i], 0.0)
+    missing_kw = w[WANTED_KW + i] - given_kw
+    calm = w[CALM + i] != 0.0
+    return float(missing_kw) if calm and missing_kw > 1e-9 * w[WANTED_KW + i] else 0.0
+
+
+@njit
+def why(w: NDArray[np.float64], i: int, options: Row, kind: Row, guarded: int, drooped: bool) -> int:
+    """The reason of what was refused to EV ``i``; ``drooped``: whether :func:`droop` was asked."""
     if w[REASON + i] < NOBODY:
         return int(w[REASON + i])
     if guarded:
         return DEPARTURE
-    if w[ANSWER_KW + i] != w[WISHED_KW + i]:
+    if drooped and w[ANSWER_KW + i] != w[WISHED_KW + i]:
         return GRID
     return whose_floor(options, kind)

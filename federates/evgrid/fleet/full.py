@@ -274,10 +274,7 @@ def _listen(
             w[calm.ASKED_KW + i] = setpoint_kw[np.uint32(block["ev"][i])]
     if len(voltage_pu):
         for i in range(n):
-            voltage = voltage_pu[np.uint32(block["slot"][i])]
-            w[calm.VOLT + i] = voltage
-            w[calm.LOWEST + i] = voltage
-            w[calm.HIGHEST + i] = voltage
+            w[calm.VOLT + i] = voltage_pu[np.uint32(block["slot"][i])]
         if not alone:
             for i in range(n):
                 voltage, lowest, highest, _ = _seen(block["slot"][i], block["spread"][i], voltage_pu)
@@ -340,10 +337,15 @@ def _advance(
     rows, owns = np.zeros(1, STATE), np.zeros(1, PHYSICS)
     with_functions = options["functions"] == 1
     member_start = places.member_start
+    many_kinds = len(kinds) != 1
     rules = calm.rules_of(options, step_s, end_s, idle_c, willing)
     aims_again, may_droop = calm.aims_again(parameters), False
     for i in range(len(parameters)):
         may_droop |= parameters[i]["over_kw_per_hz"] != 0.0 or parameters[i]["under_kw_per_hz"] != 0.0
+    if not many_kinds:
+        for i in range(LANES):
+            kind_at[i] = 0
+            calm.fill_kind(w, i, kinds[0], rules)
     if not with_functions:
         calm.fill_without_functions(w)
     w[calm.ASKED_KW : calm.ASKED_KW + LANES] = inf
@@ -390,24 +392,26 @@ def _advance(
             at, n = blocks[k], numbers[k]
             block, own = state[at], physics[at]
             following, n_following = state[blocks[k + 1]], numbers[k + 1]
-            if not _same(kind_at, block["kind"]):
+            if many_kinds and not _same(kind_at, block["kind"]):
                 for i in range(LANES):
                     kind_at[i] = block["kind"][i]
-                    calm.fill_kind(w, i, kinds[kind_at[i]])
+                    calm.fill_kind(w, i, kinds[kind_at[i]], rules)
             if with_functions and not _same(parameters_at, own["parameters"]):
                 for i in range(LANES):
                     parameters_at[i] = own["parameters"][i]
                     calm.fill_functions(w, i, parameters[parameters_at[i]])
             _make_way(following, n_following, power_kw)
             short = calm.plan(w, rules, block, own, n)
+            if not alone:
+                calm.watch(w, n)
             if chilled:
                 calm.chill(w, own, n, options, idle_c)
             if may_droop:
                 drooped = calm.droops(w, own, n)
             if drooped or aims_again or short:
-                calm.spread(w, n)
+                calm.spread(w, own, n)
                 if drooped:
-                    calm.droop(w, block, own, n, step_s)
+                    calm.droop(w, block, own, n)
                 if drooped or aims_again:
                     calm.aim(w, parameters, parameters_at, n)
                     short = calm.react(w, own, n)
@@ -429,9 +433,11 @@ def _advance(
                 calm.note_droop(w, own, n)
             if refusing:
                 for i in range(n):
-                    if w[calm.REFUSED_KW + i] > 0.0:
-                        reason = calm.why(w, i, options, kinds[kind_at[i]], block["guarded"][i])
-                        more[block["session"][i], reason - 1] += w[calm.REFUSED_KW + i] * step_s / 3600.0
+                    refused_kw = calm.refused_kw(w, i)
+                    if refused_kw > 0.0:
+                        kind = kinds[kind_at[i]]
+                        reason = calm.why(w, i, options, kind, block["guarded"][i], drooped)
+                        more[block["session"][i], reason - 1] += refused_kw * step_s / 3600.0
             if others:
                 for i in range(n):
                     if w[calm.CALM + i] != 0.0:
