@@ -78,17 +78,18 @@ class Fleet:
         self.setpoint = rng.uniform(-7.4, 7.4, evs)
         self.power, self.plugged = np.zeros(3 * evs), np.zeros(members)
         self.outcome, self.nothing = np.zeros((evs, 5)), np.zeros(0)
-        self.mean = np.zeros(evs)
+        self.mean, self.gone = np.zeros(evs), np.zeros((0, 2), np.int64)
         self.tick()
 
     def tick(self) -> float:
         """One tick; returns how long it took, s."""
         self.setpoint *= -1.0  # keeps the state of charge where it is
         begin = perf_counter()
-        self.cursor = step(
+        self.cursor, self.gone = step(
             self.time_s, STEP_S, 0.3, 0.1, self.managed, self.setpoint, self.kinds, *self.sessions,
             self.cursor, self.places, self.state, self.columns,
             self.power, self.plugged, self.outcome, self.nothing, self.nothing, self.mean,
+            self.gone,
         )  # fmt: skip
         took = perf_counter() - begin
         self.time_s += STEP_S
@@ -124,7 +125,7 @@ class AllPhysics(Fleet):
             degradation.new_state(np.full(evs, "nmc")),
         )
         self.voltage = np.random.default_rng(1).uniform(0.95, 1.05, 3 * evs)
-        self.hertz, self.gone = np.full(min(MEMBERS, evs), 60.0), np.zeros((0, 2), np.int64)
+        self.hertz = np.full(min(MEMBERS, evs), 60.0)
         self.reactive, self.mean_kvar = np.zeros(3 * evs), np.zeros(evs)
         self.more = np.zeros((evs, len(physics.REASONS) + 3))
         self.rows = rows

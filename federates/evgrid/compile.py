@@ -55,8 +55,8 @@ def njit(function: _Function) -> _Function:
 def prefetch(typing_context: Any, array: Any, index: Any, offset: Any, write: Any) -> Any:
     """Ask for the cache line ``offset`` bytes behind the begin of ``array[index]``; changes nothing else.
 
-    ``index`` and ``offset`` are of unsigned types; ``write``, a literal: 1 for what will be written to, too. For
-    what is visited in an order which the processor can't guess, or soon.
+    ``index`` and ``offset`` are of unsigned types; ``write``, a literal: 1 for what will be written to, too.
+    For what is visited in an order which the processor can't guess, or soon.
     """
     unsigned = all(isinstance(number, types.Integer) and not number.signed for number in (index, offset))
     if not isinstance(write, types.IntegerLiteral):
@@ -101,9 +101,9 @@ def _add(typing_context: Any, counters: Any, at: Any, number: Any) -> Any:
 def next_part(counters: NDArray[np.int64], thread: int, parts: int) -> int:
     """The next of a number of parts for a thread to do, or -1; see :func:`take_turns`.
 
-    Each thread has a share, which it takes first, and so from call to call: that finds its data in its cache.
-    Then it takes of the others' shares. To ask says that the part before is done. Thread 0 is told -1 when all
-    parts are done, or, if that takes long, so that it may look what has become of the others.
+    Each thread has a share, which it takes first, and so from call to call: that finds its data in its
+    cache. Then it takes of the others' shares. To ask says that the part before is done. Thread 0 is told -1
+    when all parts are done, or, if that takes long, so that it may look what has become of the others.
     """
     threads = len(counters) // _APART - 1
     done = threads * _APART
@@ -126,8 +126,8 @@ def next_part(counters: NDArray[np.int64], thread: int, parts: int) -> int:
 def take_turns(kernel: Callable[[NDArray[np.int64], int], object], parts: int) -> None:
     """Call ``kernel(counters, thread)`` in ``THREADS`` threads, which share parts out by :func:`next_part`.
 
-    A thread that is late, or slower, takes fewer of them; so none is waited for when all parts are done. Where
-    there are few parts, fewer threads. What the kernel does to a part must not depend on who takes it.
+    A thread that is late, or slower, takes fewer of them; so none is waited for when all parts are done.
+    Where there are few parts, fewer threads. What the kernel does to a part must not depend on who takes it.
     """
     threads = max(min(THREADS, parts // _LEAST_PARTS), 1)
     counters = np.zeros((threads + 1) * _APART, np.int64)

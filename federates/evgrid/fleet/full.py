@@ -4,10 +4,6 @@ As the plain pass, :func:`evgrid.fleet.kernels.step`: those that arrive join; th
 there are cores, EVs are advanced in blocks by :mod:`evgrid.fleet.calm`, and by
 :func:`evgrid.fleet.physics.window` where their tick isn't calm; then, in one thread, the few that arrive
 or leave within the tick. An EV that is away costs nothing.
-
-Power is added up in one order, whatever the threads: by rows, and last of all those that arrive or leave.
-Where there are many members, parts hold whole members, and a block is added up at once; else, or where
-the power of each EV is asked for, when all have been advanced.
 """
 
 from __future__ import annotations
@@ -22,7 +18,18 @@ from evgrid.compile import in_threads, next_part, njit, prefetch, take_turns
 from evgrid.curves.kernels import STATE as MEMORY
 from evgrid.fleet import calm
 from evgrid.fleet.calm import COLUMN
-from evgrid.fleet.kernels import arrive, plug_in, see_off, tell
+from evgrid.fleet.kernels import (
+    add_up,
+    arrive,
+    clear_after,
+    clear_part,
+    hold_block,
+    plug_in,
+    put,
+    put_block,
+    see_off,
+    tell,
+)
 from evgrid.fleet.lanes import (
     LANES,
     LINE,
@@ -132,7 +139,8 @@ def step(  # noqa: D417
         session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
     )  # fmt: skip
     if len(gone):
-        _clear_after(gone, power_kw, reactive_kvar)
+        clear_after(gone, power_kw)
+        clear_after(gone, reactive_kvar)
     first = cursor
     if cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
         coming: tuple[Any, ...] = (end_s, kinds, *sessions, by_arrival, cursor, places, state, columns)
@@ -153,8 +161,9 @@ def step(  # noqa: D417
     moving: tuple[Any, ...] = (*rules, step_s, end_s, *results, more, changing, at_once)
     take_turns(lambda counters, thread: _advance(counters, thread, *moving), len(places.parts) - 1)
     if not at_once:
-        adding: tuple[Any, ...] = (places, state, power_kw, reactive_kvar, mean_kw, mean_kvar)
-        in_threads(lambda low, high: _add_up(low, high, *adding), len(plugged), 1)
+        for power, mean in ((power_kw, mean_kw), (reactive_kvar, mean_kvar)):
+            adding: tuple[Any, ...] = (places, state, power, mean)
+            in_threads(lambda low, high: add_up(low, high, *adding), len(plugged), 1)  # noqa: B023
     if changing[-1]:
         others: tuple[Any, ...] = (
             changing, *rules, time_s, end_s, *sessions, parameters_of, ageing, laws, *results, more,
@@ -189,48 +198,6 @@ def _begin(
                     idle_c, more,
                 )  # fmt: skip
                 lower_own(own, physics[block], i)
-
-
-@njit
-def _clear(slot: int, spread: int, power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64]) -> None:
-    """Set the power in an EV's slots to 0."""
-    first = np.uint32(slot)
-    power_kw[first] = 0.0
-    reactive_kvar[first] = 0.0
-    if spread == WIDE:
-        for i in range(1, 3):  # a loop, lest the compiler scatter under a mask, which is much slower
-            power_kw[first + np.uint32(i)] = 0.0
-            reactive_kvar[first + np.uint32(i)] = 0.0
-
-
-@njit
-def _clear_after(
-    gone: NDArray[np.int64], power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64]
-) -> None:
-    """Clear the slots of those that left in the last tick."""
-    for i in range(len(gone)):
-        _clear(gone[i, 0], gone[i, 1], power_kw, reactive_kvar)
-
-
-@njit
-def _put(
-    slot: int, spread: int, kw: float, kvar: float, power_kw: NDArray[np.float64],
-    reactive_kvar: NDArray[np.float64],
-) -> None:  # fmt: skip
-    """Add an EV's power to its slots."""
-    first = np.uint32(slot)
-    if spread == WIDE:
-        third = kw / 3.0
-        power_kw[first] += third
-        power_kw[first + np.uint32(1)] += third
-        power_kw[first + np.uint32(2)] += third
-        third = kvar / 3.0
-        reactive_kvar[first] += third
-        reactive_kvar[first + np.uint32(1)] += third
-        reactive_kvar[first + np.uint32(2)] += third
-    else:
-        power_kw[first] += kw
-        reactive_kvar[first] += kvar
 
 
 @njit
@@ -379,11 +346,9 @@ def _advance(
             blocks[todo + k] = places.first_lane[last] // LANES + k if more_blocks else blocks[todo - 1]
             numbers[todo + k] = LANES if more_blocks else 0
         stretch = first
-        if at_once and not alone:  # clear the slots of all, before anything is added to one of them
-            for k in range(todo):
-                block = state[blocks[k]]
-                for i in range(numbers[k]):
-                    _clear(block["slot"][i], block["spread"][i], power_kw, reactive_kvar)
+        if at_once:  # before anything is added to a slot
+            clear_part(first, last, places, state, power_kw)
+            clear_part(first, last, places, state, reactive_kvar)
         _listen(
             w, state[blocks[0]], numbers[0], managed, setpoint_kw, voltage_pu, alone, member_start,
             frequency_hz, one_hertz,
@@ -467,23 +432,12 @@ def _advance(
                     lower_own(own_row, own, i)
                     w[calm.NET_KW + i] = (drawn - given) / step_s
                     w[calm.Q_KVAR + i] = q / step_s
-            if not at_once:
-                for i in range(n):
-                    ev = np.uint32(block["ev"][i])
-                    mean_kw[ev] = w[calm.NET_KW + i]
-                    mean_kvar[ev] = w[calm.Q_KVAR + i]
-                    _clear(block["slot"][i], block["spread"][i], power_kw, reactive_kvar)
-            elif alone:
-                for i in range(n):
-                    slot = np.uint32(block["slot"][i])
-                    power_kw[slot] = w[calm.NET_KW + i]
-                    reactive_kvar[slot] = w[calm.Q_KVAR + i]
+            if at_once:
+                put_block(block, n, alone, w, calm.NET_KW, power_kw)
+                put_block(block, n, alone, w, calm.Q_KVAR, reactive_kvar)
             else:
-                for i in range(n):
-                    _put(
-                        block["slot"][i], block["spread"][i], w[calm.NET_KW + i], w[calm.Q_KVAR + i],
-                        power_kw, reactive_kvar,
-                    )  # fmt: skip
+                hold_block(block, n, w, calm.NET_KW, mean_kw, power_kw)
+                hold_block(block, n, w, calm.Q_KVAR, mean_kvar, reactive_kvar)
 
 
 @njit
@@ -559,27 +513,5 @@ def _change(
             lower_own(own, physics[block], i)
             plugged[member] += plugged_s / step_s - 1.0
             mean_kw[ev] = net_kws / step_s
-            _put(row["slot"], row["spread"], mean_kw[ev], q_kvars / step_s, power_kw, reactive_kvar)
-
-
-@njit
-def _add_up(
-    low: int, high: int, places: Places, state: Blocks, power_kw: NDArray[np.float64],
-    reactive_kvar: NDArray[np.float64], mean_kw: NDArray[np.float64], mean_kvar: NDArray[np.float64],
-) -> None:  # fmt: skip
-    """Add up the power, in the order of rows, of the members ``low`` to ``high``.
-
-    Those that arrive or leave come later.
-    """
-    begin, end = places.member_start[low], places.member_start[high]
-    stretch = np.searchsorted(places.first_ev, begin, "right") - 1
-    while stretch < len(places.filled) and places.first_ev[stretch] < end:
-        first = places.first_lane[stretch]
-        for lane in range(first, first + places.filled[stretch]):
-            block, i = state[lane // LANES], lane % LANES
-            ev = block["ev"][i]
-            if begin <= ev < end:
-                _put(
-                    block["slot"][i], block["spread"][i], mean_kw[ev], mean_kvar[ev], power_kw, reactive_kvar
-                )
-        stretch += 1
+            put(row["slot"], row["spread"], mean_kw[ev], power_kw)
+            put(row["slot"], row["spread"], q_kvars / step_s, reactive_kvar)

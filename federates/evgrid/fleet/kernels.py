@@ -39,9 +39,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import next_part, njit, take_turns
+from evgrid.compile import in_threads, next_part, njit, take_turns
 from evgrid.fleet.lanes import (
     LANES,
+    MANY_MEMBERS,
     STATE,
     WIDE,
     Blocks,
@@ -481,14 +482,17 @@ def step(
     ev_power_kw: NDArray[np.float64],
     ev_soc: NDArray[np.float64],
     mean_kw: NDArray[np.float64],
-) -> int:
+    gone: NDArray[np.int64],
+) -> tuple[int, NDArray[np.int64]]:
     """Advance all EVs over the tick [time_s, time_s + step_s).
 
-    Three passes over those plugged in, in the order of the EVs' rows; an EV that is away costs
-    nothing. Those that arrive join them; then, in as many threads as there are cores, since none knows of
+    Those that arrive join those plugged in; then, in as many threads as there are cores, since none knows of
     another, each EV is advanced that neither arrives nor leaves; then, in one thread, the few others, even if
-    they leave, or leave and come again, within the tick, and all power is added up, so that sums have one
-    order.
+    they leave, or leave and come again, within the tick. An EV that is away costs nothing.
+
+    Power is added up in one order, whatever the threads: by rows, and last of all those that arrive or leave.
+    Where there are many members, parts hold whole members, and power is added up at once; else, or where the
+    power of each EV is asked for, when all have been advanced.
 
     Parameters
     ----------
@@ -509,7 +513,8 @@ def step(
         Where each EV stands, its blocks of STATE, and what moves with it: see
         :mod:`evgrid.fleet.lanes`; updated.
     power_kw
-        (slot,) takes the mean power over the tick, kW; a slot is a member's connection and phase.
+        (slot,) takes the mean power over the tick, kW; a slot is a member's connection and phase. To be
+        left as it is from tick to tick.
     plugged
         (member,) takes the number of EVs plugged in, mean over the tick.
     outcome
@@ -518,24 +523,38 @@ def step(
         (ev,) take the mean power and the state of charge at the end (NaN while away), or (0,).
     mean_kw
         (ev,) room to work in.
+    gone
+        Slots of those that left in the last tick, see :func:`see_off`.
 
-    Returns the new ``cursor``.
+    Returns the new ``cursor`` and ``gone``.
 
     """
     end_s = time_s + step_s
-    sessions = (session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome)
-    cursor = arrive(end_s, kinds, *sessions, by_arrival, cursor, places, state, columns)
-    changing = np.zeros(len(places.filled), np.int64)
+    sessions: tuple[Any, ...] = (
+        session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
+    )  # fmt: skip
+    if len(gone):
+        clear_after(gone, power_kw)
+    if cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
+        coming: tuple[Any, ...] = (end_s, kinds, *sessions, by_arrival, cursor, places, state, columns)
+        cursor = arrive(*coming)
+    plugged[:] = places.plugged
+    at_once = len(plugged) >= MANY_MEMBERS and not len(ev_power_kw)
+    changing = np.zeros(len(places.filled) + 1, np.int64)
     rules: tuple[Any, ...] = (
         places, managed, setpoint_kw, state, kinds, import_price / 3600.0, export_price / 3600.0,
     )  # fmt: skip
-    moving: tuple[Any, ...] = (*rules, step_s, end_s, mean_kw, changing)
+    moving: tuple[Any, ...] = (*rules, step_s, end_s, power_kw, mean_kw, changing, at_once)
     take_turns(lambda counters, thread: _stay(counters, thread, *moving), len(places.parts) - 1)
-    others: tuple[Any, ...] = (
-        changing, *rules, columns, time_s, end_s, *sessions, power_kw, plugged, ev_power_kw, ev_soc, mean_kw,
-    )  # fmt: skip
-    _complete(*others)
-    return cursor
+    if not at_once:
+        in_threads(lambda low, high: add_up(low, high, places, state, power_kw, mean_kw), len(plugged), 1)
+    if changing[-1]:
+        others: tuple[Any, ...] = (changing, *rules, time_s, end_s, *sessions, power_kw, plugged, mean_kw)
+        _change(*others)
+    if len(ev_power_kw):
+        tell(in_use(places), state, mean_kw, ev_power_kw, ev_soc)
+    gone = see_off(changing, places, state, columns) if changing[-1] else gone[:0]
+    return cursor, gone
 
 
 @njit
@@ -559,28 +578,123 @@ def arrive(
 
 
 @njit
+def clear(slot: int, spread: int, power: NDArray[np.float64]) -> None:
+    """Set the power in an EV's slots to 0."""
+    first = np.uint32(slot)
+    power[first] = 0.0
+    if spread == WIDE:
+        for i in range(1, 3):  # a loop, lest the compiler scatter under a mask, which is much slower
+            power[first + np.uint32(i)] = 0.0
+
+
+@njit
+def clear_after(gone: NDArray[np.int64], power: NDArray[np.float64]) -> None:
+    """Clear the slots of those that left in the last tick."""
+    for i in range(len(gone)):
+        clear(gone[i, 0], gone[i, 1], power)
+
+
+@njit
+def put(slot: int, spread: int, own: float, power: NDArray[np.float64]) -> None:
+    """Add an EV's power to its slots."""
+    first = np.uint32(slot)
+    if spread == WIDE:
+        third = own / 3.0
+        power[first] += third
+        power[first + np.uint32(1)] += third
+        power[first + np.uint32(2)] += third
+    else:
+        power[first] += own
+
+
+@njit
+def put_block(
+    block: Blocks, n: int, alone: bool, own: NDArray[np.float64], begin: int, power: NDArray[np.float64]
+) -> None:
+    """Add the power of a block's EVs, ``own[begin:]``, to their slots; ``alone``: all are ALONE."""
+    if alone:
+        for i in range(n):
+            power[np.uint32(block["slot"][i])] = own[begin + i]
+    else:
+        for i in range(n):
+            put(block["slot"][i], block["spread"][i], own[begin + i], power)
+
+
+@njit
+def hold_block(
+    block: Blocks, n: int, own: NDArray[np.float64], begin: int, mean: NDArray[np.float64],
+    power: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Write the power of a block's EVs, ``own[begin:]``, to ``mean``, (ev,), and clear their slots."""
+    for i in range(n):
+        mean[np.uint32(block["ev"][i])] = own[begin + i]
+        clear(block["slot"][i], block["spread"][i], power)
+
+
+@njit
+def clear_part(first: int, last: int, places: Places, state: Blocks, power: NDArray[np.float64]) -> None:
+    """Clear the slots of all of a part's EVs, where several share one."""
+    alone = True
+    for stretch in range(first, last):
+        alone &= places.alone[stretch]
+    if alone:
+        return
+    for stretch in range(first, last):
+        begin = places.first_lane[stretch]
+        for lane in range(begin, begin + places.filled[stretch]):
+            block, i = state[lane // LANES], lane % LANES
+            clear(block["slot"][i], block["spread"][i], power)
+
+
+@njit
+def add_up(
+    low: int, high: int, places: Places, state: Blocks, power: NDArray[np.float64], mean: NDArray[np.float64]
+) -> None:
+    """Add up the power, in the order of rows, of the members ``low`` to ``high``.
+
+    Those that arrive or leave come later.
+    """
+    begin, end = places.member_start[low], places.member_start[high]
+    stretch = np.searchsorted(places.first_ev, begin, "right") - 1
+    while stretch < len(places.filled) and places.first_ev[stretch] < end:
+        first = places.first_lane[stretch]
+        for lane in range(first, first + places.filled[stretch]):
+            block, i = state[lane // LANES], lane % LANES
+            ev = np.uint32(block["ev"][i])
+            if begin <= ev < end:
+                put(block["slot"][i], block["spread"][i], mean[ev], power)
+        stretch += 1
+
+
+@njit
 def _stay(
-    taken: NDArray[np.int64], own: int, places: Places, managed: bool, setpoint_kw: NDArray[np.float64], state: Blocks,
-    kinds: Row, import_per_kws: float, export_per_kws: float, step_s: float, end_s: float,
-    mean_kw: NDArray[np.float64], changing: NDArray[np.int64],
+    counters: NDArray[np.int64], thread: int, places: Places, managed: bool,
+    setpoint_kw: NDArray[np.float64], state: Blocks, kinds: Row, import_per_kws: float,
+    export_per_kws: float, step_s: float, end_s: float, power_kw: NDArray[np.float64],
+    mean_kw: NDArray[np.float64], changing: NDArray[np.int64], at_once: bool,
 ) -> None:  # fmt: skip
     """Advance those of the parts that this thread takes that neither arrive nor leave.
 
     One path without branches on data serves those whose power is constant over the tick, whatever a
-    set-point can ask: nearly all. Fills ``mean_kw``, (ev,), and ``changing``, (stretch,), the number of those
-    left to :func:`_change`.
+    set-point can ask: nearly all. ``changing``, (stretch + 1,), takes the number of those left to
+    :func:`_change`, and is not 0 at its end if there are any. ``at_once``: parts hold whole members, and
+    power is added up; else it is written to ``mean_kw``, (ev,).
     """
     scratch = np.zeros(1, STATE)
+    own_kw = np.zeros(LANES)
     import_cost, export_cost = import_per_kws * step_s, export_per_kws * step_s
     while True:
-        part = next_part(taken, own, len(places.parts) - 1)
+        part = next_part(counters, thread, len(places.parts) - 1)
         if part < 0:
             break
+        if at_once:  # before anything is added to a slot
+            clear_part(places.parts[part], places.parts[part + 1], places, state, power_kw)
         for stretch in range(places.parts[part], places.parts[part + 1]):
             count = places.filled[stretch]
             for begin in range(0, count, LANES):
                 block = state[(places.first_lane[stretch] + begin) // LANES]
-                for i in range(min(LANES, count - begin)):
+                n = min(LANES, count - begin)
+                for i in range(n):
                     ev = np.uint32(block["ev"][i])
                     kind = kinds[np.uint32(block["kind"][i])]
                     soc = block["soc"][i]
@@ -620,7 +734,7 @@ def _stay(
                         & (left_s > 0.0)
                         & (block["fresh"][i] == 0)
                     )
-                    mean_kw[ev] = up_kw - down_kw
+                    own_kw[i] = up_kw - down_kw
                     if steady:
                         block["soc"][i] = then
                         block["drawn_kws"][i] += up_kw * step_s
@@ -628,7 +742,9 @@ def _stay(
                         block["loss_kws"][i] += loss_kw * step_s
                         block["cost"][i] += up_kw * import_cost - down_kw * export_cost
                     elif left_s <= 0.0 or block["fresh"][i]:
+                        own_kw[i] = 0.0
                         changing[stretch] += 1
+                        changing[-1] = 1
                     else:
                         row = scratch[0]
                         lift(block, i, row)
@@ -637,25 +753,30 @@ def _stay(
                             import_per_kws, export_per_kws,
                         )  # fmt: skip
                         lower(row, block, i)
-                        mean_kw[ev] = net_kws / step_s
+                        own_kw[i] = net_kws / step_s
+                if at_once:
+                    put_block(block, n, places.alone[stretch], own_kw, 0, power_kw)
+                else:
+                    hold_block(block, n, own_kw, 0, mean_kw, power_kw)
 
 
 @njit
-def _complete(
+def _change(
     changing: NDArray[np.int64], places: Places, managed: bool, setpoint_kw: NDArray[np.float64],
-    state: Blocks, kinds: Row, import_per_kws: float, export_per_kws: float, columns: Columns,
-    time_s: float, end_s: float, session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64],
-    departure_s: NDArray[np.float64], soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64],
-    kind_of: NDArray[np.int32], outcome: NDArray[np.float64],
-    power_kw: NDArray[np.float64], plugged: NDArray[np.float64], ev_power_kw: NDArray[np.float64],
-    ev_soc: NDArray[np.float64], mean_kw: NDArray[np.float64],
+    state: Blocks, kinds: Row, import_per_kws: float, export_per_kws: float, time_s: float, end_s: float,
+    session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
+    soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64], kind_of: NDArray[np.int32],
+    outcome: NDArray[np.float64], power_kw: NDArray[np.float64], plugged: NDArray[np.float64],
+    mean_kw: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Advance those that arrive or leave within the tick, and add up; the rest of :func:`step`."""
+    """Advance those that arrive or leave within the tick, even repeatedly.
+
+    ``changing``, (stretch,): how many they are. ``plugged`` takes, by member, what they are short of a whole
+    tick. Those that left keep their lane, with session -1.
+    """
     step_s = end_s - time_s
-    plugged[:] = places.plugged
-    lanes = in_use(places)
     scratch = np.zeros(1, STATE)
-    for stretch in range(len(changing)):
+    for stretch in range(len(places.filled)):
         if not changing[stretch]:
             continue
         begin = places.first_lane[stretch]
@@ -666,7 +787,7 @@ def _complete(
                 row = scratch[0]
                 lift(block, i, row)
                 ev = row["ev"]
-                net_kws, plugged_s = _change(
+                net_kws, plugged_s = _come_and_go(
                     row, setpoint_kw[ev] if managed else np.inf, kinds, time_s, end_s,
                     import_per_kws, export_per_kws,
                     session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
@@ -674,10 +795,7 @@ def _complete(
                 lower(row, block, i)
                 mean_kw[ev] = net_kws / step_s
                 plugged[np.searchsorted(places.member_start, ev, "right") - 1] += plugged_s / step_s - 1.0
-    _hand_over(lanes, state, mean_kw, power_kw)
-    if len(ev_power_kw):
-        tell(lanes, state, mean_kw, ev_power_kw, ev_soc)
-    see_off(changing, places, state, columns)
+                put(row["slot"], row["spread"], mean_kw[ev], power_kw)
 
 
 @njit
@@ -720,7 +838,7 @@ def see_off(
 
 
 @njit
-def _change(
+def _come_and_go(
     row: Row, setpoint_kw: float, kinds: Row, time_s: float, end_s: float,
     import_per_kws: float, export_per_kws: float,
     session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
@@ -752,25 +870,6 @@ def _change(
             break
         plug_in(row, kinds, session, session_ev, departure_s, soc_arrival, drive_kwh, kind_of, outcome)
     return net_kws, plugged_s
-
-
-@njit
-def _hand_over(
-    lanes: NDArray[np.int64], state: Blocks, mean_kw: NDArray[np.float64], power_kw: NDArray[np.float64]
-) -> None:
-    """Sum ``mean_kw`` of those in ``lanes``, in order, into the slots of ``power_kw``."""
-    power_kw[:] = 0.0
-    for lane in lanes:
-        block, i = state[lane // LANES], lane % LANES
-        first = np.uint32(block["slot"][i])
-        own_kw = mean_kw[np.uint32(block["ev"][i])]
-        if block["spread"][i] == WIDE:
-            third = own_kw / 3.0
-            power_kw[first] += third
-            power_kw[first + np.uint32(1)] += third
-            power_kw[first + np.uint32(2)] += third
-        else:
-            power_kw[first] += own_kw
 
 
 @njit

@@ -319,8 +319,8 @@ class FleetModel(Model):
         )  # fmt: skip
         tick_and_prices = (time_s, self.period_s, import_price, export_price)
         if self._extras is None:
-            arguments: tuple[Any, ...] = (*tick_and_prices, *plain)
-            self._cursor = step(*arguments)
+            arguments: tuple[Any, ...] = (*tick_and_prices, *plain, self._gone)
+            self._cursor, self._gone = step(*arguments)
         else:
             self._step_with_extras(self._extras, tick_and_prices, plain, inputs)
         self._end_s = time_s + self.period_s
