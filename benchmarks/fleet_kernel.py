@@ -2,18 +2,17 @@
 
 Both are measured in one run, in turns, on the clock of the wall and with the same threads: a
 machine that does something else meanwhile shows in both, and the best of all ticks is printed, too.
-Touched, per plugged-in EV: its state (64 B, read and written), its set-point (8 B) where managed, its
-entry in the list of active EVs (4 B), its mean power (8 B), its place (5 B), and its connection's three
-power slots (24 B); with a kind an EV, its constants too.
+Touched, per plugged-in EV: its share of a block of STATE (68 B, read and written), its set-point (8 B) where
+managed, and its slot of power (8 B); with a kind an EV, its constants too.
 
 The last cases have all physics on (:mod:`evgrid.fleet.full`), and 40 % of the EVs plugged in: quadratic
 losses, volt-var at a voltage that asks for some, volt-watt, trips, permission, temperature with heating,
-ramp limit, pilots, emissions, and ageing every 15 min. What a tick touches of a plugged-in EV: its rows of
-STATE and PHYSICS (64 B each), its set-point, voltage, whether its connection is energised, active and
-reactive power (8 B each), its entry in the list of active EVs (4 B) and its place (5 B).
+ramp limit, pilots, emissions, and ageing every 15 min. What a tick touches of a plugged-in EV: its
+share of the blocks of STATE and PHYSICS (68 and 64 B), its set-point, voltage, active and reactive power (8 B
+each).
 
 Memory is what a FleetModel holds per EV with all of that on, an aggregator and telemetry: all of its arrays
-that have an entry an EV. An EV's sessions come on top.
+that have an entry an EV, and the blocks of its state. An EV's sessions come on top.
 
     python benchmarks/fleet_kernel.py
 """
@@ -33,13 +32,17 @@ from evgrid.fleet import degradation, full, physics
 from evgrid.fleet.battery import BIDIRECTIONAL
 from evgrid.fleet.extras import Extras
 from evgrid.fleet.kernels import KIND, derive_kinds, step
-from evgrid.fleet.lanes import STATE, blocks_of, columns_of, lay_out
+from evgrid.fleet.lanes import LANES, STATE, blocked, blocks_of, columns_of, lay_out
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import COLUMNS, fleet_tables
 from evgrid.model import Array, Connections, MemoryRecorder
 from evgrid.scenario import scenario_from
 
 EVS, MEMBERS, STEP_S = 100_000, 1000, 4.0
+
+STATE_BYTES = blocked(STATE).itemsize // LANES
+PHYSICS_BYTES = blocked(physics.PHYSICS).itemsize // LANES
+"""An EV's share of a block."""
 
 TURN = 25
 """Ticks, and copies, that follow each other before it's the other's turn."""
@@ -98,7 +101,7 @@ class Fleet:
     @property
     def bytes_touched(self) -> int:
         """Per EV and tick."""
-        return STATE.itemsize + 8 * self.managed + 4 + 8 + 5 + 24 + KIND.itemsize * (len(self.kinds) > 1)
+        return STATE_BYTES + 8 * self.managed + 8 + KIND.itemsize * (len(self.kinds) > 1)
 
 
 class AllPhysics(Fleet):
@@ -161,7 +164,7 @@ class AllPhysics(Fleet):
 
     @property
     def bytes_touched(self) -> int:
-        return STATE.itemsize + physics.PHYSICS.itemsize + 5 * 8 + 4 + 5
+        return STATE_BYTES + PHYSICS_BYTES + 4 * 8
 
 
 def _copy(source: Array, target: Array) -> float:
@@ -233,8 +236,10 @@ def memory_per_ev(evs: int = 20_000) -> dict[str, float]:
     )
     table, sessions = fleet_tables(scenario, connections)
     model = FleetModel(scenario, connections, table, sessions, MemoryRecorder(), True)
+    assert model._extras is not None
     held = {id(array): array for array in _arrays(model)}.values()
     own = sum(array.nbytes for array in held if len(array) in (evs, evs + 1))
+    own += sum(array.nbytes for array in (model._state, model._extras.physics, *model._places))
     of_sessions = [*held, *(getattr(sessions, name) for name in COLUMNS)]
     per_session = sum(array.nbytes for array in of_sessions if len(array) == len(sessions))
     return {"bytes_per_ev": own / evs, "bytes_per_session": per_session / len(sessions)}
