@@ -81,6 +81,7 @@ class Fleet:
         self.setpoint = rng.uniform(-7.4, 7.4, evs)
         self.power, self.plugged = np.zeros(3 * evs), np.zeros(members)
         self.outcome, self.nothing = np.zeros((evs, 5)), np.zeros(0)
+        self.rates = np.array([0.3, 0.1, 0.4]) / 3600.0
         self.mean, self.gone = np.zeros(evs), np.zeros((0, 2), np.int64)
         self.tick()
 
@@ -89,7 +90,7 @@ class Fleet:
         self.setpoint *= -1.0  # keeps the state of charge where it is
         begin = perf_counter()
         self.cursor, self.gone = step(
-            self.time_s, STEP_S, 0.3, 0.1, self.managed, self.setpoint, self.kinds, *self.sessions,
+            self.time_s, STEP_S, self.rates, self.managed, self.setpoint, self.kinds, *self.sessions,
             self.cursor, self.places, self.state, self.columns,
             self.power, self.plugged, self.outcome, self.nothing, self.nothing, self.mean,
             self.gone,
@@ -145,7 +146,7 @@ class AllPhysics(Fleet):
         self.setpoint *= -1.0
         begin = perf_counter()
         self.cursor, self.gone = full.step(
-            self.time_s, STEP_S, 0.3, 0.1, 0.4, True, self.setpoint, self.kinds, *self.sessions,
+            self.time_s, STEP_S, self.rates, True, self.setpoint, self.kinds, *self.sessions,
             self.cursor, self.places, self.state, self.columns,
             self.power, self.plugged, self.outcome, self.nothing, self.nothing, self.mean,
             self.options, self.physics, self.parameters, np.zeros(1, np.int32), self.functions, self.voltage,

@@ -97,7 +97,7 @@ class World:
         self.places, self.blocks = lay_out(self.member_start, self.slot, self.wide, 3 * evs)
         self.own_blocks = blocks_of(physics.PHYSICS, own, self.blocks)
         self.columns = columns_of(STATE, self.blocks) + columns_of(physics.PHYSICS, self.own_blocks)
-        self.gone = np.zeros((0, 2), np.int64)
+        self.gone, self.rates = np.zeros((0, 2), np.int64), np.array([0.3, 0.1, 0.4]) / 3600.0
         self.power, self.reactive = np.zeros(3 * evs), np.zeros(3 * evs)
         self.mean_kw, self.mean_kvar = np.zeros(evs), np.zeros(evs)
         self.plugged = np.zeros(members)
@@ -128,7 +128,7 @@ class World:
 
     def tick(self, idle_c=15.0, willing=True):
         self.cursor, self.gone = full.step(
-            self.time_s, STEP_S, 0.3, 0.1, 0.4, True, self.asked, self.kinds, *self.sessions,
+            self.time_s, STEP_S, self.rates, True, self.asked, self.kinds, *self.sessions,
             self.by_arrival, self.cursor, self.places, self.blocks, self.columns, self.power, self.plugged,
             self.outcome, self.ev_power, self.ev_soc, self.mean_kw, self.options, self.own_blocks,
             self.parameters, self.parameters_of, self.functions, self.volt, self.hertz, self.reactive,
@@ -154,8 +154,6 @@ def by_the_exact_way(world, idle_c, willing):
             STEP_S, row["departure_s"] - world.time_s, willing, volt.mean(), volt.min(), volt.max(),
             float(volt.min() > 0.0), world.hertz[member[ev]], idle_c,
         )  # fmt: skip
-        row["cost"] += (drawn * 0.3 - given * 0.1) / 3600.0
-        own[ev]["emitted_kg"] += (drawn - given) * 0.4 / 3600.0
         p[ev], q[ev] = (drawn - given) / STEP_S, q_kvars / STEP_S
     return staying, state, own, more, functions, p, q
 
@@ -268,7 +266,7 @@ def test_a_session_is_charged_with_the_ageing_that_it_added():
     row["soc"] = 0.8
     physics.leave(
         row, world.options, own, world.functions, world.ageing, degradation.LAWS, 0, 6 * 3600.0, 20.0,
-        world.outcome, world.more,
+        world.rates, world.outcome, world.more,
     )  # fmt: skip
     assert battery["since_s"] == 6 * 3600.0
     assert world.more[2, 8] == degradation.calendar_loss(world.ageing)[0] - calendar > 0.0

@@ -454,9 +454,8 @@ def make_room(w: NDArray[np.float64], n: int) -> None:
 
 @njit
 def settle(
-    w: NDArray[np.float64], rules: NDArray[np.float64], state: Blocks, own: Blocks, n: int,
-    import_per_kws: float, export_per_kws: float, kg_per_kws: float,
-) -> tuple[int, int]:  # fmt: skip
+    w: NDArray[np.float64], rules: NDArray[np.float64], state: Blocks, own: Blocks, n: int
+) -> tuple[int, int]:
     """Take those whose tick is calm to its end, at the power that is left of the wish.
 
     Returns how many aren't calm, and of how many something was refused.
@@ -512,12 +511,10 @@ def settle(
         state["drawn_kws"][i] += drawn_kws
         state["given_kws"][i] += given_kws
         state["loss_kws"][i] += loss_kws
-        state["cost"][i] += drawn_kws * import_per_kws - given_kws * export_per_kws
         own["ramped_kw"][i] = reached_kw if calm else before_kw
         own["above_k"][i] = after_k if calm else before_k
         own["out_kws"][i] += inner_kw * seconds if gives else 0.0
         own["discharging_s"][i] += seconds if gives else 0.0
-        own["emitted_kg"][i] += (drawn_kws - given_kws) * kg_per_kws
         own["reactive_kvar"][i] = to_kvar if calm else before_kvar
     return others, refusing
 

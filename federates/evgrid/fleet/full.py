@@ -60,9 +60,7 @@ Row = Any
 def step(  # noqa: D417
     time_s: float,
     step_s: float,
-    import_price: float,
-    export_price: float,
-    emissions_kg_per_kwh: float,
+    rates: NDArray[np.float64],
     managed: bool,
     setpoint_kw: NDArray[np.float64],
     kinds: Row,
@@ -107,8 +105,6 @@ def step(  # noqa: D417
 
     Parameters
     ----------
-    emissions_kg_per_kwh
-        Of energy drawn, and saved by energy given, in this tick.
     options, physics
         () OPTIONS and blocks of PHYSICS, the latter updated.
     parameters, parameters_of, functions
@@ -155,7 +151,7 @@ def step(  # noqa: D417
     rules: tuple[Any, ...] = (
         places, state, physics, functions, options, kinds, parameters, willing, idle_c,
         voltage_pu, frequency_hz,
-        import_price / 3600.0, export_price / 3600.0, emissions_kg_per_kwh / 3600.0, managed, setpoint_kw,
+        managed, setpoint_kw,
     )  # fmt: skip
     results: tuple[Any, ...] = (power_kw, reactive_kvar, plugged, mean_kw, mean_kvar)
     moving: tuple[Any, ...] = (*rules, step_s, end_s, *results, more, changing, at_once)
@@ -166,7 +162,7 @@ def step(  # noqa: D417
             in_threads(lambda low, high: add_up(low, high, *adding), len(plugged), 1)  # noqa: B023
     if changing[-1]:
         others: tuple[Any, ...] = (
-            changing, *rules, time_s, end_s, *sessions, parameters_of, ageing, laws, *results, more,
+            changing, *rules, rates, time_s, end_s, *sessions, parameters_of, ageing, laws, *results, more,
         )  # fmt: skip
         _change(*others)
     if len(ev_power_kw):
@@ -282,7 +278,7 @@ def _advance(
     taken: NDArray[np.int64], thread: int, places: Places, state: Blocks, physics: Blocks, functions: Row,
     options: Row, kinds: Row, parameters: Row, willing: bool, idle_c: float,
     voltage_pu: NDArray[np.float64], frequency_hz: NDArray[np.float64],
-    import_per_kws: float, export_per_kws: float, kg_per_kws: float, managed: bool,
+    managed: bool,
     setpoint_kw: NDArray[np.float64], step_s: float, end_s: float,
     power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64], plugged: NDArray[np.float64],
     mean_kw: NDArray[np.float64], mean_kvar: NDArray[np.float64], more: NDArray[np.float64],
@@ -388,9 +384,7 @@ def _advance(
                 w, following, n_following, managed, setpoint_kw, voltage_pu, alone, member_start,
                 frequency_hz, one_hertz,
             )  # fmt: skip
-            others, refusing = calm.settle(
-                w, rules, block, own, n, import_per_kws, export_per_kws, kg_per_kws
-            )
+            others, refusing = calm.settle(w, rules, block, own, n)
             if len(voltage_pu):
                 _look_ahead(state[blocks[k + 2]], numbers[k + 2], voltage_pu)
             _bring(physics, blocks[k + 2], OWN_BYTES)
@@ -426,8 +420,6 @@ def _advance(
                         row["departure_s"] - (end_s - step_s), willing, voltage, lowest, highest, alive,
                         frequency_hz[np.searchsorted(places.member_start, row["ev"], "right") - 1], idle_c,
                     )  # fmt: skip
-                    row["cost"] += drawn * import_per_kws - given * export_per_kws
-                    own_row["emitted_kg"] += (drawn - given) * kg_per_kws
                     lower(row, block, i)
                     lower_own(own_row, own, i)
                     w[calm.NET_KW + i] = (drawn - given) / step_s
@@ -445,8 +437,8 @@ def _change(
     changing: NDArray[np.int64], places: Places, state: Blocks, physics: Blocks, functions: Row,
     options: Row, kinds: Row, parameters: Row, willing: bool, idle_c: float,
     voltage_pu: NDArray[np.float64], frequency_hz: NDArray[np.float64],
-    import_per_kws: float, export_per_kws: float, kg_per_kws: float, managed: bool,
-    setpoint_kw: NDArray[np.float64], time_s: float, end_s: float,
+    managed: bool,
+    setpoint_kw: NDArray[np.float64], rates: NDArray[np.float64], time_s: float, end_s: float,
     session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
     soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64], kind_of: NDArray[np.int32],
     outcome: NDArray[np.float64], parameters_of: NDArray[np.int32], ageing: Row, laws: Row,
@@ -490,14 +482,12 @@ def _change(
                     setpoint_kw[ev] if managed else inf, until_s - from_s, row["departure_s"] - from_s,
                     willing, voltage, lowest, highest, alive, frequency_hz[member], idle_c,
                 )  # fmt: skip
-                row["cost"] += drawn * import_per_kws - given * export_per_kws
-                own["emitted_kg"] += (drawn - given) * kg_per_kws
                 net_kws += drawn - given
                 q_kvars += q
                 plugged_s += until_s - from_s
                 if row["departure_s"] > end_s:
                     break
-                leave(row, options, own, functions, ageing, laws, ev, until_s, idle_c, outcome, more)
+                leave(row, options, own, functions, ageing, laws, ev, until_s, idle_c, rates, outcome, more)
                 session += 1
                 if session == len(session_ev) or session_ev[session] != ev or arrival_s[session] >= end_s:
                     row["session"] = -1

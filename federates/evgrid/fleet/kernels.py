@@ -439,7 +439,7 @@ def plug_in(
     row["drawn_kws"] = 0.0
     row["given_kws"] = 0.0
     row["loss_kws"] = 0.0
-    row["cost"] = 0.0
+    row["past_cost"] = 0.0
     row["kind"] = kind_of[session]
     row["session"] = session
     row["guarded"] = 0
@@ -447,21 +447,34 @@ def plug_in(
 
 
 @njit
-def close_session(row: Row, outcome: NDArray[np.float64]) -> None:
+def reprice(places: Places, state: Blocks, rates: NDArray[np.float64], to: NDArray[np.float64]) -> None:
+    """Change the rates at which the energy of those plugged in counts from now on; ``rates`` take ``to``.
+
+    ``rates``, (2 or more,): price of energy drawn and of energy given, per kWs. An EV's cost is ``past_cost +
+    rates[0] drawn_kws - rates[1] given_kws``, so that nothing is to be added while they stay the same.
+    """
+    for lane in in_use(places):
+        block, i = state[lane // LANES], lane % LANES
+        block["past_cost"][i] += (rates[0] - to[0]) * block["drawn_kws"][i]
+        block["past_cost"][i] -= (rates[1] - to[1]) * block["given_kws"][i]
+    rates[:2] = to[:2]
+
+
+@njit
+def close_session(row: Row, rates: NDArray[np.float64], outcome: NDArray[np.float64]) -> None:
     """Write what a session came to: ``outcome`` (session, 5) is SOC, drawn, given, loss (kWh), cost."""
     session = row["session"]
     outcome[session, 0] = row["soc"]
     outcome[session, 1] = row["drawn_kws"] / 3600.0
     outcome[session, 2] = row["given_kws"] / 3600.0
     outcome[session, 3] = row["loss_kws"] / 3600.0
-    outcome[session, 4] = row["cost"]
+    outcome[session, 4] = row["past_cost"] + rates[0] * row["drawn_kws"] - rates[1] * row["given_kws"]
 
 
 def step(
     time_s: float,
     step_s: float,
-    import_price: float,
-    export_price: float,
+    rates: NDArray[np.float64],
     managed: bool,
     setpoint_kw: NDArray[np.float64],
     kinds: Row,
@@ -498,8 +511,8 @@ def step(
     ----------
     time_s, step_s
         Begin and length of the tick.
-    import_price, export_price
-        Price of energy drawn and of energy given in this tick, per kWh.
+    rates
+        Those of this tick, by which cost is kept: see :func:`reprice`.
     managed, setpoint_kw
         Set-points, (ev,) kW, if managed; else every EV charges as fast as it can.
     kinds
@@ -542,14 +555,16 @@ def step(
     at_once = len(plugged) >= MANY_MEMBERS and not len(ev_power_kw)
     changing = np.zeros(len(places.filled) + 1, np.int64)
     rules: tuple[Any, ...] = (
-        places, managed, setpoint_kw, state, kinds, import_price / 3600.0, export_price / 3600.0,
+        places, managed, setpoint_kw, state, kinds,
     )  # fmt: skip
     moving: tuple[Any, ...] = (*rules, step_s, end_s, power_kw, mean_kw, changing, at_once)
     take_turns(lambda counters, thread: _stay(counters, thread, *moving), len(places.parts) - 1)
     if not at_once:
         in_threads(lambda low, high: add_up(low, high, places, state, power_kw, mean_kw), len(plugged), 1)
     if changing[-1]:
-        others: tuple[Any, ...] = (changing, *rules, time_s, end_s, *sessions, power_kw, plugged, mean_kw)
+        others: tuple[Any, ...] = (
+            changing, *rules, rates, time_s, end_s, *sessions, power_kw, plugged, mean_kw,
+        )  # fmt: skip
         _change(*others)
     if len(ev_power_kw):
         tell(in_use(places), state, mean_kw, ev_power_kw, ev_soc)
@@ -669,8 +684,8 @@ def add_up(
 @njit
 def _stay(
     counters: NDArray[np.int64], thread: int, places: Places, managed: bool,
-    setpoint_kw: NDArray[np.float64], state: Blocks, kinds: Row, import_per_kws: float,
-    export_per_kws: float, step_s: float, end_s: float, power_kw: NDArray[np.float64],
+    setpoint_kw: NDArray[np.float64], state: Blocks, kinds: Row, step_s: float, end_s: float,
+    power_kw: NDArray[np.float64],
     mean_kw: NDArray[np.float64], changing: NDArray[np.int64], at_once: bool,
 ) -> None:  # fmt: skip
     """Advance those of the parts that this thread takes that neither arrive nor leave.
@@ -682,7 +697,6 @@ def _stay(
     """
     scratch = np.zeros(1, STATE)
     own_kw = np.zeros(LANES)
-    import_cost, export_cost = import_per_kws * step_s, export_per_kws * step_s
     while True:
         part = next_part(counters, thread, len(places.parts) - 1)
         if part < 0:
@@ -740,7 +754,6 @@ def _stay(
                         block["drawn_kws"][i] += up_kw * step_s
                         block["given_kws"][i] += down_kw * step_s
                         block["loss_kws"][i] += loss_kw * step_s
-                        block["cost"][i] += up_kw * import_cost - down_kw * export_cost
                     elif left_s <= 0.0 or block["fresh"][i]:
                         own_kw[i] = 0.0
                         changing[stretch] += 1
@@ -750,7 +763,6 @@ def _stay(
                         lift(block, i, row)
                         net_kws = _follow(
                             row, kind, setpoint_kw[ev] if managed else np.inf, step_s, left_s + step_s,
-                            import_per_kws, export_per_kws,
                         )  # fmt: skip
                         lower(row, block, i)
                         own_kw[i] = net_kws / step_s
@@ -763,7 +775,7 @@ def _stay(
 @njit
 def _change(
     changing: NDArray[np.int64], places: Places, managed: bool, setpoint_kw: NDArray[np.float64],
-    state: Blocks, kinds: Row, import_per_kws: float, export_per_kws: float, time_s: float, end_s: float,
+    state: Blocks, kinds: Row, rates: NDArray[np.float64], time_s: float, end_s: float,
     session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
     soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64], kind_of: NDArray[np.int32],
     outcome: NDArray[np.float64], power_kw: NDArray[np.float64], plugged: NDArray[np.float64],
@@ -788,8 +800,7 @@ def _change(
                 lift(block, i, row)
                 ev = row["ev"]
                 net_kws, plugged_s = _come_and_go(
-                    row, setpoint_kw[ev] if managed else np.inf, kinds, time_s, end_s,
-                    import_per_kws, export_per_kws,
+                    row, setpoint_kw[ev] if managed else np.inf, kinds, rates, time_s, end_s,
                     session_ev, arrival_s, departure_s, soc_arrival, drive_kwh, kind_of, outcome,
                 )  # fmt: skip
                 lower(row, block, i)
@@ -839,8 +850,7 @@ def see_off(
 
 @njit
 def _come_and_go(
-    row: Row, setpoint_kw: float, kinds: Row, time_s: float, end_s: float,
-    import_per_kws: float, export_per_kws: float,
+    row: Row, setpoint_kw: float, kinds: Row, rates: NDArray[np.float64], time_s: float, end_s: float,
     session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
     soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64], kind_of: NDArray[np.int32],
     outcome: NDArray[np.float64],
@@ -858,12 +868,11 @@ def _come_and_go(
         plugged_s += until_s - from_s
         net_kws += _follow(
             row, kinds[row["kind"]], setpoint_kw, until_s - from_s, row["departure_s"] - from_s,
-            import_per_kws, export_per_kws,
         )  # fmt: skip
         row["fresh"] = 0
         if row["departure_s"] > end_s:
             break
-        close_session(row, outcome)
+        close_session(row, rates, outcome)
         session += 1
         if session == len(session_ev) or session_ev[session] != row["ev"] or arrival_s[session] >= end_s:
             row["session"] = -1
@@ -875,7 +884,6 @@ def _come_and_go(
 @njit
 def _follow(
     row: Row, kind: Row, setpoint_kw: float, seconds: float, left_s: float,
-    import_per_kws: float, export_per_kws: float,
 ) -> float:  # fmt: skip
     """Advance one EV by the exact way, book what it drew and gave, and return the net of it, kWs."""
     soc, guarded, drawn, given, loss, _, _ = advance(
@@ -886,7 +894,6 @@ def _follow(
     row["drawn_kws"] += drawn
     row["given_kws"] += given
     row["loss_kws"] += loss
-    row["cost"] += drawn * import_per_kws - given * export_per_kws
     return drawn - given
 
 

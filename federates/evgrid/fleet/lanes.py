@@ -50,7 +50,7 @@ STATE = np.dtype(
         ("drawn_kws", "f8"),  # energy from the grid in this session, kWs
         ("given_kws", "f8"),  # energy to the grid, kWs
         ("loss_kws", "f8"),  # conversion loss, kWs
-        ("cost", "f8"),  # currency
+        ("past_cost", "f8"),  # cost, less that of drawn_kws and given_kws at the rates of now; currency
         ("kind", "i4"),  # row of KIND
         ("session", "i4"),  # row of the sessions, -1 while away
         ("ev", "i4"),  # row of the EV
@@ -222,7 +222,7 @@ def lift(block: Blocks, i: int, row: Row) -> None:
     row["drawn_kws"] = block["drawn_kws"][i]
     row["given_kws"] = block["given_kws"][i]
     row["loss_kws"] = block["loss_kws"][i]
-    row["cost"] = block["cost"][i]
+    row["past_cost"] = block["past_cost"][i]
     row["kind"] = block["kind"][i]
     row["session"] = block["session"][i]
     row["ev"] = block["ev"][i]
@@ -240,7 +240,7 @@ def lower(row: Row, block: Blocks, i: int) -> None:
     block["drawn_kws"][i] = row["drawn_kws"]
     block["given_kws"][i] = row["given_kws"]
     block["loss_kws"][i] = row["loss_kws"]
-    block["cost"][i] = row["cost"]
+    block["past_cost"][i] = row["past_cost"]
     block["kind"][i] = row["kind"]
     block["session"][i] = row["session"]
     block["guarded"][i] = row["guarded"]

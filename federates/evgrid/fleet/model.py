@@ -31,6 +31,7 @@ from evgrid.fleet.kernels import (
     charge_as_fast_as_possible,
     close_session,
     grid_energy_to_target_kwh,
+    reprice,
     status,
     step,
 )
@@ -210,6 +211,7 @@ class FleetModel(Model):
         self._places, self._state = lay_out(member_start, slot, wide, members * len(connections) * phases)
         self._columns = columns_of(STATE, self._state)
         self._gone = np.zeros((0, 2), np.int64)
+        self._rates = np.zeros(3)
         self._no_setpoint = np.zeros(0 if managed else count)
         self._own_p = {
             port: _OwnPower(p.rows, slot, wide, (members, len(connections), phases))
@@ -249,7 +251,7 @@ class FleetModel(Model):
                 self._rating_kva(), scenario.members, coupling.tolerance, coupling.most_iterations
             )
             self._changed: tuple[NDArray[Any], ...] = (
-                self._state, self._places.filled, self._places.plugged, self._extras.physics,
+                self._state, self._places.filled, self._places.plugged, self._rates, self._extras.physics,
                 self._extras.functions, self._extras.ageing, self._extras.more,
             )  # fmt: skip
             self._before = tuple(array.copy() for array in self._changed)
@@ -317,12 +319,17 @@ class FleetModel(Model):
             self._p.reshape(-1), self._plugged, self._outcome, self._ev_power, self._ev_soc,
             self._mean_kw,
         )  # fmt: skip
-        tick_and_prices = (time_s, self.period_s, import_price, export_price)
+        rates = np.array([import_price, export_price, self._emissions_at(time_s)]) / 3600.0
+        if np.any(rates != self._rates):
+            reprice(self._places, self._state, self._rates, rates)
+            if self._extras is not None:
+                physics.rate_emissions(self._places, self._state, self._extras.physics, self._rates, rates)
+        tick_and_rates = (time_s, self.period_s, self._rates)
         if self._extras is None:
-            arguments: tuple[Any, ...] = (*tick_and_prices, *plain, self._gone)
+            arguments: tuple[Any, ...] = (*tick_and_rates, *plain, self._gone)
             self._cursor, self._gone = step(*arguments)
         else:
-            self._step_with_extras(self._extras, tick_and_prices, plain, inputs)
+            self._step_with_extras(self._extras, tick_and_rates, plain, inputs)
         self._end_s = time_s + self.period_s
         self._update_reserve()
         outputs: dict[str, Array] = {"fleet/p": self._p, "fleet/q": self._q}
@@ -400,12 +407,12 @@ class FleetModel(Model):
     def _step_with_extras(
         self,
         extras: Extras,
-        tick_and_prices: tuple[float, float, float, float],
+        tick_and_rates: tuple[float, float, Array],
         plain: tuple[Any, ...],
         inputs: Values,
     ) -> None:
         """The full pass over the tick."""
-        time_s = tick_and_prices[0]
+        time_s = tick_and_rates[0]
         voltage = self._no_grid
         hertz = self._hertz
         if extras.with_functions:
@@ -414,11 +421,8 @@ class FleetModel(Model):
                 hertz = np.ascontiguousarray(inputs["system/frequency"], np.float64)
             prepare(extras.parameters, self.period_s)
         idle_c = extras.idle_c(time_s)
-        rate = 0.0
-        if extras.emissions is not None:
-            rate = float(extras.emissions(time_s, time_s + self.period_s)) / 1000.0
         arguments: tuple[Any, ...] = (
-            *tick_and_prices, rate, *plain,
+            *tick_and_rates, *plain,
             extras.options, extras.physics, extras.parameters, extras.parameters_of, extras.functions,
             voltage, hertz, self._q.reshape(-1), self._mean_kvar, self._willing(time_s), idle_c,
             extras.ageing, degradation.LAWS, extras.more, self._gone,
@@ -433,6 +437,12 @@ class FleetModel(Model):
                 ),
                 len(self._places.filled), 16,
             )  # fmt: skip
+
+    def _emissions_at(self, time_s: float) -> float:
+        """Of energy in the tick from a time on, kg per kWh; 0 where they aren't counted."""
+        if self._extras is None or self._extras.emissions is None:
+            return 0.0
+        return float(self._extras.emissions(time_s, time_s + self.period_s)) / 1000.0
 
     def _willing(self, time_s: float) -> bool:
         """Whether drivers let discharge at a time."""
@@ -526,11 +536,11 @@ class FleetModel(Model):
         own = self._places.by_ev(physics.PHYSICS, extras.physics, self._state) if extras is not None else rows
         for ev in self._places.plugged_in(self._state):
             if extras is None:
-                close_session(rows[ev], outcome)
+                close_session(rows[ev], self._rates, outcome)
             else:
                 physics.leave(
-                    rows[ev], extras.options, own[ev], extras.functions, extras.ageing,
-                    degradation.LAWS, ev, self._end_s, extras.idle_c(self._end_s), outcome, extras.more,
+                    rows[ev], extras.options, own[ev], extras.functions, extras.ageing, degradation.LAWS, ev,
+                    self._end_s, extras.idle_c(self._end_s), self._rates, outcome, extras.more,
                 )  # fmt: skip
         soc, drawn, given, loss, cost = outcome.T
         complete = sessions.departure_s <= self._end_s

@@ -68,7 +68,7 @@ PHYSICS = np.dtype(
         ("above_k", "f8"),  # cell temperature above that of a car that stands idle
         ("out_kws", "f8"),  # energy out of the battery by discharging, over the run
         ("discharging_s", "f8"),  # time of it
-        ("emitted_kg", "f8"),  # of the session
+        ("past_kg", "f8"),  # emitted in the session, less that of its energy at the rate of now
         ("reactive_kvar", "f8"),  # response of the EVSE's reactive power, see curves.kernels.STATE
         ("droop_kw", "f8"),  # response of its frequency-watt
         ("parameters", "i4"),  # row of the PARAMETERS of its EVSE's local functions
@@ -263,7 +263,7 @@ def lift_own(block: Blocks, i: int, physics: Row) -> None:
     physics["above_k"] = block["above_k"][i]
     physics["out_kws"] = block["out_kws"][i]
     physics["discharging_s"] = block["discharging_s"][i]
-    physics["emitted_kg"] = block["emitted_kg"][i]
+    physics["past_kg"] = block["past_kg"][i]
     physics["reactive_kvar"] = block["reactive_kvar"][i]
     physics["droop_kw"] = block["droop_kw"][i]
     physics["parameters"] = block["parameters"][i]
@@ -280,7 +280,7 @@ def lower_own(physics: Row, block: Blocks, i: int) -> None:
     block["above_k"][i] = physics["above_k"]
     block["out_kws"][i] = physics["out_kws"]
     block["discharging_s"][i] = physics["discharging_s"]
-    block["emitted_kg"][i] = physics["emitted_kg"]
+    block["past_kg"][i] = physics["past_kg"]
     block["reactive_kvar"][i] = physics["reactive_kvar"]
     block["droop_kw"][i] = physics["droop_kw"]
     block["parameters"][i] = physics["parameters"]
@@ -505,7 +505,7 @@ def welcome(
     """
     physics["ramped_kw"] = 0.0
     physics["above_k"] = 0.0
-    physics["emitted_kg"] = 0.0
+    physics["past_kg"] = 0.0
     physics["parameters"] = parameters_of[row["kind"]] if physics["capable"] else without
     for i in range(len(REASONS)):
         more[row["session"], i] = 0.0
@@ -524,7 +524,7 @@ def welcome(
 @njit
 def leave(
     row: Row, options: Row, physics: Row, functions: Row, ageing: Row, laws: Row, ev: int,
-    time_s: float, idle_c: float,
+    time_s: float, idle_c: float, rates: NDArray[np.float64],
     outcome: NDArray[np.float64], more: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Write what a session came to: :func:`evgrid.fleet.kernels.close_session`, and ``more``.
@@ -532,10 +532,10 @@ def leave(
     ``more``, (session, len(REASONS) + 3): energy refused by reason (kWh), which is there already;
     calendar and cycle loss of capacity (shares), until now those at arrival; emissions (kg).
     """
-    close_session(row, outcome)
+    close_session(row, rates, outcome)
     session = row["session"]
     reasons = len(REASONS)
-    more[session, reasons + 2] = physics["emitted_kg"]
+    more[session, reasons + 2] = physics["past_kg"] + rates[2] * (row["drawn_kws"] - row["given_kws"])
     if len(ageing):
         bring_to_ev(ageing[ev], laws, time_s, row["soc"], idle_c + physics["above_k"] + 273.15)
         more[session, reasons] = calendar_loss_ev(ageing[ev], laws) - more[session, reasons]
@@ -547,6 +547,17 @@ def leave(
             for i in range(TRIPS):
                 functions[ev]["beyond_s"][i] = 0.0
             physics["disturbed"] = _is_disturbed(functions[ev])
+
+
+@njit
+def rate_emissions(
+    places: Places, state: Blocks, physics: Blocks, rates: NDArray[np.float64], to: NDArray[np.float64]
+) -> None:
+    """As :func:`evgrid.fleet.kernels.reprice`, of ``rates[2]``, kg per kWs of net energy, and ``past_kg``."""
+    for lane in in_use(places):
+        block, own, i = state[lane // LANES], physics[lane // LANES], lane % LANES
+        own["past_kg"][i] += (rates[2] - to[2]) * (block["drawn_kws"][i] - block["given_kws"][i])
+    rates[2] = to[2]
 
 
 @njit
