@@ -104,7 +104,7 @@ PORTS: dict[str, Port] = {
              "energy given per energy drawn to make it up; 1 for an EV that may not discharge"),
         Port("feeder/voltage", "", _PER_PHASE, "feeder", ("fleet", "aggregator"),
              "voltage magnitude at each connection point, per unit of its nominal voltage; "
-             "0 on a phase that is not there", initial=1.0),
+             "0 on a phase that is not there, and where it isn't energised", initial=1.0),
         Port("feeder/energised", "", _PER_PHASE, "feeder", ("aggregator",),
              "1 where the connection point has voltage, else 0", initial=1.0),
         Port("feeder/head_p", "kW", ("member", "phase"), "feeder", ("aggregator",),

@@ -10,7 +10,7 @@ from evgrid.curves import kernels as curves
 from evgrid.curves.settings import LocalFunctions, Rating, parameters
 from evgrid.fleet import degradation, full, lanes, physics
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE
-from evgrid.fleet.kernels import KIND, derive_kinds
+from evgrid.fleet.kernels import KIND, derive_kinds, reprice
 from evgrid.fleet.lanes import MANY_MEMBERS, STATE, blocks_of, columns_of, lay_out
 
 STEP_S = 60.0
@@ -233,6 +233,32 @@ def test_the_power_of_all_evs_at_a_connection_is_added_up(members):
             summed = np.bincount(connection, of_ev, 2 * members)
             assert np.count_nonzero(of_ev[apart_of_one]) > 10 * members
             np.testing.assert_allclose(together[::3][: 2 * members], summed, rtol=1e-12, atol=1e-10)
+
+
+def test_a_session_costs_what_each_tick_s_energy_costs_at_the_rates_of_the_tick():
+    world = World(300, 3, stay_s=3000.0)
+    expected = np.zeros((len(world.sessions[0]), 2))  # cost, kg
+    energy_kws = np.zeros((len(expected), 2))  # drawn, given
+    for tick in range(50):
+        world.draw()
+        if tick % 3 == 0:
+            rates = world.rng.uniform(-0.1, 0.5, 3) / 3600.0
+            physics.rate_emissions(world.places, world.blocks, world.own_blocks, world.rates, rates)
+            reprice(world.places, world.blocks, world.rates, rates)
+            assert np.all(world.rates == rates)
+        world.tick()
+        before, now = energy_kws.copy(), world.state
+        here = now[now["session"] >= 0]
+        energy_kws[here["session"]] = np.column_stack([here["drawn_kws"], here["given_kws"]])
+        ended = ~np.isnan(world.outcome[:, 0])
+        energy_kws[ended] = 3600.0 * world.outcome[ended, 1:3]
+        drawn, given = (energy_kws - before).T
+        expected[:, 0] += drawn * world.rates[0] - given * world.rates[1]
+        expected[:, 1] += (drawn - given) * world.rates[2]
+    assert ended.sum() > 100
+    assert np.ptp(expected[ended, 0]) > 1.0
+    np.testing.assert_allclose(world.outcome[ended, 4], expected[ended, 0], rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(world.more[ended, 10], expected[ended, 1], rtol=1e-11, atol=1e-11)
 
 
 def test_power_of_those_that_left_is_cleared_and_the_number_plugged_in_is_the_mean_over_the_tick():

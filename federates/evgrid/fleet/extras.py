@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from evgrid.curves.settings import Rating, parameters
 from evgrid.fleet import degradation
 from evgrid.fleet.battery import IdleCell
+from evgrid.fleet.lanes import Blocks, blocks_of
 from evgrid.fleet.physics import (
     DRIVER,
     FUNCTIONS,
@@ -56,7 +57,7 @@ class Extras:
     """
 
     options: Any
-    physics: NDArray[np.void]
+    physics: Blocks
     parameters: NDArray[np.void]
     parameters_of: NDArray[np.int32]
     functions: NDArray[np.void]
@@ -93,9 +94,10 @@ class Extras:
 
 
 def extras_of(
-    scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions, kinds: NDArray[np.void]
-) -> Extras | None:
-    """What the scenario's fleet needs of the full pass, None if nothing.
+    scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions, kinds: NDArray[np.void],
+    state: Blocks,
+) -> Extras | None:  # fmt: skip
+    """What the scenario's fleet needs of the full pass, None if nothing; ``state``: the EVs' blocks of STATE.
 
     Raises ScenarioError for a file that is at fault.
     """
@@ -120,7 +122,7 @@ def extras_of(
         emissions = read_emissions(source.file, scenario.clock, source.timezone).mean
     return Extras(
         options=_options(fleet, emissions is not None),
-        physics=_physics(scenario, evs, permission, wide),
+        physics=blocks_of(PHYSICS, _physics(scenario, evs, permission, wide), state),
         parameters=table,
         parameters_of=table_of,
         functions=np.zeros(len(evs) if functions is not None else 1, FUNCTIONS),

@@ -35,7 +35,7 @@ from evgrid.fleet.kernels import (
     status,
     step,
 )
-from evgrid.fleet.lanes import STATE, blocks_of, columns_of, lay_out
+from evgrid.fleet.lanes import STATE, columns_of, lay_out
 from evgrid.fleet.link import Link
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import ALL_PHASES, Array, Connections, EVs, Model, Recorder, Values, Variable
@@ -189,7 +189,15 @@ class FleetModel(Model):
         self._recorder, self._managed = recorder, managed
         members, count, phases = len(scenario.members), len(evs), len(connections.phases)
         self._kinds, self._kind_of = sessions.kinds()
-        self._extras = extras_of(scenario, connections, evs, sessions, self._kinds)
+        slot, wide = _slots(connections, evs)
+        member_start = np.searchsorted(evs.member, np.arange(members + 1))
+        self._places, self._state = lay_out(member_start, slot, wide, members * len(connections) * phases)
+        self._columns = columns_of(STATE, self._state)
+        self._gone = np.zeros((0, 2), np.int64)
+        self._rates = np.zeros(3)
+        self._extras = extras_of(scenario, connections, evs, sessions, self._kinds, self._state)
+        if self._extras is not None:
+            self._columns += columns_of(physics.PHYSICS, self._extras.physics)
         self._setpoint = np.full(count, 0.0 if managed and not self._parts else np.inf)
         loss = np.full(count, scenario.communication.loss)
         for p in controlled:
@@ -206,12 +214,6 @@ class FleetModel(Model):
         self._cursor = 0
         self._on_feeder, self._upstream = connections.on_feeder, connections.upstream
         self.variables += (_UPSTREAM_VARIABLE,) if connections.upstream else ()
-        slot, wide = _slots(connections, evs)
-        member_start = np.searchsorted(evs.member, np.arange(members + 1))
-        self._places, self._state = lay_out(member_start, slot, wide, members * len(connections) * phases)
-        self._columns = columns_of(STATE, self._state)
-        self._gone = np.zeros((0, 2), np.int64)
-        self._rates = np.zeros(3)
         self._no_setpoint = np.zeros(0 if managed else count)
         self._own_p = {
             port: _OwnPower(p.rows, slot, wide, (members, len(connections), phases))
@@ -238,9 +240,6 @@ class FleetModel(Model):
         self._ahead = scenario.fleet.envelope if scenario.fleet is not None else None
         self._tells_envelope = managed and scenario.uses_envelope
         self._make_room_for_groups(connections, trafos)
-        if self._extras is not None:
-            self._extras.physics = blocks_of(physics.PHYSICS, self._extras.physics, self._state)
-            self._columns += columns_of(physics.PHYSICS, self._extras.physics)
         self._with_extras()
         self._fixed: FixedPoint | None = None
         if self._extras is not None and self._extras.with_functions and scenario.coupling.mode == "iterated":
