@@ -5,7 +5,7 @@
 - ``fastmath`` is off: results don't depend on the CPU, and NaN and infinity mean what they mean.
 - ``error_model="numpy"``: a division by zero gives infinity, as in numpy, and costs no test.
 - ``parallel`` is off: sums have one order, and federates may call kernels from several threads.
-  Where items know nothing of each other, :func:`in_threads` shares them among cores.
+  Where items know nothing of each other, :func:`in_threads` and :func:`take_turns` share them among cores.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ _Tasks = SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], _Replies]]
 def _inbox(thread: int) -> _Tasks:
     """Where a thread takes its tasks from; started when first asked for.
 
-    A ThreadPoolExecutor takes some 25 µs longer to start a task, which is a tenth of a tick of a large fleet.
+    A ThreadPoolExecutor takes some 25 µs longer to start a task, which shows in the ticks of large fleets.
     """
     inbox: _Tasks = SimpleQueue()
     Thread(target=_work, args=(inbox,), name=f"evgrid-kernel-{thread}", daemon=True).start()

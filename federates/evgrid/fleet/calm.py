@@ -78,6 +78,12 @@ WISHED_KW, FROM_KW, TO_KW, AT, AIM, FROM_KVAR, DROOP_KW = (COLUMN * i for i in r
 CALM, NET_KW, Q_KVAR = (COLUMN * i for i in range(66, 69))
 COLUMNS = 69
 
+# Of a tick, see rules_of
+(
+    END_S, SECONDS, A_PER_KW, LEAST_A, PILOTS_PER_A, PILOT_KW, CAP_KWS, CAP_S, DRIVER_NOW, S_PER_KW, REACH_KW,
+    WARM_K, STANDBY_KW, HEATING_K_PER_KW, WARMTH_LEFT,
+) = range(15)  # fmt: skip
+
 Row = Any
 """A row of one of the tables of the modules that call."""
 
@@ -86,7 +92,7 @@ Row = Any
 def fill_kind(w: NDArray[np.float64], i: int, kind: Row, rules: NDArray[np.float64]) -> None:
     """Set the constants of EV ``i``'s kind, a row of KIND."""
     rated_kw = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
-    cap_kws, seconds = rules[5], rules[11]
+    cap_kws, seconds = rules[CAP_KWS], rules[SECONDS]
     w[CHARGE_KW + i] = kind["charge_kw"]
     w[DISCHARGE_KW + i] = kind["discharge_kw"]
     w[RATED_KW + i] = rated_kw
@@ -156,25 +162,22 @@ def fill_without_functions(w: NDArray[np.float64]) -> None:
 @njit
 def rules_of(options: Row, seconds: float, end_s: float, idle_c: float, willing: bool) -> NDArray[np.float64]:
     """What the settings, the tick and its temperature come to, for :func:`plan` and :func:`settle`."""
-    rules = np.empty(16)
-    rules[0] = end_s
-    rules[1] = 1000.0 / options["volt"] * (1.0 + 1e-12)  # A per kW on one phase
-    rules[2] = options["least_a"]
-    rules[3] = 1.0 / options["pilot_a"]
-    rules[4] = options["pilot_a"] * options["volt"] / 1000.0  # kW of a step on one phase
-    rules[5] = options["throughput_kws"]
-    rules[6] = options["discharging_s"]
-    rules[7] = NOBODY if willing else float(DRIVER)
-    rules[8] = 1.0 / options["ramp_kw_per_s"]
-    rules[9] = options["ramp_kw_per_s"] * seconds
-    rules[10] = (
-        options["warm_c"] - idle_c if options["thermal"] else inf
-    )  # K above idle, from which it derates
-    rules[11] = seconds
-    rules[12] = 1.0 / seconds
-    rules[13] = options["standby_kw"]
-    rules[14] = options["heating_k_per_kw"]
-    rules[15] = np.exp(-options["cooling_per_s"] * seconds)  # of the cell's warmth that is left
+    rules = np.empty(WARMTH_LEFT + 1)
+    rules[END_S] = end_s
+    rules[SECONDS] = seconds
+    rules[A_PER_KW] = 1000.0 / options["volt"] * (1.0 + 1e-12)  # on one phase
+    rules[LEAST_A] = options["least_a"]
+    rules[PILOTS_PER_A] = 1.0 / options["pilot_a"]
+    rules[PILOT_KW] = options["pilot_a"] * options["volt"] / 1000.0  # a step of the pilot, on one phase
+    rules[CAP_KWS] = options["throughput_kws"]
+    rules[CAP_S] = options["discharging_s"]
+    rules[DRIVER_NOW] = NOBODY if willing else float(DRIVER)
+    rules[S_PER_KW] = 1.0 / options["ramp_kw_per_s"]
+    rules[REACH_KW] = options["ramp_kw_per_s"] * seconds
+    rules[WARM_K] = options["warm_c"] - idle_c if options["thermal"] else inf  # above idle, where it derates
+    rules[STANDBY_KW] = options["standby_kw"]
+    rules[HEATING_K_PER_KW] = options["heating_k_per_kw"]
+    rules[WARMTH_LEFT] = np.exp(-options["cooling_per_s"] * seconds)  # of the cell's
     return rules
 
 
@@ -184,9 +187,12 @@ def plan(w: NDArray[np.float64], rules: NDArray[np.float64], state: Blocks, own:
 
     Returns how many EVs' ratings have no room for both.
     """
-    end_s, a_per_kw, least_a, pilots_per_a, pilot_kw = rules[0], rules[1], rules[2], rules[3], rules[4]
-    cap_kws, cap_s, driver = rules[5], rules[6], rules[7]
-    s_per_kw, reach, warm_k, seconds, per_s = rules[8], rules[9], rules[10], rules[11], rules[12]
+    end_s, seconds, s_per_kw, reach_kw = rules[END_S], rules[SECONDS], rules[S_PER_KW], rules[REACH_KW]
+    a_per_kw, least_a, pilots_per_a, pilot_kw = (
+        rules[A_PER_KW], rules[LEAST_A], rules[PILOTS_PER_A], rules[PILOT_KW],
+    )  # fmt: skip
+    cap_kws, cap_s, driver, warm_k = rules[CAP_KWS], rules[CAP_S], rules[DRIVER_NOW], rules[WARM_K]
+    per_s = 1.0 / seconds
     nearly_cap_kws = cap_kws * (1.0 - 1e-12)
     any_current = pilot_kw == 0.0
     short = 0
@@ -224,7 +230,7 @@ def plan(w: NDArray[np.float64], rules: NDArray[np.float64], state: Blocks, own:
         way_kw = goal_kw - before_kw
         needed_s = abs(way_kw) * s_per_kw
         on_the_way = needed_s >= seconds
-        reached_kw = before_kw + (reach if way_kw > 0.0 else -reach)
+        reached_kw = before_kw + (reach_kw if way_kw > 0.0 else -reach_kw)
         reached_kw = reached_kw if on_the_way else goal_kw
         average_kw = goal_kw - 0.5 * way_kw * (needed_s * per_s)
         average_kw = 0.5 * (before_kw + reached_kw) if on_the_way else average_kw
@@ -460,7 +466,8 @@ def settle(
 
     Returns how many aren't calm, and of how many something was refused.
     """
-    seconds, standby_kw, heating, warmth_left = rules[11], rules[13], rules[14], rules[15]
+    seconds, standby_kw = rules[SECONDS], rules[STANDBY_KW]
+    heating, warmth_left = rules[HEATING_K_PER_KW], rules[WARMTH_LEFT]
     others, refusing = 0, 0
     for i in range(n):
         soc = state["soc"][i]

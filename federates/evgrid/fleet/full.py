@@ -150,10 +150,9 @@ def step(  # noqa: D417
     changing = np.zeros(len(places.filled) + 1, np.int64)
     rules: tuple[Any, ...] = (
         places, state, physics, functions, options, kinds, parameters, willing, idle_c,
-        voltage_pu, frequency_hz,
-        managed, setpoint_kw,
+        voltage_pu, frequency_hz, managed, setpoint_kw,
     )  # fmt: skip
-    results: tuple[Any, ...] = (power_kw, reactive_kvar, plugged, mean_kw, mean_kvar)
+    results: tuple[Any, ...] = (power_kw, reactive_kvar, mean_kw, mean_kvar)
     moving: tuple[Any, ...] = (*rules, step_s, end_s, *results, more, changing, at_once)
     take_turns(lambda counters, thread: _advance(counters, thread, *moving), len(places.parts) - 1)
     if not at_once:
@@ -162,7 +161,8 @@ def step(  # noqa: D417
             in_threads(lambda low, high: add_up(low, high, *adding), len(plugged), 1)  # noqa: B023
     if changing[-1]:
         others: tuple[Any, ...] = (
-            changing, *rules, rates, time_s, end_s, *sessions, parameters_of, ageing, laws, *results, more,
+            changing, *rules, rates, time_s, end_s, *sessions, parameters_of, ageing, laws, *results, plugged,
+            more,
         )  # fmt: skip
         _change(*others)
     if len(ev_power_kw):
@@ -275,20 +275,18 @@ def _bring(blocks: Blocks, block: int, size: int) -> None:
 
 @njit
 def _advance(
-    taken: NDArray[np.int64], thread: int, places: Places, state: Blocks, physics: Blocks, functions: Row,
+    counters: NDArray[np.int64], thread: int, places: Places, state: Blocks, physics: Blocks, functions: Row,
     options: Row, kinds: Row, parameters: Row, willing: bool, idle_c: float,
-    voltage_pu: NDArray[np.float64], frequency_hz: NDArray[np.float64],
-    managed: bool,
-    setpoint_kw: NDArray[np.float64], step_s: float, end_s: float,
-    power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64], plugged: NDArray[np.float64],
-    mean_kw: NDArray[np.float64], mean_kvar: NDArray[np.float64], more: NDArray[np.float64],
-    changing: NDArray[np.int64], at_once: bool,
+    voltage_pu: NDArray[np.float64], frequency_hz: NDArray[np.float64], managed: bool,
+    setpoint_kw: NDArray[np.float64], step_s: float, end_s: float, power_kw: NDArray[np.float64],
+    reactive_kvar: NDArray[np.float64], mean_kw: NDArray[np.float64], mean_kvar: NDArray[np.float64],
+    more: NDArray[np.float64], changing: NDArray[np.int64], at_once: bool,
 ) -> None:  # fmt: skip
     """Advance those of the parts that this thread takes that neither arrive nor leave.
 
     ``changing``, (stretch + 1,), takes the number of those that are left to :func:`_change`, and is not 0 at
-    its end if there are any. ``at_once``: parts
-    hold whole members, and power is added up; else it is written to ``mean_kw`` and ``mean_kvar``, (ev,).
+    its end if there are any. ``at_once``: parts hold whole members, and power is added up; else it is written
+    to ``mean_kw`` and ``mean_kvar``, (ev,).
 
     Memory is asked for ahead of its use, a little at a time, and a block is listened to while the one before
     is finished.
@@ -319,7 +317,7 @@ def _advance(
     blocks = np.zeros(AHEAD, np.int64)
     numbers = np.zeros(AHEAD, np.int64)
     while True:
-        part = next_part(taken, thread, len(places.parts) - 1)
+        part = next_part(counters, thread, len(places.parts) - 1)
         if part < 0:
             break
         todo = 0
@@ -436,14 +434,13 @@ def _advance(
 def _change(
     changing: NDArray[np.int64], places: Places, state: Blocks, physics: Blocks, functions: Row,
     options: Row, kinds: Row, parameters: Row, willing: bool, idle_c: float,
-    voltage_pu: NDArray[np.float64], frequency_hz: NDArray[np.float64],
-    managed: bool,
+    voltage_pu: NDArray[np.float64], frequency_hz: NDArray[np.float64], managed: bool,
     setpoint_kw: NDArray[np.float64], rates: NDArray[np.float64], time_s: float, end_s: float,
     session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64], departure_s: NDArray[np.float64],
     soc_arrival: NDArray[np.float64], drive_kwh: NDArray[np.float64], kind_of: NDArray[np.int32],
     outcome: NDArray[np.float64], parameters_of: NDArray[np.int32], ageing: Row, laws: Row,
-    power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64], plugged: NDArray[np.float64],
-    mean_kw: NDArray[np.float64], mean_kvar: NDArray[np.float64], more: NDArray[np.float64],
+    power_kw: NDArray[np.float64], reactive_kvar: NDArray[np.float64], mean_kw: NDArray[np.float64],
+    mean_kvar: NDArray[np.float64], plugged: NDArray[np.float64], more: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Advance those that arrive or leave within the tick, even repeatedly.
 
