@@ -164,15 +164,6 @@ def test_bringing_an_ev_up_to_a_time_is_resting_and_moving():
     np.testing.assert_array_equal(lazy["since_s"], 9 * HOUR)
 
 
-def test_only_the_active_are_brought_up():
-    state = new("nmc", "nmc", "lfp")
-    soc, kelvin = np.full(3, 0.5), np.full(3, WARM)
-    active = np.array([0, 2, 1], np.int32)
-    ageing.bring_active_to(state, ageing.LAWS, active, 2, HOUR, soc, kelvin)
-    np.testing.assert_array_equal(state["since_s"], [HOUR, 0.0, HOUR])
-    np.testing.assert_array_equal(state["calendar"] > 0.0, [True, False, True])
-
-
 def test_an_ev_that_was_away_drives_rests_and_drives():
     state, told = new("lfp"), new("lfp")
     ageing.away_ev(state[0], ageing.LAWS, 0.8, 0.6, 10 * HOUR, WARM, 0.1)  # 2 h of driving

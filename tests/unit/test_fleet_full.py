@@ -235,6 +235,25 @@ def test_the_power_of_all_evs_at_a_connection_is_added_up(members):
             np.testing.assert_allclose(together[::3][: 2 * members], summed, rtol=1e-12, atol=1e-10)
 
 
+def test_only_those_plugged_in_age_when_asked():
+    world = World(1200, 3, stay_s=3000.0)
+    for _ in range(10):
+        world.draw()
+        world.tick()
+    before = world.ageing.copy()
+    stretches = len(world.places.filled)
+    physics.age(
+        0, stretches, world.places, world.blocks, world.own_blocks, world.ageing, degradation.LAWS,
+        world.time_s, 20.0,
+    )  # fmt: skip
+    here = world.state["session"] >= 0
+    assert 100 < here.sum() < 1100
+    assert np.all(world.ageing["since_s"][here] == world.time_s)
+    assert np.all(world.ageing["calendar"][here] > before["calendar"][here])
+    for name in ("since_s", "calendar", "points"):
+        assert np.all(world.ageing[name][~here] == before[name][~here])
+
+
 def test_a_session_costs_what_each_tick_s_energy_costs_at_the_rates_of_the_tick():
     world = World(300, 3, stay_s=3000.0)
     expected = np.zeros((len(world.sessions[0]), 2))  # cost, kg

@@ -457,25 +457,6 @@ def cycle_loss_ev(row: Row, laws: Row) -> float:
     return float(total ** law["cycle_power"])
 
 
-@njit
-def bring_active_to(
-    state: Row,
-    laws: Row,
-    active: NDArray[np.int32],
-    active_count: int,
-    time_s: float,
-    soc: NDArray[np.float64],
-    temperature_k: NDArray[np.float64],
-) -> None:
-    """Bring the EVs that are plugged in up to ``time_s``: :func:`bring_to_ev` of each.
-
-    ``active``: rows of ``state``, the first ``active_count`` of them; ``soc``, ``temperature_k``: (ev,).
-    """
-    for at in range(active_count):
-        ev = active[at]
-        bring_to_ev(state[ev], laws, time_s, soc[ev], temperature_k[ev])
-
-
 # -- arrays of EVs ---------------------------------------------------------------------------
 
 
