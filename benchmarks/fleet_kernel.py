@@ -196,7 +196,10 @@ def measure(fleet: Fleet, seconds: float = 6.0) -> dict[str, float]:
     target = np.ones_like(source)
     kernel, copy = [], []
     end = perf_counter() + seconds
+    start = fleet.state.copy()
     while perf_counter() < end or len(kernel) < 2 * TURN:
+        if not fleet.managed:  # else the EVs would be full after a while
+            fleet.state[:] = start
         kernel += [fleet.tick() for _ in range(TURN)]
         copy += [_copy(source, target) for _ in range(TURN)]
     assert fleet.places.filled.sum() == evs
