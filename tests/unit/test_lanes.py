@@ -62,7 +62,7 @@ def test_stretches_hold_whole_members_or_a_part_of_one_and_parts_of_many_members
         whole = begin in start and end in start
         assert whole or np.searchsorted(start, begin, "right") == np.searchsorted(start, end, "left")
     assert np.all(places.first_lane % LANES == 0)
-    assert places.lanes == len(state) * LANES
+    assert places.first_lane[-1] == len(state) * LANES
     assert places.parts[0] == 0
     assert places.parts[-1] == len(widths)
     if len(sizes) >= lanes.MANY_MEMBERS:

@@ -49,7 +49,6 @@ from evgrid.fleet.physics import PHYSICS, leave, lift_own, lower_own, welcome, w
 STATE_BYTES, OWN_BYTES = blocked(STATE).itemsize, blocked(PHYSICS).itemsize
 """Of a block of STATE, and of PHYSICS."""
 
-
 AHEAD = 3
 """Blocks by which memory is asked for ahead of its use."""
 
@@ -137,14 +136,9 @@ def step(  # noqa: D417
     if len(gone):
         clear_after(gone, power_kw)
         clear_after(gone, reactive_kvar)
-    first = cursor
     if cursor < len(by_arrival) and arrival_s[by_arrival[cursor]] < end_s:
         coming: tuple[Any, ...] = (end_s, kinds, *sessions, by_arrival, cursor, places, state, columns)
         cursor = arrive(*coming)
-        _begin(
-            by_arrival[first:cursor], session_ev, arrival_s, places, state, options, physics, parameters_of,
-            len(parameters) - 1, ageing, laws, idle_c, more,
-        )  # fmt: skip
     plugged[:] = places.plugged
     at_once = len(plugged) >= MANY_MEMBERS and not len(ev_power_kw)
     changing = np.zeros(len(places.filled) + 1, np.int64)
@@ -172,34 +166,7 @@ def step(  # noqa: D417
 
 
 @njit
-def _begin(
-    arriving: NDArray[np.int32], session_ev: NDArray[np.int32], arrival_s: NDArray[np.float64],
-    places: Places, state: Blocks, options: Row, physics: Blocks, parameters_of: NDArray[np.int32],
-    no_functions: int, ageing: Row, laws: Row, idle_c: float, more: NDArray[np.float64],
-) -> None:  # fmt: skip
-    """Begin the sessions that have been plugged in."""
-    rows, owns = np.zeros(1, STATE), np.zeros(1, PHYSICS)
-    for session in arriving:
-        ev = session_ev[session]
-        stretch = np.searchsorted(places.first_ev, ev, "right") - 1
-        begin = places.first_lane[stretch]
-        for lane in range(begin, begin + places.filled[stretch]):
-            block, i = lane // LANES, lane % LANES
-            if state[block]["ev"][i] == ev and state[block]["session"][i] == session:
-                row, own = rows[0], owns[0]
-                lift(state[block], i, row)
-                lift_own(physics[block], i, own)
-                welcome(
-                    row, options, own, parameters_of, no_functions, ageing, laws, ev, arrival_s[session],
-                    idle_c, more,
-                )  # fmt: skip
-                lower_own(own, physics[block], i)
-
-
-@njit
-def _seen(
-    slot: int, spread: int, voltage_pu: NDArray[np.float64]
-) -> tuple[float, float, float, float]:  # fmt: skip
+def _seen(slot: int, spread: int, voltage_pu: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Mean, lowest and highest voltage of an EV's phases, pu, and whether they are energised."""
     if not len(voltage_pu):
         return 1.0, 1.0, 1.0, 1.0
@@ -325,9 +292,8 @@ def _advance(
         most = (places.first_lane[last] - places.first_lane[first]) // LANES + AHEAD
         if most > len(blocks):
             blocks, numbers = np.zeros(most, np.int64), np.zeros(most, np.int64)
-        alone = True
+        alone = places.alone[part]
         for stretch in range(first, last):
-            alone &= places.alone[stretch]
             count = places.filled[stretch]
             for begin in range(0, count, LANES):
                 blocks[todo] = (places.first_lane[stretch] + begin) // LANES
@@ -340,7 +306,7 @@ def _advance(
             blocks[todo + k] = places.first_lane[last] // LANES + k if more_blocks else blocks[todo - 1]
             numbers[todo + k] = LANES if more_blocks else 0
         stretch = first
-        if at_once:  # before anything is added to a slot
+        if at_once and not alone:  # before anything is added to a slot
             clear_part(first, last, places, state, power_kw)
             clear_part(first, last, places, state, reactive_kvar)
         _listen(
@@ -470,9 +436,14 @@ def _change(
             q_kvars = 0.0
             plugged_s = 0.0
             while True:
+                if row["fresh"]:
+                    welcome(
+                        row, options, own, parameters_of, len(parameters) - 1, ageing, laws, ev,
+                        arrival_s[session], idle_c, more,
+                    )  # fmt: skip
+                    row["fresh"] = 0
                 from_s = max(arrival_s[session], time_s)
                 until_s = min(row["departure_s"], end_s)
-                row["fresh"] = 0
                 drawn, given, q = window(
                     options, kinds[row["kind"]], row, own, parameters[own["parameters"]],
                     functions[ev if with_functions else 0], memory[0], more[session],
@@ -492,10 +463,6 @@ def _change(
                 plug_in(
                     row, kinds, session, session_ev, departure_s, soc_arrival, drive_kwh, kind_of, outcome
                 )
-                welcome(
-                    row, options, own, parameters_of, len(parameters) - 1, ageing, laws, ev,
-                    arrival_s[session], idle_c, more,
-                )  # fmt: skip
             lower(row, state[block], i)
             lower_own(own, physics[block], i)
             plugged[member] += plugged_s / step_s - 1.0

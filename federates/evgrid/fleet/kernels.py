@@ -554,9 +554,7 @@ def step(
     plugged[:] = places.plugged
     at_once = len(plugged) >= MANY_MEMBERS and not len(ev_power_kw)
     changing = np.zeros(len(places.filled) + 1, np.int64)
-    rules: tuple[Any, ...] = (
-        places, managed, setpoint_kw, state, kinds,
-    )  # fmt: skip
+    rules: tuple[Any, ...] = (places, managed, setpoint_kw, state, kinds)
     moving: tuple[Any, ...] = (*rules, step_s, end_s, power_kw, mean_kw, changing, at_once)
     take_turns(lambda counters, thread: _stay(counters, thread, *moving), len(places.parts) - 1)
     if not at_once:
@@ -648,12 +646,7 @@ def hold_block(
 
 @njit
 def clear_part(first: int, last: int, places: Places, state: Blocks, power: NDArray[np.float64]) -> None:
-    """Clear the slots of all of a part's EVs, where several share one."""
-    alone = True
-    for stretch in range(first, last):
-        alone &= places.alone[stretch]
-    if alone:
-        return
+    """Clear the slots of all EVs plugged in in the stretches ``first`` to ``last``."""
     for stretch in range(first, last):
         begin = places.first_lane[stretch]
         for lane in range(begin, begin + places.filled[stretch]):
@@ -685,8 +678,7 @@ def add_up(
 def _stay(
     counters: NDArray[np.int64], thread: int, places: Places, managed: bool,
     setpoint_kw: NDArray[np.float64], state: Blocks, kinds: Row, step_s: float, end_s: float,
-    power_kw: NDArray[np.float64],
-    mean_kw: NDArray[np.float64], changing: NDArray[np.int64], at_once: bool,
+    power_kw: NDArray[np.float64], mean_kw: NDArray[np.float64], changing: NDArray[np.int64], at_once: bool,
 ) -> None:  # fmt: skip
     """Advance those of the parts that this thread takes that neither arrive nor leave.
 
@@ -701,7 +693,8 @@ def _stay(
         part = next_part(counters, thread, len(places.parts) - 1)
         if part < 0:
             break
-        if at_once:  # before anything is added to a slot
+        alone = places.alone[part]
+        if at_once and not alone:  # before anything is added to a slot
             clear_part(places.parts[part], places.parts[part + 1], places, state, power_kw)
         for stretch in range(places.parts[part], places.parts[part + 1]):
             count = places.filled[stretch]
@@ -761,13 +754,12 @@ def _stay(
                     else:
                         row = scratch[0]
                         lift(block, i, row)
-                        net_kws = _follow(
-                            row, kind, setpoint_kw[ev] if managed else np.inf, step_s, left_s + step_s,
-                        )  # fmt: skip
+                        asked = setpoint_kw[ev] if managed else np.inf
+                        net_kws = _follow(row, kind, asked, step_s, left_s + step_s)
                         lower(row, block, i)
                         own_kw[i] = net_kws / step_s
                 if at_once:
-                    put_block(block, n, places.alone[stretch], own_kw, 0, power_kw)
+                    put_block(block, n, alone, own_kw, 0, power_kw)
                 else:
                     hold_block(block, n, own_kw, 0, mean_kw, power_kw)
 
@@ -866,9 +858,8 @@ def _come_and_go(
         from_s = max(arrival_s[session], time_s)
         until_s = min(row["departure_s"], end_s)
         plugged_s += until_s - from_s
-        net_kws += _follow(
-            row, kinds[row["kind"]], setpoint_kw, until_s - from_s, row["departure_s"] - from_s,
-        )  # fmt: skip
+        left_s = row["departure_s"] - from_s
+        net_kws += _follow(row, kinds[row["kind"]], setpoint_kw, until_s - from_s, left_s)
         row["fresh"] = 0
         if row["departure_s"] > end_s:
             break
@@ -882,9 +873,7 @@ def _come_and_go(
 
 
 @njit
-def _follow(
-    row: Row, kind: Row, setpoint_kw: float, seconds: float, left_s: float,
-) -> float:  # fmt: skip
+def _follow(row: Row, kind: Row, setpoint_kw: float, seconds: float, left_s: float) -> float:
     """Advance one EV by the exact way, book what it drew and gave, and return the net of it, kWs."""
     soc, guarded, drawn, given, loss, _, _ = advance(
         kind, row["soc"], setpoint_kw, seconds, left_s, row["guarded"]

@@ -122,7 +122,7 @@ class Places(NamedTuple):
     parts : (part + 1,), the stretch with which each part begins
     member_start : (member + 1,), first EV of each member
     plugged : (member,), its EVs that are plugged in
-    alone : (stretch,), whether all its EVs are ALONE
+    alone : (part,), whether all its EVs are ALONE
     """
 
     first_ev: NDArray[np.int64]
@@ -132,11 +132,6 @@ class Places(NamedTuple):
     member_start: NDArray[np.int64]
     plugged: NDArray[np.int64]
     alone: NDArray[np.bool_]
-
-    @property
-    def lanes(self) -> int:
-        """Number of lanes."""
-        return int(self.first_lane[-1])
 
     def by_ev(self, row: np.dtype[Any], blocks: Blocks, state: Blocks) -> NDArray[Any]:
         """A copy of what blocks hold, (ev,) rows."""
@@ -181,11 +176,11 @@ def lay_out(
     state["ev"] = ev.reshape(-1, LANES)
     state["slot"], state["spread"] = slot[state["ev"]], spread[state["ev"]]
     state["session"] = -1
-    others = np.concatenate([[0], np.cumsum(spread != ALONE)])
+    parts = _parts(first_ev, member_start)
+    others = np.concatenate([[0], np.cumsum(spread != ALONE)])[first_ev[parts]]
     places = Places(
-        first_ev, first_lane, np.zeros(len(sizes), np.int64), _parts(first_ev, member_start),
-        member_start.astype(np.int64), np.zeros(len(member_start) - 1, np.int64),
-        others[first_ev[1:]] == others[first_ev[:-1]],
+        first_ev, first_lane, np.zeros(len(sizes), np.int64), parts,
+        member_start.astype(np.int64), np.zeros(len(member_start) - 1, np.int64), others[1:] == others[:-1],
     )  # fmt: skip
     return places, state
 

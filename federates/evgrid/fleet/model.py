@@ -35,7 +35,7 @@ from evgrid.fleet.kernels import (
     status,
     step,
 )
-from evgrid.fleet.lanes import STATE, columns_of, lay_out
+from evgrid.fleet.lanes import STATE, WIDE, columns_of, lay_out
 from evgrid.fleet.link import Link
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import ALL_PHASES, Array, Connections, EVs, Model, Recorder, Values, Variable
@@ -181,7 +181,7 @@ class FleetModel(Model):
         sessions = in_force(scenario, connections, evs, sessions)
         if scenario.record.ev:
             self.variables += _EV_VARIABLES
-        self._scenario, self._connections, self._evs, self._sessions = scenario, connections, evs, sessions
+        self._scenario, self._evs, self._sessions = scenario, evs, sessions
         self.variables += tuple(
             Variable(p.variable("fleet_power_kw"), ("member",), "kW", f"active power of the EVs of {p.name}")
             for p in self._parts
@@ -656,7 +656,8 @@ class FleetModel(Model):
         of_kind = self._extras.parameters["s_kva"][self._extras.parameters_of]
         of_ev = np.zeros(len(self._evs))
         np.maximum.at(of_ev, self._sessions.ev, of_kind[self._kind_of])
-        slot, wide = _slots(self._connections, self._evs)
+        rows = self._places.by_ev(STATE, self._state, self._state)
+        slot, wide = rows["slot"], rows["spread"] == WIDE
         rating = np.zeros(self._p.size)
         for phase in range(3):
             there = wide | (phase == 0)
