@@ -94,7 +94,7 @@ def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> 
 
     world = build_world(checked)
     sizes = world.sizes
-    _print_notes(world.sessions.notes, world.sessions.unreachable[:SHOWN], len(world.sessions.unreachable))
+    _print_notes(world.notes, world.sessions.unreachable[:SHOWN], len(world.sessions.unreachable))
     click.echo(
         f"{scenario}: valid; {sizes['member']} members, {checked.clock.ticks} ticks "
         f"of {checked.time.step:g} s, {sizes['bus']} buses, {sizes['connection']} connections, "
@@ -247,7 +247,7 @@ def _write_csv(table: pd.DataFrame, path: Path, index: bool = False) -> None:
 
 
 def _print_notes(notes: tuple[str, ...], unreachable: tuple[str, ...], count: int) -> None:
-    """Print where the sessions come from, and those that can't be delivered."""
+    """Print what is assumed, read and dropped, and the sessions that can't be delivered."""
     for note in notes:
         click.echo(note)
     if count:

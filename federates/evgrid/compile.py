@@ -1,6 +1,6 @@
 """How kernels are compiled and spread over cores: numba's options, once.
 
-- ``cache``: the second start of evgrid doesn't compile.
+- kept on disk (:mod:`~evgrid.kernel_cache`): the second start of evgrid doesn't compile.
 - ``nogil``: other federates of the process run meanwhile.
 - ``fastmath`` is off: results don't depend on the CPU, and NaN and infinity mean what they mean.
 - ``error_model="numpy"``: a division by zero gives infinity, as in numpy, and costs no test.
@@ -26,6 +26,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from evgrid.kernel_cache import keep
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
 
@@ -50,7 +52,8 @@ _APART = 16
 
 def njit(function: _Function) -> _Function:
     """Compile a function of arrays and numbers to machine code at its first call."""
-    compiled = numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
+    compiled = numba.njit(nogil=True, fastmath=False, error_model="numpy")(function)
+    keep(compiled)
     return cast(_Function, compiled)
 
 

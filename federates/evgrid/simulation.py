@@ -47,6 +47,13 @@ class World:
         return self.scenario.clock
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is assumed, read and dropped, a sentence each: said by ``run`` and ``validate``, kept in the
+        result.
+        """
+        return (*self.network.notes, *self.sessions.notes)
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Length of every dimension but time."""
         return {
@@ -155,7 +162,7 @@ class RunReport:
     preparing_s : for network, sessions and models, before the federation
     recording_s : inside the models' steps, for what they record, by federate
     writing_s : for the result, after the federation
-    notes : sentences about where the sessions come from
+    notes : what is assumed, read and dropped, a sentence each
     unreachable : sessions of a file whose energy doesn't fit into their stay, a sentence each
     """
 
@@ -253,7 +260,7 @@ def run_with_report(
         result = store.finish(attrs)
         return result, RunReport(
             report, residuals, prepared - start, recorder.spent_s, perf_counter() - coupled,
-            world.sessions.notes, world.sessions.unreachable,
+            world.notes, world.sessions.unreachable,
         )  # fmt: skip
     except BaseException:
         store.abandon()
@@ -281,6 +288,7 @@ def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
         "seed": str(scenario.ensemble.seed),
         "versions": json.dumps(versions()),
         "audit": json.dumps(residuals),
+        "notes": json.dumps(world.notes),
         "currency": scenario.tariff.currency if scenario.tariff else "",
     }
 

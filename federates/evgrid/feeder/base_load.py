@@ -35,8 +35,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evgrid.cache_folder import cache_folder
 from evgrid.errors import ScenarioError
-from evgrid.feeder.networks import Network, cache_folder, simbench_net
+from evgrid.feeder.networks import Network, simbench_net
 from evgrid.model import ALL_PHASES, Array
 from evgrid.streams import Purpose, stream
 

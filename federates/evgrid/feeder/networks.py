@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evgrid.cache_folder import cache_folder
 from evgrid.errors import NetworkError
 from evgrid.feeder import equivalents
 from evgrid.feeder import grid as tables
@@ -52,12 +53,14 @@ class Network:
     grid : its arrays
     topology : how they hang together
     read_net : reads the pandapower net with equivalents in place of what has no place in ``grid``
+    notes : what is assumed of it for this scenario, a sentence each
     """
 
     source: str
     grid: Grid
     topology: Topology
     read_net: Callable[[], Any]
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def net(self) -> Any:
@@ -339,14 +342,6 @@ def _cached(key: str, fresh: Callable[[], Grid]) -> Grid:
             np.savez(file, **_pack(grid, ""))
         Path(part).replace(path)
     return grid
-
-
-def cache_folder() -> Path:
-    """Where arrays of networks and profiles are kept."""
-    given = os.environ.get("EVGRID_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evgrid"
 
 
 def _pack(table: Any, prefix: str) -> dict[str, Any]:
