@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from evgrid.ambient import Ambient
 from evgrid.curves.settings import LocalFunctions
-from evgrid.settings import Duration, Settings, fault
+from evgrid.settings import Duration, ElementName, Settings, fault
 from evgrid.thermal import PRESETS, TransformerThermal
 
 Positive = Annotated[float, Field(gt=0)]
@@ -37,14 +37,14 @@ class _Regulator(Settings):
     next_delay: Annotated[Duration, Field(ge=0)] | None = None
     """Time from one operation to the next while the voltage stays outside; 0s: until it is in the band
     at once; left out: delay."""
-    bus: str | None = None
+    bus: ElementName | None = None
     """Bus whose voltage is held; left out: where the device is."""
 
 
 class TapChanger(_Regulator):
     """An on-load tap changer. Range and step of its taps are those of the network."""
 
-    trafo: str
+    trafo: ElementName
     """Name of the transformer, of two or three windings."""
     side: Literal["hv", "mv", "lv"] = "lv"
     """Side of the transformer whose voltage is held (mv: of three windings only)."""
@@ -61,7 +61,7 @@ class TapChanger(_Regulator):
 class Capacitor(_Regulator):
     """A switched shunt, capacitor or reactor, with the network's steps (0 to max_step)."""
 
-    shunt: str
+    shunt: ElementName
     """Name of the shunt."""
 
 
@@ -71,7 +71,7 @@ class PvInverters(Settings):
     functions: LocalFunctions
     """What they do by themselves with the voltage they see: the functions of charger.functions, without
     those of frequency. They take the place of the network's reactive power."""
-    at: list[str] | None = None
+    at: list[ElementName] | None = None
     """Names of the generators; left out: all sgens, but not storage, motors and wards."""
     oversize: Annotated[float, Field(ge=1)] = 1.1
     """Rated apparent per rated active power, where the network gives no sn_mva."""
@@ -102,7 +102,7 @@ class TransformerAgeing(Settings):
     transformer: Annotated[
         Annotated[Literal["onan_distribution", "onaf_power"], Tag("<set>")]
         | Annotated[TransformerThermal, Tag("<one>")]
-        | Annotated[dict[str, TransformerThermal], Tag("<each>")],
+        | Annotated[dict[ElementName, TransformerThermal], Tag("<each>")],
         Discriminator(_kind_of_constants),
     ] = "onan_distribution"
     """Thermal constants: a set by name, your own, or your own for each transformer by its name."""

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from evgrid.errors import ScenarioError
 from evgrid.model import Array, Connections, EVs
-from evgrid.settings import Duration, Settings, fault
+from evgrid.settings import Duration, ElementName, Settings, fault
 from evgrid.streams import Purpose, stream
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ class Selection(Settings):
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the EVs, drawn; aggregators that differ in the share alone draw from the same EVs, and none
     twice."""
-    connections: tuple[str, ...] | None = None
+    connections: tuple[ElementName, ...] | None = None
     """Connection points at which they charge."""
-    transformers: tuple[str, ...] | None = None
+    transformers: tuple[ElementName, ...] | None = None
     """Transformers next upstream of them."""
-    vehicles: tuple[str, ...] | None = None
+    vehicles: tuple[ElementName, ...] | None = None
     """Vehicle types."""
     upstream: bool | None = None
     """Whether they are upstream of the modelled feeder."""

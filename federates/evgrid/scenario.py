@@ -41,6 +41,7 @@ from evgrid.session_settings import (
 )
 from evgrid.settings import (
     Duration,
+    ElementName,
     ExistingFile,
     HourOfDay,
     LocalTime,
@@ -409,7 +410,7 @@ class Fleet(Settings):
     """Number of EVs in each member besides, connected upstream of the feeder. Their power doesn't enter its
     power flow, and they see nominal voltage; the aggregator, the bulk system and the results count them. In a
     session file: those with the connection upstream."""
-    at: list[str] | str | None = None
+    at: list[ElementName] | ElementName | None = None
     """Connection points at which the chargers are; left out: households (home), or all that have the
     charger's phases."""
     sessions: Annotated[Source, BeforeValidator(_source)] = HomeSessions()

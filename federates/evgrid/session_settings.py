@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from evgrid.settings import ExistingFile, Settings, fault, faults, faults_of
+from evgrid.settings import ElementName, ExistingFile, Settings, fault, faults, faults_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
 TimeOfDay = tuple[Annotated[float, Field(ge=0, le=24)], Annotated[float, Field(gt=0, le=12)]]
@@ -279,7 +279,7 @@ class SessionFile(Settings):
 class _ImportedFile(Settings):
     """Recorded sessions of another format."""
 
-    connections: str | list[str] | dict[str, str] | None = None
+    connections: ElementName | list[ElementName] | dict[ElementName, ElementName] | None = None
     """Where the EVSEs (or households) of the file are: one connection point, several over which they are
     dealt in order of their first session, or a mapping; left out: dealt over all connection points."""
 
@@ -291,7 +291,7 @@ class AcnFile(_ImportedFile):
     """JSON file of ACN-Data."""
     charge_kw: Annotated[float, Field(gt=0)] = 6.656
     """Rating of the EVSEs, kW, which the data does not say: 32 A at 208 V."""
-    ratings: dict[str, Annotated[float, Field(gt=0)]] = {}
+    ratings: dict[ElementName, Annotated[float, Field(gt=0)]] = {}
     """Ratings of EVSEs that differ, kW by stationID or spaceID."""
 
 

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -108,6 +115,10 @@ HourOfDay = Annotated[float, BeforeValidator(_hour_of_day, json_schema_input_typ
 
 ExistingFile = Annotated[Path, BeforeValidator(_beside_scenario, json_schema_input_type=str)]
 """Path of a file that exists; relative paths start at the scenario's folder."""
+
+
+ElementName = Annotated[str, StringConstraints(strip_whitespace=True)]
+"""Name of an element of the network, an EVSE or a vehicle type; spaces at its ends don't count."""
 
 
 def parse_yaml(text: str) -> Any:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evgrid.errors import ScenarioError
-from evgrid.feeder.base_load import ENERGY_SIGMA, NOISE_SHAPE, base_load, phase_shares
+from evgrid.feeder.base_load import ENERGY_SIGMA, NOISE_SHAPE, base_load, phase_shares, rows_of_year
 from evgrid.feeder.model import FeederModel
 from evgrid.feeder.networks import load_network
 from evgrid.model import MemoryRecorder
@@ -255,6 +262,109 @@ def test_simbench_profiles_need_a_simbench_network(feeder):
     )
     with pytest.raises(ScenarioError, match="source = simbench: needs a network simbench:CODE, not case33bw"):
         base_load(content, feeder("case33bw"))
+
+
+@pytest.mark.parametrize("year", [2016, 2015, 2026, 2028])
+def test_a_row_of_another_years_profile_has_the_same_date_and_time(year):
+    # every quarter-hour of 2023 (no leap year), 2024 (one) and the days beside them, against datetime itself
+    first = datetime(2022, 12, 30)
+    quarters = np.arange(int((datetime(2025, 1, 3) - first).total_seconds()) // 900)
+    since_1970 = int((first - datetime(1970, 1, 1)).total_seconds()) // 900
+    rows = rows_of_year(quarters + since_1970, year)
+    for quarter in quarters[::31]:
+        when = first + timedelta(minutes=15 * int(quarter))
+        leap = year % 4 == 0
+        same = when.replace(year=year) if leap or (when.month, when.day) != (2, 29) else None
+        same = same or when.replace(year=year, day=28)
+        assert rows[quarter] == (same - datetime(year, 1, 1)).total_seconds() / 900
+
+
+def test_profiles_of_a_leap_year_have_march_where_it_is():
+    # 1 March 2016 is day 60 (from 0) of its year; 31 December is day 365
+    def row(text):
+        return int(rows_of_year(np.array([np.datetime64(text, "m").astype(np.int64) // 15]), 2016)[0])
+
+    assert row("2026-02-28T23:45") == 59 * 96 - 1
+    assert row("2026-03-01T00:00") == 60 * 96
+    assert row("2024-02-29T00:00") == 59 * 96
+    assert row("2026-12-31T23:45") == 366 * 96 - 1
+    assert row("1969-12-31T23:45") == 366 * 96 - 1
+    assert row("2027-01-01T00:00") == 0
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)),
+    st.integers(0, 400 * 96),
+    st.sampled_from([2015, 2016, 2019]),
+)
+def test_the_same_hour_has_the_same_row_whenever_the_run_starts(when, later, year):
+    quarter = int((when - datetime(1970, 1, 1)).total_seconds() // 900)
+    whole = rows_of_year(np.arange(quarter, quarter + later + 1), year)
+    assert whole[-1] == rows_of_year(np.array([quarter + later]), year)[0]
+    assert (np.diff(whole) <= 97).all()
+
+
+def test_a_network_without_storage_takes_its_profiles_and_march_is_march(monkeypatch, tmp_path, small_net):
+    # simbench itself gives a table of no rows for storage that is not there
+    import pandas as pd
+
+    net = small_net(False)
+    quarters = np.arange(366 * 96, dtype=float)
+    of_loads = pd.DataFrame({0: quarters, 1: 2 * quarters}) / 1e6
+    absolute = {("load", "p_mw"): of_loads, ("sgen", "p_mw"): pd.DataFrame({0: quarters / 1e6})}
+    absolute["storage", "p_mw"] = pd.DataFrame()
+    package = SimpleNamespace(
+        get_simbench_net=lambda code: net, get_absolute_values=lambda net, **_: absolute
+    )
+    monkeypatch.setitem(sys.modules, "simbench", package)
+    monkeypatch.setenv("EVGRID_CACHE", str(tmp_path))
+    content = scenario(
+        {"source": "simbench"}, "simbench:CODE", time__start="2026-02-28T00:00", time__duration="3d",
+        time__step="15min",
+    )  # fmt: skip
+    load = base_load(content, load_network(content.feeder))
+    times_s = np.array([0.0, 95, 96]) * 900
+    p, _ = load.at(times_s)
+    march = 60 * 96
+    # kW at sgen's scaling 0.5, loads' scaling 1: row k has k W and 2 k W
+    assert p[:, 0, :, 0] * 1e3 == pytest.approx(
+        np.array([[58 * 96, 116 * 96], [59 * 96 - 1, 118 * 96 - 2], [march, 2 * march]])
+    )
+    assert load.generation(times_s)[0][:, 0, 0, 0] * 1e3 == pytest.approx(
+        [29 * 96, 29.5 * 96 - 0.5, march / 2]
+    )
+
+
+@pytest.mark.slow
+def test_a_simbench_network_without_storage_takes_its_profiles():
+    simbench = pytest.importorskip("simbench")
+    code = "1-LV-rural1--0-sw"
+
+    def load_at(start, hours):
+        content = scenario_from(
+            {
+                "name": "test",
+                "time": {"start": start, "duration": "4d", "step": "15min"},
+                "feeder": {"network": f"simbench:{code}", "base_load": {"source": "simbench"}},
+            }
+        )
+        load = base_load(content, load_network(content.feeder))
+        times_s = np.array([3600.0 * hours])
+        return load.at(times_s)[0].sum() - load.generation(times_s)[0].sum()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = simbench.get_simbench_net(code)
+        absolute = simbench.get_absolute_values(net, profiles_instead_of_study_cases=True)
+    assert not len(net.storage)
+    net_kw = 1e3 * (absolute["load", "p_mw"].sum(axis=1) - absolute["sgen", "p_mw"].sum(axis=1)).to_numpy()
+    expected = net_kw[(31 + 29 + 31 + 30 + 31 + 14) * 96 + 48]  # 15 June, noon, of a leap year
+    assert load_at("2026-06-15T00:00", 12) == pytest.approx(expected, rel=1e-5)
+    in_march = net_kw[(31 + 29 + 1) * 96 + 45]  # 2 March, 11:15
+    assert load_at("2026-03-01T00:00", 35.25) == pytest.approx(in_march, rel=1e-5)
+    assert load_at("2026-02-28T12:00", 47.25) == pytest.approx(in_march, rel=1e-5)
+    assert load_at("2024-02-28T12:00", 71.25) == pytest.approx(in_march, rel=1e-5)
 
 
 @pytest.mark.slow

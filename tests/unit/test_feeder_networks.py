@@ -91,6 +91,53 @@ def test_cached_arrays_are_the_same(feeder):
     assert first.buses.name.tolist() == second.buses.name.tolist()
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(bytes(path.stat().st_size)),
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(flipped(path.read_bytes(), 300)),
+        lambda path: np.savez(path, three_phase=False),
+        lambda path: np.savez(path, three_phase=np.array([1, 2, 3])),
+    ],
+    ids=["empty", "zeroed", "truncated", "a bit flipped", "tables missing", "other content"],
+)
+def test_a_damaged_cache_is_as_good_as_none(feeder, monkeypatch, tmp_path, spoil):
+    monkeypatch.setenv("EVGRID_CACHE", str(tmp_path / "cache"))
+    first = feeder("case33bw").grid
+    (kept,) = (tmp_path / "cache").iterdir()
+    whole = kept.read_bytes()
+    spoil(kept)
+    again = feeder("case33bw").grid
+    assert again.lines.r1_ohm.tolist() == first.lines.r1_ohm.tolist()
+    assert again.buses.name.tolist() == first.buses.name.tolist()
+    assert kept.read_bytes() == whole  # put right
+
+
+def flipped(content, at):
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("folder", ["file/below", "nul\0here"])
+def test_a_cache_that_cannot_be_written_is_as_good_as_none(feeder, monkeypatch, tmp_path, folder):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("evgrid.cache_folder.cache_folder", lambda: tmp_path / folder)
+    assert len(feeder("case33bw").grid.lines.name) == 37
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_nothing_in_the_cache(feeder, monkeypatch, tmp_path):
+    monkeypatch.setenv("EVGRID_CACHE", str(tmp_path / "cache"))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert len(feeder("case33bw").grid.lines.name) == 37
+    assert not list((tmp_path / "cache").iterdir())
+
+
 def test_a_cached_network_is_solved_without_importing_pandapower(feeder):
     feeder("case33bw")
     code = (

@@ -23,11 +23,9 @@ load. Left out: weather, holidays, correlation of the noise in time.
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -35,9 +33,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evgrid.cache_folder import cache_folder
+from evgrid.cache_folder import arrays_file, read_arrays, write_arrays
 from evgrid.errors import ScenarioError
-from evgrid.feeder.networks import Network, simbench_net
+from evgrid.feeder.grid import Ints
+from evgrid.feeder.networks import Network, simbench_net, simbench_version
 from evgrid.model import ALL_PHASES, Array
 from evgrid.streams import Purpose, stream
 
@@ -58,8 +57,10 @@ NOISE_SHAPE = 1.5
 _QUARTER_S = 900.0
 _DAY_QUARTERS = 96
 _MOST_FAULTS = 20
+_SIMBENCH_YEAR = 2016
 _SIMBENCH_QUARTERS = 366 * _DAY_QUARTERS
-_PROFILES_FORMAT = 1
+_PROFILES_FORMAT = 2
+_PROFILES = {"load_p", "load_q", "gen_p", "gen_q"}
 
 
 class BaseLoad(ABC):
@@ -260,8 +261,8 @@ def _household_year(year: int) -> Array:
 
 class SimbenchLoad(BaseLoad):
     """The profiles of a simbench network: its loads (heat pumps and others among them), its generation
-    and its storage, in quarter-hours of the year 2016, taken at the same date and time of day. What
-    follows 31 December is 1 January. Every member has the same.
+    and its storage, in quarter-hours of the year 2016, taken at the same date and time of day
+    (:func:`rows_of_year`). Every member has the same.
     """
 
     def __init__(self, scenario: Scenario, network: Network) -> None:
@@ -282,9 +283,7 @@ class SimbenchLoad(BaseLoad):
         self._share = phase_shares(network)
         phases = len(network.connections.phases)
         self._gen_share = np.full((len(grid.fixed.gen_bus), phases), 1 / phases)
-        start = scenario.start.astype("datetime64[s]").item()
-        self._offset_s = (start.replace(year=2016) - start.replace(year=2016, month=1, day=1, hour=0,
-                          minute=0, second=0)).total_seconds()  # fmt: skip
+        self._start_s = float(scenario.start.astype("datetime64[ms]").astype(np.int64)) / 1e3
         self._step_s = scenario.feeder_step_s
 
     def at(self, times_s: Array) -> tuple[Array, Array]:
@@ -297,13 +296,33 @@ class SimbenchLoad(BaseLoad):
 
     def _mean(self, which: int, times_s: Array, share: Array) -> Array:
         values, rows = self._values[which], list[Array]()
-        for time_s in times_s + self._offset_s:
+        for time_s in times_s + self._start_s:
             first = math.floor(time_s / _QUARTER_S + 1e-9)
             last = max(math.ceil((time_s + self._step_s) / _QUARTER_S - 1e-9), first + 1)
             edges = np.clip(np.arange(first, last + 1) * _QUARTER_S, time_s, time_s + self._step_s)
             weight = np.diff(edges) / (edges[-1] - edges[0])
-            rows.append(weight @ values[np.arange(first, last) % len(values)].astype(np.float64))
+            at = rows_of_year(np.arange(first, last), _SIMBENCH_YEAR)
+            rows.append(weight @ values[at].astype(np.float64))
         return np.stack(rows)[:, np.newaxis, :, np.newaxis] * share
+
+
+def rows_of_year(quarters: Ints, year: int) -> Ints:
+    """Row of a table of one year's quarter-hours that has the same date and time of day.
+
+    quarters : quarter-hours since 1970, local time
+    year : of the table, whose row 0 begins on 1 January at 0:00; where it is no leap year, its
+        28 February stands for 29 February too
+    returns : the rows; 1 March has the same one in each year
+    """
+    days, quarter = np.divmod(quarters, _DAY_QUARTERS)
+    dates = days.astype("datetime64[D]")
+    months = dates.astype("datetime64[M]")
+    day = (dates - months.astype("datetime64[D]")).astype(np.int64)
+    first = np.datetime64(f"{year}-01", "M") + (months.astype(np.int64) % 12)
+    begin, end = first.astype("datetime64[D]"), (first + 1).astype("datetime64[D]")
+    day = np.minimum(day, (end - begin).astype(np.int64) - 1)
+    row: Ints = ((begin - np.datetime64(f"{year}-01-01")).astype(np.int64) + day) * _DAY_QUARTERS + quarter
+    return row
 
 
 def simbench_profiles(name: str) -> dict[str, Any]:
@@ -311,10 +330,10 @@ def simbench_profiles(name: str) -> dict[str, Any]:
     hour, generator, then storage; positive into the grid), kW and kvar, of what is in service.
     """
     code = name.partition(":")[2]
-    path = cache_folder() / f"profiles-{code}-{_PROFILES_FORMAT}.npz"
-    # missing, unreadable or cut off: read them anew
-    with suppress(Exception), np.load(path, allow_pickle=False) as content:
-        return {key: content[key] for key in content.files}
+    path = arrays_file("profiles", (code, simbench_version(), _PROFILES_FORMAT))
+    kept = read_arrays(path)
+    if kept is not None and set(kept) == _PROFILES:
+        return kept
     net = simbench_net(code)
     import simbench
 
@@ -324,6 +343,8 @@ def simbench_profiles(name: str) -> dict[str, Any]:
 
     def series(table: str, quantity: str) -> Array:
         rows = net[table][net[table].in_service.astype(bool)]
+        if not len(rows):
+            return np.zeros((_SIMBENCH_QUARTERS, 0))
         values = absolute.get((table, quantity))
         if values is None:  # the table has it constant
             return np.tile(rows[quantity].to_numpy(np.float64) * 1e3, (_SIMBENCH_QUARTERS, 1))
@@ -338,11 +359,7 @@ def simbench_profiles(name: str) -> dict[str, Any]:
             ("gen", [series("sgen", quantity), -series("storage", quantity)]),
         )
     }
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part.npz")
-        np.savez(part, **found)  # type: ignore[arg-type]
-        part.replace(path)
+    write_arrays(path, found)
     return found
 
 
@@ -465,7 +482,7 @@ def _columns(table: pd.DataFrame, names: list[str], path: Path) -> tuple[Array, 
     """The loads' columns in the order of ``names``, (row, load), and faults."""
     import pandas as pd
 
-    given = [str(column) for column in table.columns[1:]]
+    given = [str(column).strip() for column in table.columns[1:]]
     faults = [
         f"column '{name}' is missing: must have one for each load of the net"
         for name in names

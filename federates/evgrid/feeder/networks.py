@@ -17,9 +17,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.metadata
-import os
 import random
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evgrid.cache_folder import cache_folder
+from evgrid.cache_folder import arrays_file, read_arrays, write_arrays
 from evgrid.errors import NetworkError
 from evgrid.feeder import equivalents
 from evgrid.feeder import grid as tables
@@ -179,7 +177,7 @@ def find_network(name: str) -> tuple[Callable[[], Any], str, str]:
     if family == "pandapower" and member:
         return (lambda: _pandapower_call(member)), name, name
     if family == "simbench" and member:
-        return (lambda: simbench_net(member)), name, name
+        return (lambda: simbench_net(member)), f"{name} {simbench_version()}", name
     path = Path(name).expanduser()
     if path.suffix.lower() not in (".json", ".xlsx"):
         raise NetworkError(_unknown(name))
@@ -270,6 +268,14 @@ def simbench_net(code: str) -> Any:
             ) from error
 
 
+def simbench_version() -> str:
+    """Version of the package simbench, empty without it."""
+    try:
+        return importlib.metadata.version("simbench")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 def _read_file(path: Path) -> Any:
     import pandapower
 
@@ -324,23 +330,18 @@ def _cached(key: str, fresh: Callable[[], Grid]) -> Grid:
     module's source. A cache that can't be read or written is as good as none. Only a net that was
     represented whole gets there, and refusals don't depend on the solver.
     """
-    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (tables, equivalents))
-    version = importlib.metadata.version("pandapower")
-    own = Path(__file__).read_bytes()
-    digest = hashlib.sha256(repr((key, version, _CACHE_FORMAT)).encode() + sources + own).hexdigest()[:32]
-    path = cache_folder() / f"grid-{digest}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            kept: Grid = _unpack(Grid, content, "")
-            return kept
-    except Exception:  # missing, unreadable or cut off: read the net instead
-        grid = fresh()
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **_pack(grid, ""))
-        Path(part).replace(path)
+    sources = [
+        hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        for path in (__file__, str(tables.__file__), str(equivalents.__file__))
+    ]
+    path = arrays_file("grid", (key, importlib.metadata.version("pandapower"), sources, _CACHE_FORMAT))
+    kept = read_arrays(path)
+    if kept is not None:
+        with suppress(KeyError, TypeError, ValueError):  # of other names or kinds
+            grid: Grid = _unpack(Grid, kept, "")
+            return grid
+    grid = fresh()
+    write_arrays(path, _pack(grid, ""))
     return grid
 
 
