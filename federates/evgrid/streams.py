@@ -7,11 +7,12 @@ of a thousand or on another machine, and one more draw somewhere changes nothing
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import numpy as np
 
 
+@unique
 class Purpose(IntEnum):
     """What a stream is for. The numbers are part of every result's reproducibility: never reuse one."""
 
@@ -43,11 +44,11 @@ class Purpose(IntEnum):
     """Whether an EV that arrives plugs in."""
     STAY = 33
     """Lengths of stays of a day."""
-    AGGREGATOR = 41
-    """Which EVs an aggregator has a share of."""
     OPT_OUT = 40
     """Which EVs opt out of a demand-response event."""
-    FORECAST = 41
+    AGGREGATOR = 41
+    """Which EVs an aggregator has a share of."""
+    FORECAST = 42
     """Errors of what a plan forecasts."""
 
 

@@ -7,6 +7,13 @@ that moment. Going forward, each slot moves the energy up as long as a kWh in th
 than it costs. That is the greedy fill of the cheapest slots, and where energy may be given back it is
 the exact optimum of the battery's linear program. ``T`` slots take at most ``O(T²)`` steps.
 
+**Giving and drawing within a slot.** Where giving a kWh back earns more than it costs to draw it again
+(negative prices: losses are paid for), the least cost of a change of energy is not convex for a battery that
+has one direction at a time. With ``alternates`` a battery may change direction within a slot as often as it
+likes, giving in a part of it and drawing in the rest: the function is then the straight line between giving
+and drawing all along, convex again, and the schedule is exact. Without, it is taken to earn no more
+than drawing costs, so that nothing is gained by doing both.
+
 Batteries are scheduled one after the other, and each leaves what it doesn't draw of the ``room`` to
 those after it. Without a limit (infinite room) the order doesn't matter.
 
@@ -36,21 +43,23 @@ def least_cost(
     slot_h: float,
     room: Floats,
     overrun_price: float,
+    alternates: bool = False,
 ) -> tuple[Floats, Floats]:
     """What each battery draws and gives in each slot, (battery, slot) kW each and not negative.
 
     p_max, p_min : (battery, slot) kW, p_min <= 0 <= p_max
     e_max, e_min : (battery, slot + 1) kWh at the slots' edges; the first e_min is where it begins
     charge_efficiency, discharge_efficiency : (battery,), 0 to 1
-    price, export_price : (slot,) currency per kWh drawn and given, the latter less wear; where giving
-        earns more than drawing costs, it is taken to earn just that, since nobody does both at a time
+    price, export_price : (slot,) or (battery, slot) currency per kWh drawn and given, the latter less wear
     room : (slot,) kW that the batteries may draw together, in place: what is left of it
     overrun_price : currency per kWh drawn beyond the room, besides the price
+    alternates : whether a battery may do both within a slot, for parts of it; only with infinite room
 
     Of slots at equal cost the earliest charges. Limits of energy that can't be met are met as nearly as
     the powers allow.
     """
     count, slots = p_max.shape
+    prices, credits = np.atleast_2d(price), np.atleast_2d(export_price)
     charge = np.zeros((count, slots))
     discharge = np.zeros((count, slots))
     # the cost to go at each edge: where it begins to be defined, and its slopes, rising
@@ -68,8 +77,10 @@ def least_cost(
         if e_max[i, last] > e_min[i, last]:
             pieces[last], slope[last, 0], length[last, 0] = 1, 0.0, e_max[i, last] - e_min[i, last]
         for t in range(last - 1, 0, -1):
-            drawn = price[t] / charge_efficiency[i]
-            given = min(export_price[t] * discharge_efficiency[i], drawn)
+            drawn, given, both = _values(
+                prices[i % len(prices), t], credits[i % len(credits), t], charge_efficiency[i],
+                discharge_efficiency[i], p_max[i, t], -p_min[i, t], alternates,
+            )  # fmt: skip
             within = min(p_max[i, t], max(room[t], 0.0))
             k = pieces[t + 1]
             slope[t, :k] = slope[t + 1, :k]
@@ -82,8 +93,10 @@ def least_cost(
             low[t], pieces[t] = _cut(slope[t], length[t], k, low[t], e_min[i, t], e_max[i, t])
         energy = e_min[i, 0]
         for t in range(last):
-            drawn = price[t] / charge_efficiency[i]
-            given = min(export_price[t] * discharge_efficiency[i], drawn)
+            drawn, given, both = _values(
+                prices[i % len(prices), t], credits[i % len(credits), t], charge_efficiency[i],
+                discharge_efficiency[i], p_max[i, t], -p_min[i, t], alternates,
+            )  # fmt: skip
             within = min(p_max[i, t], max(room[t], 0.0))
             # from the lowest energy that can be reached, up while it pays
             at = max(energy + fall * p_min[i, t], low[t + 1])
@@ -116,13 +129,33 @@ def least_cost(
                 else:
                     used += until - at
                     at = until
-            if at > energy:
+            if both:
+                share = (at - energy - fall * p_min[i, t]) / (gain * p_max[i, t] - fall * p_min[i, t])
+                charge[i, t] = min(max(share, 0.0), 1.0) * p_max[i, t]
+                discharge[i, t] = min(max(1.0 - share, 0.0), 1.0) * -p_min[i, t]
+            elif at > energy:
                 charge[i, t] = min((at - energy) / gain, p_max[i, t])
             else:
                 discharge[i, t] = min((energy - at) / fall, -p_min[i, t])
             room[t] -= charge[i, t] - discharge[i, t]
             energy = at
     return charge, discharge
+
+
+@njit
+def _values(
+    price: float, credit: float, charge_efficiency: float, discharge_efficiency: float,
+    p_max: float, p_out: float, alternates: bool,
+) -> tuple[float, float, bool]:  # fmt: skip
+    """What a kWh in the battery costs to draw and earns when given, and whether a slot is used both ways."""
+    drawn = price / charge_efficiency
+    given = credit * discharge_efficiency
+    if given <= drawn or p_max <= 0.0 or p_out <= 0.0:
+        return drawn, given, False
+    if not alternates:
+        return drawn, drawn, False
+    line = (price * p_max + credit * p_out) / (charge_efficiency * p_max + p_out / discharge_efficiency)
+    return line, line, True
 
 
 @njit

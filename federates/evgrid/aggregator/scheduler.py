@@ -6,7 +6,7 @@ slot, and what it costs.
 
     minimise    sum_t h (price_t C_t - export_t D_t) + wear h sum D + demand_charge sum_g peak_g
     subject to  e_{i,t+1} = e_{i,t} + h (eta_c c_{i,t} - d_{i,t} / eta_d)
-                e_min <= e <= e_max,  0 <= c <= p_max,  0 <= d <= -p_min
+                e_min <= e <= e_max,  0 <= c <= p_max,  0 <= d <= -p_min,  not both in a slot
                 sum_{i in g} (c - d) + base_g <= limit_g,  <= peak_g
 
 :func:`plan` chooses: where nothing couples the EVs, :func:`alone` is exact for each in its own, without
@@ -15,6 +15,14 @@ the program with HiGHS for some hundred clusters (:func:`cluster`), and :func:`a
 each cluster in the room that the others leave. A cluster is a virtual battery: the sum of its EVs' limits.
 That is an outer approximation, so its cost is not above that of the EVs (but for efficiencies, of which it
 has the mean). :func:`schedule` of each EV is the oracle, up to 1,000 EVs.
+
+**Not both in a slot.** Where prices are negative, or a kWh given back earns more than it costs to draw it
+again, it pays to do both for the sake of the losses. A plan can't: there a kWh given is taken to earn no more
+than it costs to draw it again, so that doing both gains nothing, and what is left of it is netted. That is a
+schedule of one direction a slot, and the best where no battery would lose energy on purpose. A bound
+(``alternates``) lets a battery give in a part of the slot and draw in the rest, c / p_max + d / -p_min <= 1:
+the convex hull of all that a battery may do within the slot at ticks of any length. It is exact for ticks
+short enough, and no run of longer ones costs less.
 
 Energy is the battery's, kWh, counted from arrival; power is in kW at the grid, positive when drawn.
 """
@@ -205,6 +213,7 @@ def schedule(
     overrun_price: float | None = None,
     peak_kw: Array | float = 0.0,
     margin: float = 0.0,
+    alternates: bool = False,
 ) -> Schedule:
     """The schedule of least cost, by linear programming.
 
@@ -213,7 +222,7 @@ def schedule(
     batteries
         What each may do.
     price, export_price
-        (slot,) currency per kWh drawn and given; the latter left out: the former.
+        (slot,) or (battery, slot) currency per kWh drawn and given; the latter left out: the former.
     slot_h
         Length of a slot, h.
     limit_kw, base_kw
@@ -229,6 +238,8 @@ def schedule(
     margin
         Share of the room that the base load leaves below the limits whose use costs the highest price
         besides, so that only departures have it.
+    alternates
+        Whether a battery may give in a part of a slot and draw in the rest.
 
     Raises
     ------
@@ -240,12 +251,16 @@ def schedule(
     groups = _groups(batteries, limit_kw, peak_kw)
     limit = np.full((groups, slots), np.inf) if limit_kw is None else np.asarray(limit_kw, np.float64)
     base = np.broadcast_to(np.asarray(base_kw, np.float64), (groups, slots))
-    export = price if export_price is None else export_price
+    price, credit = _of_batteries(batteries, price, export_price, wear_per_kwh)
+    both = _pays_both_ways(batteries, price, credit)
+    if not alternates:
+        charge_efficiency, discharge_efficiency = (e[:, None] for e in batteries.efficiencies)
+        credit = np.where(both, price / (charge_efficiency * discharge_efficiency), credit)
     cells = count * slots
     objective = np.concatenate(
         [
-            np.tile(price * slot_h, count),
-            np.tile((wear_per_kwh - export) * slot_h, count),
+            (price * slot_h).reshape(-1),
+            (-credit * slot_h).reshape(-1),
             np.zeros(cells),
             np.full(groups, demand_charge),
             np.full(groups * slots, (overrun_price or 0.0) * slot_h),
@@ -279,6 +294,14 @@ def schedule(
     spared = margin * np.where(np.isfinite(limit), np.maximum(limit - base, 0.0), 0.0).reshape(-1)
     bounded = [hstack([sums, -sums, empty, peaks * 0.0, -over, -over], format="csr")[limited]]
     room = [((limit - base).reshape(-1) - spared)[limited]]
+    if alternates:
+        share = np.flatnonzero(both.reshape(-1))
+        parts = [
+            csr_array((1.0 / power.reshape(-1)[share], (np.arange(len(share)), share)), (len(share), cells))
+            for power in (batteries.p_max, -batteries.p_min)
+        ]
+        bounded.append(hstack([*parts, csr_array((len(share), cells + none.shape[1]))], format="csr"))
+        room.append(np.ones(len(share)))
     if demand_charge > 0:
         bounded.append(hstack([sums, -sums, empty, -peaks, over * 0.0, over * 0.0], format="csr"))
         room.append(-base.reshape(-1))
@@ -307,8 +330,33 @@ def schedule(
     if found.status != 0:
         raise ValueError(f"no schedule keeps all limits: {found.message}")
     charge, discharge = found.x[: 2 * cells].reshape(2, count, slots)
+    if not alternates:
+        charge, discharge = _netted(batteries, charge, discharge)
     reached = demand_charge * float(np.broadcast_to(peak_kw, groups).sum())
     return Schedule(charge, discharge, float(found.fun) - reached)
+
+
+def _of_batteries(
+    batteries: Batteries, price: Array, export_price: Array | None, wear_per_kwh: float
+) -> tuple[Array, Array]:
+    """What each battery pays for a kWh drawn, and earns by one given less its wear, (battery, slot) each."""
+    export = price if export_price is None else export_price
+    shape = batteries.p_max.shape
+    return np.broadcast_to(price, shape), np.broadcast_to(export - wear_per_kwh, shape)
+
+
+def _pays_both_ways(batteries: Batteries, price: Array, credit: Array) -> NDArray[np.bool_]:
+    """Where giving a kWh back earns more than it costs to draw it again, (battery, slot)."""
+    charge, discharge = (e[:, None] for e in batteries.efficiencies)
+    can = (batteries.p_max > 0) & (batteries.p_min < 0)
+    return np.asarray(can & (credit * discharge * charge > price))
+
+
+def _netted(batteries: Batteries, charge: Array, discharge: Array) -> tuple[Array, Array]:
+    """The same energies with one direction a slot, (battery, slot) kW each."""
+    gain, fall = (e[:, None] for e in batteries.efficiencies)
+    both = np.minimum(charge * gain, discharge / fall)
+    return charge - both / gain, discharge - both * fall
 
 
 def _groups(batteries: Batteries, *of_groups: Array | float | None) -> int:
@@ -415,18 +463,22 @@ def alone(
     export_price: Array | None = None,
     wear_per_kwh: float = 0.0,
     room_kw: Array | None = None,
+    alternates: bool = False,
 ) -> Schedule:
     """The least cost of each battery on its own, exactly; of slots at equal cost the earliest charge.
 
     ``room_kw``, (slot,): what they may draw together; each in turn takes its optimum in what those before
-    it leave, and what it needs beyond that as :func:`assign` says. Otherwise as :func:`schedule`.
+    it leave, and what it needs beyond that as :func:`assign` says; not with ``alternates``. Otherwise as
+    :func:`schedule`.
     """
+    if alternates and room_kw is not None:
+        raise ValueError("room_kw: must be left out where batteries alternate")
     export = price if export_price is None else export_price
-    room = np.full(len(price), np.inf) if room_kw is None else np.array(room_kw, np.float64)
+    room = np.full(batteries.p_max.shape[1], np.inf) if room_kw is None else np.array(room_kw, np.float64)
     charge, discharge = least_cost(
         batteries.p_max, batteries.p_min, batteries.e_max, batteries.e_min, *batteries.efficiencies,
         np.asarray(price, np.float64), np.asarray(export - wear_per_kwh, np.float64), slot_h, room,
-        _OVERRUN * float(np.abs(price).max(initial=0.01)),
+        _OVERRUN * float(np.abs(price).max(initial=0.01)), alternates,
     )  # fmt: skip
     return _priced(charge, discharge, price, slot_h, export_price, wear_per_kwh)
 
@@ -436,7 +488,7 @@ def _priced(
 ) -> Schedule:
     """A schedule with the cost of its energy and wear."""
     export = price if export_price is None else export_price
-    cost = slot_h * float((charge @ price).sum() + (discharge @ (wear - export)).sum())
+    cost = slot_h * float((charge * price).sum() + (discharge * (wear - export)).sum())
     return Schedule(charge, discharge, cost)
 
 

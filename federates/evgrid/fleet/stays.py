@@ -6,6 +6,8 @@ as by a fleet that serves everyone as far as it can: so the stays don't depend o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,6 +47,34 @@ def stays_of(
         sessions.capacity_kwh, sessions.charge_kw, sessions.discharge_kw, charge, discharge,
         (kinds["full_charge_s"] - kinds["soc_target"] * kinds["s_per_soc"])[kind_of],
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Converters:
+    """What the EVSEs of stays lose, (stay,) each.
+
+    charge_efficiency, discharge_efficiency : at the rated powers, 0 to 1
+    charge_idle_kw : most that an EV may draw of which its battery gets nothing, kW at the grid
+    discharge_idle_kw : most that its battery may lose while the grid gets nothing, kW at the battery
+    battery_out_kw : what the battery gives at ``discharge_kw``, kW
+    """
+
+    charge_efficiency: Array
+    discharge_efficiency: Array
+    charge_idle_kw: Array
+    discharge_idle_kw: Array
+    battery_out_kw: Array
+
+
+def converters_of(scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions) -> Converters:
+    """The converters of the stays of :func:`stays_of`, in their order."""
+    kinds, kind_of = in_force(scenario, connections, evs, sessions).kinds()
+    standby = scenario.fleet.vehicle.standby_kw if scenario.fleet is not None else 0.0
+    charge, discharge = _efficiencies(kinds, best=False)
+    found = (
+        charge, discharge, np.maximum(kinds["charge_a"], standby), kinds["discharge_a"], kinds["most_out_kw"],
+    )  # fmt: skip
+    return Converters(*(np.asarray(of_kind[kind_of], np.float64) for of_kind in found))
 
 
 def _efficiencies(kinds: NDArray[np.void], best: bool) -> tuple[Array, Array]:

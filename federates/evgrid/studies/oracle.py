@@ -1,9 +1,18 @@
 """The least that charging can cost: every session known ahead, every EV scheduled over the whole run.
 
-In: a scenario with its sessions. Out: a bound that no strategy beats which gives the drivers what it could.
-It is one because whatever it neglects would cost more: batteries take their full power up to the target,
-losses are the best of any power, an EV that comes or leaves within a slot may use all that its part
-of it allows, and nobody but the EVSE has to permit discharge. Only sessions that end within the run count.
+In: a scenario with its sessions. Out: a bound that no strategy beats which gives the drivers what it could,
+at prices of either sign. It is one because whatever it neglects would cost more: batteries take their full
+power up to the target, an EV that comes or leaves within a slot may use all that its part of it allows, may
+change between drawing and giving within a slot as often as it likes
+(:mod:`evgrid.aggregator.scheduler`), and nobody but the EVSE has to permit discharge. Limits and demand
+charges hold for the means of the slots, which a run that keeps them at every tick keeps, too. Only sessions
+that end within the run count.
+
+**Losses** are the least of any power where energy costs something. Where the price is negative, losses earn:
+what is drawn then lies on the chord of the converter's curve between drawing for its idle loss (or standby)
+alone and rated power, above the curve. The idle loss counts as drawn for the whole stay, and the
+battery's loss while next to nothing is given back as room that is filled at the least price of the stay. With
+a constant efficiency there is no idle loss, and the bound is exact but for the taper.
 
 Without a limit or a demand charge the EVs don't know each other and each has its exact optimum, however many
 they are; with one a program of all EVs is solved for each member (up to about 1,000).
@@ -18,10 +27,13 @@ import numpy as np
 from evgrid.aggregator.scheduler import alone, batteries_of, schedule
 from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import load_by_trafo
-from evgrid.fleet.stays import stays_of
+from evgrid.fleet.stays import converters_of, stays_of
 from evgrid.model import Array
 from evgrid.simulation import World
 from evgrid.tariff import prices
+
+_AT_ONCE = 512
+"""Steps of the feeder for which the base load is looked up together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,7 @@ def least_cost(
     slot_s
         Length of a slot, s; divides an hour, within which prices are constant.
     limit_kw
-        Most that the feeder may draw, EVs and base load (without losses) together, kW.
+        Most that the feeder may draw, EVs and base load (without losses) together, kW, mean of a slot.
     demand_charge
         Currency per kW of the highest power of the EVs together, mean of a slot.
 
@@ -71,41 +83,80 @@ def least_cost(
     scenario, clock = world.scenario, world.clock
     if scenario.tariff is None:
         raise ScenarioError(["tariff: is required to know the least cost"], scenario.name)
-    stays = stays_of(scenario, world.connections, world.evs, world.sessions, best=True)
+    tables = (scenario, world.connections, world.evs, world.sessions)
+    stays, losses = stays_of(*tables, best=True), converters_of(*tables)
     offset_s = float((clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s")) % slot_s
     slots = int(np.ceil((offset_s + clock.duration_s) / slot_s - 1e-9))
     begins_s = slot_s * np.arange(slots) - offset_s
     drawn, given = prices(scenario.tariff, clock.timestamps(begins_s))
-    base = None
-    if limit_kw is not None:
-        base = load_by_trafo(scenario, world.network, np.maximum(begins_s, 0.0)).sum(axis=1)
+    base = None if limit_kw is None else _base_load(world, slots, slot_s, offset_s)
     members, slot_h = len(scenario.members), slot_s / 3600.0
     cost, energy_cost, given_kwh = np.zeros((3, members))
     done = stays.departure_s <= clock.duration_s
+    # power at the best efficiency that fills the battery as rated power does
+    full_kw = stays.charge_kw * losses.charge_efficiency / stays.charge_efficiency
     for member in range(members):
         rows = np.flatnonzero(done & (world.evs.member[stays.ev] == member))
         if not len(rows):
             continue
         begin, end = ((at[rows] + offset_s) / slot_s for at in (stays.arrival_s, stays.departure_s))
         capacity, soc = stays.capacity_kwh[rows], stays.soc_arrival[rows]
-        reach = stays.charge_efficiency[rows] * stays.charge_kw[rows] * slot_h * (end - begin)
+        reach = stays.charge_efficiency[rows] * full_kw[rows] * slot_h * (end - begin)
         need = np.where(
             soc > stays.soc_target[rows], stays.soc_target[rows] - soc, stays.soc_reach[rows] - soc
         )
-        depth = np.where(stays.discharge_kw[rows] > 0, np.maximum(soc - stays.soc_floor[rows], 0.0), 0.0)
+        both_ways = stays.discharge_kw[rows] > 0
+        depth = np.where(both_ways, np.maximum(soc - stays.soc_floor[rows], 0.0), 0.0)
         batteries = batteries_of(
-            begin, end, np.minimum(need * capacity, reach), stays.charge_kw[rows], slots, slot_h,
+            begin, end, np.minimum(need * capacity, reach), full_kw[rows], slots, slot_h,
             depth * capacity, None, stays.charge_efficiency[rows], stays.discharge_efficiency[rows],
             stays.discharge_kw[rows],
         )  # fmt: skip
+        # at prices below 0: the chord above the idle loss, and what that may earn besides, at most
+        rated, idle = stays.charge_kw[rows], losses.charge_idle_kw[rows]
+        steepest = np.divide(rated - idle, full_kw[rows], out=np.zeros(len(rows)), where=full_kw[rows] > 0)
+        price = np.where(drawn < 0, drawn * steepest[:, None], drawn)
+        out, lost = losses.battery_out_kw[rows], losses.discharge_idle_kw[rows]
+        flattest = np.divide(
+            stays.discharge_kw[rows], (out - lost) * stays.discharge_efficiency[rows],
+            out=np.ones(len(rows)), where=out > lost,
+        )  # fmt: skip
+        earned = np.where(
+            given < wear_per_kwh, (given - wear_per_kwh) * flattest[:, None] + wear_per_kwh, given
+        )
+        here = np.clip(np.minimum(np.arange(1, slots + 1), end[:, None]), begin[:, None], None)
+        here = slot_h * (here - np.clip(np.arange(slots), begin[:, None], here))
+        idle_cost = (here * np.minimum(drawn, 0.0)).sum(axis=1) * idle
+        least = np.where(here > 0, price, 0.0).min(axis=1, initial=0.0)
+        lost = np.maximum(lost, out - stays.discharge_kw[rows] / stays.discharge_efficiency[rows])
+        idle_cost += np.where(both_ways, here.sum(axis=1) * lost * least / stays.charge_efficiency[rows], 0.0)
         if base is None and demand_charge <= 0:
-            best = alone(batteries, drawn, slot_h, given, wear_per_kwh)
+            best = alone(batteries, price, slot_h, earned, wear_per_kwh, alternates=True)
         else:
             limit = None if base is None or limit_kw is None else limit_kw - base[member][None]
             best = schedule(
-                batteries, drawn, slot_h, given, limit, demand_charge=demand_charge, wear_per_kwh=wear_per_kwh
-            )
-        cost[member] = best.cost
-        energy_cost[member] = slot_h * float((best.charge @ drawn).sum() - (best.discharge @ given).sum())
+                batteries, price, slot_h, earned, limit, demand_charge=demand_charge,
+                wear_per_kwh=wear_per_kwh, alternates=True,
+            )  # fmt: skip
+        energy = slot_h * float((best.charge * price).sum() - (best.discharge * earned).sum())
+        cost[member] = best.cost + idle_cost.sum()
+        energy_cost[member] = energy + idle_cost.sum()
         given_kwh[member] = slot_h * float(best.discharge.sum())
     return Bound(cost, energy_cost, given_kwh)
+
+
+def _base_load(world: World, slots: int, slot_s: float, offset_s: float) -> Array:
+    """Mean base load of the feeder in each slot's part of the run, as it has it, (member, slot) kW."""
+    scenario = world.scenario
+    step_s = scenario.feeder_step_s
+    tick_s = min(step_s, slot_s)
+    ticks_s = np.arange(0.0, world.clock.duration_s - 1e-6, tick_s)
+    steps, of_tick = np.unique(np.floor(ticks_s / step_s + 1e-9), return_inverse=True)
+    load = [
+        load_by_trafo(scenario, world.network, part * step_s).sum(axis=1)
+        for part in np.split(steps, np.arange(_AT_ONCE, len(steps), _AT_ONCE))
+    ]
+    by_tick = np.concatenate(load, axis=1)[:, of_tick]
+    slot = np.minimum(((ticks_s + offset_s) / slot_s + 1e-9).astype(np.int64), slots - 1)
+    total = np.stack([np.bincount(slot, load_kw, slots) for load_kw in by_tick])
+    return np.asarray(total / np.bincount(slot, minlength=slots))
