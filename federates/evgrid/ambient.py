@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag
 
 from evgrid.model import Clock
-from evgrid.settings import ExistingFile, Settings
+from evgrid.settings import ExistingFile, Settings, TimeFormat
 from evgrid.system.series import Rules, read_series
 
 RULES = Rules("temperature in °C", -60.0, 60.0)
@@ -35,9 +35,11 @@ class TemperatureFile(Settings):
     """Ambient temperature from a table."""
 
     file: ExistingFile
-    """CSV with a column time and one of °C; each value holds until the next."""
+    """CSV, Parquet or NetCDF with a column time and one of °C; each value holds until the next."""
     column: str | None = None
     """Name of the column; left out: the only one besides time."""
+    time_format: TimeFormat | None = None
+    """Form of the times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the run's start."""
 
 
 def _kind(value: Any) -> str:
@@ -62,7 +64,7 @@ class AmbientTemperature:
         """Raise ScenarioError with every fault of a file."""
         self._settings = settings
         if isinstance(settings, TemperatureFile):
-            self._series = read_series(settings.file, clock, RULES, settings.column)
+            self._series = read_series(settings.file, clock, RULES, settings.column, settings.time_format)
         self._start_s = 3600.0 * start_hour(clock)
 
     def mean(self, begin_s: float, end_s: float) -> float:

@@ -46,6 +46,7 @@ from evgrid.settings import (
     HourOfDay,
     LocalTime,
     Settings,
+    TimeFormat,
     checked,
     fault,
     faults,
@@ -90,7 +91,9 @@ class BaseLoad(Settings):
     network itself; none: no load; simbench: the year of load, generation and storage profiles of a
     network simbench:CODE, at the same date and time. Left out with a file, else standard."""
     file: ExistingFile | None = None
-    """CSV or NetCDF with a column of kW for each load of the net, named like the loads."""
+    """CSV, Parquet or NetCDF with a column of kW for each load of the net, named like the loads."""
+    time_format: TimeFormat | None = None
+    """Form of the file's times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the start."""
     power_factor: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Power factor (inductive) of standard and file loads."""
     annual_kwh: Annotated[float, Field(gt=0)] = 3500.0
@@ -100,6 +103,8 @@ class BaseLoad(Settings):
     def _one_source(self) -> BaseLoad:
         if self.file is not None and self.source is not None:
             raise fault("give either source or file")
+        if self.time_format is not None and self.file is None:
+            raise fault("time_format is of a file: give a file, or leave it out")
         return self
 
     @property

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, get_origin
 
 import pandas as pd
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,6 +28,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from evgrid.errors import ScenarioError
+from evgrid.readers.times import check_time_format
 
 AnySettings = TypeVar("AnySettings", bound=BaseModel)
 
@@ -106,6 +108,17 @@ def _beside_scenario(value: Any, info: ValidationInfo) -> Any:
 
 Duration = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str | float)]
 """Seconds; written as a number of seconds or as text with a unit ('60s', '15min', '24h')."""
+
+
+def _time_format(value: str) -> str:
+    try:
+        return check_time_format(value)
+    except ValueError as error:
+        raise fault(str(error)) from None
+
+
+TimeFormat = Annotated[str, AfterValidator(_time_format)]
+"""Form of the times in a file: as for strptime ('%d.%m.%Y %H:%M'), excel, or seconds."""
 
 LocalTime = Annotated[datetime, BeforeValidator(_local_time, json_schema_input_type=str)]
 """Local wall-clock time without a zone."""

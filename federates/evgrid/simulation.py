@@ -51,7 +51,10 @@ class World:
         """What is assumed, read and dropped, a sentence each: said by ``run`` and ``validate``, kept in the
         result.
         """
-        return (*self.network.notes, *self.sessions.notes)
+        system = self.scenario.system
+        emissions = None if system is None else system.emissions
+        of_clock = "" if emissions is None else emissions.note(self.clock)
+        return (*self.network.notes, *self.sessions.notes, *([of_clock] if of_clock else []))
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -146,8 +146,9 @@ def write(tmp_path):
 
 @pytest.fixture
 def from_file(feeder):
-    def load(path, step="60s", **over):
-        settings = scenario({"file": str(path)}, "case33bw", time__step=step, **over)
+    def load(path, step="60s", time_format=None, **over):
+        base = {"file": str(path), "time_format": time_format}
+        settings = scenario(base, "case33bw", time__step=step, **over)
         return base_load(settings, feeder("case33bw"))
 
     return load
@@ -198,21 +199,21 @@ FAULTS = {
                 *lines[3:],
             ]
         },
-        ["line 3, column load 3 = x: must be a power in kW", "line 3, column load 5 is empty"],
+        ["line 3, load 3 = x: must be a power in kW", "line 3, load 5 = nothing: must be a power in kW"],
     ),
     "minutes": (
         {"rows": [*range(1, 100), 101, *range(101, 1441)]},
-        ["line 101, column minute = 101: must be 100"],
+        ["line 101, minute = 101: must be 100"],
     ),
     "rows": ({"rows": range(1, 100)}, ["column minute has 99 rows: must be 1 to 1440"]),
     "first column": ({"first": "when"}, ["first column is 'when': must be 'minute'"]),
     "no time": (
         {"first": "time", "rows": ["2026-01-15", "noon?"]},
-        ["line 3, column time = noon?: is no date"],
+        ["line 3, time = noon?: must be a time such as"],
     ),
     "order": (
         {"first": "time", "rows": ["2026-01-15 00:00", "2026-01-15 12:00", "2026-01-15 11:00"]},
-        ["line 4, column time = 2026-01-15 11:00: must be after the line before"],
+        ["line 4: time must be after the line before"],
     ),
     "cover": (
         {"first": "time", "rows": ["2026-01-15 01:00", "2026-01-15 02:00"]},
@@ -220,7 +221,7 @@ FAULTS = {
     ),
     "zone": (
         {"first": "time", "rows": ["2026-01-15T00:00+01:00", "2026-01-16T00:00+01:00"]},
-        ["column time: must be local time without a zone"],
+        ["line 2, time = 2026-01-15T00:00+01:00: must be local time without a zone"],
     ),
     "short": ({"first": "time", "rows": ["2026-01-15"]}, ["column time: must have at least two rows"]),
 }
@@ -234,6 +235,33 @@ def test_faults_of_a_file(case, write, from_file):
         from_file(path)
     for text in expected:
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M"])
+def test_dates_are_read_in_the_stated_form_only(feeder, from_file, tmp_path, form):
+    # 15 days from 5 January on: read month first, the 5th were the 1st of May
+    from datetime import datetime, timedelta
+
+    lines = ["time;" + ";".join(f"load {k}" for k in range(32))]
+    for day in range(12):
+        stamp = datetime(2026, 1, 5) + timedelta(days=day)
+        lines.append(stamp.strftime(form) + f";{day},5" * 32)
+    path = tmp_path / "load.csv"
+    path.write_text("\n".join(lines))
+    stated = {} if "T" in form else {"time_format": form}
+    p, _ = from_file(path, **stated).at(np.array([0.0]))
+    assert p[0, 0, :, 0].tolist() == [10.5] * 32  # 15 January is row 10
+    if stated:
+        with pytest.raises(ScenarioError, match=r"load\.csv: 1 fault\n.*state the form of the times"):
+            from_file(path)
+
+
+def test_mixed_offsets_are_refused_line_by_line(write, from_file):
+    rows = ["2026-01-15T00:00+01:00", "2026-01-15 12:00+02", "2026-01-16T00:00Z", "2026-01-17T00:00"]
+    with pytest.raises(ScenarioError) as caught:
+        from_file(write("time", rows))
+    assert [f.partition(",")[0] for f in caught.value.faults] == ["line 2", "line 3", "line 4"]
+    assert all("must be local time without a zone" in f for f in caught.value.faults)
 
 
 def test_many_faults_are_cut_short(write, from_file):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
@@ -11,8 +12,9 @@ from evgrid.model import Clock, MemoryRecorder
 from evgrid.settings import faults_of
 from evgrid.system import series, signals
 from evgrid.system.model import SystemModel, market
-from evgrid.system.settings import Event, SyntheticRegulation, System, level_at
+from evgrid.system.settings import EmissionsFile, Event, SyntheticRegulation, System, level_at
 
+DAY_S = 86400.0
 START = np.datetime64("2026-01-15T12:00")
 
 
@@ -161,11 +163,11 @@ def test_droop_product_on_a_replayed_frequency(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("time,r\n0,0\n4,1.5\n8,0\n", "line 3, value = 1.5: must be a regulation signal from -1 to 1"),
-        ("time,r\n0,0\n4,nan\n8,0\n", "line 3, value = nan: must be a regulation signal"),
-        ("time,r\n0,0\n4,\n8,0\n", "line 3, value = nothing: must be a regulation signal"),
-        ("time,r\n0,0\nsoon,0\n8,0\n", "line 3, time = soon: must be seconds from the start"),
-        ("time,r\n2026-01-15T12:00Z,0\n2026-01-15T12:01,0\n", "time = 2026-01-15T12:00Z: must be a local"),
+        ("time,r\n0,0\n4,1.5\n8,0\n", "line 3, r = 1.5: must be a regulation signal from -1 to 1"),
+        ("time,r\n0,0\n4,nan\n8,0\n", "line 3, r = nan: must be a regulation signal"),
+        ("time,r\n0,0\n4,\n8,0\n", "line 3, r = nothing: must be a regulation signal"),
+        ("time,r\n0,0\nsoon,0\n8,0\n", "line 3, time = soon: must be a time such as"),
+        ("time,r\n2026-01-15T12:00Z,0\n2026-01-15T12:01,0\n", "12:00Z: must be local time without a zone"),
         ("time,r\n0,0\n8,0\n4,0\n", "line 4: time must be after the line before"),
         ("time,r\n0,0\n4,0\n4,0\n", "line 4: time must be after the line before"),
         ("time,r\n0,0\n4,0\n8,0\n16,0\n20,0\n", "line 5: gap of 8 s from the line before: must be 4 s"),
@@ -173,11 +175,11 @@ def test_droop_product_on_a_replayed_frequency(tmp_path):
         ("time,r\n0,0\n60,0\n120,0\n", "has a step of 60 s: must be at most 10 s"),
         ("time,r\n4,0\n8,0\n12,0\n", "covers 2026-01-15T12:00:04 to 2026-01-15T12:00:16: must cover the run"),
         ("time,r\n0,0\n4,0\n", "must cover the run, 2026-01-15T12:00:00 to 2026-01-15T12:00:12"),
-        ("time,r\n0,0,0\n4,0\n8,0\n", "line 2: has 3 cells: must have 2"),
+        ("time,r\n0,0,0\n4,0\n8,0\n", "line 2: has 3 values: must have 2"),
         ("time,r\n0,0\n", "has 1 rows: must have a header and at least two rows"),
-        ("", "has 0 rows: must have a header"),
-        ("when,r\n0,0\n4,0\n", "line 1: there is no column 'time'"),
-        ("time,a,b\n0,0,0\n4,0,0\n", "line 1: must have one column besides 'time', not 2"),
+        ("", "is empty: the first line must name the columns"),
+        ("when,r\n0,0\n4,0\n", "there is no column 'time'; there are when, r"),
+        ("time,a,b\n0,0,0\n4,0,0\n", "must have one column besides 'time', not 2"),
     ],
 )  # fmt: skip
 def test_files_at_fault(tmp_path, text, message):
@@ -186,6 +188,87 @@ def test_files_at_fault(tmp_path, text, message):
     with pytest.raises(ScenarioError) as caught:
         series.read_series(file, clock_of(4.0, 12.0), series.REGULATION)
     assert any(message in fault for fault in caught.value.faults), caught.value.faults
+
+
+def autumn(tmp_path):
+    """Rates of WattTime that name their hour in UTC, every 30 min over the change of 2 November 2025."""
+    file = tmp_path / "moer.json"
+    stamps = pd.date_range("2025-11-01T00:00Z", "2025-11-03T12:00Z", freq="30min", inclusive="left")
+    points = [{"point_time": s.isoformat(), "value": 100 * s.day + s.hour + s.minute / 60} for s in stamps]
+    file.write_text(json.dumps({"data": points, "meta": {"units": "lbs_co2_per_mwh"}}))
+    return file
+
+
+def test_watttime_over_the_change_of_the_clocks(tmp_path):
+    file, zone = autumn(tmp_path), "America/Los_Angeles"
+    # a run before the change: 01:00 PDT is 08:00Z
+    clock = clock_of(1800.0, 6 * 3600.0, np.datetime64("2025-11-01T00:00"))
+    found = series.read_emissions(file, clock, zone)
+    assert found.mean(3600.0, 5400.0) == pytest.approx(108 * 0.45359237)
+    source = EmissionsFile.model_validate({"file": str(file), "timezone": zone})
+    assert source.note(clock) == ""
+    # over it: 01:00 PDT, 08:00Z, is read once; then comes 02:00 PST, 10:00Z
+    clock = clock_of(1800.0, 6 * 3600.0, np.datetime64("2025-11-02T00:00"))
+    found = series.read_emissions(file, clock, zone)
+    hours = [float(found.mean(1800.0 * k, 1800.0 * (k + 1))) / 0.45359237 for k in range(6)]
+    assert hours == pytest.approx([207, 207.5, 208, 208.5, 210, 210.5])
+    assert source.note(clock).startswith(f"clocks change in the run ({zone}, 2025-11-02T02:00)")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: d["data"].__setitem__(3, None),
+            "point 4, point_time = nothing: must be a time with its zone",
+        ),
+        (
+            lambda d: d["data"][3].update(point_time="2025-11-01T01:30"),
+            "point 4, point_time = 2025-11-01T01:30",
+        ),
+        (lambda d: d["data"][3].update(point_time="0001-01-01T00:00+23:00"), "point_time = 0001-01-01"),
+        (lambda d: d["data"][3].update(point_time="9999-12-31T23:59-23:00"), "point_time = 9999-12-31"),
+        (lambda d: d["data"][3].update(value=10**400), "value = 1000"),
+        (lambda d: d["data"][3].update(value="1"), "point 4, value = 1: must be a emission rate"),
+        (lambda d: d["data"].reverse(), "point 2: time must be after the point before"),
+        (lambda d: d.update(data={}), "must be an object with a list data"),
+        (lambda d: d.update(data=[]), "has 0 rows"),
+        (lambda d: d["meta"].update(units="kg"), "meta.units = kg: must be lbs_co2_per_mwh"),
+    ],
+)
+def test_watttime_at_fault(tmp_path, change, message):
+    file = autumn(tmp_path)
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    clock = clock_of(1800.0, 6 * 3600.0, np.datetime64("2025-11-01T00:00"))
+    with pytest.raises(ScenarioError) as caught:
+        series.read_emissions(file, clock, "America/Los_Angeles")
+    assert message in str(caught.value)
+    assert len(caught.value.faults) <= 21
+
+
+def test_series_in_other_dress_are_the_same(tmp_path):
+    expected = None
+    clock = clock_of(3600.0, 2 * DAY_S, np.datetime64("2026-01-05T00:00"))
+    stamps = pd.date_range("2026-01-05", periods=48, freq="h")
+    values = np.round(np.linspace(-20.0, 35.5, 48), 2)
+    for form, separator, decimal in (
+        (None, ",", "."), (None, ";", ","), ("%d.%m.%Y %H:%M", ";", ","), ("%m/%d/%Y %I:%M %p", "\t", ","),
+    ):  # fmt: skip
+        file = tmp_path / "t.csv"
+        frame = pd.DataFrame({"time": stamps.strftime(form or "%Y-%m-%dT%H:%M"), "value": values})
+        frame.to_csv(file, sep=separator, decimal=decimal, index=False)
+        found = series.read_series(file, clock, series.PRICE, time_format=form)
+        expected = expected or found
+        np.testing.assert_array_equal(found.edges_s, expected.edges_s)
+        np.testing.assert_array_equal(found.values, values)
+        if form:
+            with pytest.raises(ScenarioError, match="state the form of the times"):
+                series.read_series(file, clock, series.PRICE)
+    pd.DataFrame({"time": stamps, "value": values}).to_parquet(tmp_path / "t.parquet")
+    found = series.read_series(tmp_path / "t.parquet", clock, series.PRICE)
+    np.testing.assert_array_equal(found.edges_s, expected.edges_s)
 
 
 def test_all_faults_of_a_file_at_once(tmp_path):
@@ -209,7 +292,7 @@ def test_column_that_is_not_there(tmp_path):
 def test_frequency_out_of_range(tmp_path):
     file = tmp_path / "frequency.csv"
     file.write_text("time,hz\n0,60\n4,0\n")
-    with pytest.raises(ScenarioError, match=r"line 3, value = 0: must be a frequency from 54 to 66 Hz"):
+    with pytest.raises(ScenarioError, match=r"line 3, hz = 0: must be a frequency from 54 to 66 Hz"):
         series.read_series(file, clock_of(4.0, 4.0), series.frequency_rules(60.0))
 
 

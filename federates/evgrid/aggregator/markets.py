@@ -45,7 +45,8 @@ class Emissions(CheapestFirst):
         system, clock = self.context.system, self.context.clock
         assert system is not None
         assert system.emissions is not None
-        rates = read_emissions(system.emissions.file, clock, system.emissions.timezone)
+        source = system.emissions
+        rates = read_emissions(source.file, clock, source.timezone, source.column, source.time_format)
         return np.array([float(rates.mean(max(at, 0.0), at + QUARTER_S)) for at in begins_s])
 
 

@@ -334,7 +334,9 @@ class Scheduled(Dispatching):
             assert context.system is not None
             assert context.system.emissions is not None
             emissions = context.system.emissions
-            rates = read_emissions(emissions.file, context.clock, emissions.timezone)
+            rates = read_emissions(
+                emissions.file, context.clock, emissions.timezone, emissions.column, emissions.time_format
+            )
             of_slots = [float(rates.mean(max(at, 0.0), max(at, 0.0) + settings.period)) for at in begins_s]
             extra = settings.emissions_price / 1e6 * np.array(of_slots)  # per t and kg/MWh: per kWh
             drawn, given = drawn + extra, given + extra

@@ -28,7 +28,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,11 +37,11 @@ from evgrid.errors import ScenarioError
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network, simbench_net, simbench_version
 from evgrid.model import ALL_PHASES, Array
+from evgrid.readers import Faults, Table, read_table, read_times, shown
+from evgrid.readers.times import EXAMPLE
 from evgrid.streams import Purpose, stream
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from evgrid.scenario import Scenario
 
 ENERGY_SIGMA = 0.4
@@ -56,7 +55,7 @@ NOISE_SHAPE = 1.5
 
 _QUARTER_S = 900.0
 _DAY_QUARTERS = 96
-_MOST_FAULTS = 20
+POWER_RULE = "must be a power in kW"
 _SIMBENCH_YEAR = 2016
 _SIMBENCH_QUARTERS = 366 * _DAY_QUARTERS
 _PROFILES_FORMAT = 2
@@ -370,7 +369,7 @@ class FileLoad(_SplitLoad):
     """Load from a wide table: a column of kW for each load of the net, named like it.
 
     The first column is ``minute`` (row k covers minute k - 1 to k of each day, 1 to 1440), or
-    ``time`` (local time from which a row holds until the next; the last one holds as long as the
+    ``time`` (time from which a row holds until the next; the last one holds as long as the
     one before). Negative power feeds in. A NetCDF file has a variable for each load over ``minute``
     or ``time``.
     """
@@ -378,17 +377,15 @@ class FileLoad(_SplitLoad):
     def __init__(self, scenario: Scenario, network: Network) -> None:
         """Read and check the file."""
         super().__init__(scenario, network)
-        path = scenario.feeder.base_load.file
-        assert path is not None
-        table = _read_table(path)
-        names = [str(name) for name in network.connections.name]
-        self._edges_s, self._daily, faults = _time_edges(table, path, scenario)
-        values, more = _columns(table, names, path)
-        faults += more
-        if faults:
-            rest = [f"and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
-            raise ScenarioError([*faults[:_MOST_FAULTS], *rest], str(path))
-        self._values = values
+        settings = scenario.feeder.base_load
+        assert settings.file is not None
+        table = read_table(settings.file)
+        faults = Faults(table)
+        faults.rows_unlike_header()
+        self._daily = table.names[0] == "minute"
+        self._edges_s = _time_edges(table, scenario, faults)
+        self._values = _powers(table, [str(name) for name in network.connections.name], faults)
+        faults.check()
         start = scenario.start.astype("datetime64[ms]")
         self._offset_s = (
             float((start - start.astype("datetime64[D]")).astype("timedelta64[ms]").astype(np.int64)) / 1e3
@@ -413,91 +410,59 @@ class FileLoad(_SplitLoad):
         return row[np.newaxis]
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """A load file as a table whose first column is the time."""
-    import pandas as pd
-
-    try:
-        if path.suffix.lower() in (".nc", ".nc4", ".netcdf"):
-            import xarray as xr
-
-            with xr.open_dataset(path) as dataset:
-                return dataset.to_dataframe().reset_index()
-        return pd.read_csv(path, skipinitialspace=True)
-    except Exception as error:  # the readers raise whatever they meet
-        raise ScenarioError([f"can't be read: {' '.join(str(error).split())}"], str(path)) from error
-
-
-def _time_edges(table: pd.DataFrame, path: Path, scenario: Scenario) -> tuple[Array, bool, list[str]]:
-    """Edges of the rows' intervals in s from the run's start, whether they repeat daily, and faults."""
-    import pandas as pd
-
-    kind = str(table.columns[0]) if len(table.columns) else ""
+def _time_edges(table: Table, scenario: Scenario, faults: Faults) -> Array:
+    """Edges of the rows' intervals in s from the run's start, where they don't repeat daily."""
+    kind, clock, nothing = table.names[0], scenario.clock, np.zeros(1)
+    time_format = scenario.feeder.base_load.time_format
     if kind not in ("minute", "time"):
-        return np.zeros(1), False, [f"first column is '{kind}': must be 'minute' (1 to 1440) or 'time'"]
+        faults.file(f"first column is '{shown(kind)}': must be 'minute' (1 to 1440) or 'time'")
+        return nothing
     if kind == "minute":
-        given = pd.to_numeric(table[kind], errors="coerce").to_numpy(dtype=np.float64)
-        expected = np.arange(1, 1441)
-        if len(given) != 1440:
-            return (
-                np.zeros(1),
-                True,
-                [f"column minute has {len(given)} rows: must be 1 to 1440, one a minute"],
-            )
-        wrong = np.flatnonzero(~(given == expected))
-        if len(wrong):
-            line, row = wrong[0] + 2, wrong[0]
-            return (
-                np.zeros(1),
-                True,
-                [f"line {line}, column minute = {table[kind].iloc[row]}: must be {expected[row]}"],
-            )
-        return np.zeros(1), True, []
-    stamps = pd.to_datetime(table[kind], errors="coerce")
-    faults = [
-        f"line {row + 2}, column time = {table[kind].iloc[row]}: is no date and time"
-        for row in np.flatnonzero(stamps.isna())
-    ]
-    if faults or len(stamps) < 2:
-        return np.zeros(1), False, faults or ["column time: must have at least two rows"]
-    if stamps.dt.tz is not None:
-        return np.zeros(1), False, ["column time: must be local time without a zone"]
-    seconds = (stamps.to_numpy().astype("datetime64[ns]") - scenario.start.astype("datetime64[ns]")).astype(
-        np.int64
-    ) / 1e9
-    faults = [
-        f"line {row + 3}, column time = {table[kind].iloc[row + 1]}: must be after the line before"
-        for row in np.flatnonzero(np.diff(seconds) <= 0)
-    ]
-    edges = np.append(seconds, 2 * seconds[-1] - seconds[-2])
-    end_s = scenario.clock.duration_s
-    if not faults and (edges[0] > 0 or edges[-1] < end_s):
-        first, last = (str(scenario.clock.timestamps(np.array([t]))[0])[:16] for t in (edges[0], edges[-1]))
-        begin, end = (str(scenario.clock.timestamps(np.array([t]))[0])[:16] for t in (0.0, end_s))
-        faults.append(f"column time covers {first} to {last}: must cover the run, {begin} to {end}")
-    return edges, False, faults
+        if time_format is not None:
+            faults.file(f"time_format = {time_format}: the file has minutes of the day; leave it out")
+        if len(table) != 1440:
+            faults.file(f"column minute has {len(table)} rows: must be 1 to 1440, one a minute")
+            return nothing
+        minutes = table.parsed(["minute"])[0][0]
+        wrong = np.flatnonzero(minutes != np.arange(1, 1441))
+        faults.cells(wrong[:1], "minute", f"must be {wrong[0] + 1 if len(wrong) else 1}")
+        return nothing
+    times_s = read_times(table, ["time"], clock.start, time_format, faults)[0]
+    faults.cells(table.empty("time"), "time", f"must be a time such as {EXAMPLE}")
+    if len(table) < 2:
+        faults.file("column time: must have at least two rows")
+    if faults:
+        return nothing
+    faults.rows(
+        np.append(False, np.diff(times_s) <= 0), lambda row: f"time must be after the {table.place} before"
+    )
+    edges = np.append(times_s, 2 * times_s[-1] - times_s[-2])
+    if not faults and (edges[0] > 0 or edges[-1] < clock.duration_s):
+        first, last, begin, end = (
+            clock.stamp(float(t))[:16] for t in (edges[0], edges[-1], 0.0, clock.duration_s)
+        )
+        faults.file(f"column time covers {first} to {last}: must cover the run, {begin} to {end}")
+    return edges
 
 
-def _columns(table: pd.DataFrame, names: list[str], path: Path) -> tuple[Array, list[str]]:
-    """The loads' columns in the order of ``names``, (row, load), and faults."""
-    import pandas as pd
-
-    given = [str(column).strip() for column in table.columns[1:]]
-    faults = [
-        f"column '{name}' is missing: must have one for each load of the net"
-        for name in names
-        if name not in given
-    ]
-    faults += [f"column '{name}': there is no such load in the net" for name in given if name not in names]
-    values = np.zeros((len(table), len(names)))
-    for place, name in enumerate(names):
-        if name not in given:
-            continue
-        cells = table[table.columns[1 + given.index(name)]]
-        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
-        for row in np.flatnonzero(~np.isfinite(numbers)):
-            cell: Any = cells.iloc[row]
-            shown = "is empty" if cell is None or cell != cell else f"= {cell}"
-            faults.append(f"line {row + 2}, column {name} {shown}: must be a power in kW")
-        values[:, place] = numbers
-    return values, faults
+def _powers(table: Table, names: list[str], faults: Faults) -> Array:
+    """The loads' columns in the order of ``names``, (row, load)."""
+    bare = [name.strip() for name in names]
+    given = table.names[1:]
+    there = set(given)
+    missing = [name for name in bare if name not in there]
+    faults.file(
+        *(f"column '{shown(name)}' is missing: must have one for each load of the net" for name in missing)
+    )
+    known = set(bare)
+    faults.file(
+        *(f"column '{shown(name)}': there is no such load in the net" for name in given if name not in known)
+    )
+    if missing:
+        return np.zeros((len(table), len(names)))
+    values = np.stack(table.numbers(bare, faults, POWER_RULE), axis=1)
+    for name in bare:
+        empty = table.empty(name)
+        if empty.any():
+            faults.cells(empty, name, POWER_RULE)
+    return values

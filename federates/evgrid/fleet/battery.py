@@ -45,7 +45,8 @@ class IdleCell:
         self._tau_s, self._ambient = settings.time_constant, settings.ambient
         self._series = None
         if isinstance(self._ambient, TemperatureFile):
-            self._series = read_series(self._ambient.file, clock, RULES, self._ambient.column)
+            file = self._ambient
+            self._series = read_series(file.file, clock, RULES, file.column, file.time_format)
             self._now_s, self._now_c = 0.0, float(self._series.mean(0.0, clock.step_s))
         self._start_h = start_hour(clock)
 

@@ -119,7 +119,9 @@ def extras_of(
     functions = charger.functions
     emissions = None
     if source is not None:
-        emissions = read_emissions(source.file, scenario.clock, source.timezone).mean
+        emissions = read_emissions(
+            source.file, scenario.clock, source.timezone, source.column, source.time_format
+        ).mean
     return Extras(
         options=_options(fleet, emissions is not None),
         physics=blocks_of(PHYSICS, _physics(scenario, evs, permission, wide), state),

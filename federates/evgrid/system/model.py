@@ -114,7 +114,7 @@ class SystemModel(Model):
                 self.variables += (_FLEET,)
         elif isinstance(frequency, ReplayedFrequency):
             rules = frequency_rules(settings.nominal_hz)
-            replayed = read_series(frequency.file, clock, rules, frequency.column)
+            replayed = read_series(frequency.file, clock, rules, frequency.column, frequency.time_format)
             self._frequency_of = lambda begin, end: (replayed.at(end), replayed.mean(begin, end))
         self._regulation_of = self._regulation_source(settings, clock, members, seed)
         self._market = market(settings, clock)
@@ -132,7 +132,8 @@ class SystemModel(Model):
         if isinstance(regulation, SyntheticRegulation):
             return SyntheticSignal(regulation.shape, clock, members, seed).mean
         if isinstance(regulation, ReplayedRegulation):
-            return read_series(regulation.file, clock, REGULATION, regulation.column).mean
+            file = regulation
+            return read_series(file.file, clock, REGULATION, file.column, file.time_format).mean
         if isinstance(regulation, AGCRegulation) and area is not None:
             return lambda begin, end: area.agc_signal
         if isinstance(regulation, ProductRegulation):
@@ -223,9 +224,12 @@ def market(settings: System, clock: Clock) -> dict[str, Callable[[float, float],
     found: dict[str, Callable[[float, float], Array]] = {}
     if settings.energy_price is not None:
         file = settings.energy_price
-        found["energy_price_per_mwh"] = read_series(file.file, clock, PRICE, file.column).mean
+        found["energy_price_per_mwh"] = read_series(
+            file.file, clock, PRICE, file.column, file.time_format
+        ).mean
     if settings.emissions is not None:
-        emissions = read_emissions(settings.emissions.file, clock, settings.emissions.timezone)
+        source = settings.emissions
+        emissions = read_emissions(source.file, clock, source.timezone, source.column, source.time_format)
         found["emission_rate_kg_per_mwh"] = emissions.mean
     if settings.events:
         events = settings.events

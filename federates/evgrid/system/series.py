@@ -1,8 +1,8 @@
 """Values over time from files: frequency, regulation, load, prices, emissions; and events.
 
-A file is a CSV table with a column ``time`` and a column of values. A time is a local timestamp
-without a zone (ISO 8601), or seconds from the run's start; a value holds until the next row, the
-last as long as the one before it. Lines that begin with ``#`` are comments.
+A file is a table (CSV, Parquet, NetCDF) with a column ``time`` and a column of values. A time is local,
+without a zone (ISO 8601 or a stated form), or seconds from the run's start; a value holds until the next
+row, the last as long as the one before it. Lines of a CSV that begin with ``#`` are comments.
 
 Emissions may also be WattTime's v3 JSON, ``{"data": [{"point_time": ..., "value": ...}]}``, in lb of
 CO2 per MWh, with times in UTC.
@@ -10,22 +10,24 @@ CO2 per MWh, with times in UTC.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pandas as pd
 
 from evgrid.errors import ScenarioError
 from evgrid.model import Array, Clock
+from evgrid.readers import Faults, Table, read_json, read_table, read_times, shown, utc_times
+from evgrid.readers.times import EXAMPLE, utc_of
 
 KG_PER_LB = 0.45359237
-_MOST_FAULTS = 20
+WATTTIME_UNITS = "lbs_co2_per_mwh"
 _ROUNDING_S = 1e-6
 
 
@@ -86,7 +88,9 @@ def frequency_rules(nominal_hz: float) -> Rules:
     return Rules(f"frequency from {low:g} to {high:g} Hz", low, high, 10.0, regular=True)
 
 
-def read_series(path: str | Path, clock: Clock, rules: Rules, column: str | None = None) -> Series:
+def read_series(
+    path: str | Path, clock: Clock, rules: Rules, column: str | None = None, time_format: str | None = None
+) -> Series:
     """Read a series that covers the run.
 
     Parameters
@@ -95,6 +99,8 @@ def read_series(path: str | Path, clock: Clock, rules: Rules, column: str | None
         The file, the run, and what the values must obey.
     column
         Name of the column of values; left out: the only one besides ``time``.
+    time_format
+        Form of the times; left out: ISO 8601 or seconds from the start (:mod:`evgrid.readers.times`).
 
     Raises
     ------
@@ -104,151 +110,139 @@ def read_series(path: str | Path, clock: Clock, rules: Rules, column: str | None
         a file that does not cover the run.
 
     """
-    path = Path(path)
-    lines, cells, faults = _read_cells(path, column)
-    times_s, values = np.full(len(cells), np.nan), np.full(len(cells), np.nan)
-    seconds = bool(cells) and _number(cells[0][0]) is not None
-    for row, (line, (time, value)) in enumerate(zip(lines, cells, strict=True)):
-        at = _number(time) if seconds else _local_seconds(time, clock)
-        if at is None:
-            kind = "seconds from the start, as in the first row" if seconds else "a local time without a zone"
-            faults.append(f"line {line}, time = {time or 'nothing'}: must be {kind}")
-        else:
-            times_s[row] = at
-        number = _number(value)
-        if number is None or not rules.low <= number <= rules.high:
-            faults.append(f"line {line}, value = {value or 'nothing'}: must be a {rules.what}")
-        else:
-            values[row] = number
+    table = read_table(path, comments=True)
+    faults = Faults(table)
+    value = _column(table, column)
+    faults.rows_unlike_header()
+    times_s = read_times(table, ["time"], clock.start, time_format, faults)[0]
+    faults.cells(table.empty("time"), "time", f"must be a time such as {EXAMPLE}")
+    values = table.numbers([value], faults, f"must be a {rules.what}")[0]
+    faults.cells(table.empty(value), value, f"must be a {rules.what}")
+    faults.cells((values < rules.low) | (values > rules.high), value, f"must be a {rules.what}")
     if not faults:
-        faults = _faults_of_times(times_s, lines, clock, rules)
-    if faults:
-        rest = [f"and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
-        raise ScenarioError([*faults[:_MOST_FAULTS], *rest], str(path))
+        _check_times(times_s, clock, rules, faults)
+    faults.check()
     return Series(np.append(times_s, 2 * times_s[-1] - times_s[-2]), values)
 
 
-def read_emissions(path: str | Path, clock: Clock, timezone: str | None = None) -> Series:
-    """Emission rate in kg CO2 per MWh, from a CSV table or from WattTime's JSON.
+def read_emissions(
+    path: str | Path, clock: Clock, timezone: str | None = None, column: str | None = None,
+    time_format: str | None = None,
+) -> Series:  # fmt: skip
+    """Emission rate in kg CO2 per MWh, from a table or from WattTime's JSON.
 
-    ``timezone`` is that of the run's local time, into which WattTime's UTC is converted.
+    ``timezone`` is that of the run's local time, into which WattTime's UTC is converted
+    (:func:`evgrid.readers.utc_times`). ``column`` and ``time_format`` are for tables.
 
     Raises ScenarioError.
     """
     path = Path(path)
     if path.suffix.lower() != ".json":
-        return read_series(path, clock, EMISSIONS)
+        return read_series(path, clock, EMISSIONS, column, time_format)
     if timezone is None:
         raise ScenarioError(["timezone: is required, as the times of a WattTime file are UTC"], str(path))
-    try:
-        points = json.loads(path.read_text(encoding="utf-8"))["data"]
-        stamps = [datetime.fromisoformat(str(point["point_time"])) for point in points]
-        values = np.array([float(point["value"]) for point in points])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        text = f"is no WattTime file with data[{{point_time, value}}]: {type(error).__name__}: {error}"
-        raise ScenarioError([text], str(path)) from None
-    zone = ZoneInfo(timezone)
-    local = [s.astimezone(zone).replace(tzinfo=None) if s.tzinfo else s for s in stamps]
-    times_s = _seconds(np.array(local, "datetime64[us]"), clock)
-    numbers = [k + 1 for k in range(len(points))]
-    faults = [
-        f"point {n}, value = {value:g}: must be a {EMISSIONS.what}"
-        for n, value in zip(numbers, values, strict=True)
-        if not 0 <= value < math.inf
-    ] or _faults_of_times(times_s, numbers, clock, EMISSIONS, "point")
-    if faults:
-        raise ScenarioError(faults[:_MOST_FAULTS], str(path))
+    if column is not None or time_format is not None:
+        raise ScenarioError(["column and time_format are for tables: leave them out"], str(path))
+    content = read_json(path)
+    points = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(points, list):
+        raise ScenarioError(["is no WattTime file: must be an object with a list data"], str(path))
+    meta = content.get("meta")
+    units = meta.get("units") if isinstance(meta, dict) else None
+    if units not in (None, WATTTIME_UNITS):
+        raise ScenarioError([f"meta.units = {shown(units)}: must be {WATTTIME_UNITS}"], str(path))
+    pairs = [(p.get("point_time"), p.get("value")) if isinstance(p, dict) else (None, None) for p in points]
+    text = {name: [_as_text(pair[k]) for pair in pairs] for k, name in enumerate(("point_time", "value"))}
+    table = Table.of(pd.DataFrame(text, dtype=str), str(path), "point")
+    faults = Faults(table)
+    moments = [_moment(time) for time, _ in pairs]
+    faults.cells(
+        [k for k, moment in enumerate(moments) if moment is None], "point_time",
+        "must be a time with its zone, such as 2026-01-15T18:30:00+00:00",
+    )  # fmt: skip
+    values = np.array([_rate(value) for _, value in pairs], np.float64)
+    faults.cells(~((values >= 0) & (values < math.inf)), "value", f"must be a {EMISSIONS.what}, or lb")
+    given = [moment for moment in moments if moment is not None]
+    if not faults:
+        elapsed_s = np.array([(moment - given[0]).total_seconds() for moment in given])
+        _check_order(elapsed_s, faults)
+    faults.check()
+    times_s, used = utc_times(given, ZoneInfo(timezone), clock.start)
+    times_s, values = times_s[used], values[used]
+    _check_times(times_s, clock, EMISSIONS, faults)
+    faults.check()
     return Series(np.append(times_s, 2 * times_s[-1] - times_s[-2]), values * KG_PER_LB)
 
 
-def _read_cells(path: Path, column: str | None) -> tuple[list[int], list[tuple[str, str]], list[str]]:
-    """Line numbers and (time, value) as text of every row, and faults."""
-    lines: list[int] = []
-    cells: list[tuple[str, str]] = []
-    faults: list[str] = []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError([f"can't be read: {error}"], str(path)) from None
-    reader = csv.reader(text.splitlines())
-    header: list[str] | None = None
-    for row in reader:
-        if not row or row[0].lstrip().startswith("#"):
-            continue
-        row = [cell.strip() for cell in row]
-        if header is None:
-            header = row
-            others = [name for name in header if name != "time"]
-            if "time" not in header:
-                raise ScenarioError([f"line {reader.line_num}: there is no column 'time'"], str(path))
-            if column is None and len(others) != 1:
-                text = f"line {reader.line_num}: must have one column besides 'time', not {len(others)}"
-                raise ScenarioError([f"{text}; or name it with the setting column"], str(path))
-            wanted = others[0] if column is None else column
-            if wanted not in header:
-                text = f"line {reader.line_num}: there is no column '{wanted}'; there are {', '.join(others)}"
-                raise ScenarioError([text], str(path))
-            time_at, value_at = header.index("time"), header.index(wanted)
-        elif len(row) != len(header):
-            faults.append(f"line {reader.line_num}: has {len(row)} cells: must have {len(header)}")
-        else:
-            lines.append(reader.line_num)
-            cells.append((row[time_at], row[value_at]))
-    if len(cells) < 2 and not faults:
-        faults.append(f"has {len(cells)} rows: must have a header and at least two rows")
-    return lines, cells, faults
+def _column(table: Table, column: str | None) -> str:
+    """Name of the column of values."""
+    others = [name for name in table.names if name != "time"]
+    if "time" not in table:
+        text = f"there is no column 'time'; there are {_few(table.names)}"
+        raise ScenarioError([text], str(table.source))
+    if column is None and len(others) != 1:
+        text = f"must have one column besides 'time', not {len(others)}; or name it with the setting column"
+        raise ScenarioError([text], str(table.source))
+    wanted = others[0] if column is None else column
+    if wanted not in others:
+        text = f"there is no column '{wanted}'; there are {_few(others)}"
+        raise ScenarioError([text], str(table.source))
+    return wanted
 
 
-def _number(text: str) -> float | None:
-    """A finite number, or None."""
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(shown(name) for name in names[:10]) + (", …" if len(names) > 10 else "")
+
+
+def _moment(time: Any) -> datetime | None:
     try:
-        value = float(text)
+        return utc_of(datetime.fromisoformat(time)) if isinstance(time, str) else None
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
 
 
-def _local_seconds(text: str, clock: Clock) -> float | None:
-    """A local timestamp as seconds from the run's start, or None."""
+def _rate(value: Any) -> float:
+    """A JSON number; NaN for what is none."""
     try:
-        stamp = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    if stamp.tzinfo is not None:
-        return None
-    return float(_seconds(np.array([stamp], "datetime64[us]"), clock)[0])
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan
 
 
-def _seconds(stamps: np.ndarray[tuple[int], np.dtype[np.datetime64]], clock: Clock) -> Array:
-    passed = stamps - clock.start.astype("datetime64[us]")
-    return np.asarray(passed.astype(np.int64) / 1e6)
+def _as_text(value: Any) -> str:
+    return shown("" if value is None else value)
 
 
-def _faults_of_times(
-    times_s: Array, numbers: Sequence[int], clock: Clock, rules: Rules, row: str = "line"
-) -> list[str]:
-    """Faults of order, gaps and cover."""
+def _check_order(times_s: Array, faults: Faults) -> None:
+    """Add the faults of order."""
+    later = np.append(True, np.diff(times_s) > 0) if len(times_s) else np.ones(0, np.bool_)
+    faults.rows(~later, lambda row: f"time must be after the {faults.place} before")
+
+
+def _check_times(times_s: Array, clock: Clock, rules: Rules, faults: Faults) -> None:
+    """Add the faults of order, gaps and cover."""
     if len(times_s) < 2:
-        return [f"has {len(times_s)} rows: must have at least two"]
-    steps = np.diff(times_s)
-    faults = [
-        f"{row} {numbers[k + 1]}: time must be after the {row} before"
-        for k in np.flatnonzero(steps <= 0).tolist()
-    ]
+        faults.file(f"has {len(times_s)} rows: must have a header and at least two rows")
+        return
+    _check_order(times_s, faults)
     if faults:
-        return faults
+        return
+    steps = np.diff(times_s)
     usual = float(np.median(steps))
     if usual > rules.longest_step_s * (1 + 1e-9):
-        return [f"has a step of {usual:g} s: must be at most {rules.longest_step_s:g} s"]
+        faults.file(f"has a step of {usual:g} s: must be at most {rules.longest_step_s:g} s")
+        return
     if rules.regular:
-        for k in np.flatnonzero(np.abs(steps - usual) > 0.01 * usual + _ROUNDING_S).tolist():
-            kind = "gap" if steps[k] > usual else "step"
-            faults.append(
-                f"{row} {numbers[k + 1]}: {kind} of {steps[k]:g} s from the {row} before: must be {usual:g} s"
-            )
+        odd = np.append(False, np.abs(steps - usual) > 0.01 * usual + _ROUNDING_S)
+        faults.rows(
+            odd,
+            lambda row: (
+                f"{'gap' if steps[row - 1] > usual else 'step'} of {steps[row - 1]:g} s from the "
+                f"{faults.place} before: must be {usual:g} s"
+            ),
+        )
     end_s = times_s[-1] + steps[-1]
     if times_s[0] > _ROUNDING_S or end_s < clock.duration_s - _ROUNDING_S:
         covered = f"{clock.stamp(float(times_s[0]))} to {clock.stamp(float(end_s))}"
         run = f"{clock.stamp(0.0)} to {clock.stamp(clock.duration_s)}"
-        faults.append(f"covers {covered}: must cover the run, {run}")
-    return faults
+        faults.file(f"covers {covered}: must cover the run, {run}")

@@ -27,7 +27,8 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from evgrid.model import Clock
-from evgrid.settings import Duration, ExistingFile, LocalTime, Settings, fault, faults
+from evgrid.readers.times import clock_changes
+from evgrid.settings import Duration, ExistingFile, LocalTime, Settings, TimeFormat, fault, faults
 from evgrid.system.products import Product, find_product
 from evgrid.system.signals import DAY_S, LONGEST_S, REGA, REGD, Shape
 
@@ -39,10 +40,12 @@ class SeriesFile(Settings):
     """Values over time from a file."""
 
     file: ExistingFile
-    """CSV with a column time (local timestamps, or seconds from the run's start) and one of values,
+    """CSV, Parquet or NetCDF with a column time (local, or seconds from the run's start) and one of values,
     each of which holds until the next row."""
     column: str | None = None
     """Name of the column of values; left out: the only one besides time."""
+    time_format: TimeFormat | None = None
+    """Form of the times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the run's start."""
 
 
 class Disturbance(Settings):
@@ -217,9 +220,28 @@ class EmissionsFile(Settings):
     """Emission rate of the grid over time."""
 
     file: ExistingFile
-    """CSV in kg CO2 per MWh, or WattTime's v3 JSON in lb per MWh (converted)."""
+    """Table in kg CO2 per MWh, or WattTime's v3 JSON in lb per MWh (converted)."""
+    column: str | None = None
+    """Name of the column of values in a table; left out: the only one besides time."""
+    time_format: TimeFormat | None = None
+    """Form of a table's times; left out: ISO 8601, or seconds from the run's start."""
     timezone: Annotated[str | None, AfterValidator(_zone)] = None
     """Time zone of the run's local time, for WattTime's UTC."""
+
+    def note(self, clock: Clock) -> str:
+        """What becomes of data in UTC where clocks change in a run, a sentence; "" where they don't."""
+        if self.timezone is None or self.file.suffix.lower() != ".json":
+            return ""
+        changes = clock_changes(
+            ZoneInfo(self.timezone), clock.start.astype("datetime64[us]").item(), clock.duration_s
+        )
+        if not changes:
+            return ""
+        when = ", ".join(f"{change:%Y-%m-%dT%H:%M}" for change in changes)
+        return (
+            f"clocks change in the run ({self.timezone}, {when}), but not the run's own: of emissions in an "
+            "hour that comes twice the first are taken, over an hour that is skipped the last ones hold"
+        )
 
 
 class Event(Settings):

@@ -1,0 +1,29 @@
+"""Reading the files of a user's data: tables, JSON, numbers, times, and what is wrong with them.
+
+==============  =================================================================================
+``files``       a file as bytes, text or JSON: regular files only, up to a stated size
+``tables``      CSV, Parquet and NetCDF as one kind of table; separator, decimal sign, encoding
+``times``       local times: ISO 8601, a form that the scenario states, or seconds from the start
+``faults``      the sentences about a file, at most twenty rows of one fault
+==============  =================================================================================
+
+Every reader of evgrid uses these. Nothing is guessed by value: what can be read in two ways is a
+fault that says how to make it clear.
+"""
+
+from evgrid.readers.faults import Faults, capped, shown
+from evgrid.readers.files import read_json, read_text
+from evgrid.readers.tables import Table, read_table
+from evgrid.readers.times import read_times, utc_times
+
+__all__ = [
+    "Faults",
+    "Table",
+    "capped",
+    "read_json",
+    "read_table",
+    "read_text",
+    "read_times",
+    "shown",
+    "utc_times",
+]

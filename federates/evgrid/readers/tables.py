@@ -1,0 +1,490 @@
+"""Tables of users: CSV, Parquet and NetCDF.
+
+**CSV.** The first line names the columns. Cells are separated by comma, semicolon or tab, whichever
+the header holds; where it holds several, the one that divides all of the first rows as the header.
+A decimal sign is a point or a comma; see :meth:`Table.numbers`. Blank lines and rows of empty cells
+are no rows. **Parquet.** Any flat table. **NetCDF.** Variables over one dimension, whose coordinate
+is the first column.
+
+Cells are compared and shown without blanks at their ends. Faults are sentences, with the line of
+each (the header is line 1), or the row (the first is row 1) where a file has no lines.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from evgrid.errors import ScenarioError
+from evgrid.model import Array
+from evgrid.readers.faults import Faults, shown
+from evgrid.readers.files import MOST_BYTES, check_file, read_text
+
+MOST_CHARACTERS = 200
+"""Most characters of a cell or of a column's name."""
+MOST_ROWS = 50_000_000
+"""Most rows of a Parquet table."""
+
+PARQUET = (".parquet", ".pq")
+NETCDF = (".nc", ".nc4", ".netcdf")
+_SEPARATORS = ",;\t"
+_LOOKED_AT = 50
+_BLOCK_BYTES = 2**24
+
+_PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_COMMA = r"^[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?$"
+_POINTS_COMMA = r"^[+-]?\d{1,3}(\.\d{3})+,\d+$"
+_COMMAS_POINT = r"^[+-]?\d{1,3}(,\d{3})+\.\d+$"
+_THOUSANDS_BY_COMMA = r"^[+-]?[1-9]\d{0,2},\d{3}$"
+_THOUSANDS_BY_POINT = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"
+
+
+class Table:
+    """A table as it was read: columns of text, numbers, times or flags.
+
+    source : what faults name, a path; place : "line" or "row"
+    names : the columns, in order; ragged : (line, number of cells) of rows unlike the header
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        columns: Mapping[str, pa.Array],
+        place: str = "row",
+        lines: Callable[[], NDArray[np.int64]] | None = None,
+        ragged: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        self.source, self.place, self.ragged = source, place, ragged
+        self.names = list(columns)
+        self._columns = dict(columns)
+        self._lines = lines
+        self._numbers: NDArray[np.int64] | None = None
+        self._text: dict[str, list[str]] = {}
+        self._size = len(next(iter(columns.values()))) if columns else 0
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, source: str, place: str = "row") -> Table:
+        """A table in memory."""
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        columns = {name: _whole(table.column(i)) for i, name in enumerate(table.column_names)}
+        return cls(source, columns, place)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def column(self, name: str) -> pa.Array:
+        """A column as it is in the file; text without blanks at its ends, NULL where empty."""
+        return self._columns[name]
+
+    def line(self, row: int) -> int:
+        """The line of a row (from 0), or its number (from 1) where the file has no lines."""
+        return self.lines([row])[0]
+
+    def lines(self, rows: Sequence[int]) -> list[int]:
+        """:meth:`line` of several rows."""
+        if self._numbers is None:
+            self._numbers = np.arange(1, self._size + 1) if self._lines is None else self._lines()
+        return [int(number) for number in self._numbers[np.asarray(rows, np.int64)]]
+
+    def empty(self, name: str) -> NDArray[np.bool_]:
+        """Rows in which a column has no value; all where there is no such column."""
+        if name not in self._columns:
+            return np.ones(self._size, np.bool_)
+        column = self._columns[name]
+        return _mask(pc.is_null(column, nan_is_null=True))
+
+    def text(self, name: str) -> list[str]:
+        """The cells of a column as text, "" where there is none."""
+        if name not in self._text:
+            column = self._columns[name]
+            if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+                self._text[name] = [f"<{column.type}>"] * self._size
+            elif pa.types.is_temporal(column.type):
+                cells = [str(cell) for cell in column.to_numpy(zero_copy_only=False)]
+                self._text[name] = ["" if cell in ("NaT", "None") else cell for cell in cells]
+            else:
+                if pa.types.is_floating(column.type):
+                    column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+                self._text[name] = pc.fill_null(pc.cast(column, pa.large_string()), "").to_pylist()
+        return self._text[name]
+
+    def names_of(self, name: str, faults: Faults) -> list[str]:
+        """Like :meth:`text`, for names: too long ones and line breaks are faults."""
+        cells = self.text(name)
+        faults.rows(
+            [row for row, cell in enumerate(cells) if len(cell) > MOST_CHARACTERS],
+            lambda row: f"{name} has {len(cells[row])} characters: must have at most {MOST_CHARACTERS}",
+        )
+        faults.rows(
+            [row for row, cell in enumerate(cells) if "\n" in cell or "\r" in cell],
+            lambda row: f"{name} = {shown(cells[row])}: holds a line break; is a quote missing?",
+        )
+        return cells
+
+    def numbers(self, names: Sequence[str], faults: Faults, rule: str = "must be a number") -> list[Array]:
+        """Columns as numbers, NaN where a cell is empty or at fault.
+
+        ``1.5``, ``1,5``, ``1.234,5`` and ``1,234.5`` are read. Where it takes the other numbers of these
+        columns to tell whether a sign is decimal they are asked: beside ``0,5`` the cell ``1,234`` is
+        1.234 and ``1.234`` is at fault; where nothing tells, ``1,234`` is.
+        """
+        values, readable, unclear = self.parsed(names)
+        for name, number, good, doubtful in zip(names, values, readable, unclear, strict=True):
+            if not good.all() or doubtful.any():
+                faults.cells(~good & ~doubtful, name, rule)
+                faults.cells(
+                    doubtful, name, f"{rule} with one sign for decimals only; this can be read in two ways"
+                )
+            number[~good] = np.nan
+        return values
+
+    def parsed(
+        self, names: Sequence[str]
+    ) -> tuple[list[Array], list[NDArray[np.bool_]], list[NDArray[np.bool_]]]:
+        """Values of columns, whether each cell is empty or a finite number, and where it can be read in
+        two ways; see :meth:`numbers`.
+        """
+        columns = [self._columns[name] for name in names]
+        found: list[tuple[Array, NDArray[np.bool_]] | None] = [_plain(column) for column in columns]
+        doubtful = [np.zeros(self._size, np.bool_) for _ in names]
+        if any(part is None for part in found):
+            texts = [c if pa.types.is_large_string(c.type) else None for c in columns]
+            slow = [t for t, part in zip(texts, found, strict=True) if t is not None and part is None]
+            sign = _decimal_sign(slow)
+            for position, text in enumerate(texts):
+                if text is None:
+                    continue
+                if found[position] is None:
+                    found[position], doubtful[position] = _signed(text, sign)
+                elif sign == ",":
+                    doubtful[position] = _mask(pc.match_substring_regex(text, _THOUSANDS_BY_POINT))
+        values, readable = [], []
+        for part, unclear in zip(found, doubtful, strict=True):
+            assert part is not None
+            values.append(part[0])
+            readable.append(part[1] & ~unclear)
+        return values, readable, doubtful
+
+    def rows(self, names: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+        """Line and cells, as text, of each row; "" for columns that the table lacks."""
+        lines = self.lines(range(self._size))
+        cells = [self.text(name) if name in self else [""] * self._size for name in names]
+        for row, line in enumerate(lines):
+            yield line, {name: column[row] for name, column in zip(names, cells, strict=True)}
+
+
+def read_table(path: str | Path, comments: bool = False, aliases: Mapping[str, str] | None = None) -> Table:
+    """The table of a file: Parquet or NetCDF by its suffix, else CSV.
+
+    ``comments``: lines of a CSV that begin with # are none. ``aliases``: names of columns, in lower case,
+    that stand for others.
+
+    Raises
+    ------
+    ScenarioError
+        If the file can't be read, is too large, names no columns or two alike, or is not flat.
+
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in PARQUET:
+        table = _read_parquet(path)
+    elif suffix in NETCDF:
+        table = _read_netcdf(path)
+    else:
+        table = _read_csv(path, comments)
+    if not aliases:
+        return table
+    renamed = {aliases.get(name.lower(), name): table.column(name) for name in table.names}
+    if len(renamed) < len(table.names):
+        raise ScenarioError(["two columns have names that mean the same"], str(path))
+    table.names, table._columns = list(renamed), renamed
+    return table
+
+
+def _read_csv(path: Path, comments: bool) -> Table:
+    check_file(path)
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        raise ScenarioError(["is a spreadsheet: must be CSV, Parquet or NetCDF; save it as CSV"], str(path))
+    text = read_text(path)
+    if comments:
+        text = re.sub(r"(?m)^[ \t]*#[^\r\n]*", "", text)
+    if text.count('"') % 2:
+        raise ScenarioError(['a quote (") is opened and never closed'], str(path))
+    text = re.sub(r"(?m)^[ \t]+(?=[\r\n]|\Z)", "", text)  # a line of blanks is no row
+    header, separator = _header(text, path)
+    ragged: list[Any] = []
+
+    def keep(row: Any) -> str:
+        ragged.append(None)
+        return "skip"
+
+    import pyarrow.csv
+
+    try:
+        content = pyarrow.csv.read_csv(
+            pa.BufferReader(text.encode()),
+            pyarrow.csv.ReadOptions(
+                use_threads=False, block_size=_BLOCK_BYTES, autogenerate_column_names=True
+            ),
+            pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=keep),
+            pyarrow.csv.ConvertOptions(
+                strings_can_be_null=False,
+                column_types={f"f{i}": pa.large_string() for i in range(len(header))},
+            ),
+        )
+    except pa.ArrowException as error:
+        raise ScenarioError([f"can't be read as CSV: {shown(str(error))}"], str(path)) from None
+    if content.num_columns != len(header):
+        raise ScenarioError(["can't be read as CSV: its quotes are out of order"], str(path))
+    columns = [_trimmed(_joined(column).slice(1)) for column in content.columns]
+    filled = _filled(columns)
+    if filled is not None:
+        columns = [column.filter(pa.array(filled)) for column in columns]
+
+    def lines() -> NDArray[np.int64]:
+        found = [line for line, cells in _csv_rows(text, separator) if len(cells) == len(header)][1:]
+        return np.array(found) if len(found) == len(columns[0]) else np.arange(2, len(columns[0]) + 2)
+
+    odd = [
+        (line, len(cells)) for line, cells in _csv_rows(text, separator) if len(cells) != len(header)
+    ] if ragged else []  # fmt: skip
+    return Table(path, dict(zip(header, columns, strict=True)), "line", lines, odd)
+
+
+def _csv_rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Line and cells of the header and of each row that is not empty."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    csv_limit = csv.field_size_limit(2**31 - 1)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, cells
+    finally:
+        csv.field_size_limit(csv_limit)
+
+
+def _header(text: str, path: Path) -> tuple[list[str], str]:
+    """The names of the columns, and the separator."""
+    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
+    if not first.strip(" \t\r\n,;"):
+        raise ScenarioError(["is empty: the first line must name the columns"], str(path))
+    bare = re.sub(r'"[^"]*"', "", first)
+    given = [sign for sign in _SEPARATORS if sign in bare]
+    if len(given) > 1:
+        fitting = [sign for sign in given if _divides(text, sign)]
+        if len(fitting) > 1:
+            signs = " or ".join({",": "comma", ";": "semicolon", "\t": "tab"}[sign] for sign in fitting)
+            text = f"line 1: cells may be separated by {signs}; put names that hold one of them in quotes"
+            raise ScenarioError([text], str(path))
+        given = fitting or [max(given, key=bare.count)]
+    separator = given[0] if given else ","
+    line, cells = next(_csv_rows(text, separator))
+    names = [cell.strip() for cell in cells]
+    faults = [f"line {line}: column {n} has no name" for n, name in enumerate(names, start=1) if not name]
+    faults += [f"column {shown(n)} is there twice" for n in dict.fromkeys(names) if n and names.count(n) > 1]
+    return _checked(names, faults, path), separator
+
+
+def _divides(text: str, separator: str) -> bool:
+    """Whether a separator gives each of the first rows as many cells as the header, and more than one."""
+    counts = set()
+    for number, (_, cells) in enumerate(_csv_rows(text, separator)):
+        counts.add(len(cells))
+        if number == _LOOKED_AT:
+            break
+    return len(counts) == 1 and counts != {1}
+
+
+def _checked(names: list[str], faults: list[str], path: Path) -> list[str]:
+    faults += [
+        f"the name of column {n} has {len(name)} characters: must have at most {MOST_CHARACTERS}"
+        for n, name in enumerate(names, start=1)
+        if len(name) > MOST_CHARACTERS
+    ]
+    if faults:
+        raise ScenarioError(faults[:20] + [f"and {len(faults) - 20} more"] * (len(faults) > 20), str(path))
+    return names
+
+
+def _filled(columns: Sequence[pa.Array]) -> NDArray[np.bool_] | None:
+    """Rows of which some cell is not empty; None where all are."""
+    bare: NDArray[np.bool_] | None = None
+    for column in columns:
+        null = _mask(pc.is_null(column))
+        bare = null if bare is None else bare & null
+        if not bare.any():
+            return None
+    return None if bare is None else ~bare
+
+
+def _trimmed(column: pa.Array) -> pa.Array:
+    """Text without blanks at its ends, NULL where nothing is left."""
+    column = pc.utf8_trim_whitespace(pc.cast(column, pa.large_string()))
+    return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.large_string()), column)
+
+
+def _read_parquet(path: Path) -> Table:
+    import pyarrow.parquet as pq
+
+    check_file(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            about = file.metadata
+            size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+            if about.num_rows > MOST_ROWS or size > 4 * MOST_BYTES:
+                what = f"holds {about.num_rows} rows, {size / 2**20:.0f} MiB"
+                raise ScenarioError(
+                    [f"{what}: must be at most {MOST_ROWS} and {4 * MOST_BYTES / 2**20:.0f}"], str(path)
+                )
+            content = file.read()
+    except ScenarioError:
+        raise
+    except Exception as error:  # pyarrow raises whatever it meets in a damaged file
+        raise ScenarioError([f"can't be read as Parquet: {_short(error)}"], str(path)) from None
+    names = [name.strip() for name in content.column_names]
+    kept = [i for i, name in enumerate(names) if not re.fullmatch(r"__index_level_\d+__", name)]
+    names = [names[i] for i in kept]
+    faults = [f"column {shown(n)} is there twice" for n in dict.fromkeys(names) if names.count(n) > 1]
+    _checked(names, faults, path)
+    try:
+        columns = [_whole(content.column(i)) for i in kept]
+    except pa.ArrowException as error:  # text that is no UTF-8, counts that don't fit
+        raise ScenarioError([f"can't be read as Parquet: {_short(error)}"], str(path)) from None
+    return Table(path, dict(zip(names, columns, strict=True)))
+
+
+def _read_netcdf(path: Path) -> Table:
+    import xarray as xr
+
+    check_file(path)
+    try:
+        with xr.open_dataset(path, engine="netcdf4", decode_timedelta=False) as dataset:
+            return _of_dataset(dataset, path)
+    except ScenarioError:
+        raise
+    except Exception as error:  # the readers raise whatever they meet
+        raise ScenarioError([f"can't be read as NetCDF: {_short(error)}"], str(path)) from None
+
+
+def _of_dataset(dataset: Any, path: Path) -> Table:
+    """The variables of a dataset over its one dimension."""
+    sizes = dict(dataset.sizes)
+    faults = (
+        [] if len(sizes) == 1 else [f"has the dimensions {shown(', '.join(map(str, sizes)))}: must have one"]
+    )
+    if not faults:
+        (dimension,) = sizes
+        if dimension not in dataset.variables:
+            faults = [f"has no coordinate {shown(str(dimension))}"]
+        faults += [
+            f"variable {shown(str(name))} is not over {dimension}"
+            for name, variable in dataset.variables.items()
+            if variable.dims != (dimension,)
+        ]
+        bytes_of = sum(variable.nbytes for variable in dataset.variables.values())
+        if bytes_of > 4 * MOST_BYTES:
+            limit = 4 * MOST_BYTES / 2**20
+            faults.append(f"holds {bytes_of / 2**20:.0f} MiB: must hold at most {limit:.0f} MiB")
+    if faults:
+        raise ScenarioError(faults[:20] + [f"and {len(faults) - 20} more"] * (len(faults) > 20), str(path))
+    names = [dimension, *(name for name in dataset.variables if name != dimension)]
+    columns = {}
+    for name in names:
+        values = dataset[name].values
+        if values.dtype.kind == "O" and not all(isinstance(value, str) for value in values):
+            text = f"variable {shown(str(name))} holds {type(values[0]).__name__}"
+            raise ScenarioError([f"{text}: must hold numbers, or times of the usual calendar"], str(path))
+        columns[str(name).strip()] = _whole(pa.chunked_array([pa.array(values)]))
+    return Table(path, columns)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array; text and dictionaries as trimmed text, decimals as numbers."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return _trimmed(_joined(column.cast(pa.large_string())))
+    if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
+        column = column.cast(pa.float64())
+    return _joined(column)
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    found = column.combine_chunks()
+    return found if isinstance(found, pa.Array) else pa.concat_arrays(found.chunks)
+
+
+def _plain(column: pa.Array) -> tuple[Array, NDArray[np.bool_]] | None:
+    """Values and whether each is empty or finite; None for text with something besides plain numbers."""
+    kind = column.type
+    if pa.types.is_large_string(kind):
+        try:
+            column = pc.cast(column, pa.float64())
+        except pa.ArrowInvalid:
+            return None
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+        empty = _mask(pc.is_null(column))
+        return np.full(len(column), np.nan), empty
+    empty = _mask(pc.is_null(column, nan_is_null=not pa.types.is_large_string(kind)))
+    values = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
+    return values, np.isfinite(values) | empty
+
+
+def _decimal_sign(columns: Sequence[pa.Array]) -> str:
+    """Comma or point where the numbers show which is decimal, "?" where both do, "" where none does."""
+    comma = point = False
+    for column in columns:
+        by_comma = _mask(pc.match_substring_regex(column, _COMMA))
+        by_comma &= ~_mask(pc.match_substring_regex(column, _THOUSANDS_BY_COMMA))
+        by_comma |= _mask(pc.match_substring_regex(column, _POINTS_COMMA))
+        comma = comma or bool(by_comma.any())
+        point = point or bool(_mask(pc.match_substring_regex(column, _COMMAS_POINT)).any())
+    return "?" if comma and point else "," if comma else "." if point else ""
+
+
+def _signed(text: pa.Array, sign: str) -> tuple[tuple[Array, NDArray[np.bool_]], NDArray[np.bool_]]:
+    """Values, whether each is empty or a finite number, and which can be read in two ways."""
+    plain = _mask(pc.match_substring_regex(text, _PLAIN))
+    comma = _mask(pc.match_substring_regex(text, _COMMA))
+    by_thousand = _mask(pc.match_substring_regex(text, _THOUSANDS_BY_COMMA))
+    unclear = by_thousand & (sign in ("", "?"))
+    if sign == ",":
+        unclear |= _mask(pc.match_substring_regex(text, _THOUSANDS_BY_POINT))
+        comma |= _mask(pc.match_substring_regex(text, _POINTS_COMMA))
+    without = pc.replace_substring(text, ",", "")
+    if sign == ".":
+        grouped = _mask(pc.match_substring_regex(text, _COMMAS_POINT)) | by_thousand
+        usable = plain | grouped
+        numbers = without
+    else:
+        usable = plain | comma
+        by_comma = pc.replace_substring(pc.replace_substring(text, ".", ""), ",", ".")
+        numbers = pc.if_else(pa.array(comma), by_comma, text)
+    usable &= ~unclear
+    values = pc.cast(pc.if_else(pa.array(usable), numbers, pa.scalar(None, pa.large_string())), pa.float64())
+    found = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return (found, _mask(pc.is_null(text)) | (usable & np.isfinite(found))), unclear
+
+
+def _mask(column: pa.Array) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(np.bool_)
+    return found
+
+
+def _short(error: Exception) -> str:
+    return shown(" ".join(str(error).split()) or type(error).__name__)
