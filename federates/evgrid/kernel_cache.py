@@ -108,12 +108,12 @@ def kernel_folder() -> Path | None:
 def digest_of(source: Path) -> str:
     """Digest of a module, of all modules of the package that it imports, and of numba's version."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(_sources(source)):
+    for path in sorted(sources_of(source)):
         digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
-def _sources(source: Path) -> set[Path]:
+def sources_of(source: Path) -> set[Path]:
     """A module's file, and those of the package's modules that it imports, itself or by another."""
     found, ahead = set[Path](), [source]
     while ahead:

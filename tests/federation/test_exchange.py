@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from evgrid.federation import run_federation
+from evgrid.federation.adapter import grants_in
 
 pytestmark = pytest.mark.usefixtures("thread_mode")
 
@@ -49,6 +50,31 @@ def test_slow_feeder_among_fast_federates(toy, sizes, clock):
     assert aggregator.seen["feeder/head_p"] == [0, 1, 1, 1, 13, 13]
     assert feeder.seen["fleet/p"] == [1, 13]
     assert report.steps == {"aggregator": 6, "fleet": 6, "feeder": 2}
+
+
+@pytest.mark.parametrize("stride", [16, 17, 45, 97, 100, 600])
+def test_a_period_of_any_number_of_ticks(toy, sizes, clock, stride):
+    """
+    aggregator --setpoint--> fleet --p--> feeder (slow) --head_p--> aggregator: what is seen, and how often
+    """
+    ticks = 2 * stride
+    aggregator = toy("aggregator", ["feeder/head_p"], ["aggregator/setpoint"])
+    fleet = toy("fleet", ["aggregator/setpoint"], ["fleet/p"])
+    feeder = toy("feeder", ["fleet/p"], ["feeder/head_p"], period_s=4.0 * stride)
+    run_federation([aggregator, fleet, feeder], sizes, clock(ticks))
+    assert aggregator.seen["feeder/head_p"] == [0.0, *[1.0] * stride, *[4.0 * stride + 1] * (stride - 1)]
+    assert fleet.seen["aggregator/setpoint"] == [4.0 * tick + 1 for tick in range(ticks)]
+    assert feeder.seen["fleet/p"] == [1.0, 4.0 * stride + 1]
+    assert feeder.times == [0.0, 4.0 * stride]
+    assert feeder.finished == 1
+
+
+@pytest.mark.parametrize("stride", [1, 7, 16, 17, 45, 900, 997, 3600])
+def test_a_waiting_federate_is_granted_a_time_every_few_ticks(stride):
+    """What has come for it is handed over before it piles up: HELICS goes through the pile at each tick."""
+    grants = grants_in(stride)
+    assert stride % grants == 0
+    assert stride // grants <= 16
 
 
 def test_models_without_common_ports_step_in_order(toy, sizes, clock):

@@ -88,6 +88,21 @@ def test_a_slow_feeder(toy, sizes, clock):
     assert fleet.seen["feeder/voltage"] == [1.0, 3.0, 3.0, 3.0, 15.0, 15.0]
 
 
+@pytest.mark.parametrize("stride", [16, 17, 45, 100])
+def test_a_period_of_any_number_of_ticks(toy, sizes, clock, stride):
+    """
+    fleet <--p, voltage--> feeder (slow), and an aggregator: what they agree on does not depend on the period
+    """
+    fleet, feeder = pair(toy, lambda time_s, v: v + 1 if v < time_s + 3 else None)
+    feeder.period_s = 4.0 * stride
+    aggregator = toy("aggregator", ["feeder/voltage"], ["aggregator/setpoint"])
+    run_federation([fleet, feeder, aggregator], sizes, clock(2 * stride))
+    assert feeder.times == [0.0, 4.0 * stride]
+    assert fleet.times == aggregator.times == [4.0 * tick for tick in range(2 * stride)]
+    assert aggregator.seen["feeder/voltage"] == [1.0, *[3.0] * stride, *[4.0 * stride + 3.0] * (stride - 1)]
+    assert feeder.finished == fleet.finished == 1
+
+
 def test_set_points_that_come_late_do_not_come_inside_a_tick(toy, sizes, clock):
     """aggregator --setpoint, delayed by one tick--> fleet <--> feeder"""
     fleet, feeder = pair(toy, lambda time_s, v: v + 1 if v < time_s + 40 else None)

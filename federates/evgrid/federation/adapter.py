@@ -47,6 +47,13 @@ from evgrid.federation.wiring import Place, delay_of
 from evgrid.model import Array, Clock, Values
 from evgrid.ports import Port, port
 
+_TICKS_IN_A_GRANT = 16
+"""Most ticks between two grants of a federate.
+
+While a federate waits, HELICS goes through all that has come for it whenever something more does: with one
+grant a step, its time grew with the square of the period of a slow federate.
+"""
+
 _SILENT = int(h.HELICS_LOG_LEVEL_NO_PRINT)
 _SHORT = 4096
 _MOST_AGAIN = 100_000
@@ -102,6 +109,10 @@ class Adapter:
         self.steps = place.steps
         self.progress = Progress()
         self._stride = place.stride
+        self._grants = grants_in(place.stride)
+        """Grants in a period of the model; it steps at the first."""
+        self._grant = 0
+        """Number of the next grant, of all."""
         self._waits_for = place.waits_for
         self._tick_s = clock.step_s
         self._tick_ns = round(clock.step_s * 1e9)
@@ -129,7 +140,7 @@ class Adapter:
         info = h.helicsCreateFederateInfo()
         h.helicsFederateInfoSetCoreName(info, core_name)
         h.helicsFederateInfoSetCoreType(info, h.HELICS_CORE_TYPE_INPROC)
-        period_s = self._stride * self._tick_ns / 1e9
+        period_s = self._stride // self._grants * self._tick_ns / 1e9
         h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_PERIOD, period_s)
         h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_OFFSET, self._offset_s)
         h.helicsFederateInfoSetFlagOption(info, h.HELICS_FLAG_UNINTERRUPTIBLE, True)
@@ -195,12 +206,12 @@ class Adapter:
     def advance(self, granted_s: float, iterating: bool, stopping: Callable[[], bool]) -> Request:
         """Take the model through the step that a grant of HELICS stands for.
 
-        Returns what to ask HELICS for next. The first grant, as the run starts, has no step;
-        the last step is followed by the model's ``finish``. After it a time past the end is asked
-        for: HELICS 3.6.1 can forget to wake a callback federate when another one leaves, so that
-        none must leave before all have ended. ``stopping`` is asked when the model returns; if it
-        says yes, Stopped is raised and HELICS left alone. Whatever goes wrong comes out as it was
-        raised.
+        Returns what to ask HELICS for next. The first grant, as the run starts, has no step, nor have
+        those between the steps of a slow model; the last grant is followed by the model's ``finish``.
+        After it a time past the end is asked for: HELICS 3.6.1 can forget to wake a callback federate
+        when another one leaves, so that none must leave before all have ended. ``stopping`` is asked
+        when the model returns; if it says yes, Stopped is raised and HELICS left alone. Whatever goes
+        wrong comes out as it was raised.
         """
         progress = self.progress
         if progress.phase == "starting":
@@ -208,27 +219,30 @@ class Adapter:
             return self._request(0)
         if self._again_on:
             return self._iterate(granted_s, iterating, stopping)
-        self._check_grant(granted_s)
-        self._take()
-        self._call(self.model.step, stopping)
-        if progress.step + 1 < self.steps:
-            progress.step += 1
-            return self._request(progress.step)
-        return self._finish()
+        self._check_grant(granted_s, self._grant)
+        if self._grant % self._grants == 0:
+            self._take()
+            self._call(self.model.step, stopping)
+            progress.step = min(progress.step + 1, self.steps - 1)
+        self._grant += 1
+        return self._request(self._grant) if self._grant < self.steps * self._grants else self._finish()
 
     def _iterate(self, granted_s: float, iterating: bool, stopping: Callable[[], bool]) -> Request:
         """:meth:`advance` of a model that iterates: its step is over when the next time is granted."""
         progress = self.progress
-        if not iterating and self._taken_again >= 0:
-            progress.step, self._taken_again = progress.step + 1, -1
-        self._check_grant(granted_s)
-        if progress.step == self.steps:
-            progress.step -= 1
+        between = self._grant % self._grants > 0  # there HELICS may grant a time once more without a word
+        if self._taken_again >= 0 and not (iterating or (between and self._is_due(granted_s, self._grant))):
+            self._grant, self._taken_again = self._grant + 1, -1
+        self._check_grant(granted_s, self._grant)
+        if self._grant == self.steps * self._grants:
             return self._finish()
         fresh = self._take()
-        if self._taken_again < 0:
+        if self._grant % self._grants:
+            self._taken_again = 0
+        elif self._taken_again < 0:
+            progress.step = self._grant // self._grants
             if not iterating and not self._leads:
-                return self._request(progress.step + 1, force=True)
+                return self._request(self._grant + 1, force=True)
             self._taken_again = 0
             self._call(self.model.step, stopping)
         elif fresh:
@@ -238,7 +252,7 @@ class Adapter:
                     f"was asked {_MOST_AGAIN} times to take a step again, and no end is in sight"
                 )
             self._call(self.model.again, stopping)
-        return self._request(progress.step + 1)
+        return self._request(self._grant + 1)
 
     def _call(self, step: Callable[[float, Values], Values], stopping: Callable[[], bool]) -> None:
         """Have the model take its step, and give what it returns."""
@@ -259,17 +273,20 @@ class Adapter:
         self.model.finish()
         progress.finishing_s = perf_counter() - start
         progress.since, progress.phase = monotonic(), "ended"
-        return self._due_s(2 * self.steps), False
+        return self._due_s(2 * self.steps * self._grants), False
 
-    def _request(self, step: int, force: bool = False) -> Request:
-        return self._due_s(step) - self._offset_s / 2, force
+    def _request(self, grant: int, force: bool = False) -> Request:
+        return self._due_s(grant) - self._offset_s / 2, force
 
-    def _due_s(self, step: int) -> float:
-        return step * self._stride * self._tick_ns / 1e9 + self._offset_s
+    def _due_s(self, grant: int) -> float:
+        return grant * (self._stride // self._grants) * self._tick_ns / 1e9 + self._offset_s
 
-    def _check_grant(self, granted_s: float) -> None:
-        due = self._due_s(self.progress.step)
-        if abs(granted_s - due) > self._offset_s / 4:
+    def _is_due(self, granted_s: float, grant: int) -> bool:
+        return abs(granted_s - self._due_s(grant)) <= self._offset_s / 4
+
+    def _check_grant(self, granted_s: float, grant: int) -> None:
+        if not self._is_due(granted_s, grant):
+            due = self._due_s(grant)
             if granted_s >= NEVER - 1:
                 raise EvgridError("HELICS ended the run before its time")
             raise EvgridError(f"HELICS granted {granted_s:.9g} s where {due:.9g} s was due")
@@ -320,6 +337,12 @@ class Adapter:
         """
         self._kept = on_grant(self.federate, granted, bool(self._again_on))
         h.helicsFederateEnterInitializingMode(self.federate)
+
+
+def grants_in(stride: int) -> int:
+    """How often a federate that steps every ``stride`` ticks is granted a time in each of its periods."""
+    ticks = next(ticks for ticks in range(min(_TICKS_IN_A_GRANT, stride), 0, -1) if stride % ticks == 0)
+    return stride // ticks
 
 
 def _has_nan(values: Array) -> bool:
