@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.settlement import amount
+
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
@@ -104,7 +106,7 @@ def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
     cost = result["session_cost"].values
     if cost.size and not np.isnan(cost).all():
         currency = result.attrs.get("currency", "")
-        rows.append(("cost of charging", f"{np.nansum(cost) / members:.2f} {currency}{per}"))
+        rows.append(("cost of charging", f"{amount(np.nansum(cost) / members)} {currency}{per}"))
     return rows
 
 
@@ -154,16 +156,21 @@ def _extreme(series: xr.DataArray, which: str, unit: str, digits: int = 1) -> st
     where = _stamp(series["time"].values[time])
     if values.shape[0] > 1:
         where += f", member {series['member'].values[member]}"
-    return f"{values[member, time]:.{digits}f} {unit} ({where})"
+    return f"{_fixed(values[member, time], digits)} {unit} ({where})"
 
 
 def _over_members(values: xr.DataArray, unit: str, digits: int = 2) -> str:
     numbers = values.values
     if numbers.size == 1:
-        return f"{float(numbers[0]):.{digits}f} {unit}"
+        return f"{_fixed(numbers[0], digits)} {unit}"
     low, mid, high = np.nanquantile(numbers, [0.05, 0.5, 0.95])
-    most = f"{low:.{digits}f} to {high:.{digits}f}"
-    return f"{mid:.{digits}f} {unit} (median; {most} for 90 % of the members)"
+    most = f"{_fixed(low, digits)} to {_fixed(high, digits)}"
+    return f"{_fixed(mid, digits)} {unit} (median; {most} for 90 % of the members)"
+
+
+def _fixed(value: float, digits: int) -> str:
+    """A number of so many digits; 0 has no sign."""
+    return f"{round(float(value), digits) + 0.0:.{digits}f}"
 
 
 def _stamp(time: np.datetime64) -> str:

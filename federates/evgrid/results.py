@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,10 +70,12 @@ class ResultRecorder:
         """Number of recording intervals."""
         return round(self.clock.duration_s / self.record_step_s)
 
-    def register(self, models: Sequence[Model]) -> None:
-        """Make room for the result variables of the models."""
+    def register(self, models: Sequence[Model], currency: str = "") -> None:
+        """Make room for the result variables of the models; ``currency``: of amounts, where it is known."""
         for model in models:
             for variable in model.variables:
+                if currency and variable.unit:
+                    variable = replace(variable, unit=variable.unit.replace("currency", currency))
                 if variable.name in self._variables or variable.name in self._static:
                     raise ValueError(f"two models record {variable.name}")
                 self._model_of[variable.name] = model.name

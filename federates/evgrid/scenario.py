@@ -44,9 +44,11 @@ from evgrid.settings import (
     ElementName,
     ExistingFile,
     HourOfDay,
+    HourSpan,
     LocalTime,
     Settings,
     TimeFormat,
+    WeekDays,
     checked,
     fault,
     faults,
@@ -55,7 +57,7 @@ from evgrid.settings import (
     settings_in,
 )
 from evgrid.system.settings import System
-from evgrid.tariff import Tariff, read_tariff
+from evgrid.tariff import Prices, Tariff, prices_of, tariff_of
 from evgrid.vehicles import Mix, read_mix, single_type
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -326,9 +328,6 @@ class Warranty(Settings):
     """Most hours of discharging; left out: no cap."""
 
 
-Hour = Annotated[float, Field(ge=0, le=24)]
-
-
 class Driver(Settings):
     """What the drivers allow."""
 
@@ -336,9 +335,9 @@ class Driver(Settings):
     """Share of the drivers who let their EV discharge."""
     soc_floor: Share = 0.0
     """State of charge below which they don't."""
-    window: tuple[Hour, Hour] | None = None
-    """Local hours between which they do, such as [16, 21] or, over midnight, [22, 6]; left out: always.
-    A tick counts by its beginning."""
+    window: HourSpan | None = None
+    """Local hours between which they do, such as [16, 21], ['17:30', 21] or, over midnight, [22, 6]; left
+    out: always. A tick counts by its beginning."""
 
 
 class Permission(Settings):
@@ -504,8 +503,8 @@ class ScheduledPower(Settings):
     share: Share | None = None
     """Set-point as a share of the most that the EV draws, the lesser of EVSE and vehicle, in place of
     power_kw."""
-    days: Literal["all", "weekday", "weekend"] = "all"
-    """Days of the week on which it begins."""
+    days: WeekDays = ("all",)
+    """Days of the week on which it begins: all, weekday, weekend, monday to sunday, or a list of these."""
 
     @model_validator(mode="after")
     def _says_one_power(self) -> ScheduledPower:
@@ -603,7 +602,7 @@ def _tariff(value: Any, info: ValidationInfo) -> Any:
         return value
     if isinstance(value, Mapping):
         return value
-    return read_tariff(str(value), (info.context or {}).get("folder"))
+    return tariff_of(str(value), (info.context or {}).get("folder"))
 
 
 def _aggregators(value: Any, info: ValidationInfo) -> Any:
@@ -644,7 +643,8 @@ class Scenario(Settings):
     communication: Communication = Communication()
     """The link between aggregator and chargers."""
     tariff: Annotated[Tariff | None, BeforeValidator(_tariff, json_schema_input_type=str | None)] = None
-    """A tariff shipped with evgrid (pge_ev2a, sce_tou_d_prime) or a tariff file (YAML)."""
+    """A tariff shipped with evgrid (pge_ev2a, sce_tou_d_prime) or a tariff file (YAML). Left out: energy
+    costs system.energy_price, where there is one."""
     system: System | None = None
     """The bulk system: frequency and regulation signal; left out: none."""
     coupling: Annotated[
@@ -698,19 +698,45 @@ class Scenario(Settings):
                 f"fleet.envelope.every = {envelope.every_s:g}s: must be at most "
                 f"time.duration = {self.time.duration:g}s"
             )
-        if self.tariff is None:
+        if not self.has_prices:
             found += [
-                f"aggregators.{name}.strategy = {settings.strategy}: needs a tariff"
+                f"aggregators.{name}.strategy = {settings.strategy}: needs a tariff or system.energy_price"
                 for name, settings in self.aggregators.items()
-                if find_strategy(settings.strategy).needs_tariff
+                if find_strategy(settings.strategy).goes_by_prices(settings)
             ]
-        elif 3600 % step:
-            found.append(f"time.step = {step:g}s: must divide an hour where a tariff is given")
-        elif self.start.astype("datetime64[ms]").astype(int) % round(step * 1000):
-            found.append(f"time.start = {self.time.start}: must lie on a multiple of time.step = {step:g}s")
+        found += self._two_currencies()
         if found:
             raise faults(list(dict.fromkeys(found)))
         return self
+
+    def _two_currencies(self) -> list[str]:
+        """The fault of a tariff and a wholesale price in different currencies."""
+        wholesale = self.system.energy_price if self.system is not None else None
+        given = wholesale.currency if wholesale is not None else None
+        if self.tariff is None or given is None or given == self.tariff.currency:
+            return []
+        return [f"system.energy_price.currency = {given}: must be that of the tariff, {self.tariff.currency}"]
+
+    @property
+    def has_prices(self) -> bool:
+        """Whether something says what energy costs: a tariff or ``system.energy_price``."""
+        return self.tariff is not None or (self.system is not None and self.system.energy_price is not None)
+
+    @property
+    def prices(self) -> Prices | None:
+        """What energy costs in the run; None where nothing says it.
+
+        Raises ScenarioError for a file of prices that is at fault.
+        """
+        return prices_of(self.tariff, self.system, self.clock)
+
+    @property
+    def currency(self) -> str:
+        """Currency of all prices; "" where it isn't known."""
+        if self.tariff is not None:
+            return self.tariff.currency
+        wholesale = self.system.energy_price if self.system is not None else None
+        return (wholesale.currency or "") if wholesale is not None else ""
 
     @property
     def start(self) -> np.datetime64:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 import pandas as pd
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     StringConstraints,
     ValidationError,
     ValidationInfo,
@@ -94,6 +95,12 @@ def _hour_of_day(value: Any) -> float:
     return float(value)
 
 
+def _span(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] % 24.0 == value[1] % 24.0 and value != (0.0, 24.0):
+        raise fault("must be two different times of day [from, until]; the whole day is [0, 24]")
+    return value
+
+
 def _beside_scenario(value: Any, info: ValidationInfo) -> Any:
     folder = (info.context or {}).get("folder")
     if not isinstance(value, str | Path) or not str(value):
@@ -125,6 +132,32 @@ LocalTime = Annotated[datetime, BeforeValidator(_local_time, json_schema_input_t
 
 HourOfDay = Annotated[float, BeforeValidator(_hour_of_day, json_schema_input_type=str | float)]
 """Local time of day, h; written as text ('22:30') or as a number of hours from 0 to 24."""
+
+HourSpan = Annotated[tuple[HourOfDay, HourOfDay], AfterValidator(_span)]
+"""Local hours [from, until), h: ['22:30', 6] goes over midnight, [0, 24] is the whole day."""
+
+WeekDay = Literal[
+    "all", "weekday", "weekend", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
+]
+
+WeekDays = Annotated[
+    tuple[WeekDay, ...],
+    BeforeValidator(
+        lambda value: (value,) if isinstance(value, str) else value,
+        json_schema_input_type=WeekDay | tuple[WeekDay, ...],
+    ),
+    Field(min_length=1),
+]
+"""Days of the week: one name, or a list of names (all, weekday, weekend, monday, ...)."""
+
+_NUMBERS = {"all": range(7), "weekday": range(5), "weekend": range(5, 7)}
+_NAMES = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def day_numbers(days: Iterable[str]) -> frozenset[int]:
+    """Days of the week as numbers, Monday 0 to Sunday 6."""
+    return frozenset(n for day in days for n in _NUMBERS.get(day) or [_NAMES.index(day)])
+
 
 ExistingFile = Annotated[Path, BeforeValidator(_beside_scenario, json_schema_input_type=str)]
 """Path of a file that exists; relative paths start at the scenario's folder."""

@@ -9,6 +9,7 @@ Left out: taxes, fixed charges, the retail bill of the household behind the same
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,16 +150,26 @@ def summary(books: Settlement, currency: str) -> list[tuple[str, str]]:
     for name, text, unit in _LINES:
         if name in books.fleet:
             values = books.fleet[name].to_numpy()
-            shown = f"{values.mean():,.2f} {unit or currency}".rstrip()
+            shown = f"{amount(values.mean())} {unit or currency}".rstrip()
             if members > 1:
-                low, high = np.quantile(values, [0.05, 0.95])
-                shown += f" (mean; {low:,.2f} to {high:,.2f} for 90 % of the members)"
+                low, high = (amount(value) for value in np.quantile(values, [0.05, 0.95]))
+                shown += f" (mean; {low} to {high} for 90 % of the members)"
             rows.append((text, shown))
     if "saved" in books.fleet and (before := books.fleet["uncontrolled"].mean()) > 0:
         rows.append(
             ("saved, of the uncontrolled cost", f"{100 * books.fleet['saved'].mean() / before:.1f} %")
         )
     return rows
+
+
+def amount(value: float) -> str:
+    """A sum of money as text; what rounds to nothing is 0.00, without a sign."""
+    return f"{round(value, 2) + 0.0:,.2f}"
+
+
+def is_currency(unit: str) -> bool:
+    """Whether a unit is a currency: its code, such as EUR, or the word where it isn't known."""
+    return unit == "currency" or re.fullmatch("[A-Z]{3}", unit) is not None
 
 
 def _credits(result: xr.Dataset, rates: Rates) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -154,7 +154,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             iterates=iterates,
         )
     )  # fmt: skip
-    recorder.register(models)
+    recorder.register(models, scenario.currency)
     return models
 
 
@@ -292,7 +292,7 @@ def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
         "versions": json.dumps(versions()),
         "audit": json.dumps(residuals),
         "notes": json.dumps(world.notes),
-        "currency": scenario.tariff.currency if scenario.tariff else "",
+        "currency": scenario.currency,
     }
 
 

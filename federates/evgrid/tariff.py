@@ -1,34 +1,45 @@
-"""Electricity tariffs: what a kWh costs at each hour of the year.
+"""Electricity tariffs: what a kWh costs at each time.
 
-A tariff is a small YAML file: seasons of whole months, each with periods of whole hours. The
-first period that covers an hour gives its price; the last period of a season has no hours and
-covers the rest. Hours are local wall-clock hours [from, to).
+A tariff is a small YAML file: seasons of whole months, each with periods of local hours, to the minute.
+The first period that covers a time gives its price; the last period of a season has no hours and covers
+the rest. A window over midnight belongs to the day on which it begins, and to the season of the date.
+Or a tariff is a series of prices from a file (``prices``), and of credits (``export_prices``).
+
+:class:`Prices` is the one law of what energy costs in a run: of a tariff, or, where there is none, of the
+scenario's ``system.energy_price``. Costs, strategies, the oracle and studies all go by it. The price of a
+span (a tick, a slot of a plan) is its mean over the span. Beyond the end of a file its last price holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from evgrid.settings import Settings, fault, read_yaml
+from evgrid.model import Array, Clock
+from evgrid.settings import HourSpan, Settings, WeekDays, day_numbers, fault, faults, faults_of, read_yaml
+from evgrid.system.series import PRICE, Series, read_series
+from evgrid.system.settings import SeriesFile, System
+
+_DAY_S = 86400
+_ROUNDING_S = 1e-6
 
 
-def _span(value: tuple[int, int]) -> tuple[int, int]:
-    if value[0] >= value[1]:
-        raise fault(f"must be [from, to) with from < to, not {list(value)}; split hours at midnight")
+def _whole_minutes(value: tuple[float, float]) -> tuple[float, float]:
+    if any(abs(hour * 60.0 - round(hour * 60.0)) > 1e-6 for hour in value):
+        raise fault("must be whole minutes, such as ['22:30', 6]")
     return value
 
 
-Hour = Annotated[int, Field(ge=0, le=24)]
-Span = Annotated[tuple[Hour, Hour], AfterValidator(_span)]
+Span = Annotated[HourSpan, AfterValidator(_whole_minutes)]
 
 
 class Period(Settings):
@@ -36,10 +47,11 @@ class Period(Settings):
 
     name: str
     """What the tariff calls it."""
-    hours: list[Span] | None = None
-    """Pairs [from, to) of local hours; left out: every hour that no period before it covers."""
-    days: Literal["all", "weekday", "weekend"] = "all"
-    """Days of the week on which it holds."""
+    hours: Annotated[list[Span], Field(min_length=1)] | None = None
+    """Pairs [from, until) of local times, such as [7, 9] or, over midnight, ['23:30', '5:30']; left out:
+    every time that no period before it covers."""
+    days: WeekDays = ("all",)
+    """Days of the week on which its hours begin: all, weekday, weekend, monday to sunday, or a list."""
     price_per_kwh: float
     """Price of energy drawn, currency per kWh."""
 
@@ -57,13 +69,20 @@ class Season(Settings):
     @model_validator(mode="after")
     def _covers_the_day(self) -> Season:
         rest = self.periods[-1]
-        if rest.hours is not None or rest.days != "all":
+        if rest.hours is not None or len(day_numbers(rest.days)) < 7:
             raise fault(f"the last period of season {self.name} must hold all days and have no hours")
         return self
 
 
+class PriceFile(SeriesFile):
+    """Prices over time from a file, of either sign."""
+
+    per: Literal["kWh", "MWh"]
+    """What the prices are for."""
+
+
 class Tariff(Settings):
-    """A time-of-use tariff."""
+    """A time-of-use tariff, or a series of prices."""
 
     name: str
     """What the utility calls it."""
@@ -78,11 +97,25 @@ class Tariff(Settings):
     export_per_kwh: float | None = None
     """Credit for energy given back, currency per kWh; left out: the price of energy drawn in the
     same hour, as for a vehicle that offsets the load of its own site or is net-metered."""
-    seasons: Annotated[list[Season], Field(min_length=1)]
+    holidays: tuple[date, ...] = ()
+    """Dates that count as Sundays."""
+    seasons: Annotated[list[Season], Field(min_length=1)] | None = None
     """Seasons, which cover every month once."""
+    prices: PriceFile | None = None
+    """Prices over time instead of seasons, such as {file: day_ahead.csv, per: MWh}."""
+    export_prices: PriceFile | None = None
+    """Credit for energy given back over time, instead of export_per_kwh."""
 
     @model_validator(mode="after")
     def _covers_the_year(self) -> Tariff:
+        if (self.seasons is None) == (self.prices is None):
+            raise fault("give either seasons or prices")
+        if self.export_per_kwh is not None and self.export_prices is not None:
+            raise fault("give either export_per_kwh or export_prices")
+        if self.seasons is None:
+            if self.holidays:
+                raise fault("holidays have no meaning with prices")
+            return self
         months = sorted(month for season in self.seasons for month in season.months)
         if months != list(range(1, 13)):
             raise fault("the seasons must cover each month of the year once")
@@ -93,6 +126,19 @@ def shipped_tariffs() -> tuple[str, ...]:
     """Names of the tariffs that evgrid ships."""
     folder = resources.files("evgrid") / "data" / "tariffs"
     return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir()))
+
+
+def tariff_of(name: str, folder: str | Path | None = None) -> Tariff:
+    """A shipped tariff, by name, or that of a file; paths in it start at the file's own folder.
+
+    Raises a fault (for pydantic) if there is no such tariff or file, or with every fault of it.
+    """
+    content = read_tariff(name, folder)
+    beside = (Path(folder or ".") / Path(name).expanduser()).resolve().parent
+    try:
+        return Tariff.model_validate(content, context={"folder": str(beside)})
+    except ValidationError as error:
+        raise faults(faults_of(error, Tariff, "tariff")) from None
 
 
 def read_tariff(name: str, folder: str | Path | None = None) -> Mapping[str, Any]:
@@ -114,34 +160,128 @@ def read_tariff(name: str, folder: str | Path | None = None) -> Mapping[str, Any
         raise fault(str(error)) from None
 
 
-_DAYS = {"all": [0, 1, 2, 3, 4, 5, 6], "weekday": [0, 1, 2, 3, 4], "weekend": [5, 6]}
+@dataclass(frozen=True)
+class Prices:
+    """What energy costs in a run.
+
+    drawn, given : functions that give price and credit between two times, s from the run's start, as steps,
+        currency per kWh
+    """
+
+    drawn: Callable[[float, float], Series]
+    given: Callable[[float, float], Series]
+
+    def means(self, edges_s: Array) -> tuple[Array, Array]:
+        """Mean price of energy drawn and credit for energy given back between each two of ascending times,
+        s from the run's start: (n,) each for (n + 1,) times.
+        """
+        begin, end = float(edges_s[0]), float(edges_s[-1])
+        return self.drawn(begin, end).means(edges_s), self.given(begin, end).means(edges_s)
+
+    def in_ticks(self, clock: Clock) -> Prices:
+        """The prices by which a run counts: of each tick the mean."""
+        edges_s = clock.step_s * np.arange(clock.ticks + 1)
+        drawn, given = (_steps(edges_s, values) for values in self.means(edges_s))
+        return Prices(lambda begin_s, end_s: drawn, lambda begin_s, end_s: given)
+
+    def edges(self, begin_s: float, end_s: float) -> Array:
+        """Times between two times at which price or credit change, s from the run's start, ascending."""
+        both = (of(begin_s, end_s).edges_s for of in (self.drawn, self.given))
+        edges = np.unique(np.concatenate(list(both)))
+        return edges[(edges > begin_s) & (edges < end_s)]
+
+
+def prices_of(tariff: Tariff | None, system: System | None, clock: Clock) -> Prices | None:
+    """What energy costs in a run: by the tariff, else by ``system.energy_price``; None where neither is.
+
+    Raises ScenarioError for a file that is at fault.
+    """
+    if tariff is None:
+        if system is None or system.energy_price is None:
+            return None
+        wholesale = _of_file(system.energy_price, 1000.0, clock)
+        return Prices(wholesale, wholesale)
+    if tariff.prices is not None:
+        drawn = _of_file(tariff.prices, _KWH[tariff.prices.per], clock)
+    else:
+        drawn = partial(_of_seasons, tariff, clock)
+    given = drawn
+    if tariff.export_prices is not None:
+        given = _of_file(tariff.export_prices, _KWH[tariff.export_prices.per], clock)
+    elif tariff.export_per_kwh is not None:
+        constant = Series(np.array([0.0, 1.0]), np.array([tariff.export_per_kwh]))
+        given = lambda begin_s, end_s: constant  # noqa: E731
+    return Prices(drawn, given)
+
+
+_KWH = {"kWh": 1.0, "MWh": 1000.0}
+
+
+def _of_file(file: SeriesFile, kwh: float, clock: Clock) -> Callable[[float, float], Series]:
+    read = read_series(file.file, clock, PRICE, file.column, file.time_format)
+    steps = _steps(read.edges_s, read.values / kwh)
+    return lambda begin_s, end_s: steps
+
+
+def _of_seasons(tariff: Tariff, clock: Clock, begin_s: float, end_s: float) -> Series:
+    """A tariff's price between two times as steps."""
+    edges, _ = _table(tariff.model_dump_json())
+    start = clock.start.astype("datetime64[s]")
+    into_day_s = float((clock.start - clock.start.astype("datetime64[D]")) / np.timedelta64(1, "s"))
+    first, last = (int(np.floor((at + into_day_s) / _DAY_S)) for at in (begin_s, end_s))
+    of_days = np.arange(first, last + 1)[:, np.newaxis] * _DAY_S + edges
+    midnight = start.astype("datetime64[D]").astype("datetime64[s]")
+    stamps = midnight + of_days.ravel().astype("timedelta64[s]")
+    edges_s = np.append(of_days.ravel(), (last + 1) * _DAY_S) - into_day_s
+    return _steps(edges_s, _season_prices(tariff, stamps))
+
+
+def _steps(edges_s: Array, values: Array) -> Series:
+    """Steps without those at which nothing changes."""
+    kept = np.concatenate([[True], values[1:] != values[:-1]])
+    return Series(np.append(edges_s[:-1][kept], edges_s[-1]), values[kept])
 
 
 @cache
-def _hourly(tariff_json: str) -> NDArray[np.float64]:
-    """Price of every hour of every kind of day: (month, weekday 0-6, hour)."""
-    tariff = Tariff.model_validate_json(tariff_json)
-    table = np.empty((12, 7, 24))
-    for season in tariff.seasons:
-        months = [month - 1 for month in season.months]
-        for period in reversed(season.periods):
-            days = _DAYS[period.days]
-            for first, last in period.hours if period.hours is not None else [(0, 24)]:
-                table[np.ix_(months, days, list(range(first, last)))] = period.price_per_kwh
-    return table
-
-
-def prices(
-    tariff: Tariff, timestamps: NDArray[np.datetime64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Price of energy drawn and credit for energy given back at local times.
-
-    ``timestamps``: (n,) datetime64. Returns two (n,) arrays in currency per kWh.
+def _table(tariff_json: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Prices by kind of day: the times of day at which they may change, (edge,) s from midnight on, and the
+    price from each on, (month, day of the week, that of the day before, edge).
     """
-    table = _hourly(tariff.model_dump_json())
-    months = timestamps.astype("datetime64[M]").astype(int) % 12
-    days = timestamps.astype("datetime64[D]").astype(int)
-    hours = timestamps.astype("datetime64[h]").astype(int) - days * 24
-    drawn = table[months, (days + 3) % 7, hours]  # 1970-01-01 was a Thursday, weekday 3
-    given = drawn if tariff.export_per_kwh is None else np.full(len(drawn), tariff.export_per_kwh)
-    return drawn, given
+    tariff = Tariff.model_validate_json(tariff_json)
+    assert tariff.seasons is not None
+    spans = [span for season in tariff.seasons for period in season.periods for span in _spans(period)]
+    edges = np.unique([0, *(edge % _DAY_S for span in spans for edge in span)])
+    table = np.empty((12, 7, 7, len(edges)))
+    every = np.arange(7)
+    for season in tariff.seasons:
+        months = np.array(season.months) - 1
+        for period in reversed(season.periods):
+            days = np.array(sorted(day_numbers(period.days)))
+            for first, last in _spans(period):
+                over = last <= first
+                evening = (edges >= first) & (edges < (_DAY_S if over else last))
+                table[np.ix_(months, days, every, np.flatnonzero(evening))] = period.price_per_kwh
+                if over:
+                    morning = np.flatnonzero(edges < last)
+                    table[np.ix_(months, every, days, morning)] = period.price_per_kwh
+    return edges, table
+
+
+def _spans(period: Period) -> list[tuple[int, int]]:
+    """The hours of a period, s from midnight on; those over midnight end before they begin."""
+    hours = period.hours or [(0.0, 24.0)]
+    return [(round(first * 60) * 60 % _DAY_S, round(last * 60) * 60) for first, last in hours]
+
+
+def _season_prices(tariff: Tariff, stamps: NDArray[np.datetime64]) -> Array:
+    """Price of energy drawn at local times, (n,) for (n,) datetime64."""
+    edges, table = _table(tariff.model_dump_json())
+    days = stamps.astype("datetime64[D]")
+    place = edges.searchsorted((stamps - days) / np.timedelta64(1, "s") + _ROUNDING_S, "right") - 1
+    holidays = np.array(tariff.holidays, "datetime64[D]")
+    today, before = (
+        # 1970-01-01 was a Thursday, weekday 3
+        np.where(np.isin(at, holidays), 6, (at.astype(int) + 3) % 7)
+        for at in (days, days - np.timedelta64(1, "D"))
+    )
+    return np.asarray(table[stamps.astype("datetime64[M]").astype(int) % 12, today, before, place])

@@ -1,5 +1,7 @@
 """Ways of charging side by side, the bound that none beats, and school buses that give back at the peak."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +129,10 @@ def test_ways_of_charging_side_by_side(study, tmp_path):
 
 def test_what_the_study_needs_is_told(study):
     for change, sentence in (
-        ({"tariff": None, "system": None}, "managed-charging needs a tariff: the scenario has none"),
+        (
+            {"tariff": None, "system": None},
+            "managed-charging needs a tariff or system.energy_price: the scenario has neither",
+        ),
         ({"fleet": None}, "managed-charging needs EVs: the scenario has no fleet"),
     ):
         with pytest.raises(ScenarioError, match=sentence):
@@ -137,6 +142,52 @@ def test_what_the_study_needs_is_told(study):
 def test_without_v2g_there_are_no_such_variants(study):
     plain = study.model_copy(update={"overrides": {"fleet.charger.bidirectional": 0}, "limit_kw": None})
     assert list(plain.cases()) == ["uncontrolled", "tou", "emissions", "demand response", "scheduled"]
+
+
+def sunny(tmp_path, deep, discharge_kw=0.0, **overrides):
+    """7 kWh at 7 kW, 10:00 to 15:00: -0.02 in the first hour, ``deep`` in the others."""
+    periods = [
+        {"name": "dip", "hours": [[10, 11]], "price_per_kwh": -0.02},
+        {"name": "deep", "hours": [[11, 15]], "price_per_kwh": deep},
+        {"name": "rest", "price_per_kwh": 0.2},
+    ]
+    seasons = [{"name": "all", "months": list(range(1, 13)), "periods": periods}]
+    (tmp_path / "s.csv").write_text(
+        "ev,connection,arrival,departure,energy_kwh,charge_kw,discharge_kw\n"
+        f"car,Load R1,2026-05-10T10:00,2026-05-10T15:00,7,7,{discharge_kw:g}\n"
+    )
+    content = {
+        "name": "sunday",
+        "time": {"start": "2026-05-10T06:00", "duration": "12h", "step": "15min"},
+        "feeder": {"network": "cigre_lv", "base_load": {"source": "none"}},
+        "fleet": {"sessions": {"file": "s.csv"}, "charger": {"power_kw": 7, "phases": 1}},
+        "communication": {"telemetry": "15min"},
+        "tariff": {"name": "sunny", "currency": "EUR", "seasons": seasons},
+        **overrides,
+    }
+    (tmp_path / "base.yaml").write_text(json.dumps(content))
+    return ManagedCharging(name="mc", scenario=tmp_path / "base.yaml")
+
+
+def test_what_is_saved_of_a_base_that_is_a_credit_has_no_percentage(tmp_path):
+    """Charging at once earns 0.14; later it earns 0.70: 0.56 saved, and no share of less than nothing."""
+    result = run_here(sunny(tmp_path, -0.1))
+    assert result["variant"].values.tolist() == ["uncontrolled", "tou", "scheduled", "oracle"]  # no V2G
+    np.testing.assert_allclose(result["cost"].isel(member=0), [-0.14, -0.7, -0.7, -0.7], atol=1e-9)
+    np.testing.assert_allclose(result["saved"].isel(member=0), [0, 0.56, 0.56, 0.56], atol=1e-9)
+    assert np.isnan(result["saved_percent"]).all()
+    table = side_by_side(result)
+    assert table.loc["cost saved against uncontrolled (EUR)"].tolist() == ["0.00", "0.56", "0.56", "0.56"]
+    assert set(table.loc["cost saved against uncontrolled (%)"]) == {"–"}
+    money = table[[label.endswith("(EUR)") for label in table.index]]
+    assert all(re.fullmatch(r"-?\d+\.\d\d|–", text) for text in money.to_numpy().ravel())
+
+
+def test_cars_that_can_discharge_are_told_as_such(tmp_path):
+    names = list(sunny(tmp_path, 0.1, 7.0, **{"fleet": {"sessions": {"file": "s.csv"}}}).cases())
+    assert "arbitrage (V2G)" in names
+    nobody = {"sessions": {"file": "s.csv"}, "permission": {"driver": {"willing": 0}}}
+    assert "scheduled" in sunny(tmp_path, 0.1, 7.0, fleet=nobody).cases()
 
 
 def test_school_buses_give_back_at_the_peak_and_are_ready_in_the_morning():

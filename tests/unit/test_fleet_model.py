@@ -336,20 +336,32 @@ def test_status_of_a_satisfied_ev_and_of_one_under_guard():
 
 
 def test_session_costs_follow_the_tariff_of_each_tick():
-    from evgrid.tariff import prices
-
     session = car(arrival=1000.0, departure=4.1 * HOUR, soc=0.3, target=0.4, discharge_kw=3.0)
 
     def setpoint(time_s):
         return 6.0 if time_s < 2 * HOUR else -3.0
 
     run = Run([session], step=900.0, hours=5, setpoint=setpoint, extra={"tariff": "pge_ev2a"})
-    stamps = run.scenario.clock.timestamps(np.arange(20) * 900.0)
-    drawn, given = prices(run.scenario.tariff, stamps)
+    drawn, given = run.scenario.prices.means(np.arange(21) * 900.0)
     cost = np.sum(np.where(run.power > 0, drawn, given) * run.power * 0.25)
     assert run["session_energy_discharged_kwh"][0] > 1
     assert run["session_cost"][0] == pytest.approx(cost, rel=1e-9)
     assert np.isnan(Run([session], step=900.0, hours=1)["session_cost"][0])
+
+
+@pytest.mark.parametrize("power_kw", [4.0, -4.0])
+@pytest.mark.parametrize("step", [60.0, 420.0, 900.0, 3600.0])
+def test_a_cost_is_the_integral_of_price_times_power_at_any_tick(step, power_kw):
+    """4 kW for 7 h from midnight: 37 min at 0.10, 4 h 53 min at -0.20, 90 min at 0.40; credits alike."""
+    hours = [{"name": "night", "hours": [["00:37", "5:30"]], "price_per_kwh": -0.2},
+             {"name": "late", "hours": [["22:00", "00:37"]], "price_per_kwh": 0.1},
+             {"name": "day", "price_per_kwh": 0.4}]  # fmt: skip
+    tariff = {"name": "t", "seasons": [{"name": "all", "months": list(range(1, 13)), "periods": hours}]}
+    session = car(departure=48 * HOUR, capacity=200.0, charge=11.0, discharge_kw=7.0, soc_floor=0.0)
+    time = {"start": "2026-07-01T00:00", "duration": 7 * HOUR, "step": step}
+    run = Run([session], step=step, hours=7, setpoint=power_kw, extra={"tariff": tariff, "time": time})
+    expected = power_kw * (37 / 60 * 0.1 - 293 / 60 * 0.2 + 1.5 * 0.4)
+    assert run["session_cost"][0] == pytest.approx(expected, rel=1e-9)
 
 
 def test_recording_of_every_ev():

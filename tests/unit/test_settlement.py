@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from evgrid.errors import ResultError, ScenarioError
-from evgrid.settlement import Rates, read_rates, settle, summary
+from evgrid.settlement import Rates, amount, read_rates, settle, summary
 
 
 def result(**more):
@@ -81,6 +81,19 @@ def test_against_the_same_uncontrolled():
     rows = dict(summary(books, "USD"))
     assert rows["saved"].startswith("2.00 USD (mean; ")
     assert rows["saved, of the uncontrolled cost"] == "28.6 %"  # 2 of 7
+
+
+def test_a_share_is_of_a_positive_base_only():
+    before = result()
+    before["session_cost"] = -before["session_cost"]
+    rows = dict(summary(settle(result(), against=before), "EUR"))
+    assert rows["saved"].startswith("-10.00 EUR")
+    assert "saved, of the uncontrolled cost" not in rows
+
+
+@pytest.mark.parametrize(("value", "text"), [(2.84e-14, "0.00"), (-1e-3, "0.00"), (-1234.567, "-1,234.57")])
+def test_amounts_as_text(value, text):
+    assert amount(value) == text
 
 
 def test_what_can_t_be_settled_is_told():

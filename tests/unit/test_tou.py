@@ -6,11 +6,17 @@ from scipy.optimize import linprog
 
 from evgrid.aggregator.strategies import Context, StrategySettings, TimeOfUse, View
 from evgrid.model import Clock, EVs
-from evgrid.tariff import Tariff, prices, read_tariff
+from evgrid.tariff import Tariff, prices_of, read_tariff
 
 
 def tariff_of(name):
     return Tariff.model_validate(read_tariff(name))
+
+
+def price_of(tariff, start, step_s, duration_s=86400.0):
+    """Price of each tick."""
+    clock = Clock(np.datetime64(start), step_s, round(duration_s / step_s))
+    return prices_of(tariff, None, clock).means(np.arange(clock.ticks + 1) * step_s)[0]
 
 
 def charge(tariff, start, step_s, arrival_s, departure_s, energy_kwh, power_kw, duration_s=86400.0):
@@ -51,8 +57,7 @@ def test_the_case_of_the_tariff_sheet(step_s):
         tariff_of("pge_ev2a"), "2026-07-01T12:00", step_s,
         np.array([6 * 3600.0]), np.array([20 * 3600.0]), [30.0], 7.2,
     )  # fmt: skip
-    times = np.datetime64("2026-07-01T12:00") + (np.arange(len(drawn)) * step_s).astype("timedelta64[s]")
-    price = prices(tariff_of("pge_ev2a"), times)[0]
+    price = price_of(tariff_of("pge_ev2a"), "2026-07-01T12:00", step_s)
     assert drawn.sum() == pytest.approx(30.0, abs=1e-9)
     assert (price @ drawn)[0] == pytest.approx(6.90, abs=1e-9)
 
@@ -68,8 +73,7 @@ def test_cost_equals_the_optimum_of_an_lp(name, start):
     energy = reach * rng.uniform(0.05, 1.0, n)
     tariff = tariff_of(name)
     drawn = charge(tariff, start, step_s, arrival, departure, energy, power_kw)
-    times = np.datetime64(start) + (np.arange(96) * step_s).astype("timedelta64[s]")
-    price = prices(tariff, times)[0]
+    price = price_of(tariff, start, step_s)
     np.testing.assert_allclose(drawn.sum(axis=0), energy, rtol=1e-9)
     for ev in range(n):
         slots = (np.arange(96) * step_s >= arrival[ev]) & (np.arange(96) * step_s < departure[ev])

@@ -1,7 +1,7 @@
 """Strategies that follow a series over time: emissions, events.
 
 What a strategy needs of the bulk system (emission rates, events) stands in the scenario's section
-``system``; prices are those of the tariff.
+``system``; prices are those of the tariff, or else of ``system.energy_price``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from evgrid.model import Array
 from evgrid.settings import Duration
 from evgrid.streams import Purpose, stream
 from evgrid.system.series import read_emissions
-from evgrid.tariff import prices
 
 QUARTER_S = 900.0
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -40,14 +39,14 @@ class Emissions(CheapestFirst):
     needs_of_system = ("emissions",)
     slot_s = QUARTER_S
 
-    def costs(self, begins_s: Array) -> Array:
+    def costs(self, edges_s: Array) -> Array:
         """See :meth:`CheapestFirst.costs`: kg CO2 per MWh."""
         system, clock = self.context.system, self.context.clock
         assert system is not None
         assert system.emissions is not None
         source = system.emissions
         rates = read_emissions(source.file, clock, source.timezone, source.column, source.time_format)
-        return np.array([float(rates.mean(max(at, 0.0), at + QUARTER_S)) for at in begins_s])
+        return rates.means(np.maximum(edges_s, 0.0))
 
 
 class DemandResponseSettings(DispatchSettings):
@@ -66,7 +65,8 @@ class DemandResponseSettings(DispatchSettings):
 
 @register("demand_response")
 class DemandResponse(CheapestFirst, Dispatching):
-    """Keep out of the events of ``system.events``; charge by the tariff, or at once, at other times.
+    """Keep out of the events of ``system.events``; charge by the prices, or without any at once, at other
+    times.
 
     An event counts from ``notice`` before it begins: its quarter hours are then dearer than any other.
     While it lasts, EVs that take part share ``target_kw`` by laxity. Who opted out knows of no event.
@@ -86,11 +86,14 @@ class DemandResponse(CheapestFirst, Dispatching):
             if event.level >= settings.least_level:
                 self._events.append((begin_s, begin_s + event.duration, self._out(number)))
 
-    def costs(self, begins_s: Array) -> Array:
-        """See :meth:`CheapestFirst.costs`: the tariff's prices, or one price without a tariff."""
-        if self.context.tariff is None:
-            return np.zeros(len(begins_s))
-        return prices(self.context.tariff, self.context.clock.timestamps(begins_s))[0]
+    def slots(self, begin_s: float, end_s: float) -> Array:
+        """See :meth:`CheapestFirst.slots`: quarter hours, parted where prices change within."""
+        return np.union1d(super().slots(begin_s, end_s), self.price_edges(begin_s, end_s))
+
+    def costs(self, edges_s: Array) -> Array:
+        """See :meth:`CheapestFirst.costs`: prices, or one price where there are none."""
+        prices = self.context.prices
+        return np.zeros(len(edges_s) - 1) if prices is None else prices.means(edges_s)[0]
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""

@@ -1,8 +1,9 @@
 """A schedule over a rolling horizon, at least cost: what to draw and give when, made anew every quarter hour.
 
 **Plan**, every ``period`` of the clock: the EVs that are plugged in (with ``arrivals_known`` also those to
-come) as batteries over the slots of the horizon, up to their departures; prices are those of the tariff, the
-emissions' and the demand charge's, discharge costs wear. :func:`evgrid.aggregator.scheduler.plan`
+come) as batteries over the slots of the horizon, up to their departures; prices are those of the tariff or
+of ``system.energy_price``, means over a slot, the emissions' and the demand charge's, discharge costs wear.
+:func:`evgrid.aggregator.scheduler.plan`
 solves it: exactly for each EV where nothing couples them, by a program of about a hundred virtual
 batteries where a group's limit or a demand charge does. A plan knows efficiencies at rated power. An
 EV that can only charge is planned with its mean power to the target; one that can discharge with its
@@ -42,7 +43,6 @@ from evgrid.model import Array, Stays, Variable
 from evgrid.settings import Duration
 from evgrid.streams import Purpose, stream
 from evgrid.system.series import read_emissions
-from evgrid.tariff import prices
 
 _DAY_S = 86400.0
 _MEMORY_S = 3600.0
@@ -104,6 +104,12 @@ class Scheduled(Dispatching):
     def needs(cls, settings: Any) -> tuple[str, ...]:
         """See :meth:`Strategy.needs`."""
         return ("emissions",) if settings.emissions_price > 0 else ()
+
+    @classmethod
+    def goes_by_prices(cls, settings: Any) -> bool:
+        """See :meth:`Strategy.goes_by_prices`; a plan may go by emissions, a peak or a limit alone."""
+        other = settings.emissions_price > 0 or settings.demand_charge > 0 or settings.limit_kw is not None
+        return cls.needs_prices or not other
 
     @classmethod
     def goes_by_feeder(cls, settings: Any) -> bool:
@@ -328,8 +334,8 @@ class Scheduled(Dispatching):
         """Price of energy drawn and credit for energy given in each slot, emissions included, (slot,)."""
         context, settings, begins_s = self.context, self.settings, self._begins_s
         drawn, given = np.zeros((2, len(begins_s)))
-        if context.tariff is not None:
-            drawn, given = prices(context.tariff, context.clock.timestamps(begins_s))
+        if (prices := context.prices) is not None:
+            drawn, given = prices.means(np.append(begins_s, begins_s[-1] + settings.period))
         if settings.emissions_price > 0:
             assert context.system is not None
             assert context.system.emissions is not None
@@ -384,4 +390,4 @@ class Arbitrage(Scheduled):
     """
 
     Settings = ArbitrageSettings
-    needs_tariff = True
+    needs_prices = True

@@ -29,7 +29,7 @@ from evgrid.model import Array, Clock, EVs, Sensitivity, Stays, Variable
 from evgrid.portfolios import OwnCommunication, Selection
 from evgrid.settings import Duration, Settings, faults_of
 from evgrid.system.settings import System
-from evgrid.tariff import Tariff, prices
+from evgrid.tariff import Prices, Tariff, prices_of
 
 
 class StrategySettings(Settings):
@@ -82,6 +82,11 @@ class Context:
     def members(self) -> int:
         """Number of members."""
         return len(self.numbers)
+
+    @property
+    def prices(self) -> Prices | None:
+        """What energy costs, by the tariff or else by ``system.energy_price``; None where neither is."""
+        return prices_of(self.tariff, self.system, self.clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,8 @@ class Strategy(ABC):
     """Base of all strategies."""
 
     Settings: ClassVar[type[StrategySettings]] = StrategySettings
-    needs_tariff: ClassVar[bool] = False
+    needs_prices: ClassVar[bool] = False
+    """True if the strategy can't work without ``Context.prices``: a tariff or ``system.energy_price``."""
     uses_feeder: ClassVar[bool] = False
     """True if the strategy reads ``View.base_load``: the aggregator then listens to the feeder."""
     uses_system: ClassVar[bool] = False
@@ -196,6 +202,11 @@ class Strategy(ABC):
     def needs(cls, settings: Any) -> tuple[str, ...]:
         """Keys of the section ``system`` that the strategy needs with its settings."""
         return cls.needs_of_system
+
+    @classmethod
+    def goes_by_prices(cls, settings: Any) -> bool:
+        """Whether the strategy can't work without prices with its settings; as ``needs_prices`` says."""
+        return cls.needs_prices
 
     @classmethod
     def goes_by_feeder(cls, settings: Any) -> bool:
@@ -344,7 +355,8 @@ class CheapestFirst(Strategy):
     """
 
     slot_s: ClassVar[float] = 3600.0
-    """Length of a slot, s; divides an hour, and the tick divides it. Slots begin on the full hour."""
+    """Length of a slot, s; divides an hour, and the tick divides it. Slots begin on the full hour, unless
+    :meth:`slots` says otherwise."""
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
@@ -352,16 +364,19 @@ class CheapestFirst(Strategy):
         origin = clock.start.astype("datetime64[h]")
         # slots to look ahead: a departure further off is planned when it comes nearer
         hours = int(np.ceil(clock.duration_s / 3600)) + 1 + _LOOK_AHEAD_H
-        offset_s = float((clock.start - origin) / np.timedelta64(1, "s"))
-        slots = round(hours * 3600.0 / self.slot_s)
-        self.edges_s = self.slot_s * np.arange(slots + 1, dtype=np.float64) - offset_s
-        self.cost = self.costs(self.edges_s[:-1])
+        begin_s = -float((clock.start - origin) / np.timedelta64(1, "s"))
+        self.edges_s = self.slots(begin_s, begin_s + 3600.0 * hours)
+        self.cost = self.costs(self.edges_s)
         self._slot = -1
-        self._cheaper: dict[int, Array] = {}
+        self._cheaper_s = np.zeros(0)
+
+    def slots(self, begin_s: float, end_s: float) -> Array:
+        """The slots' edges from a full hour to another, (slot + 1,) s from the run's start."""
+        return begin_s + self.slot_s * np.arange(round((end_s - begin_s) / self.slot_s) + 1, dtype=np.float64)
 
     @abstractmethod
-    def costs(self, begins_s: Array) -> Array:
-        """Cost of each slot, (slot,), for the slots that begin at ``begins_s``, s from the run's start."""
+    def costs(self, edges_s: Array) -> Array:
+        """Cost of each of the slots between ``edges_s``, (slot + 1,) s from the run's start; (slot,)."""
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
@@ -371,33 +386,49 @@ class CheapestFirst(Strategy):
         """Set-points for the cost of each slot, (slot,); (ev,) kW."""
         slot = int(np.searchsorted(self.edges_s, view.time_s + 1e-6, "right")) - 1
         if cost is not self.cost:
-            cheaper = _slots_below(cost, slot)
+            cheaper_s = self._cheaper_than(slot, cost)
         else:
             if slot != self._slot:
-                self._slot, self._cheaper = slot, {slot: _slots_below(cost, slot)}
-            cheaper = self._cheaper[slot]
-        until = np.interp(view.time_s + view.time_left, self.edges_s, cheaper)
-        missing_s = view.time_needed - self.slot_s * (until - np.interp(view.time_s, self.edges_s, cheaper))
+                self._slot, self._cheaper_s = slot, self._cheaper_than(slot, cost)
+            cheaper_s = self._cheaper_s
+        until_s = np.interp(view.time_s + view.time_left, self.edges_s, cheaper_s)
+        missing_s = view.time_needed - (until_s - np.interp(view.time_s, self.edges_s, cheaper_s))
         share = np.clip(missing_s / view.step_s, 0.0, 1.0)
         charge: Array = np.where(share >= 1.0, np.inf, share * view.p_max)
         return charge
 
+    def _cheaper_than(self, slot: int, cost: Array) -> Array:
+        """Time before each edge in slots that cost less than one does, (slot + 1,) s."""
+        return np.concatenate([[0.0], np.cumsum((cost < cost[slot]) * np.diff(self.edges_s))])
 
-def _slots_below(cost: Array, slot: int) -> Array:
-    """Number of slots before each edge that cost less than one does; (slot + 1,)."""
-    return np.concatenate([[0.0], np.cumsum(cost < cost[slot], dtype=np.float64)])
+    def price_edges(self, begin_s: float, end_s: float) -> Array:
+        """Ticks between two times, and these, at which prices may change, s; around a change within a tick
+        both ends of the tick. Without prices only the two times.
+        """
+        step_s, prices = self.context.clock.step_s, self.context.prices
+        inner = prices.edges(begin_s, end_s) / step_s if prices is not None else np.zeros(0)
+        at = np.concatenate([np.floor(inner + 1e-9), np.ceil(inner - 1e-9)]) * step_s
+        return np.unique([begin_s, *at[(at > begin_s) & (at < end_s)], end_s])
 
 
 @register("tou")
 class TimeOfUse(CheapestFirst):
-    """Charge in the cheapest hours that still meet the departure; of equal hours, the earliest."""
+    """Charge at the cheapest times that still meet the departure; of equal ones, the earliest.
 
-    needs_tariff = True
+    Slots are what lies between two changes of the price.
+    """
 
-    def costs(self, begins_s: Array) -> Array:
+    needs_prices = True
+
+    def slots(self, begin_s: float, end_s: float) -> Array:
+        """See :meth:`CheapestFirst.slots`."""
+        return self.price_edges(begin_s, end_s)
+
+    def costs(self, edges_s: Array) -> Array:
         """See :meth:`CheapestFirst.costs`: currency per kWh."""
-        assert self.context.tariff is not None
-        return prices(self.context.tariff, self.context.clock.timestamps(begins_s))[0]
+        prices = self.context.prices
+        assert prices is not None
+        return prices.means(edges_s)[0]
 
 
 _LOOK_AHEAD_H = 7 * 24

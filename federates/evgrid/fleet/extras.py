@@ -83,7 +83,7 @@ class Extras:
         """Share of each span from a local hour on in which drivers let discharge; ``begin_h``: (span,)."""
         if self.window_h is None:
             return np.ones(len(begin_h))
-        open_h = (self.window_h[1] - self.window_h[0]) % 24.0
+        open_h = (self.window_h[1] - self.window_h[0]) % 24.0 or 24.0
         edges = np.stack([begin_h, begin_h + length_h]) - self.window_h[0]
         before = np.floor(edges / 24.0) * open_h + np.minimum(edges % 24.0, open_h)
         return np.asarray((before[1] - before[0]) / length_h)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from evgrid.compile import njit
 from evgrid.model import Array, EVs
 from evgrid.scenario import Scenario, ScheduledPower
+from evgrid.settings import day_numbers
 from evgrid.streams import Purpose, stream
 
 _FALLBACK_KW = {"uncontrolled": np.inf, "stop": 0.0, "last": np.nan}
@@ -70,8 +71,7 @@ def scheduled(
     for window in schedule:
         over = window.until <= window.begin  # ends on the day after
         for day, now in ((weekday, hour), ((weekday - 1) % 7, hour + 24.0)):
-            holds = window.days == "all" or (window.days == "weekend") == (day >= 5)
-            if holds and window.begin <= now < window.until + 24.0 * over:
+            if day in day_numbers(window.days) and window.begin <= now < window.until + 24.0 * over:
                 return window
     return None
 

@@ -41,7 +41,6 @@ from evgrid.fleet.sessions import Sessions
 from evgrid.model import ALL_PHASES, Array, Connections, EVs, Model, Recorder, Values, Variable
 from evgrid.portfolios import Portfolio
 from evgrid.scenario import Group, Scenario
-from evgrid.tariff import prices
 
 _STATUS = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
 _BLOCK = 256
@@ -259,6 +258,7 @@ class FleetModel(Model):
         self._commanded = self._no_setpoint
         self._unrecorded: float | None = None
         self._first_recorded = self._n_recorded = 0
+        self._energy_prices = scenario.prices
         self._prices = np.zeros((2, 0))
         self._prices_from = 0
         self._grid_energy_kws = np.zeros(members)
@@ -565,7 +565,7 @@ class FleetModel(Model):
             "session_energy_unserved_kwh": np.where(complete, missing, np.nan),
             "session_soc_arrival": self._soc_arrival,
             "session_soc_departure": soc,
-            "session_cost": cost if self._scenario.tariff is not None else np.full(len(sessions), np.nan),
+            "session_cost": cost if self._energy_prices is not None else np.full(len(sessions), np.nan),
         }
         if extras is not None:
             values |= self._extra_outcome(extras)
@@ -635,12 +635,11 @@ class FleetModel(Model):
 
     def _prices_at(self, tick: int) -> tuple[float, float]:
         """Price of energy drawn and of energy given in a tick; looked up in blocks."""
-        tariff = self._scenario.tariff
-        if tariff is None:
+        if self._energy_prices is None:
             return 0.0, 0.0
         if not self._prices_from <= tick < self._prices_from + self._prices.shape[1]:
-            times = np.arange(tick, tick + _BLOCK, dtype=np.float64) * self.period_s
-            self._prices = np.array(prices(tariff, self._scenario.clock.timestamps(times)))
+            edges_s = np.arange(tick, tick + _BLOCK + 1, dtype=np.float64) * self.period_s
+            self._prices = np.array(self._energy_prices.means(edges_s))
             self._prices_from = tick
         drawn, given = self._prices[:, tick - self._prices_from]
         return float(drawn), float(given)

@@ -28,11 +28,15 @@ from evgrid.errors import ResultError, ScenarioError
 from evgrid.results import open_results, save_dataset
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.settings import ExistingFile, Settings
+from evgrid.settlement import amount, is_currency
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
     from matplotlib.figure import Figure
+
+_ROUNDING = 1e-9
+"""What is less, in any unit of a key figure, is the rounding of a difference."""
 
 FORMAT = "evgrid-comparison-1"
 """Written into each study's Dataset."""
@@ -267,8 +271,9 @@ def _cell(values: xr.DataArray) -> str:
     figure = _over_members(values)
     if np.isnan(figure["median"]):
         return "–"
-    middle = _number(figure["median"])
-    return middle if values.size == 1 else f"{middle} ({_number(figure['low'])} to {_number(figure['high'])})"
+    text = amount if is_currency(values.attrs["units"]) else _number
+    middle = text(figure["median"])
+    return middle if values.size == 1 else f"{middle} ({text(figure['low'])} to {text(figure['high'])})"
 
 
 def save_comparison(study: Comparison, result: xr.Dataset, folder: str | Path) -> list[Path]:
@@ -299,7 +304,9 @@ def failures(result: xr.Dataset) -> Mapping[str, str]:
 
 
 def _number(value: float) -> str:
-    """Three to four significant digits, without an exponent where that can be read."""
-    if value == 0:
+    """Three to four significant digits, without an exponent where that can be read; what is nothing but
+    rounding is 0.
+    """
+    if abs(value) < _ROUNDING:
         return "0"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.2e}"

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from evgrid.model import Array
 
 
+def currency_of(result: xr.Dataset) -> str:
+    """The currency of a result's amounts; the word where it isn't known."""
+    return str(result.attrs.get("currency") or "currency")
+
+
 def figure(values: xr.DataArray, text: str, unit: str) -> xr.DataArray:
     """A key figure: values with what they are and their unit."""
     return values.drop_vars([c for c in values.coords if c not in values.dims]).assign_attrs(

@@ -36,7 +36,14 @@ from evgrid.plots import time_axis
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.settings import Duration, LocalTime, Settings, fault
 from evgrid.studies.comparison import Comparison
-from evgrid.studies.figures import figure, new_hours, over_sessions, violation_hours, worst_of_feeder
+from evgrid.studies.figures import (
+    currency_of,
+    figure,
+    new_hours,
+    over_sessions,
+    violation_hours,
+    worst_of_feeder,
+)
 from evgrid.studies.judging import Limits
 from evgrid.system.settings import NoRegulation
 
@@ -197,9 +204,8 @@ class FrequencyRegulation(Comparison):
         if UNCONTROLLED in study["variant"] and "degradation_cost" in study:
             cost = study["energy_cost"] + study["degradation_cost"] - study["credit"].fillna(0.0)
             saved = cost.sel(variant=UNCONTROLLED, drop=True) - cost
-            new["gain"] = figure(
-                saved, "gain on uncontrolled: credit less extra energy and degradation", "currency"
-            )
+            text = "gain on uncontrolled: credit less extra energy and degradation"
+            new["gain"] = figure(saved, text, study["energy_cost"].attrs.get("units", "currency"))
         study = study.assign(new)
         first = [name for name in (*_ORDER, *study.data_vars) if name in study]
         return study[list(dict.fromkeys(first))]
@@ -366,7 +372,7 @@ def _regulation_figures(result: xr.Dataset) -> dict[str, xr.DataArray]:
         "score": figure(score.mean("hour"), "performance score, mean", "1"),
         "score_least": figure(score.min("hour"), "performance score, least hour", "1"),
         "moved_kwh": figure(moved.sum("hour"), "energy moved up and down about the operating point", "kWh"),
-        "credit": figure(result["regulation_credit"].sum("hour"), "regulation credit", "currency"),
+        "credit": figure(result["regulation_credit"].sum("hour"), "regulation credit", currency_of(result)),
     }
 
 
@@ -386,8 +392,8 @@ def _session_figures(result: xr.Dataset) -> dict[str, xr.DataArray]:
             ("loss_kwh", result["session_loss_kwh"].values, "conversion loss", "kWh"),
             ("missed_sessions", missed, "sessions under 99 % that could have been served", "1"),
             ("missed_kwh", avoidable, "energy missed that could have been served", "kWh"),
-            ("energy_cost", result["session_cost"].values, "cost of energy", "currency"),
-            ("degradation_cost", wear, "degradation while plugged in", "currency"),
+            ("energy_cost", result["session_cost"].values, "cost of energy", currency_of(result)),
+            ("degradation_cost", wear, "degradation while plugged in", currency_of(result)),
         )
     }
 
@@ -421,7 +427,9 @@ def plot_money(study: xr.Dataset, ax: Axes) -> Axes:
                 parts[f"{text} saved"] = study[name].sel(variant=UNCONTROLLED, drop=True) - study[name]
         if "gain" in study:
             parts["gain"] = study["gain"]
-    _bars(study, parts, ax).set(ylabel="currency", title="Money against uncontrolled")
+    _bars(study, parts, ax).set(
+        ylabel=study["energy_cost"].attrs.get("units", "currency"), title="Money against uncontrolled"
+    )
     return ax
 
 

@@ -1,14 +1,15 @@
 """Managed charging: what the ways of charging cost, emit and draw at most, side by side.
 
-In: a scenario with a tariff. Out: for each way of charging and each member, what the sessions that end
-within the run cost, how much CO2 they cause, the fleet's and the feeder's highest power, and what drivers
-are left without; a table, and a picture. The usual variants, where the scenario has what they go by:
+In: a scenario with a tariff or ``system.energy_price``. Out: for each way of charging and each member, what
+the sessions that end within the run cost, how much CO2 they cause, the fleet's and the feeder's highest
+power, and what drivers are left without; a table, and a picture. The usual variants, where the scenario has
+what they go by:
 
 ===================  =========================================================================
 uncontrolled         every EV charges as fast as it can
-tou                  in the cheapest hours of the tariff
+tou                  at the cheapest times
 emissions            in the hours of the lowest ``system.emissions``
-demand response      keeps out of ``system.events``, otherwise by the tariff
+demand response      keeps out of ``system.events``, otherwise by the prices
 arbitrage (V2G)      gives back in dear hours down to 15 kWh below the target, at the cost of wear
 scheduled (V2G)      at the least cost, as deep as the battery allows; V1G where no EV can discharge
 scheduled in limit   the same with each group under ``limit_kw``
@@ -29,8 +30,7 @@ from evgrid.errors import ScenarioError
 from evgrid.limits import interval_s
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.studies.comparison import Comparison
-from evgrid.studies.figures import figure, over_sessions
-from evgrid.tariff import prices
+from evgrid.studies.figures import currency_of, figure, over_sessions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -63,8 +63,9 @@ class ManagedCharging(Comparison):
         fleet, system = scenario.fleet, scenario.system
         if fleet is None:
             raise ScenarioError([f"{self.kind} needs EVs: the scenario has no fleet"], self.name)
-        if scenario.tariff is None:
-            raise ScenarioError([f"{self.kind} needs a tariff: the scenario has none"], self.name)
+        if not scenario.has_prices:
+            why = "needs a tariff or system.energy_price: the scenario has neither"
+            raise ScenarioError([f"{self.kind} {why}"], self.name)
         main = next(iter(scenario.aggregators), "main")
         nobody: dict[str, Any] = {f"aggregators.{name}": None for name in scenario.aggregators}
 
@@ -93,7 +94,7 @@ class ManagedCharging(Comparison):
         """See :meth:`Comparison.figures`."""
         import xarray as xr
 
-        hours, currency = interval_s(result) / 3600.0, str(result.attrs.get("currency", ""))
+        hours, currency = interval_s(result) / 3600.0, currency_of(result)
         head, fleet = result["head_power_kw"].sum("phase"), result["fleet_power_kw"]
         given = result["session_energy_discharged_kwh"].values
         wear = self.wear_per_kwh * given
@@ -123,18 +124,23 @@ class ManagedCharging(Comparison):
         return xr.Dataset(found)
 
     def between(self, study: xr.Dataset) -> xr.Dataset:
-        """The bound, and what each variant saves against uncontrolled."""
+        """The bound, and what each variant saves against uncontrolled: in all, and of a positive base in
+        percent; NaN where the base is 0 or a credit, of which there is no share.
+        """
         study = self._with_oracle(study) if self.oracle else study
         if UNCONTROLLED not in study["variant"].values:
             return study
         found = {}
         for name, key, text in (
-            ("saved_percent", "cost", "cost saved against uncontrolled"),
-            ("emissions_saved_percent", "emissions_kg", "CO2 saved against uncontrolled"),
+            ("saved", "cost", "cost saved against uncontrolled"),
+            ("emissions_saved", "emissions_kg", "CO2 saved against uncontrolled"),
         ):
             if key in study:
                 before = study[key].sel(variant=UNCONTROLLED, drop=True)
-                found[name] = figure(100.0 * (before - study[key]) / before, text, "%")
+                saved = before - study[key]
+                found[name] = figure(saved, text, study[key].attrs["units"])
+                of_base = 100.0 * saved / before.where(before > 0)
+                found[f"{name}_percent"] = figure(of_base, text, "%")
         return study.assign(found)
 
     def _with_oracle(self, study: xr.Dataset) -> xr.Dataset:
@@ -176,9 +182,24 @@ class ManagedCharging(Comparison):
 
 
 def _may_discharge(scenario: Scenario) -> bool:
-    """Whether any of the EVs might; a session file says it for each."""
-    assert scenario.fleet is not None
-    return scenario.fleet.charger.bidirectional > 0 or not hasattr(scenario.fleet.sessions, "warm_up_days")
+    """Whether any of the EVs can and may; a session file says for each what it can.
+
+    Raises ScenarioError for a file of sessions that is at fault.
+    """
+    fleet = scenario.fleet
+    assert fleet is not None
+    may = fleet.permission
+    if may is not None and not (
+        may.vehicle and may.interconnection and may.warranty.approved and may.driver.willing
+    ):
+        return False
+    if not hasattr(fleet.sessions, "warm_up_days"):  # a file
+        from evgrid.simulation import build_world
+
+        return bool((build_world(scenario).sessions.discharge_kw > 0).any())
+    mix = fleet.vehicle_mix
+    can = mix is None or any(kind.bidirectional and kind.share for kind in mix.types.values())
+    return fleet.charger.bidirectional > 0 and can
 
 
 def plot_power(study: xr.Dataset, scenario: Scenario, ax: Axes) -> Axes:
@@ -186,8 +207,9 @@ def plot_power(study: xr.Dataset, scenario: Scenario, ax: Axes) -> Axes:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     time = study["time"].values
-    if scenario.tariff is not None:
-        price = prices(scenario.tariff, time)[0]
+    if (prices := scenario.prices) is not None:
+        begins_s = (time - scenario.start.astype("datetime64[ns]")) / np.timedelta64(1, "s")
+        price = prices.means(np.append(begins_s, 2 * begins_s[-1] - begins_s[-2]))[0]
         shade = (price - price.min()) / max(float(np.ptp(price)), 1e-9)
         ends = np.append(time[1:], time[-1] + (time[1] - time[0]))
         for begin, end, share in zip(time, ends, shade, strict=True):

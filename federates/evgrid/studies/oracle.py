@@ -30,7 +30,6 @@ from evgrid.feeder.base_load import load_by_trafo
 from evgrid.fleet.stays import converters_of, stays_of
 from evgrid.model import Array
 from evgrid.simulation import World
-from evgrid.tariff import prices
 
 _AT_ONCE = 512
 """Steps of the feeder for which the base load is looked up together."""
@@ -66,7 +65,7 @@ def least_cost(
     wear_per_kwh
         Currency per kWh given back.
     slot_s
-        Length of a slot, s; divides an hour, within which prices are constant.
+        Longest length of a slot, s; divides an hour. It is cut to where prices are constant within.
     limit_kw
         Most that the feeder may draw, EVs and base load (without losses) together, kW, mean of a slot.
     demand_charge
@@ -75,20 +74,24 @@ def least_cost(
     Raises
     ------
     ScenarioError
-        If the scenario has no tariff.
+        If nothing says what energy costs.
     ValueError
         If no schedule keeps the limit.
 
     """
     scenario, clock = world.scenario, world.clock
-    if scenario.tariff is None:
-        raise ScenarioError(["tariff: is required to know the least cost"], scenario.name)
+    if scenario.prices is None:
+        why = "tariff: is required, or system.energy_price, to know the least cost"
+        raise ScenarioError([why], scenario.name)
     tables = (scenario, world.connections, world.evs, world.sessions)
     stays, losses = stays_of(*tables, best=True), converters_of(*tables)
-    offset_s = float((clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s")) % slot_s
+    prices = scenario.prices.in_ticks(clock)
+    since_hour_s = float((clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s"))
+    changes = np.round(prices.edges(0.0, clock.duration_s) + since_hour_s).astype(np.int64)
+    slot_s = float(np.gcd.reduce(changes, initial=round(slot_s)))
+    offset_s = since_hour_s % slot_s
     slots = int(np.ceil((offset_s + clock.duration_s) / slot_s - 1e-9))
-    begins_s = slot_s * np.arange(slots) - offset_s
-    drawn, given = prices(scenario.tariff, clock.timestamps(begins_s))
+    drawn, given = prices.means(slot_s * np.arange(slots + 1) - offset_s)
     base = None if limit_kw is None else _base_load(world, slots, slot_s, offset_s)
     members, slot_h = len(scenario.members), slot_s / 3600.0
     cost, energy_cost, given_kwh = np.zeros((3, members))

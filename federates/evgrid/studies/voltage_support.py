@@ -77,7 +77,7 @@ class VoltageSupport(Comparison):
     """Limits to check, by the names of :data:`evgrid.limits.PRESETS`."""
     limit_kw: Annotated[float, Field(gt=0)] | None = None
     """What V1G and V2G keep each transformer under, kW. Left out: the limit_kw of the scenario's
-    aggregator; where it has none, they go by the tariff (tou, arbitrage)."""
+    aggregator; where it has none, they go by the prices (tou, arbitrage)."""
     v_min_pu: Annotated[float, Field(gt=0)] = 0.92
     """Voltage below which coordinated charging lets no connection point fall, pu of nominal."""
     volt_var: str | VoltVar = VoltVar(points=VOLT_VAR["ieee_1547_b"].points, response_s=90)
@@ -148,9 +148,9 @@ class VoltageSupport(Comparison):
         if limit_kw is not None:
             kept = {"group": "transformer", "limit_kw": limit_kw}
             return {"strategy": "peak_limit", **kept}, {"strategy": "v2g_peak_shaving", **kept}
-        if scenario.tariff is None:
-            why = "is required where the scenario has neither an aggregator with a limit_kw nor a tariff"
-            raise ScenarioError([f"limit_kw: {why}"], self.name)
+        if not scenario.has_prices:
+            why = "neither an aggregator with a limit_kw nor prices (a tariff or system.energy_price)"
+            raise ScenarioError([f"limit_kw: is required where the scenario has {why}"], self.name)
         return {"strategy": "tou"}, {"strategy": "arbitrage"}
 
     def figures(self, result: xr.Dataset) -> xr.Dataset:

@@ -56,6 +56,18 @@ class Series:
         weight = np.diff(edges) / (end_s - begin_s)
         return np.asarray(weight @ self.values[first : last + 1])
 
+    def means(self, edges_s: Array) -> Array:
+        """Mean between each two of ascending times, (n,) for (n + 1,); exact where one value holds all the
+        while. The ends' values hold beyond the ends.
+        """
+        last_row = len(self.values) - 1
+        first = np.clip(self.edges_s.searchsorted(edges_s[:-1] + _ROUNDING_S, "right") - 1, 0, last_row)
+        last = np.clip(self.edges_s.searchsorted(edges_s[1:] - _ROUNDING_S, "right") - 1, 0, last_row)
+        found = self.values[first]
+        for k in np.flatnonzero(first < last):
+            found[k] = self.mean(float(edges_s[k]), float(edges_s[k + 1]))
+        return np.asarray(found)
+
     def _index(self, time_s: float) -> int:
         index = int(self.edges_s.searchsorted(time_s, "right")) - 1
         return min(max(index, 0), len(self.values) - 1)

@@ -48,6 +48,13 @@ class SeriesFile(Settings):
     """Form of the times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the run's start."""
 
 
+class EnergyPrice(SeriesFile):
+    """Wholesale price over time from a file, currency per MWh."""
+
+    currency: str | None = None
+    """Currency of the prices, such as EUR; left out: not known."""
+
+
 class Disturbance(Settings):
     """A step of generation or load."""
 
@@ -309,8 +316,9 @@ class System(Settings):
     regulation: Regulation = NoRegulation()
     """Where the regulation signal comes from: {source: synthetic}, {file: signal.csv}, {source: agc},
     {source: product} or {source: none}."""
-    energy_price: SeriesFile | None = None
-    """Wholesale price over time, currency per MWh."""
+    energy_price: EnergyPrice | None = None
+    """Wholesale price over time, currency per MWh. Where the scenario has no tariff it is what energy costs
+    and is credited with: strategies, costs and settlement go by it."""
     emissions: EmissionsFile | None = None
     """Emission rate over time."""
     events: tuple[Event, ...] = ()

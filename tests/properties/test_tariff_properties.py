@@ -1,0 +1,88 @@
+"""What must hold for any tariff: the first window that covers a minute gives its price; means of any span."""
+
+from datetime import date, timedelta
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evgrid.model import Clock
+from evgrid.tariff import Tariff, prices_of
+
+NAMES = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+MINUTE = st.integers(0, 1439)
+PRICE = st.floats(-1.0, 1.0, allow_subnormal=False)
+WINDOW = st.tuples(
+    st.lists(st.tuples(MINUTE, MINUTE).filter(lambda ends: ends[0] != ends[1]), min_size=1, max_size=3),
+    st.lists(st.sampled_from(["all", "weekday", "weekend", *NAMES]), min_size=1, max_size=3),
+    PRICE,
+)
+
+
+def clock_text(minute):
+    return f"{minute // 60}:{minute % 60:02d}"
+
+
+def tariff_of(windows, rest, holidays=()):
+    periods = [
+        {
+            "name": "w",
+            "hours": [[clock_text(first), clock_text(last)] for first, last in spans],
+            "days": days,
+            "price_per_kwh": price,
+        }
+        for spans, days, price in windows
+    ]
+    periods.append({"name": "rest", "price_per_kwh": rest})
+    seasons = [{"name": "all", "months": list(range(1, 13)), "periods": periods}]
+    return Tariff.model_validate({"name": "t", "seasons": seasons, "holidays": list(holidays)})
+
+
+def on(day, days, holidays):
+    weekday = 6 if day in holidays else day.weekday()
+    return not {"all", NAMES[weekday], "weekend" if weekday > 4 else "weekday"}.isdisjoint(days)
+
+
+def reference(windows, rest, holidays, day, minute):
+    """The price of a minute of a day, window by window."""
+    for spans, days, price in windows:
+        for first, last in spans:
+            evening = first <= minute and (minute < last or last < first) and on(day, days, holidays)
+            before = last < first and minute < last and on(day - timedelta(1), days, holidays)
+            if evening or before:
+                return price
+    return rest
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(WINDOW, max_size=3), PRICE, st.integers(0, 8), st.integers(0, 600), st.data())
+def test_the_first_window_that_covers_a_minute_gives_its_price(windows, rest, holiday, start, data):
+    first = date(2026, 1, 14)
+    holidays = [first + timedelta(holiday)]
+    clock = Clock(np.datetime64(first) + np.timedelta64(start, "m"), 60.0, 4 * 1440)
+    drawn, _ = prices_of(tariff_of(windows, rest, holidays), None, clock).means(
+        np.arange(clock.ticks + 1) * 60.0
+    )
+    for tick in data.draw(st.lists(st.integers(0, clock.ticks - 1), min_size=20, max_size=20)):
+        day, minute = first + timedelta((start + tick) // 1440), (start + tick) % 1440
+        assert drawn[tick] == reference(windows, rest, holidays, day, minute)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(WINDOW, max_size=3), PRICE,
+    st.lists(st.floats(1.0, 40000.0), min_size=1, max_size=12),
+    st.floats(-2 * 86400.0, 2 * 86400.0),
+)  # fmt: skip
+def test_means_over_any_spans_add_up_to_the_integral_over_the_minutes(windows, rest, lengths, begin):
+    """However a time is cut into ticks, price times length sums up to the same."""
+    edges = begin + np.concatenate([[0.0], np.cumsum(lengths)])
+    clock = Clock(np.datetime64("2026-03-30T00:00"), 60.0, 1440)
+    prices = prices_of(tariff_of(windows, rest), None, clock)
+    fine = np.unique(np.concatenate([edges, np.arange(-3 * 1440, 9 * 1440) * 60.0]))
+    fine = fine[(fine >= edges[0]) & (fine <= edges[-1])]
+    whole = np.diff(fine) @ prices.means(fine)[0]
+    np.testing.assert_allclose(np.diff(edges) @ prices.means(edges)[0], whole, rtol=1e-9, atol=1e-6)
+    changes = prices.edges(edges[0], edges[-1])
+    between = np.concatenate([[edges[0]], changes, [edges[-1]]])
+    np.testing.assert_allclose(np.diff(between) @ prices.means(between)[0], whole, rtol=1e-9, atol=1e-6)
