@@ -180,7 +180,7 @@ class Prices:
 
     def in_ticks(self, clock: Clock) -> Prices:
         """The prices by which a run counts: of each tick the mean."""
-        edges_s = clock.step_s * np.arange(clock.ticks + 1)
+        edges_s = clock.step_s * np.arange(clock.ticks + 1, dtype=np.float64)
         drawn, given = (_steps(edges_s, values) for values in self.means(edges_s))
         return Prices(lambda begin_s, end_s: drawn, lambda begin_s, end_s: given)
 

@@ -31,6 +31,8 @@ from evgrid.fleet.stays import converters_of, stays_of
 from evgrid.model import Array
 from evgrid.simulation import World
 
+_SHORTEST_S = 60.0
+"""Shortest slot, s: there would be too many of shorter ones."""
 _AT_ONCE = 512
 """Steps of the feeder for which the base load is looked up together."""
 
@@ -65,7 +67,7 @@ def least_cost(
     wear_per_kwh
         Currency per kWh given back.
     slot_s
-        Longest length of a slot, s; divides an hour. It is cut to where prices are constant within.
+        Longest length of a slot, s; divides an hour. It is cut to where the prices of ticks are constant.
     limit_kw
         Most that the feeder may draw, EVs and base load (without losses) together, kW, mean of a slot.
     demand_charge
@@ -89,9 +91,12 @@ def least_cost(
     since_hour_s = float((clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s"))
     changes = np.round(prices.edges(0.0, clock.duration_s) + since_hour_s).astype(np.int64)
     slot_s = float(np.gcd.reduce(changes, initial=round(slot_s)))
+    if slot_s < _SHORTEST_S:
+        why = f"prices change within ticks that begin at no multiple of {_SHORTEST_S:g} s: there is no bound"
+        raise ScenarioError([f"time.step = {clock.step_s:g}s: {why}"], scenario.name)
     offset_s = since_hour_s % slot_s
     slots = int(np.ceil((offset_s + clock.duration_s) / slot_s - 1e-9))
-    drawn, given = prices.means(slot_s * np.arange(slots + 1) - offset_s)
+    drawn, given = prices.means(slot_s * np.arange(slots + 1, dtype=np.float64) - offset_s)
     base = None if limit_kw is None else _base_load(world, slots, slot_s, offset_s)
     members, slot_h = len(scenario.members), slot_s / 3600.0
     cost, energy_cost, given_kwh = np.zeros((3, members))
