@@ -595,6 +595,8 @@ class Record(Settings):
     step: Annotated[Duration, Field(gt=0)] | None = None
     """Recording interval, a multiple of feeder.step; values are means over it. Left out:
     feeder.step."""
+    compression: Annotated[int, Field(ge=0, le=9)] = 1
+    """Level of the zlib compression of a result's file, 0 for none: the values are the same."""
 
 
 def _tariff(value: Any, info: ValidationInfo) -> Any:

@@ -238,7 +238,7 @@ def run_with_report(
         scenario = load_scenario(scenario)
     world = build_world(scenario)
     axes = coordinates(world)
-    store = FileStore(Path(output), axes) if output is not None else MemoryStore(axes)
+    store = FileStore(Path(output), axes, scenario.record.compression) if output else MemoryStore(axes)
     try:
         recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store)
         models = build_models(world, recorder)

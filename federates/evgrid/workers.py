@@ -122,15 +122,19 @@ def execute(task: Task) -> Outcome:
         remove_parts(Path(task.output))
 
 
-def ignore_interrupts() -> None:
-    """Leave Ctrl-C, which every process of a terminal gets, to the process that started the batch."""
+def leave_signals() -> None:
+    """Leave Ctrl-C and the end of a terminal, which all its processes get, to the one that runs the batch."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in ("SIGINT", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def remove_parts(output: Path) -> None:
     """Remove what a run that was ended has left of its result."""
-    for part in output.parent.glob(f".{output.name}.*.part"):
+    from evgrid.results.files import parts_of
+
+    for part in parts_of(output):
         with contextlib.suppress(OSError):
             part.unlink()
 

@@ -79,7 +79,7 @@ def call(*arguments, cwd, timeout=240):
 
 def test_grid_list_and_sample(batch_file):
     grid = load_batch(batch_file("grid: {fleet.count: [1, 2], time.step: [60s, 5min]}"))
-    assert grid.cases()[1] == {"fleet.count": 1, "time.step": "5min"}
+    assert grid.cases()[1].overrides == {"fleet.count": 1, "time.step": "5min"}
     assert len(plan(grid)) == 4
     listed = load_batch(batch_file("list: [{fleet.count: 1}, {name: other}]"))
     assert [run.scenario.name for run in plan(listed)] == ["base", "other"]
@@ -94,10 +94,10 @@ sample:
 """
     sample = load_batch(batch_file(text)).cases()
     assert sample == load_batch(batch_file(text)).cases()
-    powers = sorted(case["fleet.charger.power_kw"] for case in sample)
+    powers = sorted(case.overrides["fleet.charger.power_kw"] for case in sample)
     assert [int(power) for power in powers] == list(range(3, 13))  # one in each tenth: a Latin hypercube
-    assert sorted(case["fleet.count"] for case in sample) == list(range(1, 11))
-    assert [case["feeder.base_load.source"] for case in sample].count("net") == 5
+    assert sorted(case.overrides["fleet.count"] for case in sample) == list(range(1, 11))
+    assert [case.overrides["feeder.base_load.source"] for case in sample].count("net") == 5
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,9 @@ def test_a_full_disk_fails_one_run_and_keeps_the_others(batch_file, tmp_path):
     if mounted.returncode:
         pytest.skip("a small file system can't be mounted here")
     try:
-        path = batch_file("list: [{fleet.count: 1}, {ensemble.members: 300}, {fleet.count: 2}]")
+        path = batch_file(
+            "list: [{fleet.count: 1}, {ensemble.members: 300, record.compression: 0}, {fleet.count: 2}]"
+        )
         report = run_batch(load_batch(path), small / "out", workers=1)
         assert report.finished == 2
         (run, outcome), = report.failed  # fmt: skip

@@ -368,11 +368,11 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _read_netcdf(path: Path) -> Table:
-    import xarray as xr
+    from evgrid.results.files import open_netcdf
 
     check_file(path)
     try:
-        with xr.open_dataset(path, engine="netcdf4", decode_timedelta=False) as dataset:
+        with open_netcdf(path) as dataset:
             return _of_dataset(dataset, path)
     except ScenarioError:
         raise

@@ -45,6 +45,7 @@ from pydantic import Field, field_validator
 from evgrid.batch import KEPT, Batch, Run, dask_client, plan, read_index, run_batch
 from evgrid.errors import ResultError
 from evgrid.limits import Criterion, LimitSet, coverage, limit_set, violations
+from evgrid.results import open_netcdf
 from evgrid.scenario import Scenario, Share, load_scenario
 from evgrid.settings import ExistingFile, Settings, fault
 from evgrid.studies import reading
@@ -405,7 +406,7 @@ def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
     for case in range(len(study.variants) * len(study.levels)):
         chunks = []
         for run in index.loc[index["case"] == case, "id"]:
-            with xr.open_dataset(folder / "runs" / f"{run}.nc", decode_timedelta=False) as kept:
+            with open_netcdf(folder / "runs" / f"{run}.nc") as kept:
                 chunks.append(kept.load())
             spent = {name: spent[name] + float(kept.attrs[name]) for name in spent}
         whole = xr.concat(chunks, "member", data_vars="minimal", coords="minimal", compat="override")

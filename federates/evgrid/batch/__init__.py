@@ -13,6 +13,7 @@ chunks, on the workers or on what was resumed.
 ::
 
     FOLDER/
+        .lock           held by the process that is at work in the folder
         batch.json      the batch: its overrides and runs, the version of evgrid
         index.csv       a row a run: case, overrides, members, state, reason, wall time, peak memory
         runs/ID.nc      the result of a run; it is there whole, or not at all
@@ -27,29 +28,34 @@ import itertools
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from evgrid.errors import EvgridError, ResultError, ScenarioError
-from evgrid.results import open_results, versions
+from evgrid.batch.cluster import WORKERS_WITHIN_S, check_scheduler, dask_client, work_off
+from evgrid.batch.folder import (
+    FORMAT,
+    Record,
+    RunRecord,
+    locked,
+    open_folder,
+    result_of,
+    shown,
+    whole,
+    write_record,
+)
+from evgrid.batch.reading import batch_sessions, open_batch, read_index
+from evgrid.errors import ScenarioError
+from evgrid.results import versions
+from evgrid.results.files import write_text
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.settings import Duration, ExistingFile, Settings, checked, fault, read_settings
-from evgrid.workers import Outcome, Reduction, Task, execute, ignore_interrupts, remove_parts
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import xarray as xr
-    from distributed import Client
-
-FORMAT = "evgrid-batch-1"
-"""Written into each batch; :func:`open_batch` refuses other folders."""
+from evgrid.workers import Outcome, Reduction, Task, remove_parts
 
 FIXED_MEMORY_GB = 0.45
 """What a run of one member takes: Python, its libraries and the buffers of the result, GB."""
@@ -57,8 +63,30 @@ FIXED_MEMORY_GB = 0.45
 KEPT = "what is finished is kept, go on with --resume"
 """What Ctrl-C leaves."""
 
+__all__ = [
+    "FORMAT", "KEPT", "Batch", "BatchReport", "Case", "Run", "batch_sessions", "dask_client", "identity",
+    "load_batch", "members_that_fit", "open_batch", "plan", "read_index", "run_batch",
+]  # fmt: skip
+
 Overrides = dict[str, Any]
 """Path of a setting to its value: ``{"fleet.penetration": 0.8}``."""
+
+
+Names = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A set of overrides.
+
+    overrides : path of a setting to its value
+    name : what the case is called; "" where it has no name
+    labels : what its values are called, by path, where they have a name
+    """
+
+    overrides: Overrides
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Range(Settings):
@@ -126,10 +154,13 @@ class Batch(Settings):
     """The scenario that all cases start from."""
     overrides: Overrides = {}
     """Overrides of the base that all cases share, such as {time.duration: 24h}."""
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = None
-    """Values of each setting; the cases are all their combinations, the last setting fastest."""
-    listed: Annotated[list[Overrides] | None, Field(alias="list", min_length=1)] = None
-    """The cases, one by one."""
+    grid: dict[str, Annotated[list[Any] | dict[Names, Any], Field(min_length=1)]] | None = None
+    """Values of each setting; the cases are all their combinations, the last setting fastest. Values may have
+    names: {aggregators.main: {none: {strategy: uncontrolled}, by price: {strategy: tou}}}."""
+    listed: Annotated[list[Overrides] | dict[Names, Overrides] | None, Field(alias="list", min_length=1)] = (
+        None
+    )
+    """The cases, one by one; they may have names: {summer: {time.start: 2026-07-01}, winter: {}}."""
     sample: Sample | None = None
     """A random sample of cases."""
     members_per_run: Annotated[int, Field(ge=1)] | None = None
@@ -138,6 +169,8 @@ class Batch(Settings):
     """Memory that a run may take, GB: members are parted into chunks by an estimate."""
     time_limit: Annotated[Duration, Field(gt=0)] | None = None
     """Wall time after which a run is ended as failed; left out: none."""
+    workers_within: Annotated[Duration, Field(gt=0)] = WORKERS_WITHIN_S
+    """Time after which the batch ends if there is no worker at all, s: at its start, or when all are gone."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Batch:
@@ -145,16 +178,26 @@ class Batch(Settings):
             raise fault("give one of grid, list and sample")
         return self
 
-    def cases(self) -> list[Overrides]:
-        """The overrides of each case, without those that all share."""
+    def cases(self) -> list[Case]:
+        """The cases, without the overrides that all share."""
         if self.grid is not None:
-            return [
-                dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
+            named = [
+                list(values.items()) if isinstance(values, dict) else [("", value) for value in values]
+                for values in self.grid.values()
             ]
+            return [
+                Case(
+                    {key: value for key, (_, value) in zip(self.grid, chosen, strict=True)},
+                    labels={key: name for key, (name, _) in zip(self.grid, chosen, strict=True) if name},
+                )
+                for chosen in itertools.product(*named)
+            ]
+        if isinstance(self.listed, dict):
+            return [Case(dict(overrides), name) for name, overrides in self.listed.items()]
         if self.listed is not None:
-            return [dict(case) for case in self.listed]
+            return [Case(dict(overrides)) for overrides in self.listed]
         assert self.sample is not None
-        return self.sample.draw()
+        return [Case(overrides) for overrides in self.sample.draw()]
 
 
 def load_batch(path: str | Path) -> Batch:
@@ -179,14 +222,28 @@ class Run:
 
     id : hash of the resolved scenario and the version of evgrid
     case : number of the case
-    overrides : what the case changes
+    chosen : the case
     scenario : resolved, with the members of this run
     """
 
     id: str
     case: int
-    overrides: Overrides
+    chosen: Case
     scenario: Scenario
+
+    @property
+    def overrides(self) -> Overrides:
+        """What the case changes."""
+        return self.chosen.overrides
+
+    @property
+    def record(self) -> RunRecord:
+        """The run as ``batch.json`` has it."""
+        ensemble = self.scenario.ensemble
+        return RunRecord(
+            id=self.id, case=self.case, overrides=self.overrides, first=ensemble.first,
+            members=ensemble.members, name=self.chosen.name, labels=dict(self.chosen.labels),
+        )  # fmt: skip
 
 
 def plan(batch: Batch, reduction: Reduction | None = None) -> list[Run]:
@@ -202,17 +259,17 @@ def plan(batch: Batch, reduction: Reduction | None = None) -> list[Run]:
     """
     runs, faults = list[Run](), list[str]()
     first_with: dict[str, int] = {}
-    for number, overrides in enumerate(batch.cases()):
+    for number, case in enumerate(batch.cases()):
         try:
-            scenario = load_scenario(batch.base, {**batch.overrides, **overrides})
+            scenario = load_scenario(batch.base, {**batch.overrides, **case.overrides})
         except ScenarioError as error:
-            faults += [f"case {number} ({_text(overrides)}): {fault}" for fault in error.faults]
+            faults += [f"case {number} ({_text(case)}): {fault}" for fault in error.faults]
             continue
         for chunk in _chunks(scenario, batch):
-            run = Run(identity(chunk, batch.base.parent, reduction), number, overrides, chunk)
+            run = Run(identity(chunk, batch.base.parent, reduction), number, case, chunk)
             if run.id in first_with:
                 faults.append(
-                    f"case {number} ({_text(overrides)}): is the same scenario as case {first_with[run.id]}"
+                    f"case {number} ({_text(case)}): is the same scenario as case {first_with[run.id]}"
                 )
                 break
             first_with[run.id] = number
@@ -314,6 +371,8 @@ class BatchReport:
     finished_before : identities of the runs that had a result already
     wall_s : seconds from the start of the workers to the end of the last run
     stopped : whether Ctrl-C has ended it
+    finished_untold : identities of the runs that wrote their result while it was stopped
+    damaged : identities of the runs whose result in the folder was not as it was written; they are run again
     """
 
     runs: Sequence[Run]
@@ -321,6 +380,8 @@ class BatchReport:
     finished_before: frozenset[str]
     wall_s: float
     stopped: bool
+    finished_untold: frozenset[str] = frozenset()
+    damaged: frozenset[str] = frozenset()
 
     @property
     def failed(self) -> list[tuple[Run, Outcome]]:
@@ -331,7 +392,8 @@ class BatchReport:
     @property
     def finished(self) -> int:
         """Number of runs that have a result now."""
-        return len(self.finished_before) + sum(outcome.finished for outcome in self.outcomes.values())
+        now = sum(outcome.finished for outcome in self.outcomes.values())
+        return len(self.finished_before) + len(self.finished_untold) + now
 
 
 def run_batch(
@@ -358,7 +420,8 @@ def run_batch(
         Worker processes of the local cluster; left out: one for each core.
     scheduler
         Address of a Dask scheduler to use instead (``tcp://host:8786``); its workers must see the
-        same folder and have the same version of evgrid.
+        same folder and have the same version of evgrid. With ``tls://host:8786`` Dask's own settings
+        (``distributed.comm.tls``) say where certificate and key are.
     reduction
         What is kept of a run; left out: its whole result.
     progress
@@ -368,8 +431,9 @@ def run_batch(
     Raises
     ------
     EvgridError
-        If a scenario is at fault, if the folder holds a batch already and ``resume`` is not given,
-        or if there is no scheduler. A run that fails raises nothing: see the report.
+        If a scenario is at fault, if the folder holds a batch already and ``resume`` is not given, if it
+        holds another or another process is at work in it, if there is no scheduler, or for ``workers_within``
+        no worker. A run that fails raises nothing: see the report.
 
     Notes
     -----
@@ -380,18 +444,42 @@ def run_batch(
     folder = Path(folder).absolute()
     if not isinstance(batch, Batch):
         batch = load_batch(batch)
+    if scheduler is not None:
+        check_scheduler(scheduler)
     runs = plan(batch, reduction)
-    _open_folder(folder, resume)
-    _write(folder / "batch.json", json.dumps(_record(batch, runs), indent=1))
-    before = frozenset(run.id for run in runs if _result(folder, run.id).is_file())
+    with locked(folder):
+        open_folder(folder, batch.name, resume)
+        write_record(folder, Record(
+            format=FORMAT, name=batch.name, version=versions().get("evgrid", ""),
+            runs=[run.record for run in runs],
+        ))  # fmt: skip
+        return _run_missing(batch, runs, folder, workers, scheduler, reduction, progress)
+
+
+def _run_missing(
+    batch: Batch,
+    runs: Sequence[Run],
+    folder: Path,
+    workers: int | None,
+    scheduler: str | None,
+    reduction: Reduction | None,
+    progress: Callable[[int, int, int], None] | None,
+) -> BatchReport:
+    """Run what has no result in a folder that is ours."""
+    before = frozenset(run.id for run in runs if whole(result_of(folder, run.id)))
     missing = [run for run in runs if run.id not in before]
+    damaged = [run.id for run in missing if result_of(folder, run.id).exists()]
+    for run in missing:
+        remove_parts(result_of(folder, run.id))
+        with suppress(OSError):  # what is there is damaged
+            result_of(folder, run.id).unlink(missing_ok=True)
     outcomes: dict[str, Outcome] = {}
     begin, stopped = time.monotonic(), False
 
     def told(outcome: Outcome) -> None:
         outcomes[outcome.id] = outcome
         with suppress(OSError):  # a full disk; the outcome is in the report all the same
-            _write(folder / "runs" / f"{outcome.id}.json", json.dumps(asdict(outcome), indent=1))
+            write_text(folder / "runs" / f"{outcome.id}.json", json.dumps(asdict(outcome), indent=1))
         if progress is not None:
             failed = sum(not outcome.finished for outcome in outcomes.values())
             progress(len(before) + len(outcomes), failed, len(runs))
@@ -402,15 +490,18 @@ def run_batch(
         if missing:
             tasks = [_task(run, batch, folder, reduction) for run in missing]
             with dask_client(scheduler, min(workers or os.cpu_count() or 1, len(tasks))) as client:
-                _work_off(client, tasks, told)
+                work_off(client, tasks, told, batch.workers_within)
     except KeyboardInterrupt:
         stopped = True
     finally:
         for run in missing:
-            remove_parts(_result(folder, run.id))
+            remove_parts(result_of(folder, run.id))
+    untold = [run.id for run in missing if run.id not in outcomes and whole(result_of(folder, run.id))]
     with suppress(OSError):
-        _write(folder / "index.csv", read_index(folder).to_csv(index=False))
-    return BatchReport(runs, outcomes, before, time.monotonic() - begin, stopped)
+        write_text(folder / "index.csv", read_index(folder).to_csv(index=False))
+    return BatchReport(
+        runs, outcomes, before, time.monotonic() - begin, stopped, frozenset(untold), frozenset(damaged)
+    )
 
 
 def _task(run: Run, batch: Batch, folder: Path, reduction: Reduction | None) -> Task:
@@ -418,285 +509,12 @@ def _task(run: Run, batch: Batch, folder: Path, reduction: Reduction | None) -> 
         id=run.id,
         scenario=run.scenario.model_dump_json(exclude_none=True),
         folder=str(batch.base.parent),
-        output=str(_result(folder, run.id)),
+        output=str(result_of(folder, run.id)),
         version=versions().get("evgrid", ""),
         time_limit_s=batch.time_limit,
         reduction=reduction,
     )
 
 
-def _work_off(client: Client, tasks: Sequence[Task], told: Callable[[Outcome], None]) -> None:
-    """Give all tasks to the workers, and tell of each as it ends."""
-    from distributed import as_completed
-
-    futures = {client.submit(execute, task, pure=False, key=f"evgrid-{task.id}"): task.id for task in tasks}
-    try:
-        for future in as_completed(list(futures), loop=client.loop):
-            task_id = futures.pop(future)
-            if future.status == "finished":
-                told(future.result())
-            else:
-                told(Outcome(task_id, _loss(future), "", 0.0, 0.0))
-            future.release()
-    except BaseException:
-        with suppress(Exception):
-            client.cancel(list(futures), force=True)
-        raise
-
-
-def _loss(future: Any) -> str:
-    """Why Dask has no outcome of a run."""
-    from distributed import KilledWorker
-
-    if future.status == "cancelled":
-        return "the scheduler was lost"
-    error = future.exception()
-    if isinstance(error, KilledWorker):
-        return "its workers died one after the other"
-    return f"the worker failed: {type(error).__name__}: {error}"
-
-
-@contextmanager
-def dask_client(scheduler: str | None, workers: int | None) -> Iterator[Client]:
-    """A client of the scheduler at an address, or of a local cluster of processes (one a core).
-
-    Raises EvgridError if there is no scheduler.
-    """
-    import dask
-    from distributed import Client, LocalCluster
-
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=10, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise EvgridError(f"--scheduler {scheduler}: there is no Dask scheduler: {error}") from error
-        with client:
-            yield client
-        return
-    quiet = {"distributed.admin.log-format": "%(message)s", "distributed.worker.daemon": False}
-    with (
-        dask.config.set(quiet),
-        LocalCluster(
-            n_workers=workers or os.cpu_count() or 1, threads_per_worker=1, processes=True,
-            dashboard_address=":0", memory_limit=0, silence_logs=50,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):  # fmt: skip
-        client.register_plugin(_leave_interrupts())
-        yield client
-
-
-def _leave_interrupts() -> Any:
-    """A plugin for Dask's workers, also for those that take the place of dead ones."""
-    from distributed import WorkerPlugin
-
-    class LeaveInterrupts(WorkerPlugin):  # type: ignore[misc]
-        def setup(self, worker: Any) -> None:
-            ignore_interrupts()
-
-    return LeaveInterrupts()
-
-
-# ---- the folder ----------------------------------------------------------------------------------
-
-
-def _open_folder(folder: Path, resume: bool) -> None:
-    if (folder / "batch.json").exists() and not resume:
-        raise ResultError(
-            f"{folder} holds a batch already; go on with it with --resume, or choose another folder with -o"
-        )
-    try:
-        (folder / "runs").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultError(f"the batch can't be written to {folder}: {error.strerror}") from error
-
-
-def _result(folder: Path, run_id: str) -> Path:
-    return folder / "runs" / f"{run_id}.nc"
-
-
-def _record(batch: Batch, runs: Sequence[Run]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "name": batch.name,
-        "version": versions().get("evgrid", ""),
-        "runs": [
-            {
-                "id": run.id, "case": run.case, "overrides": run.overrides,
-                "first": run.scenario.ensemble.first, "members": run.scenario.ensemble.members,
-            }
-            for run in runs
-        ],
-    }  # fmt: skip
-
-
-def _known(folder: Path, run_id: str) -> Outcome | None:
-    """How a run ended when it was last tried, as far as it is on disk."""
-    with suppress(OSError, ValueError, TypeError):
-        return Outcome(**json.loads((folder / "runs" / f"{run_id}.json").read_text(encoding="utf-8")))
-    return None
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole, or not at all."""
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-
-
-def _text(overrides: Overrides) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in overrides.items()) or "no overrides"
-
-
-# ---- reading -------------------------------------------------------------------------------------
-
-
-def read_index(folder: str | Path) -> pd.DataFrame:
-    """Every run of a batch: its case, overrides, members, state (finished, failed, missing), the
-    reason where it failed, wall time and peak memory.
-
-    Raises
-    ------
-    ResultError
-        If the folder holds no batch.
-
-    """
-    import pandas as pd
-
-    folder = Path(folder)
-    record = _read_record(folder)
-    rows = []
-    for run in record["runs"]:
-        outcome, done = _known(folder, run["id"]), _result(folder, run["id"]).is_file()
-        rows.append(
-            {
-                "id": run["id"], "case": run["case"], **run["overrides"],
-                "first": run["first"], "members": run["members"],
-                "state": "finished" if done else "failed" if outcome else "missing",
-                "reason": outcome.reason if outcome and not done else "",
-                "wall_s": outcome.wall_s if outcome else math.nan,
-                "peak_memory_mib": outcome.peak_memory_mib if outcome else math.nan,
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def open_batch(folder: str | Path) -> xr.Dataset:
-    """Open the finished runs of a batch as one Dataset; arrays are read when they are used.
-
-    Returns
-    -------
-    xarray.Dataset
-        The variables of the results with the dimension ``case`` in front; each setting that the
-        batch overrides is a coordinate along ``case``. Members that have no result are NaN; cases
-        without any are not there, and ``attrs["missing"]`` counts the runs without a result. The
-        tables of EVs and sessions, which differ in length, are left out: :func:`batch_sessions`.
-
-    Raises
-    ------
-    ResultError
-        If the folder holds no batch, or nothing has finished.
-
-    """
-    import xarray as xr
-
-    folder = Path(folder)
-    record = _read_record(folder)
-    cases: dict[int, list[xr.Dataset]] = {}
-    files = list[xr.Dataset]()
-    overrides: dict[int, Overrides] = {}
-    missing = 0
-    for run in record["runs"]:
-        path = _result(folder, run["id"])
-        if not path.is_file():
-            missing += 1
-            continue
-        with open_results(path) as checked:
-            attrs = checked.attrs
-        opened = xr.open_dataset(path, engine="netcdf4", decode_timedelta=False, chunks={})
-        files.append(opened)
-        flat = [name for name in opened.variables if {"ev", "session"} & set(opened[name].dims)]
-        cases.setdefault(run["case"], []).append(opened.drop_vars(flat).assign_attrs(attrs))
-        overrides[run["case"]] = run["overrides"]
-    if not cases:
-        raise ResultError(f"{folder}: no run of the batch has finished")
-    parts = [_concat(chunks, "member") for chunks in cases.values()]
-    whole = _concat(parts, "case")
-    keys = list(dict.fromkeys(key for case in overrides.values() for key in case))
-    coordinates: dict[str, Any] = {"case": ("case", list(cases))}
-    for key in keys:
-        values = [_scalar(overrides[case].get(key)) for case in cases]
-        coordinates[key] = ("case", values, {"long_name": f"setting {key} of the scenario"})
-    whole = whole.assign_coords(coordinates)
-    whole.attrs = {"format": FORMAT, "name": record["name"], "version": record["version"], "missing": missing}
-    closing = ExitStack()
-    for file in files:
-        closing.callback(file.close)
-    whole.set_close(closing.close)
-    return whole
-
-
-def batch_sessions(folder: str | Path) -> pd.DataFrame:
-    """The charging sessions of all finished runs, a row a session, with case and overrides.
-
-    Raises
-    ------
-    ResultError
-        If the folder holds no batch.
-
-    """
-    import pandas as pd
-
-    folder = Path(folder)
-    tables = []
-    for run in _read_record(folder)["runs"]:
-        path = _result(folder, run["id"])
-        if not path.is_file():
-            continue
-        with open_results(path) as result:
-            names = [name for name in result.variables if result[name].dims == ("session",)]
-            table = result[names].to_dataframe().reset_index(drop=True)
-        overrides = {key: _scalar(value) for key, value in run["overrides"].items()}
-        tables.append(table.assign(case=run["case"], **overrides))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((folder / "batch.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultError(f"{folder} is no batch of evgrid: {error}") from error
-    if record.get("format") != FORMAT:
-        raise ResultError(f"{folder} is no batch of evgrid: it has no format = {FORMAT}")
-    return record
-
-
-def _concat(parts: Sequence[xr.Dataset], dim: str) -> xr.Dataset:
-    """Datasets side by side; what does not vary over members, and is alike, is kept once."""
-    import xarray as xr
-
-    if len(parts) == 1 and dim == "member":
-        return parts[0]
-    varying = [
-        str(n) for n in parts[0].data_vars if "member" in parts[0][n].dims or "time" in parts[0][n].dims
-    ]
-    alike = all(_same_static(parts[0], part, varying) for part in parts[1:])
-    return xr.concat(
-        list(parts), dim, data_vars=varying if alike else "all", coords="minimal", compat="override",
-        join="outer", combine_attrs="override",
-    )  # fmt: skip
-
-
-def _same_static(one: xr.Dataset, other: xr.Dataset, varying: Sequence[str]) -> bool:
-    names = [name for name in one.data_vars if name not in varying]
-    return all(name in other and one[name].equals(other[name]) for name in names)
-
-
-def _scalar(value: Any) -> Any:
-    """An override as a coordinate's value: numbers and text as they are, mappings as JSON."""
-    return value if isinstance(value, str | int | float | bool) else json.dumps(value)
+def _text(case: Case) -> str:
+    return case.name or ", ".join(f"{k} = {shown(v)}" for k, v in case.overrides.items()) or "no overrides"

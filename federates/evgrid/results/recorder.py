@@ -1,0 +1,179 @@
+"""Takes what the models record, averages it over the recording intervals, gives it to a store in blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.model import Clock, Model, Variable
+
+_BUFFER_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**20
+
+
+class Store(Protocol):
+    """Where a result's arrays go: memory or a file."""
+
+    def create(self, variable: Variable, dims: tuple[str, ...]) -> None:
+        """Make room for a variable with the Dataset's dimensions, filled with NaN."""
+
+    def write(self, name: str, key: tuple[slice, ...], values: NDArray[Any]) -> None:
+        """Write a block."""
+
+
+@dataclass
+class ResultRecorder:
+    """Takes what the models record, averages it over the recording intervals, and stores it.
+
+    Thread-safe: every federate writes from its own thread. ``sizes`` gives the length of every
+    dimension but time. ``spent_s`` is the wall time that it took, by model.
+    """
+
+    clock: Clock
+    record_step_s: float
+    sizes: Mapping[str, int]
+    store: Store
+    spent_s: dict[str, float] = field(default_factory=dict)
+    _model_of: dict[str, str] = field(default_factory=dict)
+    _variables: dict[str, _Buffer] = field(default_factory=dict)
+    _static: dict[str, Variable] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def intervals(self) -> int:
+        """Number of recording intervals."""
+        return round(self.clock.duration_s / self.record_step_s)
+
+    def register(self, models: Sequence[Model], currency: str = "") -> None:
+        """Make room for the result variables of the models; ``currency``: of amounts, where it is known."""
+        for model in models:
+            for variable in model.variables:
+                if currency and variable.unit:
+                    variable = replace(variable, unit=variable.unit.replace("currency", currency))
+                if variable.name in self._variables or variable.name in self._static:
+                    raise ValueError(f"two models record {variable.name}")
+                self._model_of[variable.name] = model.name
+                if variable.timed:
+                    self.store.create(variable, _dataset_dims(variable))
+                    self._variables[variable.name] = _Buffer(self, variable, model.period_s)
+                else:
+                    self._static[variable.name] = variable
+                    self.store.create(variable, variable.dims)
+
+    def put(self, name: str, tick: int, values: NDArray[Any]) -> None:
+        """See :class:`evgrid.model.Recorder`."""
+        with self._lock, self._timed(name):
+            self._variables[name].put(tick, values)
+
+    def put_static(self, name: str, values: NDArray[Any]) -> None:
+        """See :class:`evgrid.model.Recorder`."""
+        with self._lock, self._timed(name):
+            dims = self._static[name].dims
+            expected = tuple(self.sizes[dim] for dim in dims)
+            if values.shape != expected:
+                raise ValueError(f"{name} has shape {values.shape}, must be {expected}")
+            self.store.write(name, (slice(None),) * len(dims), values)
+
+    def close(self) -> None:
+        """Write what is still buffered."""
+        with self._lock:
+            for buffer in self._variables.values():
+                buffer.flush()
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        model = self._model_of[name]
+        self.spent_s[model] = self.spent_s.get(model, 0.0) + perf_counter() - start
+
+
+class _Buffer:
+    """A timed variable on its way to the store: a chunk of recording intervals."""
+
+    def __init__(self, recorder: ResultRecorder, variable: Variable, period_s: float) -> None:
+        self.name = variable.name
+        self.dims = variable.dims
+        self.shape = tuple(recorder.sizes[dim] for dim in variable.dims)
+        self.per_step = round(period_s / recorder.clock.step_s)  # base ticks a step of the model
+        self.per_interval = round(recorder.record_step_s / period_s)  # steps an interval
+        self.store = recorder.store
+        row_bytes = int(np.prod(self.shape, dtype=np.int64)) * np.dtype(variable.dtype).itemsize
+        members = self.shape[0] if self.dims[:1] == ("member",) else 1
+        self.rows, _, _ = blocks(members, recorder.intervals, row_bytes // max(members, 1))
+        self.chunk = np.empty((self.rows, *self.shape), variable.dtype)
+        self.first = 0  # interval of the chunk's first row
+        self.filled = 0  # whole intervals in the chunk
+        self.sum: NDArray[np.float64] | None = None
+        self.summed = 0
+
+    def put(self, tick: int, values: NDArray[Any]) -> None:
+        step, rest = divmod(tick, self.per_step)
+        expected = (self.first + self.filled) * self.per_interval + self.summed
+        if values.shape[1:] != self.shape or rest or step != expected:
+            raise ValueError(
+                f"{self.name} at tick {tick} with shape {values.shape}: expected step {expected} "
+                f"and shape (n, {', '.join(map(str, self.shape))})"
+            )
+        if self.per_interval > 1:
+            self._put_mean(values)
+            return
+        done = 0
+        while done < len(values):
+            take = min(len(values) - done, self.rows - self.filled)
+            self.chunk[self.filled : self.filled + take] = values[done : done + take]
+            self._advance(take)
+            done += take
+
+    def _put_mean(self, values: NDArray[Any]) -> None:
+        for row in values:
+            if self.sum is None:
+                self.sum = np.zeros(self.shape)
+            self.sum += row
+            self.summed += 1
+            if self.summed == self.per_interval:
+                self.chunk[self.filled] = self.sum / self.per_interval
+                self.sum, self.summed = None, 0
+                self._advance(1)
+
+    def _advance(self, rows: int) -> None:
+        self.filled += rows
+        if self.filled == self.rows:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.filled:
+            return
+        time = slice(self.first, self.first + self.filled)
+        block = self.chunk[: self.filled]
+        if self.dims[:1] == ("member",):
+            self.store.write(self.name, (slice(None), time), np.moveaxis(block, 0, 1))
+        else:
+            self.store.write(self.name, (time,), block)
+        self.first += self.filled
+        self.filled = 0
+
+
+def blocks(members: int, intervals: int, row_bytes: int) -> tuple[int, int, int]:
+    """Intervals that are written at once, and members and intervals that a file keeps together as a chunk.
+
+    ``row_bytes``: of one member and interval. What is written at once consists of whole chunks.
+    """
+    row = max(row_bytes, 1)
+    buffered = min(max(_BUFFER_BYTES // (row * max(members, 1)), 1), intervals)
+    times = min(max(_CHUNK_BYTES // row, 1), buffered)
+    together = min(max(_CHUNK_BYTES // (row * times), 1), max(members, 1))
+    return buffered // times * times, together, times
+
+
+def _dataset_dims(variable: Variable) -> tuple[str, ...]:
+    if variable.dims[:1] == ("member",):
+        return ("member", "time", *variable.dims[1:])
+    return ("time", *variable.dims)
