@@ -5,6 +5,8 @@ import pytest
 
 import evgrid
 from evgrid.scenario import scenario_from
+from evgrid.simulation import build_world
+from evgrid.studies.oracle import least_cost
 
 TIME = {"start": "2026-07-01T16:00", "duration": "20h", "step": "5min"}
 LIMIT_KW = 850.0
@@ -114,3 +116,93 @@ def test_what_it_needs_is_told():
         run({"strategy": "scheduled", "period": "7min"})
     with pytest.raises(evgrid.ScenarioError, match="charge_efficiency: unknown key"):
         run({"strategy": "arbitrage", "charge_efficiency": 0.9})
+
+
+# ---- EVs that come between two plans, and how near a plan is to the least cost -------------------
+
+COLUMNS = (
+    "ev,connection,arrival,departure,soc_arrival,soc_target,capacity_kwh,charge_kw,discharge_kw,soc_floor"
+)
+
+
+def run_file(folder, rows, strategy, tariff, step="1min", start="2026-01-15T12:00", **sections):
+    """A run of the sessions in ``rows``, lines of COLUMNS, with constant efficiencies of 0.9."""
+    (folder / "s.csv").write_text("\n".join([COLUMNS, *rows]))
+    content = {
+        "name": "stays",
+        "time": {"start": start, "duration": "24h", "step": step},
+        "feeder": {"network": "cigre_lv", "step": "1h", "base_load": {"source": "none"}},
+        "fleet": {
+            "sessions": {"file": "s.csv"}, "charger": {"power_kw": 7.4, "bidirectional": True},
+            "vehicle": {"charge_efficiency": 0.9, "discharge_efficiency": 0.9, "taper_soc": 0.99},
+        },
+        "tariff": tariff, "communication": {"telemetry": step}, "aggregators": {"main": strategy}, **sections,
+    }  # fmt: skip
+    scenario = scenario_from(content, folder=folder)
+    return scenario, evgrid.run(scenario)
+
+
+def prices_of(hourly):
+    """A tariff with a price for each hour of the day."""
+    periods = [
+        {"name": f"h{k}", "hours": [[k, k + 1]], "price_per_kwh": round(float(price), 3)}
+        for k, price in enumerate(hourly)
+    ]
+    rest = {"name": "rest", "price_per_kwh": 0.0}
+    seasons = [{"name": "all", "months": list(range(1, 13)), "periods": [*periods, rest]}]
+    return {"name": "hourly", "seasons": seasons}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"strategy": "scheduled"}, {"strategy": "arbitrage", "limit_kw": 100.0}]
+)
+def test_who_comes_between_two_plans_does_not_wait_for_the_next(tmp_path, settings):
+    """Prices rise at 15:00 and at 16:00, and 30 kWh of battery take 4.5 h from 14:01 on: at once."""
+    rows = [
+        "before,Load R1,2026-01-15T13:00,2026-01-16T08:00,0.5,0.9,60,7.4,0,0.2",  # so that there is a plan
+        "early,Load R1,2026-01-15T14:01,2026-01-15T20:00,0.1,0.6,60,7.4,0,0.2",
+    ]
+    tariff = prices_of([0.2] * 15 + [0.4] + [0.5] * 8)
+    before, after = (
+        float(run_file(tmp_path, rows, by, tariff)[1]["session_cost"][1])
+        for by in ({"strategy": "uncontrolled"}, {**settings, "group": "feeder"})
+    )
+    assert before == pytest.approx(7.4 * 0.2 * 59 / 60 + 7.4 * 0.4 + 0.5 * (30 / 0.9 - 7.4 * 119 / 60))
+    # a tick passes before it is seen, whose energy is drawn at the dearest price in place of the cheapest
+    assert before <= after <= before + 7.4 / 60 * (0.5 - 0.2) + 1e-9
+
+
+def stays(rng, count, back):
+    """Lines of COLUMNS: stays of 1 to 10 h, of which a share ``back`` may give back."""
+    rows = []
+    for ev in range(count):
+        begin = np.datetime64("2026-01-15T12:00") + np.timedelta64(int(rng.integers(0, 600)), "m")
+        end = begin + np.timedelta64(int(rng.integers(60, 600)), "m")
+        given = 7.4 if rng.random() < back else 0
+        rows.append(f"e{ev},Load R1,{begin},{end},{rng.uniform(0.1, 0.9):.3f},0.9,60,7.4,{given},0.2")
+    return rows
+
+
+@pytest.mark.parametrize("back", [0.0, 1.0])
+def test_with_perfect_forecasts_a_plan_comes_within_a_percent_of_the_program(tmp_path, back):
+    rng = np.random.default_rng(3)
+    rows, tariff = stays(rng, 30, back), prices_of(rng.uniform(0.05, 0.5, 24))
+    scenario, result = run_file(tmp_path, rows, {"strategy": "scheduled"}, tariff)
+    bound = float(least_cost(build_world(scenario)).cost[0])
+    assert bound <= cost(result) <= 1.01 * bound
+    assert served(result)
+
+
+@pytest.mark.parametrize(("step", "seed"), [("1min", 0), ("5min", 1), ("15min", 2), ("15min", 3)])
+def test_a_plan_costs_no_more_than_charging_at_once(tmp_path, step, seed):
+    """Prices of both signs, EVs that may give back and others, any tick: but for what it lags behind."""
+    rng = np.random.default_rng(seed)
+    rows, tariff = stays(rng, 12, 0.5), prices_of(rng.uniform(-0.3, 0.3, 24))
+    strategies = [{"strategy": "scheduled"}, {"strategy": "arbitrage", "group": "feeder", "limit_kw": 500.0}]
+    at_once = cost(run_file(tmp_path, rows, {"strategy": "uncontrolled"}, tariff, step)[1])
+    lag_h = 2 * int(step.removesuffix("min")) / 60
+    for strategy in strategies:
+        result = run_file(tmp_path, rows, strategy, tariff, step)[1]
+        assert cost(result) <= at_once + 12 * 7.4 * lag_h * 0.6
+        assert cost(result) < at_once - 5.0  # and indeed much less
+        assert served(result)

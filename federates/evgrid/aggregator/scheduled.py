@@ -20,7 +20,8 @@ in the lead: 0 now, of that standard deviation a day ahead, drawn from the scena
 peak that is paid for, the group's EVs are asked for less, the one with the most laxity first, and for
 discharge where that does not suffice.
 
-An EV that comes between two plans waits for the next. Left out: trips after a departure that isn't known.
+**Newcomers**: an EV that comes between two plans gets one of its own as soon as it is seen, at the least cost
+in the room that the plan of the others leaves. Left out: trips after a departure that isn't known.
 """
 
 from __future__ import annotations
@@ -31,7 +32,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from evgrid.aggregator.scheduler import Batteries, as_told, batteries_ahead, batteries_of, plan
+from evgrid.aggregator.scheduler import (
+    Batteries,
+    Schedule,
+    alone,
+    as_told,
+    batteries_ahead,
+    batteries_of,
+    plan,
+)
 from evgrid.aggregator.strategies import (
     Context,
     Dispatching,
@@ -153,15 +162,23 @@ class Scheduled(Dispatching):
         self._beyond = np.full(groups, np.nan)
         """Base load measured beyond what was forecast, (member · groups,) kW; NaN before the first."""
         self._slot = -1
+        self._until_s = np.full(len(context.evs), -np.inf)
+        """Departure of each EV that was last planned with, s."""
+        self._ahead_of: dict[int, tuple[NDArray[np.int64], NDArray[np.int64], Array]] = {}
+        """Of each member whose EVs are coupled, the last plan: stays, their groups, what they draw."""
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
         slot = self._slot_at(view.time_s)
         if len(self._base) and view.time_s > 0:
             self._measure(view)
-        if slot != self._slot and view.plugged.any():
+        if slot != self._slot:
             self._slot = slot
-            self._plan(view, slot)
+            self._planned = np.zeros(len(self.context.evs))
+            self._ahead_of = {}
+            self._plan(view, slot, np.flatnonzero(view.plugged))
+        else:
+            self._plan(view, slot, self._unplanned(view))
         wanted = np.where(view.plugged, self._planned, 0.0)
         asked = np.clip(wanted, view.p_min, view.p_max)
         members = self.context.evs.member
@@ -212,41 +229,94 @@ class Scheduled(Dispatching):
 
     # ---- plan ---------------------------------------------------------------------------------
 
-    def _plan(self, view: View, slot: int) -> None:
-        """Plan from the slot on; the powers of this slot are kept. Members are planned together where nothing
-        couples their EVs and all see the same prices.
+    def _unplanned(self, view: View) -> NDArray[np.int64]:
+        """The EVs that have come since they were last planned with, or with another departure."""
+        moved = np.abs(view.time_s + view.time_left - self._until_s) > 0.5 * view.step_s
+        return np.flatnonzero(view.plugged & moved)
+
+    def _plan(self, view: View, slot: int, rows: NDArray[np.int64]) -> None:
+        """Plan the EVs in ``rows`` from now on; the powers of this slot are kept. Members are planned
+        together where nothing couples their EVs and all see the same prices. A member that has a plan of
+        this slot keeps to it, and gives those in ``rows`` what room that leaves.
         """
         context, settings = self.context, self.settings
         slot_h = settings.period / 3600.0
+        if not len(rows):
+            return
         current = self._stays.current(view.time_s, len(context.evs))
-        self._planned = np.zeros(len(context.evs))
-        here = np.flatnonzero(view.plugged & (current >= 0))
+        self._until_s[rows] = view.time_s + view.time_left[rows]
+        here = rows[current[rows] >= 0]
         of_members = [here]
         if self._coupled or settings.price_error:
             edges = np.searchsorted(context.evs.member[here], np.arange(1, context.members))
             of_members = np.split(here, edges)
         for member, rows in enumerate(of_members):
-            batteries, late = self._batteries(view, rows, current[rows], slot, member)
             if not len(rows):
                 continue
+            stay = current[rows]
+            to_come = member not in self._ahead_of
+            batteries, late, of = self._batteries(view, rows, stay, slot, member, to_come)
             slots = batteries.p_max.shape[1]
             price, export, base = self._forecast(slot, slots, member)
             of_member = slice(member * context.groups, (member + 1) * context.groups)
             limit = None if settings.limit_kw is None else settings.limit_kw - base
-            best = plan(
-                batteries, price, slot_h, export, limit, settings.demand_charge, settings.wear_per_kwh,
-                self._peak[of_member], settings.margin, settings.exact,
-            )  # fmt: skip
+            if not to_come:
+                best = self._between_plans(batteries, of, price, export, limit, member)
+            else:
+                best = plan(
+                    batteries, price, slot_h, export, limit, settings.demand_charge, settings.wear_per_kwh,
+                    self._peak[of_member], settings.margin, settings.exact,
+                )  # fmt: skip
+                if self._coupled:
+                    self._ahead_of[member] = of, batteries.group, best.power
+                if settings.demand_charge > 0:
+                    drawn = best.drawn(batteries.group, context.groups)
+                    self._cap[of_member] = np.maximum(self._peak[of_member], drawn.max(axis=1))
             now, most = best.power[: len(rows), 0], batteries.p_max[: len(rows), 0]
             share = np.clip(view.time_left[rows] / settings.period, 1e-9, 1.0)
             if not self._told(view):
-                rated = self._rated_kw(view, rows, current[rows])
+                rated = self._rated_kw(view, rows, stay)
                 share = np.maximum(most / np.maximum(rated, 1e-9), 1e-9)
             full = late | ((most > 0) & (now >= most - 1e-6))
             self._planned[rows] = np.where(full, np.inf, now / share)
-            if settings.demand_charge > 0:
-                drawn = best.drawn(batteries.group, context.groups)
-                self._cap[of_member] = np.maximum(self._peak[of_member], drawn.max(axis=1))
+
+    def _between_plans(
+        self,
+        batteries: Batteries,
+        of: NDArray[np.int64],
+        price: Array,
+        export: Array,
+        limit_kw: Array | None,
+        member: int,
+    ) -> Schedule:
+        """The least cost of the stays ``of``, (battery,), in the room that the last plan leaves."""
+        settings, groups = self.settings, self.context.groups
+        stays, group, power = self._ahead_of[member]
+        others = ~np.isin(stays, of)
+        stays, group, power = stays[others], group[others], power[others]
+        slots = max(len(price), power.shape[1])
+        drawn = np.zeros((groups, slots))
+        np.add.at(drawn[:, : power.shape[1]], group, power)
+        room = np.full((groups, len(price)), np.inf)
+        if settings.demand_charge > 0:
+            room = np.minimum(room, self._cap[member * groups : (member + 1) * groups, None])
+        if limit_kw is not None:
+            room = np.minimum(room, limit_kw - settings.margin * np.maximum(limit_kw, 0.0))
+        room = room - drawn[:, : len(price)]
+        charge, discharge = np.zeros((2, *batteries.p_max.shape))
+        for at in np.unique(batteries.group):
+            rows = np.flatnonzero(batteries.group == at)
+            best = alone(
+                batteries.take(rows), price, settings.period / 3600.0, export, settings.wear_per_kwh, room[at]
+            )
+            charge[rows], discharge[rows] = best.charge, best.discharge
+        planned = charge - discharge
+        self._ahead_of[member] = (
+            np.concatenate([stays, of]),
+            np.concatenate([group, batteries.group]),
+            np.concatenate([np.pad(part, [(0, 0), (0, slots - part.shape[1])]) for part in (power, planned)]),
+        )
+        return Schedule(charge, discharge, np.nan)
 
     def _rated_kw(self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64]) -> Array:
         """Power that EVs are planned to charge with, kW: of those that can't discharge their mean."""
@@ -256,9 +326,17 @@ class Scheduled(Dispatching):
         return np.where(self._stays.discharge_kw[stay] > 0, rated, np.minimum(mean, rated))
 
     def _batteries(
-        self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64], slot: int, member: int
-    ) -> tuple[Batteries, NDArray[np.bool_]]:
-        """The EVs that are plugged in, then the stays to come; and which of the former are late, (row,)."""
+        self,
+        view: View,
+        rows: NDArray[np.int64],
+        stay: NDArray[np.int64],
+        slot: int,
+        member: int,
+        to_come: bool,
+    ) -> tuple[Batteries, NDArray[np.bool_], NDArray[np.int64]]:
+        """The EVs that are plugged in, then, if asked for, the stays ``to_come``; which of the former are
+        late, (row,); and the stay of each battery.
+        """
         settings, stays, context = self.settings, self._stays, self.context
         slot_h, since = settings.period / 3600.0, view.time_s - self._begins_s[slot]
         begin = np.full(len(rows), since / settings.period)
@@ -278,15 +356,14 @@ class Scheduled(Dispatching):
         early = np.where(stays.discharge_kw[stay] > 0, stays.taper_s[stay] / settings.period, 0.0)
         columns = [begin, begin + left, need, power, depth, -view.p_min[rows], early]
         group, of = context.ev_group[rows], stay
-        if settings.arrivals_known and self._coupled:
+        if settings.arrivals_known and self._coupled and to_come:
             due = (stays.arrival_s - self._begins_s[slot]) / settings.period
-            to_come = np.flatnonzero(
+            s = np.flatnonzero(
                 (context.evs.member[stays.ev] == member)
                 & (stays.arrival_s > view.time_s + 1e-6)
                 & (due < self._ahead)
                 & (stays.charge_kw > 0)
             )
-            s = to_come
             floor = np.maximum(stays.soc_floor[s], settings.soc_reserve)
             more = [
                 due[s], (stays.departure_s[s] - self._begins_s[slot]) / settings.period,
@@ -312,7 +389,7 @@ class Scheduled(Dispatching):
             assert view.envelope is not None
             told = batteries_ahead(view.envelope, rows)
             batteries = as_told(batteries, told, depth[: len(rows)] / stays.charge_efficiency[stay])
-        return batteries, late
+        return batteries, late, of
 
     def _told(self, view: View) -> bool:
         """Whether the fleet has sent the envelope that begins now.
