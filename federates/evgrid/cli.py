@@ -49,6 +49,17 @@ def main() -> None:
     """Grid co-simulation for EV aggregation: a feeder, thousands of EVs and a V1G/V2G aggregator."""
 
 
+def _refuse_code(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+    from os import environ
+
+    if given:
+        environ["EVGRID_NO_CODE"] = "1"  # for the processes of a batch, too
+
+
+_no_code_option = click.option(
+    "--no-code", is_flag=True, expose_value=False, callback=_refuse_code,
+    help="Refuse scenarios that name strategies or scorers in files of their own: they run code.",
+)  # fmt: skip
 _scenario_argument = click.argument("scenario", type=click.Path(path_type=Path))
 _set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
@@ -63,6 +74,7 @@ _members_option = click.option("--members", type=int, help="Override ensemble.me
 @click.option("--plot/--no-plot", default=True, help="Draw the overview beside the result.")
 @_set_option
 @_members_option
+@_no_code_option
 def run(
     scenario: Path, output: Path | None, plot: bool, settings: tuple[str, ...], members: int | None
 ) -> None:
@@ -87,6 +99,7 @@ def run(
 @_scenario_argument
 @_set_option
 @_members_option
+@_no_code_option
 def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> None:
     """Check SCENARIO, its files and its network without running it."""
     checked = _load(scenario, settings, members)
@@ -107,6 +120,7 @@ def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> 
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Parquet file to freeze them in.")
 @_set_option
 @_members_option
+@_no_code_option
 def sessions(scenario: Path, output: Path | None, settings: tuple[str, ...], members: int | None) -> None:
     """Draw or import the sessions of SCENARIO, say what became of them, and freeze them."""
     checked = _load(scenario, settings, members)
@@ -261,6 +275,7 @@ def _print_notes(notes: tuple[str, ...], unreachable: tuple[str, ...], count: in
 _batch_options = (
     click.option("--resume", is_flag=True, help="Go on in the folder: run only what is missing."),
     click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default one a core."),
+    _no_code_option,
     click.option("--scheduler", metavar="ADDRESS", help="Use this Dask scheduler, such as tcp://host:8786."),
 )
 

@@ -267,15 +267,13 @@ def _refuse_twice(
 def _refuse_upstream(
     scenario: Scenario, connections: Connections, evs: EVs, found: Sequence[Portfolio]
 ) -> None:
-    from evgrid.aggregator.strategies import find_strategy
-
     if not connections.upstream:
         return
     faults = []
     for portfolio in found:
         settings = scenario.aggregators[portfolio.name]
         count = np.count_nonzero(evs.connection[portfolio.rows] >= connections.on_feeder)
-        cls = find_strategy(settings.strategy)
+        cls = settings.strategy_class
         if count and not cls.takes_upstream and (cls.goes_by_feeder(settings) or cls.uses_voltage):
             faults.append(
                 f"aggregators.{portfolio.name}.strategy = {settings.strategy}: goes by the feeder, and "

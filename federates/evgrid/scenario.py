@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from evgrid.aggregator.strategies import StrategySettings, find_strategy, strategy_settings
+from evgrid.aggregator.strategies import StrategySettings, strategy_settings
 from evgrid.ambient import Ambient
 from evgrid.curves.settings import LocalFunctions
 from evgrid.device_settings import Capacitor, PvInverters, TapChanger, TransformerAgeing
@@ -686,14 +686,14 @@ class Scenario(Settings):
         found += [
             f"aggregators.{name}.strategy = {settings.strategy}: needs system.{key}"
             for name, settings in self.aggregators.items()
-            for key in find_strategy(settings.strategy).needs(settings)
+            for key in settings.strategy_class.needs(settings)
             if self.system is None or not getattr(self.system, key)
         ]
         if envelope is None:
             found += [
                 f"aggregators.{name}.strategy = {settings.strategy}: needs fleet.envelope"
                 for name, settings in self.aggregators.items()
-                if find_strategy(settings.strategy).goes_by_envelope(settings)
+                if settings.strategy_class.goes_by_envelope(settings)
             ]
         elif envelope.every_s > self.time.duration:
             found.append(
@@ -704,7 +704,7 @@ class Scenario(Settings):
             found += [
                 f"aggregators.{name}.strategy = {settings.strategy}: needs a tariff or system.energy_price"
                 for name, settings in self.aggregators.items()
-                if find_strategy(settings.strategy).goes_by_prices(settings)
+                if settings.strategy_class.goes_by_prices(settings)
             ]
         found += self._two_currencies()
         if found:
@@ -768,7 +768,7 @@ class Scenario(Settings):
     @property
     def uses_envelope(self) -> bool:
         """Whether an aggregator's strategy asks for the fleet's envelope."""
-        return any(find_strategy(a.strategy).goes_by_envelope(a) for a in self.aggregators.values())
+        return any(a.strategy_class.goes_by_envelope(a) for a in self.aggregators.values())
 
     @property
     def clock(self) -> Clock:

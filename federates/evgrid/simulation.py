@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evgrid.aggregator.strategies import find_strategy
 from evgrid.audit import audit
 from evgrid.model import UPSTREAM, Clock, Connections, EVs, Model
 from evgrid.portfolios import Portfolio, portfolios
@@ -129,7 +128,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             )
         )
     sensitivity = stays = None
-    if any(find_strategy(scenario.aggregators[p.name].strategy).uses_voltage for p in controlled):
+    if any(scenario.aggregators[p.name].strategy_class.uses_voltage for p in controlled):
         sensitivity = scenario_sensitivity(scenario, world.network)
     if controlled:
         stays = stays_of(scenario, world.connections, world.evs, world.sessions)
@@ -319,7 +318,7 @@ def coordinates(world: World) -> xr.Dataset:
     hourly = any(
         "hour" in variable.dims
         for settings in scenario.aggregators.values()
-        for variable in find_strategy(settings.strategy).variables
+        for variable in settings.strategy_class.variables
     )
     begins = clock.timestamps(np.arange(world.sizes["hour"]) * 3600.0)
     hours = {"hour": ("hour", begins, {"long_name": "local time at which the hour starts"})}

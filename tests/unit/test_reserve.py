@@ -205,6 +205,6 @@ def test_an_own_scorer_is_part_of_what_a_run_is_known_by(tmp_path):
     text = "class Mine:\n    period_s = 3600.0\n    def score(self, signal, response, step_s): ...\n"
     module.write_text(text)
     scenario = scenario_from(content, folder=tmp_path)
-    first = identity(scenario, tmp_path)
+    first = identity(scenario)
     module.write_text(text + "# changed\n")
-    assert identity(scenario, tmp_path) != first
+    assert identity(scenario) != first

@@ -162,7 +162,7 @@ def test_find_scorer(monkeypatch):
     assert isinstance(find_scorer("pjm"), PJMScore)
     with pytest.raises(ValueError, match="scorer = nice: must be one of caiso, pjm, or your own"):
         find_scorer("nice")
-    with pytest.raises(ValueError, match="scorer = no_such_module:X: No module named"):
+    with pytest.raises(ValueError, match="scorer = no_such_module:X: no module named no_such_module"):
         find_scorer("no_such_module:X")
     with pytest.raises(ValueError, match=r"must have period_s and score"):
         find_scorer("collections:OrderedDict")

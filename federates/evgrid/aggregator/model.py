@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.aggregator.kernels import follow, order_by_group
-from evgrid.aggregator.strategies import Context, Envelope, Strategy, View, find_strategy
+from evgrid.aggregator.strategies import Context, Envelope, Strategy, View
 from evgrid.compile import in_threads
 from evgrid.errors import StrategyError
 from evgrid.model import Array, Connections, EVs, Model, Recorder, Sensitivity, Stays, Values, Variable
@@ -72,7 +72,7 @@ class AggregatorModel(Model):
         self.name = portfolio.federate
         self._portfolio, self._title = portfolio, portfolio.name
         settings = scenario.aggregators[portfolio.name]
-        cls = self._cls = find_strategy(settings.strategy)
+        cls = self._cls = settings.strategy_class
         evs = evs if portfolio.whole else evs.take(portfolio.rows)
         self.period_s = scenario.time.step
         self._clock = scenario.clock
@@ -98,7 +98,7 @@ class AggregatorModel(Model):
             None if stays is None else stays if portfolio.whole else stays.of(portfolio.rows),
             None if base_load is None else partial(self._in_groups, base_load),
             connections.upstream,
-            sum(find_strategy(a.strategy).uses_voltage for a in scenario.aggregators.values()),
+            sum(a.strategy_class.uses_voltage for a in scenario.aggregators.values()),
         )  # fmt: skip
         self._strategy = self._guarded(0.0, lambda: cls(settings, context))
         self._power_port = "fleet/p" if portfolio.whole else portfolio.port("fleet/own_p")

@@ -30,14 +30,13 @@ the first hour, which has no score. Left out: bids that may be refused, forecast
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from dataclasses import replace
 from statistics import NormalDist
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from evgrid.aggregator.strategies import (
     Context,
@@ -50,7 +49,7 @@ from evgrid.aggregator.strategies import (
 from evgrid.model import Array, Variable
 from evgrid.settings import Duration, fault
 from evgrid.system.revenue import pjm_credit
-from evgrid.system.scores import find_scorer
+from evgrid.system.scores import Scorer, find_scorer
 
 HOUR_S = 3600.0
 _CHECK_S = 300.0
@@ -89,12 +88,13 @@ class OfferSettings(DispatchSettings):
     out: no limit."""
 
 
-def _scorer(name: str, info: ValidationInfo) -> str:
-    folder = (info.context or {}).get("folder")
-    if ":" in name and folder is not None and folder not in sys.path:
-        sys.path.insert(0, folder)
+def _scorer_of(name: str, info: ValidationInfo) -> Scorer:
+    return find_scorer(name, (info.context or {}).get("folder"))
+
+
+def _check_scorer(name: str, info: ValidationInfo) -> str:
     try:
-        period_s = find_scorer(name).period_s
+        period_s = _scorer_of(name, info).period_s
     except ValueError as error:
         raise fault(str(error).partition(": ")[2]) from None
     if abs(HOUR_S / period_s - round(HOUR_S / period_s)) > 1e-9:
@@ -105,7 +105,7 @@ def _scorer(name: str, info: ValidationInfo) -> str:
 class RegulationSettings(OfferSettings):
     """Settings of the strategy ``regulation``."""
 
-    scorer: Annotated[str, AfterValidator(_scorer)] = "pjm"
+    scorer: Annotated[str, AfterValidator(_check_scorer)] = "pjm"
     """What rates the response: pjm (three parts), caiso (accuracy), or my_module:MyScorer, a class with
     period_s and score(signal, response, step_s). Of periods within an hour the mean is the hour's score."""
     capability_price: Annotated[float, Field(ge=0)] = 20.0
@@ -114,6 +114,22 @@ class RegulationSettings(OfferSettings):
     """Price of performance (RMPCP), currency per MW and hour."""
     mileage_ratio: Annotated[float, Field(ge=0)] = 1.0
     """Mileage of the signal over that of the reference signal."""
+    _scorer: Scorer = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _find_scorer(self, info: ValidationInfo) -> RegulationSettings:
+        self._scorer = _scorer_of(self.scorer, info)
+        return self
+
+    @property
+    def found_scorer(self) -> Scorer:
+        """What rates the response: the one that these settings were checked with."""
+        return self._scorer
+
+    @property
+    def user_classes(self) -> tuple[type, ...]:
+        """See :class:`StrategySettings`."""
+        return (*super().user_classes, *((type(self._scorer),) if ":" in self.scorer else ()))
 
 
 _HOURLY = tuple(
@@ -302,7 +318,7 @@ class Regulation(Offering):
         values["regulation_held_kw"] = np.where(
             sold, capacity * np.clip(ratio(moved, squares), 0.0, 1.0), np.nan
         )
-        scorer = find_scorer(settings.scorer)
+        scorer = settings.found_scorer
         rated = scorer.score(self._signal, share, self.context.clock.step_s)
         for name, part in {"score": rated.total, **rated.parts}.items():
             if f"regulation_{name}" in values:

@@ -13,7 +13,6 @@ from the moment at which the energy wanted by departure would otherwise be out o
 from __future__ import annotations
 
 import importlib
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,12 +20,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from evgrid.aggregator.kernels import order_by_group, share_by_laxity
 from evgrid.errors import ScenarioError
 from evgrid.model import Array, Clock, EVs, Sensitivity, Stays, Variable
 from evgrid.portfolios import OwnCommunication, Selection
+from evgrid.readers.user_code import user_class
 from evgrid.settings import Duration, Settings, faults_of
 from evgrid.system.settings import System
 from evgrid.tariff import Prices, Tariff, prices_of
@@ -43,6 +43,17 @@ class StrategySettings(Settings):
     """Which EVs it has, such as {share: 0.4}; left out: those that no other aggregator has."""
     communication: OwnCommunication | None = None
     """Its own link to the chargers; left out: the scenario's."""
+    _class: type[Strategy] | None = PrivateAttr(None)
+
+    @property
+    def strategy_class(self) -> type[Strategy]:
+        """The class of the strategy: the one that these settings were checked for."""
+        return self._class or find_strategy(self.strategy)
+
+    @property
+    def user_classes(self) -> tuple[type, ...]:
+        """The classes of the user's own that these settings name."""
+        return (self.strategy_class,) if ":" in self.strategy else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +298,7 @@ def built_in() -> tuple[str, ...]:
 
 
 def find_strategy(name: str, folder: str | None = None) -> type[Strategy]:
-    """The class behind a strategy's name; ``folder`` is searched first for a user's module.
+    """The class behind a strategy's name; ``folder``: the scenario's, for a user's own.
 
     Raises ValueError with one sentence if there is none.
     """
@@ -296,19 +307,7 @@ def find_strategy(name: str, folder: str | None = None) -> type[Strategy]:
             known = ", ".join(built_in())
             raise ValueError(f"must be one of {known}, or your own as my_module:MyStrategy")
         return _REGISTRY[name]
-    module_name, _, class_name = name.partition(":")
-    if folder is not None and folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"no module named {error.name} beside the scenario or on Python's path") from error
-    except AttributeError:
-        raise ValueError(f"module {module_name} has no {class_name}") from None
-    except Exception as error:
-        raise ValueError(
-            f"module {module_name} can't be imported: {type(error).__name__}: {error}"
-        ) from error
+    found = user_class(name, folder)
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise ValueError(f"{name} is no subclass of evgrid.Strategy")
     return found
@@ -330,9 +329,11 @@ def strategy_settings(given: Any, context: Mapping[str, Any], path: str) -> Stra
     except ValueError as error:
         raise ScenarioError([f"{path}.strategy = {given['strategy']}: {error}"]) from error
     try:
-        return cls.Settings.model_validate(given, context=dict(context))
+        settings = cls.Settings.model_validate(given, context=dict(context))
     except ValidationError as error:
         raise ScenarioError(faults_of(error, cls.Settings, path)) from None
+    settings._class = cls
+    return settings
 
 
 @register("uncontrolled")

@@ -23,7 +23,6 @@ chunks, on the workers or on what was resumed.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import json
 import math
@@ -266,7 +265,7 @@ def plan(batch: Batch, reduction: Reduction | None = None) -> list[Run]:
             faults += [f"case {number} ({_text(case)}): {fault}" for fault in error.faults]
             continue
         for chunk in _chunks(scenario, batch):
-            run = Run(identity(chunk, batch.base.parent, reduction), number, case, chunk)
+            run = Run(identity(chunk, reduction), number, case, chunk)
             if run.id in first_with:
                 faults.append(
                     f"case {number} ({_text(case)}): is the same scenario as case {first_with[run.id]}"
@@ -279,16 +278,16 @@ def plan(batch: Batch, reduction: Reduction | None = None) -> list[Run]:
     return runs
 
 
-def identity(scenario: Scenario, folder: Path, reduction: Reduction | None = None) -> str:
+def identity(scenario: Scenario, reduction: Reduction | None = None) -> str:
     """What a run is known by: a hash of the resolved scenario, of what is kept, and the version of evgrid.
 
     Files count with their content, wherever they lie: session tables, base loads, networks and the
-    module of a strategy of the user's own (looked for in ``folder`` first).
+    modules of strategies and scorers of the user's own.
     """
     content = scenario.model_dump_json(exclude_none=True)
     for path in sorted(_files(scenario)):
         content = content.replace(json.dumps(str(path))[1:-1], hashlib.sha256(path.read_bytes()).hexdigest())
-    for module in _own_modules(scenario, str(folder)):
+    for module in _own_modules(scenario):
         content += hashlib.sha256(module.read_bytes()).hexdigest()
     if reduction is not None:
         content += f"\n{reduction}"
@@ -312,20 +311,13 @@ def _files(value: Any) -> Iterator[Path]:
         yield Path(value)
 
 
-def _own_modules(scenario: Scenario, folder: str) -> Iterator[Path]:
+def _own_modules(scenario: Scenario) -> Iterator[Path]:
     """Files of the strategies and scorers of the user's own."""
-    from evgrid.aggregator.strategies import find_strategy
-    from evgrid.system.scores import find_scorer
+    from evgrid.readers.user_code import sources_of
 
     for settings in scenario.aggregators.values():
-        classes: list[type] = [find_strategy(settings.strategy, folder)] if ":" in settings.strategy else []
-        scorer = getattr(settings, "scorer", "")
-        if ":" in scorer:
-            classes.append(type(find_scorer(scorer)))
-        for each in classes:
-            source = inspect.getsourcefile(each)
-            if source is not None:
-                yield Path(source)
+        for own in settings.user_classes:
+            yield from sources_of(own)
 
 
 def _chunks(scenario: Scenario, batch: Batch) -> Iterator[Scenario]:

@@ -11,7 +11,6 @@ user's own is a class with a ``score`` method, registered or named ``my_module:M
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -19,6 +18,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from evgrid.model import Array
+from evgrid.readers.user_code import user_class
 from evgrid.system.kernels import correlation_and_delay
 
 HOUR_S = 3600.0
@@ -61,8 +61,9 @@ def register(name: str) -> Callable[[_Class], _Class]:
     return add
 
 
-def find_scorer(name: str) -> Scorer:
-    """A scorer by its registered name, or ``my_module:MyScorer``, with its defaults.
+def find_scorer(name: str, folder: str | None = None) -> Scorer:
+    """A scorer by its registered name, or ``my_module:MyScorer`` (in the scenario's ``folder``), with its
+    defaults.
 
     Raises ValueError with one sentence if there is none.
     """
@@ -71,10 +72,9 @@ def find_scorer(name: str) -> Scorer:
             known = ", ".join(sorted(_REGISTRY))
             raise ValueError(f"scorer = {name}: must be one of {known}, or your own as my_module:MyScorer")
         return _REGISTRY[name]()
-    module_name, _, class_name = name.partition(":")
     try:
-        scorer = getattr(importlib.import_module(module_name), class_name)()
-    except (ImportError, AttributeError) as error:
+        scorer = user_class(name, folder)()
+    except Exception as error:  # what its constructor raises, too
         raise ValueError(f"scorer = {name}: {error}") from error
     if not isinstance(scorer, Scorer):
         raise ValueError(f"scorer = {name}: must have period_s and score(signal, response, step_s)")
