@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from evgrid.settings import ElementName, ExistingFile, Settings, fault, faults, faults_of
+from evgrid.settings import ElementName, ExistingFile, Settings, TimeFormat, fault, faults, faults_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
 TimeOfDay = tuple[Annotated[float, Field(ge=0, le=24)], Annotated[float, Field(gt=0, le=12)]]
@@ -272,8 +272,10 @@ class SessionFile(Settings):
     """Charging sessions from a table, or frozen by ``evgrid sessions``."""
 
     file: ExistingFile
-    """CSV or Parquet with a row a session: ev, connection, phase, arrival, departure,
+    """CSV, Parquet or NetCDF with a row a session: ev, connection, phase, arrival, departure,
     soc_arrival or energy_kwh, capacity_kwh, power limits; or a table frozen by ``evgrid sessions``."""
+    time_format: TimeFormat | None = None
+    """Form of arrival and departure, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or s from the start."""
 
 
 class _ImportedFile(Settings):
@@ -304,16 +306,21 @@ class ElaadFile(_ImportedFile):
     """What the columns named UTC hold: local times, as reported, or UTC."""
     zone: str = "Europe/Amsterdam"
     """Zone of the local times."""
+    time_format: TimeFormat | None = None
+    """Form of the times, such as '%m/%d/%Y %H:%M'; left out: day/month/year, as documented, or ISO 8601."""
 
 
 class NhtsFile(_ImportedFile):
     """Charging at home that follows from the trips of the US National Household Travel Survey."""
 
     nhts: ExistingFile
-    """trippub.csv of the survey."""
-    day: date | None = None
+    """The survey's file of trips, of 2017 (trippub.csv) or 2022 (tripv2pub.csv)."""
+    wave: Literal[2017, 2022] | None = None
+    """The survey's wave, whose codes differ; left out: told by the columns VEHCASEID or SEQ_TRIPID (2022) and
+    TRACC_WLK or TREGR_WLK (2017)."""
+    day: Annotated[date, Field(ge=date(1900, 1, 1), lt=date(2200, 1, 1))] | None = None
     """Date on which the surveyed day is put first; left out: the day before the run's first."""
-    days: Annotated[int, Field(ge=1)] | None = None
+    days: Annotated[int, Field(ge=1, le=3660)] | None = None
     """How often the day is repeated; left out: until the end of the run."""
 
 

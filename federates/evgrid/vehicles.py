@@ -6,8 +6,7 @@ and says where its numbers are from. Power is positive and at the grid, in kW; c
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,8 +17,10 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from evgrid.errors import ScenarioError
+from evgrid.readers import Faults, read_table, shown
 from evgrid.settings import Settings, fault, faults_of, read_yaml
 
+YAML = (".yaml", ".yml")
 SHIPPED = "default"
 """Name of the mix that is shipped."""
 
@@ -47,6 +48,13 @@ class VehicleType(Settings):
     """Share of the EVs that are of this type."""
     source: str = ""
     """Where its numbers are from."""
+
+
+_NUMBERS = (
+    "share",
+    *(name for name in VehicleType.model_fields if name.endswith(("_kwh", "_kw", "_per_mile"))),
+)
+"""Columns of a table of types that hold numbers."""
 
 
 class Mix(Settings):
@@ -85,7 +93,7 @@ def charge_limit_kw(vehicle: VehicleType, power_kw: float, phases: int, direct: 
 def read_mix(value: Any, folder: str | Path | None = None) -> Mix:
     """A mix as a scenario gives it.
 
-    The name of the shipped mix; ``{file: my_mix.yaml}`` or ``my_mix.csv`` (a row a type: type, share,
+    The name of the shipped mix; ``{file: my_mix.yaml}`` or a table ``my_mix.csv`` (a row a type: type, share,
     capacity_kwh, …; an empty cell is left out), where relative paths start at ``folder``; a mix in full
     (``{types: {...}}``); or shares of shipped types (``{bev250: 0.7, phev50: 0.3}``).
 
@@ -106,9 +114,12 @@ def read_mix(value: Any, folder: str | Path | None = None) -> Mix:
     if set(value) == {"file"}:
         path = Path(folder or ".") / Path(str(value["file"])).expanduser()
         try:
-            return _checked(_read_csv(path) if path.suffix == ".csv" else read_yaml(path), "fleet.mix")
+            content = read_yaml(path) if path.suffix in YAML else _of_table(path)
         except ValueError as error:
             raise ScenarioError([f"fleet.mix.file: {error}"]) from None
+        except ScenarioError as error:
+            raise ScenarioError([f"fleet.mix.file: {path} {fault}" for fault in error.faults]) from None
+        return _checked(content, "fleet.mix")
     if "types" in value:
         return _checked(value, "fleet.mix")
     known = _shipped().types
@@ -123,26 +134,29 @@ def read_mix(value: Any, folder: str | Path | None = None) -> Mix:
     return _checked({"name": "shares", "source": _shipped().source, "types": types}, "fleet.mix")
 
 
-def _read_csv(path: Path) -> dict[str, Any]:
-    """A table of vehicle types as the content of a mix. Raises ValueError with one sentence."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, skipinitialspace=True))
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} can't be read as CSV: {error}") from None
-    types: dict[str, Any] = {}
-    for number, row in enumerate(rows, start=2):
-        cells = {key: (value or "").strip() for key, value in row.items() if isinstance(value, str | None)}
-        name = cells.pop("type", "")
-        if not name:
-            raise ValueError(f"{path} line {number}: type is missing, the name of the vehicle type")
-        if name in types:
-            raise ValueError(f"{path} line {number}: type {name} is there twice")
-        if None in row:
-            raise ValueError(f"{path} line {number}: has more values than the header")
-        types[name] = {key: value for key, value in cells.items() if value}
+def _of_table(path: Path) -> dict[str, Any]:
+    """A table of vehicle types as the content of a mix. Raises ScenarioError with every fault."""
+    table = read_table(path)
+    faults = Faults(table)
+    if "type" not in table:
+        raise ScenarioError(["column type is missing, the name of the vehicle type"], str(path))
+    faults.rows_unlike_header()
+    names = table.names_of("type", faults)
+    faults.rows(table.empty("type"), "type is missing, the name of the vehicle type")
+    given, again = set[str](), []
+    for row, name in enumerate(names):
+        again += [row] if name and name in given else []
+        given.add(name)
+    faults.rows(again, lambda row: f"type {shown(names[row])} is there twice")
+    numbers = [name for name in table.names if name in _NUMBERS]
+    columns: dict[str, Sequence[Any]] = {name: table.text(name) for name in table.names if name != "type"}
+    columns |= {n: v.tolist() for n, v in zip(numbers, table.numbers(numbers, faults), strict=True)}
+    faults.check()
+    empty = {name: table.empty(name) for name in columns}
+    types = {
+        kind: {name: cells[row] for name, cells in columns.items() if not empty[name][row]}
+        for row, kind in enumerate(names)
+    }
     return {"name": path.stem, "types": types}
 
 

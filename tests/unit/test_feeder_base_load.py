@@ -199,17 +199,17 @@ FAULTS = {
                 *lines[3:],
             ]
         },
-        ["line 3, load 3 = x: must be a power in kW", "line 3, load 5 = nothing: must be a power in kW"],
+        ["line 3: load 3 = x: must be a power in kW", "line 3: load 5 = nothing: must be a power in kW"],
     ),
     "minutes": (
         {"rows": [*range(1, 100), 101, *range(101, 1441)]},
-        ["line 101, minute = 101: must be 100"],
+        ["line 101: minute = 101: must be 100"],
     ),
     "rows": ({"rows": range(1, 100)}, ["column minute has 99 rows: must be 1 to 1440"]),
     "first column": ({"first": "when"}, ["first column is 'when': must be 'minute'"]),
     "no time": (
         {"first": "time", "rows": ["2026-01-15", "noon?"]},
-        ["line 3, time = noon?: must be a time such as"],
+        ["line 3: time = noon?: must be a time such as"],
     ),
     "order": (
         {"first": "time", "rows": ["2026-01-15 00:00", "2026-01-15 12:00", "2026-01-15 11:00"]},
@@ -221,7 +221,7 @@ FAULTS = {
     ),
     "zone": (
         {"first": "time", "rows": ["2026-01-15T00:00+01:00", "2026-01-16T00:00+01:00"]},
-        ["line 2, time = 2026-01-15T00:00+01:00: must be local time without a zone"],
+        ["line 2: time = 2026-01-15T00:00+01:00: must be local time without a zone"],
     ),
     "short": ({"first": "time", "rows": ["2026-01-15"]}, ["column time: must have at least two rows"]),
 }
@@ -260,7 +260,7 @@ def test_mixed_offsets_are_refused_line_by_line(write, from_file):
     rows = ["2026-01-15T00:00+01:00", "2026-01-15 12:00+02", "2026-01-16T00:00Z", "2026-01-17T00:00"]
     with pytest.raises(ScenarioError) as caught:
         from_file(write("time", rows))
-    assert [f.partition(",")[0] for f in caught.value.faults] == ["line 2", "line 3", "line 4"]
+    assert [f.partition(":")[0] for f in caught.value.faults] == ["line 2", "line 3", "line 4"]
     assert all("must be local time without a zone" in f for f in caught.value.faults)
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet.importers import read_acn, read_elaad, read_nhts, read_plain, undeliverable
-from evgrid.fleet.importers.rows import number
 from evgrid.fleet.table import read_sessions
 from evgrid.model import Connections
 from evgrid.scenario import Vehicle, scenario_from
@@ -169,7 +168,7 @@ def test_acn_reasons(tmp_path):
             tmp_path,
             acn("good"),
             acn("no begin", connectionTime=None),
-            acn("iso", disconnectTime="2021-07-14T18:00:00Z"),
+            acn("iso without a zone", disconnectTime="2021-07-14T18:00:00"),
             acn("no zone in it", disconnectTime="Wed, 14 Jul 2021 18:00:00"),
             acn("reversed", disconnectTime="Wed, 14 Jul 2021 16:00:00 GMT"),
             acn("text", kWhDelivered="6"),
@@ -195,7 +194,7 @@ def test_acn_reasons(tmp_path):
     }
     text = str(result.report)
     assert "read 12 sessions, kept 1, dropped 11" in text
-    assert "2 without a readable disconnectTime (iso, no zone in it)" in text
+    assert "2 without a readable disconnectTime (iso without a zone, no zone in it)" in text
     assert "1 that are no record (record 12)" in text
     assert "Assumed: EVSEs are rated 6.656 kW, since the data does not say." in text
 
@@ -346,7 +345,7 @@ def test_elaad_times_in_utc(tmp_path):
 def test_elaad_reasons(tmp_path):
     path = elaad_file(
         tmp_path,
-        "1,P,1,03/07/2019 08:15,03/07/2019 09:15,a,1,1,3,7.4",
+        "1,P,1,13/07/2019 08:15,13/07/2019 09:15,a,1,1,3,7.4",
         "1,P,1,04/07/2019 08:15,04/07/2019 09:15,a,1,1,3,7.4",
         ",P,1,03/07/2019 08:15,03/07/2019 09:15,a,1,1,3,7.4",
         "3,,1,03/07/2019 08:15,03/07/2019 09:15,a,1,1,3,7.4",
@@ -410,8 +409,8 @@ def test_elaad_missing_columns(tmp_path):
     with pytest.raises(ScenarioError, match="column UTCTransactionStop is missing") as error:
         read_elaad(path)
     assert error.value.faults == [
-        "line 1: column UTCTransactionStop is missing",
-        "line 1: column TotalEnergy is missing",
+        "column UTCTransactionStop is missing",
+        "column TotalEnergy is missing",
     ]
 
 
@@ -425,21 +424,32 @@ def test_elaad_faulty_arguments(tmp_path):
 def test_empty_file(tmp_path):
     path = tmp_path / "empty.csv"
     path.write_text("")
-    with pytest.raises(ScenarioError, match="line 1 is empty: it must name the columns"):
+    with pytest.raises(ScenarioError, match="is empty: the first line must name the columns"):
         read_elaad(path)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("7.5", 7.5), ("7,5", 7.5), ("1.234,5", 1234.5), ("1,234.5", 1234.5), ("-9", -9.0), (" 3 ", 3.0)],
-)
-def test_numbers_with_point_or_comma(text, value):
-    assert number(text) == value
+def test_elaad_month_first_is_refused_unless_stated(tmp_path):
+    lines = [
+        "1,P,1,07/03/2019 08:15,07/03/2019 09:15,a,1,1,3,7.4",
+        "2,P,1,07/13/2019 08:15,07/13/2019 09:15,a,1,1,3,7.4",
+    ]
+    path = elaad_file(tmp_path, *lines)
+    with pytest.raises(
+        ScenarioError, match=r"line 3: UTCTransactionStart = 07/13/2019 08:15: is month/day/year"
+    ):
+        read_elaad(path)
+    table = read_elaad(path, time_format="%m/%d/%Y %H:%M").table
+    assert stamps(table["arrival"]) == ["2019-07-03 08:15:00", "2019-07-13 08:15:00"]
 
 
-@pytest.mark.parametrize("text", ["", "abc", "nan", "inf", "1;2"])
-def test_no_numbers(text):
-    assert math.isnan(number(text))
+def test_elaad_numbers_that_can_be_read_in_two_ways_are_dropped(tmp_path):
+    line = "{};P;1;03/07/2019 08:15;03/07/2019 09:15;a;1;1;{};7"
+    path = elaad_file(tmp_path, line.format(1, "1,234"), header=ELAAD.replace(",", ";"))
+    assert tallied(read_elaad(path).report) == {"without a readable TotalEnergy": 1}
+    path = elaad_file(
+        tmp_path, line.format(1, "1,234"), line.format(2, "15,75"), header=ELAAD.replace(",", ";")
+    )
+    assert read_elaad(path).table["energy_kwh"].tolist() == [1.234, 15.75]
 
 
 # --- NHTS ---
@@ -447,6 +457,11 @@ def test_no_numbers(text):
 NHTS = "HOUSEID,PERSONID,VEHID,TRPTRANS,DRVR_FLG,TRPMILES,STRTTIME,ENDTIME,WHYTO,TDWKND,WTTRDFIN,WHYFROM"
 CAR = Vehicle(consumption_kwh_per_mile=0.3, charge_efficiency=0.9, capacity_kwh=60.0)
 """A mile takes 0.3 / 0.9 = 1/3 kWh at the meter; the battery takes 60 / 0.9 = 66.67 kWh."""
+
+
+def nhts_2017(*arguments, **settings):
+    """The file doesn't tell the wave."""
+    return read_nhts(*arguments, **settings, wave=2017)
 
 
 def nhts_file(tmp_path, *lines, header=NHTS):
@@ -463,7 +478,7 @@ def test_nhts_a_commuter_with_an_errand(tmp_path):
         "30000007,02,01,03,01,3.0,1900,1910,11,02,75002.5,01",  # another driver to a shop
         "30000007,02,01,03,01,3.0,1940,1950,01,02,75003.5,11",  # home
     )
-    result = read_nhts(path, "2026-01-15", CAR)
+    result = nhts_2017(path, "2026-01-15", CAR)
     table = result.table
     assert table["ev"].tolist() == ["30000007-01"] * 2
     assert table["evse"].tolist() == ["30000007"] * 2
@@ -485,7 +500,7 @@ def test_nhts_repeated_days_follow_one_another(tmp_path):
         "1,01,01,04,01,10,0800,0830,03,01,5,01",
         "1,01,01,04,01,10,1800,1830,01,01,5,03",
     )
-    table = read_nhts(path, "2026-02-27", CAR, days=3).table
+    table = nhts_2017(path, "2026-02-27", CAR, days=3).table
     assert stamps(table["arrival"]) == ["2026-02-27 18:30:00", "2026-02-28 18:30:00", "2026-03-01 18:30:00"]
     assert stamps(table["departure"]) == ["2026-02-28 08:00:00", "2026-03-01 08:00:00", "2026-03-02 08:00:00"]
     assert table["weekend"].all()
@@ -499,7 +514,7 @@ def test_nhts_home_after_midnight(tmp_path):
         "2,01,01,03,01,9,0130,0200,01,02,5,13",  # begins after midnight, in the survey's day still
         "2,01,01,03,01,9,2200,2230,13,02,5,01",
     )
-    table = read_nhts(path, "2026-01-15", CAR).table
+    table = nhts_2017(path, "2026-01-15", CAR).table
     assert stamps(table["arrival"]) == ["2026-01-16 00:15:00", "2026-01-16 02:00:00"]
     assert stamps(table["departure"]) == ["2026-01-16 20:00:00", "2026-01-16 22:00:00"]
     np.testing.assert_allclose(table["energy_kwh"], [20.0, 6.0])
@@ -513,7 +528,7 @@ def test_nhts_a_stay_of_no_length_gives_its_miles_to_the_next(tmp_path):
         "1,01,01,03,01,3,1730,1740,11,02,5,01",
         "1,01,01,03,01,3,1800,1810,01,02,5,11",
     )
-    result = read_nhts(path, "2026-01-15", CAR)
+    result = nhts_2017(path, "2026-01-15", CAR)
     assert result.table["miles"].tolist() == [18.0]
     assert result.report.notes == {
         "coming home for no time, whose miles count for the next stay": ("line 3",)
@@ -526,7 +541,7 @@ def test_nhts_more_miles_than_the_battery_holds(tmp_path):
         "1,01,01,03,01,150,0800,1000,03,02,5,01",
         "1,01,01,03,01,150,1700,1900,01,02,5,03",
     )
-    result = read_nhts(path, "2026-01-15", CAR)
+    result = nhts_2017(path, "2026-01-15", CAR)
     np.testing.assert_allclose(result.table["energy_kwh"], [60 / 0.9])  # not 100
     assert any("charged on the road" in note for note in result.report.notes)
 
@@ -555,7 +570,7 @@ def test_nhts_reasons(tmp_path):
         "14,01,01,03,01,9,0730,0800,03,02,5,-9",
         "15,01,01,03",
     )
-    result = read_nhts(path, "2026-01-15", CAR)
+    result = nhts_2017(path, "2026-01-15", CAR)
     assert len(result.table) == 0
     assert tallied(result.report) == {
         "by other means than car, SUV, van or pickup": 1,
@@ -580,26 +595,72 @@ def test_nhts_reasons(tmp_path):
 
 def test_nhts_without_origins_days_begin_at_home(tmp_path):
     lines = ["1,01,01,03,01,6,1700,1730,01,02,5"]
-    result = read_nhts(nhts_file(tmp_path, *lines, header=NHTS[: -len(",WHYFROM")]), "2026-01-15", CAR)
+    result = nhts_2017(nhts_file(tmp_path, *lines, header=NHTS[: -len(",WHYFROM")]), "2026-01-15", CAR)
     assert len(result.table) == 1
     assert "days begin at home, since there is no column WHYFROM" in result.report.assumptions
 
 
 def test_nhts_other_codes(tmp_path):
-    # 2022: 2 is a van; a home code of one's own
+    # 2 is no car in 2017; a home code of one's own
     path = nhts_file(tmp_path, "1,01,01,02,01,6,1700,1730,02,02,5,01")
-    assert len(read_nhts(path, "2026-01-15", CAR, modes=(1, 2, 3, 4), home=(1, 2)).table) == 1
-    assert len(read_nhts(path, "2026-01-15", CAR).table) == 0
+    assert len(nhts_2017(path, "2026-01-15", CAR, modes=(1, 2, 3, 4), home=(1, 2)).table) == 1
+    assert len(nhts_2017(path, "2026-01-15", CAR).table) == 0
 
 
 def test_nhts_faulty_file_and_arguments(tmp_path):
     path = nhts_file(tmp_path, header="HOUSEID,PERSONID")
     with pytest.raises(ScenarioError, match="column STRTTIME is missing"):
-        read_nhts(path, "2026-01-15")
+        nhts_2017(path, "2026-01-15")
     with pytest.raises(ValueError, match="day = 2026-01-15T12:00: must be a date"):
-        read_nhts(path, "2026-01-15T12:00")
+        nhts_2017(path, "2026-01-15T12:00")
     with pytest.raises(ValueError, match="days = 0: must be at least 1"):
-        read_nhts(path, "2026-01-15", days=0)
+        nhts_2017(path, "2026-01-15", days=0)
+
+
+NHTS_2022 = NHTS.replace("VEHID,", "VEHID,VEHCASEID,SEQ_TRIPID,")
+OUT_AND_BACK = (  # car, van, SUV, pickup: 40, 30, 20 and 50 miles a day
+    ("01", 20.0), ("02", 15.0), ("03", 10.0), ("04", 25.0),
+)  # fmt: skip
+
+
+def nhts_trips_2022(house, mode, miles):
+    start = f"9000000{house},01,01,9000000{house}01,{{}},{mode},01,{miles}"
+    return [start.format(1) + ",0730,0800,03,02,1000,01", start.format(2) + ",1700,1730,01,02,1000,03"]
+
+
+def test_nhts_2022_numbers_its_modes_differently(tmp_path):
+    lines = [line for k, (mode, miles) in enumerate(OUT_AND_BACK) for line in nhts_trips_2022(k, mode, miles)]
+    path = nhts_file(tmp_path, *lines, header=NHTS_2022)
+    car = Vehicle(consumption_kwh_per_mile=0.325, charge_efficiency=0.9, capacity_kwh=60.0)
+    result = read_nhts(path, "2026-01-15", car)
+    assert (result.report.read, result.report.kept) == (8, 8)
+    assert result.table["ev"].nunique() == 4
+    # 40, 30, 20, 50 miles x 0.325 / 0.9
+    assert result.table["energy_kwh"].tolist() == pytest.approx([14.4444, 10.8333, 7.2222, 18.0556], abs=1e-4)
+    assert result.table["energy_kwh"].sum() == pytest.approx(50.556, abs=1e-3)
+    assert result.report.assumptions[0] == (
+        "wave 2022, told by VEHCASEID and SEQ_TRIPID: "
+        "kept are trips with TRPTRANS 1 car, 2 van, 3 SUV, 4 pickup"
+    )
+
+
+def test_nhts_wave_is_told_or_asked_for(tmp_path):
+    trip = "1,01,01,06,01,6,1700,1730,01,02,5,01"
+    path = nhts_file(tmp_path, trip)
+    with pytest.raises(ScenarioError, match="don't tell the survey's wave.*state wave: 2017 or wave: 2022"):
+        read_nhts(path, "2026-01-15", CAR)
+    assert len(read_nhts(path, "2026-01-15", CAR, wave=2017).table) == 1  # a pickup
+    assert len(read_nhts(path, "2026-01-15", CAR, wave=2022).table) == 0  # a motorcycle
+    path = nhts_file(tmp_path, trip + ",-1", header=NHTS + ",TRACC_WLK")
+    report = read_nhts(path, "2026-01-15", CAR).report
+    assert report.kept == 1
+    assert report.assumptions[0].startswith(
+        "wave 2017, told by TRACC_WLK: kept are trips with TRPTRANS 3 car, 4 SUV"
+    )
+    with pytest.raises(ScenarioError, match="wave = 2022: has columns of another .TRACC_WLK"):
+        read_nhts(path, "2026-01-15", CAR, wave=2022)
+    with pytest.raises(ScenarioError, match="wave = 2009: must be one of 2017, 2022"):
+        read_nhts(path, "2026-01-15", CAR, wave=2009)
 
 
 # --- evgrid's own table ---

@@ -71,7 +71,7 @@ def test_fractions_to_the_millionth(times):
 def test_zones_are_refused_line_by_line_in_any_mix(times, zone):
     good = "2026-01-15T01:00"
     found, sentences = times(good, f"2026-01-15T00:00:00{zone}", "2026-01-15T00:00:00+02:00", good)
-    assert [s.partition(" =")[0] for s in sentences] == ["line 3, time", "line 4, time"]
+    assert [s.partition(" =")[0] for s in sentences] == ["line 3: time", "line 4: time"]
     assert all(s.endswith(": must be local time without a zone") for s in sentences)
     assert found[0] == found[3] == 3600.0
 
@@ -93,7 +93,7 @@ def test_zones_are_refused_line_by_line_in_any_mix(times, zone):
 def test_any_other_form_asks_in_one_sentence(times, cell, asked):
     found, sentences = times(*[cell] * 30)
     assert len(sentences) == 1
-    assert "line 2, time = " in sentences[0]
+    assert "line 2: time = " in sentences[0]
     assert asked in sentences[0]
     assert np.isnan(found).all()
 
@@ -124,7 +124,7 @@ def test_stated_forms(times, form, cell, hours):
 def test_what_is_not_of_the_stated_form(times):
     for cell in ("2026-01-15T06:00", "01/15/2026 06:00", "31.02.2026 00:00", "now", "today", "46037", "NaT"):
         found, sentences = times(cell, form="%d.%m.%Y %H:%M")
-        assert sentences == [f"line 2, time = {cell}: must be a time of the form %d.%m.%Y %H:%M"]
+        assert sentences == [f"line 2: time = {cell}: must be a time of the form %d.%m.%Y %H:%M"]
         assert np.isnan(found).all()
     assert "without a zone" in times("15.01.2026 06:00+01:00", form="%d.%m.%Y %H:%M")[1][0]
 
@@ -141,7 +141,7 @@ def test_what_is_not_of_the_stated_form(times):
 def test_times_at_fault(times, cell, sentence):
     found, sentences = times("2026-01-15", cell)
     assert len(sentences) == 1
-    assert sentences[0].startswith(f"line 3, time = {cell}: {sentence}")
+    assert sentences[0].startswith(f"line 3: time = {cell}: {sentence}")
     assert found[0] == 0.0
     assert np.isnan(found[1])
 
@@ -176,7 +176,7 @@ def test_times_that_a_file_holds_as_such(tmp_path):
     assert of_parquet(tmp_path, pd.Series([21600, 86400])) == ([21600.0, DAY_S], [])
     zoned = of_parquet(tmp_path, stamps.dt.tz_localize("Europe/Berlin"))[1]
     assert len(zoned) == 2
-    assert zoned[0].startswith("row 1, time = 2026-01-15T05:00")
+    assert zoned[0].startswith("row 1: time = 2026-01-15T05:00")
     assert zoned[0].endswith("(Europe/Berlin): must be local time without a zone")
     old = pd.Series(np.array(["0001-01-01", "9999-12-31"], "datetime64[s]"))
     assert ["must be from 1700 to 2199" in s for s in of_parquet(tmp_path, old)[1]] == [True, True]
@@ -221,6 +221,10 @@ def test_separators_line_ends_and_encodings(table, separator, end, encoding):
     assert found.lines([0, 1]) == [2, 5]
 
 
+def test_columns_without_a_name(table):
+    assert table("a,,b,\n1,2,3,\n").names == ["a", "(column 2)", "b"]  # the last is empty, too
+
+
 def numbers(table, *cells):
     found = table("a;b\n" + "".join(f"{cell};1\n" for cell in cells))
     faults = Faults(found)
@@ -249,7 +253,7 @@ def test_decimal_signs(table, cells, expected):
 def test_numbers_that_can_be_read_in_two_ways(table, cells, line):
     found, sentences = numbers(table, *cells)
     assert any(
-        s.startswith(f"line {line}, a = {cells[-1]}: must be a number with one sign") for s in sentences
+        s.startswith(f"line {line}: a = {cells[-1]}: must be a number with one sign") for s in sentences
     )
     assert np.isnan(found[-1])
 
@@ -259,7 +263,7 @@ def test_numbers_that_can_be_read_in_two_ways(table, cells, line):
 )
 def test_cells_that_are_no_numbers(table, cell):
     found, sentences = numbers(table, cell)
-    assert sentences == [f"line 2, a = {cell}: must be a number"]
+    assert sentences == [f"line 2: a = {cell}: must be a number"]
     assert np.isnan(found[0])
 
 
@@ -280,7 +284,6 @@ def test_separator_where_the_header_holds_several(table):
         (b"a,b\n1,\xe4\n", "is no text in UTF-8 (byte 0xe4 on line 2): save it as UTF-8"),
         (b"a,b\n1,\0\n", "line 2: holds a NUL character"),
         (b"a,a\n1,2\n", "column a is there twice"),
-        (b"a,,b\n1,2,3\n", "line 1: column 2 has no name"),
         (b'a,b\n1,"2\n', 'a quote (") is opened and never closed'),
         (b"a," + b"b" * 300 + b"\n1,2\n", "the name of column 2 has 300 characters: must have at most 200"),
     ],

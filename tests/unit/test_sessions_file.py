@@ -201,7 +201,7 @@ def test_faults_of_a_parquet_file_name_the_row(tmp_path):
         ("car1,LOAD1,2026-01-15T20:00,2026-01-16T09:00,0.5",
          "line 3: arrival = 2026-01-15T20:00: EV car1 is still plugged in from line 2; its sessions "
          "must not overlap"),
-        ("v,LOAD1,0,10", "line 3: has 4 values, must be 5 as in the header"),
+        ("v,LOAD1,0,10", "line 3: has 4 values: must have 5 as the header"),
     ],
 )  # fmt: skip
 def test_faults_of_a_row(read, line, sentence):
@@ -289,8 +289,56 @@ def test_faults_of_the_header(read):
 
 def test_a_file_without_sessions(read, tmp_path):
     refused(read, "holds no sessions")
-    refused(read, "is empty; the first line must name the columns", header="")
+    refused(read, "is empty: the first line must name the columns", header="")
     path = tmp_path / "sessions.csv"
     path.write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(ScenarioError, match="can't be read as CSV"):
         read_sessions(path, scenario(path), feeder())
+
+
+OFFSETS = ["+01", "+01:00", "+0100", "Z", " +02:00", " CET"]
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_a_zone_in_any_form_is_told_for_each_line(read, offset):
+    lines = [
+        f"e{k},LOAD1,2026-01-15 18:00:00{offset if k % 2 else ''},2026-01-16 07:00:00+01,0.4"
+        for k in range(4)
+    ]
+    with pytest.raises(ScenarioError) as caught:
+        read(*lines)
+    assert [fault.split(" =")[0] for fault in caught.value.faults] == [
+        "line 2: departure", "line 3: arrival", "line 3: departure", "line 4: departure", "line 5: arrival",
+        "line 5: departure",
+    ]  # fmt: skip
+    assert all(fault.endswith(": must be local time without a zone") for fault in caught.value.faults)
+
+
+def test_semicolons_and_decimal_commas(read):
+    header = "ev;connection;arrival;departure;energy_kwh"
+    _, sessions = read("u;LOAD1;2026-01-15 17:35;2026-01-16 07:49;19,85", header=header)
+    # 19.85 kWh x 0.9 / 60 kWh below the taper at 0.8
+    assert sessions.soc_target[0] - sessions.soc_arrival[0] == pytest.approx(19.85 * 0.9 / 60)
+    refused(read, "line 2: energy_kwh = 1,234: must be a number with one sign for decimals only",
+            "u;LOAD1;2026-01-15 17:35;2026-01-16 07:49;1,234", header=header)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M %p", "%d/%m/%y %H:%M"])
+def test_dates_in_a_stated_form(tmp_path, form):
+    path = tmp_path / "sessions.csv"
+    times = [pd.Timestamp(text).strftime(form) for text in ("2026-01-15T18:00", "2026-01-16T07:00")]
+    path.write_text(f"{HEADER}\nv,LOAD1,{times[0]},{times[1]},0.4\n")
+    whole = scenario(path).model_dump(mode="json")
+    whole["fleet"]["sessions"] = {"file": str(path), "time_format": form}
+    _, sessions = fleet_tables(scenario_from(whole), feeder())
+    assert (sessions.arrival_s[0], sessions.departure_s[0]) == (6 * 3600.0, 19 * 3600.0)
+    with pytest.raises(ScenarioError, match="is not ISO 8601.*state the form of the times") as caught:
+        fleet_tables(scenario(path), feeder())
+    assert len(caught.value.faults) == 1
+
+
+def test_a_million_faults_are_twenty_lines(read):
+    with pytest.raises(ScenarioError) as caught:
+        read(*["v,nowhere,x,y,5"] * 5000)
+    assert len(caught.value.faults) < 100
+    assert caught.value.faults[-1].endswith("more such lines")

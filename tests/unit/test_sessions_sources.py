@@ -430,8 +430,8 @@ def test_a_mix_as_a_csv_table(tmp_path):
     [
         (("van,", "tiny,"), "mine.csv line 3: type tiny is there twice"),
         (("tiny,", ","), "mine.csv line 2: type is missing"),
-        (("0.5\n", "0.5, 7\n"), "mine.csv line 3: has more values than the header"),
-        ((" 80,", " heavy,"), r"fleet.mix.types.van.capacity_kwh = heavy: must be a valid number"),
+        (("0.5\n", "0.5, 7\n"), "mine.csv line 3: has 9 values: must have 8 as the header"),
+        ((" 80,", " heavy,"), r"mine.csv line 3: capacity_kwh = heavy: must be a number"),
         (("chemistry", "kind"), r"fleet.mix.types.van.kind: unknown key; allowed are capacity_kwh"),
         (("0.75", "0.7"), "the shares of the types add up to 0.95: must be 1"),
     ],
@@ -539,7 +539,7 @@ def test_elaad_and_nhts_in_a_scenario(tmp_path):
         "HOUSEID,PERSONID,VEHID,TRPTRANS,DRVR_FLG,TRPMILES,STRTTIME,ENDTIME,WHYTO,TDWKND,WTTRDFIN\n"
         "1,1,1,3,1,10,0800,0830,3,2,1\n1,1,1,3,1,10,1700,1730,1,2,1\n2,1,1,11,1,5,0900,0930,1,2,1\n"
     )
-    sessions = tables(sessions={"nhts": str(nhts)}, duration="48h")[1]
+    sessions = tables(sessions={"nhts": str(nhts), "wave": 2017}, duration="48h")[1]
     assert list(sessions.arrival_s / 3600) == [5.5, 29.5]
     assert "read 3 trips, kept 2" in sessions.notes[0]
     elaad.write_text(elaad.read_text().splitlines()[0] + "\n")

@@ -163,10 +163,10 @@ def test_droop_product_on_a_replayed_frequency(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("time,r\n0,0\n4,1.5\n8,0\n", "line 3, r = 1.5: must be a regulation signal from -1 to 1"),
-        ("time,r\n0,0\n4,nan\n8,0\n", "line 3, r = nan: must be a regulation signal"),
-        ("time,r\n0,0\n4,\n8,0\n", "line 3, r = nothing: must be a regulation signal"),
-        ("time,r\n0,0\nsoon,0\n8,0\n", "line 3, time = soon: must be a time such as"),
+        ("time,r\n0,0\n4,1.5\n8,0\n", "line 3: r = 1.5: must be a regulation signal from -1 to 1"),
+        ("time,r\n0,0\n4,nan\n8,0\n", "line 3: r = nan: must be a regulation signal"),
+        ("time,r\n0,0\n4,\n8,0\n", "line 3: r = nothing: must be a regulation signal"),
+        ("time,r\n0,0\nsoon,0\n8,0\n", "line 3: time = soon: must be a time such as"),
         ("time,r\n2026-01-15T12:00Z,0\n2026-01-15T12:01,0\n", "12:00Z: must be local time without a zone"),
         ("time,r\n0,0\n8,0\n4,0\n", "line 4: time must be after the line before"),
         ("time,r\n0,0\n4,0\n4,0\n", "line 4: time must be after the line before"),
@@ -220,16 +220,16 @@ def test_watttime_over_the_change_of_the_clocks(tmp_path):
     [
         (
             lambda d: d["data"].__setitem__(3, None),
-            "point 4, point_time = nothing: must be a time with its zone",
+            "point 4: point_time = nothing: must be a time with its zone",
         ),
         (
             lambda d: d["data"][3].update(point_time="2025-11-01T01:30"),
-            "point 4, point_time = 2025-11-01T01:30",
+            "point 4: point_time = 2025-11-01T01:30",
         ),
         (lambda d: d["data"][3].update(point_time="0001-01-01T00:00+23:00"), "point_time = 0001-01-01"),
         (lambda d: d["data"][3].update(point_time="9999-12-31T23:59-23:00"), "point_time = 9999-12-31"),
         (lambda d: d["data"][3].update(value=10**400), "value = 1000"),
-        (lambda d: d["data"][3].update(value="1"), "point 4, value = 1: must be a emission rate"),
+        (lambda d: d["data"][3].update(value="1"), "point 4: value = 1: must be a emission rate"),
         (lambda d: d["data"].reverse(), "point 2: time must be after the point before"),
         (lambda d: d.update(data={}), "must be an object with a list data"),
         (lambda d: d.update(data=[]), "has 0 rows"),
@@ -276,7 +276,7 @@ def test_all_faults_of_a_file_at_once(tmp_path):
     file.write_text("time,r\n0,2\n4,x\n8,0\nnever,0\n")
     with pytest.raises(ScenarioError, match="3 faults") as caught:
         series.read_series(file, clock_of(4.0, 12.0), series.REGULATION)
-    assert [fault.split(",")[0] for fault in caught.value.faults] == ["line 2", "line 3", "line 5"]
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["line 2", "line 3", "line 5"]
     file.write_text("time,r\n" + "0,2\n" * 50)
     with pytest.raises(ScenarioError, match="and 30 more"):
         series.read_series(file, clock_of(4.0, 12.0), series.REGULATION)
@@ -292,7 +292,7 @@ def test_column_that_is_not_there(tmp_path):
 def test_frequency_out_of_range(tmp_path):
     file = tmp_path / "frequency.csv"
     file.write_text("time,hz\n0,60\n4,0\n")
-    with pytest.raises(ScenarioError, match=r"line 3, hz = 0: must be a frequency from 54 to 66 Hz"):
+    with pytest.raises(ScenarioError, match=r"line 3: hz = 0: must be a frequency from 54 to 66 Hz"):
         series.read_series(file, clock_of(4.0, 4.0), series.frequency_rules(60.0))
 
 
@@ -335,7 +335,7 @@ def test_watttime_in_utc_and_pounds(tmp_path):
     points[1]["value"] = -1.0
     file.write_text(json.dumps({"data": points}))
     with pytest.raises(
-        ScenarioError, match="point 2, value = -1: must be a emission rate|point 2, value = -1"
+        ScenarioError, match="point 2: value = -1: must be a emission rate|point 2: value = -1"
     ):
         series.read_emissions(file, clock_of(3600.0, 7200.0), "UTC")
 

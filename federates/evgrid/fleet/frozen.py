@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evgrid.errors import ScenarioError
+from evgrid.fleet.degradation import CHEMISTRIES
 from evgrid.fleet.sessions import COLUMNS, TEXTS, Sessions, no_fleet, within_run
+from evgrid.fleet.table import MOST
 from evgrid.model import ALL_PHASES, Connections, EVs
+from evgrid.readers import Faults, Table, read_table, shown
 from evgrid.scenario import Scenario
 from evgrid.vehicles import chemistries
 
 FORMAT = "evgrid sessions 1"
 _KEY = b"evgrid"
 _PHASES = ("a", "b", "c", "abc")  # the last is ALL_PHASES
+_SHARE, _TIME = (-1e-9, 1.0 + 1e-9), (-1e10, 1e10)
+_RANGES = {
+    "member": (0.0, MOST), "arrival_s": _TIME, "departure_s": _TIME, "soc_arrival": _SHARE,
+    "soc_target": _SHARE, "soc_floor": _SHARE, "taper_soc": _SHARE, "capacity_kwh": (1e-6, MOST),
+    "charge_kw": (0.0, MOST), "discharge_kw": (0.0, MOST), "drive_kwh": (0.0, MOST),
+}  # fmt: skip
 
 
 def freeze(
@@ -94,11 +104,7 @@ def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tup
         connection points.
 
     """
-    table = pq.read_table(path)
-    about = json.loads(table.schema.metadata[_KEY])
-    if about.get("format") != FORMAT:
-        raise ScenarioError([f"is of format {about.get('format')}: must be {FORMAT}"], str(path))
-    frame = table.to_pandas()
+    about, frame = _about(path), _frame(read_table(path))
     if frame.empty:
         return no_fleet()
     _check(frame, about, scenario, connections, path)
@@ -112,7 +118,7 @@ def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tup
     spread = (phase == len(_PHASES) - 1) | (len(connections.phases) == 1)
     evs = EVs(
         np.searchsorted(members, heads["member"].to_numpy()).astype(np.int64),
-        heads["connection"].map(position).to_numpy(np.int64),
+        np.array([position[name] for name in heads["connection"]], np.int64),
         np.where(spread, ALL_PHASES, phase).astype(np.int8),
         heads["ev"].to_numpy(np.str_),
     )
@@ -126,22 +132,77 @@ def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tup
             columns[name] = chemistries(columns["vehicle"], scenario.fleet.vehicle.chemistry)
         else:
             columns[name] = kept[[f"{name}_{part}" for part in "abc"]].to_numpy(np.float64)
-    shift_s = (pd.Timestamp(about["start"]) - pd.Timestamp(scenario.start)).total_seconds()
+    shift_s = (about["start"] - scenario.time.start).total_seconds()
     for name in ("arrival_s", "departure_s"):
         columns[name] = columns[name] + shift_s
     whole = Sessions(**columns)
     inside = within_run(whole, scenario.clock.duration_s)
     note = f"{path}: frozen sessions of {about['name']}, seed {about['seed']}"
-    return evs, replace(inside, left_out=len(whole) - len(inside), notes=(note, *about.get("notes", ())))
+    return evs, replace(inside, left_out=len(whole) - len(inside), notes=(note, *about["notes"]))
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What the file's metadata say."""
+    try:
+        about = json.loads(pq.read_schema(path).metadata[_KEY])
+        if about["format"] != FORMAT:
+            raise ScenarioError([f"is of format {shown(about['format'])}: must be {FORMAT}"], str(path))
+        start = datetime.fromisoformat(about["start"]).replace(tzinfo=None)
+        found = {
+            "name": str(about["name"]), "seed": int(about["seed"]), "start": start,
+            "phases": [str(name) for name in about["phases"]],
+            "notes": [str(note) for note in about.get("notes", [])],
+        }  # fmt: skip
+    except (KeyError, TypeError, ValueError, OSError, RecursionError, OverflowError) as error:
+        text = f"its metadata are no frozen sessions' ({type(error).__name__}: {shown(str(error))})"
+        raise ScenarioError([text], str(path)) from None
+    return found
+
+
+def _frame(table: Table) -> pd.DataFrame:
+    """The columns of a frozen table, each of its kind. Raises ScenarioError with every fault."""
+    faults = Faults(table)
+    numbers = ["member", *(part for name in COLUMNS[1:] if name not in TEXTS for part in _parts(name))]
+    texts = ["ev", "connection", "phase", "vehicle", *(["chemistry"] if "chemistry" in table else [])]
+    faults.file(*(f"column {name} is missing" for name in (*texts, *numbers) if name not in table))
+    faults.check()
+    columns: dict[str, Any] = dict(zip(numbers, table.numbers(numbers, faults), strict=True))
+    columns |= {name: np.array(table.names_of(name, faults), object) for name in texts}
+    there = ~table.empty("arrival_s")
+    for name in ("member", "ev", "connection", "phase"):
+        faults.cells(table.empty(name), name, "must be given")
+    faults.cells(columns["member"] % 1 != 0, "member", "must be a whole number")
+    faults.cells(~np.isin(columns["phase"], _PHASES), "phase", "must be a, b, c or abc")
+    if "chemistry" in columns:
+        faults.cells(
+            there & ~np.isin(columns["chemistry"], ("", *CHEMISTRIES)), "chemistry", "must be nmc or lfp"
+        )
+    for name in numbers[1:]:
+        low, high = _RANGES.get(name, (-MOST, MOST))
+        given = there & ~table.empty(name) if name == "drive_kwh" else there
+        inside = (columns[name] >= low) & (columns[name] <= high)
+        faults.cells(given & ~inside, name, f"must be from {low:g} to {high:g}")
+    key = pd.MultiIndex.from_arrays([columns["member"], columns["ev"]])
+    first = np.append(True, key.codes[0][1:] != key.codes[0][:-1]) | np.append(
+        True, key.codes[1][1:] != key.codes[1][:-1]
+    )
+    faults.rows(first & key.duplicated(), "the rows of an EV must follow one another")
+    after = np.append(-np.inf, columns["departure_s"][:-1])
+    faults.rows(~first & (columns["arrival_s"] < after - 1e-6), "arrives before its last departure")
+    faults.rows(there & (columns["departure_s"] <= columns["arrival_s"]), "departs before it arrives")
+    faults.check()
+    return pd.DataFrame(columns).astype({"member": np.int64})
+
+
+def _parts(name: str) -> list[str]:
+    """The columns of the table that hold one of the sessions'."""
+    return [f"{name}_{part}" for part in "abc"] if name in ("charge_loss", "discharge_loss") else [name]
 
 
 def _check(
     frame: pd.DataFrame, about: dict[str, Any], scenario: Scenario, connections: Connections, path: Path
 ) -> None:
     found = []
-    for name in COLUMNS[1:]:
-        if name not in frame and f"{name}_a" not in frame and name != "chemistry":
-            found.append(f"column {name} is missing")
     missing = sorted(set(scenario.members) - set(frame["member"].unique().tolist()))
     if missing:
         found.append(

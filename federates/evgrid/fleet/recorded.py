@@ -44,7 +44,7 @@ def import_sessions(
     elif isinstance(source, ElaadFile):
         path = source.elaad
         try:
-            imported = read_elaad(path, source.times, source.zone, fleet.vehicle)
+            imported = read_elaad(path, source.times, source.zone, fleet.vehicle, source.time_format)
         except ValueError as error:
             raise ScenarioError([f"fleet.sessions.{error}"]) from None
     else:
@@ -52,7 +52,7 @@ def import_sessions(
         first = source.day or scenario.time.start.date() - timedelta(days=1)
         end = scenario.time.start + timedelta(seconds=scenario.clock.duration_s)
         days = source.days or max(1, (end.date() - first).days + 1)
-        imported = read_nhts(path, first, fleet.vehicle, days)
+        imported = read_nhts(path, first, fleet.vehicle, days, wave=source.wave)
     report = imported.report
     if imported.table.empty:
         raise ScenarioError([f"holds no sessions that can be used. {report}"], str(path))

@@ -162,8 +162,11 @@ def fleet_tables(scenario: Scenario, connections: Connections) -> tuple[EVs, Ses
     source = scenario.fleet.sessions
     if isinstance(source, SessionFile):
         if is_frozen(source.file):
+            if source.time_format is not None:
+                text = "fleet.sessions.time_format: a frozen table has its times as such; leave it out"
+                raise ScenarioError([text])
             return read_frozen(source.file, scenario, connections)
-        return read_sessions(source.file, scenario, connections)
+        return read_sessions(source.file, scenario, connections, source.time_format)
     if isinstance(source, AcnFile | ElaadFile | NhtsFile):
         return import_sessions(source, scenario, connections)
     return sample_sessions(scenario, connections)

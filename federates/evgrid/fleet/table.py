@@ -1,10 +1,10 @@
-"""Sessions from a file: a CSV or Parquet table with a row a session.
+"""Sessions from a file: a CSV, Parquet or NetCDF table with a row a session.
 
 | column | what | if left out |
 |---|---|---|
 | ev | name of the EV | must be there |
 | connection | name of its connection point | must be there |
-| arrival, departure | local timestamps (ISO 8601, without a zone), or s from the start | must be there |
+| arrival, departure | local times (ISO 8601 or a stated form), or s from the start | must be there |
 | soc_arrival | state of charge at arrival, 0 to 1 | from energy_kwh |
 | energy_kwh | energy at the EVSE's meter that the driver asks for by departure | from the states of charge |
 | soc_target | state of charge wanted by departure | see below |
@@ -28,8 +28,8 @@ the taper begins, or at a full battery if it is more than that leaves room for.
 
 from __future__ import annotations
 
-import csv
 import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ from evgrid.fleet.sessions import (
     within_run,
 )
 from evgrid.model import ALL_PHASES, Array, Connections, EVs
+from evgrid.readers import Faults, Table, capped, read_table, read_times, shown
+from evgrid.readers.tables import MOST_CHARACTERS
 from evgrid.scenario import Scenario
 from evgrid.vehicles import chemistries
 
@@ -59,12 +61,17 @@ OPTIONAL = (
     "soc_floor", "charge_efficiency", "discharge_efficiency", "phase", "member",
     "drive_kwh", "vehicle", "chemistry",
 )  # fmt: skip
+NUMBERS = tuple(name for name in OPTIONAL if name not in ("phase", "vehicle", "chemistry"))
+MOST = 1e6
+"""Largest number of any column: kWh, kW, members."""
 _PHASES = {"a": 0, "b": 1, "c": 2, "abc": ALL_PHASES}
 _ROUNDING = 1e-9
 """Excess of a computed state of charge over 1 that is taken as rounding in the file."""
 
 
-def read_sessions(path: str | Path, scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
+def read_sessions(
+    path: str | Path, scenario: Scenario, connections: Connections, time_format: str | None = None
+) -> tuple[EVs, Sessions]:
     """Read the EVs and their sessions from a file; see the module's text for the columns.
 
     EVs stand in the order in which they first appear in the file, members one after the other.
@@ -79,69 +86,60 @@ def read_sessions(path: str | Path, scenario: Scenario, connections: Connections
         file, its row (the first is row 1).
 
     """
-    path = Path(path)
-    place = "line"
-    if path.suffix.lower() in (".parquet", ".pq"):
-        frame, lines = _read_parquet(path)
-        place = "row"
-    else:
-        frame, lines = _read_csv(path)
-    return _Table(frame, lines, place, str(path), scenario, connections).tables()
+    return _Table(read_table(path), scenario, connections, time_format).tables()
 
 
 def tables_of(
     frame: pd.DataFrame, source: str, scenario: Scenario, connections: Connections
 ) -> tuple[EVs, Sessions]:
     """Like :func:`read_sessions`, of a table in memory; ``source`` is what faults name."""
-    return _Table(frame, np.arange(1, len(frame) + 1), "row", source, scenario, connections).tables()
+    return _Table(Table.of(frame, source), scenario, connections, None).tables()
 
 
 class _Table:
     """A session file while it is being read: columns as they are found good, and faults."""
 
     def __init__(
-        self, frame: pd.DataFrame, line: NDArray[np.int64], place: str, source: str, scenario: Scenario,
-        connections: Connections,
-    ) -> None:  # fmt: skip
-        self.frame, self.line, self.place, self.source = frame, line, place, source
-        self.scenario, self.connections = scenario, connections
-        self.faults: list[tuple[int, str]] = []  # row, sentence
+        self, table: Table, scenario: Scenario, connections: Connections, time_format: str | None
+    ) -> None:
+        self.table, self.scenario, self.connections = table, scenario, connections
+        self.faults = Faults(table)
         self._check_columns()
+        self.faults.rows_unlike_header()
+        numbers = [name for name in NUMBERS if name in table]
+        self.numbers = dict(zip(numbers, table.numbers(numbers, self.faults), strict=True))
+        times = ["arrival", "departure"]
+        seconds = read_times(table, times, scenario.clock.start, time_format, self.faults)
+        self.times = dict(zip(times, seconds, strict=True))
 
     def _check_columns(self) -> None:
-        known = (*REQUIRED, *OPTIONAL)
-        faults = [f"column {name} is missing" for name in REQUIRED if name not in self.frame]
-        if "soc_arrival" not in self.frame and "energy_kwh" not in self.frame:
+        known, table = (*REQUIRED, *OPTIONAL), self.table
+        faults = [f"column {name} is missing" for name in REQUIRED if name not in table]
+        if "soc_arrival" not in table and "energy_kwh" not in table:
             faults.append("column soc_arrival or energy_kwh is missing")
-        for name in self.frame:
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
-                faults.append(f"column {name} is unknown; {hint}")
-        if "charge_kw" in self.frame and "power_kw" in self.frame:
+        unknown = [name for name in table.names if name not in known]
+        faults += capped([f"column {shown(name)} is unknown; {_hint(name, known)}" for name in unknown])
+        if "charge_kw" in table and "power_kw" in table:
             faults.append("columns charge_kw and power_kw mean the same; give one")
-        if not faults and self.frame.empty:
+        if not faults and not len(table) and not table.ragged:
             faults.append("holds no sessions")
         if faults:
-            raise ScenarioError(faults, self.source)
+            raise ScenarioError(faults, str(table.source))
 
     def tables(self) -> tuple[EVs, Sessions]:
         """The EVs and sessions of all members of the run, or all faults."""
         columns = self._columns()
         connection = self._connection()
-        name = self.frame["ev"].astype(str).str.strip()
-        for row in _rows(self._empty("ev")):
-            self._fault(row, "ev is empty: every session needs the name of its EV")
+        name = np.array(self.table.names_of("ev", self.faults), object)
+        self.faults.rows(self._empty("ev"), "ev is empty: every session needs the name of its EV")
         phase = self._phase(connection)
         member = self._member()
         vehicle, chemistry = self._vehicle()
         self._check_evs(name, member, connection, phase, chemistry)
         self._check_overlaps(name, member, columns)
-        if self.faults:
-            sentences = [f"{self.place} {self.line[row]}: {text}" for row, text in sorted(self.faults)]
-            raise ScenarioError(sentences, self.source)
+        self.faults.check()
         texts = {"vehicle": vehicle, "chemistry": chemistry}
-        return self._assemble(name.to_numpy(), member, connection, phase, columns | texts)
+        return self._assemble(name, member, connection, phase, columns | texts)
 
     # --- columns ---
 
@@ -153,7 +151,7 @@ class _Table:
         result = {
             "capacity_kwh": self._number("capacity_kwh", vehicle.capacity_kwh, above=0),
             "charge_kw": self._number(
-                "power_kw" if "power_kw" in self.frame else "charge_kw",
+                "power_kw" if "power_kw" in self.table else "charge_kw",
                 min(charger.power_kw, vehicle.charge_kw), above=0,
             ),
             "discharge_kw": self._number("discharge_kw", 0.0, least=0),
@@ -168,12 +166,13 @@ class _Table:
             "arrival_s": self._time("arrival"),
             "departure_s": self._time("departure"),
         }  # fmt: skip
-        for row in _rows(result["departure_s"] <= result["arrival_s"]):
-            self._fault(
-                row,
-                f"departure = {self.frame['departure'].iloc[row]}: must be after the arrival, "
-                f"{self.frame['arrival'].iloc[row]}",
-            )
+        self.faults.rows(
+            result["departure_s"] <= result["arrival_s"],
+            lambda row: (
+                f"departure = {self._text(row, 'departure')}: must be after the arrival, "
+                f"{self._text(row, 'arrival')}"
+            ),
+        )
         self._soc(result, vehicle.soc_target, vehicle.taper_soc)
         return result
 
@@ -186,169 +185,126 @@ class _Table:
         has_energy = ~self._empty("energy_kwh")
         efficiency, capacity = result["charge_efficiency"], result["capacity_kwh"]
         gain = energy * efficiency / capacity
-        for row in _rows(~has_arrival & ~has_energy):
-            self._fault(row, "soc_arrival and energy_kwh are empty: give one of them")
-        for row in _rows(has_arrival & has_target & has_energy):
-            self._fault(row, "give two of soc_arrival, soc_target and energy_kwh: two determine the third")
+        self.faults.rows(~has_arrival & ~has_energy, "soc_arrival and energy_kwh are empty: give one of them")
+        self.faults.rows(
+            has_arrival & has_target & has_energy,
+            "give two of soc_arrival, soc_target and energy_kwh: two determine the third",
+        )
         alone = np.where(gain <= taper, taper, 1.0)
         target = np.where(has_target, target, np.where(has_arrival, arrival + gain, alone))
         target = np.where(has_arrival & ~has_target & ~has_energy, usual_target, target)
         arrival = np.where(has_arrival, arrival, target - gain)
         too_much = has_energy & ((target > 1 + _ROUNDING) | (arrival < -_ROUNDING))
-        for row in _rows(too_much):
+
+        def room_for(row: int) -> str:
             room = target[row] if has_target[row] else 1.0 - (arrival[row] if has_arrival[row] else 0.0)
-            self._fault(
-                row,
+            return (
                 f"energy_kwh = {energy[row]:g}: the battery takes at most "
                 f"{room * capacity[row] / efficiency[row]:.4g} kWh at the meter "
-                f"({room:.4g} of {capacity[row]:g} kWh, efficiency {efficiency[row]:g})",
+                f"({room:.4g} of {capacity[row]:g} kWh, efficiency {efficiency[row]:g})"
             )
+
+        self.faults.rows(too_much, room_for)
         result["soc_arrival"], result["soc_target"] = np.clip(arrival, 0, 1), np.clip(target, 0, 1)
 
     def _empty(self, column: str) -> NDArray[np.bool_]:
         """Rows in which a column is left out."""
-        if column not in self.frame:
-            return np.ones(len(self.frame), np.bool_)
-        values = self.frame[column]
-        return np.asarray(values.isna() | (values.astype(str).str.strip() == ""), np.bool_)
+        return self.table.empty(column)
 
     def _number(
         self, column: str, default: float, above: float | None = None,
-        least: float | None = None, most: float | None = None,
+        least: float | None = None, most: float = MOST,
     ) -> Array:  # fmt: skip
-        """A column of numbers; bad cells are faults and become the default or NaN."""
-        empty = self._empty(column)
-        if empty.all():
-            return np.full(len(self.frame), default)
-        values = self.frame[column]
-        numbers = pd.to_numeric(values.where(~empty), errors="coerce").to_numpy(np.float64)
-        unreadable = ~empty & ~np.isfinite(numbers)
+        """A column of numbers; bad cells are faults and become the default."""
+        if column not in self.numbers:
+            return np.full(len(self.table), default)
+        numbers = self.numbers[column]
         limits = []
-        bad = np.zeros(len(numbers), np.bool_)
+        bad = numbers > most
         if above is not None:
             limits.append(f"above {above:g}")
             bad |= numbers <= above
         if least is not None:
             limits.append(f"at least {least:g}")
             bad |= numbers < least
-        if most is not None:
+        if most < MOST or (numbers > MOST).any():
             limits.append(f"at most {most:g}")
-            bad |= numbers > most
-        for row in _rows(unreadable):
-            self._fault(row, f"{column} = {values.iloc[row]}: must be a number")
-        for row in _rows(bad & ~unreadable):
-            self._fault(row, f"{column} = {values.iloc[row]}: must be {' and '.join(limits)}")
-        return np.where(empty | unreadable | bad, default, numbers)
+        self.faults.cells(bad, column, f"must be {' and '.join(limits)}")
+        return np.where(np.isnan(numbers) | bad, default, numbers)
 
     def _time(self, column: str) -> Array:
-        """A column of times, s from the start of the run; bad cells are faults and become NaN."""
-        values, start = self.frame[column], pd.Timestamp(self.scenario.start)
-        if isinstance(values.dtype, pd.DatetimeTZDtype):
-            for row in range(len(values)):
-                self._fault(row, f"{column} = {values.iloc[row]}: must be local time without a zone")
-            return np.full(len(values), np.nan)
-        empty = self._empty(column)
-        if pd.api.types.is_datetime64_dtype(values):
-            seconds = (values - start).dt.total_seconds().to_numpy(np.float64)
-            zoned = np.zeros(len(values), np.bool_)
-        else:
-            text = values.astype(str).str.strip()
-            seconds = pd.to_numeric(text.where(~empty), errors="coerce").to_numpy(np.float64)
-            zoned = text.str.contains(r"\d:\d.*(?:[zZ]|[+-]\d\d:?\d\d)$", regex=True).to_numpy(np.bool_)
-            stamps = pd.to_datetime(
-                text.where(~empty & ~zoned & np.isnan(seconds)), format="ISO8601", errors="coerce"
-            )
-            from_stamp = (stamps - start).dt.total_seconds().to_numpy(np.float64)
-            seconds = np.where(np.isnan(seconds), from_stamp, seconds)
-        for row in _rows(empty):
-            self._fault(row, f"{column} is empty: every session needs one")
-        for row in _rows(zoned):
-            self._fault(row, f"{column} = {values.iloc[row]}: must be local time without a zone")
-        for row in _rows(~empty & ~zoned & ~np.isfinite(seconds)):
-            self._fault(
-                row,
-                f"{column} = {values.iloc[row]}: must be a time such as 2026-01-15T18:30, or seconds from "
-                "the start",
-            )
-        return np.where(np.isfinite(seconds), seconds, np.nan)
+        """A column of times, s from the start of the run; bad cells are faults and NaN."""
+        self.faults.rows(self._empty(column), f"{column} is empty: every session needs one")
+        return self.times[column]
 
     def _connection(self) -> NDArray[np.int64]:
         """Position of each session's connection point; -1 where it is at fault."""
         names = [str(name) for name in self.connections.name]
-        position = {name: i for i, name in enumerate(names)}
-        text = self.frame["connection"].astype(str).str.strip()
-        found = text.map(position).fillna(-1).to_numpy(np.int64)
+        position = {name.strip(): i for i, name in enumerate(names)}
+        text = self.table.text("connection")
+        found = np.array([position.get(name, -1) for name in text], np.int64)
         empty = self._empty("connection")
-        hints: dict[str, str] = {}
-        for row in _rows(found < 0):
-            if empty[row]:
-                self._fault(row, "connection is empty: every session needs one")
-                continue
-            value = text.iloc[row]
-            if value not in hints:
-                near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-                hints[value] = f"did you mean {near[0]}?" if near else f"it has {_few(names)}"
-            self._fault(row, f"connection = {value}: the feeder has no such connection point; {hints[value]}")
-        return np.asarray(found, np.int64)
+
+        def unknown(row: int) -> str:
+            near = difflib.get_close_matches(text[row][:MOST_CHARACTERS], names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"it has {_few(names)}"
+            return f"connection = {shown(text[row])}: the feeder has no such connection point; {hint}"
+
+        self.faults.rows(empty, "connection is empty: every session needs one")
+        self.faults.rows((found < 0) & ~empty, unknown)
+        return found
 
     def _phase(self, connection: NDArray[np.int64]) -> NDArray[np.int8]:
         """Phase of each session's charger as given: 0 to 2, ALL_PHASES, or -2 where left to us."""
         fleet, connections = self.scenario.fleet, self.connections
         assert fleet is not None
-        phase = np.full(len(self.frame), -2, np.int8)
         empty = self._empty("phase")
+        given = self.table.text("phase") if "phase" in self.table else [""] * len(self.table)
+        phase = np.array([_PHASES.get(value.lower(), -2) for value in given], np.int8)
+        self.faults.cells(~empty & (phase == -2), "phase", "must be a, b, c or abc")
         balanced = len(connections.phases) == 1
         own = np.where(connection >= 0, connections.phase[connection], ALL_PHASES)
-        for row in _rows(~empty):
-            value = str(self.frame["phase"].iloc[row]).strip().lower()
-            if value not in _PHASES:
-                self._fault(row, f"phase = {value}: must be a, b, c or abc")
-                continue
-            phase[row] = _PHASES[value]
-            if not balanced and own[row] != ALL_PHASES and phase[row] != own[row]:
-                self._fault(row, f"phase = {value}: connection {self._text(row, 'connection')} has phase "
-                                 f"{connections.phases[own[row]]} only")  # fmt: skip
+
+        def only(row: int) -> str:
+            name = self._text(row, "connection")
+            return f"connection {name} has phase {connections.phases[own[row]]} only"
+
+        if not balanced:
+            elsewhere = ~empty & (phase != -2) & (own != ALL_PHASES) & (phase != own)
+            self.faults.rows(elsewhere, lambda row: f"phase = {given[row]}: {only(row)}")
         if fleet.charger.phases == 3 and not balanced:
-            for row in _rows(empty & (own != ALL_PHASES)):
-                self._fault(
-                    row,
-                    f"fleet.charger.phases = 3: connection {self._text(row, 'connection')} has phase "
-                    f"{connections.phases[own[row]]} only; give a phase",
-                )
+            self.faults.rows(
+                empty & (own != ALL_PHASES),
+                lambda row: f"fleet.charger.phases = 3: {only(row)}; give a phase",
+            )
         return phase
 
     def _vehicle(self) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
         """Name of each session's vehicle type, and the chemistry of its battery."""
         fleet = self.scenario.fleet
         assert fleet is not None
-        given = [np.full(len(self.frame), "", object) for _ in TEXTS]
-        for values, column in zip(given, TEXTS, strict=True):
-            named = ~self._empty(column)
-            if named.any():
-                values[named] = self.frame[column].astype(str).str.strip().to_numpy(object)[named]
-        vehicle = np.where(given[0] == "", ONE_TYPE, given[0]).astype(np.str_)
-        chemistry = np.char.lower(given[1].astype(np.str_))
-        for row in _rows(~np.isin(chemistry, ("", *CHEMISTRIES))):
-            self._fault(row, f"chemistry = {given[1][row]}: must be {' or '.join(CHEMISTRIES)}")
+        blank = [""] * len(self.table)
+        given = [self.table.names_of(name, self.faults) if name in self.table else blank for name in TEXTS]
+        kinds = np.array(given[0], object)
+        vehicle = np.where(kinds == "", ONE_TYPE, kinds).astype(np.str_)
+        chemistry = np.char.lower(np.array(given[1], np.str_))
+        unknown = ~np.isin(chemistry, ("", *CHEMISTRIES))
+        self.faults.cells(unknown, "chemistry", f"must be {' or '.join(CHEMISTRIES)}", given[1])
         usual = chemistries(vehicle, fleet.vehicle.chemistry)
         return vehicle, np.where(chemistry == "", usual, chemistry)
 
     def _member(self) -> NDArray[np.int64] | None:
         """Number of each session's member, or None where every member has every session."""
-        if "member" not in self.frame:
+        if "member" not in self.table:
             return None
         numbers = self._number("member", -1.0, least=0)
-        for row in _rows(self._empty("member")):
-            self._fault(row, "member is empty: give every session a member, or drop the column")
-        for row in _rows(numbers != np.floor(numbers)):
-            self._fault(row, f"member = {self._text(row, 'member')}: must be a whole number")
+        empty = self._empty("member")
+        self.faults.rows(empty, "member is empty: give every session a member, or drop the column")
+        self.faults.cells(numbers != np.floor(numbers), "member", "must be a whole number")
         return numbers.astype(np.int64)
 
     def _text(self, row: int, column: str) -> str:
-        return str(self.frame[column].iloc[row]).strip()
-
-    def _fault(self, row: int, text: str) -> None:
-        self.faults.append((row, text))
+        return shown(self.table.text(column)[row])
 
     # --- rows together ---
 
@@ -364,25 +320,28 @@ class _Table:
         first = keys.assign(row=np.arange(len(keys))).groupby(["member", "ev"])["row"].transform("first")
         first_row = first.to_numpy()
         usable = ~self._empty("ev") & (connection >= 0) & (connection[first_row] >= 0)
-        for row in _rows(usable & (connection != connection[first_row])):
-            self._fault(
-                row,
-                f"connection = {self._text(row, 'connection')}: EV {keys['ev'].iloc[row]} is at "
-                f"{self._text(first_row[row], 'connection')} on {self.place} {self.line[first_row[row]]}; "
-                "an EV has one connection",
+
+        def differs(what: str, why: str) -> Callable[[int], str]:
+            return lambda row: (
+                f"{what} differs from {self._line(first_row[row])}: EV {shown(name[row])} has one {why}"
             )
-        for row in _rows(usable & (connection == connection[first_row]) & (phase != phase[first_row])):
-            self._fault(
-                row,
-                f"phase differs from {self.place} {self.line[first_row[row]]}: EV {keys['ev'].iloc[row]} "
-                "has one charger",
-            )
-        for row in _rows(~self._empty("ev") & (chemistry != chemistry[first_row])):
-            self._fault(
-                row,
-                f"chemistry differs from {self.place} {self.line[first_row[row]]}: EV {keys['ev'].iloc[row]} "
-                "has one battery",
-            )
+
+        self.faults.rows(
+            usable & (connection != connection[first_row]),
+            lambda row: (
+                f"connection = {self._text(row, 'connection')}: EV {shown(name[row])} is at "
+                f"{self._text(first_row[row], 'connection')} on {self._line(first_row[row])}; an EV "
+                "has one connection"
+            ),
+        )
+        same = usable & (connection == connection[first_row])
+        self.faults.rows(same & (phase != phase[first_row]), differs("phase", "charger"))
+        self.faults.rows(
+            ~self._empty("ev") & (chemistry != chemistry[first_row]), differs("chemistry", "battery")
+        )
+
+    def _line(self, row: int) -> str:
+        return f"{self.table.place} {self.table.line(int(row))}"
 
     def _check_overlaps(self, name: Any, member: NDArray[np.int64] | None, columns: dict[str, Array]) -> None:
         """The sessions of an EV follow one another."""
@@ -395,12 +354,14 @@ class _Table:
         before = groups["departure"].cummax().groupby([frame["member"], frame["ev"]]).shift()
         row_before = groups["row"].shift()
         bad = (frame["arrival"] < before).to_numpy()
-        for row, other in zip(frame["row"][bad].tolist(), row_before[bad].tolist(), strict=True):
-            self._fault(
-                row,
-                f"arrival = {self._text(row, 'arrival')}: EV {frame['ev'].loc[row]} is still plugged in from "
-                f"{self.place} {self.line[int(other)]}; its sessions must not overlap",
-            )
+        other = dict(zip(frame["row"][bad].tolist(), row_before[bad].tolist(), strict=True))
+        self.faults.rows(
+            sorted(other),
+            lambda row: (
+                f"arrival = {self._text(row, 'arrival')}: EV {shown(name[row])} is still plugged in from "
+                f"{self._line(other[row])}; its sessions must not overlap"
+            ),
+        )
 
     def _assemble(
         self, name: NDArray[Any], member: NDArray[np.int64] | None, connection: NDArray[np.int64],
@@ -439,47 +400,10 @@ class _Table:
         return table, replace(inside, left_out=len(whole) - len(inside))
 
 
-def _rows(mask: NDArray[np.bool_]) -> list[int]:
-    """Positions at which a mask is true."""
-    return [int(row) for row in np.flatnonzero(mask)]
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
 
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
-
-
-def _read_csv(path: Path) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-    """The cells as text, and the line of each row."""
-    rows, lines, faults = [], [], []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
-            header = [cell.strip() for cell in next(reader, [])]
-            for row in reader:
-                if not any(cell.strip() for cell in row):
-                    continue
-                if len(row) != len(header):
-                    faults.append(
-                        f"line {reader.line_num}: has {len(row)} values, must be {len(header)} as in the "
-                        "header"
-                    )
-                    continue
-                rows.append(row)
-                lines.append(reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ScenarioError([f"can't be read as CSV: {error}"], str(path)) from None
-    if not any(header):
-        faults.append("is empty; the first line must name the columns")
-    faults += [f"column {name} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1]
-    if faults:
-        raise ScenarioError(faults, str(path))
-    return pd.DataFrame(rows, columns=header, dtype=str), np.array(lines, np.int64)
-
-
-def _read_parquet(path: Path) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-    """The table, and the number of each row, from 1."""
-    try:
-        frame = pd.read_parquet(path).reset_index(drop=True)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise ScenarioError([f"can't be read as Parquet: {error}"], str(path)) from None
-    return frame, np.arange(1, len(frame) + 1)

@@ -59,9 +59,7 @@ class Faults:
         ``rule``: what is wrong with a row, or a function that says it.
         """
         say = (lambda row: rule) if isinstance(rule, str) else rule
-        self._add(
-            rows, lambda row: f": {say(row)}", rule if isinstance(rule, str) else f"rule {len(self._of_rule)}"
-        )
+        self._add(rows, say, rule if isinstance(rule, str) else f"rule {len(self._of_rule)}")
 
     def cells(
         self, rows: NDArray[Any] | Sequence[int], column: str, rule: str, cells: Sequence[str] | None = None
@@ -70,7 +68,7 @@ class Faults:
 
         def say(row: int) -> str:
             given = self._table.text(column) if cells is None else cells
-            return f", {column} = {shown(given[row])}: {rule}"
+            return f"{column} = {shown(given[row])}: {rule}"
 
         self._add(rows, say, rule)
 
@@ -85,7 +83,7 @@ class Faults:
         room = max(MOST_ROWS - self._of_rule.get(kind, 0), 0)
         listed = found[:room].tolist()
         for row, line in zip(listed, self._table.lines(listed), strict=True):
-            self._rows.append((row, len(self._rows), f"{self.place} {line}{say(row)}"))
+            self._rows.append((row, len(self._rows), f"{self.place} {line}: {say(row)}"))
         if len(found):
             self._of_rule[kind] = self._of_rule.get(kind, 0) + len(found)
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from evgrid.errors import ScenarioError
 from evgrid.model import Array
-from evgrid.readers.faults import Faults, shown
+from evgrid.readers.faults import Faults, capped, shown
 from evgrid.readers.files import MOST_BYTES, check_file, read_text
 
 MOST_CHARACTERS = 200
@@ -186,11 +186,11 @@ class Table:
             yield line, {name: column[row] for name, column in zip(names, cells, strict=True)}
 
 
-def read_table(path: str | Path, comments: bool = False, aliases: Mapping[str, str] | None = None) -> Table:
+def read_table(path: str | Path, comments: bool = False, only: Mapping[str, str] | None = None) -> Table:
     """The table of a file: Parquet or NetCDF by its suffix, else CSV.
 
-    ``comments``: lines of a CSV that begin with # are none. ``aliases``: names of columns, in lower case,
-    that stand for others.
+    ``comments``: lines of a CSV that begin with # are none. ``only``: the columns that are kept, by their
+    spelling in lower case, with their names; left out: all.
 
     Raises
     ------
@@ -201,21 +201,37 @@ def read_table(path: str | Path, comments: bool = False, aliases: Mapping[str, s
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in PARQUET:
-        table = _read_parquet(path)
-    elif suffix in NETCDF:
-        table = _read_netcdf(path)
-    else:
-        table = _read_csv(path, comments)
-    if not aliases:
-        return table
-    renamed = {aliases.get(name.lower(), name): table.column(name) for name in table.names}
-    if len(renamed) < len(table.names):
-        raise ScenarioError(["two columns have names that mean the same"], str(path))
-    table.names, table._columns = list(renamed), renamed
-    return table
+        return _read_parquet(path, only)
+    if suffix in NETCDF:
+        return _read_netcdf(path, only)
+    return _read_csv(path, comments, only)
 
 
-def _read_csv(path: Path, comments: bool) -> Table:
+def _kept(names: Sequence[str], only: Mapping[str, str] | None, path: Path) -> dict[int, str]:
+    """Position and name of the columns that are kept. Raises ScenarioError for names that are at fault."""
+    found = {i: name.strip() for i, name in enumerate(names)}
+    if only is not None:
+        found = {i: only[name.lower()] for i, name in found.items() if name.lower() in only}
+    given = [name for name in found.values() if name]
+    twice = (
+        [name for name in dict.fromkeys(given) if given.count(name) > 1]
+        if len(set(given)) < len(given)
+        else []
+    )
+    faults = capped([f"column {shown(name)} is there twice" for name in twice])
+    faults += capped(
+        [
+            f"the name of column {i + 1} has {len(name)} characters: must have at most {MOST_CHARACTERS}"
+            for i, name in found.items()
+            if len(name) > MOST_CHARACTERS
+        ]
+    )
+    if faults:
+        raise ScenarioError(faults, str(path))
+    return {i: name or f"(column {i + 1})" for i, name in found.items()}
+
+
+def _read_csv(path: Path, comments: bool, only: Mapping[str, str] | None) -> Table:
     check_file(path)
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise ScenarioError(["is a spreadsheet: must be CSV, Parquet or NetCDF; save it as CSV"], str(path))
@@ -226,9 +242,10 @@ def _read_csv(path: Path, comments: bool) -> Table:
         raise ScenarioError(['a quote (") is opened and never closed'], str(path))
     text = re.sub(r"(?m)^[ \t]+(?=[\r\n]|\Z)", "", text)  # a line of blanks is no row
     header, separator = _header(text, path)
+    kept = _kept(header, only, path)
     ragged: list[Any] = []
 
-    def keep(row: Any) -> str:
+    def leave_out(row: Any) -> str:
         ragged.append(None)
         return "skip"
 
@@ -240,38 +257,47 @@ def _read_csv(path: Path, comments: bool) -> Table:
             pyarrow.csv.ReadOptions(
                 use_threads=False, block_size=_BLOCK_BYTES, autogenerate_column_names=True
             ),
-            pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=keep),
+            pyarrow.csv.ParseOptions(
+                delimiter=separator, newlines_in_values=True, invalid_row_handler=leave_out
+            ),
             pyarrow.csv.ConvertOptions(
                 strings_can_be_null=False,
-                column_types={f"f{i}": pa.large_string() for i in range(len(header))},
+                column_types={f"f{i}": pa.large_string() for i in kept},
+                include_columns=[f"f{i}" for i in kept],
             ),
         )
-    except pa.ArrowException as error:
+    except (pa.ArrowException, KeyError) as error:
         raise ScenarioError([f"can't be read as CSV: {shown(str(error))}"], str(path)) from None
-    if content.num_columns != len(header):
-        raise ScenarioError(["can't be read as CSV: its quotes are out of order"], str(path))
-    columns = [_trimmed(_joined(column).slice(1)) for column in content.columns]
-    filled = _filled(columns)
+    columns = {name: _trimmed(_joined(content.column(f"f{i}")).slice(1)) for i, name in kept.items()}
+    unnamed = [name for i, name in kept.items() if not header[i].strip()]
+    for name in unnamed:  # as spreadsheets leave behind
+        if columns[name].null_count == len(columns[name]):
+            del columns[name]
+    filled = _filled(list(columns.values())) if only is None else None
     if filled is not None:
-        columns = [column.filter(pa.array(filled)) for column in columns]
+        columns = {name: column.filter(pa.array(filled)) for name, column in columns.items()}
+    size = len(next(iter(columns.values()))) if columns else 0
 
     def lines() -> NDArray[np.int64]:
-        found = [line for line, cells in _csv_rows(text, separator) if len(cells) == len(header)][1:]
-        return np.array(found) if len(found) == len(columns[0]) else np.arange(2, len(columns[0]) + 2)
+        if not ragged and '"' not in text and "\r" not in text and text.rstrip("\n").count("\n") == size:
+            return np.arange(2, size + 2)
+        rows = _csv_rows(text, separator, only is not None)
+        found = [line for line, cells in rows if len(cells) == len(header)][1:]
+        return np.array(found, np.int64) if len(found) == size else np.arange(2, size + 2)
 
     odd = [
         (line, len(cells)) for line, cells in _csv_rows(text, separator) if len(cells) != len(header)
     ] if ragged else []  # fmt: skip
-    return Table(path, dict(zip(header, columns, strict=True)), "line", lines, odd)
+    return Table(path, columns, "line", lines, odd)
 
 
-def _csv_rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Line and cells of the header and of each row that is not empty."""
+def _csv_rows(text: str, separator: str, empty: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Line and cells of the header and of each row that is no blank line; ``empty``: also of empty cells."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     csv_limit = csv.field_size_limit(2**31 - 1)
     try:
         for cells in reader:
-            if any(cell.strip() for cell in cells):
+            if any(cell.strip() for cell in cells) or (empty and len(cells) > 1):
                 yield reader.line_num, cells
     finally:
         csv.field_size_limit(csv_limit)
@@ -292,11 +318,7 @@ def _header(text: str, path: Path) -> tuple[list[str], str]:
             raise ScenarioError([text], str(path))
         given = fitting or [max(given, key=bare.count)]
     separator = given[0] if given else ","
-    line, cells = next(_csv_rows(text, separator))
-    names = [cell.strip() for cell in cells]
-    faults = [f"line {line}: column {n} has no name" for n, name in enumerate(names, start=1) if not name]
-    faults += [f"column {shown(n)} is there twice" for n in dict.fromkeys(names) if n and names.count(n) > 1]
-    return _checked(names, faults, path), separator
+    return next(_csv_rows(text, separator))[1], separator
 
 
 def _divides(text: str, separator: str) -> bool:
@@ -307,17 +329,6 @@ def _divides(text: str, separator: str) -> bool:
         if number == _LOOKED_AT:
             break
     return len(counts) == 1 and counts != {1}
-
-
-def _checked(names: list[str], faults: list[str], path: Path) -> list[str]:
-    faults += [
-        f"the name of column {n} has {len(name)} characters: must have at most {MOST_CHARACTERS}"
-        for n, name in enumerate(names, start=1)
-        if len(name) > MOST_CHARACTERS
-    ]
-    if faults:
-        raise ScenarioError(faults[:20] + [f"and {len(faults) - 20} more"] * (len(faults) > 20), str(path))
-    return names
 
 
 def _filled(columns: Sequence[pa.Array]) -> NDArray[np.bool_] | None:
@@ -337,7 +348,7 @@ def _trimmed(column: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.large_string()), column)
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path, only: Mapping[str, str] | None) -> Table:
     import pyarrow.parquet as pq
 
     check_file(path)
@@ -355,32 +366,31 @@ def _read_parquet(path: Path) -> Table:
         raise
     except Exception as error:  # pyarrow raises whatever it meets in a damaged file
         raise ScenarioError([f"can't be read as Parquet: {_short(error)}"], str(path)) from None
-    names = [name.strip() for name in content.column_names]
-    kept = [i for i, name in enumerate(names) if not re.fullmatch(r"__index_level_\d+__", name)]
-    names = [names[i] for i in kept]
-    faults = [f"column {shown(n)} is there twice" for n in dict.fromkeys(names) if names.count(n) > 1]
-    _checked(names, faults, path)
+    kept = {
+        i: name
+        for i, name in _kept(content.column_names, only, path).items()
+        if not re.fullmatch(r"__index_level_\d+__", name)
+    }
     try:
-        columns = [_whole(content.column(i)) for i in kept]
+        return Table(path, {name: _whole(content.column(i)) for i, name in kept.items()})
     except pa.ArrowException as error:  # text that is no UTF-8, counts that don't fit
         raise ScenarioError([f"can't be read as Parquet: {_short(error)}"], str(path)) from None
-    return Table(path, dict(zip(names, columns, strict=True)))
 
 
-def _read_netcdf(path: Path) -> Table:
+def _read_netcdf(path: Path, only: Mapping[str, str] | None) -> Table:
     from evgrid.results.files import open_netcdf
 
     check_file(path)
     try:
         with open_netcdf(path) as dataset:
-            return _of_dataset(dataset, path)
+            return _of_dataset(dataset, path, only)
     except ScenarioError:
         raise
     except Exception as error:  # the readers raise whatever they meet
         raise ScenarioError([f"can't be read as NetCDF: {_short(error)}"], str(path)) from None
 
 
-def _of_dataset(dataset: Any, path: Path) -> Table:
+def _of_dataset(dataset: Any, path: Path, only: Mapping[str, str] | None) -> Table:
     """The variables of a dataset over its one dimension."""
     sizes = dict(dataset.sizes)
     faults = (
@@ -400,15 +410,15 @@ def _of_dataset(dataset: Any, path: Path) -> Table:
             limit = 4 * MOST_BYTES / 2**20
             faults.append(f"holds {bytes_of / 2**20:.0f} MiB: must hold at most {limit:.0f} MiB")
     if faults:
-        raise ScenarioError(faults[:20] + [f"and {len(faults) - 20} more"] * (len(faults) > 20), str(path))
+        raise ScenarioError(capped(faults), str(path))
     names = [dimension, *(name for name in dataset.variables if name != dimension)]
     columns = {}
-    for name in names:
-        values = dataset[name].values
+    for i, name in _kept([str(name) for name in names], only, path).items():
+        values = dataset[names[i]].values
         if values.dtype.kind == "O" and not all(isinstance(value, str) for value in values):
-            text = f"variable {shown(str(name))} holds {type(values[0]).__name__}"
+            text = f"variable {shown(name)} holds {type(values[0]).__name__}"
             raise ScenarioError([f"{text}: must hold numbers, or times of the usual calendar"], str(path))
-        columns[str(name).strip()] = _whole(pa.chunked_array([pa.array(values)]))
+        columns[name] = _whole(pa.chunked_array([pa.array(values)]))
     return Table(path, columns)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -39,7 +40,8 @@ _ISO = rf"^\d{{4}}-\d{{2}}-\d{{2}}([Tt ]{_CLOCK})?$|^\d{{8}}[Tt]\d{{4}}(\d{{2}})
 _ZONE = r"(?:[Zz]|[+-]\d{2}(?::?\d{2}){0,2}|\[[A-Za-z_/+-]+\]|[A-Z][a-z]+/[A-Za-z_/]+|[A-Z]{3,4})"
 _ISO_ZONED = rf"^(\d{{4}}-\d{{2}}-\d{{2}}([Tt ]{_CLOCK})?|\d{{8}}[Tt]\d{{4}}(\d{{2}})?)\s*({_ZONE}\s*)+$"
 _ANY_ZONED = rf"\d\s*({_ZONE}\s*)+$"
-_COMPACT = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])[0-5]\d([0-5]\d)?)?$"
+COMPACT = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])[0-5]\d([0-5]\d)?)?$"
+_LONGEST = 60
 _DATED = r"\d.*[./\- ].*\d"
 _SECONDS, _EXCEL = "seconds", "excel"
 _DIRECTIVES = set("dmYyHMSfIpbBjaA%")
@@ -49,6 +51,8 @@ _EXCEL_RANGE, _EXCEL_SPAN = (36526.0, 73051.0), 366.0
 
 _YEARS = (1700, 2200)
 """Years that a time may have: what nanoseconds since 1970 hold in 64 bits."""
+_MOST_S = 1e10
+"""Most seconds from the run's start, 317 years."""
 _EARLIEST, _LATEST = (np.datetime64(f"{year}-01-01", "us") for year in _YEARS)
 
 
@@ -78,20 +82,20 @@ def read_times(
 
     What is wrong is added to ``faults``; empty cells are left to the caller.
     """
-    typed = [pa.types.is_temporal(table.column(name).type) for name in columns]
-    if all(typed):
-        if time_format is not None:
-            faults.file(f"time_format = {time_format}: the file holds times as such; leave it out")
-        return [_stored(table, name, start, faults) for name in columns]
-    if any(typed):
-        odd = [name for name, given in zip(columns, typed, strict=True) if not given]
-        faults.file(f"column {odd[0]} holds other than times: must be times like the others")
-        return [np.full(len(table), np.nan) for _ in columns]
+    stored = {name for name in columns if pa.types.is_temporal(table.column(name).type)}
+    others = [name for name in columns if name not in stored]
+    if stored and time_format is not None:
+        faults.file(f"time_format = {time_format}: the file holds times as such; leave it out")
+        time_format = None
+    found = {name: _stored(table, name, start, faults) for name in stored}
     if time_format in (_SECONDS, _EXCEL):
-        return _from_numbers(table, columns, start, time_format, faults)
-    if time_format is None and _unclear(table, columns, faults):
-        return [np.full(len(table), np.nan) for _ in columns]
-    return [_from_text(table, name, start, time_format, faults) for name in columns]
+        found |= zip(others, _from_numbers(table, others, start, time_format, faults), strict=True)
+    elif time_format is None and _unclear(table, others, faults):
+        found |= {name: np.full(len(table), np.nan) for name in others}
+    else:
+        asked: list[str] = []
+        found |= {name: _from_text(table, name, start, time_format, faults, asked) for name in others}
+    return [found[name] for name in columns]
 
 
 def _unclear(table: Table, columns: Sequence[str], faults: Faults) -> bool:
@@ -107,13 +111,11 @@ def _unclear(table: Table, columns: Sequence[str], faults: Faults) -> bool:
     for name, good in zip(numbers, given, strict=True):
         rows = np.flatnonzero(good)
         cells = table.text(name)
-        found = next(
-            (k for k in (rows if mixed else rows[:1]).tolist() if re.match(_COMPACT, cells[k])), None
-        )
+        found = next((k for k in (rows if mixed else rows[:1]).tolist() if re.match(COMPACT, cells[k])), None)
         if found is not None:
             form = "%Y%m%d" + {8: "", 12: "%H%M", 14: "%H%M%S"}[len(cells[found])]
             faults.file(
-                f"{table.place} {table.line(found)}, {name} = {cells[found]}: is this a date? state "
+                f"{table.place} {table.line(found)}: {name} = {cells[found]}: is this a date? state "
                 f"time_format: '{form}', or seconds for seconds from the start"
             )
             return True
@@ -128,7 +130,7 @@ def _unclear(table: Table, columns: Sequence[str], faults: Faults) -> bool:
         row = int(np.flatnonzero(given[0])[0]) if given[0].any() else 0
         cell = shown(table.text(numbers[0])[row])
         faults.file(
-            f"{table.place} {table.line(row)}, {numbers[0]} = {cell}: is this a day of a spreadsheet? "
+            f"{table.place} {table.line(row)}: {numbers[0]} = {cell}: is this a day of a spreadsheet? "
             "state time_format: excel, or seconds for seconds from the start"
         )
         return True
@@ -145,10 +147,22 @@ def _from_numbers(
     table: Table, columns: Sequence[str], start: np.datetime64, kind: str, faults: Faults
 ) -> list[Array]:
     if kind == _SECONDS:
-        return table.numbers(columns, faults, "must be seconds from the start")
+        return _within(
+            table, columns, table.numbers(columns, faults, "must be seconds from the start"), faults
+        )
     days = table.numbers(columns, faults, "must be a day of a spreadsheet, such as 46037.75")
     offset_s = float((_EXCEL_ZERO - start.astype("datetime64[us]")).astype(np.int64)) / 1e6
-    return [np.round(values * 86400.0, 3) + offset_s for values in days]  # such days are good to 1 ms
+    found_s = [np.round(values * 86400.0, 3) + offset_s for values in days]  # such days are good to 1 ms
+    return _within(table, columns, found_s, faults)
+
+
+def _within(table: Table, columns: Sequence[str], found_s: list[Array], faults: Faults) -> list[Array]:
+    """Seconds, NaN where they are further from the start than any data."""
+    for name, seconds in zip(columns, found_s, strict=True):
+        far = np.abs(seconds) > _MOST_S
+        faults.cells(far, name, f"must be within {_MOST_S:g} s of the start")
+        seconds[far] = np.nan
+    return found_s
 
 
 def _stored(table: Table, name: str, start: np.datetime64, faults: Faults) -> Array:
@@ -169,11 +183,13 @@ def _stored(table: Table, name: str, start: np.datetime64, faults: Faults) -> Ar
     return _seconds(np.where(given & ~outside, stamps, np.datetime64("NaT")).astype("datetime64[us]"), start)
 
 
-def _from_text(table: Table, name: str, start: np.datetime64, form: str | None, faults: Faults) -> Array:
-    """A column of text in ISO 8601 or a stated form."""
+def _from_text(
+    table: Table, name: str, start: np.datetime64, form: str | None, faults: Faults, asked: list[str]
+) -> Array:
+    """A column of text in ISO 8601 or a stated form; ``asked``: columns whose form has been asked for."""
     text = table.column(name)
     if form is None and (pa.types.is_integer(text.type) or pa.types.is_floating(text.type)):
-        return table.numbers([name], faults, "must be seconds from the start")[0]
+        return _from_numbers(table, [name], start, _SECONDS, faults)[0]
     if form is not None and pa.types.is_integer(text.type):  # 20260115
         text = pc.cast(text, pa.large_string())
     given = ~table.empty(name)
@@ -187,18 +203,19 @@ def _from_text(table: Table, name: str, start: np.datetime64, form: str | None, 
     found_s = _seconds(np.where(outside, np.datetime64("NaT"), stamps), start)
     if form is None and bad.any():
         numbers, readable, _ = table.parsed([name])
-        counted = bad & readable[0]
+        counted = bad & readable[0] & (np.abs(numbers[0]) <= _MOST_S)
         found_s[counted] = numbers[0][counted]
         bad &= ~counted
     if bad.any():
-        _explain(table, name, form, bad, given & ~bad, faults)
+        _explain(table, name, form, bad, given & ~bad, faults, asked)
     faults.cells(outside, name, _in_years())
     return found_s
 
 
 def _explain(
-    table: Table, name: str, form: str | None, bad: NDArray[np.bool_], good: NDArray[np.bool_], faults: Faults
-) -> None:
+    table: Table, name: str, form: str | None, bad: NDArray[np.bool_], good: NDArray[np.bool_],
+    faults: Faults, asked: list[str],
+) -> None:  # fmt: skip
     """Say what is wrong with cells that are no times."""
     text = table.column(name)
     zoned = bad & _mask(pc.match_substring_regex(text, _ISO_ZONED if form is None else _ANY_ZONED))
@@ -213,12 +230,15 @@ def _explain(
     faults.cells(iso, name, "there is no such day or time")
     bad &= ~iso
     dated = bad & _mask(pc.match_substring_regex(text, _DATED))
-    if dated.any() and not good.any():
+    if dated.any() and not good.any() and asked:
+        bad &= ~dated
+    elif dated.any() and not good.any():
+        asked.append(name)
         rows = np.flatnonzero(dated)
         cell = table.text(name)[rows[0]]
         more = f" ({len(rows)} {table.place}s are like it)" if len(rows) > 1 else ""
         faults.file(
-            f"{table.place} {table.line(int(rows[0]))}, {name} = {shown(cell)}: is not ISO 8601 ({EXAMPLE}); "
+            f"{table.place} {table.line(int(rows[0]))}: {name} = {shown(cell)}: is not ISO 8601 ({EXAMPLE}); "
             f"state the form of the times, such as time_format: {_forms_like(cell)}{more}"
         )
         bad &= ~dated
@@ -311,6 +331,35 @@ def _in_years() -> str:
 
 
 # ---- UTC ------------------------------------------------------------------------------------------
+
+
+_RFC_1123 = r"(?:[A-Z][a-z]{2}, )?\d{1,2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}(?::\d{2})? (?:GMT|UTC|[+-]\d{4})"
+
+
+def moment_of(text: Any, forms: Sequence[str] = ()) -> datetime | None:
+    """A time in one of the forms of strptime, in RFC 1123 or in ISO 8601, with or without a zone.
+
+    None if it is none, or of a year that no data has.
+    """
+    if not isinstance(text, str) or len(text) > _LONGEST:
+        return None
+    text = text.strip()
+    for form in forms:
+        try:
+            found = datetime.strptime(text, form)
+        except ValueError:
+            continue
+        return found if _YEARS[0] <= found.year < _YEARS[1] else None
+    try:
+        if re.fullmatch(_RFC_1123, text):
+            found = parsedate_to_datetime(text)
+        elif re.search(_ISO, text, re.ASCII) or re.search(_ISO_ZONED, text, re.ASCII):
+            found = datetime.fromisoformat(re.sub(r"([.,]\d{6})\d+", r"\1", text))
+        else:
+            return None
+    except (ValueError, TypeError, IndexError):
+        return None
+    return found if _YEARS[0] <= found.year < _YEARS[1] else None
 
 
 def utc_of(moment: datetime) -> datetime | None:

@@ -24,7 +24,7 @@ import pandas as pd
 from evgrid.errors import ScenarioError
 from evgrid.model import Array, Clock
 from evgrid.readers import Faults, Table, read_json, read_table, read_times, shown, utc_times
-from evgrid.readers.times import EXAMPLE, utc_of
+from evgrid.readers.times import EXAMPLE, moment_of, utc_of
 
 KG_PER_LB = 0.45359237
 WATTTIME_UNITS = "lbs_co2_per_mwh"
@@ -207,10 +207,8 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _moment(time: Any) -> datetime | None:
-    try:
-        return utc_of(datetime.fromisoformat(time)) if isinstance(time, str) else None
-    except ValueError:
-        return None
+    found = moment_of(time)
+    return None if found is None else utc_of(found)
 
 
 def _rate(value: Any) -> float:

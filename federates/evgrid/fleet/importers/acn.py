@@ -1,8 +1,8 @@
 """ACN-Data: workplace charging sessions of Caltech, JPL and an office site, as JSON.
 
 Format (ev.caltech.edu/dataset; Lee, Li and Low 2019, 10.1145/3307772.3328313): an object with the
-records in ``_items``, or a list of records. Times are RFC 1123 in GMT; each record names its
-``timezone``, into whose wall-clock time they are converted. ``kWhDelivered`` is at the meter.
+records in ``_items``, or a list of records. Times are RFC 1123 in GMT, or ISO 8601 with a zone; each record
+names its ``timezone``, into whose wall-clock time they are converted. ``kWhDelivered`` is at the meter.
 
 Columns besides those of every importer:
 
@@ -18,11 +18,9 @@ timezone : zone of the local times
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -37,6 +35,9 @@ from evgrid.fleet.importers.imported import (
     note_shared_evses,
     table_of,
 )
+from evgrid.readers import read_json
+from evgrid.readers.tables import MOST_CHARACTERS
+from evgrid.readers.times import moment_of, utc_of
 from evgrid.scenario import Vehicle
 
 LEVEL_2_KW = 6.656
@@ -91,9 +92,9 @@ def read_acn(
     for number, record in enumerate(_records(path), start=1):
         tally.read += 1
         identifier = f"record {number}"
-        if isinstance(record, dict):
-            identifier = str(record.get("sessionID") or record.get("_id") or identifier)
         try:
+            if isinstance(record, dict):
+                identifier = _text(record.get("sessionID")) or _text(record.get("_id")) or identifier
             row = _session(record, identifier, tally)
             if identifier in seen:
                 raise _Bad("with a sessionID seen before")
@@ -126,14 +127,7 @@ class _Bad(Exception):
 
 
 def _records(path: Path) -> list[Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ScenarioError(["there is no such file"], str(path)) from None
-    except json.JSONDecodeError as error:
-        raise ScenarioError([f"line {error.lineno}: is no JSON: {error.msg}"], str(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError([f"can't be read as JSON: {error}"], str(path)) from None
+    content = read_json(path)
     records = content.get("_items") if isinstance(content, dict) else content
     if not isinstance(records, list):
         raise ScenarioError(["must be an object with a list _items, or a list of records"], str(path))
@@ -183,24 +177,27 @@ def _session(record: Any, identifier: str, tally: Tally) -> Row:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    """A name, "" where there is none."""
+    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if len(text) > MOST_CHARACTERS:
+        raise _Bad(f"with a name of over {MOST_CHARACTERS} characters")
+    return text
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def _utc(value: Any) -> datetime | None:
-    """An RFC 1123 time; None if it is none or says no zone."""
-    if not isinstance(value, str):
-        return None
-    try:
-        time = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError):
-        return None
-    return None if time.tzinfo is None else time.astimezone(UTC)
+    """A time in RFC 1123, or ISO 8601 with its zone; None if it is none or says no zone."""
+    moment = moment_of(value)
+    return None if moment is None else utc_of(moment)
 
 
 def _zone(name: Any) -> ZoneInfo | None:

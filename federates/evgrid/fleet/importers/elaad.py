@@ -17,11 +17,14 @@ arrival_utc, departure_utc : only with ``times="utc"``
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from evgrid.errors import ScenarioError
 from evgrid.fleet.importers.imported import (
     Imported,
     Row,
@@ -31,7 +34,9 @@ from evgrid.fleet.importers.imported import (
     note_shared_evses,
     table_of,
 )
-from evgrid.fleet.importers.rows import Cells, number, read_csv_rows
+from evgrid.fleet.importers.rows import Cells, Values, read_rows
+from evgrid.readers import Table, shown
+from evgrid.readers.times import moment_of, utc_of
 from evgrid.scenario import Vehicle
 
 REQUIRED = (
@@ -43,6 +48,7 @@ ALIASES = {"chargepointid": "ChargePoint", "connectorid": "Connector"}
 CONNECTED_TOLERANCE_H = 0.05
 """Difference between ConnectedTime and stop - start that rounding to minutes explains, h."""
 
+NUMBERS = ("ConnectedTime", "ChargeTime", "TotalEnergy", "MaxPower")
 FORMATS = ("%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d-%m-%Y %H:%M", "%d-%m-%Y %H:%M:%S")
 COLUMNS = {
     "session": "text", "ev": "text", "evse": "text", "arrival": "time", "departure": "time",
@@ -55,6 +61,7 @@ def read_elaad(
     times: Literal["local", "utc"] = "local",
     zone: str = "Europe/Amsterdam",
     vehicle: Vehicle | None = None,
+    time_format: str | None = None,
 ) -> Imported:
     """Sessions of an ElaadNL transactions file.
 
@@ -69,6 +76,8 @@ def read_elaad(
         Zone of the local times.
     vehicle
         Whose capacity, taper and efficiency decide which sessions need a larger battery.
+    time_format
+        Form of the times, such as ``%m/%d/%Y %H:%M``; left out: day/month/year or ISO 8601.
 
     ``evse`` is ChargePoint and Connector. A card (StartCard) is one EV while its sessions do not
     overlap; a session without one is an EV of its own. Dropped are rows without readable times or
@@ -79,7 +88,7 @@ def read_elaad(
     Raises
     ------
     ScenarioError
-        If the file can't be read or lacks columns.
+        If the file can't be read or lacks columns, or its dates are month/day/year.
 
     """
     if times not in ("local", "utc"):
@@ -92,9 +101,13 @@ def read_elaad(
     tally = Tally(path)
     rows: list[Row] = []
     seen: set[str] = set()
-    for line, cells in read_csv_rows(path, tally, REQUIRED, OPTIONAL, ALIASES):
-        identifier = f"{cells['TransactionId']}, line {line}" if cells["TransactionId"] else f"line {line}"
-        row, reason = _session(cells, times == "utc", clock)
+    table, found = read_rows(path, tally, REQUIRED, OPTIONAL, ALIASES, NUMBERS)
+    forms = FORMATS if time_format is None else (time_format,)
+    if time_format is None:
+        _refuse_month_first(table)
+    for place, cells, values in found:
+        identifier = f"{cells['TransactionId']}, {place}" if cells["TransactionId"] else place
+        row, reason = _session(cells, values, times == "utc", clock, forms)
         if not reason and cells["TransactionId"] in seen:
             reason = "with a TransactionId seen before"
         if reason:
@@ -102,7 +115,7 @@ def read_elaad(
             continue
         seen.add(cells["TransactionId"])
         row |= {"id": cells["TransactionId"], "session": cells["TransactionId"]}
-        _remark(row, cells, identifier, clock, tally)
+        _remark(row, values, identifier, clock, tally)
         rows.append(row)
     name_evs(rows, tally)
     note_shared_evses(rows, tally)
@@ -111,12 +124,17 @@ def read_elaad(
         tally.assumptions.append(f"the times are local ({zone}), as reported, in spite of the columns' names")
     else:
         tally.assumptions.append(f"the times are UTC, as the columns are named, converted to {zone}")
-    tally.assumptions.append("dates are day/month/year, or else ISO 8601")
+    stated = (
+        "dates are day/month/year, or else ISO 8601" if time_format is None else f"times are {time_format}"
+    )
+    tally.assumptions.append(stated)
     extra = {"arrival_utc": "utc", "departure_utc": "utc"} if times == "utc" else {}
     return tally.imported(table_of(rows, COLUMNS | extra))
 
 
-def _session(cells: Cells, utc: bool, zone: ZoneInfo) -> tuple[Row, str]:
+def _session(
+    cells: Cells, values: Values, utc: bool, zone: ZoneInfo, forms: Sequence[str]
+) -> tuple[Row, str]:
     """A session and "", or nothing and the reason to drop it."""
     if not cells["TransactionId"]:
         return {}, "without a TransactionId"
@@ -124,13 +142,15 @@ def _session(cells: Cells, utc: bool, zone: ZoneInfo) -> tuple[Row, str]:
         return {}, "without a ChargePoint"
     row: Row = {"evse": "-".join(filter(None, (cells["ChargePoint"], cells["Connector"])))}
     for column, key in (("UTCTransactionStart", "arrival"), ("UTCTransactionStop", "departure")):
-        time = _time(cells[column])
+        time = moment_of(cells[column], forms) if ":" in cells[column] or forms != FORMATS else None
         if time is None:
             return {}, f"without a readable {column}"
         if time.tzinfo is not None and not utc:
             return {}, f"with a zone in {column}, where local time is expected"
         if utc:
-            time = time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
+            time = utc_of(time.replace(tzinfo=time.tzinfo or UTC))
+            if time is None:
+                return {}, f"without a readable {column}"
             row[f"{key}_utc"] = time
             time = time.astimezone(zone).replace(tzinfo=None)
         row[key] = time
@@ -139,7 +159,7 @@ def _session(cells: Cells, utc: bool, zone: ZoneInfo) -> tuple[Row, str]:
         return {}, "with UTCTransactionStop not after UTCTransactionStart"
     if row["departure"] <= row["arrival"]:
         return {}, "with departure not after arrival on the local clock, put back in between"
-    energy = number(cells["TotalEnergy"])
+    energy = values["TotalEnergy"]
     if math.isnan(energy):
         return {}, "without a readable TotalEnergy"
     if energy <= 0:
@@ -149,16 +169,16 @@ def _session(cells: Cells, utc: bool, zone: ZoneInfo) -> tuple[Row, str]:
     return row, ""
 
 
-def _remark(row: Row, cells: Cells, identifier: str, zone: ZoneInfo, tally: Tally) -> None:
+def _remark(row: Row, values: Values, identifier: str, zone: ZoneInfo, tally: Tally) -> None:
     """Fill the optional columns and note what is doubtful."""
-    power, charged = number(cells["MaxPower"]), number(cells["ChargeTime"])
+    power, charged = values["MaxPower"], values["ChargeTime"]
     row["charge_kw"] = power if power > 0 else math.nan
     row["charged_h"] = charged if charged >= 0 else math.nan
     if not power > 0:
         tally.note("without a MaxPower above 0, left to the scenario's charger", identifier)
     utc = "_utc" if "arrival_utc" in row else ""
     hours = (row[f"departure{utc}"] - row[f"arrival{utc}"]).total_seconds() / 3600.0
-    connected = number(cells["ConnectedTime"])
+    connected = values["ConnectedTime"]
     if abs(connected - hours) > CONNECTED_TOLERANCE_H:
         tally.note("with a ConnectedTime other than stop - start, which is used", identifier)
     if utc:
@@ -179,15 +199,16 @@ def _skipped(time: datetime, zone: ZoneInfo) -> bool:
     return there.astimezone(zone).replace(tzinfo=None) != time
 
 
-def _time(text: str) -> datetime | None:
-    """A time, day first or ISO 8601 (which may say a zone); None if it is none."""
-    for form in FORMATS:
-        try:
-            return datetime.strptime(text, form)
-        except ValueError:
-            continue
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if ":" in text else None
+def _refuse_month_first(table: Table) -> None:
+    """Raise ScenarioError if some dates can only be month/day/year, and none only day/month/year."""
+    by_day = by_month = ""
+    for name in ("UTCTransactionStart", "UTCTransactionStop"):
+        for row, cell in enumerate(table.text(name)):
+            found = re.match(r"(\d{1,2})[/-](\d{1,2})[/-]\d{4}", cell)
+            if found is not None and int(found[1]) > 12 >= int(found[2]):
+                by_day = cell
+            elif found is not None and int(found[2]) > 12 >= int(found[1]) and not by_month:
+                by_month = f"{table.place} {table.line(row)}: {name} = {shown(cell)}"
+    if by_month and not by_day:
+        text = "is month/day/year; state time_format: '%m/%d/%Y %H:%M', as the format is day/month/year"
+        raise ScenarioError([f"{by_month}: {text}"], str(table.source))

@@ -1,7 +1,8 @@
 """The US National Household Travel Survey: a vehicle's day, from the trips of its drivers.
 
-Format: ``trippub.csv`` of 2017, a row a person's trip: ``HOUSEID, PERSONID, VEHID, TRPTRANS`` (3 to
-6 are car, SUV, van and pickup), ``DRVR_FLG`` (1 drove), ``TRPMILES, STRTTIME, ENDTIME`` (HHMM),
+Format: the trip file of 2017 (``trippub.csv``) or 2022 (``tripv2pub.csv``), a row a person's trip:
+``HOUSEID, PERSONID, VEHID, TRPTRANS`` (by which car, van, SUV and pickup are told, :data:`MODES`: the
+waves number them differently), ``DRVR_FLG`` (1 drove), ``TRPMILES, STRTTIME, ENDTIME`` (HHMM),
 ``WHYTO`` (1 is home), ``TDWKND`` (1 weekend, 2 weekday), ``WTTRDFIN`` (trip weight) and, if it is
 there, ``WHYFROM``. Negative values are codes for "not known". The survey's day runs from 04:00 to
 04:00, so times before four are of the night that ends it.
@@ -22,8 +23,7 @@ Left out: charging elsewhere, vehicles that were not driven, days between survey
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import pairwise
@@ -31,13 +31,26 @@ from pathlib import Path
 
 import pandas as pd
 
+from evgrid.errors import ScenarioError
 from evgrid.fleet.importers.imported import Imported, Row, Tally, table_of
-from evgrid.fleet.importers.rows import Cells, number, read_csv_rows
+from evgrid.fleet.importers.rows import Cells, Values, read_rows
+from evgrid.readers import Table
 from evgrid.scenario import Vehicle
 
 REQUIRED = (
     "HOUSEID", "PERSONID", "VEHID", "TRPTRANS", "DRVR_FLG", "TRPMILES", "STRTTIME", "ENDTIME", "WHYTO",
     "TDWKND", "WTTRDFIN",
+)  # fmt: skip
+MODES = {
+    2017: {3: "car", 4: "SUV", 5: "van", 6: "pickup"},
+    2022: {1: "car", 2: "van", 3: "SUV", 4: "pickup"},
+}
+"""TRPTRANS of trips in the household's vehicles, by wave."""
+COLUMNS_OF = {2017: ("TRACC_WLK", "TREGR_WLK"), 2022: ("VEHCASEID", "SEQ_TRIPID")}
+"""Columns that only a wave has."""
+NUMBERS = (
+    "VEHID", "TRPTRANS", "DRVR_FLG", "TRPMILES", "STRTTIME", "ENDTIME", "WHYTO", "WHYFROM", "TDWKND",
+    "WTTRDFIN",
 )  # fmt: skip
 DAY_MIN = 24 * 60
 DAY_STARTS_MIN = 4 * 60
@@ -69,8 +82,9 @@ def read_nhts(
     day: str | date,
     vehicle: Vehicle | None = None,
     days: int = 1,
-    modes: Sequence[int] = (3, 4, 5, 6),
+    modes: Sequence[int] | None = None,
     home: Sequence[int] = (1,),
+    wave: int | None = None,
 ) -> Imported:
     """Charging at home that follows from the trips of an NHTS trippub file.
 
@@ -85,9 +99,11 @@ def read_nhts(
     days
         Number of times that the day is repeated, from ``day`` on.
     modes
-        TRPTRANS of trips in the household's vehicles; (3, 4, 5, 6) in 2017.
+        TRPTRANS of trips in the household's vehicles; left out: those of the wave (:data:`MODES`).
     home
-        WHYTO (and WHYFROM) of home; (1,) in 2017.
+        WHYTO (and WHYFROM) of home; (1,) in 2017 and 2022.
+    wave
+        Year of the survey, 2017 or 2022; left out: told by the columns that only one of them has.
 
     Dropped are trips by other means, of passengers, and in vehicles of others. A trip of a driver
     with an unknown miles, time or purpose is dropped, and with it the vehicle's other trips of
@@ -98,7 +114,7 @@ def read_nhts(
     Raises
     ------
     ScenarioError
-        If the file can't be read or lacks columns.
+        If the file can't be read or lacks columns, or its columns don't tell the wave.
 
     """
     path, vehicle = Path(path), vehicle or Vehicle()
@@ -112,16 +128,19 @@ def read_nhts(
     broken: set[str] = set()
     houses: dict[str, str] = {}
     has_origin = False
-    for line, cells in read_csv_rows(path, tally, REQUIRED, ("WHYFROM",)):
-        place = f"line {line}"
-        reason = _not_driven(cells, modes)
+    marks = tuple(name for names in COLUMNS_OF.values() for name in names)
+    table, found = read_rows(path, tally, REQUIRED, ("WHYFROM", *marks), numbers=NUMBERS)
+    wave, told = _wave(table, wave)
+    kept = MODES[wave] if modes is None else {mode: MODES[wave].get(mode, "") for mode in modes}
+    for place, cells, values in found:
+        reason = _not_driven(cells, values, kept)
         if reason:
             tally.drop(reason, place)
             continue
         has_origin = has_origin or bool(cells["WHYFROM"])
         name = f"{cells['HOUSEID']}-{cells['VEHID']}"
         houses[name] = cells["HOUSEID"]
-        trip, column = _trip(cells, place, home)
+        trip, column = _trip(cells, values, place, home)
         if trip is None:
             broken.add(name)
             tally.drop(f"without a usable {column}", place)
@@ -139,6 +158,8 @@ def read_nhts(
             continue
         rows += _stays(name, houses[name], trips, vehicle, midnight.to_pydatetime(), days, tally)
     tally.assumptions += [
+        f"wave {wave}, {told}: kept are trips with TRPTRANS "
+        + ", ".join(f"{mode} {name}".rstrip() for mode, name in kept.items()),
         f"{vehicle.consumption_kwh_per_mile:g} kWh a mile, charged at an efficiency of "
         f"{vehicle.charge_efficiency:g} into {vehicle.capacity_kwh:g} kWh",
         "the last stay at home lasts until the first departure of the same day, repeated",
@@ -149,23 +170,44 @@ def read_nhts(
     return tally.imported(table_of(rows, COLUMNS))
 
 
-def _not_driven(cells: Cells, modes: Sequence[int]) -> str:
+def _wave(table: Table, stated: int | None) -> tuple[int, str]:
+    """The wave, and how it is known."""
+    told = [wave for wave, names in COLUMNS_OF.items() if any(name in table for name in names)]
+    if stated is not None and stated not in MODES:
+        raise ScenarioError(
+            [f"wave = {stated}: must be one of {', '.join(map(str, MODES))}"], str(table.source)
+        )
+    if stated is not None and told not in ([], [stated]):
+        names = ", ".join(name for wave in told for name in COLUMNS_OF[wave] if name in table)
+        raise ScenarioError([f"wave = {stated}: has columns of another ({names})"], str(table.source))
+    if stated is not None:
+        return stated, "as stated"
+    if len(told) != 1:
+        text = (
+            "the columns don't tell the survey's wave, by which codes differ: state wave: 2017 or wave: 2022"
+        )
+        raise ScenarioError([text], str(table.source))
+    names = " and ".join(name for name in COLUMNS_OF[told[0]] if name in table)
+    return told[0], f"told by {names}"
+
+
+def _not_driven(cells: Cells, values: Values, modes: Container[float]) -> str:
     """Why a row is no trip of a household's vehicle, or ""."""
-    if number(cells["TRPTRANS"]) not in modes:
+    if values["TRPTRANS"] not in modes:
         return "by other means than car, SUV, van or pickup"
-    if number(cells["DRVR_FLG"]) != 1:
+    if values["DRVR_FLG"] != 1:
         return "of a passenger"
-    if not number(cells["VEHID"]) > 0 or not cells["HOUSEID"]:
+    if not values["VEHID"] > 0 or not cells["HOUSEID"]:
         return "in no vehicle of the household"
     return ""
 
 
-def _trip(cells: Cells, line: str, home: Sequence[int]) -> tuple[_Trip | None, str]:
+def _trip(cells: Cells, values: Values, line: str, home: Sequence[int]) -> tuple[_Trip | None, str]:
     """A trip and "", or None and the column that can't be used."""
-    miles, purpose = number(cells["TRPMILES"]), number(cells["WHYTO"])
-    start, end = _minutes(cells["STRTTIME"]), _minutes(cells["ENDTIME"])
-    weekend, weight = number(cells["TDWKND"]), number(cells["WTTRDFIN"])
-    origin = number(cells["WHYFROM"]) if cells["WHYFROM"] else float(home[0])
+    miles, purpose = values["TRPMILES"], values["WHYTO"]
+    start, end = _minutes(values["STRTTIME"]), _minutes(values["ENDTIME"])
+    weekend, weight = values["TDWKND"], values["WTTRDFIN"]
+    origin = values["WHYFROM"] if cells["WHYFROM"] else float(home[0])
     for column, usable in (
         ("TRPMILES", miles >= 0), ("STRTTIME", start >= 0), ("ENDTIME", end >= 0), ("WHYTO", purpose > 0),
         ("WHYFROM", origin > 0), ("TDWKND", weekend in (1, 2)), ("WTTRDFIN", weight >= 0),
@@ -179,10 +221,9 @@ def _trip(cells: Cells, line: str, home: Sequence[int]) -> tuple[_Trip | None, s
     return _Trip(line, start, end, miles, origin in home, purpose in home, weekend == 1, weight), ""
 
 
-def _minutes(text: str) -> int:
+def _minutes(value: float) -> int:
     """HHMM as minutes after the midnight that begins the survey day; -1 if it is no time."""
-    value = number(text)
-    if math.isnan(value) or value < 0 or value != int(value):
+    if not 0 <= value <= 2359 or value != int(value):
         return -1
     hours, minutes = divmod(int(value), 100)
     if hours > 23 or minutes > 59:

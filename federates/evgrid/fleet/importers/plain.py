@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,20 @@ import pandas as pd
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet.importers.imported import Imported, Tally
-from evgrid.fleet.importers.rows import Cells, number, read_csv_rows, read_header
-from evgrid.fleet.table import OPTIONAL, REQUIRED
+from evgrid.fleet.importers.rows import Cells, Values, rows_of
+from evgrid.fleet.table import NUMBERS, OPTIONAL, REQUIRED
+from evgrid.readers import Table, read_table
+from evgrid.readers.times import COMPACT, moment_of
 
 KNOWN = (*REQUIRED, "evse", *OPTIONAL)
-TEXT = ("ev", "connection", "evse", "phase")
+TEXT = ("ev", "connection", "evse", "phase", "vehicle", "chemistry")
 SHARES = ("soc_arrival", "soc_target", "soc_floor")
 ENERGY = ("energy_kwh", "soc_arrival", "soc_target")
 ABOVE_ZERO = ("capacity_kwh", "charge_kw", "power_kw", "charge_efficiency", "discharge_efficiency")
 
 
-def read_plain(path: str | Path) -> Imported:
-    """Sessions of a table with evgrid's own columns.
+def read_plain(path: str | Path, time_format: str | None = None) -> Imported:
+    """Sessions of a table with evgrid's own columns, with times in ISO 8601, a stated form, or seconds.
 
     Dropped are rows without EV, connection, times or energy; with a value that is no number or out
     of bounds; that depart before they arrive; at another connection point than their EV's first;
@@ -43,14 +45,16 @@ def read_plain(path: str | Path) -> Imported:
     """
     path = Path(path)
     tally = Tally(path)
-    names = _columns(path)
+    table = read_table(path)
+    names = _columns(path, table)
+    found = rows_of(table, tally, names, [name for name in NUMBERS if name in table])
     given = "evse" if "connection" not in names else "connection"
     rows: list[dict[str, Any]] = []
     place: dict[Any, str] = {}
     stays: dict[Any, list[tuple[Any, Any]]] = {}
-    for line, cells in _rows(path, names, tally):
+    for line, cells, values in found:
         row: dict[str, Any] = {}
-        reason = _read(row, cells, given)
+        reason = _read(row, cells, values, given, time_format)
         if not reason and rows and type(row["arrival"]) is not type(rows[0]["arrival"]):
             reason = "with seconds where others have timestamps, or the reverse"
         key = (row.get("member"), row.get("ev"))
@@ -67,14 +71,14 @@ def read_plain(path: str | Path) -> Imported:
         stays.setdefault(key, []).append((row["arrival"], row["departure"]))
         row["evse"] = row.get("evse") or row[given]
         rows.append(row)
-    table = pd.DataFrame(rows, columns=[name for name in KNOWN if name in (*names, "evse")])
+    frame = pd.DataFrame(rows, columns=[name for name in KNOWN if name in (*names, "evse")])
     for name in ("arrival", "departure"):
         if rows and isinstance(rows[0][name], datetime):
-            table[name] = table[name].astype("datetime64[ns]")
-    return tally.imported(table.rename(columns={"power_kw": "charge_kw"}))
+            frame[name] = frame[name].astype("datetime64[ns]")
+    return tally.imported(frame.rename(columns={"power_kw": "charge_kw"}))
 
 
-def _read(row: dict[str, Any], cells: Cells, place: str) -> str:
+def _read(row: dict[str, Any], cells: Cells, values: Values, place: str, time_format: str | None) -> str:
     """Fill a row from its cells; the reason to drop it, or ""."""
     for name in ("ev", place, "arrival", "departure"):
         if not cells[name]:
@@ -86,11 +90,11 @@ def _read(row: dict[str, Any], cells: Cells, place: str) -> str:
                 return "with a phase other than a, b, c and abc"
             continue
         if name in ("arrival", "departure"):
-            row[name] = _time(text)
+            row[name] = _time(text, time_format)
             if row[name] is None:
                 return f"without a readable {name}"
             continue
-        value = number(text)
+        value = values[name]
         row[name] = value
         if text and math.isnan(value):
             return f"without a readable {name}"
@@ -112,24 +116,17 @@ def _read(row: dict[str, Any], cells: Cells, place: str) -> str:
     return ""
 
 
-def _time(text: str) -> Any:
+def _time(text: str, time_format: str | None) -> Any:
     """Seconds from the start, or a local time; None if it is neither."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        pass
-    else:
-        return seconds if math.isfinite(seconds) else None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time.tzinfo is None else None
+    if time_format is None and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
+        return None if re.match(COMPACT, text) else float(text) if math.isfinite(float(text)) else None
+    time = moment_of(text, () if time_format is None else (time_format,))
+    return None if time is None or time.tzinfo is not None else time
 
 
-def _columns(path: Path) -> list[str]:
+def _columns(path: Path, table: Table) -> list[str]:
     """Columns of the file; missing and unknown ones are faults."""
-    names = [str(name) for name in _parquet(path).columns] if _is_parquet(path) else read_header(path)[0]
+    names = table.names
     faults = [f"column {name} is missing" for name in ("ev", "arrival", "departure") if name not in names]
     if "connection" not in names and "evse" not in names:
         faults.append("column connection (or evse) is missing")
@@ -145,31 +142,3 @@ def _columns(path: Path) -> list[str]:
     if faults:
         raise ScenarioError(faults, str(path))
     return names
-
-
-def _rows(path: Path, names: list[str], tally: Tally) -> Iterator[tuple[str, Cells]]:
-    """Place and cells, as text, of each row."""
-    if not _is_parquet(path):
-        for line, cells in read_csv_rows(path, tally, names):
-            yield f"line {line}", cells
-        return
-    frame = _parquet(path)
-    for position, values in enumerate(frame.itertuples(index=False), start=1):
-        tally.read += 1
-        yield (
-            f"row {position}",
-            {name: "" if pd.isna(value) else str(value) for name, value in zip(names, values, strict=True)},
-        )
-
-
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() in (".parquet", ".pq")
-
-
-def _parquet(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except FileNotFoundError:
-        raise ScenarioError(["there is no such file"], str(path)) from None
-    except (OSError, ValueError) as error:
-        raise ScenarioError([f"can't be read as Parquet: {error}"], str(path)) from None

@@ -1,31 +1,36 @@
-"""Rows of CSV files with their line numbers; numbers as data portals write them."""
+"""Rows of tables that importers read: the columns that they know, as text and as numbers."""
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from evgrid.errors import ScenarioError
 from evgrid.fleet.importers.imported import Tally
+from evgrid.readers import Table, capped, read_table
+from evgrid.readers.tables import MOST_CHARACTERS
 
 Cells = dict[str, str]
+Values = dict[str, float]
 
 
-def read_csv_rows(
+def read_rows(
     path: Path,
     tally: Tally,
     required: Sequence[str],
     optional: Sequence[str] = (),
     aliases: Mapping[str, str] | None = None,
-) -> Iterator[tuple[int, Cells]]:
-    """Line number (the header is line 1) and cells of each row; columns that aren't named are skipped.
+    numbers: Sequence[str] = (),
+) -> tuple[Table, Iterator[tuple[str, Cells, Values]]]:
+    """A table, and of each row its place (``line 7``), its cells and those that are numbers.
 
-    For the separator see :func:`read_header`. Column names are compared without regard to case;
-    ``aliases`` maps lower-case spellings to names. Cells of optional columns that the file lacks
-    are "". Blank lines are no rows. A row with another number of cells than the header is dropped.
-    Every row yielded or dropped is counted as read.
+    Column names are compared without regard to case; ``aliases`` maps lower-case spellings to names. Columns
+    that aren't named are left out; cells of optional ones that the file lacks are "". A number that is none,
+    or can be read in two ways, is NaN. Every row is counted as read; dropped are those with another number of
+    values than the header, and with text of over 200 characters.
 
     Raises
     ------
@@ -34,63 +39,28 @@ def read_csv_rows(
 
     """
     known = {name.lower(): name for name in (*required, *optional)} | dict(aliases or {})
-    names, separator = read_header(path)
-    header = [known.get(name.lower(), name) for name in names]
-    _check_header(header, required, path)
-    wanted = [(name, header.index(name) if name in header else -1) for name in (*required, *optional)]
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter=separator)
-            next(reader)
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                tally.read += 1
-                if len(cells) != len(header):
-                    tally.drop("with another number of values than the header", f"line {reader.line_num}")
-                    continue
-                yield reader.line_num, {name: cells[i].strip() if i >= 0 else "" for name, i in wanted}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ScenarioError([f"can't be read as CSV: {error}"], str(path)) from None
+    table = read_table(path, only=known)
+    missing = capped([f"column {name} is missing" for name in required if name not in table])
+    if missing:
+        raise ScenarioError(missing, str(path))
+    return table, rows_of(table, tally, (*required, *optional), [name for name in numbers if name in table])
 
 
-def read_header(path: Path) -> tuple[list[str], str]:
-    """Names of the columns, and the separator: the most frequent of semicolon, tab and comma.
-
-    Raises ScenarioError if the file can't be read or names no columns.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            first = stream.readline()
-        separator = max(";\t,", key=first.count)
-        names = [cell.strip() for cell in next(csv.reader([first], delimiter=separator), [])]
-    except FileNotFoundError:
-        raise ScenarioError(["there is no such file"], str(path)) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ScenarioError([f"can't be read as CSV: {error}"], str(path)) from None
-    if not any(names):
-        raise ScenarioError(["line 1 is empty: it must name the columns"], str(path))
-    return names, separator
-
-
-def _check_header(header: Sequence[str], required: Sequence[str], path: Path) -> None:
-    faults = [f"line 1: column {name} is missing" for name in required if name not in header]
-    faults += [f"line 1: column {name} is there twice" for name in required if header.count(name) > 1]
-    if faults:
-        raise ScenarioError(faults, str(path))
-
-
-def number(text: str) -> float:
-    """A finite number with decimal point or comma (``7.5``, ``7,5``, ``1.234,5``); else NaN.
-
-    Where both signs occur the last is the decimal sign.
-    """
-    text = text.strip()
-    if "," in text and "." in text:
-        thousands = "," if text.rfind(".") > text.rfind(",") else "."
-        text = text.replace(thousands, "")
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
+def rows_of(
+    table: Table, tally: Tally, names: Sequence[str], numbers: Sequence[str]
+) -> Iterator[tuple[str, Cells, Values]]:
+    """Place, cells and numbers of each row; see :func:`read_rows`."""
+    for line, _ in table.ragged:
+        tally.read += 1
+        tally.drop("with another number of values than the header", f"{table.place} {line}")
+    values, readable, _ = table.parsed(numbers)
+    columns = [np.where(good, column, np.nan) for column, good in zip(values, readable, strict=True)]
+    without = dict.fromkeys((name for name in names if name not in numbers), math.nan)
+    for row, (line, cells) in enumerate(table.rows(names)):
+        tally.read += 1
+        place = f"{table.place} {line}"
+        if any(len(cell) > MOST_CHARACTERS for cell in cells.values()):
+            tally.drop(f"with text of over {MOST_CHARACTERS} characters", place)
+            continue
+        found = {name: float(column[row]) for name, column in zip(numbers, columns, strict=True)}
+        yield place, cells, without | found
