@@ -168,9 +168,10 @@ def plot(result: Path, output: Path | None) -> None:
     "--limits",
     "names",
     multiple=True,
-    default=("en_50160", "ratings"),
+    default=("en_50160", "ratings", "aggregators"),
     show_default=True,
-    help="Set of limits to check, such as en_50160, ansi_c84_1_a, thermal_moving_average; may be repeated.",
+    help="Set of limits to check, such as en_50160, ansi_c84_1_a, thermal_moving_average; aggregators: those "
+    "that the run's aggregators were to keep; may be repeated.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole table as CSV.")
 @click.option("--rows", default=20, show_default=True, help="Rows to print, the most severe first.")
@@ -179,14 +180,21 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
     from rich.console import Console
     from rich.table import Table
 
-    from evgrid.limits import limit_set, violations
+    from evgrid.limits import AGGREGATORS, aggregator_limits, limit_set, violations
     from evgrid.results import open_results
 
+    presets = [name for name in names if name != AGGREGATORS]
     try:
-        limits = limit_set(*names)
+        limit_set(*presets)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--limits") from None
     with open_results(result) as dataset:
+        own = aggregator_limits(dataset) if AGGREGATORS in names else ()
+        if AGGREGATORS in names and not own:
+            click.echo(f"not available: {AGGREGATORS}: no aggregator of the run had a limit")
+            if not presets:
+                return
+        limits = limit_set(*presets, *own)
         found = violations(dataset, limits)
     for kind in ("not_available", "notes"):
         for note in found.attrs[kind]:

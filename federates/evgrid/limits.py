@@ -263,6 +263,34 @@ PRESETS: Mapping[str, Callable[[], LimitSet]] = {
 """The standards' limit sets by name, each with its default numbers."""
 
 
+AGGREGATORS = "aggregators"
+"""Name that stands for the limits of the run's aggregators, see :func:`aggregator_limits`."""
+
+
+def aggregator_limits(result: xr.Dataset) -> tuple[Criterion, ...]:
+    """The limits that the run's aggregators were to keep: a criterion each, on the power that it is for."""
+    try:
+        aggregators = json.loads(result.attrs["scenario"]).get("aggregators") or {}
+    except (KeyError, TypeError, ValueError):
+        return ()
+    found = []
+    for name, settings in aggregators.items():
+        variable = next((v for v in (f"limited_power_kw_{name}", "limited_power_kw") if v in result), None)
+        most, least = settings.get("limit_kw"), settings.get("export_limit_kw", settings.get("limit_kw"))
+        if variable is None or (most is None and least is None):
+            continue
+        found.append(
+            Criterion(
+                name=f"limit_of_{name}",
+                variable=variable,
+                high=most,
+                low=None if least is None else -least,
+                mean_over=settings.get("limit_over", 0.0),
+            )
+        )
+    return tuple(found)
+
+
 def limit_set(*parts: str | Criterion | LimitSet) -> LimitSet:
     """One set of presets (by name), criteria and sets.
 
@@ -284,7 +312,7 @@ def limit_set(*parts: str | Criterion | LimitSet) -> LimitSet:
         elif part in PRESETS:
             criteria.extend(PRESETS[part]().criteria)
         else:
-            raise ValueError(f"limits = {part}: must be one of {', '.join(PRESETS)}")
+            raise ValueError(f"limits = {part}: must be one of {', '.join([*PRESETS, AGGREGATORS])}")
     return LimitSet(criteria=tuple(criteria))
 
 

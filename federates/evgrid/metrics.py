@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.aggregator.excess import REASON_TEXTS
+from evgrid.limits import Criterion, LimitSet, aggregator_limits, violations
 from evgrid.settlement import amount
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+_KEPT = 1e-3
+"""Excess, relative to a limit, up to which it counts as kept in the summary; ``_KEPT_KW`` at least."""
+_KEPT_KW = 0.05
 
 
 def summary(result: xr.Dataset) -> list[tuple[str, str]]:
@@ -27,7 +33,10 @@ def summary(result: xr.Dataset) -> list[tuple[str, str]]:
     ]
     head = result["head_power_kw"].sum("phase")
     rows.append(("head power, highest", _extreme(head, "max", "kW")))
+    if float(head.min()) < 0:
+        rows.append(("  reverse, highest", _extreme(-head, "max", "kW")))
     rows.append(("  base load, highest", _extreme(result["base_load_kw"], "max", "kW")))
+    rows += _limit_rows(result, hours)
     if "fleet_power_kw" in result:
         rows += _fleet_rows(result)
     rows.append(("voltage, lowest", _extreme(result["voltage_min_pu"], "min", "pu", 4)))
@@ -61,6 +70,62 @@ def session_quantiles(result: xr.Dataset, quantiles: Sequence[float] = (0.05, 0.
     units = {name.removeprefix("session_"): result[name].attrs.get("units", "") for name in names}
     rows.insert(0, "unit", rows.index.get_level_values("outcome").map(units))
     return rows.reset_index()
+
+
+def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
+    """Whether each aggregator's limit was kept, else by how much, how long and why, of the worst member."""
+    rows = []
+    for c in aggregator_limits(result):
+        own = c.variable.removeprefix("limited_power_kw")
+        ways = {"drawn": c.high, "fed back": None if c.low is None else -c.low}
+        told = ", ".join(f"{kw:g} kW {way}" for way, kw in ways.items() if kw is not None)
+        if c.mean_over:
+            told += f", mean of {c.mean_over / 60:g} min"
+        excess, dims = result[f"limit_excess_kw{own}"], ("member", "time")
+        slack = max(_KEPT * max(c.high or 0.0, -(c.low or 0.0)), _KEPT_KW)
+        broken = abs(excess) > slack
+        name = f"limit of {c.name.removeprefix('limit_of_')}"
+        if not bool(broken.any()):
+            rows.append((name, f"{told}: kept"))
+            continue
+        text = [f"{told}: passed"]
+        for way, beyond in (("drawn", excess), ("fed back", -excess)):
+            if float(beyond.max()) > slack:
+                worst = beyond.max([d for d in beyond.dims if d not in dims])
+                text.append(f"by {_extreme(worst, 'max', 'kW')} {way}")
+        time_h = (broken.sum("time") * hours).rename("h")
+        most = np.unravel_index(int(np.argmax(time_h.values)), time_h.shape)
+        at = {str(dim): int(row) for dim, row in zip(time_h.dims, most, strict=True)}
+        place = ""
+        if "trafo" in at and result.sizes["trafo"] > 1:
+            place = f" at {time_h['trafo'].values[at['trafo']]}"
+        text.append(f"for {float(time_h[at]):.2f} h{place}")
+        rows.append((name, " ".join(text)))
+        if c.mean_over and hours * 3600 < c.mean_over:
+            rows.append(_mean_row(result, c))
+        rows += _reason_rows(result, own, at)
+    return rows
+
+
+def _mean_row(result: xr.Dataset, c: Criterion) -> tuple[str, str]:
+    """Whether the limit was kept by the means over its interval."""
+    found = violations(result, LimitSet(criteria=(c,)))
+    found = found[found["severity"] > _KEPT]
+    if found.empty:
+        return "  its means", "kept"
+    worst = found.iloc[0]
+    return "  its means", f"up to {worst['worst']:.1f} kW, {found['duration_h'].max():g} h in all"
+
+
+def _reason_rows(result: xr.Dataset, own: str, at: dict[str, int]) -> list[tuple[str, str]]:
+    name = f"limit_excess_kwh{own}"
+    if name not in result:
+        return []
+    kwh, time_h = (result[key].isel(at).values for key in (name, f"limit_excess_h{own}"))
+    order = [i for i in np.argsort(-kwh) if kwh[i] > 0.005]
+    reasons = result["reason"].values
+    text = ", ".join(f"{REASON_TEXTS[str(reasons[i])]} {kwh[i]:.2f} kWh in {time_h[i]:.2f} h" for i in order)
+    return [("  because of", text)] if order else []
 
 
 def _device_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:

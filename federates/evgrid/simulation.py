@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evgrid.aggregator.excess import REASONS
+from evgrid.aggregator.strategies import WithinSettings
 from evgrid.audit import audit
 from evgrid.model import UPSTREAM, Clock, Connections, EVs, Model
 from evgrid.portfolios import Portfolio, portfolios
@@ -66,6 +68,7 @@ class World:
             **{f"ev.{p.name}": len(p.rows) for p in self.portfolios},
             "session": len(self.sessions),
             "hour": int(self.clock.duration_s / 3600.0 + 1e-9),
+            "reason": len(REASONS),
             **self._sizes_of_envelope,
         }
 
@@ -105,7 +108,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     """The models of a run in causal order, and room for what they record."""
     from evgrid.aggregator.model import AggregatorModel
     from evgrid.feeder.base_load import load_by_trafo
-    from evgrid.feeder.model import FeederModel
+    from evgrid.feeder.model import FeederModel, GroupMeter
     from evgrid.feeder.sensitivity import scenario_sensitivity
     from evgrid.fleet.model import FleetModel
     from evgrid.fleet.stays import stays_of
@@ -150,11 +153,27 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     models.append(
         FeederModel(
             scenario, world.network, recorder, has_fleet, feedback, upstream=world.connections.upstream,
-            iterates=iterates,
+            iterates=iterates, meters=[GroupMeter(*given) for given in _limited(world, controlled)],
         )
     )  # fmt: skip
     recorder.register(models, scenario.currency)
     return models
+
+
+def _limited(world: World, controlled: list[Portfolio]) -> Iterator[tuple[Any, ...]]:
+    """The fields of a GroupMeter for each aggregator that has a limit."""
+    trafos = world.sizes["trafo"]
+    for p in controlled:
+        settings = world.scenario.aggregators[p.name]
+        if not (isinstance(settings, WithinSettings) and settings.limited):
+            continue
+        own = None
+        if settings.group == "transformer" and trafos:
+            connection = world.evs.connection[p.rows]
+            here = connection[connection < world.connections.on_feeder]
+            own = np.isin(np.arange(trafos), np.maximum(world.connections.trafo[here], 0))
+        names = (p.variable(name) for name in ("limited_power_kw", "limit_excess_kw"))
+        yield (*names, settings.least_kw, settings.most_kw, own)
 
 
 @dataclass(frozen=True)
@@ -320,6 +339,8 @@ def coordinates(world: World) -> xr.Dataset:
         for settings in scenario.aggregators.values()
         for variable in settings.strategy_class.variables
     )
+    limited = any(isinstance(a, WithinSettings) and a.limited for a in scenario.aggregators.values())
+    reasons = ("reason", np.array(REASONS), {"long_name": "why a limit was passed"})
     begins = clock.timestamps(np.arange(world.sizes["hour"]) * 3600.0)
     hours = {"hour": ("hour", begins, {"long_name": "local time at which the hour starts"})}
     return xr.Dataset(
@@ -334,6 +355,7 @@ def coordinates(world: World) -> xr.Dataset:
             "connection": ("connection", connections.name, {"long_name": "connection point"}),
             **(_with_upstream(network.coordinates()) if connections.upstream else network.coordinates()),
             **(hours if hourly else {}),
+            **({"reason": reasons} if limited else {}),
             **_axes_of_envelope(world),
             "ev": ("ev", np.arange(len(evs)), {"long_name": "EV, over all members"}),
             "ev_name": ("ev", evs.name, {"long_name": "name of the EV within its member"}),

@@ -46,7 +46,7 @@ def test_the_plan_is_followed_where_there_is_room():
 
 def test_who_must_charge_is_counted_before_the_plan_of_the_others():
     # 10 kW that nobody planned leave 20 - 3 - 10 = 7 kW of the 12 that the others were to draw
-    asked = strategy([0.0, 6.0, 6.0], limit_kw=20.0).setpoints(view([100.0, 4e4, 5e4], base=3.0))
+    asked = strategy([0.0, 6.0, 6.0], limit_kw=20.0).setpoints(view([0.0, 4e4, 5e4], base=3.0))
     assert asked[0] == 10.0
     assert asked[1:].sum() == pytest.approx(7.0, abs=1e-4)
     assert asked[1] == pytest.approx(6.0, abs=1e-4)  # the least laxity first

@@ -7,24 +7,26 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from evgrid.aggregator import reference
-from evgrid.aggregator.kernels import BLOCK, follow, order_by_group, share_by_laxity
+from evgrid.aggregator.kernels import BLOCK, ROUND_TRIP, follow, order_by_group, share_by_laxity
 
 HOUR, STEP_S = 3600.0, 60.0
 
 
-def share(headroom, p_max, p_min, laxity, group=None, width_s=60.0, last=None, hysteresis_s=0.0, by=None):
+def share(headroom, p_max, p_min, laxity, group=None, width_s=60.0, last=None, hysteresis_s=0.0, by=None,
+          needed=None):  # fmt: skip
     p_max, p_min, laxity = (np.asarray(a, dtype=float) for a in (p_max, p_min, laxity))
     group = np.zeros(len(p_max), np.int64) if group is None else np.asarray(group, np.int64)
     last = np.zeros(len(p_max)) if last is None else np.asarray(last, float)
     headroom = np.asarray(headroom, float)
+    time_needed = 60.0 * (100 + np.arange(len(group))) if needed is None else np.asarray(needed, float)
+    left = np.maximum(laxity + time_needed, 0.0)
     if by is not None:
-        return np.array(by(group, headroom, p_max, p_min, laxity, STEP_S, width_s, last, hysteresis_s))
+        return np.array(
+            by(group, headroom, p_max, p_min, left, time_needed, STEP_S, width_s, last, hysteresis_s)
+        )
     order = order_by_group(np.arange(len(group), dtype=np.uint32), group, len(headroom))
     power = last.copy()
-    time_needed = 60.0 * np.arange(len(group))
-    share_by_laxity(
-        order, headroom, p_max, p_min, laxity + time_needed, time_needed, STEP_S, width_s, power, hysteresis_s
-    )
+    share_by_laxity(order, headroom, p_max, p_min, left, time_needed, STEP_S, width_s, power, hysteresis_s)
     return power
 
 
@@ -55,21 +57,48 @@ def test_an_ev_that_can_do_nothing_gets_nothing():
     np.testing.assert_array_equal(share([-9], [0, 0], [0, -3], [0.0, 2 * HOUR]), [0, -3])
 
 
+def can_wait(p_max, p_min, laxity):
+    """Least mean power over the tick that leaves the departure in reach, of EVs that charge for hours."""
+    forced = p_max * np.clip(1 - laxity / STEP_S, 0, 1)
+    spare = np.maximum(p_max, -p_min) * np.maximum(laxity / STEP_S - 1, 0)
+    return np.where(laxity < STEP_S, forced, np.maximum(p_min, -ROUND_TRIP * spare))
+
+
 @given(st.data(), st.integers(1, 30), st.floats(-200, 200))
 def test_the_headroom_is_kept_unless_someone_must_charge(data, n, headroom):
     p_max = data.draw(hnp.arrays(float, n, elements=st.floats(0, 22)))
     p_min = -data.draw(hnp.arrays(float, n, elements=st.floats(0, 22)))
     laxity = data.draw(hnp.arrays(float, n, elements=st.floats(-HOUR, 9 * HOUR)))
     got = share([headroom], p_max, p_min, laxity)
-    must = (laxity < 60.0) & (p_max > 0)
+    least = can_wait(p_max, p_min, laxity)
     assert np.all(got <= p_max)
-    assert np.all(got >= p_min)
-    np.testing.assert_array_equal(got[must], p_max[must])
-    forced = p_max[must].sum()
-    low = p_min[~must & (laxity >= 60.0)].sum()
-    assert got.sum() <= max(headroom, forced + low) + 1e-9
-    if headroom >= forced:  # nothing is discharged while there is room
+    assert np.all(got >= least - 1e-9)  # so nobody's departure is lost
+    assert got.sum() <= max(headroom, least.sum()) + 1e-9
+    if headroom >= np.maximum(least, 0).sum():  # nothing is discharged while there is room
         assert np.all(got >= -1e-9)
+
+
+def test_only_what_cannot_wait_is_charged_whatever_the_headroom():
+    # laxity of 15 s of a tick of 60 s: three quarters of the tick must be charged; late: all of it
+    np.testing.assert_allclose(share([0], [8, 8, 8], [0] * 3, [15, -5, 60]), [6, 8, 0])
+
+
+@pytest.mark.parametrize("headroom", [-99, 0, 5])
+def test_what_is_needed_is_less_than_a_tick_at_full_power(headroom):
+    """8 kW for 15 s of the tick is 2 kW: the first may wait and the second, which leaves in 20 s, may not."""
+    order = order_by_group(np.arange(2, dtype=np.uint32), np.zeros(2, np.int64), 1)
+    power, p_max = np.zeros(2), np.full(2, 8.0)
+    left, needed = np.array([900.0, 20.0]), np.full(2, 15.0)
+    share_by_laxity(order, np.array([float(headroom)]), p_max, np.zeros(2), left, needed, STEP_S, 60.0, power)
+    # asked for all that it can, it stops when it has it; of 5 kW, 2 + 2 are used
+    np.testing.assert_array_equal(power, [8.0 if headroom == 5 else 0.0, 8.0])
+
+
+def test_an_ev_gives_no_more_than_it_can_make_up():
+    # 90 s to spare after the tick of 60 s; a quarter is lost on the way: 0.75 x 7 kW x 30 s / 60 s
+    np.testing.assert_allclose(share([-9], [7], [-7], [90]), [-2.625])
+    np.testing.assert_allclose(share([-9], [0], [-7], [90]), [-2.625])  # at its target: by its rated power
+    np.testing.assert_allclose(share([-9], [7], [-7], [900]), [-7])
 
 
 def test_evs_of_equal_laxity_share_alike():
@@ -102,8 +131,10 @@ FLEET = st.integers(1, 25).flatmap(
 )
 
 
-@given(FLEET, st.sampled_from([60.0, 900.0]), st.sampled_from([0.0, 600.0]))
-def test_the_kernel_equals_its_plain_twin(fleet, width_s, hysteresis_s):
+@given(FLEET, st.sampled_from([60.0, 900.0]), st.sampled_from([0.0, 600.0]), st.booleans())
+def test_the_kernel_equals_its_plain_twin(fleet, width_s, hysteresis_s, nearly_done):
+    if nearly_done:
+        fleet["needed"] = 20.0 * (np.arange(len(fleet["group"])) % 7)
     got = share(**fleet, width_s=width_s, hysteresis_s=hysteresis_s)
     expected = share(**fleet, width_s=width_s, hysteresis_s=hysteresis_s, by=reference.share_by_laxity)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
@@ -125,16 +156,14 @@ def test_a_group_alone_gets_what_it_gets_among_others(fleet):
 @given(FLEET)
 def test_headroom_is_used_and_kept_to_rounding(fleet):
     got = share(**fleet, width_s=900.0)
-    must = (fleet["laxity"] < STEP_S) & (fleet["p_max"] > 0)
-    np.testing.assert_array_equal(got[must], fleet["p_max"][must])
+    least = can_wait(*(fleet[name] for name in ("p_max", "p_min", "laxity")))
+    must = np.maximum(least, 0)
     for row in range(3):
         own = fleet["group"] == row
-        forced = fleet["p_max"][own & must].sum()
-        room = fleet["headroom"][row] - forced
-        free = own & (fleet["laxity"] >= STEP_S)
-        most = min(room, fleet["p_max"][free].sum()) if room > 0 else max(room, fleet["p_min"][free].sum())
-        assert got[own].sum() <= forced + most + 2e-5 if room < 0 else forced + most + 1e-9
-        assert got[own].sum() == pytest.approx(forced + most, abs=2e-5)
+        room = fleet["headroom"][row]
+        most = min(room, fleet["p_max"][own].sum()) if room > must[own].sum() else max(room, least[own].sum())
+        expected = most if room > must[own].sum() else min(most, must[own].sum())
+        assert got[own].sum() == pytest.approx(max(expected, least[own].sum()), abs=2e-5)
 
 
 @given(

@@ -3,21 +3,28 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from evgrid.aggregator.model import AggregatorModel
 from evgrid.fleet.importers import read_acn, undeliverable
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables
+from evgrid.fleet.stays import stays_of
 from evgrid.model import ALL_PHASES, Connections, MemoryRecorder
+from evgrid.portfolios import Portfolio
 from evgrid.scenario import scenario_from
 from evgrid.simulation import run_with_report
 
 HERE = Path(__file__).resolve()
 EXPECTED = json.loads((HERE.parent / "acn_week" / "expected.json").read_text())
+
+EFFICIENCY = 0.9
+"""Of charging, the scenario's default."""
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +170,76 @@ def test_the_week_runs_on_a_feeder_and_what_can_be_is_delivered(week, tmp_path, 
     )
     fleet_kwh = float(result["fleet_power_kw"].sum()) / 12
     assert sessions["session_energy_delivered_kwh"].sum() == pytest.approx(fleet_kwh, rel=1e-9)
+
+
+LIMIT_KW = 18.0
+
+
+def limited(imported, path, step_s):
+    """Interval means of the car park's power under ``peak_limit``, and the sessions with what they missed."""
+    beyond = set(undeliverable(imported.table)["session"])
+    placed = imported.at("car_park")
+    kept = replace(placed, table=placed.table[~placed.table["session"].isin(beyond)])
+    scenario = scenario_from(
+        {
+            "name": "acn-week",
+            "time": {"start": "2021-09-05T12:00", "duration": "8d", "step": step_s},
+            "feeder": {"network": "x"},
+            "fleet": {"sessions": {"file": str(kept.save(path))}, "charger": {"phases": 3}},
+            "aggregators": {"main": {"strategy": "peak_limit", "group": "feeder", "limit_kw": LIMIT_KW}},
+            "communication": {"telemetry": step_s},
+        }
+    )
+    one, phase = np.zeros(1, np.int64), np.array([ALL_PHASES], np.int8)
+    car_park = Connections(np.array(["car_park"]), one, phase, one, one + 1, ("a", "b", "c"))
+    evs, sessions = fleet_tables(scenario, car_park)
+    recorder = MemoryRecorder()
+    portfolio = Portfolio("main", 0, np.arange(len(evs)), whole=True)
+    known = stays_of(scenario, car_park, evs, sessions)
+    models = (
+        AggregatorModel(scenario, portfolio, car_park, evs, 0, recorder, stays=known),
+        FleetModel(scenario, car_park, evs, sessions, recorder, managed=True),
+    )
+    fields = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
+    said = {f"fleet/{field}": np.zeros(len(evs)) for field in fields}
+    said |= {"fleet/p": np.zeros((1, 1, 3)), "feeder/head_p": np.zeros((1, 3))}
+    power = np.zeros(scenario.clock.ticks)
+    for tick in range(scenario.clock.ticks):
+        for model in models:
+            said |= model.step(tick * step_s, {name: said[name] for name in model.inputs})
+        said["feeder/head_p"] = said["fleet/p"].sum(axis=1)
+        power[tick] = said["fleet/p"].sum()
+    for model in models:
+        model.finish()
+    return power, sessions, recorder.static
+
+
+def least_laxity_first(sessions, step_s, ticks):
+    """Plain least-laxity-first: each tick the limit goes to those that are there, by their laxity."""
+    missing = (sessions.soc_target - sessions.soc_arrival) * sessions.capacity_kwh / EFFICIENCY
+    power = np.zeros(ticks)
+    for tick in range(ticks):
+        begin_s, end_s = tick * step_s, (tick + 1) * step_s
+        from_s = np.maximum(sessions.arrival_s, begin_s)
+        here = np.flatnonzero((from_s < end_s) & (sessions.departure_s > from_s) & (missing > 1e-9))
+        laxity = sessions.departure_s - from_s - missing / sessions.charge_kw * 3600
+        for i in here[np.argsort(laxity[here], kind="stable")]:
+            share = (min(sessions.departure_s[i], end_s) - from_s[i]) / step_s
+            drawn = min(sessions.charge_kw[i] * share, missing[i] * 3600 / step_s, LIMIT_KW - power[tick])
+            missing[i] -= drawn * step_s / 3600
+            power[tick] += drawn
+    return power, missing
+
+
+@pytest.mark.parametrize("step_s", [60.0, 300.0, 900.0])
+def test_a_limit_is_kept_as_a_mean_where_least_laxity_first_keeps_it(week, tmp_path, step_s):
+    imported = read_acn(week, charge_kw=EXPECTED["level_2_kw"])
+    power, sessions, told = limited(imported, tmp_path / "sessions.csv", step_s)
+    assert len(sessions) == EXPECTED["sessions"] - EXPECTED["undeliverable_at_level_2"]
+    reference, missing = least_laxity_first(sessions, step_s, len(power))
+    assert missing.max() < 1e-6  # the rule serves everyone within the limit
+    assert reference.max() <= LIMIT_KW
+    assert told["session_energy_unserved_kwh"].max() < 1e-6
+    assert power.max() <= LIMIT_KW * (1 + 1e-9)
+    assert power.sum() == pytest.approx(reference.sum(), rel=1e-6)
+    assert told["limit_excess_kwh"].sum() == 0.0

@@ -5,6 +5,10 @@ laxity charge, up to a threshold of laxity that the group's power determines. Wi
 threshold the share of an EV's limit falls linearly from 1 to 0, so that EVs of like laxity charge
 alike instead of taking turns. To discharge, the same from the highest laxity down.
 
+What an EV draws is its mean over the tick (:func:`bounds`): at most what it still needs, and at least what
+can't wait for the next tick, so that the departure guard of its EVSE never has to step in. So a group's
+power is kept as a mean over ticks of any length.
+
 Two passes over the EVs, and no sort. The first sums up limits and adds them into a histogram over laxity,
 in which the threshold is bracketed; it is then bisected over the few EVs alone whose share depends on where
 in the bracket it lies, and these dwindle with it. The second gives each EV its share.
@@ -41,6 +45,8 @@ _NARROW_S = 1e-9
 """Bracket of the threshold, s, within which what is left of the search doesn't matter."""
 _NONE = np.uint16(65535)
 """Bin of an EV that has no part in the search."""
+ROUND_TRIP = 0.75
+"""Energy given per energy drawn to make it up that is counted on where nothing is known: on the safe side."""
 
 
 class Order(NamedTuple):
@@ -122,9 +128,9 @@ def share_by_laxity(
 ) -> None:
     """Share each group's headroom over its EVs: charge by least laxity, discharge by most.
 
-    EVs whose laxity ends within the tick are served first, whatever the headroom: their EVSE would
-    charge them anyway. What is then left of the headroom charges the others by laxity; if it is
-    negative, EVs discharge from the highest laxity down, until it is made up.
+    What can't wait for the next tick (:func:`bounds`) is served first, whatever the headroom: the EVSE would
+    charge it anyway. What is then left of the headroom charges by laxity; if it is negative, EVs discharge
+    from the highest laxity down, as far as they can make it up in time, until it is made up.
 
     Parameters
     ----------
@@ -142,11 +148,13 @@ def share_by_laxity(
         Range of laxity over which an EV's share falls from 1 to 0, s, above 0.
     power
         (ev,) kW: the power of the tick before, in the place of which each EV in ``order`` gets its own. One
-        that can do nothing (p_max = p_min = 0) gets 0.
+        that can do nothing (p_max = p_min = 0) gets 0; one that may draw all that it can gets p_max, even if
+        it needs less than that over the tick.
     hysteresis_s
         Laxity by which an EV that already charges (or discharges) goes before one that doesn't, s.
 
-    The headroom is used, and kept to rounding, wherever those served first leave it.
+    The headroom is used, and kept to rounding, by the means over the tick, wherever those served first leave
+    it.
 
     """
     blocks, least = len(order.group), order.least
@@ -171,6 +179,44 @@ def share_by_laxity(
 
 
 @njit
+def bounds(
+    p_max: float, p_min: float, time_left: float, time_needed: float, step_s: float
+) -> tuple[float, float]:
+    """Least and most mean power of an EV over a tick, kW, from which it makes its departure.
+
+    Most: what it needs, if that takes less than the tick. Least: what all the time after the tick, at full
+    power, leaves; where that is less than nothing, the EV may give so much back (a round trip of
+    ``ROUND_TRIP`` allowed for), down to ``p_min``. An EV that is late has least = most.
+    """
+    most = p_max * min(time_needed / step_s, 1.0)
+    share = (time_needed - max(time_left - step_s, 0.0)) / step_s
+    if share >= 0.0:
+        return min(p_max * share, most), most
+    return max(ROUND_TRIP * max(p_max, -p_min) * share, p_min), most
+
+
+@njit
+def fill_least(
+    rows: NDArray[np.uint32], p_max: NDArray[np.float64], p_min: NDArray[np.float64],
+    time_left: NDArray[np.float64], time_needed: NDArray[np.float64], step_s: float,
+    least: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Fill the least power (:func:`bounds`) of the EVs ``rows``; the other arrays are (ev,)."""
+    for ev in rows:
+        least[ev] = bounds(p_max[ev], p_min[ev], time_left[ev], time_needed[ev], step_s)[0]
+
+
+@njit
+def _free(
+    p_max: float, p_min: float, time_left: float, time_needed: float, step_s: float, up: bool
+) -> tuple[float, float]:
+    """What an EV must draw in a tick, and what it may draw more, or give, kW each and not negative."""
+    least, most = bounds(p_max, p_min, time_left, time_needed, step_s)
+    must = max(least, 0.0)
+    return must, most - must if up else must - least
+
+
+@njit
 def _survey(
     low: int, high: int,
     rows: NDArray[np.uint32], start: NDArray[np.int64], of_block: NDArray[np.int64],
@@ -182,14 +228,13 @@ def _survey(
 ) -> None:  # fmt: skip
     """First pass, over blocks [low, high): fills the bins of their EVs, their histograms and their sums.
 
-    ``sums``: (block, 2) kW of those that must charge now, and of the limits of the others in the direction of
-    their group. Bins are in order of who goes first: of rising laxity to charge, of falling to discharge.
+    ``sums``: (block, 2) kW that must be drawn now, and of what is free in the direction of the group. Bins
+    are in order of who goes first: of rising laxity to charge, of falling to discharge.
     """
     for block in range(low, high):
         at = of_block[block]
         up = charges[at]
         sign = 1.0 if up else -1.0
-        limit = p_max if up else p_min
         searched = start[first[at + 1]] - start[first[at]] > _FEW
         weights = histogram[block]
         weights[:] = 0.0
@@ -197,12 +242,9 @@ def _survey(
         total = 0.0
         for i in range(start[block], start[block + 1]):
             ev = rows[i]
-            laxity = time_left[ev] - time_needed[ev]
-            weight = sign * limit[ev]
-            if laxity < step_s:
-                must += p_max[ev]
-                bins[i] = _NONE
-                continue
+            laxity = max(time_left[ev] - time_needed[ev], 0.0)
+            now, weight = _free(p_max[ev], p_min[ev], time_left[ev], time_needed[ev], step_s, up)
+            must += now
             total += weight
             if hysteresis_s > 0.0 and sign * power[ev] > 0.0:
                 laxity = max(laxity - sign * hysteresis_s, 0.0)
@@ -220,7 +262,7 @@ def _survey(
 def _left(
     first: NDArray[np.int64], headroom: NDArray[np.float64], sums: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What those served first leave of each group's headroom, and the limits of the others, (group,) kW."""
+    """What those served first leave of each group's headroom, and what is free beside it, (group,) kW."""
     left, total = headroom.copy(), np.zeros(len(headroom))
     for at in range(len(headroom)):
         for block in range(first[at], first[at + 1]):
@@ -269,8 +311,8 @@ def _levels(
         if end - begin > _FEW:
             of_group = histogram[first[at] : first[at + 1]]
             lowest, highest, settled = _bracket(of_group, charges[at], target[at], width_s)
-        sign = 1.0 if charges[at] else -1.0
-        limit = p_max if charges[at] else p_min
+        up = charges[at]
+        sign = 1.0 if up else -1.0
         offset = np.uint16(lowest)
         span = np.uint16(highest - lowest)
         count = 0
@@ -280,7 +322,7 @@ def _levels(
         for i in range(count):
             ev = found[i]
             key[i] = _key(time_left[ev] - time_needed[ev], sign, power[ev], hysteresis_s)
-            weight[i] = sign * limit[ev]
+            weight[i] = _free(p_max[ev], p_min[ev], time_left[ev], time_needed[ev], step_s, up)[1]
         level[at] = _level(key[:count], weight[:count], settled, target[at], width_s)
     return level
 
@@ -383,7 +425,7 @@ def _level(
 @njit
 def _key(laxity: float, sign: float, power: float, hysteresis_s: float) -> float:
     """What EVs are ordered by, the least first, s; ``power``: of the tick before."""
-    key = sign * laxity
+    key = sign * max(laxity, 0.0)
     return key - hysteresis_s if hysteresis_s > 0.0 and sign * power > 0.0 else key
 
 
@@ -400,8 +442,8 @@ def _assign(
     per_s = 1.0 / width_s
     for block in range(low, high):
         at = of_block[block]
-        sign = 1.0 if left[at] > 0.0 else -1.0
-        limit = p_max if left[at] > 0.0 else p_min
+        up = left[at] > 0.0
+        sign = 1.0 if up else -1.0
         nothing = left[at] == 0.0
         all_of_it = sign * left[at] >= total[at]
         for i in range(start[block], start[block + 1]):
@@ -411,8 +453,13 @@ def _assign(
             share = min(max((level[at] - key) * per_s, 0.0), 1.0)
             share = 1.0 if all_of_it else share
             share = 0.0 if nothing else share
-            given = limit[ev] * share
-            power[ev] = p_max[ev] if laxity < step_s else given
+            least, most = bounds(p_max[ev], p_min[ev], time_left[ev], time_needed[ev], step_s)
+            must = max(least, 0.0)
+            rises = must + share * (most - must)
+            given = must + share * (least - must)
+            rises = p_max[ev] if rises >= most else rises
+            given = p_max[ev] if least >= most else given
+            power[ev] = rises if up else given
 
 
 @njit

@@ -14,8 +14,8 @@ likes, giving in a part of it and drawing in the rest: the function is then the 
 and drawing all along, convex again, and the schedule is exact. Without, it is taken to earn no more
 than drawing costs, so that nothing is gained by doing both.
 
-Batteries are scheduled one after the other, and each leaves what it doesn't draw of the ``room`` to
-those after it. Without a limit (infinite room) the order doesn't matter.
+Batteries are scheduled one after the other, and each leaves what it doesn't draw of the ``room``, and doesn't
+give of ``gives``, to those after it. Without a limit (both infinite) the order doesn't matter.
 
 Energy is the battery's, kWh; power is in kW at the grid; positive is drawn.
 """
@@ -42,6 +42,7 @@ def least_cost(
     export_price: Floats,
     slot_h: float,
     room: Floats,
+    gives: Floats,
     overrun_price: float,
     alternates: bool = False,
 ) -> tuple[Floats, Floats]:
@@ -51,7 +52,7 @@ def least_cost(
     e_max, e_min : (battery, slot + 1) kWh at the slots' edges; the first e_min is where it begins
     charge_efficiency, discharge_efficiency : (battery,), 0 to 1
     price, export_price : (slot,) or (battery, slot) currency per kWh drawn and given, the latter less wear
-    room : (slot,) kW that the batteries may draw together, in place: what is left of it
+    room, gives : (slot,) kW that the batteries may draw, and give, together, in place: what is left of it
     overrun_price : currency per kWh drawn beyond the room, besides the price
     alternates : whether a battery may do both within a slot, for parts of it; only with infinite room
 
@@ -89,7 +90,7 @@ def least_cost(
             over = overrun_price / charge_efficiency[i]
             k = _insert(slope[t], length[t], k, -drawn - over, gain * (p_max[i, t] - within))
             k = _insert(slope[t], length[t], k, -drawn, gain * within)
-            k = _insert(slope[t], length[t], k, -given, -fall * p_min[i, t])
+            k = _insert(slope[t], length[t], k, -given, fall * min(-p_min[i, t], max(gives[t], 0.0)))
             low[t], pieces[t] = _cut(slope[t], length[t], k, low[t], e_min[i, t], e_max[i, t])
         energy = e_min[i, 0]
         for t in range(last):
@@ -99,7 +100,8 @@ def least_cost(
             )  # fmt: skip
             within = min(p_max[i, t], max(room[t], 0.0))
             # from the lowest energy that can be reached, up while it pays
-            at = max(energy + fall * p_min[i, t], low[t + 1])
+            most_given = min(-p_min[i, t], max(gives[t], 0.0))
+            at = max(energy - fall * most_given, low[t + 1])
             k, used = 0, at - low[t + 1]
             while k < pieces[t + 1] and used >= length[t + 1, k]:
                 used -= length[t + 1, k]
@@ -136,8 +138,9 @@ def least_cost(
             elif at > energy:
                 charge[i, t] = min((at - energy) / gain, p_max[i, t])
             else:
-                discharge[i, t] = min((energy - at) / fall, -p_min[i, t])
+                discharge[i, t] = min((energy - at) / fall, most_given)
             room[t] -= charge[i, t] - discharge[i, t]
+            gives[t] += charge[i, t] - discharge[i, t]
             energy = at
     return charge, discharge
 

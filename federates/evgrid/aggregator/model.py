@@ -5,6 +5,10 @@ for it, the power through each transformer or the voltages, all of the last tick
 frequency of this tick, where a strategy asks for them. Out: one set-point an EV, kW,
 positive charges. Between two reports the status is carried forward with the set-points given.
 
+A charger tells at once that an EV has come, where it is linked without delay: what such an EV can't put off
+until the next tick (it hardly stays long enough) is counted with a limited group's base load from the tick's
+begin, as the others make room for it within the tick.
+
 Several aggregators stand side by side, each with EVs of its own and a federate of its own: it sees its
 EVs alone, and of the power of a group all that is not theirs.
 
@@ -24,8 +28,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.aggregator.excess import REASONS, Excess
 from evgrid.aggregator.kernels import follow, order_by_group
-from evgrid.aggregator.strategies import Context, Envelope, Strategy, View
+from evgrid.aggregator.strategies import (
+    Context,
+    Envelope,
+    Strategy,
+    View,
+    WithinSettings,
+    least_powers,
+)
 from evgrid.compile import in_threads
 from evgrid.errors import StrategyError
 from evgrid.model import Array, Connections, EVs, Model, Recorder, Sensitivity, Stays, Values, Variable
@@ -40,11 +52,17 @@ _CARRIED = _STATUS[1:]
 _BLOCK = 256
 _BLOCK_BYTES = 2**24
 """Ticks between two blocks of recorded values at most, and bytes in one."""
+_LATE_S = 1.0
+"""Laxity at which an EV counts as charged by its departure guard, s."""
 _ENVELOPE = ("p_min", "p_max", "e_min", "e_max", "round_trip")
 _SETPOINT = Variable(
     "setpoint_kw", ("member",), "kW",
     "sum of the set-points of the plugged-in EVs, unlimited ones at their EVs' limit",
 )  # fmt: skip
+_EXCESS = (
+    ("limit_excess_kwh", "kWh", "energy beyond the limit, by reason; without the run's last tick"),
+    ("limit_excess_h", "h", "time beyond the limit in which this reason was the largest; likewise"),
+)
 
 
 class AggregatorModel(Model):
@@ -83,7 +101,7 @@ class AggregatorModel(Model):
         link = scenario.link_of(portfolio.name)
         self._telemetry_s = max(link.telemetry, scenario.time.step)
         self._feeder_step_s = scenario.feeder_step_s
-        self._by_trafo = settings.group == "transformer" and trafos > 0
+        self._by_trafo, self._trafos = settings.group == "transformer" and trafos > 0, trafos
         of_connection = np.zeros(len(connections), np.int64)
         if self._by_trafo:
             of_connection = np.maximum(connections.trafo, 0)
@@ -91,9 +109,9 @@ class AggregatorModel(Model):
                 of_connection[-1] = trafos
         groups = self._groups = trafos + connections.upstream if self._by_trafo else 1
         self._group_of_connection = of_connection
+        self._ev_group = evs.member * groups + of_connection[evs.connection]
         context = Context(
-            scenario.clock, scenario.tariff, evs, groups,
-            evs.member * groups + of_connection[evs.connection],
+            scenario.clock, scenario.tariff, evs, groups, self._ev_group,
             scenario.system, scenario.members, scenario.ensemble.seed, sensitivity,
             None if stays is None else stays if portfolio.whole else stays.of(portfolio.rows),
             None if base_load is None else partial(self._in_groups, base_load),
@@ -117,9 +135,24 @@ class AggregatorModel(Model):
             self.inputs += tuple(f"fleet/envelope_{field}" for field in _ENVELOPE)
         if cls.uses_voltage:
             self.inputs += (self._power_port, "feeder/voltage")
+        self._excess: Excess | None = None
+        self._coming: Stays | None = None
+        if self._uses_feeder and isinstance(settings, WithinSettings) and settings.limited:
+            rows = len(self._members) * groups
+            over_s = settings.limit_over or 0.0
+            self._check_interval(over_s)
+            self._excess = Excess(settings.least_kw, settings.most_kw, over_s, rows)
+            self.inputs += ("fleet/p",)
+            if context.stays is not None and link.telemetry <= self.period_s and link.delay == 0:
+                self._coming = context.stays
+                self._by_arrival = np.argsort(self._coming.arrival_s, kind="stable")
         self.inputs = tuple(dict.fromkeys(self.inputs))
-        self.variables = tuple(self._own(variable) for variable in (_SETPOINT, *cls.variables))
-        self._base_load = np.zeros(len(self._members) * groups)
+        self.variables = tuple(
+            self._own(variable) for variable in (_SETPOINT, *cls.variables, *self._excess_variables())
+        )
+        self._base_load = self._of_others = np.zeros(len(self._members) * groups)
+        self._asked_of = np.zeros(len(evs) if self._excess is not None else 0)
+        """Of each EV in the last tick, as far as the limit is concerned, kW."""
         self._on_feeder = slice(connections.on_feeder)
         self._voltage = np.zeros((len(self._members), connections.on_feeder, len(connections.phases)))
         self._power_then = self._voltage
@@ -141,23 +174,27 @@ class AggregatorModel(Model):
         """See :class:`evgrid.model.Model`."""
         self._update_status(time_s, inputs)
         if self._feeder_has_solved(time_s):
-            self._update_base_load(inputs)
+            self._update_base_load(time_s, inputs)
             self._update_voltage(inputs)
-        status = self._status
+        status, newcomers = self._status, self._newcomers(time_s)
         regulation = frequency = fleet_power = np.zeros(len(self._members))
         if "system/regulation" in self.inputs:
             regulation, frequency = inputs["system/regulation"], inputs["system/frequency"]
             fleet_power = inputs[self._power_port].sum(axis=(1, 2))
         view = View(
             time_s, self.period_s, self._plugged, status["soc"], status["p_max"], status["p_min"],
-            status["energy_needed"], status["time_left"], status["time_needed"], self._base_load,
-            regulation, frequency, fleet_power, self._envelope(time_s, inputs), self._voltage,
-            self._power_then, self._order.rows,
+            status["energy_needed"], status["time_left"], status["time_needed"],
+            self._base_load + newcomers, regulation, frequency, fleet_power,
+            self._envelope(time_s, inputs), self._voltage, self._power_then,
+            np.zeros(len(self._base_load)) if self._excess is None else self._excess.owed_kw,
+            self._order.rows,
         )  # fmt: skip
         strategy = self._strategy
         assert strategy is not None
-        wanted = self._guarded(time_s, lambda: strategy.setpoints(view))
-        total = self._send(time_s, self._checked(time_s, wanted))
+        wanted = self._checked(time_s, self._guarded(time_s, lambda: strategy.setpoints(view)))
+        if self._excess is not None:
+            self._note(view, wanted, newcomers, self._excess)
+        total = self._send(time_s, wanted)
         self._record(round(time_s / self.period_s), {"setpoint_kw": total} | strategy.recorded)
         return {self._setpoint_port: self._sent}
 
@@ -167,6 +204,56 @@ class AggregatorModel(Model):
         self._flush()
         for name, values in self._guarded(self._clock.duration_s, self._strategy.results).items():
             self._recorder.put_static(self._portfolio.variable(name), values)
+        if self._excess is not None:
+            found = (self._excess.energy_kwh, self._excess.time_h)
+            for (name, _, _), values in zip(_EXCESS, found, strict=True):
+                parted = values.reshape(len(self._members), self._groups, len(REASONS))
+                parted = parted[:, : self._trafos] if self._by_trafo else parted[:, 0]
+                self._recorder.put_static(self._portfolio.variable(name), parted)
+
+    def _check_interval(self, over_s: float) -> None:
+        """Raise StrategyError if the limit's interval is no multiple of the tick."""
+        if abs(over_s / self.period_s - round(over_s / self.period_s)) > 1e-9:
+            raise StrategyError(
+                f"aggregators.{self._title}.limit_over = {over_s:g}s: must be a multiple of "
+                f"time.step = {self.period_s:g}s"
+            )
+
+    def _excess_variables(self) -> tuple[Variable, ...]:
+        if self._excess is None:
+            return ()
+        dims = ("member", *(("trafo",) if self._by_trafo else ()), "reason")
+        return tuple(Variable(name, dims, unit, text, timed=False) for name, unit, text in _EXCESS)
+
+    def _newcomers(self, time_s: float) -> Array:
+        """What EVs that come in this tick can't put off until the next, mean over it, (member · groups,)."""
+        stays, step_s = self._coming, self.period_s
+        if stays is None:
+            return np.zeros(len(self._base_load))
+        coming = np.searchsorted(stays.arrival_s, (time_s, time_s + step_s), sorter=self._by_arrival)
+        rows = self._by_arrival[coming[0] : coming[1]]
+        power, departure_s = stays.charge_kw[rows], stays.departure_s[rows]
+        missing = np.maximum(stays.soc_target[rows] - stays.soc_arrival[rows], 0.0) * stays.capacity_kwh[rows]
+        needed_s = np.zeros(len(rows))
+        fast_s = 3600.0 * missing / np.maximum(stays.charge_efficiency[rows] * power, 1e-9)
+        np.add(fast_s, stays.taper_s[rows], out=needed_s, where=(missing > 0) & (power > 0))
+        here_s = np.minimum(departure_s, time_s + step_s) - stays.arrival_s[rows]
+        now_s = np.clip(needed_s - np.maximum(departure_s - time_s - step_s, 0.0), 0.0, here_s)
+        group = self._ev_group[stays.ev[rows]]
+        return np.asarray(np.bincount(group, power * now_s / step_s, len(self._base_load)), np.float64)
+
+    def _note(self, view: View, wanted: Array, newcomers: Array, excess: Excess) -> None:
+        """Note what is asked of each group at this tick, by the mean of the tick."""
+        least = least_powers(view)
+        most = view.p_max * np.minimum(view.time_needed / view.step_s, 1.0)
+        asked = np.maximum(np.minimum(np.clip(wanted, view.p_min, view.p_max), most), least)
+        self._asked_of = np.where(view.plugged, asked, 0.0)
+        must = self._sums(np.maximum(least, 0.0)) + newcomers
+        excess.asked(self._base_load, self._sums(self._asked_of) + newcomers, must, self._of_others)
+
+    def _sums(self, values: Array) -> Array:
+        """Sums over the EVs of each group: (ev,) to (member · groups,)."""
+        return np.asarray(np.bincount(self._ev_group, values, len(self._base_load)), np.float64)
 
     def _own(self, variable: Variable) -> Variable:
         """A variable with the portfolio's name."""
@@ -238,20 +325,34 @@ class AggregatorModel(Model):
             self._voltage = np.array(inputs["feeder/voltage"][:, self._on_feeder])
             self._power_then = np.array(inputs[self._power_port][:, self._on_feeder])
 
-    def _update_base_load(self, inputs: Values) -> None:
+    def _update_base_load(self, time_s: float, inputs: Values) -> None:
         """What the groups drew besides the portfolio's EVs."""
         if not self._uses_feeder:
             return
-        per_connection = inputs[self._power_port].sum(axis=2)
-        ev_power = np.zeros((len(self._members), self._groups))
-        for group in range(self._groups):
-            ev_power[:, group] = per_connection[:, self._group_of_connection == group].sum(axis=1)
+        ev_power = self._by_group(inputs[self._power_port])
         if self._by_trafo:
             through = np.zeros((len(self._members), self._groups))
             through[:, : inputs["feeder/trafo_p"].shape[1]] = inputs["feeder/trafo_p"]
         else:
             through = inputs["feeder/head_p"].sum(axis=1, keepdims=True)
         self._base_load = (through - ev_power).reshape(-1)
+        if self._excess is not None:
+            status = self._status
+            late = self._plugged & (status["time_left"] - status["time_needed"] <= _LATE_S)
+            beyond = np.where(late, np.maximum(status["p_max"] - self._asked_of, 0.0), 0.0)
+            step_s = max(self._feeder_step_s, self.period_s)
+            self._excess.measured(
+                time_s, step_s, through.reshape(-1), ev_power.reshape(-1), self._sums(beyond)
+            )
+            self._of_others = (self._by_group(inputs["fleet/p"]) - ev_power).reshape(-1)
+
+    def _by_group(self, power: Array) -> Array:
+        """Power of EVs by connection and phase as power by group, (member, group) kW."""
+        per_connection = power.sum(axis=2)
+        grouped = np.zeros((len(self._members), self._groups))
+        for group in range(self._groups):
+            grouped[:, group] = per_connection[:, self._group_of_connection == group].sum(axis=1)
+        return grouped
 
     def _in_groups(self, base_load: Callable[[Array], Array], times_s: Array) -> Array:
         """Power by transformer as power by group, (member · groups, n) kW."""

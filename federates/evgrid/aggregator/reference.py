@@ -8,13 +8,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from evgrid.aggregator.kernels import ROUND_TRIP
+
 
 def share_by_laxity(
     group: Sequence[int],
     headroom: Sequence[float],
     p_max: Sequence[float],
     p_min: Sequence[float],
-    laxity: Sequence[float],
+    time_left: Sequence[float],
+    time_needed: Sequence[float],
     step_s: float,
     width_s: float,
     last: Sequence[float],
@@ -24,19 +27,26 @@ def share_by_laxity(
     setpoint = [0.0] * len(group)
     for row, room in enumerate(headroom):
         own = [ev for ev, at in enumerate(group) if at == row]
+        least, most = dict[int, float](), dict[int, float]()
         for ev in own:
-            if laxity[ev] < step_s and p_max[ev] > 0:
-                setpoint[ev] = p_max[ev]
-                room -= p_max[ev]
-        free = [ev for ev in own if laxity[ev] >= step_s]
-        if not free or room == 0:
-            continue
+            most[ev] = p_max[ev] * min(time_needed[ev], step_s) / step_s
+            later_s = max(time_left[ev] - step_s, 0.0)
+            short_s = time_needed[ev] - later_s
+            if short_s >= 0:
+                least[ev] = min(p_max[ev] * short_s / step_s, most[ev])
+            else:
+                able = ROUND_TRIP * max(p_max[ev], -p_min[ev]) * -short_s / step_s
+                least[ev] = max(-able, p_min[ev])
+        must = {ev: max(least[ev], 0.0) for ev in own}
+        room -= sum(must.values())
         sign = 1.0 if room > 0 else -1.0
-        limit = {ev: p_max[ev] if sign > 0 else -p_min[ev] for ev in free}
-        key = {ev: sign * laxity[ev] - hysteresis_s * (sign * last[ev] > 0) for ev in free}
-        share = _shares([key[ev] for ev in free], [limit[ev] for ev in free], abs(room), width_s)
-        for ev, part in zip(free, share, strict=True):
-            setpoint[ev] = sign * part * limit[ev]
+        free = {ev: most[ev] - must[ev] if sign > 0 else must[ev] - least[ev] for ev in own}
+        laxity = {ev: max(time_left[ev] - time_needed[ev], 0.0) for ev in own}
+        key = [sign * laxity[ev] - hysteresis_s * (sign * last[ev] > 0) for ev in own]
+        share = _shares(key, list(free.values()), abs(room), width_s) if own and room else [0.0] * len(own)
+        for ev, part in zip(own, share, strict=True):
+            drawn = must[ev] + sign * part * free[ev]
+            setpoint[ev] = p_max[ev] if drawn >= most[ev] else drawn
     return setpoint
 
 

@@ -19,10 +19,10 @@ the sum of the squares of the EVs' powers). EVs yet to come are not counted on.
 
 **Response**, every tick: the fleet is asked for POP - capacity · signal, split by laxity.
 
-**Limit.** With ``limit_kw`` no group (transformer or feeder) draws or feeds back more than that by its
-EVs: POP and capacity are those of the groups, each as far as its limit leaves room beside what else it
-draws when they are set, and what is asked of a group in a tick keeps to what the limit leaves then. What
-the others draw beyond the limit is not made up for. EVs upstream of the feeder have no limit.
+**Limit.** With ``limit_kw`` (``export_limit_kw``) no group, transformer or feeder, draws (feeds back) more
+than that by its EVs: POP and capacity are those of the groups, each as far as its limit leaves room beside
+what else it draws when they are set, and what is asked of a group in a tick keeps to what the limit leaves
+then. What the others draw beyond the limit is not made up for. EVs upstream of the feeder have no limit.
 
 Hours are counted from the run's start. At the start nothing has been reported, so nothing is offered in
 the first hour, which has no score. Left out: bids that may be refused, forecasts of arrivals.
@@ -41,10 +41,11 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, model_v
 from evgrid.aggregator.strategies import (
     Context,
     Dispatching,
-    DispatchSettings,
     StrategySettings,
     View,
+    WithinSettings,
     register,
+    room,
 )
 from evgrid.model import Array, Variable
 from evgrid.settings import Duration, fault
@@ -64,7 +65,7 @@ _EARLY_H = 0.25
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class OfferSettings(DispatchSettings):
+class OfferSettings(WithinSettings):
     """Settings of the strategies that offer capacity about a preferred operating point."""
 
     period: Annotated[Duration, Field(gt=0)] = 300.0
@@ -83,9 +84,6 @@ class OfferSettings(DispatchSettings):
     """State of charge below which an EV is not counted on to discharge."""
     discharge: bool = True
     """Whether EVs that can give back are asked to; false: charging is modulated only (V1G)."""
-    limit_kw: Annotated[float, Field(gt=0)] | None = None
-    """Most that each group draws or feeds back, kW over all phases, EVs and everything else together; left
-    out: no limit."""
 
 
 def _scorer_of(name: str, info: ValidationInfo) -> Scorer:
@@ -167,7 +165,7 @@ class Offering(Dispatching):
     """Whether capacity is sold upward, and downward."""
 
     def __init__(self, settings: Any, context: Context) -> None:
-        if settings.limit_kw is None:  # capacity is a member's, whatever its EVs are grouped by
+        if not settings.limited:  # capacity is a member's, whatever its EVs are grouped by
             context = replace(context, groups=1, ev_group=context.evs.member)
         elif context.upstream and context.groups == 1:
             raise ValueError("limit_kw: needs group = transformer where EVs are upstream of the feeder")
@@ -194,7 +192,7 @@ class Offering(Dispatching):
     @classmethod
     def goes_by_feeder(cls, settings: Any) -> bool:
         """See :meth:`Strategy.goes_by_feeder`."""
-        return settings.limit_kw is not None
+        return bool(settings.limited)
 
     def offers(self, view: View) -> bool:
         """Whether capacity is offered anew: at the start of an hour."""
@@ -245,13 +243,13 @@ class Offering(Dispatching):
         if offers:
             self._capacity = np.full(self._members, np.inf)
             least = np.full(len(low), np.inf)
-            rooms = self._group_point - low, high - self._group_point
+            margins = self._group_point - low, high - self._group_point
             for after_s in np.arange(0.0, HOUR_S + 1.0, _CHECK_S):
                 powers = envelope(self.settings, view, self._rated, point, after_s)
-                for way, room, sold in zip(powers, rooms, self.sides, strict=True):
+                for way, margin, sold in zip(powers, margins, self.sides, strict=True):
                     if sold:
                         whole = self._of_group(way)
-                        within = np.where(whole > room, np.nan_to_num(ratio(room, whole)), 1.0)
+                        within = np.where(whole > margin, np.nan_to_num(ratio(margin, whole)), 1.0)
                         least = np.minimum(least, whole * within)
                         held = self._reliable(way * within[self.context.ev_group])
                         self._capacity = np.minimum(self._capacity, held)
@@ -261,11 +259,11 @@ class Offering(Dispatching):
 
     def _room(self, view: View) -> tuple[Array, Array]:
         """Least and most that the limit lets each group's EVs draw now, (member · groups,) kW each."""
-        if self.settings.limit_kw is None:
+        if not self.settings.limited:
             none = np.full(self._members, np.inf)
             return -none, none
-        low = np.minimum(-self.settings.limit_kw - view.base_load, 0.0)
-        high = np.maximum(self.settings.limit_kw - view.base_load, 0.0)
+        low, high = room(self.settings, view)
+        low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
         if self.context.upstream:
             last = slice(self.context.groups - 1, None, self.context.groups)
             low[last], high[last] = -np.inf, np.inf

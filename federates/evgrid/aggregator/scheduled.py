@@ -16,9 +16,10 @@ load is added what was measured beyond it, mostly losses, with a memory of an ho
 ``price_error`` and ``base_load_error`` every plan sees them multiplied by 1 + e, where e is a random walk
 in the lead: 0 now, of that standard deviation a day ahead, drawn from the scenario's seed.
 
-**Dispatch**, every tick: each EV follows the plan of the slot. Where a group would exceed its limit or the
-peak that is paid for, the group's EVs are asked for less, the one with the most laxity first, and for
-discharge where that does not suffice.
+**Dispatch**, every tick: each EV follows the plan of the slot. Where a group would draw more than its limit
+or than the peak that is paid for, the group's EVs are asked for less, the one with the most laxity first,
+and for discharge where that does not suffice. Where it would feed back more than its limit, they give less,
+all alike, and charge where that does not suffice, the one with the least laxity first.
 
 **Newcomers**: an EV that comes between two plans gets one of its own as soon as it is seen, at the least cost
 in the room that the plan of the others leaves. Left out: trips after a departure that isn't known.
@@ -26,6 +27,7 @@ in the room that the plan of the others leaves. Left out: trips after a departur
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -44,9 +46,11 @@ from evgrid.aggregator.scheduler import (
 from evgrid.aggregator.strategies import (
     Context,
     Dispatching,
-    DispatchSettings,
     View,
+    WithinSettings,
+    least_powers,
     register,
+    room,
 )
 from evgrid.model import Array, Stays, Variable
 from evgrid.settings import Duration
@@ -60,7 +64,7 @@ _SAMPLES = 3
 """Moments of a slot at which the base load is looked up."""
 
 
-class ScheduledSettings(DispatchSettings):
+class ScheduledSettings(WithinSettings):
     """Settings of the strategy ``scheduled``."""
 
     period: Annotated[Duration, Field(gt=0)] = 900.0
@@ -68,11 +72,12 @@ class ScheduledSettings(DispatchSettings):
     horizon: Annotated[Duration, Field(gt=0)] = 129600.0
     """How far a plan looks ahead."""
     limit_kw: Annotated[float, Field(gt=0)] | None = None
-    """Most that each group may draw, kW, EVs and everything else together; left out: no limit. It yields to
-    departures. Where it is tight, give plans arrivals_known or more margin: room that EVs to come will need
-    is else used up before by those that discharge now."""
+    """Most that each group may draw, kW, EVs and everything else together, and most that it may feed back
+    unless export_limit_kw says otherwise; left out: no limit. It yields to departures. Where it is tight,
+    give plans arrivals_known or more margin: room that EVs to come will need is else used up before by those
+    that discharge now."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the room below the limit that plans use for departures only, not to save: for what they
+    """Share of the room within the limits that plans use for departures only, not to save: for what they
     neglect, such as losses and arrivals."""
     demand_charge: Annotated[float, Field(ge=0)] = 0.0
     """Currency per kW of the highest power that each group's EVs draw together in the run."""
@@ -123,7 +128,7 @@ class Scheduled(Dispatching):
     @classmethod
     def goes_by_feeder(cls, settings: Any) -> bool:
         """See :meth:`Strategy.goes_by_feeder`."""
-        return settings.limit_kw is not None
+        return bool(settings.limited)
 
     @classmethod
     def goes_by_envelope(cls, settings: Any) -> bool:
@@ -152,9 +157,9 @@ class Scheduled(Dispatching):
         slots = int((self._offset_s + clock.duration_s) / period) + self._ahead + 1
         self._begins_s = period * np.arange(slots) - self._offset_s
         self._price, self._export = self._prices()
-        self._base = self._base_load() if settings.limit_kw is not None else np.zeros((0, slots))
+        self._base = self._base_load() if settings.limited else np.zeros((0, slots))
         groups = context.members * context.groups
-        self._coupled = settings.limit_kw is not None or settings.demand_charge > 0
+        self._coupled = settings.limited or settings.demand_charge > 0
         self._planned = np.zeros(len(context.evs))
         self._cap = np.full(groups, np.inf)
         """Highest power of each group's EVs that the plan pays for, kW."""
@@ -184,12 +189,13 @@ class Scheduled(Dispatching):
         members = self.context.evs.member
         total = np.bincount(members, asked, self.context.members)
         self.recorded = {"planned_power_kw": np.asarray(total, np.float64)}
-        room = self._cap
-        if self.settings.limit_kw is not None:
-            room = np.minimum(room, self.settings.limit_kw - view.base_load)
-        if np.isfinite(room).any():
-            wanted = self._within(view, wanted, asked, room)
-            drawn = np.bincount(self.context.ev_group, np.clip(wanted, view.p_min, view.p_max), len(room))
+        low, high = np.full(len(self._cap), -np.inf), self._cap
+        if self.settings.limited:
+            low, most = room(self.settings, view)
+            high = np.minimum(high, most)
+        if np.isfinite(low).any() or np.isfinite(high).any():
+            wanted = self._within(view, wanted, asked, low, high)
+            drawn = np.bincount(self.context.ev_group, np.clip(wanted, view.p_min, view.p_max), len(high))
             self._peak = np.maximum(self._peak, drawn)
         return wanted
 
@@ -202,26 +208,37 @@ class Scheduled(Dispatching):
         weight = np.where(np.isnan(self._beyond), 1.0, -np.expm1(-view.step_s / _MEMORY_S))
         self._beyond = np.where(np.isnan(self._beyond), 0.0, self._beyond) * (1.0 - weight) + weight * beyond
 
-    def _within(self, view: View, wanted: Array, asked: Array, room: Array) -> Array:
-        """The plan's set-points, less where groups would draw more than their room, (member · groups,) kW."""
-        group = self.context.ev_group
-        must = view.laxity < view.step_s  # these charge whatever is asked
-        asked = np.where(must, view.p_max, asked)
-        over = (np.bincount(group, asked, len(room)) > room + 1e-9)[group]
-        if not over.any():
-            self._last = asked
-            return wanted
-        part = View(
-            view.time_s, view.step_s, view.plugged, view.soc,
-            np.maximum(asked, 0.0), view.p_min, view.energy_needed, view.time_left, view.time_needed,
-            view.base_load,
-        )  # fmt: skip
-        given = np.bincount(group, np.maximum(-asked, 0.0), len(room))
-        less = self.dispatch(
-            part, np.where(np.isfinite(room), room + given, 1e12),
-            np.where((asked >= 0) & self._may_discharge(view), view.p_min, 0.0),
-        )  # fmt: skip
-        return np.where(over & (asked >= 0), less, wanted)
+    def _within(self, view: View, wanted: Array, asked: Array, low: Array, high: Array) -> Array:
+        """The plan's set-points, changed where groups would draw less than ``low`` or more than ``high``."""
+        group, groups = self.context.ev_group, len(high)
+        least = least_powers(view)
+        asked = np.maximum(asked, least)  # what can't wait charges whatever is asked
+        total = np.bincount(group, asked, groups)
+        given = np.bincount(group, np.maximum(-asked, 0.0), groups)
+        over, under = total > high + 1e-9, total < low - 1e-9
+        self._last = asked
+        if over.any():
+            later_s = np.maximum(view.time_left - view.step_s, 0.0)
+            needed = np.divide(least, asked, out=np.zeros_like(asked), where=(least > 0) & (asked > 0))
+            part = replace(
+                view, p_max=np.maximum(asked, 0.0), rows=None,
+                time_needed=np.where(needed > 0, later_s + view.step_s * needed, view.time_needed),
+            )  # fmt: skip
+            less = self.dispatch(
+                part, np.where(over, high + given, 1e12),
+                np.where((asked >= 0) & self._may_discharge(view), view.p_min, 0.0),
+            )  # fmt: skip
+            wanted = np.where(over[group] & (asked >= 0), less, wanted)
+        if under.any():
+            kept = np.clip(
+                1.0 - np.divide(low - total, given, out=np.ones(groups), where=given > 0), 0.0, 1.0
+            )
+            wanted = np.where(under[group], np.where(asked < 0, asked * kept[group], asked), wanted)
+            short = low > total + given + 1e-9  # though nobody gives
+            if short.any():
+                more = self.dispatch(view, np.where(short, low, 0.0), np.zeros(len(asked)))
+                wanted = np.where(short[group], more, wanted)
+        return wanted
 
     def _may_discharge(self, view: View) -> NDArray[np.bool_]:
         """Which EVs the strategy may ask to give back, (ev,)."""
@@ -259,13 +276,15 @@ class Scheduled(Dispatching):
             slots = batteries.p_max.shape[1]
             price, export, base = self._forecast(slot, slots, member)
             of_member = slice(member * context.groups, (member + 1) * context.groups)
-            limit = None if settings.limit_kw is None else settings.limit_kw - base
+            limit = least = None
+            if settings.limited:
+                limit, least = settings.most_kw - base, settings.least_kw - base
             if not to_come:
-                best = self._between_plans(batteries, of, price, export, limit, member)
+                best = self._between_plans(batteries, of, price, export, limit, least, member)
             else:
                 best = plan(
                     batteries, price, slot_h, export, limit, settings.demand_charge, settings.wear_per_kwh,
-                    self._peak[of_member], settings.margin, settings.exact,
+                    self._peak[of_member], settings.margin, settings.exact, least,
                 )  # fmt: skip
                 if self._coupled:
                     self._ahead_of[member] = of, batteries.group, best.power
@@ -287,6 +306,7 @@ class Scheduled(Dispatching):
         price: Array,
         export: Array,
         limit_kw: Array | None,
+        least_kw: Array | None,
         member: int,
     ) -> Schedule:
         """The least cost of the stays ``of``, (battery,), in the room that the last plan leaves."""
@@ -297,18 +317,22 @@ class Scheduled(Dispatching):
         slots = max(len(price), power.shape[1])
         drawn = np.zeros((groups, slots))
         np.add.at(drawn[:, : power.shape[1]], group, power)
-        room = np.full((groups, len(price)), np.inf)
+        left = np.full((groups, len(price)), np.inf)
+        gives = np.full((groups, len(price)), np.inf)
         if settings.demand_charge > 0:
-            room = np.minimum(room, self._cap[member * groups : (member + 1) * groups, None])
+            left = np.minimum(left, self._cap[member * groups : (member + 1) * groups, None])
         if limit_kw is not None:
-            room = np.minimum(room, limit_kw - settings.margin * np.maximum(limit_kw, 0.0))
-        room = room - drawn[:, : len(price)]
+            left = np.minimum(left, limit_kw - settings.margin * np.maximum(limit_kw, 0.0))
+        if least_kw is not None:
+            gives = -least_kw - settings.margin * np.maximum(-least_kw, 0.0)
+        left, gives = left - drawn[:, : len(price)], gives + drawn[:, : len(price)]
         charge, discharge = np.zeros((2, *batteries.p_max.shape))
         for at in np.unique(batteries.group):
             rows = np.flatnonzero(batteries.group == at)
             best = alone(
-                batteries.take(rows), price, settings.period / 3600.0, export, settings.wear_per_kwh, room[at]
-            )
+                batteries.take(rows), price, settings.period / 3600.0, export, settings.wear_per_kwh,
+                left[at], gives[at],
+            )  # fmt: skip
             charge[rows], discharge[rows] = best.charge, best.discharge
         planned = charge - discharge
         self._ahead_of[member] = (

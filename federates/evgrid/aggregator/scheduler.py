@@ -7,7 +7,7 @@ slot, and what it costs.
     minimise    sum_t h (price_t C_t - export_t D_t) + wear h sum D + demand_charge sum_g peak_g
     subject to  e_{i,t+1} = e_{i,t} + h (eta_c c_{i,t} - d_{i,t} / eta_d)
                 e_min <= e <= e_max,  0 <= c <= p_max,  0 <= d <= -p_min,  not both in a slot
-                sum_{i in g} (c - d) + base_g <= limit_g,  <= peak_g
+                least_g <= sum_{i in g} (c - d) + base_g <= limit_g,  <= peak_g
 
 :func:`plan` chooses: where nothing couples the EVs, :func:`alone` is exact for each in its own, without
 a program (5,000 EVs that may discharge, 144 slots: 0.1 s). Where something does, :func:`schedule` solves
@@ -213,6 +213,7 @@ def schedule(
     overrun_price: float | None = None,
     peak_kw: Array | float = 0.0,
     margin: float = 0.0,
+    least_kw: Array | None = None,
     alternates: bool = False,
 ) -> Schedule:
     """The schedule of least cost, by linear programming.
@@ -237,7 +238,10 @@ def schedule(
         (group,) power up to which no demand charge is due: what has been reached before.
     margin
         Share of the room that the base load leaves below the limits whose use costs the highest price
-        besides, so that only departures have it.
+        besides, so that only departures have it; and of the room above ``least_kw``, which is left.
+    least_kw
+        (group, slot) least that a group may draw, base load included, negative where it may feed back;
+        without, no limit.
     alternates
         Whether a battery may give in a part of a slot and draw in the rest.
 
@@ -248,7 +252,7 @@ def schedule(
 
     """
     count, slots = batteries.p_max.shape
-    groups = _groups(batteries, limit_kw, peak_kw)
+    groups = _groups(batteries, limit_kw, peak_kw, least_kw)
     limit = np.full((groups, slots), np.inf) if limit_kw is None else np.asarray(limit_kw, np.float64)
     base = np.broadcast_to(np.asarray(base_kw, np.float64), (groups, slots))
     price, credit = _of_batteries(batteries, price, export_price, wear_per_kwh)
@@ -302,6 +306,11 @@ def schedule(
         ]
         bounded.append(hstack([*parts, csr_array((len(share), cells + none.shape[1]))], format="csr"))
         room.append(np.ones(len(share)))
+    if least_kw is not None:
+        spare = base.reshape(-1) - np.asarray(least_kw, np.float64).reshape(-1)
+        given = np.flatnonzero(np.isfinite(spare))
+        bounded.append(hstack([-sums, sums, empty, peaks * 0.0, -over, over * 0.0], format="csr")[given])
+        room.append((spare - margin * np.maximum(spare, 0.0))[given])
     if demand_charge > 0:
         bounded.append(hstack([sums, -sums, empty, -peaks, over * 0.0, over * 0.0], format="csr"))
         room.append(-base.reshape(-1))
@@ -429,6 +438,7 @@ def assign(
     base_kw: Array | float = 0.0,
     export_price: Array | None = None,
     wear_per_kwh: float = 0.0,
+    least_kw: Array | None = None,
 ) -> Schedule:
     """Schedule the EVs of each cluster at least cost in the room that the other clusters leave.
 
@@ -438,11 +448,14 @@ def assign(
     above a limit, at a hundred times the highest price. For a demand charge pass the group's planned
     peak as its limit. ``cost`` is that of the energy and the wear.
     """
-    groups = _groups(batteries, limit_kw)
+    groups = _groups(batteries, limit_kw, least_kw)
     left = np.broadcast_to(np.asarray(limit_kw) - np.asarray(base_kw), (groups, len(price))).copy()
+    least = np.full(left.shape, -np.inf) if least_kw is None else least_kw - np.asarray(base_kw)
+    gives = np.broadcast_to(-least, left.shape).copy()
     group = np.zeros(len(planned.charge), np.int64)
     group[of] = batteries.group
     np.subtract.at(left, group, planned.power)
+    np.add.at(gives, group, planned.power)
     rated = np.maximum(batteries.p_max.max(axis=1, initial=0.0), 1e-9)
     spare = (batteries.p_max > 0).sum(axis=1) - batteries.e_max[:, -1] / rated / slot_h
     charge, discharge = np.zeros((2, *batteries.p_max.shape))
@@ -450,9 +463,11 @@ def assign(
         rows = np.flatnonzero(of == k)
         rows = rows[np.argsort(spare[rows], kind="stable")]
         room = left[group[k]] + planned.power[k]
-        best = alone(batteries.take(rows), price, slot_h, export_price, wear_per_kwh, room)
+        give = gives[group[k]] - planned.power[k]
+        best = alone(batteries.take(rows), price, slot_h, export_price, wear_per_kwh, room, give)
         charge[rows], discharge[rows] = best.charge, best.discharge
         left[group[k]] = room - best.power.sum(axis=0)
+        gives[group[k]] = give + best.power.sum(axis=0)
     return _priced(charge, discharge, price, slot_h, export_price, wear_per_kwh)
 
 
@@ -463,13 +478,14 @@ def alone(
     export_price: Array | None = None,
     wear_per_kwh: float = 0.0,
     room_kw: Array | None = None,
+    give_kw: Array | None = None,
     alternates: bool = False,
 ) -> Schedule:
     """The least cost of each battery on its own, exactly; of slots at equal cost the earliest charge.
 
-    ``room_kw``, (slot,): what they may draw together; each in turn takes its optimum in what those before
-    it leave, and what it needs beyond that as :func:`assign` says; not with ``alternates``. Otherwise as
-    :func:`schedule`.
+    ``room_kw`` and ``give_kw``, (slot,): what they may draw, and give, together; each in turn takes its
+    optimum in what those before it leave, and what it needs beyond that as :func:`assign` says; not with
+    ``alternates``. Otherwise as :func:`schedule`.
     """
     if alternates and room_kw is not None:
         raise ValueError("room_kw: must be left out where batteries alternate")
@@ -478,6 +494,7 @@ def alone(
     charge, discharge = least_cost(
         batteries.p_max, batteries.p_min, batteries.e_max, batteries.e_min, *batteries.efficiencies,
         np.asarray(price, np.float64), np.asarray(export - wear_per_kwh, np.float64), slot_h, room,
+        np.full(len(room), np.inf) if give_kw is None else np.array(give_kw, np.float64),
         _OVERRUN * float(np.abs(price).max(initial=0.01)), alternates,
     )  # fmt: skip
     return _priced(charge, discharge, price, slot_h, export_price, wear_per_kwh)
@@ -503,15 +520,16 @@ def plan(
     peak_kw: Array | float = 0.0,
     margin: float = 0.0,
     exact: bool = False,
+    least_kw: Array | None = None,
 ) -> Schedule:
     """The schedule of EVs that an aggregator follows, by the way that fits what couples them.
 
     As :func:`schedule`; limits yield where nothing else serves a departure. ``exact``: the program of each
     EV where something couples them. ``cost`` is that of the energy and the wear.
     """
-    if limit_kw is None and demand_charge <= 0:
+    if limit_kw is None and least_kw is None and demand_charge <= 0:
         return alone(batteries, price, slot_h, export_price, wear_per_kwh)
-    groups, slots = _groups(batteries, limit_kw, peak_kw), len(price)
+    groups, slots = _groups(batteries, limit_kw, peak_kw, least_kw), len(price)
     limit = np.full((groups, slots), np.inf) if limit_kw is None else np.asarray(limit_kw, np.float64)
     virtual, of = batteries, np.arange(len(batteries))
     if not exact and len(batteries) > CLUSTERS:
@@ -520,7 +538,7 @@ def plan(
     planned = schedule(
         virtual, price + _EARLIER * highest * np.linspace(0.0, 1.0, slots), slot_h,
         price if export_price is None else export_price, limit, 0.0, demand_charge, wear_per_kwh,
-        _OVERRUN * highest, peak_kw, margin,
+        _OVERRUN * highest, peak_kw, margin, least_kw,
     )  # fmt: skip
     if virtual is batteries:
         charge, discharge = planned.charge, planned.discharge
@@ -528,4 +546,4 @@ def plan(
     if demand_charge > 0:
         peak = np.maximum(planned.drawn(virtual.group, groups).max(axis=1, initial=0.0), peak_kw)
         limit = np.minimum(limit, peak[:, None])
-    return assign(planned, of, batteries, price, slot_h, limit, 0.0, export_price, wear_per_kwh)
+    return assign(planned, of, batteries, price, slot_h, limit, 0.0, export_price, wear_per_kwh, least_kw)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, ValidationError
 
-from evgrid.aggregator.kernels import order_by_group, share_by_laxity
+from evgrid.aggregator.kernels import fill_least, order_by_group, share_by_laxity
 from evgrid.errors import ScenarioError
 from evgrid.model import Array, Clock, EVs, Sensitivity, Stays, Variable
 from evgrid.portfolios import OwnCommunication, Selection
@@ -139,7 +139,8 @@ class View:
     time_needed: Array
     base_load: Array
     """(member · groups,) last known power of everything in the group but the aggregator's EVs, with
-    losses; zeros for a strategy that does not set ``uses_feeder``."""
+    losses; zeros for a strategy that does not set ``uses_feeder``. With a limit also what EVs that come in
+    this tick can't put off until the next."""
     regulation: Array = field(default_factory=lambda: np.zeros(1))
     """(member,) regulation signal of this tick, -1 to 1; positive asks for less drawn. Zeros for a
     strategy that does not set ``uses_system``, as the two below."""
@@ -155,6 +156,9 @@ class View:
     did. Zeros for a strategy that does not set ``uses_voltage``, as the one below."""
     power_then: Array = field(default_factory=lambda: np.zeros((1, 1, 1)))
     """(member, connection, phase) kW that the aggregator's EVs drew at that voltage."""
+    owed: Array = field(default_factory=lambda: np.zeros(1))
+    """(member · groups,) kW by which each group is to draw less than a limit allows, for what it drew beyond
+    in the interval of ``limit_over``; negative: by which it is to feed back less. 0 without an interval."""
     rows: NDArray[np.uint32] | None = None
     """(n,) the EVs that were plugged in when they last reported, ascending; the same array until they report
     again. None: not told."""
@@ -175,7 +179,7 @@ class View:
             self.time_s, self.step_s, self.plugged[evs], self.soc[evs], self.p_max[evs], self.p_min[evs],
             self.energy_needed[evs], self.time_left[evs], self.time_needed[evs], self.base_load[groups],
             self.regulation[one], self.frequency[one], self.fleet_power[one],
-            ahead, self.voltage[one], self.power_then[one],
+            ahead, self.voltage[one], self.power_then[one], self.owed[groups],
         )  # fmt: skip
 
 
@@ -483,19 +487,70 @@ class Dispatching(Strategy):
         self._last = power
 
 
-class LimitSettings(DispatchSettings):
-    """Settings of the strategies that keep a group under a limit."""
+class WithinSettings(DispatchSettings):
+    """Settings of the strategies that may have a limit of each group's power, drawn and fed back."""
+
+    limit_kw: Annotated[float, Field(gt=0)] | None = None
+    """Most that each group may draw, kW over all phases, EVs and everything else together, and most that it
+    may feed back unless export_limit_kw says otherwise; left out: no limit. It yields to departures."""
+    export_limit_kw: Annotated[float, Field(ge=0)] | None = None
+    """Most that each group may feed back, kW; left out: limit_kw."""
+    limit_over: Annotated[Duration, Field(gt=0)] | None = None
+    """Interval over whose mean the limit holds, such as 15min, counted from the run's start: what a tick
+    draws beyond the limit is made up for in the rest of it. Left out: each tick."""
+
+    @property
+    def most_kw(self) -> float:
+        """Most that a group may draw, kW; infinite without a limit."""
+        return np.inf if self.limit_kw is None else self.limit_kw
+
+    @property
+    def least_kw(self) -> float:
+        """Least that a group may draw, kW: minus what it may feed back; minus infinity without a limit."""
+        return -(self.most_kw if self.export_limit_kw is None else self.export_limit_kw)
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit either way."""
+        return self.limit_kw is not None or self.export_limit_kw is not None
+
+
+class LimitSettings(WithinSettings):
+    """Settings of the strategies that keep a group within a limit."""
 
     limit_kw: Annotated[float, Field(gt=0)]
-    """Most that each group may draw, kW over all phases, EVs and everything else together."""
+    """Most that each group may draw, kW over all phases, EVs and everything else together, and most that it
+    may feed back unless export_limit_kw says otherwise. It yields to departures."""
+
+
+def room(settings: WithinSettings, view: View) -> tuple[Array, Array]:
+    """Least and most that a limit lets the EVs of each group draw together, (member · groups,) kW each.
+
+    Both may be of either sign: a least above 0 asks them to take up what the group would else feed back.
+    """
+    low = settings.least_kw - view.base_load - np.minimum(view.owed, 0.0)
+    return low, settings.most_kw - view.base_load - np.maximum(view.owed, 0.0)
+
+
+def least_powers(view: View) -> Array:
+    """Least mean power of each EV over the tick from which it makes its departure, (ev,) kW; 0 for those
+    away.
+
+    See :func:`evgrid.aggregator.kernels.bounds`.
+    """
+    least = np.zeros(len(view.soc))
+    rows = np.flatnonzero(view.plugged).astype(np.uint32) if view.rows is None else view.rows
+    fill_least(rows, view.p_max, view.p_min, view.time_left, view.time_needed, view.step_s, least)
+    return least
 
 
 @register("peak_limit")
 class PeakLimit(Dispatching):
-    """Keep each group under a limit by postponing charging, least laxity first (V1G).
+    """Keep each group within a limit by postponing charging, least laxity first (V1G).
 
-    What the limit leaves beside the group's other load is given to its EVs by laxity. The limit
-    yields where it would cost a driver a departure that was in reach.
+    What the limit leaves beside the group's other load is given to its EVs by laxity, so that they take up
+    what the group would else feed back as long as they can charge. The limit yields where it would cost a
+    driver a departure that was in reach.
     """
 
     Settings = LimitSettings
@@ -504,13 +559,13 @@ class PeakLimit(Dispatching):
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
-        headroom = self.settings.limit_kw - view.base_load
+        _, headroom = room(self.settings, view)
         return self.dispatch(view, headroom, None if self.discharge else np.zeros(len(view.p_min)))
 
 
 @register("v2g_peak_shaving")
 class V2GPeakShaving(PeakLimit):
-    """Keep each group under a limit by postponing charging and, where that does not suffice, by
+    """Keep each group within a limit by postponing charging and, where that does not suffice, by
     discharging the EVs that have the most time to recharge (V2G).
     """
 
@@ -528,7 +583,7 @@ class PeakShavingSettings(LimitSettings):
 
 @register("peak_shaving")
 class PeakShaving(Dispatching):
-    """Keep each group under a limit by postponing charging and, where allowed, by discharging."""
+    """Keep each group within a limit by postponing charging and, where allowed, by discharging."""
 
     Settings = PeakShavingSettings
     uses_feeder = True
@@ -537,10 +592,11 @@ class PeakShaving(Dispatching):
         """See :meth:`Strategy.setpoints`."""
         settings = self.settings
         may = settings.discharge & (view.soc > settings.soc_reserve)
-        return self.dispatch(view, settings.limit_kw - view.base_load, np.where(may, view.p_min, 0.0))
+        _, headroom = room(settings, view)
+        return self.dispatch(view, headroom, np.where(may, view.p_min, 0.0))
 
 
-class SelfConsumptionSettings(DispatchSettings):
+class SelfConsumptionSettings(WithinSettings):
     """Settings of the strategy ``pv_self_consumption``."""
 
     discharge: bool = False

@@ -21,8 +21,8 @@ without voltage, and the run goes on with the other members.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,6 +183,39 @@ class _Cases:
         return (*self._power, *(self._nominal or ()), *(self._generation or ()))
 
 
+@dataclass(frozen=True, slots=True)
+class GroupMeter:
+    """Records the power of the groups that a limit is for, and what of it is beyond the limit.
+
+    power, excess : names of what it records
+    least_kw, most_kw : the limit
+    trafos : (trafo,) bool, which transformers it is for, each for itself; None: the whole feeder
+    """
+
+    power: str
+    excess: str
+    least_kw: float
+    most_kw: float
+    trafos: NDArray[np.bool_] | None
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """What it records."""
+        dims = ("member",) if self.trafos is None else ("member", "trafo")
+        what = "through the head" if self.trafos is None else "into the transformer, NaN where no limit holds"
+        return (
+            Variable(self.power, dims, "kW", f"active power that the aggregator's limit is for: {what}"),
+            Variable(
+                self.excess, dims, "kW", "what of it is above the limit, or (negative) fed back beyond it"
+            ),
+        )
+
+    def read(self, trafo_kw: Array, head_kw: Array) -> dict[str, Array]:
+        """Values of its variables, for (step, member, trafo) and (step, member) kW."""
+        power = head_kw if self.trafos is None else np.where(self.trafos, trafo_kw, np.nan)
+        return {self.power: power, self.excess: power - np.clip(power, self.least_kw, self.most_kw)}
+
+
 class FeederModel(Model):
     """Power flows of all members."""
 
@@ -199,6 +232,7 @@ class FeederModel(Model):
         base: BaseLoad | None = None,
         upstream: bool = False,
         iterates: bool = False,
+        meters: Sequence[GroupMeter] = (),
     ) -> None:
         """Prepare solver and base load.
 
@@ -219,6 +253,8 @@ class FeederModel(Model):
             left alone, and they see nominal voltage.
         iterates
             Whether the fleet solves for the feeder's voltages inside a step.
+        meters
+            Groups of which power and excess over a limit are recorded.
 
         Raises
         ------
@@ -261,6 +297,8 @@ class FeederModel(Model):
         self.variables += INVERTER_VARIABLES if self._inverters is not None else ()
         self.variables += self._inverters.variables if self._inverters is not None else ()
         self.variables += thermal.VARIABLES if self._ageing is not None else ()
+        self._meters = tuple(meters)
+        self.variables += tuple(variable for meter in self._meters for variable in meter.variables)
         self._in_turn = self._regulation is not None or self._inverters is not None
         """Whether a step needs the voltages of the one before."""
         self._gather = 1 if feedback or self._in_turn else max(1, BATCH_CASES // members)
@@ -478,6 +516,8 @@ class FeederModel(Model):
                         "trafo_neutral_current_a": by_member(flow.trafo_neutral_a),
                     }
                 )
+            for meter in self._meters:
+                recorded.update(meter.read(by_member(flow.trafo_p_kw), head.sum(axis=2)))
             for name, values in recorded.items():
                 self._recorder.put(name, tick, values)
             hours = self.period_s / 3600

@@ -1,0 +1,200 @@
+"""Limits of a group's power: kept both ways, and what passes them is told with its reason."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import evgrid
+from evgrid.cli import main
+from evgrid.limits import aggregator_limits, limit_set, violations
+from evgrid.metrics import summary
+from evgrid.scenario import scenario_from
+
+TIME = {"start": "2026-07-01T12:00", "duration": "24h", "step": "5min"}
+
+
+def run(strategy, count=30, overrides=None, base=None, **sections):
+    """Thirty EVs of 7.4 kW that can discharge, on a feeder without other load unless given."""
+    content = {
+        "name": "street",
+        "time": TIME,
+        "ensemble": {"seed": 3},
+        "feeder": {"network": "cigre_lv", "base_load": base or {"source": "none"}},
+        "fleet": {"count": count, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": 1.0}},
+        "tariff": "pge_ev2a",
+        "aggregators": {"main": {"group": "feeder", **strategy}},
+        "communication": {"telemetry": "5min"},
+        **sections,
+    }
+    return evgrid.run(scenario_from(content, overrides))
+
+
+def told(result, name):
+    return next((text for row, text in summary(result) if row.strip() == name), None)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_plan_keeps_its_limit_both_ways(exact):
+    """Without a limit all EVs give back at the dear hours together."""
+    free = run({"strategy": "scheduled"})["head_power_kw"].sum("phase").values
+    assert free.min() < -100
+    for own, least in (({"limit_kw": 60}, -60), ({"limit_kw": 60, "export_limit_kw": 20}, -20)):
+        result = run({"strategy": "scheduled", "exact": exact, **own})
+        head = result["head_power_kw"].sum("phase").values
+        # but for the losses' change in a tick
+        assert head.max() < 60.5
+        assert least - 0.5 < head.min() < 0.7 * least
+        assert float(result["session_energy_unserved_avoidable_kwh"].max()) < 1e-6
+        assert float(result["session_energy_discharged_kwh"].sum()) > 20
+        assert f"{-head.min():.1f} kW" in told(result, "reverse, highest")
+
+
+def test_an_export_limit_alone_leaves_what_is_drawn_alone():
+    result = run({"strategy": "scheduled", "export_limit_kw": 0})
+    head = result["head_power_kw"].sum("phase").values
+    assert head.min() > -0.05  # the losses' change in a tick
+    assert head.max() > 100
+    assert told(result, "limit of main") == "0 kW fed back: kept"
+
+
+def test_what_passes_the_limit_is_recorded_with_its_reason():
+    """Too many EVs for the limit: the guard has to pass it; what is recorded is power minus limit."""
+    result = run({"strategy": "peak_limit", "limit_kw": 8}, overrides={"time.duration": "30h"})
+    power = result["head_power_kw"].sum("phase").values[0]
+    np.testing.assert_allclose(result["limited_power_kw"].values[0], power, atol=1e-9)
+    excess = result["limit_excess_kw"].values[0]
+    np.testing.assert_allclose(excess, np.maximum(power - 8, 0) + np.minimum(power + 8, 0), atol=1e-9)
+    assert excess.max() > 5
+    by_reason = result["limit_excess_kwh"].sel(member=0).to_series()
+    assert by_reason.sum() == pytest.approx(excess[:-1].sum() / 12, rel=1e-4)
+    assert by_reason["guard"] > 0.9 * by_reason.sum()
+    assert float(result["limit_excess_h"].sum()) == pytest.approx((excess[:-1] > 1e-5).sum() / 12, abs=0.2)
+    worst = int(excess.argmax())
+    stamp = str(result["time"].values[worst].astype("datetime64[m]")).replace("T", " ")
+    text = told(result, "limit of main")
+    assert text.startswith(
+        f"8 kW drawn, 8 kW fed back: passed by {excess[worst]:.1f} kW ({stamp}) drawn for "
+    )
+    assert told(result, "because of").startswith("departure guard ")
+
+
+@pytest.fixture(scope="module")
+def park(tmp_path_factory):
+    """A transformer of 400 kVA, and behind it the car park as the only load."""
+    import pandapower as pp
+
+    net = pp.create_empty_network()
+    mv, lv = pp.create_bus(net, 20.0, name="MV"), pp.create_bus(net, 0.4, name="LV")
+    pp.create_ext_grid(net, mv)
+    pp.create_transformer(net, mv, lv, "0.4 MVA 20/0.4 kV", name="T")
+    pp.create_load(net, lv, 0.0, name="Park")
+    path = tmp_path_factory.mktemp("park") / "net.json"
+    pp.to_json(net, str(path))
+    return path
+
+
+def parked(park, tmp_path, levels, strategy, step="1min", **sections):
+    """The car park from four on, whose base load has the given levels, kW, half an hour each."""
+    file = tmp_path / "base.csv"
+    start = np.datetime64("2026-07-01T16:00")
+    times = start + 30 * np.arange(len(levels)) * np.timedelta64(1, "m")
+    rows = [f"{at},{kw}" for at, kw in zip(times, levels, strict=True)]
+    file.write_text("\n".join(["time,Park", *rows]))
+    content = {
+        "name": "park",
+        "time": {"start": "2026-07-01T16:00", "duration": f"{len(levels) / 2:g}h", "step": step},
+        "ensemble": {"seed": 3},
+        "feeder": {"network": str(park), "base_load": {"file": str(file), "power_factor": 1.0}},
+        "fleet": {"count": 12, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": 1.0}},
+        "aggregators": {"main": strategy},
+        "communication": {"telemetry": step},
+        **sections,
+    }
+    return evgrid.run(scenario_from(content))
+
+
+LEVELS = [10, 10, 10, 30, 10, 30, 10, 30, 10, 30, 10, 10]
+
+
+def test_a_base_load_that_rises_within_a_tick_is_the_reason_and_is_made_up_for(park, tmp_path):
+    limited = {"strategy": "v2g_peak_shaving", "limit_kw": 35}
+    plain = parked(park, tmp_path, LEVELS, limited)
+    made_up = parked(park, tmp_path, LEVELS, limited | {"limit_over": "30min"})
+    for result in (plain, made_up):
+        excess = result["limit_excess_kw"].isel(member=0, trafo=0).values
+        assert excess.max() == pytest.approx(
+            20, abs=1
+        )  # what the base load rises by while EVs take all the room
+        by_reason = result["limit_excess_kwh"].isel(member=0, trafo=0).to_series()
+        assert by_reason["lag"] > 0.99 * by_reason.sum()
+        assert by_reason.sum() == pytest.approx(np.abs(excess[:-1]).sum() / 60, rel=1e-3)
+    halves = [
+        r["limited_power_kw"].isel(member=0, trafo=0).values.reshape(-1, 30).mean(axis=1)
+        for r in (plain, made_up)
+    ]
+    assert halves[0].max() > 35.3
+    assert halves[1].max() < 35.01
+    assert told(made_up, "its means") == "kept"
+    assert told(made_up, "limit of main").startswith(
+        "35 kW drawn, 35 kW fed back, mean of 30 min: passed by "
+    )
+
+
+def test_a_base_load_above_the_limit_is_the_reason_then(park, tmp_path):
+    """Nobody may discharge: 40 kW beyond what is allowed, both ways."""
+    for level in (75, -75):
+        strategy = {"strategy": "peak_limit", "limit_kw": 35}
+        result = parked(park, tmp_path, [level] * 6, strategy, fleet={"count": 1, "charger": {"phases": 3}})
+        excess = result["limit_excess_kw"].isel(member=0, trafo=0).values
+        assert np.sign(level) * np.median(excess) == pytest.approx(40, abs=3)
+        by_reason = result["limit_excess_kwh"].isel(member=0, trafo=0).to_series()
+        assert by_reason["base_load"] > 0.9 * by_reason.sum()
+        way = "drawn" if level > 0 else "fed back"
+        assert f"kW ({str(result['time'].values[int(np.abs(excess).argmax())])[:10]}" in told(
+            result, "limit of main"
+        )
+        assert f") {way} for 3.00 h" in told(result, "limit of main")
+
+
+def test_evs_of_others_are_the_reason_then(park, tmp_path):
+    others = {"strategy": "uncontrolled", "evs": {"share": 0.9}}
+    strategy = {"strategy": "peak_limit", "limit_kw": 5}
+    result = parked(park, tmp_path, [0] * 8, strategy, aggregators={"main": strategy, "free": others})
+    by_reason = result["limit_excess_kwh_main"].isel(member=0, trafo=0).to_series()
+    assert by_reason.sum() > 20
+    assert by_reason["others"] > 0.8 * by_reason.sum()
+    assert told(result, "because of").startswith("EVs of others ")
+
+
+def test_chargers_that_do_not_follow_are_the_reason_then(park, tmp_path):
+    """Half of the set-points are lost, so that many charge on when the base load has risen."""
+    strategy = {"strategy": "v2g_peak_shaving", "limit_kw": 35}
+    lossy = {"telemetry": "1min", "loss": 0.7}
+    result = parked(park, tmp_path, LEVELS, strategy, communication=lossy)
+    by_reason = result["limit_excess_kwh"].isel(member=0, trafo=0).to_series()
+    assert by_reason["chargers"] > 0.2 * by_reason.sum()
+    assert by_reason["guard"] < 0.1 * by_reason.sum()
+
+
+def test_violations_list_the_limits_of_the_run(tmp_path):
+    path = tmp_path / "r.nc"
+    content = {
+        "name": "street", "time": TIME, "feeder": {"network": "cigre_lv", "base_load": {"source": "none"}},
+        "fleet": {"count": 30, "charger": {"power_kw": 7.4, "phases": 3}},
+        "aggregators": {"main": {"strategy": "peak_limit", "group": "feeder", "limit_kw": 8,
+                                 "limit_over": "15min"}},
+        "communication": {"telemetry": "5min"},
+    }  # fmt: skip
+    result = evgrid.run(scenario_from(content), path)
+    limits = aggregator_limits(result)
+    assert [(c.name, c.high, c.low, c.mean_over) for c in limits] == [("limit_of_main", 8.0, -8.0, 900.0)]
+    quarters = result["head_power_kw"].sum("phase").values[0].reshape(-1, 3).mean(axis=1)
+    row = violations(result, limit_set(*limits)).iloc[0]
+    assert row["worst"] == pytest.approx(quarters.max())
+    assert row["duration_h"] == pytest.approx((quarters > 8 * (1 + 1e-6)).sum() / 4)
+    printed = CliRunner().invoke(main, ["violations", str(path)])
+    assert printed.exit_code == 0
+    assert "limit_of_main" in printed.output
+    none = CliRunner().invoke(main, ["violations", str(path), "--limits", "aggregator"])
+    assert none.exit_code == 2
+    assert "must be one of en_50160" in none.output
