@@ -322,9 +322,9 @@ class Scheduled(Dispatching):
         if settings.demand_charge > 0:
             left = np.minimum(left, self._cap[member * groups : (member + 1) * groups, None])
         if limit_kw is not None:
-            left = np.minimum(left, limit_kw - settings.margin * np.maximum(limit_kw, 0.0))
+            left = np.minimum(left, np.where(limit_kw > 0, 1.0 - settings.margin, 1.0) * limit_kw)
         if least_kw is not None:
-            gives = -least_kw - settings.margin * np.maximum(-least_kw, 0.0)
+            gives = np.where(least_kw < 0, 1.0 - settings.margin, 1.0) * -least_kw
         left, gives = left - drawn[:, : len(price)], gives + drawn[:, : len(price)]
         charge, discharge = np.zeros((2, *batteries.p_max.shape))
         for at in np.unique(batteries.group):
