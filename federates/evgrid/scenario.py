@@ -707,6 +707,14 @@ class Scenario(Settings):
                 if settings.strategy_class.goes_by_prices(settings)
             ]
         found += self._two_currencies()
+        demand = self.tariff.demand if self.tariff is not None else None
+        if demand is not None and demand.of != "evs":
+            parts = demand.interval / self.feeder_step_s
+            if abs(parts - round(parts)) > 1e-9 or parts < 1:
+                found.append(
+                    f"tariff.demand.interval = {demand.interval:g}s: must be a multiple of "
+                    f"feeder.step = {self.feeder_step_s:g}s with tariff.demand.of = {demand.of}"
+                )
         if found:
             raise faults(list(dict.fromkeys(found)))
         return self
@@ -718,6 +726,11 @@ class Scenario(Settings):
         if self.tariff is None or given is None or given == self.tariff.currency:
             return []
         return [f"system.energy_price.currency = {given}: must be that of the tariff, {self.tariff.currency}"]
+
+    @property
+    def bills(self) -> bool:
+        """Whether the highest power of each month is in the result: of the EVs, or what the tariff says."""
+        return self.fleet is not None or (self.tariff is not None and self.tariff.demand is not None)
 
     @property
     def has_prices(self) -> bool:

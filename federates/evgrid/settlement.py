@@ -1,14 +1,15 @@
-"""What a run came to in money: energy, demand charge, regulation, degradation, drivers.
+"""What a run came to in money: energy, fixed and demand charges, regulation, degradation, drivers.
 
 In: a result, the rates, and, to compare, the result of the same scenario uncontrolled. Out: a table
 of one row an EV and one of one row a member. Costs are positive, credits negative; currency is the
 scenario's. Sessions under way at the end count with what they had drawn by then.
 
-Left out: taxes, fixed charges, the retail bill of the household behind the same meter.
+Left out: taxes, the retail bill of the household behind the same meter but for the tariff's fixed charge.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ import numpy as np
 from pydantic import Field
 
 from evgrid.errors import ResultError
+from evgrid.model import Array
 from evgrid.settings import Settings, checked, read_settings
 from evgrid.system.revenue import pjm_credit
+from evgrid.tariff import DemandCharge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +35,12 @@ Price = Annotated[float, Field(ge=0)]
 class Rates(Settings):
     """What besides the tariff's energy is charged and paid; all in the scenario's currency."""
 
-    demand_charge: Price = 0.0
-    """Currency per kW of a member's highest fleet power in the run, mean of a recording interval."""
+    demand_charge: Price | None = None
+    """Currency per kW of the highest power of each calendar month, as the scenario's tariff meters it
+    (``tariff.demand``: whose, and over which interval; else that of the EVs, over 15 min); left out: the
+    prices of the tariff."""
+    fixed_per_day: Price | None = None
+    """Base charge per customer and day; left out: the tariff's."""
     wear_per_kwh: Price = 0.0
     """Currency per kWh that a battery gives back, for degradation; where the result has counted the ageing
     of the batteries (fleet.vehicle.degradation), what that is worth takes its place."""
@@ -65,7 +72,7 @@ def read_rates(path: str | Path | None = None, changes: Mapping[str, Any] | None
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """Per EV (member, ev; energy in kWh, ``energy_cost``, ``degradation``, ``driver_payment``) and per
-    member (the sums, ``demand_charge``, ``regulation_credit``, ``net_cost``).
+    member (the sums, ``fixed_charge``, ``demand_charge``, ``regulation_credit``, ``net_cost``).
     """
 
     evs: pd.DataFrame
@@ -75,9 +82,9 @@ class Settlement:
 def settle(result: xr.Dataset, rates: Rates | None = None, against: xr.Dataset | None = None) -> Settlement:
     """Settle a run; with ``against``, the fleet's table has ``uncontrolled`` and ``saved`` besides.
 
-    The net cost is the aggregator's: energy + demand charge + degradation + drivers - regulation (and
-    reserve). What drivers are paid from their own batteries' wear is not netted. Without a tariff, energy
-    costs 0.
+    The net cost is the aggregator's: energy + fixed charges + demand charge + degradation + drivers -
+    regulation (and reserve). What drivers are paid from their own batteries' wear is not netted. Without
+    prices energy costs 0.
 
     Raises
     ------
@@ -115,12 +122,13 @@ def settle(result: xr.Dataset, rates: Rates | None = None, against: xr.Dataset |
         "member"
     ].map(credit).astype(float)
     fleet = evs.drop(columns="ev").groupby("member").sum().reindex(members, fill_value=0.0)
-    peak = result["fleet_power_kw"].max("time").to_series().reindex(members)
-    fleet["demand_charge"] = rates.demand_charge * peak.clip(lower=0.0)
+    scenario = json.loads(result.attrs.get("scenario", "{}"))
+    fleet["fixed_charge"] = _fixed(result, rates, scenario)
+    fleet["demand_charge"] = _demand(result, rates, scenario)
     fleet["regulation_credit"] = credit
     fleet["net_cost"] = (
-        fleet["energy_cost"] + fleet["demand_charge"] + fleet["degradation"] + fleet["driver_payment"]
-        - fleet["regulation_credit"]
+        fleet["energy_cost"] + fleet["fixed_charge"] + fleet["demand_charge"] + fleet["degradation"]
+        + fleet["driver_payment"] - fleet["regulation_credit"]
     )  # fmt: skip
     if against is not None:
         fleet["uncontrolled"] = settle(against, rates).fleet["net_cost"]
@@ -133,6 +141,7 @@ _LINES = (
     ("given_kwh", "energy given back", "kWh"),
     ("unserved_kwh", "energy unserved", "kWh"),
     ("energy_cost", "energy", ""),
+    ("fixed_charge", "fixed charges", ""),
     ("demand_charge", "demand charge", ""),
     ("degradation", "degradation", ""),
     ("driver_payment", "payments to drivers", ""),
@@ -160,6 +169,45 @@ def summary(books: Settlement, currency: str) -> list[tuple[str, str]]:
             ("saved, of the uncontrolled cost", f"{100 * books.fleet['saved'].mean() / before:.1f} %")
         )
     return rows
+
+
+_PEAKS = {"evs": "fleet_peak_kw", "transformer": "trafo_peak_kw", "feeder": "head_peak_kw"}
+
+
+def _demand(result: xr.Dataset, rates: Rates, scenario: Mapping[str, Any]) -> Array:
+    """Demand charge of each member, (member,): price times highest power of each month, where it is drawn."""
+    given = scenario.get("tariff", {}).get("demand")
+    demand = DemandCharge.model_validate(given) if given is not None else None
+    if demand is None and not rates.demand_charge:
+        return np.zeros(result.sizes["member"])
+    name = _PEAKS[demand.of if demand is not None else "evs"]
+    if name not in result:
+        what = result.attrs.get("name", "the result")
+        raise ResultError(f"{what} has no {name}, which a demand charge is for: run it again")
+    months = result["month"].dt.month.values.tolist()
+    price = [demand.price(month) if demand is not None else 0.0 for month in months]
+    if rates.demand_charge is not None:
+        price = [rates.demand_charge] * len(months)
+    drawn = result[name].clip(min=0.0).fillna(0.0)
+    each = drawn.transpose("member", ..., "month").values @ np.array(price)
+    return np.asarray(each.reshape(len(each), -1).sum(axis=1))
+
+
+def _fixed(result: xr.Dataset, rates: Rates, scenario: Mapping[str, Any]) -> Array:
+    """Fixed charges of each member, (member,): base charge times days times customers."""
+    tariff = scenario.get("tariff", {})
+    per_day = rates.fixed_per_day if rates.fixed_per_day is not None else tariff.get("fixed_per_day", 0.0)
+    if not per_day:
+        return np.zeros(result.sizes["member"])
+    of = tariff.get("demand", {}).get("of", "evs")
+    if of == "evs":
+        places = result["ev_connection"].values
+        members = result["ev_member"].values
+        customers = np.array([len(np.unique(places[members == m])) for m in result["member"].values])
+    else:
+        metered = result[_PEAKS[of]].notnull().any("month")
+        customers = metered.values.reshape(len(metered), -1).sum(axis=1)
+    return np.asarray(per_day * scenario["time"]["duration"] / 86400.0 * customers, np.float64)
 
 
 def amount(value: float) -> str:

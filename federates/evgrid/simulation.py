@@ -19,6 +19,7 @@ from evgrid.model import UPSTREAM, Clock, Connections, EVs, Model
 from evgrid.portfolios import Portfolio, portfolios
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
 from evgrid.scenario import Scenario, load_scenario
+from evgrid.tariff import months_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -69,6 +70,7 @@ class World:
             "session": len(self.sessions),
             "hour": int(self.clock.duration_s / 3600.0 + 1e-9),
             "reason": len(REASONS),
+            "month": len(months_of(self.clock)),
             **self._sizes_of_envelope,
         }
 
@@ -356,6 +358,7 @@ def coordinates(world: World) -> xr.Dataset:
             **(_with_upstream(network.coordinates()) if connections.upstream else network.coordinates()),
             **(hours if hourly else {}),
             **({"reason": reasons} if limited else {}),
+            **(_months(clock) if scenario.bills else {}),
             **_axes_of_envelope(world),
             "ev": ("ev", np.arange(len(evs)), {"long_name": "EV, over all members"}),
             "ev_name": ("ev", evs.name, {"long_name": "name of the EV within its member"}),
@@ -389,6 +392,12 @@ def coordinates(world: World) -> xr.Dataset:
             ),
         }
     )  # fmt: skip
+
+
+def _months(clock: Clock) -> dict[str, Any]:
+    """The calendar months of a run, as a coordinate."""
+    begins = months_of(clock).astype("datetime64[ns]")
+    return {"month": ("month", begins, {"long_name": "local time at which the month starts"})}
 
 
 def _owners(world: World) -> dict[str, Any]:

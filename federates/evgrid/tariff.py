@@ -25,12 +25,25 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from evgrid.model import Array, Clock
-from evgrid.settings import HourSpan, Settings, WeekDays, day_numbers, fault, faults, faults_of, read_yaml
+from evgrid.settings import (
+    Duration,
+    HourSpan,
+    Settings,
+    WeekDays,
+    day_numbers,
+    fault,
+    faults,
+    faults_of,
+    read_yaml,
+)
 from evgrid.system.series import PRICE, Series, read_series
 from evgrid.system.settings import SeriesFile, System
 
 _DAY_S = 86400
 _ROUNDING_S = 1e-6
+_ALL_MONTHS = tuple(range(1, 13))
+USUAL_INTERVAL_S = 900.0
+"""Interval of the meter where no tariff says another, s."""
 
 
 def _whole_minutes(value: tuple[float, float]) -> tuple[float, float]:
@@ -81,6 +94,38 @@ class PriceFile(SeriesFile):
     """What the prices are for."""
 
 
+class PowerPrice(Settings):
+    """What a kW costs in some months."""
+
+    months: Annotated[tuple[Annotated[int, Field(ge=1, le=12)], ...], Field(min_length=1)] = _ALL_MONTHS
+    """Months of the year, 1 to 12; left out: all."""
+    price_per_kw: Annotated[float, Field(ge=0)]
+    """Currency per kW of the month's highest power; a month that a run has part of counts whole."""
+
+
+class DemandCharge(Settings):
+    """What the highest power of each calendar month costs, the mean of an interval of the meter."""
+
+    prices: Annotated[tuple[PowerPrice, ...], Field(min_length=1)]
+    """Prices by month; those that share a month add up."""
+    interval: Annotated[Duration, Field(gt=0)] = 900.0
+    """Interval of the meter, from midnight on; divides a day."""
+    of: Literal["evs", "transformer", "feeder"] = "evs"
+    """Whose power: all EVs of the fleet (of the aggregator, where there are several) together; everything
+    below each transformer next upstream of connection points, EVs and load, each with a peak of its own;
+    or the whole feeder. The latter two are metered with losses, and the charge is the whole site's."""
+
+    @model_validator(mode="after")
+    def _divides_a_day(self) -> DemandCharge:
+        if abs(_DAY_S / self.interval - round(_DAY_S / self.interval)) > 1e-9:
+            raise fault(f"interval = {self.interval:g}s: must divide a day")
+        return self
+
+    def price(self, month: int) -> float:
+        """Currency per kW in a month of the year, 1 to 12."""
+        return sum(price.price_per_kw for price in self.prices if month in price.months)
+
+
 class Tariff(Settings):
     """A time-of-use tariff, or a series of prices."""
 
@@ -93,7 +138,10 @@ class Tariff(Settings):
     source: str = ""
     """Where the prices were read."""
     fixed_per_day: Annotated[float, Field(ge=0)] = 0.0
-    """Base charge per customer and day; no part of any session's cost."""
+    """Base charge per customer and day, in the settlement and no part of any session's cost. Customers are
+    the connection points with EVs; where there is a demand charge of transformers or of the feeder, these."""
+    demand: DemandCharge | None = None
+    """Charge for the highest power of each month; left out: none."""
     export_per_kwh: float | None = None
     """Credit for energy given back, currency per kWh; left out: the price of energy drawn in the
     same hour, as for a vehicle that offsets the load of its own site or is net-metered."""
@@ -285,3 +333,61 @@ def _season_prices(tariff: Tariff, stamps: NDArray[np.datetime64]) -> Array:
         for at in (days, days - np.timedelta64(1, "D"))
     )
     return np.asarray(table[stamps.astype("datetime64[M]").astype(int) % 12, today, before, place])
+
+
+def months_of(clock: Clock) -> NDArray[np.datetime64]:
+    """The calendar months that a run has part of, (month,) datetime64[M]."""
+    last = clock.timestamps(np.array([max(clock.duration_s - _ROUNDING_S, 0.0)]))[0]
+    return np.arange(clock.start.astype("datetime64[M]"), last.astype("datetime64[M]") + 1)
+
+
+class MonthlyPeaks:
+    """Highest mean power over the intervals of a meter in each calendar month, streamed.
+
+    Power is steady within a tick, however long it is. An interval belongs to the month in which it begins; of
+    one that the run has part of, the mean is over that part. NaN is no power: it is left out.
+
+    peak : (*shape, month) kW; NaN for a month without any
+    """
+
+    def __init__(self, clock: Clock, interval_s: float, shape: tuple[int, ...]) -> None:
+        self._clock, self._interval_s = clock, interval_s
+        self._months = months_of(clock)
+        midnight = clock.start.astype("datetime64[D]")
+        self._into_day_s = float((clock.start - midnight) / np.timedelta64(1, "s"))
+        self.peak = np.full((*shape, len(self._months)), np.nan)
+        self._energy_kws, self._begin_s, self._now_s = np.zeros(shape), 0.0, 0.0
+
+    def add(self, step_s: float, power_kw: Array) -> None:
+        """The power of the next ticks, each of ``step_s``; (tick, *shape) kW."""
+        ticks = len(power_kw)
+        edges_s = self._now_s + step_s * np.arange(ticks + 1)
+        energy = np.zeros((ticks + 1, *power_kw.shape[1:]))
+        np.cumsum(power_kw * step_s, axis=0, out=energy[1:])
+        first, last = ((at + self._into_day_s) / self._interval_s for at in (self._now_s, edges_s[-1]))
+        numbers = np.arange(np.floor(first + _ROUNDING_S) + 1, np.floor(last + _ROUNDING_S) + 1)
+        ends_s = numbers * self._interval_s - self._into_day_s
+        tick = np.clip(((ends_s - self._now_s) / step_s + _ROUNDING_S).astype(np.int64), 0, ticks - 1)
+        into_s = (ends_s - edges_s[tick]).reshape(-1, *(1,) * (power_kw.ndim - 1))
+        until = np.concatenate([energy[:1] - self._energy_kws, energy[tick] + power_kw[tick] * into_s])
+        begins_s = np.concatenate([[self._begin_s], ends_s])
+        self._take(begins_s, np.diff(until, axis=0))
+        self._begin_s, self._now_s = float(begins_s[-1]), float(edges_s[-1])
+        self._energy_kws = energy[-1] - until[-1]
+
+    def finish(self) -> Array:
+        """The peaks, with the interval that the run has ended in."""
+        if self._now_s > self._begin_s + _ROUNDING_S:
+            self._take(np.array([self._begin_s, self._now_s]), self._energy_kws[np.newaxis])
+            self._begin_s = self._now_s
+        return self.peak
+
+    def _take(self, edges_s: Array, energy_kws: Array) -> None:
+        """Whole intervals between edges, with their energy, (interval, *shape)."""
+        lengths_s = np.diff(edges_s).reshape(-1, *(1,) * (energy_kws.ndim - 1))
+        months = self._clock.timestamps(edges_s[:-1] + _ROUNDING_S).astype("datetime64[M]")
+        for place, month in enumerate(self._months):
+            inside = months == month
+            if inside.any():
+                highest = np.fmax.reduce(energy_kws[inside] / lengths_s[inside], axis=0)
+                self.peak[..., place] = np.fmax(self.peak[..., place], highest)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evgrid.model import Clock
-from evgrid.tariff import Tariff, prices_of
+from evgrid.tariff import MonthlyPeaks, Tariff, months_of, prices_of
 
 NAMES = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 MINUTE = st.integers(0, 1439)
@@ -86,3 +86,31 @@ def test_means_over_any_spans_add_up_to_the_integral_over_the_minutes(windows, r
     changes = prices.edges(edges[0], edges[-1])
     between = np.concatenate([[edges[0]], changes, [edges[-1]]])
     np.testing.assert_allclose(np.diff(between) @ prices.means(between)[0], whole, rtol=1e-9, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 48), st.sampled_from([300.0, 900.0, 3600.0]), st.integers(0, 3000), st.integers(1, 12),
+    st.lists(st.floats(-50.0, 50.0, allow_subnormal=False), min_size=1, max_size=24),
+)  # fmt: skip
+def test_a_peak_of_a_meter_depends_on_no_tick_and_no_block(parts, interval_s, start_s, blocks, power):
+    """Power steady for 100 s at a time, as one tick each or cut into parts, told in blocks of any length."""
+    start = np.datetime64("2026-01-31T23:40:00") + np.timedelta64(start_s, "s")
+    power = np.array(power)[:, np.newaxis] * [1.0, -0.5]
+    clock = Clock(start, 100.0, len(power))
+    seconds = np.repeat(power, 100, axis=0)
+    stamps = clock.timestamps(np.arange(len(seconds), dtype=float))
+    midnight = np.datetime64("2026-01-31")
+    interval = ((stamps - midnight) / np.timedelta64(1, "s") // interval_s).astype(int)
+    means = {i: (stamps[interval == i][0], seconds[interval == i].mean(axis=0)) for i in np.unique(interval)}
+    # an interval that began before the run has its month, too, which here is the month of the first second
+    months = months_of(clock)
+    expected = np.full((2, len(months)), np.nan)
+    for begin, mean in means.values():
+        place = int(np.flatnonzero(months == begin.astype("datetime64[M]"))[0])
+        expected[:, place] = np.fmax(expected[:, place], mean)
+    peaks = MonthlyPeaks(clock, interval_s, (2,))
+    ticks = np.repeat(power, parts, axis=0)
+    for block in np.array_split(ticks, min(blocks, len(ticks))):
+        peaks.add(100.0 / parts, block)
+    np.testing.assert_allclose(peaks.finish(), expected, rtol=1e-9, atol=1e-9)

@@ -1,5 +1,7 @@
 """Settlement by hand: two members, three EVs, an hour of regulation each."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -19,10 +21,12 @@ def result(**more):
         "session_energy_unserved_kwh": ("session", [0.0, np.nan, 1.0, 0.0]),
         "session_cost": ("session", [3.0, 1.0, 4.0, 2.0]),
         "fleet_power_kw": (("member", "time"), [[7.0, 12.0], [-3.0, -1.0]]),
+        "fleet_peak_kw": (("member", "month"), [[12.0, np.nan], [-1.0, np.nan]]),
         **more,
     }
     coords = {
         "member": [4, 5],
+        "month": np.array(["2026-07-01", "2026-08-01"], "M8[ns]"),
         "session_member": ("session", [4, 4, 4, 5]),
         "session_ev": ("session", ["a", "a", "b", "a"]),
         "session_arrival": ("session", stamps),
@@ -81,6 +85,56 @@ def test_against_the_same_uncontrolled():
     rows = dict(summary(books, "USD"))
     assert rows["saved"].startswith("2.00 USD (mean; ")
     assert rows["saved, of the uncontrolled cost"] == "28.6 %"  # 2 of 7
+
+
+def billed(demand=None, days=2.0, **tariff):
+    """July and August of a tariff; the site's peaks are 10 above those of the EVs."""
+    nothing = [np.nan, np.nan]
+    trafos = [[[20.0, 1.0], [2.0, 15.0], nothing], [[9.0, 10.0], [0.0, 0.0], nothing]]
+    given = result(
+        fleet_peak_kw=(("member", "month"), [[12.0, 5.0], [-1.0, np.nan]]),
+        head_peak_kw=(("member", "month"), [[22.0, 15.0], [9.0, 10.0]]),
+        trafo_peak_kw=(("member", "trafo", "month"), trafos),
+    ).assign_coords(ev_member=("ev_row", [4, 4, 5]), ev_connection=("ev_row", ["Load 1", "Load 1", "Load 2"]))
+    scenario = {"time": {"duration": days * 86400}, "tariff": tariff | ({"demand": demand} if demand else {})}
+    return given.assign_attrs(scenario=json.dumps(scenario))
+
+
+SUMMER = [{"months": [7], "price_per_kw": 3.0}, {"price_per_kw": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        ("evs", [12 * 4 + 5, 0.0]),
+        ("feeder", [22 * 4 + 15, 9 * 4 + 10]),
+        ("transformer", [20 * 4 + 1 + 2 * 4 + 15, 9 * 4 + 10]),
+    ],
+)
+def test_demand_charges_by_month_and_of_whom_the_tariff_bills(of, expected):
+    books = settle(billed({"prices": SUMMER, "of": of}))
+    assert books.fleet["demand_charge"].tolist() == expected
+    assert books.fleet["net_cost"].tolist() == (np.array([8.0, 2.0]) + expected).tolist()
+    own = settle(billed({"prices": SUMMER, "of": of}), Rates(demand_charge=0.0)).fleet
+    assert own["demand_charge"].tolist() == [0.0, 0.0]
+
+
+def test_fixed_charges_are_of_each_customer_and_day():
+    """0.5 a day for two days: of one connection point a member, of two transformers, of the feeder."""
+    assert settle(billed(fixed_per_day=0.5)).fleet["fixed_charge"].tolist() == [1.0, 1.0]
+    for of, expected in (("transformer", [2.0, 2.0]), ("feeder", [1.0, 1.0])):
+        books = settle(billed({"prices": [{"price_per_kw": 0}], "of": of}, fixed_per_day=0.5))
+        assert books.fleet["fixed_charge"].tolist() == expected
+    own = settle(billed(fixed_per_day=0.5), Rates(fixed_per_day=2.0))
+    assert own.fleet["fixed_charge"].tolist() == [4.0, 4.0]
+    assert dict(summary(own, "USD"))["fixed charges"].startswith("4.00 USD")
+
+
+def test_a_result_without_what_a_demand_charge_is_for():
+    with pytest.raises(
+        ResultError, match="hand has no fleet_peak_kw, which a demand charge is for: run it again"
+    ):
+        settle(result().drop_vars("fleet_peak_kw"), Rates(demand_charge=1.0))
 
 
 def test_a_share_is_of_a_positive_base_only():

@@ -47,6 +47,7 @@ from evgrid.feeder.solvers import (
     not_converged,
 )
 from evgrid.model import Array, Model, Recorder, Values, Variable
+from evgrid.tariff import MonthlyPeaks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,6 +120,16 @@ INVERTER_VARIABLES = (
     Variable("pv_reactive_kvar", ("member",), "kvar", "reactive power that the PV inverters draw"),
 )
 """What is recorded with ``feeder.pv``."""
+
+PEAK_VARIABLES = {
+    "feeder": Variable("head_peak_kw", ("member", "month"), "kW",
+                       "highest power at the head in the month, mean of the meter's interval", timed=False),
+    "transformer": Variable("trafo_peak_kw", ("member", "trafo", "month"), "kW",
+                            "highest power into the transformer in the month, mean of the meter's interval; "
+                            "NaN where it is next upstream of no connection point",
+                            timed=False),
+}  # fmt: skip
+"""What is recorded where the tariff has a demand charge of the feeder or of transformers."""
 
 
 class _Cases:
@@ -299,6 +310,16 @@ class FeederModel(Model):
         self.variables += thermal.VARIABLES if self._ageing is not None else ()
         self._meters = tuple(meters)
         self.variables += tuple(variable for meter in self._meters for variable in meter.variables)
+        self._peaks: MonthlyPeaks | None = None
+        demand = scenario.tariff.demand if scenario.tariff is not None else None
+        if demand is not None and demand.of != "evs":
+            self._metered = PEAK_VARIABLES[demand.of]
+            self.variables += (self._metered,)
+            trafos = np.arange(len(network.grid.trafos.name))
+            self._below = np.where(np.isin(trafos, network.connections.trafo), 0.0, np.nan)
+            """Of each transformer: 0 where it is next upstream of a connection point, else NaN."""
+            metered = (members,) if demand.of == "feeder" else (members, len(trafos))
+            self._peaks = MonthlyPeaks(self._clock, demand.interval, metered)
         self._in_turn = self._regulation is not None or self._inverters is not None
         """Whether a step needs the voltages of the one before."""
         self._gather = 1 if feedback or self._in_turn else max(1, BATCH_CASES // members)
@@ -381,6 +402,8 @@ class FeederModel(Model):
             "member_failed_s": self._failed_s,
         }.items():
             self._recorder.put_static(name, values)
+        if self._peaks is not None:
+            self._recorder.put_static(self._metered.name, self._peaks.finish())
         if self._regulation is not None:
             state = self._regulation.state
             self._recorder.put_static("trafo_operations", state.tap_operations)
@@ -520,6 +543,10 @@ class FeederModel(Model):
                 recorded.update(meter.read(by_member(flow.trafo_p_kw), head.sum(axis=2)))
             for name, values in recorded.items():
                 self._recorder.put(name, tick, values)
+            if self._peaks is not None:
+                by_trafo = self._metered.name == "trafo_peak_kw"
+                power = by_member(flow.trafo_p_kw) + self._below if by_trafo else head.sum(axis=2)
+                self._peaks.add(self.period_s, power)
             hours = self.period_s / 3600
             residuals, head_kw = by_member(residual), head.sum(axis=2)
             for step in range(steps):

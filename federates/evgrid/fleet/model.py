@@ -41,6 +41,7 @@ from evgrid.fleet.sessions import Sessions
 from evgrid.model import ALL_PHASES, Array, Connections, EVs, Model, Recorder, Values, Variable
 from evgrid.portfolios import Portfolio
 from evgrid.scenario import Group, Scenario
+from evgrid.tariff import USUAL_INTERVAL_S, MonthlyPeaks
 
 _STATUS = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
 _BLOCK = 256
@@ -184,6 +185,22 @@ class FleetModel(Model):
         self.variables += tuple(
             Variable(p.variable("fleet_power_kw"), ("member",), "kW", f"active power of the EVs of {p.name}")
             for p in self._parts
+        )
+        demand = scenario.tariff.demand if scenario.tariff is not None else None
+        meter_s = USUAL_INTERVAL_S if demand is None else demand.interval
+        self._peaks = {
+            name: MonthlyPeaks(scenario.clock, meter_s, (len(scenario.members),))
+            for name in ("fleet_peak_kw", *(p.variable("fleet_peak_kw") for p in self._parts))
+        }
+        self.variables += tuple(
+            Variable(
+                name,
+                ("member", "month"),
+                "kW",
+                f"highest power of the EVs in the month, mean over {meter_s / 60:g} min",
+                timed=False,
+            )
+            for name in self._peaks
         )
         self._recorder, self._managed = recorder, managed
         members, count, phases = len(scenario.members), len(evs), len(connections.phases)
@@ -527,6 +544,8 @@ class FleetModel(Model):
         """Write what each session came to."""
         self._record_last()
         self._flush()
+        for name, peaks in self._peaks.items():
+            self._recorder.put_static(name, peaks.finish())
         if self._fixed is not None:
             self._fixed.finish(self._recorder)
         sessions, outcome = self._sessions, self._outcome
@@ -703,12 +722,15 @@ class FleetModel(Model):
         if n:
             power, plugged, reactive, upstream = self._recorded[:, :n].copy()
             self._recorder.put("fleet_power_kw", self._first_recorded, power)
+            peaks = iter(self._peaks.values())
+            next(peaks).add(self.period_s, power)
             self._recorder.put("fleet_reactive_kvar", self._first_recorded, reactive)
             self._recorder.put("plugged", self._first_recorded, plugged)
             if self._upstream:
                 self._recorder.put("upstream_power_kw", self._first_recorded, upstream)
-            for own, p in zip(self._own_power, self._parts, strict=True):
+            for own, p, peak in zip(self._own_power, self._parts, peaks, strict=True):
                 self._recorder.put(p.variable("fleet_power_kw"), self._first_recorded, own[:n].copy())
+                peak.add(self.period_s, own[:n])
         self._n_recorded = 0
 
 

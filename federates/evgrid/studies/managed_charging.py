@@ -29,6 +29,7 @@ from pydantic import Field
 from evgrid.errors import ScenarioError
 from evgrid.limits import interval_s
 from evgrid.scenario import Scenario, load_scenario
+from evgrid.settlement import settle
 from evgrid.studies.comparison import Comparison
 from evgrid.studies.figures import currency_of, figure, over_sessions
 
@@ -117,6 +118,11 @@ class ManagedCharging(Comparison):
             "losses_kwh": figure(result["losses_kw"].sum("time") * hours, "losses of the feeder", "kWh"),
             "fleet_power_kw": figure(fleet, "power of the EVs", "kW"),
         }  # fmt: skip
+        demand = settle(result).fleet["demand_charge"].to_numpy()
+        if demand.any():
+            charge = xr.DataArray(demand, {"member": result["member"].values}, "member")
+            found["demand_charge"] = figure(charge, "demand charge", currency)
+            found["total_cost"] = figure(found["cost"] + charge, "cost with demand charge", currency)
         if "session_emissions_kg" in result:
             found["emissions_kg"] = over_sessions(
                 result, result["session_emissions_kg"].values, "CO2 of charging", "kg"
