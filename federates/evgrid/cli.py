@@ -236,7 +236,7 @@ def settle(
 ) -> None:
     """Tell what RESULT came to in money: energy, demand charge, degradation, drivers, regulation.
 
-    RATES may hold demand_charge, wear_per_kwh, driver_per_kwh, driver_share, capability_price,
+    RATES may hold demand_charge, fixed_per_day, wear_per_kwh, driver_per_kwh, driver_share, capability_price,
     performance_price and mileage_ratio.
     """
     from contextlib import ExitStack

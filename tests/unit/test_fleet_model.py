@@ -412,7 +412,7 @@ def test_every_declared_variable_is_recorded_with_its_shape():
         if variable.timed:
             assert run.recorder.series(variable.name).shape == (60, 1)
         else:
-            assert run.recorder.static[variable.name].shape == (1,)
+            assert run.recorder.static[variable.name].shape == (1,) * len(variable.dims)
 
 
 def test_cores_do_not_change_a_number(monkeypatch):
