@@ -31,6 +31,8 @@ def summary(result: xr.Dataset) -> list[tuple[str, str]]:
             f"{result.sizes['time'] * hours:g} h in intervals of {hours * 3600:g} s",
         )
     ]
+    if result.attrs.get("phases"):
+        rows.append(("phases", str(result.attrs["phases"])))
     head = result["head_power_kw"].sum("phase")
     rows.append(("head power, highest", _extreme(head, "max", "kW")))
     if float(head.min()) < 0:

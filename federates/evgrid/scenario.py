@@ -143,6 +143,26 @@ class ZeroSequence(Settings):
     """Zero- per positive-sequence capacitance of lines."""
 
 
+class Households(Settings):
+    """A rule for the number of households behind each load of the network."""
+
+    kw_each: Annotated[float, Field(gt=0)] | None = None
+    """Load of the network per household, kW: a load of 5 kW is round(5 / kw_each) households, at least one.
+    About 2 kW where loads are sums after diversity."""
+    by_load: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Households by the load's name, such as {Supermarket: 0, House 7: 3}."""
+    others: Annotated[int, Field(ge=0)] = 1
+    """Households behind each load that by_load does not name."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Households:
+        if (self.kw_each is None) == (not self.by_load):
+            raise fault("give either kw_each or by_load")
+        if self.kw_each is not None and self.others != 1:
+            raise fault(f"others = {self.others}: is for by_load; kw_each holds for every load")
+        return self
+
+
 class Feeder(Settings):
     """The distribution feeder."""
 
@@ -158,8 +178,13 @@ class Feeder(Settings):
     """The load without EVs."""
     reduce: bool = True
     """Merge buses that carry nothing before solving, and recover them exactly after."""
+    households: Annotated[int, Field(ge=0)] | Households = 1
+    """Households behind each load: a number, {kw_each: 2.0} or {by_load: {Supermarket: 0}}. They are where
+    EVs at home are and what standard profiles stand for."""
     phases: Literal[1, 3, "auto"] = "auto"
-    """1: balanced (positive sequence); 3: each phase; auto: 3 where the network has asymmetric loads."""
+    """1: balanced (positive sequence), with all power spread evenly over three phases; 3: each phase; auto:
+    3 where loads or generators of the network have phases of their own or EVs charge on one phase, which
+    needs the network's zero-sequence data, or zero_sequence; else 1."""
     unbalance: bool = True
     """Record voltage unbalance and neutral currents where phases are told apart."""
     zero_sequence: ZeroSequence | None = None

@@ -91,9 +91,10 @@ def build_world(scenario: Scenario) -> World:
     Raises NetworkError or ScenarioError.
     """
     from evgrid.feeder.networks import load_network
+    from evgrid.fleet.phases import charges_on_one_phase
     from evgrid.fleet.sessions import fleet_tables
 
-    network = load_network(scenario.feeder)
+    network = load_network(scenario.feeder, charges_on_one_phase(scenario))
     connections = network.connections
     if UPSTREAM not in connections.name:
         connections = connections.with_upstream()
@@ -312,6 +313,7 @@ def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
         "versions": json.dumps(versions()),
         "audit": json.dumps(residuals),
         "notes": json.dumps(world.notes),
+        "phases": world.network.phases_told,
         "currency": scenario.currency,
     }
 

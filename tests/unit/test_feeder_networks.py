@@ -8,10 +8,12 @@ import sys
 import numpy as np
 import pandapower as pp
 import pytest
+from pydantic import ValidationError
 
-from evgrid.errors import NetworkError
-from evgrid.feeder.networks import BUILT_IN
+from evgrid.errors import NetworkError, ScenarioError
+from evgrid.feeder.networks import BUILT_IN, load_network
 from evgrid.model import ALL_PHASES
+from evgrid.scenario import Feeder
 
 
 def test_european_lv_has_55_single_phase_households(feeder):
@@ -33,9 +35,23 @@ def test_european_lv_reactive_power_of_all_phases_is_put_right(feeder):
     assert factor[loads.p_kw > 0] == pytest.approx(0.95, abs=2e-3)
 
 
-def test_households_of_other_networks_follow_from_their_load(feeder):
-    # case33bw: 100 kW at bus 1, 90 kW at bus 2; 2 kW a household
-    assert feeder("case33bw").connections.households[:2].tolist() == [50, 45]
+def test_a_load_is_one_household_unless_a_rule_says_otherwise():
+    # case33bw: 32 loads, the first of 100 and 90 kW
+    def households(**rule):
+        network = load_network(Feeder.model_validate({"network": "case33bw", **rule}))
+        return network.connections.households.tolist(), network.notes[-1]
+
+    assert households() == ([1] * 32, "feeder.households: one a load; 32 at 32 loads.")
+    assert households(households=3)[0] == [3] * 32
+    by_power, note = households(households={"kw_each": 2.0})
+    assert by_power[:2] == [50, 45]
+    assert note == "feeder.households: one per 2 kW of each load, at least one; 1857 at 32 loads."
+    named = households(households={"by_load": {"load 0": 0, "load 1": 7}})[0]
+    assert named == [0, 7, *[1] * 30]
+    with pytest.raises(ScenarioError, match=r"feeder.households.by_load.shop: the network has no such load"):
+        households(households={"by_load": {"shop": 0}})
+    with pytest.raises(ValidationError, match="give either kw_each or by_load"):
+        households(households={})
 
 
 def test_phase_is_all_phases_where_several_carry_load(feeder, small_net):

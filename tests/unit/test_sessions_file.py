@@ -257,9 +257,39 @@ def test_an_ev_has_one_charger(read):
             "v,LOAD3,0,10,0.5,a", "v,LOAD3,20,30,0.5,b", header=HEADER + ",phase")  # fmt: skip
 
 
-def test_three_phase_charger_of_the_scenario_at_a_single_phase_connection(read):
-    refused(read, "line 2: fleet.charger.phases = 3: connection LOAD1 has phase a only; give a phase",
-            GOOD, charger={"phases": 3})  # fmt: skip
+def test_a_three_phase_charger_has_one_phase_where_its_connection_has_one(read):
+    far = GOOD.replace("LOAD1", "LOAD3").replace("car1", "car2")
+    evs, sessions = read(GOOD, far, charger={"phases": 3, "power_kw": 11})
+    assert evs.phase.tolist() == [0, ALL_PHASES]
+    assert sessions.charge_kw.tolist() == pytest.approx([11 / 3, 11])
+    assert "1 of 2 EVs are at connection points of one phase" in sessions.notes[-1]
+
+
+def test_a_dc_charger_needs_three_phases(read):
+    refused(read, "line 2: fleet.charger.current = dc: connection LOAD1 has phase a only; must be ac there",
+            GOOD, charger={"phases": 3, "current": "dc", "power_kw": 50})  # fmt: skip
+
+
+def test_a_session_without_a_power_at_a_dc_charger_draws_what_its_inlet_takes(read):
+    _, sessions = read(
+        GOOD.replace("LOAD1", "LOAD3"), charger={"phases": 3, "current": "dc", "power_kw": 150}
+    )
+    assert sessions.charge_kw.tolist() == [100.0]
+    assert sessions.notes == (
+        "fleet.vehicle.dc_kw = 100: 1 sessions without a power of their own draw at most 100 kW of the "
+        "charger's 150 kW.",
+    )
+
+
+def test_sessions_under_way_at_the_start_are_noted(read):
+    # 60 kWh, efficiency 0.9, 7.4 kW from 10:00 to 12:00: 13.32 kWh into the battery, before its taper
+    early = GOOD.replace("2026-01-15T18:00", "2026-01-15T10:00")
+    _, sessions = read(early, GOOD.replace("car1", "car2"))
+    assert sessions.soc_arrival[0] == pytest.approx(0.4 + 13.32 / 60)
+    assert sessions.notes[0].startswith(
+        "1 of 2 sessions began before the start of the run: they are taken to"
+    )
+    assert "(13.3 kWh into the batteries, which the result does not count)" in sessions.notes[0]
 
 
 def test_a_session_inside_an_earlier_one_overlaps_though_another_lies_between(read):

@@ -166,12 +166,38 @@ def test_limits_are_the_lesser_of_charger_and_vehicle():
     assert set(tables(count=3, charger={"power_kw": 3.6})[1].charge_kw) == {3.6}
 
 
-def test_three_phase_charger_at_a_single_phase_connection_is_refused():
+def test_three_phase_chargers_where_no_connection_has_three_phases_are_refused():
     with pytest.raises(
-        ScenarioError,
-        match=r"phases = 3: connection L0 \(and 3 more with an EV\) has phase a only; must be 1 there",
+        ScenarioError, match=r"phases = 3: connection L0 \(and 4 more\) has phase a only; must be 1 there"
     ):
-        tables(penetration=1.0, charger={"phases": 3})
+        tables(feeder(of=(0, 1, 2, 0, 0)), penetration=1.0, charger={"phases": 3})
+    with pytest.raises(ScenarioError, match=r"current = dc: connection L0 \(and 3 more\) has phase a only"):
+        tables(penetration=1.0, charger={"phases": 3, "current": "dc"})
+
+
+def test_three_phase_chargers_have_the_phases_of_their_connection():
+    evs, sessions = tables(penetration=1.0, charger={"phases": 3, "power_kw": 22})
+    at_three = feeder().phase[evs.connection] == ALL_PHASES
+    assert 0 < at_three.sum() < len(evs)
+    assert np.array_equal(evs.phase, feeder().phase[evs.connection])
+    # a third of the EVSE's power on one phase, the same current; the vehicle draws 11 kW at most
+    assert sessions.charge_kw == pytest.approx(np.where(at_three[sessions.ev], 11.0, 22 / 3))
+
+
+def test_types_of_a_mix_keep_their_limits_on_one_phase_of_a_three_phase_charger():
+    common = {"capacity_kwh": 60, "consumption_kwh_per_mile": 0.3, "share": 0.5}
+    types = {
+        "wide": {**common, "ac_1p_kw": 3.0, "ac_3p_kw": 11},
+        "narrow": {**common, "ac_1p_kw": 7.4, "ac_3p_kw": 0},
+    }
+    evs, sessions = tables(penetration=1.0, charger={"phases": 3, "power_kw": 11}, mix={"types": types})
+    at_three = (feeder().phase[evs.connection] == ALL_PHASES)[sessions.ev]
+    wide = sessions.vehicle == "wide"
+    for wanted, kw in (
+        (wide & at_three, 11), (wide & ~at_three, 3), (~wide & at_three, 11 / 3), (~wide & ~at_three, 11 / 3)
+    ):  # fmt: skip
+        assert sessions.charge_kw[wanted] == pytest.approx(kw)
+        assert wanted.any()
 
 
 def test_no_households_is_refused():

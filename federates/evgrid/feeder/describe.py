@@ -13,6 +13,7 @@ import numpy as np
 from evgrid.errors import NetworkError
 from evgrid.feeder.equivalents import Prepared
 from evgrid.feeder.grid import Grid, extract, missing_zero_sequence
+from evgrid.feeder.households import households_of, households_told
 from evgrid.feeder.networks import Network, find_network, is_three_phase, prepare_net
 from evgrid.feeder.topology import topology
 
@@ -57,14 +58,17 @@ def describe_network(settings: Feeder) -> Account:
     grid: Grid | None = None
     for solver in SOLVERS:
         try:
-            one_each = settings.network == "european_lv"
-            grid = extract(done.net, source, solver, one_each, three_phase, done.refused)
-            network = Network(source, grid, topology(grid, source), lambda: done.net)
+            grid = extract(done.net, source, solver, three_phase, done.refused)
+            households = households_of(settings.households, grid.loads)
+            network = Network(source, grid, topology(grid, source), households, lambda: done.net)
             refused[solver] = _refused_by(solver, network)
         except NetworkError as error:
             refused[solver] = [line.strip() for line in str(error).splitlines()[1:]]
     facts = [] if grid is None else _facts(grid)
-    return Account(source, facts, done.notes, _missing(done, three_phase), refused)
+    notes = list(done.notes)
+    if grid is not None:
+        notes.append(households_told(settings.households, households_of(settings.households, grid.loads)))
+    return Account(source, facts, notes, _missing(done, three_phase), refused)
 
 
 def _refused_by(solver: str, network: Network) -> list[str]:
@@ -94,7 +98,6 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
         ("tap changers", f"{len(taps)}{_some(taps)}"),
         ("sources", f"{len(grid.sources.bus)}"),
         ("loads", f"{len(loads.name)}, {loads.p_kw.sum():.1f} kW{single}"),
-        ("households", f"{int(loads.households.sum())}"),
         ("fixed generation", f"{len(grid.fixed.gen_bus)}, {grid.fixed.gen_p_kw.sum():.1f} kW"),
         ("shunts", f"{len(grid.fixed.shunt_bus)}" + _some(grid.fixed.shunt_name.tolist())),
         ("frequency", f"{grid.frequency_hz:g} Hz"),

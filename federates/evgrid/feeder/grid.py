@@ -28,10 +28,6 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Names = NDArray[np.str_]
 
-HOUSEHOLD_PEAK_KW = 2.0
-"""Peak load of one household after diversity, kW: an assumption that turns the load of a network
-into a number of households (European LV design values are 1 to 2.5 kW)."""
-
 MOST_TAPS = 127
 """Largest tap position that is regulated (power-grid-model keeps them in 8 bits)."""
 
@@ -169,7 +165,6 @@ class Loads:
     phase: NDArray[np.int8]
     p_kw: Floats
     q_kvar: Floats
-    households: Ints
     z_share: Floats
     i_share: Floats
 
@@ -203,7 +198,9 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Grid:
-    """A feeder, whole. ``joined`` are the pairs of bus positions that a closed switch makes one."""
+    """A feeder, whole. ``joined`` are the pairs of bus positions that a closed switch makes one;
+    ``asymmetric`` is how many loads and generators draw or give more on one phase than on another.
+    """
 
     three_phase: bool
     frequency_hz: float
@@ -214,6 +211,7 @@ class Grid:
     loads: Loads
     fixed: Fixed
     joined: Ints
+    asymmetric: int = 0
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -221,16 +219,17 @@ class Grid:
         return ("a", "b", "c") if self.three_phase else ("abc",)
 
 
-def has_asymmetric_loads(net: Any) -> bool:
-    """Whether the net is three-phase where nobody says otherwise."""
-    return bool(len(net.asymmetric_load))
+def has_asymmetric_power(net: Any) -> bool:
+    """Whether loads or generators of the net have phases of their own: then it has three phases where
+    nobody says otherwise.
+    """
+    return bool(len(net.asymmetric_load) or len(net.asymmetric_sgen))
 
 
 def extract(
     net: Any,
     source: str,
     solver: str,
-    one_household_per_load: bool = False,
     three_phase: bool | None = None,
     refused: Mapping[tuple[str, Any], str] | None = None,
 ) -> Grid:
@@ -244,10 +243,8 @@ def extract(
         What the net is called in messages.
     solver
         The solver that is to solve it, for messages.
-    one_household_per_load
-        Every load is one household; else its power divided by :data:`HOUSEHOLD_PEAK_KW`.
     three_phase
-        Whether phases are told apart; left out: where the net has asymmetric loads.
+        Whether phases are told apart; left out: where the net has asymmetric loads or generators.
     refused
         Why elements could not be replaced, by table and index, for messages.
 
@@ -258,7 +255,7 @@ def extract(
 
     """
     if three_phase is None:
-        three_phase = has_asymmetric_loads(net)
+        three_phase = has_asymmetric_power(net)
     faults = refusals(net, solver, three_phase, refused)
     if faults:
         raise NetworkError.of(source, faults)
@@ -278,9 +275,10 @@ def extract(
         lines=_lines(net, position, live, open_ends, three_phase),
         trafos=_trafos(net, position, live, open_ends, three_phase),
         sources=_sources(net, position, live),
-        loads=_loads(net, position, live, three_phase, one_household_per_load),
+        loads=_loads(net, position, live, three_phase),
         fixed=_fixed(net, position, live, three_phase),
         joined=_joined(net, position, live),
+        asymmetric=_asymmetric(net, position, live),
     )
 
 
@@ -611,9 +609,7 @@ def serving(net: Any, table: str, position: dict[Any, int], live: Bools) -> Any:
     return rows[live[_positions(rows["bus"], position)]] if len(rows) else rows
 
 
-def _loads(
-    net: Any, position: dict[Any, int], live: Bools, three_phase: bool, one_household_per_load: bool
-) -> Loads:
+def _loads(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -> Loads:
     phases = 3 if three_phase else 1
     names, indices = list[str](), list[Any]()
     buses, p, q = list[Ints](), list[Floats](), list[Floats]()
@@ -634,16 +630,24 @@ def _loads(
         carries = (p_kw != 0) | (q_kvar != 0)
         single = carries.sum(axis=1) == 1
         phase[single] = carries[single].argmax(axis=1)
-    by_power = np.maximum(1, np.round(p_kw.sum(axis=1) / HOUSEHOLD_PEAK_KW)).astype(np.int64)
     return Loads(
         name=_unique(names, indices),
         bus=np.concatenate(buses),
         phase=phase,
         p_kw=p_kw,
         q_kvar=q_kvar,
-        households=np.ones_like(by_power) if one_household_per_load else by_power,
         z_share=np.concatenate(shares["z"]),
         i_share=np.concatenate(shares["i"]),
+    )
+
+
+def _asymmetric(net: Any, position: dict[Any, int], live: Bools) -> int:
+    """How many elements in service have not the same power on all phases."""
+    tables = [serving(net, table, position, live) for table in ("asymmetric_load", "asymmetric_sgen")]
+    return sum(
+        int(np.any([np.ptp(_power(rows, quantity, True, True), axis=1) for quantity in "pq"], axis=0).sum())
+        for rows in tables
+        if len(rows)
     )
 
 

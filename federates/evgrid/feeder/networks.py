@@ -21,7 +21,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,18 +29,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evgrid.cache_folder import arrays_file, read_arrays, write_arrays
-from evgrid.errors import NetworkError
+from evgrid.errors import NetworkError, ScenarioError
 from evgrid.feeder import equivalents
 from evgrid.feeder import grid as tables
 from evgrid.feeder.equivalents import MAGNETISING_IMPEDANCE_PERCENT, prepare
-from evgrid.feeder.grid import Grid, extract, has_asymmetric_loads
+from evgrid.feeder.grid import Grid, Ints, extract, has_asymmetric_power
+from evgrid.feeder.households import households_of, households_told
 from evgrid.feeder.topology import Topology, topology
 from evgrid.model import Connections
 
 if TYPE_CHECKING:
     from evgrid.scenario import Feeder
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,19 @@ class Network:
     source : what it is called in messages
     grid : its arrays
     topology : how they hang together
+    households : (load,) behind each load of ``grid``
     read_net : reads the pandapower net with equivalents in place of what has no place in ``grid``
     notes : what is assumed of it for this scenario, a sentence each
+    phases_told : how phases are treated, in a few words
     """
 
     source: str
     grid: Grid
     topology: Topology
+    households: Ints
     read_net: Callable[[], Any]
     notes: tuple[str, ...] = ()
+    phases_told: str = ""
 
     @cached_property
     def net(self) -> Any:
@@ -79,7 +84,7 @@ class Network:
             bus=loads.bus,
             phase=loads.phase,
             trafo=self.topology.trafo[loads.bus],
-            households=loads.households,
+            households=self.households,
             phases=self.grid.phases,
         )
 
@@ -116,49 +121,118 @@ class Network:
         }  # fmt: skip
 
 
-def load_network(settings: Feeder) -> Network:
+def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
     """Find the feeder that a scenario names.
 
     Parameters
     ----------
     settings
         ``network`` is a built-in name or the path of a pandapower file (.json, .xlsx).
+    one_phase_evs
+        Whether EVs charge on one phase, for which ``phases: auto`` solves the net in three phases.
 
     Raises
     ------
     NetworkError
         If there is no such network, it can't be read, or it holds what is not represented.
+    ScenarioError
+        If EVs charge on one phase, ``phases`` is ``auto``, and the net can't be solved in three phases.
 
     """
     build, key, source = find_network(settings.network)
+    because_of_evs = False
 
     def prepared() -> Any:
-        return prepare_net(build(), settings).net
+        return prepare_net(build(), settings, one_phase_evs).net
 
     def fresh() -> Grid:
-        done = prepare_net(build(), settings)
+        nonlocal because_of_evs
+        net = build()
+        done = prepare_net(net, settings, one_phase_evs)
+        because_of_evs = one_phase_evs and settings.phases == "auto" and not has_asymmetric_power(net)
         return extract(
             done.net,
             source,
             settings.solver,
-            settings.network == "european_lv",
-            is_three_phase(done.net, settings),
+            is_three_phase(done.net, settings, one_phase_evs),
             done.refused,
         )
 
     recipe = settings.zero_sequence.model_dump_json() if settings.zero_sequence else ""
-    grid = _cached(repr((key, settings.phases, recipe)), fresh)
-    return Network(source, grid, topology(grid, source), prepared)
+    by_evs = one_phase_evs and settings.phases == "auto"
+    try:
+        grid = _cached(repr((key, settings.phases, by_evs, recipe)), fresh)
+        households = households_of(settings.households, grid.loads)
+        network = Network(source, grid, topology(grid, source), households, prepared)
+        if by_evs and not grid.asymmetric:
+            because_of_evs = True
+            _check_solver(settings.solver, network)
+    except NetworkError as error:
+        if not because_of_evs:
+            raise
+        raise _needs_three_phases(source, error) from None
+    told, notes = _phases_told(settings, grid, one_phase_evs)
+    return replace(
+        network, phases_told=told, notes=(*notes, households_told(settings.households, network.households))
+    )
 
 
-def is_three_phase(net: Any, settings: Feeder) -> bool:
+def _check_solver(solver: str, network: Network) -> None:
+    """Raises NetworkError naming what a solver can't represent."""
+    if solver == "pandapower":
+        from evgrid.feeder.solvers.reference import faults_of
+    else:
+        from evgrid.feeder.solvers.pgm import faults_of
+    faults = faults_of(network)
+    if faults:
+        raise NetworkError.of(network.source, faults)
+
+
+def _needs_three_phases(source: str, error: NetworkError) -> ScenarioError:
+    """What to say where EVs charge on one phase and a net can't be solved in three."""
+    why = [line.strip() for line in str(error).splitlines()]
+    reason = why[1] if len(why) > 1 else why[0]
+    more = f" (and {len(why) - 2} more)" if len(why) > 2 else ""
+    return ScenarioError(
+        [
+            f"feeder.phases = auto: EVs charge on one phase, so {source} is to be solved in three, but it "
+            f"can't be: {reason.partition('; give it, or choose')[0]}{more}; give the data, choose "
+            "feeder.zero_sequence: {recipe: four_wire}, or three-phase chargers (fleet.charger.phases: 3), "
+            "or ask for single-phase power spread over three phases (feeder.phases: 1)"
+        ]
+    )
+
+
+def _phases_told(settings: Feeder, grid: Grid, one_phase_evs: bool) -> tuple[str, tuple[str, ...]]:
+    """How phases are treated, in a few words, and what is to be noted of it."""
+    if grid.three_phase:
+        if settings.phases == "auto" and one_phase_evs and not grid.asymmetric:
+            return "three, told apart because EVs charge on one phase", (
+                "feeder.phases = auto: solved in three phases because EVs charge on one phase; at a "
+                "connection point of three phases it is the session's, else drawn for each EV from the seed.",
+            )
+        return "three, told apart", ()
+    spread = ["EVs that charge on one phase"] if one_phase_evs else []
+    if grid.asymmetric:
+        spread.append(f"loads and generators with phases of their own ({grid.asymmetric})")
+    if not spread:
+        return "balanced", ()
+    return f"balanced (feeder.phases = 1), although there are {' and '.join(spread)}", (
+        f"feeder.phases = 1: the power of {' and '.join(spread)} is spread evenly over three phases, so "
+        "voltages are less low, and currents less high, than those of the worst phase.",
+    )
+
+
+def is_three_phase(net: Any, settings: Feeder, one_phase_evs: bool = False) -> bool:
     """Whether a net is solved phase by phase."""
-    return has_asymmetric_loads(net) if settings.phases == "auto" else settings.phases == 3
+    if settings.phases == "auto":
+        return one_phase_evs or has_asymmetric_power(net)
+    return settings.phases == 3
 
 
-def prepare_net(net: Any, settings: Feeder) -> equivalents.Prepared:
+def prepare_net(net: Any, settings: Feeder, one_phase_evs: bool = False) -> equivalents.Prepared:
     """A net with equivalents in place of what has no place in a Grid."""
-    return prepare(net, is_three_phase(net, settings), settings.zero_sequence)
+    return prepare(net, is_three_phase(net, settings, one_phase_evs), settings.zero_sequence)
 
 
 def find_network(name: str) -> tuple[Callable[[], Any], str, str]:

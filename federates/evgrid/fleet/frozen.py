@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
+from evgrid.fleet.phases import charges_on_one_phase
 from evgrid.fleet.sessions import COLUMNS, TEXTS, Sessions, no_fleet, within_run
 from evgrid.fleet.table import MOST
 from evgrid.model import ALL_PHASES, Connections, EVs
@@ -72,7 +73,8 @@ def freeze(
     about = {
         "format": FORMAT, "name": scenario.name, "seed": scenario.ensemble.seed,
         "start": str(scenario.start), "duration_s": scenario.clock.duration_s,
-        "phases": list(connections.phases), "notes": list(sessions.notes),
+        "phases": list(connections.phases), "one_phase": charges_on_one_phase(scenario),
+        "notes": list(sessions.notes),
     }  # fmt: skip
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: json.dumps(about).encode()})
@@ -92,6 +94,17 @@ def is_frozen(path: Path) -> bool:
         return _KEY in (pq.read_schema(path).metadata or {})
     except (OSError, ValueError):  # pyarrow's errors are ValueErrors
         return False
+
+
+def frozen_on_one_phase(path: Path) -> bool:
+    """Whether EVs of frozen sessions charge on one phase, also if a balanced feeder knew no phases.
+
+    Raises ScenarioError if the file can't be read.
+    """
+    if _about(path)["one_phase"]:
+        return True
+    table = read_table(path)
+    return "phase" in table and any(phase != _PHASES[-1] for phase in set(table.text("phase")))
 
 
 def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
@@ -138,7 +151,9 @@ def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tup
     whole = Sessions(**columns)
     inside = within_run(whole, scenario.clock.duration_s)
     note = f"{path}: frozen sessions of {about['name']}, seed {about['seed']}"
-    return evs, replace(inside, left_out=len(whole) - len(inside), notes=(note, *about["notes"]))
+    return evs, replace(
+        inside, left_out=len(whole) - len(inside), notes=(note, *about["notes"], *inside.notes)
+    )
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -152,6 +167,7 @@ def _about(path: Path) -> dict[str, Any]:
             "name": str(about["name"]), "seed": int(about["seed"]), "start": start,
             "phases": [str(name) for name in about["phases"]],
             "notes": [str(note) for note in about.get("notes", [])],
+            "one_phase": bool(about.get("one_phase", False)),
         }  # fmt: skip
     except (KeyError, TypeError, ValueError, OSError, RecursionError, OverflowError) as error:
         text = f"its metadata are no frozen sessions' ({type(error).__name__}: {shown(str(error))})"
@@ -214,7 +230,10 @@ def _check(
         found.append(f"connection {unknown[0]}{more}: the feeder has no such connection point")
     if len(connections.phases) == 3:
         if len(about["phases"]) == 1:
-            found.append("was frozen on a balanced feeder, and so has no phases for one of three")
+            found.append(
+                "was frozen on a balanced feeder, and so has no phases for one of three; must be replayed "
+                "with feeder.phases: 1"
+            )
         elif not unknown:
             own = pd.Series(connections.phase, index=[str(name) for name in connections.name])
             wanted = frame["connection"].map(own).to_numpy()

@@ -57,10 +57,11 @@ def import_sessions(
     if imported.table.empty:
         raise ScenarioError([f"holds no sessions that can be used. {report}"], str(path))
     placed = _at(source, imported, scenario, connections)
-    lacking = _unreachable(placed.table, min(fleet.charger.power_kw, fleet.vehicle.charge_kw))
+    most_kw = fleet.vehicle.dc_kw if fleet.charger.current == "dc" else fleet.vehicle.charge_kw
+    lacking = _unreachable(placed.table, min(fleet.charger.power_kw, most_kw))
     frame = placed.plain().reset_index(drop=True)
     evs, sessions = tables_of(frame, str(path), scenario, connections)
-    notes = [str(placed.report)]
+    notes = [str(placed.report), *sessions.notes]
     if sessions.left_out:
         notes.append(f"{sessions.left_out} of {len(frame)} sessions lie outside the run.")
     return evs, replace(sessions, notes=tuple(notes), unreachable=lacking)

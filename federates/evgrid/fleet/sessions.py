@@ -26,7 +26,7 @@ from evgrid.errors import ScenarioError
 from evgrid.fleet.kernels import KIND, LEAST_SOC, charge_as_fast_as_possible, derive_kinds
 from evgrid.fleet.travel import DAY_S, slots, starts_plugged_in
 from evgrid.model import ALL_PHASES, UPSTREAM, Array, Connections, EVs
-from evgrid.scenario import Scenario
+from evgrid.scenario import Scenario, Vehicle
 from evgrid.session_settings import (
     AcnFile,
     ElaadFile,
@@ -36,7 +36,7 @@ from evgrid.session_settings import (
     SessionFile,
 )
 from evgrid.streams import Purpose, stream
-from evgrid.vehicles import charge_limit_kw
+from evgrid.vehicles import VehicleType, charge_limit_kw
 
 LONGEST_WAIT_DAYS = 30
 """Days after the end of the run at which an EV that still stands is taken to leave."""
@@ -153,6 +153,13 @@ def fleet_tables(scenario: Scenario, connections: Connections) -> tuple[EVs, Ses
         If the fleet doesn't fit the feeder, or with every fault of the session file.
 
     """
+    from evgrid.fleet.notes import fleet_notes
+
+    evs, sessions = _tables(scenario, connections)
+    return evs, replace(sessions, notes=(*sessions.notes, *fleet_notes(scenario, connections, evs)))
+
+
+def _tables(scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
     from evgrid.fleet.frozen import is_frozen, read_frozen
     from evgrid.fleet.recorded import import_sessions
     from evgrid.fleet.table import read_sessions
@@ -194,7 +201,8 @@ def within_run(sessions: Sessions, duration_s: float) -> Sessions:
     """Sessions in order of EV and arrival, cut to the run.
 
     What lies outside it altogether is left out. A car that stands plugged in at the start has
-    charged as fast as it can since its arrival; its session begins at 0 with what it has then.
+    charged as fast as it can since its arrival; its session begins at 0 with what it has then, and a note
+    says how many those are.
     """
     outside = (sessions.departure_s <= 0) | (sessions.arrival_s >= duration_s)
     inside = sessions.take(np.flatnonzero(~outside))
@@ -202,7 +210,16 @@ def within_run(sessions: Sessions, duration_s: float) -> Sessions:
     before = np.maximum(-inside.arrival_s, 0.0)
     soc = charge_as_fast_as_possible(kinds, kind_of, inside.soc_arrival, before)
     soc = np.where(before > 0, soc, inside.soc_arrival)
-    cut = replace(inside, soc_arrival=soc, arrival_s=np.maximum(inside.arrival_s, 0.0))
+    under_way = int((before > 0).sum())
+    notes = sessions.notes
+    if under_way:
+        kwh = float(((soc - inside.soc_arrival) * inside.capacity_kwh).sum())
+        notes += (
+            f"{under_way} of {len(inside)} sessions began before the start of the run: they are taken "
+            f"to have charged as fast as they could until then ({kwh:.1f} kWh into the batteries, which the "
+            "result does not count), and count from the start on.",
+        )
+    cut = replace(inside, soc_arrival=soc, arrival_s=np.maximum(inside.arrival_s, 0.0), notes=notes)
     return cut.take(np.lexsort((cut.arrival_s, cut.ev)))
 
 
@@ -216,7 +233,9 @@ def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, 
     10 or 50 EVs are drawn. ``upstream`` more, of the next ranks, are upstream of the feeder.
     Single-phase chargers at a three-phase connection are on a random
     phase, as is a vehicle with a single-phase on-board charger at a three-phase EVSE; a balanced
-    feeder knows no phases. Three-phase and DC chargers need a three-phase connection.
+    feeder knows no phases. Where charger.phases is 3, an EV at home at a connection of one phase has a
+    single-phase EVSE of the same current, a third of the power; elsewhere, unless ``fleet.at`` names them,
+    three-phase chargers are at three-phase connections only, and DC chargers always.
 
     Days are drawn from ``warm_up_days`` before the start on, so that states of charge at the start
     are those of EVs long in use. A car that is plugged in at the start has charged as fast as it
@@ -226,8 +245,7 @@ def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, 
     Raises
     ------
     ScenarioError
-        If the feeder has no place for the EVs, or a three-phase charger meets a single-phase
-        connection.
+        If the feeder has no place for the EVs, or no three-phase connection where chargers need one.
 
     """
     fleet = scenario.fleet
@@ -247,15 +265,14 @@ def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, 
         at = np.append(at, np.full(fleet.upstream, connections.on_feeder))
         drawn = ev_draws(scenario, number, count)
         type_of = types.draw(scenario, number, count)
+        type_of += len(types.share_up_to) * (phases_at(connections, at, scenario) < fleet.charger.phases)
         member.append(np.full(count, position))
         connection.append(at)
-        phases = np.where(types.one_phase[type_of], 1, fleet.charger.phases)
-        phase.append(charger_phases(connections, at, phases, drawn[:, 1]))
+        phase.append(charger_phases(connections, at, np.where(types.one_phase[type_of], 1, 3), drawn[:, 1]))
         name.append(np.array([f"ev{rank:04d}" for rank in range(1, count + 1)], np.str_))
         bidirectional = drawn[:, 0] < fleet.charger.bidirectional
         parts.append(_sampled(scenario, number, position * count, types, type_of, bidirectional))
     at_all = np.concatenate(connection)
-    _refuse_three_phase_chargers(connections, at_all, scenario)
     evs = EVs(np.concatenate(member), at_all, np.concatenate(phase), np.concatenate(name))
     columns: dict[str, Any] = {key: np.concatenate([getattr(p, key) for p in parts]) for key in COLUMNS}
     return evs, within_run(Sessions(**columns), scenario.clock.duration_s)
@@ -278,6 +295,7 @@ def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:
         allowed = connections.phase == ALL_PHASES
     at = np.arange(len(connections))
     allowed = allowed & (at < connections.on_feeder)
+    _refuse_three_phase_chargers(connections, allowed, scenario)
     places = np.repeat(at, connections.households * allowed) if home else at[allowed]
     if fleet.count and not len(places):
         if home:
@@ -293,7 +311,11 @@ def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Types:
-    """The vehicle types of a scenario with their limits at each rating of its chargers; (type,) each."""
+    """The vehicle types of a scenario with their limits at each rating of its chargers; (type,) each.
+
+    Of chargers of three phases all types stand there once more, in the same order, with their limits at the
+    same EVSE on one phase; ``share_up_to`` is of the first ones alone.
+    """
 
     name: NDArray[np.str_]
     share_up_to: Array
@@ -306,11 +328,11 @@ class _Types:
 
     def draw(self, scenario: Scenario, member: int, count: int) -> NDArray[np.int64]:
         """Type of each EV of a member, (ev,). Row r never changes."""
-        if len(self.name) == 1:
+        if len(self.share_up_to) == 1:
             return np.zeros(count, np.int64)
         drawn = stream(scenario.ensemble.seed, member, Purpose.VEHICLE).random(count)
         rows = np.searchsorted(self.share_up_to, drawn, side="right")
-        return np.minimum(rows, len(self.name) - 1).astype(np.int64)
+        return np.minimum(rows, len(self.share_up_to) - 1).astype(np.int64)
 
 
 def _types(scenario: Scenario) -> _Types:
@@ -319,27 +341,32 @@ def _types(scenario: Scenario) -> _Types:
     assert fleet is not None
     charger, vehicle, mix = fleet.charger, fleet.vehicle, fleet.vehicle_mix
     direct = charger.current == "dc"
-    if mix is None:
-        most_kw = vehicle.dc_kw if direct else vehicle.charge_kw
-        rows = [
-            (ONE_TYPE, share, vehicle.capacity_kwh, vehicle.consumption_kwh_per_mile,
-             min(kw, most_kw), min(kw, vehicle.discharge_kw), False, vehicle.chemistry)
-            for kw, share in charger.shares.items()
-        ]  # fmt: skip
-    else:
-        rows = []
-        for name, kind in mix.types.items():
+    rows = []
+    for phases in (3, 1) if charger.phases == 3 and not direct else (charger.phases,):
+        for name, kind in (mix.types if mix is not None else {ONE_TYPE: _only_type(vehicle)}).items():
             if kind.share == 0 or (direct and kind.dc_kw == 0):
                 continue
-            for kw, share in charger.shares.items():
-                limit = charge_limit_kw(kind, kw, charger.phases, direct)
-                back = min(limit, kind.discharge_kw or limit) if kind.bidirectional else 0.0
+            for rated_kw, share in charger.shares.items():
+                kw = rated_kw * phases / charger.phases
+                limit = charge_limit_kw(kind, kw, phases, direct)
+                back = min(limit if mix is not None else kw, kind.discharge_kw or limit)
+                one_phase = not direct and (phases == 1 or kind.ac_3p_kw == 0)
                 rows.append(
-                    (name, kind.share * share, kind.capacity_kwh, kind.consumption_kwh_per_mile,
-                     limit, back, not direct and kind.ac_3p_kw == 0, kind.chemistry or vehicle.chemistry)
+                    (name, kind.share * share, kind.capacity_kwh, kind.consumption_kwh_per_mile, limit,
+                     back if kind.bidirectional else 0.0, one_phase, kind.chemistry or vehicle.chemistry)
                 )  # fmt: skip
     names, shares, *limits = (np.array(column) for column in zip(*rows, strict=True))
+    shares = shares[: len(rows) // 2] if charger.phases == 3 and not direct else shares
     return _Types(names, np.cumsum(shares) / shares.sum(), *limits)
+
+
+def _only_type(vehicle: Vehicle) -> VehicleType:
+    """``fleet.vehicle`` as a vehicle type, which draws as much on one phase as on three."""
+    return VehicleType(
+        capacity_kwh=vehicle.capacity_kwh, ac_1p_kw=vehicle.charge_kw, ac_3p_kw=vehicle.charge_kw,
+        dc_kw=vehicle.dc_kw, discharge_kw=vehicle.discharge_kw, bidirectional=True,
+        chemistry=vehicle.chemistry, consumption_kwh_per_mile=vehicle.consumption_kwh_per_mile, share=1.0,
+    )  # fmt: skip
 
 
 def ev_draws(scenario: Scenario, member: int, count: int) -> Array:
@@ -362,17 +389,27 @@ def charger_phases(
     return np.where(np.asarray(phases) == 3, ALL_PHASES, one).astype(np.int8)
 
 
-def _refuse_three_phase_chargers(connections: Connections, at: NDArray[np.int64], scenario: Scenario) -> None:
+def phases_at(connections: Connections, at: NDArray[np.int64], scenario: Scenario) -> NDArray[np.int64]:
+    """Phases of the EVSE at each connection, (ev,) 1 or 3: the charger's, but no more than there are."""
+    assert scenario.fleet is not None
+    phases = scenario.fleet.charger.phases
+    single = (connections.phase[at] != ALL_PHASES) & (len(connections.phases) == 3)
+    return np.where(single, 1, phases).astype(np.int64)
+
+
+def _refuse_three_phase_chargers(
+    connections: Connections, allowed: NDArray[np.bool_], scenario: Scenario
+) -> None:
+    """Refuse chargers of three phases where no connection, DC where not every one has them."""
     fleet = scenario.fleet
     assert fleet is not None
-    if len(connections.phases) == 1 or fleet.charger.phases == 1:
+    single = np.flatnonzero(allowed & (connections.phase != ALL_PHASES))
+    direct = fleet.charger.current == "dc"
+    if len(connections.phases) == 1 or fleet.charger.phases == 1 or not single.size:
         return
-    single = np.unique(at[connections.phase[at] != ALL_PHASES])
-    if single.size:
-        more = f" (and {single.size - 1} more with an EV)" if single.size > 1 else ""
-        key, other = "phases = 3", "1"
-        if fleet.charger.current == "dc":
-            key, other = "current = dc", "ac with one phase"
+    if direct or single.size == allowed.sum():
+        more = f" (and {single.size - 1} more)" if single.size > 1 else ""
+        key, other = ("current = dc", "ac with one phase") if direct else ("phases = 3", "1")
         raise ScenarioError(
             [
                 f"fleet.charger.{key}: connection {connections.name[single[0]]}{more} has phase "

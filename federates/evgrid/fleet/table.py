@@ -21,7 +21,8 @@
 Of an EV with an earlier session in the run and a ``drive_kwh``, the run carries the state of charge over,
 and what is read as ``soc_arrival`` holds only for its first.
 
-An empty cell is a value left out. Of soc_arrival, energy_kwh and soc_target two determine the third.
+A three-phase charger has a third of its power at a connection of one phase. An empty cell is a value left
+out. Of soc_arrival, energy_kwh and soc_target two determine the third.
 With soc_arrival alone the target is the vehicle's; with energy_kwh alone the energy ends where
 the taper begins, or at a full battery if it is more than that leaves room for.
 """
@@ -47,6 +48,7 @@ from evgrid.fleet.sessions import (
     charger_phases,
     constant_efficiency,
     ev_draws,
+    phases_at,
     within_run,
 )
 from evgrid.model import ALL_PHASES, Array, Connections, EVs
@@ -89,6 +91,14 @@ def read_sessions(
     return _Table(read_table(path), scenario, connections, time_format).tables()
 
 
+def phases_in(path: Path) -> NDArray[np.str_]:
+    """The column phase of a session file as it stands there, in small letters, (session,); "" where it is
+    left out. Raises ScenarioError if the file can't be read.
+    """
+    table = read_table(path)
+    return np.array([text.lower() for text in table.text("phase")] if "phase" in table else [""] * len(table))
+
+
 def tables_of(
     frame: pd.DataFrame, source: str, scenario: Scenario, connections: Connections
 ) -> tuple[EVs, Sessions]:
@@ -128,11 +138,11 @@ class _Table:
 
     def tables(self) -> tuple[EVs, Sessions]:
         """The EVs and sessions of all members of the run, or all faults."""
-        columns = self._columns()
         connection = self._connection()
         name = np.array(self.table.names_of("ev", self.faults), object)
         self.faults.rows(self._empty("ev"), "ev is empty: every session needs the name of its EV")
         phase = self._phase(connection)
+        columns = self._columns(self._rating(connection, phase))
         member = self._member()
         vehicle, chemistry = self._vehicle()
         self._check_evs(name, member, connection, phase, chemistry)
@@ -143,16 +153,15 @@ class _Table:
 
     # --- columns ---
 
-    def _columns(self) -> dict[str, Array]:
-        """All numbers of the sessions, defaults filled in."""
+    def _columns(self, rating_kw: Array) -> dict[str, Array]:
+        """All numbers of the sessions, defaults filled in; ``rating_kw``: (session,) the default power."""
         fleet = self.scenario.fleet
         assert fleet is not None
-        vehicle, charger = fleet.vehicle, fleet.charger
+        vehicle = fleet.vehicle
         result = {
             "capacity_kwh": self._number("capacity_kwh", vehicle.capacity_kwh, above=0),
             "charge_kw": self._number(
-                "power_kw" if "power_kw" in self.table else "charge_kw",
-                min(charger.power_kw, vehicle.charge_kw), above=0,
+                "power_kw" if "power_kw" in self.table else "charge_kw", rating_kw, above=0,
             ),
             "discharge_kw": self._number("discharge_kw", 0.0, least=0),
             "soc_floor": self._number("soc_floor", vehicle.soc_floor, least=0, most=1),
@@ -212,12 +221,12 @@ class _Table:
         return self.table.empty(column)
 
     def _number(
-        self, column: str, default: float, above: float | None = None,
+        self, column: str, default: float | Array, above: float | None = None,
         least: float | None = None, most: float = MOST,
     ) -> Array:  # fmt: skip
         """A column of numbers; bad cells are faults and become the default."""
         if column not in self.numbers:
-            return np.full(len(self.table), default)
+            return np.broadcast_to(default, len(self.table)).astype(np.float64)
         numbers = self.numbers[column]
         limits = []
         bad = numbers > most
@@ -272,12 +281,26 @@ class _Table:
         if not balanced:
             elsewhere = ~empty & (phase != -2) & (own != ALL_PHASES) & (phase != own)
             self.faults.rows(elsewhere, lambda row: f"phase = {given[row]}: {only(row)}")
-        if fleet.charger.phases == 3 and not balanced:
-            self.faults.rows(
-                empty & (own != ALL_PHASES),
-                lambda row: f"fleet.charger.phases = 3: {only(row)}; give a phase",
-            )
+            if fleet.charger.current == "dc":
+                self.faults.rows(
+                    own != ALL_PHASES,
+                    lambda row: f"fleet.charger.current = dc: {only(row)}; must be ac there",
+                )
         return phase
+
+    def _rating(self, connection: NDArray[np.int64], phase: NDArray[np.int8]) -> Array:
+        """The most that each session draws where the file doesn't say, kW: EVSE or vehicle."""
+        fleet, connections = self.scenario.fleet, self.connections
+        assert fleet is not None
+        charger, vehicle = fleet.charger, fleet.vehicle
+        if charger.current == "dc":
+            return np.full(len(phase), min(charger.power_kw, vehicle.dc_kw))
+        most = np.full(len(phase), min(charger.power_kw, vehicle.charge_kw))
+        if charger.phases == 3 and len(connections.phases) == 3:
+            own = np.where(connection >= 0, connections.phase[connection], ALL_PHASES)
+            single = (phase >= 0) | ((phase == -2) & (own != ALL_PHASES))
+            most[single] = min(charger.power_kw / 3.0, vehicle.charge_kw)
+        return most
 
     def _vehicle(self) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
         """Name of each session's vehicle type, and the chemistry of its battery."""
@@ -379,7 +402,7 @@ class _Table:
             first = np.unique(codes, return_index=True)[1]
             at, given = connection[rows][first], phase[rows][first]
             draw = ev_draws(scenario, number, len(names))[:, 1]
-            own = charger_phases(connections, at, scenario.fleet.charger.phases, draw)
+            own = charger_phases(connections, at, phases_at(connections, at, scenario), draw)
             chosen = own if len(connections.phases) == 1 else np.where(given == -2, own, given)
             evs.append((np.full(len(names), position), at, chosen, np.asarray(names, np.str_)))
             rows_of.append(rows)
@@ -397,7 +420,26 @@ class _Table:
         )  # fmt: skip
         inside = within_run(whole, scenario.clock.duration_s)
         table = EVs(ev_columns[0], ev_columns[1], ev_columns[2].astype(np.int8), ev_columns[3])
-        return table, replace(inside, left_out=len(whole) - len(inside))
+        return table, replace(
+            inside,
+            left_out=len(whole) - len(inside),
+            notes=(*self._capped(columns["charge_kw"]), *inside.notes),
+        )
+
+    def _capped(self, charge_kw: Array) -> tuple[str, ...]:
+        """A sentence where the scenario's vehicle keeps sessions without a power below the charger's."""
+        fleet = self.scenario.fleet
+        assert fleet is not None
+        key = "dc_kw" if fleet.charger.current == "dc" else "charge_kw"
+        most: float = getattr(fleet.vehicle, key)
+        left_out = self._empty("charge_kw") & self._empty("power_kw")
+        number = int((left_out & (charge_kw == most)).sum())
+        if not number or most >= fleet.charger.power_kw:
+            return ()
+        return (
+            f"fleet.vehicle.{key} = {most:g}: {number} sessions without a power of their own draw at most "
+            f"{most:g} kW of the charger's {fleet.charger.power_kw:g} kW.",
+        )
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

@@ -67,8 +67,7 @@ def nodal_capacity(
 
     if len(scenario.members) != 1:
         raise ScenarioError([f"ensemble.members = {len(scenario.members)}: nodal capacity is of one member"])
-    alone = scenario.model_copy(update={"fleet": None, "aggregators": {}})
-    world = build_world(alone)
+    world = without_fleet(scenario)
     connections = world.connections
     at = np.repeat(np.arange(len(connections)), len(added_kw))
     kw = np.tile(np.array(added_kw), len(connections))
@@ -92,6 +91,16 @@ def nodal_capacity(
             "units": "kW",
         },
     )
+
+
+def without_fleet(scenario: Scenario) -> World:
+    """The world of a scenario without its EVs, solved in as many phases as with them."""
+    from evgrid.fleet.phases import charges_on_one_phase
+
+    feeder = scenario.feeder
+    if feeder.phases == "auto" and charges_on_one_phase(scenario):
+        feeder = feeder.model_copy(update={"phases": 3})
+    return build_world(scenario.model_copy(update={"fleet": None, "aggregators": {}, "feeder": feeder}))
 
 
 def added_load(connections: Connections, at: NDArray[np.int64], kw: Array) -> Array:

@@ -1,0 +1,54 @@
+"""How many households are behind each load of a network.
+
+In: the scenario's ``feeder.households`` and the loads. Out: (load,) whole numbers. A household is where an
+EV of sessions at home may be, and what a standard profile stands for. No network says how many there are,
+so it is a stated rule: one a load by default.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evgrid.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from evgrid.feeder.grid import Ints, Loads
+    from evgrid.scenario import Households
+
+
+def households_of(rule: int | Households, loads: Loads) -> Ints:
+    """Households behind each load, (load,).
+
+    Raises
+    ------
+    ScenarioError
+        Naming the loads of the rule that the network does not have.
+
+    """
+    if isinstance(rule, int):
+        return np.full(len(loads.name), rule, np.int64)
+    if rule.kw_each is not None:
+        power_kw = np.maximum(loads.p_kw.sum(axis=1), 0.0)
+        return np.asarray(np.maximum(np.round(power_kw / rule.kw_each), 1), np.int64)
+    given = rule.by_load
+    names = {str(name) for name in loads.name}
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise ScenarioError(
+            [f"feeder.households.by_load.{name}: the network has no such load" for name in unknown]
+        )
+    found = [given.get(str(name), rule.others) for name in loads.name]
+    return np.array(found, np.int64)
+
+
+def households_told(rule: int | Households, households: Ints) -> str:
+    """The rule and what comes of it, as a sentence."""
+    if isinstance(rule, int):
+        said = "one a load" if rule == 1 else f"{rule} a load"
+    elif rule.kw_each is not None:
+        said = f"one per {rule.kw_each:g} kW of each load, at least one"
+    else:
+        said = f"of {len(rule.by_load)} loads as given, {rule.others} at each other"
+    return f"feeder.households: {said}; {int(households.sum())} at {len(households)} loads."
