@@ -85,6 +85,16 @@ class Ensemble(Settings):
     """Seed of everything that is drawn; each member has a stream of its own."""
 
 
+class GenerationFile(Settings):
+    """A profile of the network's generation."""
+
+    file: ExistingFile
+    """CSV, Parquet or NetCDF: minute or time, then a column of kW into the grid for each generator and storage, named
+    like them, or one column named share, by which all generators give of what the network has."""
+    time_format: TimeFormat | None = None
+    """Form of the file's times, as base_load.time_format."""
+
+
 class BaseLoad(Settings):
     """The load of the feeder without EVs."""
 
@@ -100,6 +110,14 @@ class BaseLoad(Settings):
     """Power factor (inductive) of standard and file loads."""
     annual_kwh: Annotated[float, Field(gt=0)] = 3500.0
     """Mean yearly energy of a household, kWh (standard)."""
+    scale: Literal["households", "net"] = "households"
+    """What standard profiles are scaled to. households: the yearly energy of the households behind each
+    load (feeder.households); net: the network's own load, which each load reaches, without noise, in the
+    profile's highest quarter-hour of the year."""
+    generation: Literal["none", "nameplate"] | GenerationFile | None = None
+    """What the network's generators and storages give, which have no profile of their own. none: nothing;
+    nameplate: what the network has, day and night; {file: pv.csv}: a table. Left out: as the network has it
+    with net, their own profiles with simbench, else an error where the network has some."""
 
     @model_validator(mode="after")
     def _one_source(self) -> BaseLoad:
@@ -107,6 +125,12 @@ class BaseLoad(Settings):
             raise fault("give either source or file")
         if self.time_format is not None and self.file is None:
             raise fault("time_format is of a file: give a file, or leave it out")
+        if self.kind == "simbench" and self.generation is not None:
+            raise fault("generation has no meaning with source = simbench, which has profiles of it")
+        if self.scale == "net" and self.kind != "standard":
+            raise fault(f"scale = net: is for standard profiles, not for {self.kind}")
+        if self.scale == "net" and self.annual_kwh != type(self).model_fields["annual_kwh"].default:
+            raise fault(f"annual_kwh = {self.annual_kwh:g}: has no meaning with scale = net")
         return self
 
     @property

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from evgrid.federation.runtime import FederationReport
+    from evgrid.feeder.base_load import BaseLoad
     from evgrid.feeder.networks import Network
     from evgrid.fleet.sessions import Sessions
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 class World:
     """The static facts of a run, which every process derives alike from the resolved scenario.
 
-    ``connections``: the feeder's, and one for EVs upstream of it where there are any.
+    ``connections``: the feeder's, and one for EVs upstream of it where there are any; ``base``: the load
+    of the feeder without EVs.
     """
 
     scenario: Scenario
@@ -42,6 +44,7 @@ class World:
     evs: EVs
     sessions: Sessions
     portfolios: tuple[Portfolio, ...]
+    base: BaseLoad
 
     @property
     def clock(self) -> Clock:
@@ -53,10 +56,13 @@ class World:
         """What is assumed, read and dropped, a sentence each: said by ``run`` and ``validate``, kept in the
         result.
         """
+        from evgrid.feeder.base_load import base_load_told
+
+        told = base_load_told(self.scenario, self.network, self.base)
         system = self.scenario.system
         emissions = None if system is None else system.emissions
         of_clock = "" if emissions is None else emissions.note(self.clock)
-        return (*self.network.notes, *self.sessions.notes, *([of_clock] if of_clock else []))
+        return (*self.network.notes, *told, *self.sessions.notes, *([of_clock] if of_clock else []))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -90,11 +96,13 @@ def build_world(scenario: Scenario) -> World:
 
     Raises NetworkError or ScenarioError.
     """
+    from evgrid.feeder.base_load import base_load
     from evgrid.feeder.networks import load_network
     from evgrid.fleet.phases import charges_on_one_phase
     from evgrid.fleet.sessions import fleet_tables
 
     network = load_network(scenario.feeder, charges_on_one_phase(scenario))
+    base = base_load(scenario, network)
     connections = network.connections
     if UPSTREAM not in connections.name:
         connections = connections.with_upstream()
@@ -104,7 +112,7 @@ def build_world(scenario: Scenario) -> World:
     vehicle = np.zeros(len(evs), sessions.vehicle.dtype)
     vehicle[sessions.ev] = sessions.vehicle
     owners = portfolios(scenario, connections, network.grid.trafos.name, evs, vehicle)
-    return World(scenario, network, connections, evs, sessions, owners)
+    return World(scenario, network, connections, evs, sessions, owners, base)
 
 
 def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
@@ -155,8 +163,9 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     iterates = any(model.iterates for model in models)
     models.append(
         FeederModel(
-            scenario, world.network, recorder, has_fleet, feedback, upstream=world.connections.upstream,
-            iterates=iterates, meters=[GroupMeter(*given) for given in _limited(world, controlled)],
+            scenario, world.network, recorder, has_fleet, feedback, base=world.base,
+            upstream=world.connections.upstream, iterates=iterates,
+            meters=[GroupMeter(*given) for given in _limited(world, controlled)],
         )
     )  # fmt: skip
     recorder.register(models, scenario.currency)

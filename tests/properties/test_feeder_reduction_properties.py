@@ -55,7 +55,7 @@ def grids(draw):
             *np.zeros((2, len(loaded), 2)),
         ),
         fixed=Fixed(
-            names("gen", 0), nowhere, np.zeros((0, phases)), np.zeros((0, phases)), none, none.astype(bool),
+            names("gen", 0), nowhere, np.zeros((0, phases)), np.zeros((0, phases)), none, names("kind", 0),
             names("shunt", 0), nowhere, none, none, nowhere, nowhere,
         ),
         joined=np.zeros((0, 2), np.int64),

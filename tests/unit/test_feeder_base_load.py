@@ -58,14 +58,15 @@ def test_yearly_energy_of_a_household_is_lognormal(feeder):
     assert energy.mean() == pytest.approx(3500, rel=0.02)
 
 
-def test_a_single_household_is_noisy_and_many_are_smooth(feeder):
-    def roughness(network):
-        p, _ = base_load(scenario(network=network), feeder(network)).at(times(900))
+def test_a_single_household_is_noisy_and_many_are_smooth():
+    def roughness(households):
+        settings = scenario(feeder__households=households)
+        p, _ = base_load(settings, load_network(settings.feeder)).at(times(900))
         one = p[:, 0, 0].sum(axis=1)
         return np.abs(np.diff(one)).mean() / one.mean()
 
-    assert roughness("european_lv") > 0.5
-    assert roughness("cigre_mv") < 0.1  # 7,497 households at the first connection point
+    assert roughness(1) > 0.5
+    assert roughness(2000) < 0.1
 
 
 def test_power_factor_and_phase(feeder):

@@ -326,7 +326,7 @@ def test_pv_of_unequal_phases_and_what_is_no_pv(tmp_path, small_net):
     network = load_network(Feeder(network=str(tmp_path / "net.json")))
     inverters = Inverters(PvInverters.model_validate({"functions": VOLT_VAR}), network, range(2))
     fixed = network.grid.fixed
-    assert fixed.gen_stands_in.tolist() == [False, True, False]
+    assert fixed.gen_kind.tolist() == ["sgen", "storage", "sgen"]
     given = np.repeat(fixed.gen_p_kw[None], 2, axis=0), np.repeat(fixed.gen_q_kvar[None], 2, axis=0)
     power = []
 

@@ -28,7 +28,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from evgrid.feeder.networks import Network, simbench_net, simbench_version
 from evgrid.model import ALL_PHASES, Array
 from evgrid.readers import Faults, Table, read_table, read_times, shown
 from evgrid.readers.times import EXAMPLE
+from evgrid.scenario import GenerationFile
 from evgrid.streams import Purpose, stream
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ SHIFT_QUARTERS = 4
 
 NOISE_SHAPE = 1.5
 """Shape of a household's gamma noise in a quarter-hour (assumption)."""
+
+SHARE = "share"
+"""Column of a file of generation by which all generators give alike."""
 
 _QUARTER_S = 900.0
 _DAY_QUARTERS = 96
@@ -86,20 +91,103 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
     Raises
     ------
     ScenarioError
-        With every fault of a load file, each with its column and line.
+        With every fault of a load file, each with its column and line; or if the network has generators or
+        storages and nothing says what they give.
 
     """
     settings = scenario.feeder.base_load
-    if settings.kind == "standard":
-        return StandardLoad(scenario, network)
-    if settings.kind == "file":
-        return FileLoad(scenario, network)
     if settings.kind == "simbench":
         return SimbenchLoad(scenario, network)
     loads = network.grid.loads
-    if settings.kind == "net":
-        return ConstantLoad(loads.p_kw, loads.q_kvar)
-    return ConstantLoad(np.zeros_like(loads.p_kw), np.zeros_like(loads.q_kvar))
+    load: BaseLoad
+    if settings.kind == "standard":
+        load = StandardLoad(scenario, network)
+    elif settings.kind == "file":
+        load = FileLoad(scenario, network)
+    elif settings.kind == "net":
+        load = ConstantLoad(loads.p_kw, loads.q_kvar)
+    else:
+        load = ConstantLoad(np.zeros_like(loads.p_kw), np.zeros_like(loads.q_kvar))
+    given = _generation(scenario, network)
+    return load if given is None else _WithGeneration(load, given)
+
+
+def _generation(scenario: Scenario, network: Network) -> _Generation | None:
+    """What generators and storages give; None: what the network has, always."""
+    settings, fixed = scenario.feeder.base_load, network.grid.fixed
+    rows = _generators(network)
+    if not len(rows) or settings.generation == "nameplate":
+        return None
+    if settings.generation is None:
+        if settings.kind == "net":
+            return None
+        hint = ", or feeder.base_load.source: simbench" * network.source.startswith("simbench:")
+        raise ScenarioError(
+            [
+                f"feeder.base_load.generation is not given: {network.source} has {_account(network)} without "
+                f"a profile, which would run day and night; must be none, nameplate or {{file: pv.csv}}{hint}"
+            ]
+        )
+    if settings.generation == "none":
+        p_kw, q_kvar = fixed.gen_p_kw.copy(), fixed.gen_q_kvar.copy()
+        p_kw[rows] = q_kvar[rows] = 0.0
+        return ConstantLoad(p_kw, q_kvar)
+    return FileGeneration(scenario, network)
+
+
+def _generators(network: Network) -> Ints:
+    """Positions of the fixed generation that gives or takes something and is no motor or ward."""
+    fixed = network.grid.fixed
+    there = (fixed.gen_p_kw != 0).any(axis=1) | (fixed.gen_q_kvar != 0).any(axis=1)
+    return np.flatnonzero(np.isin(fixed.gen_kind, ("sgen", "storage")) & there)
+
+
+def _account(network: Network) -> str:
+    """Number and power of generators and storages: 2 generators of 20 kW and 1 storage of -5 kW."""
+    fixed, rows = network.grid.fixed, _generators(network)
+    parts = []
+    for kind, name in (("sgen", "generator"), ("storage", "storage")):
+        mine = rows[fixed.gen_kind[rows] == kind]
+        if len(mine):
+            many = "s" * (len(mine) > 1)
+            parts.append(f"{len(mine)} {name}{many} of {fixed.gen_p_kw[mine].sum():g} kW")
+    return " and ".join(parts)
+
+
+def base_load_told(scenario: Scenario, network: Network, load: BaseLoad) -> tuple[str, ...]:
+    """What a base load puts in place of the network's own, a sentence each."""
+    settings, grid = scenario.feeder.base_load, network.grid
+    own_kw, notes = float(grid.loads.p_kw.sum()), list[str]()
+    scaled = load.load if isinstance(load, _WithGeneration) else load
+    if isinstance(scaled, StandardLoad):
+        notes.append(
+            f"feeder.base_load: standard profiles of {int(network.connections.households.sum())} households, "
+            f"{scaled.mean_kw:.4g} kW in the mean and {scaled.peak_kw:.4g} kW in the highest quarter-hour of "
+            f"the year (before noise), in place of the network's own load of {own_kw:.4g} kW"
+            + (", to which they are scaled." if settings.scale == "net" else ".")
+        )
+    elif isinstance(scaled, FileLoad):
+        notes.append(
+            f"feeder.base_load: {settings.file}, at most {scaled.highest_kw:.4g} kW, in place of the "
+            f"network's own load of {own_kw:.4g} kW."
+        )
+    if len(_generators(network)) and settings.kind != "simbench":
+        account = _account(network)
+        if isinstance(settings.generation, str | None):
+            given = settings.generation != "none"
+            notes.append(
+                f"feeder.base_load: {account} "
+                + ("as the network has it, day and night." if given else "in the network, left at 0.")
+            )
+        else:
+            notes.append(f"feeder.base_load: {account} in the network, by {settings.generation.file}.")
+    rest = np.isin(grid.fixed.gen_kind, ("motor", "ward"))
+    if rest.any() and settings.kind not in ("net", "simbench"):
+        notes.append(
+            f"feeder.base_load: {int(rest.sum())} motors and wards of the network draw "
+            f"{-grid.fixed.gen_p_kw[rest].sum():.4g} kW, day and night."
+        )
+    return tuple(notes)
 
 
 def load_by_trafo(scenario: Scenario, network: Network, times_s: Array) -> Array:
@@ -131,6 +219,28 @@ class ConstantLoad(BaseLoad):
         return np.broadcast_to(self._p, shape), np.broadcast_to(self._q, shape)
 
 
+class _Generation(Protocol):
+    """What gives the power of the fixed generation."""
+
+    def at(self, times_s: Array) -> tuple[Array, Array]:
+        """Active and reactive power, (n, member or 1, gen, phase), as :meth:`BaseLoad.at`."""
+
+
+class _WithGeneration(BaseLoad):
+    """A load, and fixed generation that is not always as the network has it."""
+
+    def __init__(self, load: BaseLoad, given: _Generation) -> None:
+        self.load, self._given = load, given
+
+    def at(self, times_s: Array) -> tuple[Array, Array]:
+        """See :meth:`BaseLoad.at`."""
+        return self.load.at(times_s)
+
+    def generation(self, times_s: Array) -> tuple[Array, Array] | None:
+        """See :meth:`BaseLoad.generation`."""
+        return self._given.at(times_s)
+
+
 class _SplitLoad(BaseLoad):
     """Load known as total active power of each connection point, held over intervals."""
 
@@ -149,6 +259,11 @@ class _SplitLoad(BaseLoad):
 
     def at(self, times_s: Array) -> tuple[Array, Array]:
         """See :meth:`BaseLoad.at`."""
+        p_kw = self._means(times_s)[..., np.newaxis] * self._share
+        return p_kw, p_kw * self._q_per_p
+
+    def _means(self, times_s: Array) -> Array:
+        """Mean of the active power over a step from each time, kW, (n, member or 1, connection)."""
         rows = []
         for begin_s in times_s:
             intervals, overlap_s = self._held(float(begin_s), float(begin_s) + self._step_s)
@@ -159,8 +274,7 @@ class _SplitLoad(BaseLoad):
             for interval, weight in zip(intervals, overlap_s / overlap_s.sum(), strict=True):
                 total += weight * self._row(interval)
             rows.append(total)
-        p_kw = np.stack(rows)[..., np.newaxis] * self._share
-        return p_kw, p_kw * self._q_per_p
+        return np.stack(rows)
 
 
 def phase_shares(network: Network) -> Array:
@@ -186,6 +300,7 @@ class StandardLoad(_SplitLoad):
         super().__init__(scenario, network)
         self._seed, self._members = scenario.ensemble.seed, scenario.members
         self._start_s = float(scenario.start.astype("datetime64[ms]").astype(np.int64)) / 1e3
+        self._year = scenario.time.start.year
         households = network.connections.households
         shifts = 2 * SHIFT_QUARTERS + 1
         self._weight_kwh = np.empty((len(self._members), shifts, len(households)))
@@ -200,7 +315,17 @@ class StandardLoad(_SplitLoad):
             self._weight_kwh[at] = by_shift.reshape(shifts, len(households))
             total = np.bincount(place, energy, len(households))
             squares = np.bincount(place, energy**2, len(households))
-            self._noise_shape[at] = NOISE_SHAPE * total**2 / squares
+            some = total > 0  # those without a household have no load
+            self._noise_shape[at] = np.divide(
+                NOISE_SHAPE * total**2, squares, out=np.ones(len(total)), where=some
+            )
+            if scenario.feeder.base_load.scale == "net":
+                wanted_kw = network.grid.loads.p_kw.sum(axis=1) / _highest_kw(self._year)
+                self._weight_kwh[at] *= np.divide(wanted_kw, total, out=np.zeros(len(total)), where=some)
+        annual_kwh = self._weight_kwh.sum() / len(self._members)
+        self.mean_kw, self.peak_kw = annual_kwh / 8760, annual_kwh * _highest_kw(self._year)
+        """Power of all households, mean over the members: in the mean of a year, and in its highest
+        quarter-hour before noise and shifts, kW."""
         self._days: dict[int, Array] = {}
 
     def _held(self, begin_s: float, end_s: float) -> tuple[Sequence[int], Array]:
@@ -243,6 +368,11 @@ def _household_day(day: int) -> Array:
     when = date.fromordinal(date(1970, 1, 1).toordinal() + day)
     first = (when - date(when.year, 1, 1)).days * _DAY_QUARTERS
     return _household_year(when.year)[first : first + _DAY_QUARTERS]
+
+
+def _highest_kw(year: int) -> float:
+    """Power of a standard household of 1 kWh a year in the highest quarter-hour of a year, kW."""
+    return float(_household_year(year).max())
 
 
 @lru_cache(maxsize=8)
@@ -379,12 +509,21 @@ class FileLoad(_SplitLoad):
         super().__init__(scenario, network)
         settings = scenario.feeder.base_load
         assert settings.file is not None
-        table = read_table(settings.file)
+        names = [str(name) for name in network.connections.name]
+        self._read(settings.file, settings.time_format, scenario, names, "load")
+        self.highest_kw = float(self._values.sum(axis=1).max())
+
+    def _read(
+        self, path: Path, time_format: str | None, scenario: Scenario, names: list[str], what: str
+    ) -> None:
+        """Read and check a table with a column for each name."""
+        table = read_table(path)
+        self._is_share = what != "load" and list(table.names[1:]) == [SHARE]
         faults = Faults(table)
         faults.rows_unlike_header()
         self._daily = table.names[0] == "minute"
-        self._edges_s = _time_edges(table, scenario, faults)
-        self._values = _powers(table, [str(name) for name in network.connections.name], faults)
+        self._edges_s = _time_edges(table, time_format, scenario, faults)
+        self._values = _powers(table, [SHARE] if self._is_share else names, what, faults)
         faults.check()
         start = scenario.start.astype("datetime64[ms]")
         self._offset_s = (
@@ -410,10 +549,51 @@ class FileLoad(_SplitLoad):
         return row[np.newaxis]
 
 
-def _time_edges(table: Table, scenario: Scenario, faults: Faults) -> Array:
+class FileGeneration(FileLoad):
+    """What generators and storages give, from a wide table as :class:`FileLoad` has it: a column of kW into
+    the grid for each of them, or one column named share. With share all generators give that part of what
+    the network has, and storages nothing. Reactive power goes with the active as the network has it, and
+    so does the distribution over the phases.
+    """
+
+    def __init__(self, scenario: Scenario, network: Network) -> None:
+        """Read and check the file."""
+        settings = scenario.feeder.base_load.generation
+        assert isinstance(settings, GenerationFile)
+        self._step_s = scenario.feeder_step_s
+        fixed = network.grid.fixed
+        self._rows = _generators(network)
+        names = [str(name) for name in fixed.gen_name[self._rows]]
+        self._read(settings.file, settings.time_format, scenario, names, "generator and storage")
+        self._p, self._q = fixed.gen_p_kw.copy(), fixed.gen_q_kvar.copy()
+        self._p[self._rows] = self._q[self._rows] = 0.0
+        own_p, own_q = fixed.gen_p_kw[self._rows], fixed.gen_q_kvar[self._rows]
+        total = own_p.sum(axis=1, keepdims=True)
+        if self._is_share:
+            own_p = own_p * (fixed.gen_kind[self._rows] == "sgen")[:, np.newaxis]
+            own_q = own_q * (fixed.gen_kind[self._rows] == "sgen")[:, np.newaxis]
+            self._split = own_p, own_q
+            return
+        phases = np.full_like(own_p, 1 / own_p.shape[1])
+        self._split = tuple(
+            np.divide(own, total, out=otherwise, where=total != 0)
+            for own, otherwise in ((own_p, phases), (own_q, np.zeros_like(own_q)))
+        )
+
+    def at(self, times_s: Array) -> tuple[Array, Array]:
+        """Active and reactive power, (n, 1, gen, phase), positive into the grid."""
+        means = self._means(times_s)[..., np.newaxis]
+        given = []
+        for constant, split in zip((self._p, self._q), self._split, strict=True):
+            power = np.repeat(constant[np.newaxis, np.newaxis], len(times_s), axis=0)
+            power[:, :, self._rows] = means * split
+            given.append(power)
+        return given[0], given[1]
+
+
+def _time_edges(table: Table, time_format: str | None, scenario: Scenario, faults: Faults) -> Array:
     """Edges of the rows' intervals in s from the run's start, where they don't repeat daily."""
     kind, clock, nothing = table.names[0], scenario.clock, np.zeros(1)
-    time_format = scenario.feeder.base_load.time_format
     if kind not in ("minute", "time"):
         faults.file(f"first column is '{shown(kind)}': must be 'minute' (1 to 1440) or 'time'")
         return nothing
@@ -445,18 +625,22 @@ def _time_edges(table: Table, scenario: Scenario, faults: Faults) -> Array:
     return edges
 
 
-def _powers(table: Table, names: list[str], faults: Faults) -> Array:
-    """The loads' columns in the order of ``names``, (row, load)."""
+def _powers(table: Table, names: list[str], what: str, faults: Faults) -> Array:
+    """The columns of each ``what`` in the order of ``names``, (row, name)."""
     bare = [name.strip() for name in names]
     given = table.names[1:]
     there = set(given)
     missing = [name for name in bare if name not in there]
     faults.file(
-        *(f"column '{shown(name)}' is missing: must have one for each load of the net" for name in missing)
+        *(f"column '{shown(name)}' is missing: must have one for each {what} of the net" for name in missing)
     )
     known = set(bare)
     faults.file(
-        *(f"column '{shown(name)}': there is no such load in the net" for name in given if name not in known)
+        *(
+            f"column '{shown(name)}': there is no such {what} in the net"
+            for name in given
+            if name not in known
+        )
     )
     if missing:
         return np.zeros((len(table), len(names)))

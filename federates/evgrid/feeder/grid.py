@@ -177,8 +177,8 @@ class Loads:
 @dataclass(frozen=True)
 class Fixed:
     """Fixed generation (``gen_p_kw``, ``gen_q_kvar``: (gen, phase), positive into the grid;
-    ``gen_sn_kva`` is NaN where the net gives no rating; ``gen_stands_in`` marks what stands for a
-    storage, motor or ward) and shunts (conductance and susceptance of
+    ``gen_sn_kva`` is NaN where the net gives no rating; ``gen_kind`` is sgen, or storage, motor or ward
+    where it stands for one) and shunts (conductance and susceptance of
     one step in S per phase; ``shunt_step`` of ``shunt_max_step`` steps are closed).
     """
 
@@ -187,7 +187,7 @@ class Fixed:
     gen_p_kw: Floats
     gen_q_kvar: Floats
     gen_sn_kva: Floats
-    gen_stands_in: Bools
+    gen_kind: Names
     shunt_name: Names
     shunt_bus: Ints
     shunt_g_s: Floats
@@ -655,12 +655,13 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
     phases = 3 if three_phase else 1
     names, indices = list[str](), list[Any]()
     buses, p, q, sn = list[Ints](), list[Floats](), list[Floats](), list[Floats]()
-    stands_in = list[Bools]()
+    kinds = list[str]()
     for table in ("sgen", "asymmetric_sgen"):
         rows = serving(net, table, position, live)
         names += _names(rows, table)
         indices += [f"{table} {index}" for index in rows.index]
-        stands_in.append(_column(rows, "stands_in") > 0)
+        given = rows["stands_in"] if "stands_in" in rows.columns else [None] * len(rows)
+        kinds += [kind if isinstance(kind, str) else "sgen" for kind in given]
         sn.append(_column(rows, "sn_mva", np.nan) * 1e3)
         buses.append(_positions(rows["bus"], position))
         p.append(_power(rows, "p", three_phase, table != "sgen").reshape(-1, phases))
@@ -672,7 +673,7 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
     return Fixed(
         gen_name=_unique(names, indices),
         gen_sn_kva=np.concatenate(sn),
-        gen_stands_in=np.concatenate(stands_in),
+        gen_kind=np.array(kinds, dtype=np.str_),
         shunt_name=_unique(_names(shunt, "shunt"), shunt.index),
         shunt_step=steps,
         shunt_max_step=np.maximum(_column(shunt, "max_step", 1.0).astype(np.int64), steps),

@@ -49,7 +49,7 @@ class Inverters:
         fixed = network.grid.fixed
         total = fixed.gen_p_kw.sum(axis=1)
         s_kva = np.where(fixed.gen_sn_kva > 0, fixed.gen_sn_kva, settings.oversize * total)
-        self._at = np.flatnonzero(~fixed.gen_stands_in & (s_kva > 0) & (total >= 0))
+        self._at = np.flatnonzero((fixed.gen_kind == "sgen") & (s_kva > 0) & (total >= 0))
         if settings.at is not None:
             names = fixed.gen_name.tolist()
             faults = [

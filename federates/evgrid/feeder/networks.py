@@ -41,7 +41,7 @@ from evgrid.model import Connections
 if TYPE_CHECKING:
     from evgrid.scenario import Feeder
 
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 
 
 @dataclass(frozen=True)
