@@ -89,8 +89,9 @@ class GenerationFile(Settings):
     """A profile of the network's generation."""
 
     file: ExistingFile
-    """CSV, Parquet or NetCDF: minute or time, then a column of kW into the grid for each generator and storage, named
-    like them, or one column named share, by which all generators give of what the network has."""
+    """CSV, Parquet or NetCDF: minute or time, then a column of kW into the grid for each generator and
+    storage, named like them, or one column named share: the part of what the network has that all
+    generators give."""
     time_format: TimeFormat | None = None
     """Form of the file's times, as base_load.time_format."""
 

@@ -161,7 +161,8 @@ def test_validate_and_schema(scenario, tmp_path):
 
 
 def test_frozen_sessions_replay_to_the_same_result(scenario, tmp_path):
-    options = ("--set", "fleet.mix=default", "--set", "fleet.charger.bidirectional=0.5", "--members", 2)
+    options = ("--set", "fleet.mix=default", "--set", "fleet.charger.bidirectional=0.5", "--members", 2,
+               "--set", "feeder.phases=1")  # fmt: skip
     frozen = call("sessions", scenario, "-o", "table.parquet", *options, cwd=tmp_path)
     assert frozen.returncode == 0, frozen.stderr
     assert "sessions of 12 EVs in 2 members" in frozen.stdout
@@ -170,7 +171,7 @@ def test_frozen_sessions_replay_to_the_same_result(scenario, tmp_path):
     )
     ran = call("run", scenario, "-o", "one.nc", "--no-plot", *options, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    replayed = call("run", "replay.yaml", "-o", "two.nc", "--no-plot", "--members", 2, cwd=tmp_path)
+    replayed = call("run", "replay.yaml", "-o", "two.nc", "--no-plot", *options[4:], cwd=tmp_path)
     assert replayed.returncode == 0, replayed.stderr
     assert "frozen sessions of cli-case, seed 0" in replayed.stdout
     with evgrid.open_results(tmp_path / "one.nc") as one, evgrid.open_results(tmp_path / "two.nc") as two:

@@ -192,7 +192,7 @@ def _needs_three_phases(source: str, error: NetworkError) -> ScenarioError:
     """What to say where EVs charge on one phase and a net can't be solved in three."""
     why = [line.strip() for line in str(error).splitlines()]
     reason = why[1] if len(why) > 1 else why[0]
-    more = f" (and {len(why) - 2} more)" if len(why) > 2 else ""
+    more = f" (and {len(why) - 2} more faults)" if len(why) > 2 else ""
     return ScenarioError(
         [
             f"feeder.phases = auto: EVs charge on one phase, so {source} is to be solved in three, but it "
