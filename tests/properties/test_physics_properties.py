@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evgrid.curves import kernels as curves
 from evgrid.curves import reference as curves_reference
 from evgrid.curves.settings import LocalFunctions, Rating, parameters
-from evgrid.fleet import physics, reference
+from evgrid.fleet import degradation, physics, reference
 from evgrid.fleet.lanes import STATE
 
 _spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_properties.py"))
@@ -135,6 +135,7 @@ def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, secon
         options["volt"], options["functions"] = 230.0, 1
         row, evse = np.zeros(1, STATE)[0], np.zeros(1, physics.PHYSICS)[0]
         row["soc"], evse["phases"] = session.soc_arrival, 1
+        battery = degradation.new_state("nmc")[0]
         cold, memory = np.zeros(1, physics.FUNCTIONS)[0], np.zeros(1, curves.STATE)[0]
         refused = np.zeros(len(physics.REASONS))
         account, past = reference.Account(session.soc_arrival), reference.Past()
@@ -157,7 +158,7 @@ def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, secon
             )
             _, _, q_kvars = physics.window(
                 options, kind, row, evse, table[0], cold, memory, refused, asked, seconds, 1e5 - start, True,
-                volt, volt, volt, 1.0, hertz, 25.0,
+                volt, volt, volt, 1.0, hertz, 25.0, battery, degradation.LAWS, start,
             )  # fmt: skip
             start += seconds
             scale = session.capacity_kwh + most

@@ -16,8 +16,8 @@ def new(*chemistries):
     return ageing.new_state(list(chemistries))
 
 
-def test_a_row_of_state_is_less_than_two_cache_lines():
-    assert ageing.STATE.itemsize == 112
+def test_a_row_of_state_is_two_cache_lines():
+    assert ageing.STATE.itemsize == 128
 
 
 def test_anode_potential_is_that_of_the_published_curve():
@@ -152,10 +152,10 @@ def test_a_jump_in_no_time_counts_its_throughput_without_a_c_rate():
 def test_bringing_an_ev_up_to_a_time_is_resting_and_moving():
     lazy, told = new("nmc", "lfp"), new("nmc", "lfp")
     for row in lazy:
-        ageing.bring_to_ev(row, ageing.LAWS, 5 * HOUR, 0.5, WARM)
-        ageing.bring_to_ev(row, ageing.LAWS, 7 * HOUR, 0.75, WARM)
-        ageing.bring_to_ev(row, ageing.LAWS, 9 * HOUR, 0.75, WARM)
-        ageing.bring_to_ev(row, ageing.LAWS, 9 * HOUR, 0.75, WARM)
+        ageing.bring_to_ev(row, ageing.LAWS, 5 * HOUR, 0.5, WARM, 0.0)
+        ageing.bring_to_ev(row, ageing.LAWS, 7 * HOUR, 0.75, WARM, 0.25 * 0.125)  # 0.25 in 2 h: 0.125 C
+        ageing.bring_to_ev(row, ageing.LAWS, 9 * HOUR, 0.75, WARM, 0.0)
+        ageing.bring_to_ev(row, ageing.LAWS, 9 * HOUR, 0.75, WARM, 0.0)
     ageing.rest(told, 0.5, 5 * HOUR, WARM)
     ageing.advance(told, 0.5, 0.75, 2 * HOUR, WARM)
     ageing.rest(told, 0.75, 2 * HOUR, WARM)

@@ -53,7 +53,7 @@ class World:
             "least_a": 6.0, "pilot_a": 0.5, "ramp_kw_per_s": 0.05, "standby_kw": 0.066,
             "heating_k_per_kw": 5.0, "cooling_per_s": 1e-4, "thermal": 1, "freezing_c": 0.0, "mild_c": 10.0,
             "cold_c_rate": 0.2, "mild_c_rate": 0.5, "warm_c": 45.0, "hot_c": 55.0, "emissions": 1,
-            "away_c_rate": 0.3, "functions": functions != "none", **options,
+            "away_c_rate": 0.3, "ageing": 1, "functions": functions != "none", **options,
         }  # fmt: skip
         for name, value in every.items():
             self.options[name] = value
@@ -141,6 +141,7 @@ def by_the_exact_way(world, idle_c, willing):
     """What ``window`` makes of the tick that a world is about to take, of EVs that stay plugged in."""
     state, own, more = world.state, world.physics, world.more.copy()
     functions, memory = world.functions.copy(), np.zeros(1, curves.STATE)
+    ageing = world.ageing.copy()
     p, q = np.zeros(len(state)), np.zeros(len(state))
     staying = (state["session"] >= 0) & (state["departure_s"] > world.time_s + STEP_S)
     member = np.searchsorted(world.member_start, np.arange(len(state)), "right") - 1
@@ -152,14 +153,16 @@ def by_the_exact_way(world, idle_c, willing):
             world.options, world.kinds[row["kind"]], row, own[ev], world.parameters[own[ev]["parameters"]],
             functions[ev if len(functions) > 1 else 0], memory[0], more[row["session"]], world.asked[ev],
             STEP_S, row["departure_s"] - world.time_s, willing, volt.mean(), volt.min(), volt.max(),
-            float(volt.min() > 0.0), world.hertz[member[ev]], idle_c,
+            float(volt.min() > 0.0), world.hertz[member[ev]], idle_c, ageing[ev], degradation.LAWS,
+            world.time_s,
         )  # fmt: skip
         p[ev], q[ev] = (drawn - given) / STEP_S, q_kvars / STEP_S
-    return staying, state, own, more, functions, p, q
+    return staying, state, own, more, functions, ageing, p, q
 
 
 SCALE = {"drawn_kws": 1e3, "given_kws": 1e3, "loss_kws": 1e3, "out_kws": 1e3, "discharging_s": 60.0,
-         "above_k": 10.0, "ramped_kw": 10.0, "reactive_kvar": 10.0, "droop_kw": 10.0}  # fmt: skip
+         "above_k": 10.0, "ramped_kw": 10.0, "reactive_kvar": 10.0, "droop_kw": 10.0,
+         "square_kw2s": 1e5}  # fmt: skip
 
 
 @pytest.mark.parametrize("functions", list(FUNCTIONS))
@@ -170,10 +173,12 @@ def test_blocks_give_what_the_exact_way_gives(functions, idle_c):
     for tick in range(12):
         world.draw()
         willing = tick % 4 != 3
-        staying, state, own, more, cold, p, q = by_the_exact_way(world, idle_c, willing)
+        staying, state, own, more, cold, ageing, p, q = by_the_exact_way(world, idle_c, willing)
         world.tick(idle_c, willing)
         compared += staying.sum()
-        for expected, got in ((state, world.state), (own, world.physics), (cold, world.functions)):
+        for expected, got in (
+            (state, world.state), (own, world.physics), (cold, world.functions), (ageing, world.ageing)
+        ):  # fmt: skip
             if len(expected) == 1:
                 continue
             for name in expected.dtype.names:
@@ -243,8 +248,8 @@ def test_only_those_plugged_in_age_when_asked():
     before = world.ageing.copy()
     stretches = len(world.places.filled)
     physics.age(
-        0, stretches, world.places, world.blocks, world.own_blocks, world.ageing, degradation.LAWS,
-        world.time_s, 20.0,
+        0, stretches, world.places, world.blocks, world.own_blocks, world.kinds, world.ageing,
+        degradation.LAWS, world.time_s, 20.0,
     )  # fmt: skip
     here = world.state["session"] >= 0
     assert 100 < here.sum() < 1100
@@ -310,7 +315,8 @@ def test_a_session_is_charged_with_the_ageing_that_it_added():
     calendar, cycle = degradation.calendar_loss(world.ageing)[0], degradation.cycle_loss(world.ageing)[0]
     row["soc"] = 0.8
     physics.leave(
-        row, world.options, own, world.functions, world.ageing, degradation.LAWS, 0, 6 * 3600.0, 20.0,
+        row, world.options, world.kinds[0], own, world.functions, world.ageing, degradation.LAWS, 0,
+        6 * 3600.0, 20.0,
         world.rates, world.outcome, world.more,
     )  # fmt: skip
     assert battery["since_s"] == 6 * 3600.0

@@ -74,9 +74,11 @@ AT_0, LENGTH_0, SLOPE_0, AT_1, LENGTH_1, SLOPE_1, AT_2, LENGTH_2, SLOPE_2 = (
 # On the way to what the tick comes to: WISHED_KW, FROM_KW, TO_KW, AT, AIM, FROM_KVAR and DROOP_KW by need
 RAMPED_KW, REASON, WANTED_KW, ANSWER_KW, TO_KVAR = (COLUMN * i for i in range(54, 59))
 WISHED_KW, FROM_KW, TO_KW, AT, AIM, FROM_KVAR, DROOP_KW = (COLUMN * i for i in range(59, 66))
-# What the tick comes to: whether it is calm, and if so means over it
-CALM, NET_KW, Q_KVAR = (COLUMN * i for i in range(66, 69))
-COLUMNS = 69
+# What the tick comes to: whether it is calm, and if so means over it; battery power, positive charges
+CALM, NET_KW, Q_KVAR, INTO_KW = (COLUMN * i for i in range(66, 70))
+# How it began, and, where SOC turned there, its SQUARE_KW2S up to then and TURNS, 1
+SOC_BEFORE, ABOVE_K_BEFORE, SQUARE_KW2S, TURNS = (COLUMN * i for i in range(70, 74))
+COLUMNS = 74
 
 # Of a tick, see rules_of
 (
@@ -507,6 +509,9 @@ def settle(
         refusing += refused
         w[CALM + i] = 1.0 if calm else 0.0
         w[NET_KW + i] = drawn_kw - given_kw
+        w[INTO_KW + i] = sign * inner_kw
+        w[SOC_BEFORE + i] = soc
+        w[ABOVE_K_BEFORE + i] = own["above_k"][i]
 
         drawn_kws = drawn_kw * seconds if calm else 0.0
         given_kws = given_kw * seconds if calm else 0.0
@@ -524,6 +529,26 @@ def settle(
         own["discharging_s"][i] += seconds if gives else 0.0
         own["reactive_kvar"][i] = to_kvar if calm else before_kvar
     return others, refusing
+
+
+@njit
+def head(w: NDArray[np.float64], rules: NDArray[np.float64], own: Blocks, n: int) -> int:
+    """As :func:`evgrid.fleet.physics.head`, of those whose tick was calm; how many turn at its begin."""
+    seconds = rules[SECONDS]
+    turning = 0
+    for i in range(n):
+        calm, into_kw = w[CALM + i] != 0.0, w[INTO_KW + i]
+        moves = calm & (into_kw != 0.0)
+        before, square = own["heading"][i], own["square_kw2s"][i]
+        way = np.int8(1) if into_kw > 0.0 else np.int8(-1)
+        turns = moves & (before * way < 0)
+        now = into_kw * into_kw * seconds if moves else 0.0
+        turning += turns
+        w[TURNS + i] = 1.0 if turns else 0.0
+        w[SQUARE_KW2S + i] = square
+        own["square_kw2s"][i] = now + (0.0 if turns else square)
+        own["heading"][i] = way if moves else before
+    return turning
 
 
 @njit

@@ -32,16 +32,22 @@ full cycles. A pack is a cell scaled up: only its state of charge counts.
 function of q and of the present stress. Then ``d(q**(1/p)) = k**(1/p) dx``: (6). So an EV carries
 ``q**(1/p)`` of either kind, to which every hour and every cycle adds its share, whatever came
 before. The result doesn't depend on how an even movement or a rest is cut into steps, and a parked EV
-needs one addition when it comes back. Within an update SOC is taken to move evenly; a pause in it
-lowers its C-rate.
+needs one addition when it comes back.
 
 **Cycles** are counted by rainflow (ASTM E1049-85, 5.4.4, the three-point count) while they happen:
 a stack holds the turning points that are still open, and the loss to date counts them as half
-cycles, as the standard does at the end of a history. The stack holds ``POINTS`` - 1 turning points
-and the present state of charge. If a history nests deeper, its oldest range is booked as a half
-cycle; should the nest later close past it, the halves around it are counted where the standard
-would have counted one cycle and a longer half: throughput is kept, a depth may fall short. States
-of charge are counted as 4-byte numbers (6e-8); temperature factor and C-rate are weighted by charge.
+cycles, as the standard does at the end of a history. The fleet's pass tells every turning point at its
+moment (:mod:`evgrid.fleet.physics`), so no cycle is too short to be counted, whatever the tick. Each cycle
+and half cycle enters its law by its own: D is its range; Vrms, the root mean square of the voltage over
+that range; Q or N, the charge moved in it, both ways; C, the integral of its C-rate over that charge, per
+charge: pauses don't lower it, and power that varies counts by its square, ``int C dq = int C**2 dt``; the
+temperature factor of (4), likewise weighted by charge. Calendar ageing takes SOC to move evenly between
+two updates, which are turning points, arrival, departure and every 15 min.
+
+The stack holds ``POINTS`` - 1 turning points and the present state of charge. Where a history nests
+deeper, its innermost open range is closed early, as if the movement that begins went past it: the
+smallest ranges are the ones that may be told wrong, and throughput is kept. Under a random walk the loss
+is within 0.1 % of the whole history's. States of charge are counted as 4-byte numbers (6e-8).
 
 **Left out**: resistance growth; knees; effects of C-rate on NMC, of temperature on its cycle ageing
 (fitted at 35 °C and 1C), and of charging in the cold. State of charge, throughput and C-rate are of
@@ -53,7 +59,7 @@ take arrays of EVs and check what they are given.
 
 from __future__ import annotations
 
-from math import exp, expm1
+from math import exp, expm1, sqrt
 from typing import Any
 
 import numpy as np
@@ -64,11 +70,14 @@ from evgrid.compile import njit
 CHEMISTRIES = ("nmc", "lfp")
 """Names of the chemistries, in the order of LAWS."""
 
-POINTS = 7
+POINTS = 8
 """Open turning points of an EV's state of charge that are kept, the present one among them."""
 
 NODES = 101
 """States of charge, 0 to 1, at which LAWS holds its tables."""
+
+LINE = 64
+"""Bytes of a cache line."""
 
 DAY_S = 86400.0
 """Seconds of the day in which (1) and (3) are written."""
@@ -98,10 +107,11 @@ STATE = np.dtype(
         ("older_weight", "f4", (POINTS - 2,)),  # weight of them
         ("points", "i1"),  # how many points are open, 0 before the first SOC is known
         ("law", "i1"),  # row of LAWS
+        ("spare", "u1", (6,)),
     ],
     align=True,
 )
-"""What ageing remembers of an EV: 112 bytes, untouched between its updates."""
+"""What ageing remembers of an EV: 128 bytes, untouched between its updates."""
 
 LAW = np.dtype(
     [
@@ -119,7 +129,7 @@ LAW = np.dtype(
         ("log_rate", "f8", (NODES,)),  # calendar rate ** (1 / p) = exp(log_rate - activation_k / T), 1/day
         ("activation_k", "f8", (NODES,)),
         ("voltage", "f8", (NODES,)),  # open-circuit, V
-        ("square", "f8", (NODES,)),  # integral of its square over SOC, from 0
+        ("square", "f8", (NODES,)),  # integral of its square over SOC, from 0, V²
     ],
     align=True,
 )
@@ -205,6 +215,16 @@ def log_calendar_rate_ev(law: Row, soc: float, temperature_k: float) -> float:
 
 
 @njit
+def _mean_exp(first: float, last: float) -> float:
+    """Mean of exp(x) while x goes evenly from ``first`` to ``last``."""
+    rise = last - first
+    if abs(rise) < 0.03:  # sinh(h) / h = 1 + h²/6 + h⁴/120 about the middle, to 1e-15
+        square = rise * rise / 4.0
+        return exp((first + last) / 2.0) * (1.0 + square / 6.0 * (1.0 + square / 20.0))
+    return exp(first) * expm1(rise) / rise
+
+
+@njit
 def mean_calendar_rate_ev(law: Row, soc_from: float, soc_to: float, temperature_k: float) -> float:
     """Mean calendar rate ** (1 / p), 1/day, while SOC goes evenly from one value to another.
 
@@ -223,36 +243,38 @@ def mean_calendar_rate_ev(law: Row, soc_from: float, soc_to: float, temperature_
         following = high if cell >= NODES - 1 else min(cell / (NODES - 1), high)
         if following > here:
             following_log = log_calendar_rate_ev(law, following, temperature_k)
-            rise = following_log - last
-            mean = exp(last)
-            if rise != 0.0:
-                mean *= expm1(rise) / rise
-            total += mean * (following - here)
+            total += _mean_exp(last, following_log) * (following - here)
             last = following_log
             here = following
     return total / (high - low)
 
 
 @njit
-def _square_to(law: Row, soc: float) -> float:
-    """Integral of the squared open-circuit voltage over SOC, from 0 to ``soc``."""
-    at = min(max(soc, 0.0), 1.0) * (NODES - 1)
-    cell = max(min(int(at), NODES - 2), 0)
-    share = at - cell
+def _mean_square(law: Row, cell: int, low: float, high: float) -> float:
+    """Mean of the squared voltage, V², over SOC from low to high, both in a cell of the table."""
     first = law["voltage"][cell]
-    last = first + share * (law["voltage"][cell + 1] - first)
-    return float(
-        law["square"][cell] + (first * first + first * last + last * last) / 3.0 * share / (NODES - 1)
-    )
+    slope = (law["voltage"][cell + 1] - first) * (NODES - 1)
+    begin = first + slope * (low - cell / (NODES - 1))
+    end = first + slope * (high - cell / (NODES - 1))
+    return float((begin * begin + begin * end + end * end) / 3.0)
 
 
 @njit
 def rms_voltage_ev(law: Row, low: float, high: float) -> float:
-    """Root mean square of the open-circuit voltage while SOC goes evenly from low to high, V."""
-    if high - low < 1e-6:
-        low = min(max((low + high) / 2.0, 5e-7), 1.0 - 5e-7) - 5e-7
-        high = low + 1e-6
-    return float(((_square_to(law, high) - _square_to(law, low)) / (high - low)) ** 0.5)
+    """Root mean square of the open-circuit voltage while SOC goes evenly from low to high, V.
+
+    Exact for any range, down to a single SOC: what lies in whole cells is summed apart from both ends.
+    """
+    low, high = min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0)
+    first = max(min(int(low * (NODES - 1)), NODES - 2), 0)
+    last = max(min(int(high * (NODES - 1)), NODES - 2), 0)
+    if first == last:
+        return sqrt(_mean_square(law, first, low, high))
+    begin, end = (first + 1) / (NODES - 1), last / (NODES - 1)
+    total = law["square"][last] - law["square"][first + 1]
+    total += (begin - low) * _mean_square(law, first, low, begin)
+    total += (high - end) * _mean_square(law, last, end, high)
+    return sqrt(total / (high - low))
 
 
 @njit
@@ -279,7 +301,9 @@ def cycle_share_ev(law: Row, low: float, high: float, halves: float, c_rate: flo
         away = rms_voltage_ev(law, low, high) - law["cycle_reference_v"]
         stress += law["cycle_voltage"] * away * away
     stress += law["cycle_c_rate"] * (c_rate / (halves * depth))
-    return float(stress ** (1.0 / law["cycle_power"]) * law["per_soc"] * weight)
+    power = 1.0 / law["cycle_power"]
+    rate = stress * stress if power == 2.0 else stress**power  # the former is much faster
+    return float(rate * law["per_soc"] * weight)
 
 
 # -- counting --------------------------------------------------------------------------------
@@ -312,11 +336,44 @@ def _drop_oldest(row: Row, law: Row) -> None:
 
 
 @njit
-def count_ev(row: Row, law: Row, soc: float, seconds: float, temperature_k: float) -> None:
-    """Count the movement from the present state of charge to ``soc`` within ``seconds``.
+def _close_innermost(
+    row: Row, law: Row, travelled: float, c_rate: float, weight: float
+) -> tuple[float, float]:
+    """Close the newest open range as a cycle, to make room, as if the movement that turns went past it.
 
-    The first call says where the state of charge stands. No movement counts nothing; a movement in
-    no time (a millisecond) has no C-rate.
+    ``travelled``: what has been seen of that movement, which is the first to make up the cycle's second
+    half; the segment before the newest gives what is missing. Returns what is left of ``c_rate`` and
+    ``weight``, integrals over SOC, for the segment that goes on from where that one began.
+    """
+    n = int(row["points"])
+    oldest = np.float64(row["point"][n - 3])
+    turn = np.float64(row["point"][n - 2])
+    present = np.float64(row["point"][n - 1])
+    depth = abs(present - turn)
+    of_new = min(depth / travelled, 1.0)
+    of_older = max(depth - travelled, 0.0) / abs(turn - oldest)
+    older_c_rate, older_weight = row["older_c_rate"][n - 3], row["older_weight"][n - 3]
+    row["cycle"] += cycle_share_ev(
+        law,
+        min(turn, present),
+        max(turn, present),
+        2.0,
+        row["c_rate"] + of_new * c_rate + of_older * older_c_rate,
+        row["weight"] + of_new * weight + of_older * older_weight,
+    )
+    row["points"] = n - 2
+    return (
+        (1.0 - of_older) * older_c_rate + (1.0 - of_new) * c_rate,
+        (1.0 - of_older) * older_weight + (1.0 - of_new) * weight,
+    )
+
+
+@njit
+def count_ev(row: Row, law: Row, soc: float, c_rate: float, temperature_k: float) -> None:
+    """Count the movement from the present state of charge to ``soc``, on the way to which nothing turns.
+
+    ``c_rate``: integral of the C-rate (1/h) over the SOC moved. The first call says where the state of
+    charge stands. No movement counts nothing.
     """
     n = int(row["points"])
     new = np.float32(soc)
@@ -328,17 +385,16 @@ def count_ev(row: Row, law: Row, soc: float, seconds: float, temperature_k: floa
     if new == present:
         return
     travelled = abs(np.float64(new) - np.float64(present))
-    weight = travelled * temperature_factor_ev(law, temperature_k)
-    c_rate = 3600.0 * travelled * travelled / seconds if seconds > 1e-3 else 0.0
+    weight = float(travelled * temperature_factor_ev(law, temperature_k))
     if n > 1 and (new > present) == (present > row["point"][n - 2]):
         row["point"][n - 1] = new
         row["c_rate"] += c_rate
         row["weight"] += weight
     else:
         if n == POINTS:
-            _drop_oldest(row, law)
-            n -= 1
-        if n > 1:
+            c_rate, weight = _close_innermost(row, law, travelled, c_rate, weight)
+            n -= 2
+        elif n > 1:
             row["older_c_rate"][n - 2] = row["c_rate"]
             row["older_weight"][n - 2] = row["weight"]
         row["point"][n] = new
@@ -388,7 +444,8 @@ def advance_ev(
 ) -> None:
     """Age an EV whose SOC goes evenly from one value to another within ``seconds``.
 
-    A gap between ``soc_from`` and where the count stands is counted as part of the movement.
+    A gap between ``soc_from`` and where the count stands is counted as part of the movement. A movement in
+    no time (a millisecond) has no C-rate.
     """
     law = laws[row["law"]]
     if seconds > 0.0:
@@ -396,7 +453,9 @@ def advance_ev(
         row["calendar"] += rate * (seconds / DAY_S)
     if row["points"] == 0:
         count_ev(row, law, soc_from, 0.0, temperature_k)
-    count_ev(row, law, soc_to, seconds, temperature_k)
+    travelled = np.float64(np.float32(soc_to)) - np.float64(row["point"][row["points"] - 1])
+    c_rate = 3600.0 * travelled * travelled / seconds if seconds > 1e-3 else 0.0
+    count_ev(row, law, soc_to, c_rate, temperature_k)
 
 
 @njit
@@ -422,20 +481,22 @@ def away_ev(
 
 
 @njit
-def bring_to_ev(row: Row, laws: Row, time_s: float, soc: float, temperature_k: float) -> None:
+def bring_to_ev(row: Row, laws: Row, time_s: float, soc: float, temperature_k: float, c_rate: float) -> None:
     """Age an EV up to ``time_s``, when its state of charge is ``soc``, since it was last brought to.
 
-    Meanwhile SOC is taken to have moved evenly, so a plugged-in EV is brought up at arrival, every
-    15 min or so, and at departure. A time that isn't later ages nothing but takes the SOC as it is.
+    Meanwhile SOC has not turned; ``c_rate``: the integral of the C-rate (1/h) over the SOC moved. For
+    calendar ageing it is taken to have moved evenly. A time that isn't later ages nothing but takes the SOC
+    as it is.
     """
+    law = laws[row["law"]]
     seconds = time_s - row["since_s"]
-    if row["points"] == 0:
-        advance_ev(row, laws, soc, soc, seconds, temperature_k)
-    else:
-        advance_ev(
-            row, laws, float(row["point"][row["points"] - 1]), soc, max(seconds, 0.0), temperature_k
-        )  # fmt: skip
-    row["since_s"] = max(time_s, row["since_s"])
+    if seconds > 0.0:
+        before = soc
+        if row["points"] > 0:
+            before = np.float64(row["point"][row["points"] - 1])
+        row["calendar"] += mean_calendar_rate_ev(law, before, soc, temperature_k) * (seconds / DAY_S)
+        row["since_s"] = time_s
+    count_ev(row, law, soc, c_rate, temperature_k)
 
 
 @njit
@@ -473,7 +534,9 @@ def new_state(chemistry: ArrayLike) -> NDArray[Any]:
 
     """
     names = np.atleast_1d(np.asarray(chemistry, np.str_))
-    state = np.zeros(len(names), STATE)
+    memory = np.zeros(len(names) * STATE.itemsize + LINE, np.uint8)  # each row on two cache lines
+    begin = -memory.ctypes.data % LINE
+    state = memory[begin : begin + len(names) * STATE.itemsize].view(STATE)
     known = np.zeros(len(names), np.bool_)
     for i, name in enumerate(CHEMISTRIES):
         state["law"][names == name] = i

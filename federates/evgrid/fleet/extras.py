@@ -35,7 +35,8 @@ from evgrid.streams import Purpose, stream
 from evgrid.system.series import read_emissions
 
 AGEING_PERIOD_S = 900.0
-"""How often the ageing of plugged-in EVs is brought up to date; arrival and departure do so, too."""
+"""How often the ageing of plugged-in EVs is brought up to date at least; every turn of their SOC, arrival and
+departure do so, too."""
 
 PAST_SOC = 0.6
 """State of charge at which batteries stood before the run."""
@@ -170,7 +171,7 @@ def _options(fleet: Fleet, emissions: bool) -> Any:
     options["ramp_kw_per_s"] = np.inf if charger.ramp_kw_per_s is None else charger.ramp_kw_per_s
     options["standby_kw"] = vehicle.standby_kw
     options["functions"], options["emissions"] = charger.functions is not None, emissions
-    options["away_c_rate"] = AWAY_C_RATE
+    options["away_c_rate"], options["ageing"] = AWAY_C_RATE, vehicle.degradation is not None
     temperature = vehicle.temperature
     if temperature is not None:
         options["thermal"] = 1

@@ -18,6 +18,8 @@ from evgrid.compile import in_threads, next_part, njit, prefetch, take_turns
 from evgrid.curves.kernels import STATE as MEMORY
 from evgrid.fleet import calm
 from evgrid.fleet.calm import COLUMN
+from evgrid.fleet.degradation import STATE as BATTERY
+from evgrid.fleet.degradation import bring_to_ev
 from evgrid.fleet.kernels import (
     add_up,
     arrive,
@@ -44,13 +46,19 @@ from evgrid.fleet.lanes import (
     lift,
     lower,
 )
-from evgrid.fleet.physics import PHYSICS, leave, lift_own, lower_own, welcome, window
+from evgrid.fleet.physics import PHYSICS, c_rate_over_soc, leave, lift_own, lower_own, welcome, window
 
-STATE_BYTES, OWN_BYTES = blocked(STATE).itemsize, blocked(PHYSICS).itemsize
-"""Of a block of STATE, and of PHYSICS."""
+STATE_BYTES, OWN_BYTES, BATTERY_BYTES = blocked(STATE).itemsize, blocked(PHYSICS).itemsize, BATTERY.itemsize
+"""Of a block of STATE, of one of PHYSICS, and of a row of ageing."""
 
 AHEAD = 3
 """Blocks by which memory is asked for ahead of its use."""
+
+WAITING = 32
+"""EVs whose SOC has turned that wait until what ageing remembers of them is at hand."""
+
+TURNED = np.dtype([("ev", "i8"), ("soc", "f8"), ("cell_k", "f8"), ("c_rate", "f8")])
+"""What an EV's ageing is to be brought up by."""
 
 Row = Any
 """A row of one of the tables."""
@@ -147,7 +155,7 @@ def step(  # noqa: D417
         voltage_pu, frequency_hz, managed, setpoint_kw,
     )  # fmt: skip
     results: tuple[Any, ...] = (power_kw, reactive_kvar, mean_kw, mean_kvar)
-    moving: tuple[Any, ...] = (*rules, step_s, end_s, *results, more, changing, at_once)
+    moving: tuple[Any, ...] = (*rules, step_s, end_s, *results, ageing, laws, more, changing, at_once)
     take_turns(lambda counters, thread: _advance(counters, thread, *moving), len(places.parts) - 1)
     if not at_once:
         for power, mean in ((power_kw, mean_kw), (reactive_kvar, mean_kvar)):
@@ -235,9 +243,16 @@ def _make_way(block: Blocks, n: int, values: NDArray[np.float64]) -> None:
 
 @njit
 def _bring(blocks: Blocks, block: int, size: int) -> None:
-    """Ask for a whole block of ``size`` bytes."""
+    """Ask for a whole block, or row, of ``size`` bytes."""
     for line in range(size // LINE):
         prefetch(blocks, np.uint32(block), np.uint32(line * LINE), 1)
+
+
+@njit
+def _bring_up(turned: Row, ageing: Row, laws: Row, time_s: float) -> None:
+    """Bring the ageing of EVs, (n,) TURNED, up to a time."""
+    for row in turned:
+        bring_to_ev(ageing[row["ev"]], laws, time_s, row["soc"], row["cell_k"], row["c_rate"])
 
 
 @njit
@@ -247,7 +262,7 @@ def _advance(
     voltage_pu: NDArray[np.float64], frequency_hz: NDArray[np.float64], managed: bool,
     setpoint_kw: NDArray[np.float64], step_s: float, end_s: float, power_kw: NDArray[np.float64],
     reactive_kvar: NDArray[np.float64], mean_kw: NDArray[np.float64], mean_kvar: NDArray[np.float64],
-    more: NDArray[np.float64], changing: NDArray[np.int64], at_once: bool,
+    ageing: Row, laws: Row, more: NDArray[np.float64], changing: NDArray[np.int64], at_once: bool,
 ) -> None:  # fmt: skip
     """Advance those of the parts that this thread takes that neither arrive nor leave.
 
@@ -262,8 +277,9 @@ def _advance(
     kind_at = np.full(LANES, -1, np.int32)
     parameters_at = np.full(LANES, -1, np.int32)
     memory = np.zeros(1, MEMORY)
-    rows, owns = np.zeros(1, STATE), np.zeros(1, PHYSICS)
-    with_functions = options["functions"] == 1
+    rows, owns, no_battery = np.zeros(1, STATE), np.zeros(1, PHYSICS), np.zeros(1, BATTERY)
+    with_functions, with_ageing = options["functions"] == 1, options["ageing"] == 1
+    turned, waiting = np.zeros(WAITING + LANES, TURNED), 0
     member_start = places.member_start
     many_kinds = len(kinds) != 1
     rules = calm.rules_of(options, step_s, end_s, idle_c, willing)
@@ -352,6 +368,20 @@ def _advance(
             if len(voltage_pu):
                 _look_ahead(state[blocks[k + 2]], numbers[k + 2], voltage_pu)
             _bring(physics, blocks[k + 2], OWN_BYTES)
+            if with_ageing and calm.head(w, rules, own, n):
+                for i in range(n):
+                    if w[calm.TURNS + i] != 0.0:
+                        _bring(ageing, block["ev"][i], BATTERY_BYTES)
+                        turned[waiting]["ev"] = block["ev"][i]
+                        turned[waiting]["soc"] = w[calm.SOC_BEFORE + i]
+                        turned[waiting]["cell_k"] = idle_c + w[calm.ABOVE_K_BEFORE + i] + 273.15
+                        turned[waiting]["c_rate"] = c_rate_over_soc(
+                            w[calm.SQUARE_KW2S + i], w[calm.CAPACITY + i]
+                        )
+                        waiting += 1
+                if waiting >= WAITING:
+                    _bring_up(turned[:waiting], ageing, laws, end_s - step_s)
+                    waiting = 0
             if drooped:
                 calm.note_droop(w, own, n)
             if refusing:
@@ -383,6 +413,7 @@ def _advance(
                         setpoint_kw[row["ev"]] if managed else inf, step_s,
                         row["departure_s"] - (end_s - step_s), willing, voltage, lowest, highest, alive,
                         frequency_hz[np.searchsorted(places.member_start, row["ev"], "right") - 1], idle_c,
+                        ageing[row["ev"]] if with_ageing else no_battery[0], laws, end_s - step_s,
                     )  # fmt: skip
                     lower(row, block, i)
                     lower_own(own_row, own, i)
@@ -394,6 +425,8 @@ def _advance(
             else:
                 hold_block(block, n, w, calm.NET_KW, mean_kw, power_kw)
                 hold_block(block, n, w, calm.Q_KVAR, mean_kvar, reactive_kvar)
+        _bring_up(turned[:waiting], ageing, laws, end_s - step_s)
+        waiting = 0
 
 
 @njit
@@ -416,7 +449,7 @@ def _change(
     step_s = end_s - time_s
     with_functions = options["functions"] == 1
     memory = np.zeros(1, MEMORY)
-    rows, owns = np.zeros(1, STATE), np.zeros(1, PHYSICS)
+    rows, owns, no_battery = np.zeros(1, STATE), np.zeros(1, PHYSICS), np.zeros(1, BATTERY)
     for stretch in range(len(places.filled)):
         if not changing[stretch]:
             continue
@@ -449,13 +482,17 @@ def _change(
                     functions[ev if with_functions else 0], memory[0], more[session],
                     setpoint_kw[ev] if managed else inf, until_s - from_s, row["departure_s"] - from_s,
                     willing, voltage, lowest, highest, alive, frequency_hz[member], idle_c,
+                    ageing[ev] if options["ageing"] == 1 else no_battery[0], laws, from_s,
                 )  # fmt: skip
                 net_kws += drawn - given
                 q_kvars += q
                 plugged_s += until_s - from_s
                 if row["departure_s"] > end_s:
                     break
-                leave(row, options, own, functions, ageing, laws, ev, until_s, idle_c, rates, outcome, more)
+                leave(
+                    row, options, kinds[row["kind"]], own, functions, ageing, laws, ev, until_s, idle_c,
+                    rates, outcome, more,
+                )  # fmt: skip
                 session += 1
                 if session == len(session_ev) or session_ev[session] != ev or arrival_s[session] >= end_s:
                     row["session"] = -1

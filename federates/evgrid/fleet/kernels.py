@@ -62,7 +62,7 @@ LEAST_SOC = 0.05
 """State of charge below which nobody comes home from a drive."""
 
 SNAP = 1e-11
-"""Rounding, in state of charge, within which a charge that ends at the target is at the target."""
+"""Rounding, in state of charge, within which a guard's charge, which ends at the target, is at the target."""
 
 KIND = np.dtype(
     [
@@ -274,7 +274,7 @@ def moment_of_zero_laxity(kind: Row, soc: float, power_kw: float, span: float, l
 @njit
 def advance(
     kind: Row, soc: float, setpoint_kw: float, seconds: float, left_s: float, guarded: int
-) -> tuple[float, int, float, float, float, float, float]:
+) -> tuple[float, int, float, float, float, float, float, float, float, float]:
     """Follow a set-point for ``seconds``, subject to all limits and the departure guard.
 
     Parameters
@@ -291,8 +291,10 @@ def advance(
         1 if laxity has reached zero before.
 
     Returns the state of charge, ``guarded``, the energy drawn from the grid, the energy given to
-    the grid, and the conversion loss, kWs each and not negative, the time that power flowed, s, and the
-    energy that discharging took out of the battery, kWs.
+    the grid, and the conversion loss, kWs each and not negative, the time that power flowed, s, the
+    energy that discharging took out of the battery, kWs, the integrals of the squared battery power while
+    charging and while discharging, kW²s, and when charging began, s. Charging comes last: SOC turns once at
+    most, from down to up.
 
     """
     drawn = 0.0
@@ -300,6 +302,9 @@ def advance(
     loss = 0.0
     flowing_s = 0.0
     taken = 0.0
+    square_in, square_out = 0.0, 0.0
+    charging_from = 0.0
+    length = seconds
     target = kind["soc_target"]
     for _ in range(8):
         if soc < target and left_s <= seconds_to_target(kind, soc):
@@ -339,7 +344,10 @@ def advance(
         if power > 0.0:
             soc, on_s, first, second = charge(kind, soc, power, span)
             flowing_s += on_s
-            if soc < target and target - soc < SNAP:
+            if square_in == 0.0:
+                charging_from = length - seconds
+            square_in += second
+            if guarded and soc < target and target - soc < SNAP:
                 soc = target
             drawn += (1.0 + kind["charge_b"]) * first + kind["charge_a"] * on_s + kind["charge_c"] * second
             loss += kind["charge_a"] * on_s + kind["charge_b"] * first + kind["charge_c"] * second
@@ -352,13 +360,14 @@ def advance(
             given += (-power - lost_kw) * span
             loss += lost_kw * span
             taken -= power * span
+            square_out += power * power * span
             flowing_s += span
             soc = stop if stop >= 0.0 else soc + power * kind["soc_per_kws"] * span
         seconds -= span
         left_s -= span
         if seconds <= 0.0:
             break
-    return soc, guarded, drawn, given, loss, flowing_s, taken
+    return soc, guarded, drawn, given, loss, flowing_s, taken, square_in, square_out, charging_from
 
 
 @njit
@@ -875,7 +884,7 @@ def _come_and_go(
 @njit
 def _follow(row: Row, kind: Row, setpoint_kw: float, seconds: float, left_s: float) -> float:
     """Advance one EV by the exact way, book what it drew and gave, and return the net of it, kWs."""
-    soc, guarded, drawn, given, loss, _, _ = advance(
+    soc, guarded, drawn, given, loss, _, _, _, _, _ = advance(
         kind, row["soc"], setpoint_kw, seconds, left_s, row["guarded"]
     )
     row["soc"] = soc

@@ -448,8 +448,8 @@ class FleetModel(Model):
         if len(extras.ageing) and int(end_s // AGEING_PERIOD_S) > int(time_s // AGEING_PERIOD_S):
             in_threads(
                 lambda low, high: physics.age(
-                    low, high, self._places, self._state, extras.physics, extras.ageing, degradation.LAWS,
-                    end_s, idle_c,
+                    low, high, self._places, self._state, extras.physics, self._kinds, extras.ageing,
+                    degradation.LAWS, end_s, idle_c,
                 ),
                 len(self._places.filled), 16,
             )  # fmt: skip
@@ -557,8 +557,9 @@ class FleetModel(Model):
                 close_session(rows[ev], self._rates, outcome)
             else:
                 physics.leave(
-                    rows[ev], extras.options, own[ev], extras.functions, extras.ageing, degradation.LAWS, ev,
-                    self._end_s, extras.idle_c(self._end_s), self._rates, outcome, extras.more,
+                    rows[ev], extras.options, self._kinds[rows[ev]["kind"]], own[ev], extras.functions,
+                    extras.ageing, degradation.LAWS, ev, self._end_s, extras.idle_c(self._end_s), self._rates,
+                    outcome, extras.more,
                 )  # fmt: skip
         soc, drawn, given, loss, cost = outcome.T
         complete = sessions.departure_s <= self._end_s

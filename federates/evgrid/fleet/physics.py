@@ -27,8 +27,10 @@ the limit to charging, frequency-watt, trips and a dead connection point win ove
 A driver may lose energy by that, and it is counted as unserved. The guard doesn't foresee them: it takes
 full power for granted until departure.
 
-**Ageing** (:mod:`evgrid.fleet.degradation`) is brought up to date at arrival, at departure and when
-:func:`age` is called.
+**Ageing** (:mod:`evgrid.fleet.degradation`) is brought up to date at arrival, at departure, when
+:func:`age` is called, and whenever SOC turns: at the begin of the tick in which an EV that charged
+discharges, or the other way round, and within a tick where the guard ends a discharge. Meanwhile an EV
+carries its ``heading`` and the integral of its squared battery power, from which its C-rate follows.
 
 Left out: functions of an EVSE while no car is plugged in: trips and entering service stand still.
 """
@@ -72,14 +74,16 @@ PHYSICS = np.dtype(
         ("reactive_kvar", "f8"),  # response of the EVSE's reactive power, see curves.kernels.STATE
         ("droop_kw", "f8"),  # response of its frequency-watt
         ("parameters", "i4"),  # row of the PARAMETERS of its EVSE's local functions
+        ("square_kw2s", "f4"),  # integral of the squared battery power since its ageing was brought up
         ("refusal", "i1"),  # reason for which it never may, 0 if it may
         ("capable", "i1"),  # 1: its EVSE has the local functions
         ("disturbed", "i1"),  # 1: its EVSE is off, ramping, timing a trip, or limits active power
         ("phases", "i1"),  # 1 or 3
+        ("heading", "i1"),  # which way SOC went last in this session: 1 up, -1 down, 0 not yet
     ],
     align=True,
 )
-"""What the full pass remembers of an EV besides STATE: 64 bytes."""
+"""What the full pass remembers of an EV besides STATE: 69 bytes."""
 
 FUNCTIONS = np.dtype(
     [
@@ -117,6 +121,7 @@ OPTIONS = np.dtype(
         ("hot_c", "f8"),  # stop
         ("functions", "i8"),  # 1: EVSEs have local functions
         ("emissions", "i8"),  # 1: emissions are counted
+        ("ageing", "i8"),  # 1: batteries age
         ("away_c_rate", "f8"),  # of driving, 1/h, for ageing
     ],
     align=True,
@@ -204,8 +209,11 @@ def grid_limits_kw(
 @njit
 def _steady(
     kind: Row, soc: float, asked_kw: float, seconds: float, left_s: float, guarded: int
-) -> tuple[bool, float, float, float, float, float]:
-    """Whether power is constant over a window, and if so SOC, power drawn, given, lost, taken out, kW."""
+) -> tuple[bool, float, float, float, float, float, float]:
+    """Whether power is constant over a window, and if so SOC and power, kW.
+
+    Power drawn, given, lost, put in and taken out.
+    """
     limit_kw = kind["charge_kw"]
     asked_kw = inf if guarded else asked_kw
     up_kw = min(max(asked_kw, 0.0), limit_kw)
@@ -239,19 +247,22 @@ def _steady(
         & ((then >= kind["soc_floor"]) | (out_kw == 0.0))
         & ((left_s - seconds > needed_s) | full)
     )
-    return steady, then, up_kw, down_kw, loss_kw, out_kw
+    return steady, then, up_kw, down_kw, loss_kw, into_kw, out_kw
 
 
 @njit
 def _move(
     kind: Row, soc: float, asked_kw: float, seconds: float, left_s: float, guarded: int
-) -> tuple[float, int, float, float, float, float, float]:
+) -> tuple[float, int, float, float, float, float, float, float, float, float]:
     """:func:`evgrid.fleet.kernels.advance`, by the short way where power is constant."""
-    steady, then, up_kw, down_kw, loss_kw, out_kw = _steady(kind, soc, asked_kw, seconds, left_s, guarded)
+    steady, then, up_kw, down_kw, loss_kw, into_kw, out_kw = _steady(
+        kind, soc, asked_kw, seconds, left_s, guarded
+    )
     if steady:
         flowing_s = seconds if up_kw > 0.0 or down_kw > 0.0 else 0.0
         return (
-            then, guarded, up_kw * seconds, down_kw * seconds, loss_kw * seconds, flowing_s, out_kw * seconds
+            then, guarded, up_kw * seconds, down_kw * seconds, loss_kw * seconds, flowing_s, out_kw * seconds,
+            into_kw * into_kw * seconds, out_kw * out_kw * seconds, 0.0,
         )  # fmt: skip
     return advance(kind, soc, asked_kw, seconds, left_s, guarded)
 
@@ -267,10 +278,12 @@ def lift_own(block: Blocks, i: int, physics: Row) -> None:
     physics["reactive_kvar"] = block["reactive_kvar"][i]
     physics["droop_kw"] = block["droop_kw"][i]
     physics["parameters"] = block["parameters"][i]
+    physics["square_kw2s"] = block["square_kw2s"][i]
     physics["refusal"] = block["refusal"][i]
     physics["capable"] = block["capable"][i]
     physics["disturbed"] = block["disturbed"][i]
     physics["phases"] = block["phases"][i]
+    physics["heading"] = block["heading"][i]
 
 
 @njit
@@ -284,7 +297,9 @@ def lower_own(physics: Row, block: Blocks, i: int) -> None:
     block["reactive_kvar"][i] = physics["reactive_kvar"]
     block["droop_kw"][i] = physics["droop_kw"]
     block["parameters"][i] = physics["parameters"]
+    block["square_kw2s"][i] = physics["square_kw2s"]
     block["disturbed"][i] = physics["disturbed"]
+    block["heading"][i] = physics["heading"]
 
 
 @njit
@@ -313,7 +328,7 @@ def window(
     options: Row, kind: Row, row: Row, physics: Row, parameters: Row, functions: Row, memory: Row,
     refused_kwh: NDArray[np.float64], setpoint_kw: float, seconds: float, left_s: float, willing: bool,
     voltage_pu: float, lowest_pu: float, highest_pu: float, energised: float, frequency_hz: float,
-    idle_c: float,
+    idle_c: float, battery: Row, laws: Row, time_s: float,
 ) -> tuple[float, float, float]:  # fmt: skip
     """Advance one EV over a window in which it is plugged in.
 
@@ -336,6 +351,9 @@ def window(
         See :func:`evgrid.curves.kernels.respond`.
     idle_c
         Temperature of the cell of a car that stands idle, °C.
+    battery, laws, time_s
+        Its row of the STATE of ageing, updated, and LAWS, both read only where batteries age; begin of the
+        window.
 
     Returns energy drawn and energy given (kWs), and reactive energy (kvars).
 
@@ -368,7 +386,7 @@ def window(
         if not refusal:  # what is still on its way down isn't refused
             asked_kw = min(asked_kw, max(-followed_kw, 0.0))
 
-    then, guard, drawn, given, loss, flowing_s, taken = _move(
+    then, guard, drawn, given, loss, flowing_s, taken, square_in, square_out, charging_from = _move(
         kind, soc, followed_kw, seconds, left_s, guarded
     )
     wished_kw = (drawn - given) / seconds
@@ -415,11 +433,20 @@ def window(
             power_kw = min(max(wished_kw, low_kw), high_kw)
         answered = abs(power_kw - wished_kw) > SAME * kind["charge_kw"]
         if answered:
-            then, _, drawn, given, loss, flowing_s, taken = _move(kind, soc, power_kw, seconds, inf, 0)
+            then, _, drawn, given, loss, flowing_s, taken, square_in, square_out, charging_from = _move(
+                kind, soc, power_kw, seconds, inf, 0
+            )
     if options["standby_kw"] > 0.0 and (not options["functions"] or functions["mode"] != OFF):
         standby = options["standby_kw"] * (seconds - flowing_s)
         drawn += standby
         loss += standby
+    if options["ageing"]:
+        cell_k = idle_c + physics["above_k"] + 273.15
+        if square_out > 0.0:
+            head(-1, square_out, physics, kind["capacity_kwh"], battery, laws, time_s, soc, cell_k)
+        if square_in > 0.0:
+            from_s, lowest = time_s + charging_from, soc - taken * kind["soc_per_kws"]
+            head(1, square_in, physics, kind["capacity_kwh"], battery, laws, from_s, lowest, cell_k)
     if options["heating_k_per_kw"] > 0.0:
         rise = options["heating_k_per_kw"] * loss / seconds
         left = np.exp(-options["cooling_per_s"] * seconds)
@@ -485,6 +512,40 @@ def _is_disturbed(functions: Row) -> bool:
 
 
 @njit
+def head(
+    way: int, square_kw2s: float, physics: Row, capacity_kwh: float, battery: Row, laws: Row, time_s: float,
+    soc: float, cell_k: float,
+) -> None:  # fmt: skip
+    """Let the battery of an EV charge (``way`` 1) or discharge (-1) from ``time_s`` on, when SOC is ``soc``.
+
+    Where that is a turning point, its ageing is brought up to it first. ``square_kw2s``: the integral of
+    the squared battery power on the way.
+    """
+    if physics["heading"] * way < 0:
+        bring_up(physics, capacity_kwh, battery, laws, time_s, soc, cell_k)
+    physics["heading"] = way
+    physics["square_kw2s"] += square_kw2s
+
+
+@njit
+def bring_up(
+    physics: Row, capacity_kwh: float, battery: Row, laws: Row, time_s: float, soc: float, cell_k: float
+) -> None:
+    """Bring the ageing of an EV up to a time: see :func:`evgrid.fleet.degradation.bring_to_ev`."""
+    bring_to_ev(battery, laws, time_s, soc, cell_k, c_rate_over_soc(physics["square_kw2s"], capacity_kwh))
+    physics["square_kw2s"] = 0.0
+
+
+@njit
+def c_rate_over_soc(square_kw2s: float, capacity_kwh: float) -> float:
+    """Integral of the C-rate (1/h) over the SOC moved, from that of the squared battery power over time.
+
+    With C = P / capacity and dSOC = C dt: the integral of C over SOC is that of C² over time.
+    """
+    return square_kw2s / (3600.0 * capacity_kwh * capacity_kwh)
+
+
+@njit
 def whose_floor(options: Row, kind: Row) -> int:
     """Whose floor it is; an empty battery is nobody's wish."""
     if 0.0 < kind["soc_floor"] <= options["driver_floor"]:
@@ -506,6 +567,8 @@ def welcome(
     physics["ramped_kw"] = 0.0
     physics["above_k"] = 0.0
     physics["past_kg"] = 0.0
+    physics["square_kw2s"] = 0.0
+    physics["heading"] = 0
     physics["parameters"] = parameters_of[row["kind"]] if physics["capable"] else without
     for i in range(len(REASONS)):
         more[row["session"], i] = 0.0
@@ -523,7 +586,7 @@ def welcome(
 
 @njit
 def leave(
-    row: Row, options: Row, physics: Row, functions: Row, ageing: Row, laws: Row, ev: int,
+    row: Row, options: Row, kind: Row, physics: Row, functions: Row, ageing: Row, laws: Row, ev: int,
     time_s: float, idle_c: float, rates: NDArray[np.float64],
     outcome: NDArray[np.float64], more: NDArray[np.float64],
 ) -> None:  # fmt: skip
@@ -537,7 +600,8 @@ def leave(
     reasons = len(REASONS)
     more[session, reasons + 2] = physics["past_kg"] + rates[2] * (row["drawn_kws"] - row["given_kws"])
     if len(ageing):
-        bring_to_ev(ageing[ev], laws, time_s, row["soc"], idle_c + physics["above_k"] + 273.15)
+        cell_k = idle_c + physics["above_k"] + 273.15
+        bring_up(physics, kind["capacity_kwh"], ageing[ev], laws, time_s, row["soc"], cell_k)
         more[session, reasons] = calendar_loss_ev(ageing[ev], laws) - more[session, reasons]
         more[session, reasons + 1] = cycle_loss_ev(ageing[ev], laws) - more[session, reasons + 1]
     if options["functions"]:
@@ -562,16 +626,19 @@ def rate_emissions(
 
 @njit
 def age(
-    low: int, high: int, places: Places, state: Blocks, physics: Blocks, ageing: Row, laws: Row,
+    low: int, high: int, places: Places, state: Blocks, physics: Blocks, kinds: Row, ageing: Row, laws: Row,
     time_s: float, idle_c: float,
 ) -> None:  # fmt: skip
     """Bring the ageing of those plugged in in the stretches ``low`` to ``high`` up to ``time_s``."""
     for stretch in range(low, high):
         begin = places.first_lane[stretch]
         for lane in range(begin, begin + places.filled[stretch]):
-            block, i = state[lane // LANES], lane % LANES
-            cell_k = idle_c + physics[lane // LANES]["above_k"][i] + 273.15
-            bring_to_ev(ageing[block["ev"][i]], laws, time_s, block["soc"][i], cell_k)
+            block, own, i = state[lane // LANES], physics[lane // LANES], lane % LANES
+            capacity_kwh = kinds[block["kind"][i]]["capacity_kwh"]
+            c_rate = c_rate_over_soc(own["square_kw2s"][i], capacity_kwh)
+            cell_k = idle_c + own["above_k"][i] + 273.15
+            bring_to_ev(ageing[block["ev"][i]], laws, time_s, block["soc"][i], cell_k, c_rate)
+            own["square_kw2s"][i] = 0.0
 
 
 @njit

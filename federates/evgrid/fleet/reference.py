@@ -44,6 +44,8 @@ class Account:
     given_kwh: float = 0.0
     loss_kwh: float = 0.0
     cost: float = 0.0
+    trail: list[tuple[float, float, float]] = field(default_factory=list)
+    """Each piece of the way: its length, s, SOC at its end, integral of the squared battery power, kW²s."""
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,9 @@ def follow(
                 account.cost += (energy + loss) * export_price
             net += energy + loss
         account.soc = piece.soc(account.soc, session, span) if at_end is None else at_end
-        if 0 < session.soc_target - account.soc < 1e-11 and piece.power_kw > 0:
+        if account.guarded and 0 < session.soc_target - account.soc < 1e-11 and piece.power_kw > 0:
             account.soc = session.soc_target
+        account.trail.append((span, account.soc, piece.square_kw2s(span)))
         seconds -= span
         left -= span
     return net
@@ -315,7 +318,7 @@ def follow_rules(
         if not reason:
             asked_kw = min(asked_kw, max(-mean_kw, 0.0))
 
-    wish = replace(account)
+    wish = replace(account, trail=[])
     wished_kw = follow(session, wish, target_kw, start_s, seconds) * 3600 / seconds
     into_kw = min(rules.into_limit(session), battery_power_drawn(session.charge_kw, session.charge_loss))
     done, power_kw = wish, wished_kw
@@ -340,7 +343,7 @@ def follow_rules(
         else:
             power_kw = max(low_kw, min(wished_kw, high_kw))
         if abs(power_kw - wished_kw) > 1e-12 * session.charge_kw:
-            done = replace(account, guarded=False)
+            done = replace(account, guarded=False, trail=[])
             follow(replace(session, departure_s=math.inf), done, power_kw, start_s, seconds)
             done.guarded = wish.guarded
     drawn = done.drawn_kwh - account.drawn_kwh
@@ -353,7 +356,7 @@ def follow_rules(
         if not reason:
             reason = "departure" if wish.guarded else "floor" if done is wish else "grid"
         past.refused_kwh[reason] = past.refused_kwh.get(reason, 0.0) + refused
-    account.soc, account.guarded = done.soc, done.guarded
+    account.soc, account.guarded, account.trail = done.soc, done.guarded, account.trail + done.trail
     account.drawn_kwh, account.given_kwh, account.loss_kwh = done.drawn_kwh, done.given_kwh, done.loss_kwh
     return drawn - given
 
