@@ -143,10 +143,31 @@ def _device_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
         rows.append(("PV curtailed", _over_members(curtailed, "kWh")))
     if "trafo_hot_spot_c" in result and result.sizes["trafo"]:
         rows.append(("hot spot, highest", _extreme(result["trafo_hot_spot_c"].max("trafo"), "max", "°C")))
-        life = result["trafo_life_h"]
-        worst = life.isel(trafo=int(life.max("member").fillna(0).argmax("trafo")))
+        rows += _life_rows(result["trafo_life_h"], result["trafo_hot_spot_highest_c"])
+    return rows
+
+
+def _life_rows(life: xr.DataArray, highest_c: xr.DataArray) -> list[tuple[str, str]]:
+    """The worst loss of life, and the transformers of which the law tells none; (member, trafo) both."""
+    from evgrid.thermal import LAW_UP_TO_C
+
+    rows = []
+    outside = (highest_c > LAW_UP_TO_C).any("member").values
+    names = [str(name) for name in life["trafo"].values[outside]]
+    told = life.isel(trafo=np.flatnonzero(~outside))
+    if told.sizes["trafo"]:
+        worst = told.isel(trafo=int(told.max("member").fillna(0).argmax("trafo")))
         name = str(worst["trafo"].values)
         rows.append((f"loss of life of {name}", f"{_over_members(worst, 'h', 3)} of normal ageing"))
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        rows.append(
+            (
+                "loss of life not told",
+                f"{', '.join(names[:3])}{more}: hot spot above {LAW_UP_TO_C:g} °C, outside what the law of "
+                "ageing holds for (IEC 60076-7)",
+            )
+        )
     return rows
 
 

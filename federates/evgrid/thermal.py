@@ -25,7 +25,11 @@ oil time constant for n other than 1 is left out.
 **Ageing.** Rate V relative to normal ageing (IEC 60076-7, clause 6.3): 2^((θh - 98)/6) for
 non-upgraded paper, exp(15000/383 - 15000/(θh + 273)) for thermally upgraded paper, which is also
 the ageing acceleration factor FAA of IEEE C57.91, clause 5. Loss of life is the integral of V over
-time, by Gauss-Legendre quadrature on the exact course of the hot spot inside the step.
+time, by Gauss-Legendre quadrature on the exact course of the hot spot inside the step. It is the paper's
+thermal ageing and nothing else. IEC 60076-7:2018, clause 7, Table 2, allows no hot spot above 160 °C, for
+short-time emergency loading (140 °C for long-time; above that, bubbles of gas may break the insulation down
+at once). A transformer that gets hotter than ``LAW_UP_TO_C`` has no loss of life here: it is NaN, and a
+run's summary says so. Its temperatures stand.
 
 A load of NaN is a transformer that no source feeds: it has neither losses of load nor of iron and
 cools to ambient. Left out: oil viscosity with temperature, moisture and oxygen, tap position,
@@ -55,6 +59,9 @@ Floats = NDArray[np.float64]
 
 NORMAL_LIFE_H = 180000.0
 """Normal insulation life, h (IEEE C57.91-2011, Table 2: 20.55 years at 110 °C)."""
+
+LAW_UP_TO_C = 160.0
+"""Hot spot, °C, up to which a loss of life is told: the highest that IEC 60076-7:2018, Table 2, allows."""
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -259,7 +266,7 @@ class ThermalState:
 
     @property
     def life_h(self) -> Floats:
-        """(member, trafo): loss of life since the start, in hours of normal ageing."""
+        """(member, trafo): loss of life since the start, in hours of normal ageing, at any hot spot."""
         return self._state[..., LIFE]
 
     @property
@@ -307,6 +314,8 @@ def _floats(values: Any) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
+_OUTSIDE = f"; NaN where the hot spot passed {LAW_UP_TO_C:g} °C, outside what the law holds for"
+
 VARIABLES = (
     Variable("trafo_hot_spot_c", ("member", "trafo"), "degC",
              "hot-spot temperature of the transformer, mean of the interval"),
@@ -314,21 +323,26 @@ VARIABLES = (
              "top-oil temperature of the transformer, mean of the interval"),
     Variable("trafo_hot_spot_highest_c", ("member", "trafo"), "degC", "highest hot-spot temperature",
              timed=False),
-    Variable("trafo_life_h", ("member", "trafo"), "h", "loss of life in hours of normal ageing", timed=False),
-    Variable("trafo_ageing_factor", ("member", "trafo"), "1", "mean ageing rate per normal ageing",
+    Variable("trafo_life_h", ("member", "trafo"), "h", f"loss of life in hours of normal ageing{_OUTSIDE}",
              timed=False),
+    Variable("trafo_ageing_factor", ("member", "trafo"), "1",
+             f"mean ageing rate per normal ageing{_OUTSIDE}", timed=False),
     Variable("trafo_loss_of_life_percent", ("member", "trafo"), "%",
-             "loss of life per normal life of 180,000 h", timed=False),
+             f"loss of life per normal life of 180,000 h{_OUTSIDE}", timed=False),
 )  # fmt: skip
 """What is known of the transformers of a run."""
 
 
 def outcome(state: ThermalState, hours: float) -> dict[str, Floats]:
-    """The variables without time, after so many hours; (member, trafo) each."""
-    factor = state.life_h / hours
+    """The variables without time, after so many hours; (member, trafo) each.
+
+    Of a transformer whose hot spot passed LAW_UP_TO_C, those of its loss of life are NaN.
+    """
+    life_h = np.where(state.highest_c > LAW_UP_TO_C, np.nan, state.life_h)
+    factor = life_h / hours
     return {
         "trafo_hot_spot_highest_c": state.highest_c,
-        "trafo_life_h": state.life_h,
+        "trafo_life_h": life_h,
         "trafo_ageing_factor": factor,
         "trafo_loss_of_life_percent": loss_of_life_percent(factor, hours),
     }
@@ -361,7 +375,8 @@ def transformer_ageing(
         ``trafo_hot_spot_c``, ``trafo_top_oil_c`` (member, time, trafo): means over the intervals;
         ``trafo_hot_spot_highest_c``, ``trafo_life_h`` (hours of normal ageing),
         ``trafo_ageing_factor`` (mean relative ageing rate; with upgraded paper FEQA of IEEE C57.91) and
-        ``trafo_loss_of_life_percent`` (of 180,000 h), each (member, trafo).
+        ``trafo_loss_of_life_percent`` (of 180,000 h), each (member, trafo), the last three NaN where
+        the hot spot passed LAW_UP_TO_C.
 
     Raises
     ------

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evgrid.errors import ResultError
+from evgrid.metrics import _life_rows
 from evgrid.thermal import (
     PRESETS,
     ThermalState,
@@ -166,6 +167,31 @@ def test_ageing_of_a_result():
     assert aged["trafo_ageing_factor"].values[0, 0] == pytest.approx(1.0)
     assert aged["trafo_loss_of_life_percent"].values[0, 0] == pytest.approx(24 / 1800)
     assert aged["trafo_hot_spot_c"].attrs["units"] == "degC"
+
+
+def test_a_loss_of_life_is_told_up_to_the_hottest_spot_that_iec_allows():
+    """At 20 °C, settled: 134 °C at 1.3, 161 °C at 1.5, just over the limit, 257 °C at 2.1."""
+    load = np.ones((2, 24, 3))
+    load[0, :, 1], load[1, :, 1], load[:, :, 2] = 1.3, 1.5, 2.1
+    aged = transformer_ageing(result(load, names=("cool", "warm", "hot")))
+    hot_spot = aged["trafo_hot_spot_highest_c"]
+    for factor, name, member in ((1.3, "warm", 3), (1.5, "warm", 4), (2.1, "hot", 3)):
+        rise = 55.0 * ((1 + 5 * factor**2) / 6) ** 0.8 + 23.0 * factor**1.6
+        assert hot_spot.sel(member=member, trafo=name).item() == pytest.approx(20.0 + rise)
+    assert aged["trafo_life_h"].sel(trafo="cool").values == pytest.approx([24.0, 24.0])
+    for name in ("trafo_life_h", "trafo_ageing_factor", "trafo_loss_of_life_percent"):
+        values = aged[name]
+        assert np.isnan(values).values.tolist() == (hot_spot > 160.0).values.tolist()
+        assert np.isnan(values).values.tolist() == [[False, False, True], [False, True, True]]
+        assert "NaN where the hot spot passed 160 °C" in values.attrs["long_name"]
+    life = aged["trafo_life_h"].sel(member=3, trafo="warm").item()
+    assert life == pytest.approx(24 * 2 ** ((hot_spot.sel(member=3, trafo="warm").item() - 98) / 6))
+    rows = dict(_life_rows(aged["trafo_life_h"], hot_spot))
+    assert rows["loss of life of cool"].startswith("24.000 h")
+    assert rows["loss of life not told"] == (
+        "warm, hot: hot spot above 160 °C, outside what the law of ageing holds for (IEC 60076-7)"
+    )
+    assert list(dict(_life_rows(aged["trafo_life_h"][:, 2:], hot_spot[:, 2:]))) == ["loss of life not told"]
 
 
 def test_ambient_series_is_read_at_the_middle_of_the_intervals():

@@ -273,7 +273,11 @@ def _cell(values: xr.DataArray) -> str:
         return "–"
     text = amount if is_currency(values.attrs["units"]) else _number
     middle = text(figure["median"])
-    return middle if values.size == 1 else f"{middle} ({text(figure['low'])} to {text(figure['high'])})"
+    if values.size == 1:
+        return middle
+    known = int(np.isfinite(values.values).sum())
+    of = f", {known} of {values.size} members" if known < values.size else ""
+    return f"{middle} ({text(figure['low'])} to {text(figure['high'])}{of})"
 
 
 def save_comparison(study: Comparison, result: xr.Dataset, folder: str | Path) -> list[Path]:

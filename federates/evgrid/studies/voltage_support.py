@@ -195,7 +195,8 @@ class VoltageSupport(Comparison):
             add("trafo_loading_percent", 100 * result["trafo_loading"].max(["time", "trafo"]),
                 "highest transformer loading", "%")  # fmt: skip
             add("hot_spot_c", aged["trafo_hot_spot_highest_c"].max("trafo"), "highest hot spot", "°C")
-            add("life_h", aged["trafo_life_h"].max("trafo"), "loss of life of the worst transformer", "h")
+            add("life_h", aged["trafo_life_h"].max("trafo", skipna=False),
+                "loss of life of the worst transformer; NaN: hotter than the law holds for", "h")  # fmt: skip
         return found
 
     def _violations(self, result: xr.Dataset) -> xr.Dataset:
