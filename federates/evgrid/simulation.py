@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evgrid.aggregator.excess import REASONS
-from evgrid.aggregator.strategies import WithinSettings
+from evgrid.aggregator.strategies import CheapestFirst, WithinSettings
 from evgrid.audit import audit
 from evgrid.model import UPSTREAM, Clock, Connections, EVs, Model
 from evgrid.portfolios import Portfolio, portfolios
@@ -62,7 +62,13 @@ class World:
         system = self.scenario.system
         emissions = None if system is None else system.emissions
         of_clock = "" if emissions is None else emissions.note(self.clock)
-        return (*self.network.notes, *told, *self.sessions.notes, *([of_clock] if of_clock else []))
+        own = [of_clock] if of_clock else []
+        return (*self.network.notes, *told, *self.sessions.notes, *own, *self._notes_of_plans)
+
+    @cached_property
+    def _notes_of_plans(self) -> tuple[str, ...]:
+        """What plans look at beyond its end."""
+        return tuple(_notes_of_plans(self))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -170,6 +176,41 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     )  # fmt: skip
     recorder.register(models, scenario.currency)
     return models
+
+
+def _notes_of_plans(world: World) -> Iterator[str]:
+    """What is taken beyond the end of each file that an aggregator's plans look beyond, a sentence each."""
+    from evgrid.feeder.base_load import base_load
+    from evgrid.system.series import read_emissions
+    from evgrid.tariff import prices_of
+
+    scenario, clock = world.scenario, world.clock
+    for name, settings in scenario.aggregators.items():
+        cls = settings.strategy_class
+        horizon_s = getattr(settings, "horizon", None)
+        if horizon_s is None and not issubclass(cls, CheapestFirst):
+            continue
+        until_s = float(world.sessions.departure_s.max(initial=0.0))
+        if horizon_s is not None:
+            until_s = clock.duration_s + horizon_s
+        ends_s = {}
+        emissions = scenario.system.emissions if scenario.system is not None else None
+        if emissions is not None and "emissions" in cls.needs(settings):
+            rates = read_emissions(
+                emissions.file, clock, emissions.timezone, emissions.column, emissions.time_format
+            )
+            ends_s["system.emissions"] = float(rates.edges_s[-1])
+        if horizon_s is not None or not ends_s:
+            prices = prices_of(scenario.tariff, scenario.system, clock)
+            ends_s["the series of prices"] = np.inf if prices is None else prices.ends_s
+        if cls.goes_by_feeder(settings) and scenario.feeder.base_load.kind == "file":
+            ends_s["feeder.base_load"] = base_load(scenario, world.network).ends_s
+        for what, end_s in ends_s.items():
+            if end_s < until_s - 1e-6:
+                yield (
+                    f"aggregators.{name}: plans look ahead to {clock.stamp(until_s)}, {what} ends at "
+                    f"{clock.stamp(end_s)}: its last day follows in plans, or its last value if it has none"
+                )
 
 
 def _limited(world: World, controlled: list[Portfolio]) -> Iterator[tuple[Any, ...]]:

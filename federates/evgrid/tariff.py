@@ -214,10 +214,12 @@ class Prices:
 
     drawn, given : functions that give price and credit between two times, s from the run's start, as steps,
         currency per kWh
+    ends_s : time up to which they are known; infinite but for those of files, see ``Series.until``
     """
 
     drawn: Callable[[float, float], Series]
     given: Callable[[float, float], Series]
+    ends_s: float = np.inf
 
     def means(self, edges_s: Array) -> tuple[Array, Array]:
         """Mean price of energy drawn and credit for energy given back between each two of ascending times,
@@ -248,7 +250,7 @@ def prices_of(tariff: Tariff | None, system: System | None, clock: Clock) -> Pri
         if system is None or system.energy_price is None:
             return None
         wholesale = _of_file(system.energy_price, 1000.0, clock)
-        return Prices(wholesale, wholesale)
+        return Prices(wholesale, wholesale, _end_s(system.energy_price, wholesale))
     if tariff.prices is not None:
         drawn = _of_file(tariff.prices, _KWH[tariff.prices.per], clock)
     else:
@@ -259,7 +261,8 @@ def prices_of(tariff: Tariff | None, system: System | None, clock: Clock) -> Pri
     elif tariff.export_per_kwh is not None:
         constant = Series(np.array([0.0, 1.0]), np.array([tariff.export_per_kwh]))
         given = lambda begin_s, end_s: constant  # noqa: E731
-    return Prices(drawn, given)
+    files = ((tariff.prices, drawn), (tariff.export_prices, given))
+    return Prices(drawn, given, min(_end_s(file, steps) for file, steps in files))
 
 
 _KWH = {"kWh": 1.0, "MWh": 1000.0}
@@ -268,7 +271,12 @@ _KWH = {"kWh": 1.0, "MWh": 1000.0}
 def _of_file(file: SeriesFile, kwh: float, clock: Clock) -> Callable[[float, float], Series]:
     read = read_series(file.file, clock, PRICE, file.column, file.time_format)
     steps = _steps(read.edges_s, read.values / kwh)
-    return lambda begin_s, end_s: steps
+    return lambda begin_s, end_s: steps.until(end_s)
+
+
+def _end_s(file: SeriesFile | None, steps: Callable[[float, float], Series]) -> float:
+    """Time at which the prices of a file end; infinite where there is none."""
+    return np.inf if file is None else float(steps(0.0, 0.0).edges_s[-1])
 
 
 def _of_seasons(tariff: Tariff, clock: Clock, begin_s: float, end_s: float) -> Series:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import evgrid
+from evgrid.feeder.networks import load_network
 from evgrid.scenario import scenario_from
 from evgrid.simulation import build_world
 from evgrid.studies.oracle import least_cost
@@ -206,3 +207,40 @@ def test_a_plan_costs_no_more_than_charging_at_once(tmp_path, step, seed):
         assert cost(result) <= at_once + 12 * 7.4 * lag_h * 0.6
         assert cost(result) < at_once - 5.0  # and indeed much less
         assert served(result)
+
+
+# ---- what is known ends --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["base_load", "prices", "emissions"])
+def test_a_horizon_goes_beyond_what_a_file_knows(tmp_path, what):
+    """Files that just cover a run of 24 h, and EVs that stay longer: it runs, and says what is taken."""
+    series = ["time,value", *(f"{3600 * k},{100 + 10 * (k % 7)}" for k in range(24))]
+    (tmp_path / "series.csv").write_text("\n".join(series))
+    strategy, sections, tariff = {"strategy": "scheduled", "group": "feeder"}, {}, "pge_ev2a"
+    if what == "base_load":
+        network = {"network": "cigre_lv"}
+        columns = load_network(scenario_from({"name": "net", "time": TIME, "feeder": network}).feeder)
+        columns = columns.connections.name.tolist()
+        stamps = np.datetime64("2026-01-15T12:00") + np.arange(96) * np.timedelta64(15, "m")
+        table = [",".join(["time", *columns]), *(f"{at}" + ",0.1" * len(columns) for at in stamps)]
+        (tmp_path / "base.csv").write_text("\n".join(table))
+        strategy["limit_kw"] = 100.0
+        sections["feeder"] = {"network": "cigre_lv", "step": "1h", "base_load": {"file": "base.csv"}}
+    elif what == "prices":
+        tariff = {"name": "day ahead", "prices": {"file": "series.csv", "per": "MWh"}}
+    else:
+        strategy["emissions_price"] = 50.0
+        sections["system"] = {"emissions": {"file": "series.csv"}}
+    rows = ["a,Load R1,2026-01-15T13:00,2026-01-17T13:00,0.5,0.9,60,7.4,7.4,0.2"]
+    scenario, result = run_file(tmp_path, rows, strategy, tariff, "15min", **sections)
+    name = {
+        "base_load": "feeder.base_load",
+        "prices": "series of prices",
+        "emissions": "system.emissions",
+    }
+    notes = [note for note in build_world(scenario).notes if name[what] in note]
+    assert len(notes) == 1
+    assert "look ahead to 2026-01-18T00:00:00" in notes[0]
+    assert "ends at 2026-01-16T12:00:00" in notes[0]
+    assert result.attrs["notes"].count(name[what]) == 1

@@ -12,6 +12,7 @@ from evgrid.model import Clock, MemoryRecorder
 from evgrid.settings import faults_of
 from evgrid.system import series, signals
 from evgrid.system.model import SystemModel, market
+from evgrid.system.series import Series
 from evgrid.system.settings import EmissionsFile, Event, SyntheticRegulation, System, level_at
 
 DAY_S = 86400.0
@@ -402,3 +403,26 @@ def test_settings_survive_a_round_trip():
     )
     assert System.model_validate_json(settings.model_dump_json(exclude_none=True)) == settings
     assert settings.regulation.product.deadband_hz == 0.0
+
+
+@pytest.mark.parametrize("begin_s", [0.0, -7200.0, 1800.0])
+def test_a_forecast_beyond_a_series_is_its_last_day_again(begin_s):
+    """Two days by the hour: value k in hour k. Beyond them come hours 24 to 47 again and again."""
+    known = Series(begin_s + 3600.0 * np.arange(49), np.arange(48.0))
+    longer = known.until(begin_s + 3600.0 * 100)
+    hours = np.arange(100)
+    expected = np.where(hours < 48, hours, 24 + hours % 24)
+    np.testing.assert_allclose(longer.means(begin_s + 3600.0 * np.arange(101)), expected)
+    assert known.until(begin_s + 3600.0 * 48) is known
+
+
+def test_a_forecast_beyond_less_than_a_day_is_the_last_value():
+    known = Series(np.array([0.0, 3600.0, 7200.0]), np.array([1.0, 2.0]))
+    np.testing.assert_allclose(known.until(4 * 3600.0).means(3600.0 * np.arange(5)), [1, 2, 2, 2])
+
+
+def test_a_value_that_holds_into_the_last_day_is_part_of_it():
+    """1 until 6:00 of the second day, then 2: of the last day 6 hours are 1, 18 are 2."""
+    known = Series(3600.0 * np.array([0, 30, 48]), np.array([1.0, 2.0]))
+    means = known.until(3600.0 * 72).means(3600.0 * np.array([48, 54, 72]))
+    np.testing.assert_allclose(means, [1.0, 2.0])

@@ -33,7 +33,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Emissions(CheapestFirst):
     """Charge in the quarter hours of the lowest emission rate that still meet the departure.
 
-    As ``tou``, on ``system.emissions``; beyond the end of the run its last rate is taken to hold.
+    As ``tou``, on ``system.emissions``; beyond its end its last day is taken to come again.
     """
 
     needs_of_system = ("emissions",)
@@ -46,7 +46,7 @@ class Emissions(CheapestFirst):
         assert system.emissions is not None
         source = system.emissions
         rates = read_emissions(source.file, clock, source.timezone, source.column, source.time_format)
-        return rates.means(np.maximum(edges_s, 0.0))
+        return rates.until(float(edges_s[-1])).means(np.maximum(edges_s, 0.0))
 
 
 class DemandResponseSettings(DispatchSettings):

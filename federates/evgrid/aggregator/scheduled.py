@@ -444,6 +444,7 @@ class Scheduled(Dispatching):
             rates = read_emissions(
                 emissions.file, context.clock, emissions.timezone, emissions.column, emissions.time_format
             )
+            rates = rates.until(float(begins_s[-1]) + settings.period)
             of_slots = [float(rates.mean(max(at, 0.0), max(at, 0.0) + settings.period)) for at in begins_s]
             extra = settings.emissions_price / 1e6 * np.array(of_slots)  # per t and kg/MWh: per kWh
             drawn, given = drawn + extra, given + extra

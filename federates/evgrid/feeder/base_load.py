@@ -60,6 +60,7 @@ SHARE = "share"
 
 _QUARTER_S = 900.0
 _DAY_QUARTERS = 96
+_DAY_S = 86400.0
 POWER_RULE = "must be a power in kW"
 _SIMBENCH_YEAR = 2016
 _SIMBENCH_QUARTERS = 366 * _DAY_QUARTERS
@@ -77,6 +78,11 @@ class BaseLoad(ABC):
         times_s : (n,) s from the run's start
         returns : active power in kW and reactive power in kvar, (n, member or 1, connection, phase)
         """
+
+    @property
+    def ends_s(self) -> float:
+        """Time up to which the load is known, s from the run's start; infinite where it always is."""
+        return math.inf
 
     def generation(self, times_s: Array) -> tuple[Array, Array] | None:
         """Fixed generation, likewise: (n, member or 1, gen, phase), positive into the grid; None: what
@@ -500,8 +506,9 @@ class FileLoad(_SplitLoad):
 
     The first column is ``minute`` (row k covers minute k - 1 to k of each day, 1 to 1440), or
     ``time`` (time from which a row holds until the next; the last one holds as long as the
-    one before). Negative power feeds in. A NetCDF file has a variable for each load over ``minute``
-    or ``time``.
+    one before). Beyond its end, where only plans look, a forecast is the same time of the file's last
+    day, or without a whole day its last row. Negative power feeds in. A NetCDF file has a variable for
+    each load over ``minute`` or ``time``.
     """
 
     def __init__(self, scenario: Scenario, network: Network) -> None:
@@ -532,6 +539,11 @@ class FileLoad(_SplitLoad):
             else 0.0
         )
 
+    @property
+    def ends_s(self) -> float:
+        """See :attr:`BaseLoad.ends_s`."""
+        return math.inf if self._daily else float(self._edges_s[-1])
+
     def _held(self, begin_s: float, end_s: float) -> tuple[Sequence[int], Array]:
         begin_s, end_s = begin_s + self._offset_s, end_s + self._offset_s
         if self._daily:
@@ -539,6 +551,14 @@ class FileLoad(_SplitLoad):
             last = max(math.ceil(end_s / 60 - 1e-9), first + 1)
             edges = np.arange(first, last + 1) * 60.0
         else:
+            beyond_s = begin_s - self._edges_s[-1] + 1e-6
+            if beyond_s > 0:
+                back_s = _DAY_S * math.ceil(beyond_s / _DAY_S)
+                begin_s = begin_s - back_s
+                if begin_s < self._edges_s[0]:  # there is no whole day: the last row
+                    begin_s = float(self._edges_s[-2])
+                end_s = begin_s + self._step_s
+            end_s = min(end_s, float(self._edges_s[-1]))
             first = int(np.searchsorted(self._edges_s, begin_s + 1e-6, "right")) - 1
             last = max(int(np.searchsorted(self._edges_s, end_s - 1e-6, "left")), first + 1)
             edges = self._edges_s[first : last + 1]

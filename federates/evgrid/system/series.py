@@ -29,6 +29,7 @@ from evgrid.readers.times import EXAMPLE, moment_of, utc_of
 KG_PER_LB = 0.45359237
 WATTTIME_UNITS = "lbs_co2_per_mwh"
 _ROUNDING_S = 1e-6
+DAY_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,26 @@ class Series:
         for k in np.flatnonzero(first < last):
             found[k] = self.mean(float(edges_s[k]), float(edges_s[k + 1]))
         return np.asarray(found)
+
+    def until(self, end_s: float) -> Series:
+        """The series up to ``end_s`` at least: what a forecast takes beyond its end is its last day again and
+        again, or, if it has no whole day, its last value.
+        """
+        edges_s, values = self.edges_s, self.values
+        if end_s <= edges_s[-1] or len(values) < 2:
+            return self
+        first = int(edges_s.searchsorted(edges_s[-1] - DAY_S - _ROUNDING_S, "left"))
+        if edges_s[0] > edges_s[-1] - DAY_S + _ROUNDING_S:
+            return Series(np.append(edges_s[:-1], end_s), values)
+        begin = edges_s[-1] - DAY_S
+        if edges_s[first] > begin + _ROUNDING_S:  # a value that holds into the last day
+            first -= 1
+        day_s = np.maximum(edges_s[first:-1], begin) - begin
+        days = int(np.ceil((end_s - edges_s[-1]) / DAY_S))
+        more = (edges_s[-1] + DAY_S * np.arange(days)[:, None] + day_s).reshape(-1)
+        repeated = np.concatenate([values[first:]] * days)
+        edges_s = np.concatenate([edges_s[:-1], more, [edges_s[-1] + DAY_S * days]])
+        return Series(edges_s, np.concatenate([values, repeated]))
 
     def _index(self, time_s: float) -> int:
         index = int(self.edges_s.searchsorted(time_s, "right")) - 1
