@@ -134,7 +134,7 @@ def run_file(folder, rows, strategy, tariff, step="1min", start="2026-01-15T12:0
         "time": {"start": start, "duration": "24h", "step": step},
         "feeder": {"network": "cigre_lv", "step": "1h", "base_load": {"source": "none"}},
         "fleet": {
-            "sessions": {"file": "s.csv"}, "charger": {"power_kw": 7.4, "bidirectional": True},
+            "sessions": {"file": "s.csv"}, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": True},
             "vehicle": {"charge_efficiency": 0.9, "discharge_efficiency": 0.9, "taper_soc": 0.99},
         },
         "tariff": tariff, "communication": {"telemetry": step}, "aggregators": {"main": strategy}, **sections,
@@ -239,8 +239,8 @@ def test_a_horizon_goes_beyond_what_a_file_knows(tmp_path, what):
         "prices": "series of prices",
         "emissions": "system.emissions",
     }
-    notes = [note for note in build_world(scenario).notes if name[what] in note]
+    notes = [note for note in build_world(scenario).notes if f"{name[what]} ends" in note]
     assert len(notes) == 1
     assert "look ahead to 2026-01-18T00:00:00" in notes[0]
     assert "ends at 2026-01-16T12:00:00" in notes[0]
-    assert result.attrs["notes"].count(name[what]) == 1
+    assert result.attrs["notes"].count(f"{name[what]} ends") == 1

@@ -236,7 +236,7 @@ def world_of(folder, rng, strategy, losses, sign):
         "time": {"start": "2026-07-01T06:00", "duration": "20h", "step": "15min"},
         "feeder": {"network": "cigre_lv", "base_load": {"source": "none"}},
         "fleet": {
-            "sessions": {"file": "s.csv"}, "charger": {"power_kw": 7.4, "bidirectional": True},
+            "sessions": {"file": "s.csv"}, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": True},
             "vehicle": vehicle,
         },
         "communication": {"telemetry": "15min"}, "aggregators": {"main": strategy}, "tariff": tariff,

@@ -38,7 +38,7 @@ def midday(folder, losses, strategy="burn:Burn", base=None):
         "time": {"start": "2026-06-15T10:00", "duration": "6h", "step": "1min"},
         "feeder": {"network": "cigre_lv", "step": "15min", "base_load": base or {"source": "none"}},
         "fleet": {
-            "sessions": {"file": "s.csv"}, "charger": {"power_kw": 7.4, "bidirectional": True},
+            "sessions": {"file": "s.csv"}, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": True},
             "vehicle": losses,
         },
         "communication": {"telemetry": "1min"},

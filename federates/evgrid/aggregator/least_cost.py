@@ -29,6 +29,9 @@ from evgrid.compile import njit
 
 Floats = NDArray[np.float64]
 
+_ROUNDING_KWH = 1e-10
+"""Change of energy that is rounding: nothing is drawn or given."""
+
 
 @njit
 def least_cost(
@@ -131,6 +134,8 @@ def least_cost(
                 else:
                     used += until - at
                     at = until
+            if abs(at - energy) < _ROUNDING_KWH and not both:
+                at = energy
             if both:
                 share = (at - energy - fall * p_min[i, t]) / (gain * p_max[i, t] - fall * p_min[i, t])
                 charge[i, t] = min(max(share, 0.0), 1.0) * p_max[i, t]

@@ -355,10 +355,10 @@ def _of_batteries(
 
 
 def _pays_both_ways(batteries: Batteries, price: Array, credit: Array) -> NDArray[np.bool_]:
-    """Where giving a kWh back earns more than it costs to draw it again, (battery, slot)."""
+    """Where giving a kWh back earns at least what it costs to draw it again, (battery, slot)."""
     charge, discharge = (e[:, None] for e in batteries.efficiencies)
     can = (batteries.p_max > 0) & (batteries.p_min < 0)
-    return np.asarray(can & (credit * discharge * charge > price))
+    return np.asarray(can & (credit * discharge * charge >= price))
 
 
 def _netted(batteries: Batteries, charge: Array, discharge: Array) -> tuple[Array, Array]:
