@@ -29,7 +29,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from evgrid.errors import ScenarioError
-from evgrid.readers.times import check_time_format
+from evgrid.readers.files import read_text
+from evgrid.readers.times import check_time_format, moment_of
 
 AnySettings = TypeVar("AnySettings", bound=BaseModel)
 
@@ -69,15 +70,12 @@ def _seconds(value: Any) -> float:
 
 
 def _local_time(value: Any) -> Any:
-    if isinstance(value, str | datetime):
-        try:
-            stamp = pd.Timestamp(value)
-        except ValueError:
-            raise fault("must be a date and time such as 2026-01-15T12:00") from None
-        if stamp.tzinfo is not None:
-            raise fault("must be local time without a zone, such as 2026-01-15T12:00")
-        return stamp.to_pydatetime()
-    raise fault("must be a date and time such as 2026-01-15T12:00")
+    moment = moment_of(value.isoformat() if isinstance(value, datetime) else value)
+    if moment is None:
+        raise fault("must be a date and time such as 2026-01-15T12:00, from 1700 to 2199")
+    if moment.tzinfo is not None:
+        raise fault("must be local time without a zone, such as 2026-01-15T12:00")
+    return moment
 
 
 def _hour_of_day(value: Any) -> float:
@@ -167,6 +165,10 @@ ElementName = Annotated[str, StringConstraints(strip_whitespace=True)]
 """Name of an element of the network, an EVSE or a vehicle type; spaces at its ends don't count."""
 
 
+MOST_YAML_BYTES = 16 * 2**20
+"""Largest YAML file, bytes: its content takes some hundred times as much memory."""
+
+
 def parse_yaml(text: str) -> Any:
     """YAML 1.2 text as Python values; duplicate keys are errors (ruamel's YAMLError)."""
     return YAML(typ="safe", pure=True).load(text)
@@ -177,12 +179,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises ValueError with one sentence that names the file.
     """
+    if not path.exists():
+        raise ValueError(f"there is no file {path}")
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} can't be read: {error}") from None
+        content = parse_yaml(read_text(path, MOST_YAML_BYTES))
+    except ScenarioError as error:
+        raise ValueError(f"{path} {error.faults[0]}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
     except YAMLError as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

@@ -60,6 +60,12 @@ def test_five_faults_are_all_reported_with_their_path():
     ("overrides", "message"),
     [
         ({"time.start": "noon"}, "time.start = noon: must be a date and time such as"),
+        ({"time.start": "05.01.2026"}, "time.start = 05.01.2026: must be a date and time such as"),
+        ({"time.start": "1/5/2026 12:00"}, "time.start = 1/5/2026 12:00: must be a date and time such as"),
+        ({"time.start": "now"}, "time.start = now: must be a date and time such as"),
+        ({"time.start": "nan"}, "time.start = nan: must be a date and time such as"),
+        ({"time.start": "9999-12-31T23:00"}, "time.start = 9999-12-31T23:00: must be a date and time"),
+        ({"time.start": "2026-01-15T12:00+01"}, "12:00.01: must be local time without a zone"),
         ({"time.start": "2026-01-15T12:00+01:00"}, "must be local time without a zone"),
         ({"time.duration": "soon"}, "time.duration = soon: must be a duration"),
         ({"time.duration": 90}, "time.duration = 90s: must be a multiple of feeder.step = 60s"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -382,8 +383,10 @@ def _read_netcdf(path: Path, only: Mapping[str, str] | None) -> Table:
 
     check_file(path)
     try:
-        with open_netcdf(path) as dataset:
-            return _of_dataset(dataset, path, only)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # times of other calendars are a fault below
+            with open_netcdf(path) as dataset:
+                return _of_dataset(dataset, path, only)
     except ScenarioError:
         raise
     except Exception as error:  # the readers raise whatever they meet

@@ -354,7 +354,9 @@ def moment_of(text: Any, forms: Sequence[str] = ()) -> datetime | None:
         if re.fullmatch(_RFC_1123, text):
             found = parsedate_to_datetime(text)
         elif re.search(_ISO, text, re.ASCII) or re.search(_ISO_ZONED, text, re.ASCII):
-            found = datetime.fromisoformat(re.sub(r"([.,]\d{6})\d+", r"\1", text))
+            text = re.sub(r"([.,]\d{6})\d+", r"\1", text)
+            midnight = re.sub(r"([Tt ])24(:?00(?::?00(?:[.,]0+)?)?)(?!\d)", r"\g<1>00\2", text)
+            found = datetime.fromisoformat(midnight) + timedelta(days=midnight != text)
         else:
             return None
     except (ValueError, TypeError, IndexError):

@@ -25,16 +25,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
-
-import pandas as pd
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet.importers.imported import Imported, Row, Tally, table_of
 from evgrid.fleet.importers.rows import Cells, Values, read_rows
 from evgrid.readers import Table
+from evgrid.readers.times import moment_of
 from evgrid.scenario import Vehicle
 
 REQUIRED = (
@@ -120,8 +119,8 @@ def read_nhts(
     path, vehicle = Path(path), vehicle or Vehicle()
     if days < 1:
         raise ValueError(f"days = {days}: must be at least 1")
-    midnight = pd.Timestamp(day)
-    if midnight.tzinfo is not None or midnight != midnight.normalize():
+    first = moment_of(str(day))
+    if first is None or first.tzinfo is not None or first != datetime.combine(first, time()):
         raise ValueError(f"day = {day}: must be a date, such as 2026-01-15")
     tally = Tally(path, "trips")
     vehicles: dict[str, list[_Trip]] = {}
@@ -156,7 +155,7 @@ def read_nhts(
             for trip in trips:
                 tally.drop(reason, trip.line)
             continue
-        rows += _stays(name, houses[name], trips, vehicle, midnight.to_pydatetime(), days, tally)
+        rows += _stays(name, houses[name], trips, vehicle, first, days, tally)
     tally.assumptions += [
         f"wave {wave}, {told}: kept are trips with TRPTRANS "
         + ", ".join(f"{mode} {name}".rstrip() for mode, name in kept.items()),
