@@ -63,7 +63,18 @@ class World:
         emissions = None if system is None else system.emissions
         of_clock = "" if emissions is None else emissions.note(self.clock)
         own = [of_clock] if of_clock else []
-        return (*self.network.notes, *told, *self.sessions.notes, *own, *self._notes_of_plans)
+        of_plans = self._notes_of_plans
+        return (*self.network.notes, *told, *self.sessions.notes, *self._notes_of_ageing, *own, *of_plans)
+
+    @cached_property
+    def _notes_of_ageing(self) -> tuple[str, ...]:
+        """Where the laws of ageing are used outside their tests."""
+        fleet = self.scenario.fleet
+        if fleet is None or fleet.vehicle.degradation is None:
+            return ()
+        from evgrid.fleet.extras import ageing_notes
+
+        return ageing_notes(fleet, self.sessions, self.clock)
 
     @cached_property
     def _notes_of_plans(self) -> tuple[str, ...]:

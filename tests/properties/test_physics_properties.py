@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evgrid.curves import kernels as curves
@@ -117,7 +117,17 @@ FUNCTIONS = (
 )
 
 
+NEARLY_NOTHING = [
+    reference.Session(
+        arrival_s=0.0, departure_s=1e4, soc_arrival=0.0, soc_target=3e-12, capacity_kwh=5.0, charge_kw=1.0,
+        taper_soc=0.5,
+    )
+]  # fmt: skip
+
+
 @settings(max_examples=1500, deadline=None)
+@example(NEARLY_NOTHING, FUNCTIONS[0], 60.0, ((1e-9, 1.0, 60.0),) * 3)  # 3.3e-12 of the battery a minute
+@example(NEARLY_NOTHING, FUNCTIONS[0], 60.0, ((3e-10, 1.0, 60.0),) * 3)
 @given(
     plain.ev_sessions(), st.sampled_from(FUNCTIONS), st.sampled_from([60.0, 900.0]),
     st.tuples(*[st.tuples(plain.setpoints, st.floats(0.88, 1.12), st.floats(59.5, 60.5))] * 3),

@@ -1,6 +1,7 @@
 """Ageing of EVs that are asked for what 15-min samples of their state of charge don't see."""
 
 import importlib.util
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from evgrid.fleet import degradation
+from evgrid.fleet.extras import ageing_notes
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import EVs, MemoryRecorder
@@ -76,7 +78,7 @@ def test_a_day_of_regulation_wears_as_rainflow_of_the_recorded_soc_says():
 
 @pytest.mark.parametrize("minutes", [15, 30, 45, 60])
 def test_a_saw_tooth_wears_whatever_its_period(minutes):
-    """10 kW up and as much down, worked by hand: 2.5 % of capacity a quarter hour, twice a period."""
+    """10 kW up for half of it, as much out of the battery down: 3 % deep at 15 min; worked by hand."""
     depth = 10 * EFFICIENCY * minutes / 60 / 2 / CAPACITY_KWH
     step_s = 450.0
     up = (np.arange(round(DAY_S / step_s)) * step_s) % (60 * minutes) < 30 * minutes
@@ -90,6 +92,39 @@ def test_a_saw_tooth_wears_whatever_its_period(minutes):
     k = (4.38e-8 + 1.55e-8 * depth + 1.68e-7 * c_rate) * np.exp(2190 / 298.15)
     lfp = k * (depth * periods) ** 0.828
     assert degradation.cycle_loss(battery) == pytest.approx([nmc, lfp], rel=1e-5)
+
+
+def test_ageing_outside_the_tests_behind_its_law_is_said():
+    """BLAST-Lite: NMC tested at 20 to 40 °C and 1 C, LFP at 10 to 45 °C, 0.65 C up and 1 C down."""
+    scenario = plain.scenario_of(900.0, 96, fleet={"count": 2, "vehicle": {"degradation": {}}})
+
+    def notes(capacity_kwh, chemistry, **vehicle):
+        sessions = plain.table(
+            [
+                [whole.reference.Session(0.0, 7200.0, 0.5, 0.8, capacity, 11.0, 11.0)]
+                for capacity in capacity_kwh
+            ]
+        )
+        sessions = replace(sessions, chemistry=np.array(chemistry))
+        fleet = plain.scenario_of(
+            900.0, 96, fleet={"count": 2, "vehicle": {"degradation": {}, **vehicle}}
+        ).fleet  # fmt: skip
+        return ageing_notes(fleet, sessions, scenario.clock)
+
+    assert notes([60.0, 60.0], ["nmc", "lfp"]) == ()
+    of = "fleet.vehicle.degradation: the law of {} is used outside the tests that it was fitted to: "
+    assert notes([60.0, 15.0], ["nmc", "lfp"]) == (
+        of.format("lfp") + "charging at up to 0.73 C (tests: 0.65 C)",
+    )
+    assert notes([10.0, 60.0], ["", "lfp"], temperature={"ambient": 5}) == (
+        of.format("nmc") + "cells at 5 °C (tests: 20 to 40 °C), charging at up to 1.1 C (tests: 1 C), "
+        "discharging at up to 1.1 C (tests: 1 C)",
+        of.format("lfp") + "cells at 5 °C (tests: 10 to 45 °C)",
+    )
+    assert notes([60.0, 60.0], ["nmc", "nmc"], degradation={"temperature_c": 50}) == (
+        of.format("nmc") + "cells at 50 °C (tests: 20 to 40 °C)",
+    )
+    assert notes([60.0, 60.0], ["nmc", "nmc"], degradation=None) == ()
 
 
 def test_the_guard_turns_a_discharge_inside_a_tick():

@@ -28,7 +28,7 @@ from evgrid.fleet.physics import (
     WARRANTY,
 )
 from evgrid.fleet.sessions import Sessions
-from evgrid.model import ALL_PHASES, Array, Connections, EVs
+from evgrid.model import ALL_PHASES, Array, Clock, Connections, EVs
 from evgrid.ports import PORTS
 from evgrid.scenario import Fleet, Permission, Scenario
 from evgrid.streams import Purpose, stream
@@ -226,6 +226,44 @@ def _parameters(fleet: Fleet, kinds: NDArray[np.void]) -> tuple[NDArray[np.void]
     return np.concatenate([*rows, parameters(None, Rating(most, most, most))]), row_of.reshape(-1).astype(
         np.int32
     )
+
+
+def ageing_notes(fleet: Fleet, sessions: Sessions, clock: Clock) -> tuple[str, ...]:
+    """Where cell temperatures or C-rates lie outside the tests to which the laws of ageing were fitted."""
+    vehicle = fleet.vehicle
+    if vehicle.degradation is None or not len(sessions):
+        return ()
+    cells_c = [vehicle.degradation.temperature_c]
+    if vehicle.temperature is not None:  # hourly; what the EVs' own losses heat comes on top
+        idle_cell = IdleCell(vehicle.temperature, clock)
+        cells_c = [idle_cell.at(s) for s in np.arange(0.0, clock.duration_s, 3600.0).tolist()]
+    chemistry = np.where(sessions.chemistry == "", vehicle.chemistry, sessions.chemistry)
+    notes = []
+    for name, tests in degradation.TESTS.items():
+        of = chemistry == name
+        if not of.any():
+            continue
+        beyond = []
+        if min(cells_c) < tests.least_c or max(cells_c) > tests.most_c:
+            tested = f"{tests.least_c:g} to {tests.most_c:g} °C"
+            beyond.append(f"cells at {_span(min(cells_c), max(cells_c))} °C (tests: {tested})")
+        for way, kw, most in (
+            ("charging", sessions.charge_kw, tests.charge_rate),
+            ("discharging", sessions.discharge_kw, tests.discharge_rate),
+        ):
+            rate = float((kw[of] / sessions.capacity_kwh[of]).max())
+            if rate > most:
+                beyond.append(f"{way} at up to {rate:.2g} C (tests: {most:g} C)")
+        if beyond:
+            notes.append(
+                f"fleet.vehicle.degradation: the law of {name} is used outside the tests that it was fitted "
+                f"to: {', '.join(beyond)}"
+            )
+    return tuple(notes)
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
 
 
 def _ageing(fleet: Fleet, count: int, sessions: Sessions) -> NDArray[Any]:
