@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _KEPT = 1e-3
 """Excess, relative to a limit, up to which it counts as kept in the summary; ``_KEPT_KW`` at least."""
 _KEPT_KW = 0.05
+_RAISED = 0.02
+"""Share by which a peak must be above that of uncontrolled charging, known without taper, to be told."""
 
 
 def summary(result: xr.Dataset) -> list[tuple[str, str]]:
@@ -38,6 +40,7 @@ def summary(result: xr.Dataset) -> list[tuple[str, str]]:
     if float(head.min()) < 0:
         rows.append(("  reverse, highest", _extreme(-head, "max", "kW")))
     rows.append(("  base load, highest", _extreme(result["base_load_kw"], "max", "kW")))
+    rows += _peak_rows(result, head)
     rows += _limit_rows(result, hours)
     if "fleet_power_kw" in result:
         rows += _fleet_rows(result)
@@ -72,6 +75,24 @@ def session_quantiles(result: xr.Dataset, quantiles: Sequence[float] = (0.05, 0.
     units = {name.removeprefix("session_"): result[name].attrs.get("units", "") for name in names}
     rows.insert(0, "unit", rows.index.get_level_values("outcome").map(units))
     return rows.reset_index()
+
+
+def _peak_rows(result: xr.Dataset, head: xr.DataArray) -> list[tuple[str, str]]:
+    """Whether the strategy took the peak beyond that of charging at once; the member with the most beyond."""
+    if "uncontrolled_peak_kw" not in result:
+        return []
+    plain = result["uncontrolled_peak_kw"].values
+    peak = (head - result["losses_kw"]).max("time").values
+    if not np.any(peak > (1.0 + _RAISED) * plain):
+        return []
+    at = int(np.nanargmax(peak - plain))
+    where = f", member {result['member'].values[at]}" if len(plain) > 1 else ""
+    return [
+        (
+            "  higher than uncontrolled",
+            f"{peak[at]:.1f} kW without losses, about {plain[at]:.1f} kW if every EV charged at once{where}",
+        )
+    ]
 
 
 def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:

@@ -198,3 +198,51 @@ def test_violations_list_the_limits_of_the_run(tmp_path):
     none = CliRunner().invoke(main, ["violations", str(path), "--limits", "aggregator"])
     assert none.exit_code == 2
     assert "must be one of en_50160" in none.output
+
+
+DAY = [20, 20, 20, 10, 0, -20, -40, -50, -60, -60, -50, -40, -20, 0, 10, 20, 20, 20, 20, 20, 20, 20]
+
+
+def at_work(park, tmp_path, strategy, count=40, step="5min"):
+    """A car park with PV, from seven to six; cars come in the morning, two thirds of them before eight."""
+    rng = np.random.default_rng(5)
+    begin = np.datetime64("2026-07-01T07:05")
+    arrival = begin + rng.integers(0, 150, count) * np.timedelta64(1, "m")
+    departure = np.datetime64("2026-07-01T16:00") + rng.integers(0, 90, count) * np.timedelta64(1, "m")
+    rows = [f"Park,ev{i},{a},{d},0.2,0.8,40" for i, (a, d) in enumerate(zip(arrival, departure, strict=True))]
+    file = tmp_path / "sessions.csv"
+    file.write_text("\n".join(["connection,ev,arrival,departure,soc_arrival,soc_target,capacity_kwh", *rows]))
+    base = tmp_path / "base.csv"
+    times = np.datetime64("2026-07-01T07:00") + 30 * np.arange(len(DAY)) * np.timedelta64(1, "m")
+    base.write_text("\n".join(["time,Park", *(f"{t},{kw}" for t, kw in zip(times, DAY, strict=True))]))
+    content = {
+        "name": "park",
+        "time": {"start": "2026-07-01T07:00", "duration": "11h", "step": step},
+        "feeder": {"network": str(park), "base_load": {"file": str(base), "power_factor": 1.0}},
+        "fleet": {"sessions": {"file": str(file)}, "charger": {"power_kw": 11, "phases": 3}},
+        "aggregators": {"main": strategy},
+        "communication": {"telemetry": step},
+    }
+    return evgrid.run(scenario_from(content))
+
+
+def test_a_peak_higher_than_uncontrolled_is_told_and_a_limit_prevents_it(park, tmp_path):
+    plain = at_work(park, tmp_path, {"strategy": "uncontrolled"})
+    peaks = {}
+    results = {}
+    for name, own in (("free", {}), ("limited", {"limit_kw": 150})):
+        result = results[name] = at_work(park, tmp_path, {"strategy": "pv_self_consumption", **own})
+        assert float(result["session_energy_unserved_kwh"].max()) < 1e-6
+        peaks[name] = float((result["head_power_kw"].sum("phase") - result["losses_kw"]).max())
+    uncontrolled = float((plain["head_power_kw"].sum("phase") - plain["losses_kw"]).max())
+    free = results["free"]
+    assert float(free["uncontrolled_peak_kw"][0]) == pytest.approx(uncontrolled, rel=0.02)
+    assert peaks["free"] > 1.1 * uncontrolled
+    assert told(free, "higher than uncontrolled").startswith(f"{peaks['free']:.1f} kW without losses, about ")
+    assert peaks["limited"] < 151 < uncontrolled
+    assert told(results["limited"], "higher than uncontrolled") is None
+    assert float(results["limited"]["limit_excess_kwh"].sel(reason="lag").sum()) < 0.5  # as PV fades
+    assert float(results["limited"]["limit_excess_kwh"].sum()) < 0.5
+    # and it still takes up more of the surplus than charging at once
+    fed_back = {n: float((-r["head_power_kw"].sum("phase")).clip(0).sum()) for n, r in results.items()}
+    assert fed_back["limited"] <= float((-plain["head_power_kw"].sum("phase")).clip(0).sum()) + 1e-6

@@ -59,6 +59,12 @@ _SETPOINT = Variable(
     "setpoint_kw", ("member",), "kW",
     "sum of the set-points of the plugged-in EVs, unlimited ones at their EVs' limit",
 )  # fmt: skip
+_PEAK = Variable(
+    "uncontrolled_peak_kw", ("member",), "kW",
+    "highest power, mean over 5 min or a tick, of base load and EVs without losses if all EVs charged as "
+    "fast as they can", timed=False,
+)  # fmt: skip
+_PEAK_S = 300.0
 _EXCESS = (
     ("limit_excess_kwh", "kWh", "energy beyond the limit, by reason; without the run's last tick"),
     ("limit_excess_h", "h", "time beyond the limit in which this reason was the largest; likewise"),
@@ -147,9 +153,15 @@ class AggregatorModel(Model):
                 self._coming = context.stays
                 self._by_arrival = np.argsort(self._coming.arrival_s, kind="stable")
         self.inputs = tuple(dict.fromkeys(self.inputs))
+        self._peak_of: Context | None = None
+        if cls.may_raise_peak and portfolio.whole and stays is not None and base_load is not None:
+            self._peak_of = context
         self.variables = tuple(
-            self._own(variable) for variable in (_SETPOINT, *cls.variables, *self._excess_variables())
-        )
+            self._own(variable)
+            for variable in (
+                _SETPOINT, *cls.variables, *self._excess_variables(), *([_PEAK] if self._peak_of else []),
+            )
+        )  # fmt: skip
         self._base_load = self._of_others = np.zeros(len(self._members) * groups)
         self._asked_of = np.zeros(len(evs) if self._excess is not None else 0)
         """Of each EV in the last tick, as far as the limit is concerned, kW."""
@@ -204,6 +216,8 @@ class AggregatorModel(Model):
         self._flush()
         for name, values in self._guarded(self._clock.duration_s, self._strategy.results).items():
             self._recorder.put_static(self._portfolio.variable(name), values)
+        if self._peak_of is not None:
+            self._recorder.put_static(_PEAK.name, uncontrolled_peak(self._peak_of))
         if self._excess is not None:
             found = (self._excess.energy_kwh, self._excess.time_h)
             for (name, _, _), values in zip(_EXCESS, found, strict=True):
@@ -422,3 +436,34 @@ class AggregatorModel(Model):
         if at is not None or first == last:
             return f"member {first if at is None else at}"
         return f"members {first} to {last} at once (an evgrid.MemberStrategy looks at one at a time)"
+
+
+def uncontrolled_peak(context: Context) -> Array:
+    """What the base load and the EVs would come to at most if all charged as fast as they can, (member,) kW.
+
+    Of means over 5 minutes (or a tick, if that is longer), without losses. A stay draws its rated power until
+    it has what it needs, as if there were no taper.
+    """
+    stays, clock = context.stays, context.clock
+    assert stays is not None
+    assert context.base_load is not None
+    slot_s = max(_PEAK_S, clock.step_s)
+    edges_s = slot_s * np.arange(int(np.ceil(clock.duration_s / slot_s - 1e-9)) + 1)
+    base = context.base_load(edges_s[:-1].astype(np.float64))
+    base = base.reshape(context.members, context.groups, -1).sum(axis=1)
+    missing = np.maximum(stays.soc_reach - stays.soc_arrival, 0.0) * stays.capacity_kwh
+    power = stays.charge_kw
+    needed_s = 3600.0 * missing / np.maximum(stays.charge_efficiency * power, 1e-9)
+    until_s = np.minimum(stays.arrival_s + needed_s, stays.departure_s)
+    member = context.evs.member[stays.ev]
+    peak = np.zeros(context.members)
+    for at in range(context.members):
+        own = np.flatnonzero((member == at) & (power > 0))
+        times_s = np.concatenate([[0.0], stays.arrival_s[own], until_s[own]])
+        change = np.concatenate([[0.0], power[own], -power[own]])
+        order = np.argsort(times_s, kind="stable")
+        times_s, drawn = times_s[order], np.cumsum(change[order])
+        energy = np.concatenate([[0.0], np.cumsum(drawn[:-1] * np.diff(times_s))])
+        means = np.diff(np.interp(edges_s, times_s, energy)) / slot_s
+        peak[at] = (base[at] + means).max()
+    return peak

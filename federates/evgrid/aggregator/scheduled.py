@@ -110,6 +110,7 @@ class Scheduled(Dispatching):
     """Follow a plan of least cost: energy, CO2, wear and demand charge, under the groups' limits (V2G)."""
 
     Settings = ScheduledSettings
+    may_raise_peak = True
     variables = (
         Variable("planned_power_kw", ("member",), "kW", "power that the plan of the slot wants of the EVs"),
     )
