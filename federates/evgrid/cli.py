@@ -103,9 +103,10 @@ def run(
 def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> None:
     """Check SCENARIO, its files and its network without running it."""
     checked = _load(scenario, settings, members)
-    from evgrid.simulation import build_world
+    from evgrid.simulation import build_world, check_files
 
     world = build_world(checked)
+    check_files(world)
     sizes = world.sizes
     _print_notes(world.notes, world.sessions.unreachable[:SHOWN], len(world.sessions.unreachable))
     click.echo(

@@ -15,6 +15,7 @@ import numpy as np
 from evgrid.aggregator.excess import REASONS
 from evgrid.aggregator.strategies import CheapestFirst, WithinSettings
 from evgrid.audit import audit
+from evgrid.errors import ScenarioError
 from evgrid.model import UPSTREAM, Clock, Connections, EVs, Model
 from evgrid.portfolios import Portfolio, portfolios
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
@@ -130,6 +131,37 @@ def build_world(scenario: Scenario) -> World:
     vehicle[sessions.ev] = sessions.vehicle
     owners = portfolios(scenario, connections, network.grid.trafos.name, evs, vehicle)
     return World(scenario, network, connections, evs, sessions, owners, base)
+
+
+def check_files(world: World) -> None:
+    """Read the files that else only a run reads: of the system, the tariff and the weather.
+
+    Raises ScenarioError with every fault of all of them.
+    """
+    from evgrid.ambient import AmbientTemperature
+    from evgrid.model import MemoryRecorder
+    from evgrid.system.model import SystemModel
+    from evgrid.tariff import prices_of
+
+    scenario, clock = world.scenario, world.clock
+    fleet, ageing = scenario.fleet, scenario.feeder.transformer_ageing
+    reads: list[Callable[[], Any]] = [partial(prices_of, scenario.tariff, scenario.system, clock)]
+    if scenario.system is not None:
+        seed, members = scenario.ensemble.seed, scenario.members
+        reads.append(partial(SystemModel, scenario.system, clock, members, seed, MemoryRecorder()))
+    for settings in (ageing, fleet and fleet.vehicle.temperature):
+        if settings:
+            reads.append(partial(AmbientTemperature, settings.ambient, clock))
+    found: dict[str, dict[str, None]] = {}  # the faults of each file, once
+    for read in reads:
+        try:
+            read()
+        except ScenarioError as error:
+            found.setdefault(error.source, {}).update(dict.fromkeys(error.faults))
+    if len(found) > 1:
+        raise ScenarioError([f"{source}: {fault}" for source, faults in found.items() for fault in faults])
+    for source, faults in found.items():
+        raise ScenarioError(list(faults), source)
 
 
 def build_models(world: World, recorder: ResultRecorder) -> list[Model]:

@@ -426,3 +426,27 @@ def test_a_value_that_holds_into_the_last_day_is_part_of_it():
     known = Series(3600.0 * np.array([0, 30, 48]), np.array([1.0, 2.0]))
     means = known.until(3600.0 * 72).means(3600.0 * np.array([48, 54, 72]))
     np.testing.assert_allclose(means, [1.0, 2.0])
+
+
+def test_validate_reads_what_a_run_reads_and_says_that_clocks_change(tmp_path):
+    from evgrid.scenario import scenario_from
+    from evgrid.simulation import build_world, check_files
+
+    german = tmp_path / "german.csv"
+    german.write_text("time;c\n02.11.2025 00:00;5\n03.11.2025 00:00;6\n")
+    content = {
+        "name": "test",
+        "time": {"start": "2025-11-02T00:00", "duration": "6h", "step": "1h"},
+        "feeder": {"network": "case33bw", "transformer_ageing": {"ambient": {"file": str(german)}}},
+        "communication": {"telemetry": "1h"},
+        "system": {
+            "emissions": {"file": str(autumn(tmp_path)), "timezone": "America/Los_Angeles"},
+            "energy_price": {"file": str(german), "time_format": "%d.%m.%Y"},
+        },
+    }
+    world = build_world(scenario_from(content))
+    assert [note for note in world.notes if note.startswith("clocks change in the run (America/Los_Angeles")]
+    with pytest.raises(
+        ScenarioError, match=r"german.csv: 1 fault\n.*time = 02.11.2025 00:00: is not ISO 8601"
+    ):
+        check_files(world)  # the price's form is wrong, too: it lacks the time of day
