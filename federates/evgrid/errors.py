@@ -6,7 +6,19 @@ The command line prints the message and exits with ``exit_code``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+MOST_OF_ONE_FAULT = 20
+"""Rows of one fault that are told; of the rest only how many they are."""
+
+
+def shortened(sentences: Iterable[str]) -> list[str]:
+    """Sentences of one fault, the first :data:`MOST_OF_ONE_FAULT` and then how many more there are."""
+    rest = iter(sentences)
+    told = list(islice(rest, MOST_OF_ONE_FAULT))
+    more = sum(1 for _ in rest)
+    return [*told, f"and {more} more of this fault"] if more else told
 
 
 def _listed(source: str, faults: Sequence[str]) -> str:

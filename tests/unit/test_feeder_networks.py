@@ -184,7 +184,7 @@ def test_missing_and_broken_files(feeder, tmp_path):
         feeder(str(tmp_path / "absent.json"))
     broken = tmp_path / "broken.json"
     broken.write_text("{")
-    with pytest.raises(NetworkError, match="can't be read as a pandapower file"):
+    with pytest.raises(NetworkError, match="the file is no JSON"):
         feeder(str(broken))
     broken.write_text('{"a": 1}')
     with pytest.raises(NetworkError, match=r"holds no pandapower net|can't be read"):
@@ -301,7 +301,7 @@ def test_a_transformer_without_vector_group_is_named(feeder, small_net):
 def test_pandapower_functions_by_name(feeder):
     assert feeder("pandapower:create_kerber_landnetz_freileitung_1").sizes["connection"] == 13
     assert feeder("pandapower:create_cigre_network_mv?with_der=all").sizes["bus"] == 15
-    with pytest.raises(NetworkError, match=r"has no create_kerber; did you mean create_kerber_"):
+    with pytest.raises(NetworkError, match=r"has no network create_kerber; did you mean create_kerber_"):
         feeder("pandapower:create_kerber")
     with pytest.raises(NetworkError, match=r"pandapower:create_bus"):
         feeder("pandapower:create_bus")

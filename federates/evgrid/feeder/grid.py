@@ -37,20 +37,6 @@ ZERO_SEQUENCE_COLUMNS = {
 }
 """Columns that a three-phase net needs."""
 
-_PER_PHASE = tuple(f"p_{x}_mw" for x in "abc") + tuple(f"q_{x}_mvar" for x in "abc")
-NEEDED_COLUMNS = {
-    "bus": ("vn_kv",),
-    "line": ("length_km", "r_ohm_per_km", "x_ohm_per_km", "c_nf_per_km"),
-    "trafo": ("sn_mva", "vn_hv_kv", "vn_lv_kv", "vk_percent", "vkr_percent", "pfe_kw", "i0_percent"),
-    "ext_grid": ("vm_pu",),
-    "load": ("p_mw", "q_mvar"),
-    "sgen": ("p_mw", "q_mvar"),
-    "asymmetric_load": _PER_PHASE,
-    "asymmetric_sgen": _PER_PHASE,
-    "shunt": ("p_mw", "q_mvar", "vn_kv"),
-}  # fmt: skip
-"""Columns that must hold a number; where an optional one does not, pandapower's default counts."""
-
 _REPRESENTED = {
     "asymmetric_load", "asymmetric_sgen", "bus", "ext_grid", "line", "load", "sgen", "shunt", "switch",
     "trafo",
@@ -289,7 +275,7 @@ def refusals(
     net: Any, solver: str, three_phase: bool, refused: Mapping[tuple[str, Any], str] | None = None
 ) -> list[str]:
     """Everything for which a net can't be read, a sentence each."""
-    faults = [*_unrepresented(net, solver, refused or {}), *_missing_numbers(net)]
+    faults = [*_unrepresented(net, solver, refused or {})]
     if three_phase:
         faults += missing_zero_sequence(net)
     faults += _unrepresented_loads(net, solver, three_phase)
@@ -333,17 +319,6 @@ def _unrepresented(net: Any, solver: str, refused: Mapping[tuple[str, Any], str]
     for index, switch in net.switch.iterrows():
         if switch.et not in ("b", "l", "t"):
             yield _refusal(net, "switch", index, solver, f"its type et is '{switch.et}', not b, l or t")
-
-
-def _missing_numbers(net: Any) -> Iterable[str]:
-    """Cells without a number, of which the first and how many more are named, a sentence a column."""
-    for table, columns in NEEDED_COLUMNS.items():
-        rows = net[table][_in_service(net[table])]
-        for column in columns:
-            lacking = rows.index[np.isnan(_column(rows, column, np.nan))]
-            if len(lacking):
-                more = f" (nor have {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-                yield f"{_label(net, table, lacking[0])} has no {column}{more}"
 
 
 def _unrepresented_loads(net: Any, solver: str, three_phase: bool) -> Iterable[str]:

@@ -17,7 +17,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.metadata
+import inspect
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +32,7 @@ import numpy as np
 
 from evgrid.cache_folder import arrays_file, read_arrays, write_arrays
 from evgrid.errors import NetworkError, ScenarioError
-from evgrid.feeder import equivalents
+from evgrid.feeder import equivalents, net_file, net_schema
 from evgrid.feeder import grid as tables
 from evgrid.feeder.equivalents import MAGNETISING_IMPEDANCE_PERCENT, prepare
 from evgrid.feeder.grid import Grid, Ints, extract, has_asymmetric_power
@@ -42,6 +44,12 @@ if TYPE_CHECKING:
     from evgrid.scenario import Feeder
 
 _CACHE_FORMAT = 3
+
+MOST_ARGUMENT = 10_000
+"""Largest number that a network's function takes: with larger ones it builds for hours."""
+
+_WORD = re.compile(r"\w(?:[\w .-]|(?<=\w)/(?=\d))*", re.ASCII)
+"""A word or the name of a standard type (``0.4 MVA 20/0.4 kV``), and no path."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +253,12 @@ def find_network(name: str) -> tuple[Callable[[], Any], str, str]:
         If there is no such network or file.
 
     """
+    build, key, source = _found(name)
+    return (lambda: net_file.checked(build(), source)), key, source
+
+
+def _found(name: str) -> tuple[Callable[[], Any], str, str]:
+    """See :func:`find_network`: the net as it is given, unchecked."""
     if name in BUILT_IN:
         return BUILT_IN[name], name, name
     family, _, member = name.partition(":")
@@ -255,9 +269,14 @@ def find_network(name: str) -> tuple[Callable[[], Any], str, str]:
     path = Path(name).expanduser()
     if path.suffix.lower() not in (".json", ".xlsx"):
         raise NetworkError(_unknown(name))
-    if not path.is_file():
-        raise NetworkError(f"feeder.network = {name}: there is no file {path}")
-    return (lambda: _read_file(path)), hashlib.sha256(path.read_bytes()).hexdigest(), str(path)
+    try:
+        if not path.is_file():
+            raise NetworkError(f"feeder.network = {name}: there is no file {path}")
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:  # no permission, a NUL in the path
+        raise NetworkError(f"feeder.network = {name}: can't be read: {error}") from None
+    return (lambda: net_file.read_net(path)), content, str(path)
 
 
 def _unknown(name: str) -> str:
@@ -278,6 +297,7 @@ def _pandapower_call(call: str) -> Any:
     """
     import pandapower.networks
 
+    wrong = f"feeder.network = pandapower:{call}"
     name, _, query = call.partition("?")
     makers = {
         key: value
@@ -285,23 +305,78 @@ def _pandapower_call(call: str) -> Any:
         if callable(value)
         and str(getattr(value, "__module__", "")).startswith("pandapower.networks.")
         and not key.startswith("_")
+        and not _asks_for_more(value)
     }
     if name not in makers:
         near = difflib.get_close_matches(name, makers, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise NetworkError(f"feeder.network = pandapower:{call}: pandapower.networks has no {name}{hint}")
-    settings = dict(part.split("=", 1) for part in query.split("&") if "=" in part)
+        raise NetworkError(f"{wrong}: pandapower.networks has no network {name}{hint}")
+    settings = _arguments(makers[name], query, wrong)
     with warnings.catch_warnings(), _fixed_random_state():
         warnings.simplefilter("ignore")
         try:
             net = makers[name](**settings)
         except Exception as error:  # whatever the function meets, most often its arguments
-            raise NetworkError(f"feeder.network = pandapower:{call}: {error}") from error
+            raise NetworkError(f"{wrong}: {' '.join(str(error).split())}") from error
     if isinstance(net, tuple | list) and net:
         net = net[0]
     if not isinstance(net, pandapower.pandapowerNet):
-        raise NetworkError(f"feeder.network = pandapower:{call}: {name} gives no network")
+        raise NetworkError(f"{wrong}: {name} gives no network")
     return net
+
+
+def _asks_for_more(maker: Callable[..., Any]) -> bool:
+    """Whether a function can't be called without arguments: it makes no network but changes or reads one."""
+    return any(
+        parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        for parameter in inspect.signature(maker).parameters.values()
+    )
+
+
+def _arguments(maker: Callable[..., Any], query: str, wrong: str) -> dict[str, Any]:
+    """What follows the ``?`` as arguments of a function, of the types of its defaults.
+
+    Raises
+    ------
+    NetworkError
+        If the function has no such argument, or the value is none for it.
+
+    """
+    own = {
+        key: parameter.default
+        for key, parameter in inspect.signature(maker).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    found: dict[str, Any] = {}
+    for part in query.split("&") if query else ():
+        key, equals, text = part.partition("=")
+        if not equals or key not in own:
+            allowed = ", ".join(own) if own else "no arguments"
+            raise NetworkError(f"{wrong}: there is no argument {key}; it takes {allowed}")
+        found[key] = _argument(text, own[key])
+        if found[key] is None:
+            least = "" if isinstance(own[key], str) else f" like {own[key]}"
+            raise NetworkError(
+                f"{wrong}: {key} = {text}: must be true, false, a number from -{MOST_ARGUMENT} to "
+                f"{MOST_ARGUMENT}, or a word{least}"
+            )
+    return found
+
+
+def _argument(text: str, default: Any) -> bool | float | str | None:
+    """An argument by the type of its default; None if it is none."""
+    if isinstance(default, str):
+        return text if _WORD.fullmatch(text) and ".." not in text else None
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        number = float(text)
+    except ValueError:  # some take a word in place of a number or a flag
+        plain = isinstance(default, bool) and _WORD.fullmatch(text) and ".." not in text
+        return text if plain else None
+    if isinstance(default, bool) or not abs(number) <= MOST_ARGUMENT:
+        return None
+    return int(number) if isinstance(default, int | None) and number.is_integer() else number
 
 
 @contextmanager
@@ -350,24 +425,6 @@ def simbench_version() -> str:
         return ""
 
 
-def _read_file(path: Path) -> Any:
-    import pandapower
-
-    try:
-        net = (
-            pandapower.from_json(str(path))
-            if path.suffix.lower() == ".json"
-            else pandapower.from_excel(str(path))
-        )
-    except ImportError as error:
-        raise NetworkError(f"network {path}: reading Excel files needs the package openpyxl") from error
-    except Exception as error:  # pandapower raises whatever its readers meet
-        raise NetworkError(f"network {path}: can't be read as a pandapower file: {error}") from error
-    if not isinstance(net, pandapower.pandapowerNet):
-        raise NetworkError(f"network {path}: holds no pandapower net")
-    return net
-
-
 def _pandapower_network(name: str) -> Any:
     import pandapower.networks
 
@@ -406,7 +463,7 @@ def _cached(key: str, fresh: Callable[[], Grid]) -> Grid:
     """
     sources = [
         hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        for path in (__file__, str(tables.__file__), str(equivalents.__file__))
+        for path in (__file__, *(str(m.__file__) for m in (tables, equivalents, net_file, net_schema)))
     ]
     path = arrays_file("grid", (key, importlib.metadata.version("pandapower"), sources, _CACHE_FORMAT))
     kept = read_arrays(path)
