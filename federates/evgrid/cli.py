@@ -1,12 +1,15 @@
 """The command line: ``evgrid run``, ``batch``, ``study``, ``validate``, ``sessions`` and what reads results.
 
-Exit codes: 0 done, 1 a run or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C.
+Exit codes: 0 done, 1 a run or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C, 143 SIGTERM,
+129 SIGHUP.
 Heavy imports happen inside the commands, so that ``evgrid --help`` answers at once.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,14 +36,38 @@ class _Group(click.Group):
     """Prints an error that is the user's to mend as its sentence, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EvgridError as error:
-            click.echo(f"evgrid: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt as stop:
-            click.echo(f"evgrid: stopped by Ctrl-C; {str(stop) or 'no result was written'}", err=True)
-            ctx.exit(130)
+        with _signals_as_interrupts() as caught:
+            try:
+                return super().invoke(ctx)
+            except EvgridError as error:
+                click.echo(f"evgrid: {error}", err=True)
+                ctx.exit(error.exit_code)
+            except KeyboardInterrupt as stop:
+                name = caught[0].name if caught else "Ctrl-C"
+                click.echo(f"evgrid: stopped by {name}{f'; {stop}' if str(stop) else ''}", err=True)
+                ctx.exit(128 + (caught[0] if caught else signal.SIGINT))
+
+
+@contextmanager
+def _signals_as_interrupts() -> Iterator[list[signal.Signals]]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does, which cleans up; the signals that came."""
+    caught: list[signal.Signals] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        caught.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -83,16 +110,56 @@ def run(
     from evgrid.simulation import run_with_report
 
     output = output or Path("results") / f"{checked.name}.nc"
-    with _progress(checked) as advance:
+    _check_output(output)
+    with _told("no result was written"), _progress(checked) as advance:
         result, report = run_with_report(checked, output, advance)
-    _print_notes(report.notes, report.unreachable[:SHOWN], len(report.unreachable))
-    _print_summary(result, report)
-    click.echo(f"result   {output}")
-    if plot:
-        from evgrid.plots import save_overview
+    with result, _told(f"the result is {output}"):
+        _print_notes(report.notes, report.unreachable[:SHOWN], len(report.unreachable))
+        _print_summary(result, report)
+        click.echo(f"result   {output}")
+        if plot:
+            from evgrid.plots import save_overview
 
-        click.echo(f"picture  {save_overview(result, output.with_suffix('.png'))}")
-    result.close()
+            click.echo(f"picture  {save_overview(result, output.with_suffix('.png'))}")
+
+
+def _check_output(output: Path) -> None:
+    """Refuse a place for a result that is another kind of file's, before anything is computed."""
+    from evgrid.results.files import check_output
+
+    try:
+        check_output(output)
+    except ResultError as error:
+        raise click.BadParameter(str(error), param_hint="-o") from None
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say what there is when a command is stopped in the middle."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(str(stop) or what) from None
+
+
+@contextmanager
+def _read(path: Path) -> Iterator[xr.Dataset]:
+    """A run's result; what is found to be wrong with one that other programs have changed is a sentence."""
+    from evgrid.results import open_run
+    from evgrid.results.files import sealed
+
+    with open_run(path) as dataset:
+        try:
+            yield dataset
+        except EvgridError:
+            raise
+        except Exception as error:
+            if sealed(path):  # our own mistake
+                raise
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ResultError(
+                f"{path} was not written by evgrid, and lacks what this needs: {text}"
+            ) from error
 
 
 @main.command()
@@ -157,9 +224,8 @@ def scenario(schema: bool) -> None:
 def plot(result: Path, output: Path | None) -> None:
     """Draw the overview of RESULT."""
     from evgrid.plots import save_overview
-    from evgrid.results import open_results
 
-    with open_results(result) as dataset:
+    with _read(result) as dataset:
         click.echo(f"picture  {save_overview(dataset, output or result.with_suffix('.png'))}")
 
 
@@ -182,14 +248,13 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
     from rich.table import Table
 
     from evgrid.limits import AGGREGATORS, aggregator_limits, limit_set, violations
-    from evgrid.results import open_results
 
     presets = [name for name in names if name != AGGREGATORS]
     try:
         limit_set(*presets)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--limits") from None
-    with open_results(result) as dataset:
+    with _read(result) as dataset:
         own = aggregator_limits(dataset) if AGGREGATORS in names else ()
         if AGGREGATORS in names and not own:
             click.echo(f"not available: {AGGREGATORS}: no aggregator of the run had a limit")
@@ -242,13 +307,12 @@ def settle(
     """
     from contextlib import ExitStack
 
-    from evgrid.results import open_results
     from evgrid.settlement import read_rates, settle, summary
 
     checked = read_rates(rates, _overrides(settings))
     with ExitStack() as stack:
-        dataset = stack.enter_context(open_results(result))
-        other = stack.enter_context(open_results(against)) if against is not None else None
+        dataset = stack.enter_context(_read(result))
+        other = stack.enter_context(_read(against)) if against is not None else None
         books = settle(dataset, checked, other)
         _print_rows(str(dataset.attrs["name"]), summary(books, str(dataset.attrs.get("currency", ""))))
         open_ones = int((~dataset["session_complete"].values.astype(bool)).sum())
@@ -262,6 +326,10 @@ def settle(
 
 
 def _write_csv(table: pd.DataFrame, path: Path, index: bool = False) -> None:
+    from evgrid.results.files import OTHER_SUFFIXES
+
+    if path.suffix.lower() in {".nc", ".nc4", ".h5", *OTHER_SUFFIXES} - {".csv", ".tsv", ".txt"}:
+        raise ResultError(f"the table can't be written to {path}: it is CSV, use {path.with_suffix('.csv')}")
     try:
         table.to_csv(path, index=index)
     except OSError as error:
@@ -316,7 +384,7 @@ def batch(study: Path, output: Path | None, resume: bool, workers: int | None, s
         )
     _print_batch(checked.name, report, output)
     if report.stopped:
-        raise KeyboardInterrupt(KEPT)
+        raise KeyboardInterrupt(KEPT if report.finished else "no run has finished")
     if report.failed:
         click.get_current_context().exit(1)
 
@@ -554,6 +622,8 @@ def _print_batch(name: str, report: BatchReport, folder: Path) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     tried = len(report.outcomes)
+    if report.damaged:
+        console.print(f"{len(report.damaged)} results in {folder} were damaged, and are run again")
     rate = f", {60 * tried / report.wall_s:.3g} a minute" if tried else ""
     before = f" ({len(report.finished_before)} before)" if report.finished_before else ""
     console.print(

@@ -46,6 +46,7 @@ from evgrid.settings import (
     HourOfDay,
     HourSpan,
     LocalTime,
+    Name,
     Settings,
     TimeFormat,
     WeekDays,
@@ -680,7 +681,7 @@ def _aggregators(value: Any, info: ValidationInfo) -> Any:
 class Scenario(Settings):
     """A run, whole."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     """What the scenario is called; results and plots carry it."""
     time: Time
     """Period and tick."""

@@ -165,6 +165,25 @@ ElementName = Annotated[str, StringConstraints(strip_whitespace=True)]
 """Name of an element of the network, an EVSE or a vehicle type; spaces at its ends don't count."""
 
 
+_RESERVED = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))]
+)
+
+
+def _name(value: str) -> str:
+    """A name that is a file's too: one that leads nowhere else."""
+    if re.search(r"[/\\\x00-\x1f\x7f]|^[A-Za-z]:|^\.\.?$", value):
+        raise fault("must be a name, without / and \\ and control characters: results are called by it")
+    if value != value.strip() or value.split(".")[0].lower() in _RESERVED:
+        raise fault("must be a name that a file can have: results are called by it")
+    if len(value.encode("utf-8", "surrogatepass")) > 200:
+        raise fault("must have at most 200 bytes: results are called by it")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_name)]
+"""What something is called, and its files with it."""
+
 MOST_YAML_BYTES = 16 * 2**20
 """Largest YAML file, bytes: its content takes some hundred times as much memory."""
 

@@ -53,7 +53,7 @@ from evgrid.errors import ScenarioError
 from evgrid.results import versions
 from evgrid.results.files import write_text
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.settings import Duration, ExistingFile, Settings, checked, fault, read_settings
+from evgrid.settings import Duration, ExistingFile, Name, Settings, checked, fault, read_settings
 from evgrid.workers import Outcome, Reduction, Task, remove_parts
 
 FIXED_MEMORY_GB = 0.45
@@ -147,7 +147,7 @@ class Sample(Settings):
 class Batch(Settings):
     """A batch of runs."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     """What the batch is called; its folder is results/NAME unless another is given."""
     base: ExistingFile
     """The scenario that all cases start from."""

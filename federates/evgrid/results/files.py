@@ -83,14 +83,14 @@ class _NetCDFLock:
         self._own = threading.RLock()
         self._depth = 0
 
-    def acquire(self, blocking: bool = True) -> bool:
-        """Take the lock; tells whether it was free where ``blocking`` is False."""
-        if not self._own.acquire(blocking):
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock, as :meth:`threading.Lock.acquire`; tells whether it could be had."""
+        if not self._own.acquire(blocking, timeout):
             return False
         if self._depth == 0:
             held: list[Any] = []
             for lock in _locks_of_xarray():
-                if not lock.acquire(blocking):
+                if not lock.acquire(blocking, timeout):
                     for other in held:
                         other.release()
                     self._own.release()
@@ -178,7 +178,7 @@ def _here() -> str:
 
 def _left_behind(part: Path, name: str) -> bool:
     """Whether a part is of a process of this machine that is gone, and nobody has it open for writing."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     found = re.fullmatch(rf"\.{re.escape(name)}\.{_here()}-(\d+)-[0-9a-f]{{8}}\.part", part.name)
     if found is None or psutil.pid_exists(int(found[1])):
@@ -276,7 +276,12 @@ def _fault(path: Path) -> str:
         return "is damaged: its bytes are not those that were written (checksum)"
     if not begin.startswith((_HDF5, b"CDF")):
         return "is no NetCDF file"
-    end = int.from_bytes(begin[28:36], "little") if begin.startswith(_HDF5) and begin[8] in (2, 3) else size
+    end = size
+    if begin.startswith(_HDF5) and begin[8:9] in (
+        b"\2",
+        b"\3",
+    ):  # versions of the superblock that netCDF-C writes
+        end = int.from_bytes(begin[28:36], "little")
     if end > size:
         return f"is damaged: it ends at byte {size} of {end}"
     if end < size:
@@ -335,12 +340,17 @@ def open_netcdf(path: str | Path, check: bool = True, chunks: Literal[-1] | None
         raise ResultError(f"{path} {fault}")
     with NETCDF_LOCK:
         try:
-            dataset = xr.open_dataset(
-                path, engine="netcdf4", decode_timedelta=False, chunks=chunks, lock=NETCDF_LOCK
+            opened = xr.open_dataset(_shared(path), decode_timedelta=False, chunks=chunks)
+            dataset = opened.assign(
+                {
+                    name: (v.dims, v.values.astype(str), v.attrs)
+                    for name, v in opened.variables.items()
+                    if v.dtype.kind == "O" and "char_dim_name" in v.encoding
+                }
             )
         except Exception as error:  # xarray raises whatever it meets in a file of others
             raise ResultError(f"{path} is no NetCDF file: {' '.join(str(error).split())}") from error
-    close = dataset._close
+    close = opened._close
 
     def close_locked() -> None:
         with NETCDF_LOCK:
@@ -355,14 +365,32 @@ def open_netcdf(path: str | Path, check: bool = True, chunks: Literal[-1] | None
     return dataset
 
 
+def _shared(path: Path) -> Any:
+    """A file to read: all that read it in this process share one handle.
+
+    HDF5 crashes, even in one thread, where a file with text of variable length is opened twice and the
+    handles are closed in the order in which they were opened.
+    """
+    import netCDF4
+    from xarray.backends import CachingFileManager, NetCDF4DataStore
+
+    path = path.absolute()
+    known_as = f"evgrid {_state(path)}"  # a file that was replaced is another
+    opener: Any = netCDF4.Dataset
+    manager: Any = CachingFileManager(opener, str(path), mode="r", lock=NETCDF_LOCK, manager_id=known_as)
+    return NetCDF4DataStore(manager, mode="r", lock=NETCDF_LOCK)  # type: ignore[no-untyped-call]
+
+
 def dump(dataset: xr.Dataset, path: Path, compression: int = COMPRESSION) -> None:
     """Write a Dataset that is in memory into a file, which it replaces. Raises OSError, RuntimeError."""
     from xarray.backends import NetCDF4DataStore
 
-    encoding = {
+    encoding: dict[Any, dict[str, Any]] = {
         name: storage(variable.shape, variable.dtype, compression)
         for name, variable in dataset.data_vars.items()
     }
+    # text as characters, not of variable length: see _shared; also smaller, and under the chunks' checksums
+    encoding |= {name: {"dtype": "S1"} for name, v in dataset.variables.items() if v.dtype.kind in "UO"}
     with NETCDF_LOCK:
         store = NetCDF4DataStore.open(str(path), mode="w", lock=NETCDF_LOCK)  # type: ignore[no-untyped-call]
         try:

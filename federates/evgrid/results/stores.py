@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+_PATIENCE_S = 2.0  # for a thread that is stuck in a file; then the one that is abandoned stays open
+
+
 class MemoryStore:
     """Keeps a result in memory. ``coordinates`` is a Dataset of coordinates only."""
 
@@ -112,8 +115,12 @@ class FileStore:
 
     def abandon(self) -> None:
         """Drop what was written."""
-        with contextlib.suppress(Exception), NETCDF_LOCK:
-            self._file.close()
+        if NETCDF_LOCK.acquire(timeout=_PATIENCE_S):
+            try:
+                with contextlib.suppress(Exception):
+                    self._file.close()
+            finally:
+                NETCDF_LOCK.release()
         self._part.unlink(missing_ok=True)
         if self._made_folder:
             with contextlib.suppress(OSError):  # not empty: somebody else's

@@ -27,7 +27,7 @@ from evgrid.batch import KEPT, Batch, read_index, run_batch
 from evgrid.errors import ResultError, ScenarioError
 from evgrid.results import open_results, save_dataset
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.settings import ExistingFile, Settings
+from evgrid.settings import ExistingFile, Name, Settings
 from evgrid.settlement import amount, is_currency
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Comparison(Settings):
     kind: ClassVar[str]
     """The study's name on the command line."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     """What the study is called; its folder is results/NAME unless another is given."""
     scenario: ExistingFile
     """The scenario that all variants start from."""

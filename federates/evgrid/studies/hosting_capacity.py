@@ -47,7 +47,7 @@ from evgrid.errors import ResultError
 from evgrid.limits import Criterion, LimitSet, coverage, limit_set, violations
 from evgrid.results import open_netcdf
 from evgrid.scenario import Scenario, Share, load_scenario
-from evgrid.settings import ExistingFile, Settings, fault
+from evgrid.settings import ExistingFile, Name, Settings, fault
 from evgrid.studies import reading
 from evgrid.studies.judging import Limits, judged
 from evgrid.studies.statistics import wilson
@@ -69,7 +69,7 @@ TOGETHER = "any"
 class HostingCapacity(Settings):
     """A hosting capacity study."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     """What the study is called; its folder is results/NAME unless another is given."""
     scenario: ExistingFile
     """The scenario: feeder, base load, charger, vehicle, period."""
