@@ -513,8 +513,9 @@ def violations(result: xr.Dataset, limits: LimitSet) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Sorted by severity, the worst first. Columns: ``member``, ``criterion``, ``element`` (bus,
-        line, trafo), ``name``, ``phase`` ("" where the variable has none), ``first_time`` (start of
-        the first mean outside; of a moving mean: start of the interval that completes it),
+        line, trafo), ``name``, ``phase`` ("" where there is none; of a line or transformer in three
+        phases that of its highest loading in the run), ``first_time`` (start of the first mean outside;
+        of a moving mean: start of the interval that completes it),
         ``duration_h`` (total time of the means outside, not only the longest stretch), ``worst``
         (the mean furthest outside), ``limit`` (the bound that it crosses), ``unit``, and ``severity``
         (excess per half the band, or per the only bound, so that voltages and currents compare).
@@ -535,7 +536,10 @@ def violations(result: xr.Dataset, limits: LimitSet) -> pd.DataFrame:
     for variable, group in _by_variable(checks).items():
         kind, names, phases = _items(result, group[0].dims)
         unit = str(result[variable].attrs.get("units", "1"))
+        loaded = _worst_phases(result, variable, kind)
         for m, values in _members(result, variable):
+            if loaded is not None:
+                phases = loaded[m]
             for check in group:
                 any_broken, count, first, worst = check.judge(values)
                 if not any_broken:
@@ -669,7 +673,13 @@ def _checks(result: xr.Dataset, limits: LimitSet) -> tuple[list[_Check], list[st
         if c.per is not None and rating is None:
             missing.append(f"{c.name}: {remark}")
             continue
+        unrated, of = _without_rating(result, c, rating)
+        if unrated and unrated == of:
+            missing.append(f"{c.name}: {no_rating(unrated, of, _kind(dims))}")
+            continue
         notes = [remark] if remark else []
+        if unrated:
+            notes.append(no_rating(unrated, of, _kind(dims)))
         window = c.mean_over / step_s if c.mean_over else 1.0
         if window < 1 - 1e-9:
             notes.append(f"means over {step_s:g} s (recorded) stand for means over {c.mean_over:g} s")
@@ -692,6 +702,47 @@ def _checks(result: xr.Dataset, limits: LimitSet) -> tuple[list[_Check], list[st
             )
         )  # fmt: skip
     return checks, missing
+
+
+_RATED_BY = {
+    "line_loading": "line_rated_ka",
+    "trafo_loading": "trafo_rated_kva",
+    "trafo_hot_spot_c": "trafo_rated_kva",
+}
+"""Variable that holds the rating to which another one is related."""
+
+
+def no_rating(unrated: int, of: int, kind: str) -> str:
+    """What is said of elements whose loading can't be checked."""
+    return f"not checked: no rating of {unrated} of {of} {kind}s"
+
+
+def unrated_elements(result: xr.Dataset, variable: str) -> tuple[int, int]:
+    """How many elements have no rating, by which a variable could be judged, and how many there are."""
+    by = _RATED_BY.get(variable)
+    if by is None or by not in result:
+        return 0, 0
+    rated = result[by].values
+    return int((~(np.isfinite(rated) & (rated > 0))).sum()), rated.size
+
+
+def _without_rating(result: xr.Dataset, c: Criterion, rating: NDArray[np.float64] | None) -> tuple[int, int]:
+    if rating is not None:
+        return int((~(np.isfinite(rating) & (rating > 0))).sum()), rating.size
+    return unrated_elements(result, c.variable)
+
+
+def _kind(dims: Sequence[str]) -> str:
+    return next((dim for dim in dims if dim not in ("member", "time", "phase")), "element")
+
+
+def _worst_phases(result: xr.Dataset, variable: str, kind: str) -> NDArray[Any] | None:
+    """Name of the phase of each element's highest loading, (member, element); None where nobody knows."""
+    name = f"{kind}_worst_phase"
+    if not variable.endswith("_loading") or name not in result:
+        return None
+    names = np.append(_labels(result, "phase").astype(object), "")
+    return np.asarray(names[result[name].transpose("member", kind).values.astype(np.int64)])
 
 
 def _rating(result: xr.Dataset, c: Criterion) -> tuple[NDArray[np.float64] | None, str]:

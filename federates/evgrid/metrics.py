@@ -49,7 +49,7 @@ def summary(result: xr.Dataset) -> list[tuple[str, str]]:
     for name, text in (("line_loading", "line loading"), ("trafo_loading", "transformer loading")):
         element = name.split("_")[0]
         if result.sizes.get(element):
-            rows.append((f"{text}, highest", _extreme(100 * result[name].max(element), "max", "%")))
+            rows.append((f"{text}, highest", _loading(result, name, element)))
     rows += _device_rows(result, hours)
     losses = result["losses_kw"].sum("time") * hours
     rows.append(("losses", _over_members(losses, "kWh")))
@@ -260,12 +260,25 @@ def _interval_hours(result: xr.Dataset) -> float:
 def _extreme(series: xr.DataArray, which: str, unit: str, digits: int = 1) -> str:
     """The extreme of a (member, time) series with its time, and its member in an ensemble."""
     values = series.transpose("member", "time").values
+    if np.isnan(values).all():
+        return "none"
     flat = np.nanargmax(values) if which == "max" else np.nanargmin(values)
     member, time = np.unravel_index(flat, values.shape)
     where = _stamp(series["time"].values[time])
     if values.shape[0] > 1:
         where += f", member {series['member'].values[member]}"
     return f"{_fixed(values[member, time], digits)} {unit} ({where})"
+
+
+def _loading(result: xr.Dataset, name: str, element: str) -> str:
+    """The highest loading of the elements that have a rating, and how many have none."""
+    from evgrid.limits import no_rating, unrated_elements
+
+    unrated, of = unrated_elements(result, name)
+    if unrated and unrated == of:
+        return no_rating(unrated, of, element)
+    highest = _extreme(100 * result[name].max(element), "max", "%")
+    return f"{highest}; {no_rating(unrated, of, element)}" if unrated else highest
 
 
 def _over_members(values: xr.DataArray, unit: str, digits: int = 2) -> str:

@@ -21,7 +21,7 @@ BASE = """
 name: base
 time: {start: 2026-07-01T16:00, duration: 2h, step: 5min}
 ensemble: {members: 4, seed: 3}
-feeder: {network: cigre_lv, base_load: {source: standard}}
+feeder: {network: cigre_lv, households: {kw_each: 2}, base_load: {source: standard}}
 fleet: {count: 6, charger: {phases: 3}}
 communication: {telemetry: 5min}
 """

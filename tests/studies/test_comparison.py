@@ -23,7 +23,7 @@ BASE = """
 name: base
 time: {start: 2026-07-01T16:00, duration: 4h, step: 10min}
 ensemble: {members: 3, seed: 3}
-feeder: {network: cigre_lv, base_load: {source: standard}}
+feeder: {network: cigre_lv, households: {kw_each: 2}, base_load: {source: standard}}
 fleet: {count: 6, charger: {phases: 3, power_kw: 11}}
 communication: {telemetry: 10min}
 """

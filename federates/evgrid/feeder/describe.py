@@ -12,7 +12,7 @@ import numpy as np
 
 from evgrid.errors import NetworkError
 from evgrid.feeder.equivalents import Prepared
-from evgrid.feeder.grid import Grid, extract, missing_zero_sequence
+from evgrid.feeder.grid import UNLIMITED, Grid, extract, missing_zero_sequence
 from evgrid.feeder.households import households_of, households_told
 from evgrid.feeder.networks import Network, find_network, is_three_phase, prepare_net
 from evgrid.feeder.topology import topology
@@ -123,10 +123,11 @@ def _missing(done: Prepared, three_phase: bool) -> list[str]:
     for table, column in (("line", "max_i_ka"), ("trafo", "sn_mva")):
         if len(net[table]):
             values = net[table].get(column)
-            number = len(net[table]) if values is None else int((~(values > 0) | (values >= 9999)).sum())
+            rated = None if values is None else (values > 0) & (values < UNLIMITED)
+            number = len(net[table]) if rated is None else int((~rated).sum())
             if number:
                 missing.append(
-                    f"rating of {number} of {len(net[table])} {table}s ({column}): its loading is void"
+                    f"rating of {number} of {len(net[table])} {table}s ({column}): no loading can be checked"
                 )
     geo = net.bus["geo"] if "geo" in net.bus.columns else None
     number = (

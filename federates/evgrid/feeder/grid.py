@@ -28,6 +28,9 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Names = NDArray[np.str_]
 
+UNLIMITED = 9999.0
+"""A rating of so much, kA or MVA, and more stands for none, as networks fill in where they know none."""
+
 MOST_TAPS = 127
 """Largest tap position that is regulated (power-grid-model keeps them in 8 bits)."""
 
@@ -71,7 +74,9 @@ class Buses:
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines between bus positions; ``from_closed`` is False at an open switch or out of service."""
+    """Lines between bus positions; ``from_closed`` is False at an open switch or out of service, and
+    ``rating_ka`` NaN where the net gives none.
+    """
 
     name: Names
     from_bus: Ints
@@ -92,7 +97,8 @@ class Lines:
 @dataclass(frozen=True)
 class Trafos:
     """Two-winding transformers. ``ratio_*_kv`` are the rated voltages at the tap position,
-    ``rated_*_kv`` those of the nameplate; ``sn_kva`` and ``pfe_kw`` cover all parallel ones.
+    ``rated_*_kv`` those of the nameplate; ``sn_kva`` and ``pfe_kw`` cover all parallel ones, as does
+    ``rating_kva``, which is NaN where there is no rating.
 
     tap_* : of the tap changer, as far as it can be regulated: ``tap_side`` is 0 (high voltage), 1 (low
     voltage) or -1 (there is none); at position n the rated voltage of that side is
@@ -409,6 +415,12 @@ def _column(table: Any, name: str, default: float = 0.0) -> Floats:
     return np.where(np.isnan(values), default, values)
 
 
+def _rated(table: Any, name: str) -> Floats:
+    """Ratings of a table's rows; NaN where there is none."""
+    values = _column(table, name, np.nan) * np.where(_column(table, "df", 1.0) > 0, 1.0, np.nan)
+    return np.where((values > 0) & (values < UNLIMITED), values, np.nan)
+
+
 def _names(table: Any, kind: str) -> list[str]:
     """Names that are not empty; else what the element is and its index."""
     given = table["name"] if "name" in table.columns else [None] * len(table)
@@ -483,7 +495,7 @@ def _lines(
         r0_ohm=_column(line, f"r{zero}_ohm_per_km") * length / parallel,
         x0_ohm=_column(line, f"x{zero}_ohm_per_km") * length / parallel,
         c0_f=_column(line, f"c{zero}_nf_per_km") * 1e-9 * length * parallel,
-        rating_ka=_column(line, "max_i_ka", np.inf) * _column(line, "df", 1.0) * parallel,
+        rating_ka=_rated(line, "max_i_ka") * _column(line, "df", 1.0) * parallel,
         length_km=length,
     )
 
@@ -520,7 +532,7 @@ def _trafos(
         rated_hv_kv=rated["hv"],
         rated_lv_kv=rated["lv"],
         sn_kva=sn_kva,
-        rating_kva=sn_kva * _column(trafo, "df", 1.0),
+        rating_kva=_rated(trafo, "sn_mva") * 1e3 * parallel * _column(trafo, "df", 1.0),
         vk_percent=vk,
         vkr_percent=vkr,
         pfe_kw=_column(trafo, "pfe_kw") * parallel,

@@ -79,29 +79,30 @@ def bus_voltages(
 
 
 @njit
-def worst_loading(
+def loading(
     side_1: Floats, side_2: Floats, rating_1: Floats, rating_2: Floats, of: Ints, out: Floats
 ) -> None:
-    """Loading of each element: the largest current of its phases and ends per rating.
+    """Loading of each element and phase: the larger current of its ends per rating.
 
     side_1, side_2 : (case, branch, phase), current at the two ends
-    rating_1, rating_2 : (element,), rated current at the two ends
+    rating_1, rating_2 : (element,), rated current at the two ends; NaN (no rating) gives NaN
     of : (element,), branch whose current the element has; -1 gives 0
-    out : (case, element), 1 is the rating
+    out : (case, element, phase), 1 is the rating
     """
     cases, _, phases = side_1.shape
     for case in range(cases):
         for element in range(len(of)):
             branch = of[element]
-            worst = 0.0
-            if branch >= 0:
-                for phase in range(phases):
-                    worst = max(
-                        worst,
+            for phase in range(phases):
+                if np.isnan(rating_1[element]) or np.isnan(rating_2[element]):
+                    out[case, element, phase] = np.nan
+                elif branch < 0:
+                    out[case, element, phase] = 0.0
+                else:
+                    out[case, element, phase] = max(
                         side_1[case, branch, phase] / rating_1[element],
                         side_2[case, branch, phase] / rating_2[element],
                     )
-            out[case, element] = worst
 
 
 @njit

@@ -45,6 +45,7 @@ from evgrid.feeder.solvers import (
     check_balance,
     make_solver,
     not_converged,
+    worst_phase,
 )
 from evgrid.model import Array, Model, Recorder, Values, Variable
 from evgrid.tariff import MonthlyPeaks
@@ -61,12 +62,15 @@ VARIABLES = (
     Variable("voltage_pu", ("member", "bus", "phase"), "1",
              "voltage magnitude per unit of nominal voltage (balanced: positive sequence), "
              "NaN where no source feeds the bus", dtype="float32"),
-    Variable("voltage_min_pu", ("member",), "1", "lowest voltage of all buses and phases, pu of nominal"),
-    Variable("voltage_max_pu", ("member",), "1", "highest voltage of all buses and phases, pu of nominal"),
+    Variable("voltage_min_pu", ("member",), "1",
+             "lowest voltage of all buses but the source's, and phases, pu of nominal"),
+    Variable("voltage_max_pu", ("member",), "1",
+             "highest voltage of all buses but the source's, and phases, pu of nominal"),
     Variable("line_loading", ("member", "line"), "1",
-             "line current of the worst phase and end, per rated current", dtype="float32"),
+             "line current of the worst phase and end, per rated current; NaN without a rating",
+             dtype="float32"),
     Variable("trafo_loading", ("member", "trafo"), "1",
-             "transformer current of the worst phase and side, per rated current"),
+             "transformer current of the worst phase and side, per rated current; NaN without a rating"),
     Variable("losses_kw", ("member",), "kW", "losses of lines and transformers"),
     Variable("head_power_kw", ("member", "phase"), "kW", "active power drawn from the grid above the feeder"),
     Variable("head_reactive_kvar", ("member", "phase"), "kvar",
@@ -77,19 +81,32 @@ VARIABLES = (
     Variable("bus_nominal_kv", ("bus",), "kV", "nominal voltage, phase to phase", timed=False),
     Variable("bus_x", ("bus",), "1", "horizontal coordinate of the bus as the net gives it", timed=False),
     Variable("bus_y", ("bus",), "1", "vertical coordinate of the bus as the net gives it", timed=False),
+    Variable("bus_at_source", ("bus",), "1", "1 where the bus is a source's, also by closed switches; else 0",
+             timed=False, dtype="int64"),
     Variable("line_from_bus", ("line",), "1", "position of the line's first bus along bus", timed=False,
              dtype="int64"),
     Variable("line_to_bus", ("line",), "1", "position of the line's second bus along bus", timed=False,
              dtype="int64"),
     Variable("line_closed", ("line",), "1", "1 where the line is closed at both ends, else 0", timed=False,
              dtype="int64"),
-    Variable("line_rated_ka", ("line",), "kA", "rated current of the line", timed=False),
-    Variable("trafo_rated_kva", ("trafo",), "kVA", "rated power of the transformer", timed=False),
+    Variable("line_rated_ka", ("line",), "kA", "rated current of the line, NaN without one", timed=False),
+    Variable("trafo_rated_kva", ("trafo",), "kVA", "rated power of the transformer, NaN without one",
+             timed=False),
     Variable("member_failed_s", ("member",), "s",
              "simulated time at which the member's power flow had no solution and it was given up; "
              "NaN if it never was", timed=False),
 )  # fmt: skip
 """What the feeder records."""
+
+PHASE_VARIABLES = (
+    Variable("line_worst_phase", ("member", "line"), "1",
+             "position along phase of the line's highest loading in the run; -1 without a loading",
+             timed=False, dtype="int64"),
+    Variable("trafo_worst_phase", ("member", "trafo"), "1",
+             "position along phase of the transformer's highest loading in the run; -1 without a loading",
+             timed=False, dtype="int64"),
+)  # fmt: skip
+"""What a three-phase feeder records besides."""
 
 UNBALANCE_VARIABLES = (
     Variable("voltage_unbalance", ("member", "bus"), "1",
@@ -100,7 +117,7 @@ UNBALANCE_VARIABLES = (
     Variable("trafo_neutral_current_a", ("member", "trafo"), "A",
              "current in the neutral of the transformer's low-voltage side"),
 )  # fmt: skip
-"""What a three-phase feeder records besides, with ``feeder.unbalance``."""
+"""What a three-phase feeder records with ``feeder.unbalance``."""
 
 REGULATION_VARIABLES = (
     Variable("trafo_tap", ("member", "trafo"), "1",
@@ -130,6 +147,26 @@ PEAK_VARIABLES = {
                             timed=False),
 }  # fmt: skip
 """What is recorded where the tariff has a demand charge of the feeder or of transformers."""
+
+
+class _Highest:
+    """The phase of each element's highest loading so far, by member."""
+
+    def __init__(self, members: int, elements: int) -> None:
+        self._loading = np.zeros((members, elements))
+        self.phase = np.full((members, elements), -1, np.int64)
+
+    def see(self, loading: Array) -> None:
+        """Take the loading of some steps, (step, member, element, phase); NaN counts for nothing."""
+        if not loading.shape[2]:
+            return
+        given = np.nan_to_num(loading)
+        worst = worst_phase(given)
+        step = worst.argmax(axis=0)[np.newaxis]
+        highest = np.take_along_axis(worst, step, 0)[0]
+        at = np.take_along_axis(given, step[..., np.newaxis], 0)[0].argmax(axis=2)
+        higher = highest > self._loading
+        self._loading[higher], self.phase[higher] = highest[higher], at[higher]
 
 
 class _Cases:
@@ -227,6 +264,15 @@ class GroupMeter:
         return {self.power: power, self.excess: power - np.clip(power, self.least_kw, self.most_kw)}
 
 
+def below_source(network: Network) -> Ints:
+    """Positions of the buses that are not the sources' own, also by way of closed switches; all if no
+    others are there.
+    """
+    node = network.topology.node
+    below = np.flatnonzero(~np.isin(node, node[network.grid.sources.bus]))
+    return below if len(below) else np.arange(len(node))
+
+
 class FeederModel(Model):
     """Power flows of all members."""
 
@@ -288,12 +334,16 @@ class FeederModel(Model):
         unbalance = scenario.feeder.unbalance and network.three_phase
         if unbalance:
             self.variables = VARIABLES + UNBALANCE_VARIABLES
+        self.variables += PHASE_VARIABLES if network.three_phase else ()
         self._unbalance = unbalance
+        self._below_source = below_source(network)
         self._solver = make_solver(network, scenario.feeder.solver, scenario.feeder.reduce, unbalance)
         self._base = base or base_load(scenario, network)
         members = len(self._numbers)
         on_divergence = scenario.feeder.on_divergence or ("stop" if members == 1 else "keep")
         self._keep = on_divergence == "keep"
+        kinds = ("line", "trafo") if network.three_phase else ()
+        self._highest = {kind: _Highest(members, network.sizes[kind]) for kind in kinds}
         self.failures: dict[int, str] = {}
         """Reason and time of each member that was given up, by its number."""
         self._failed_s = np.full(members, np.nan)
@@ -394,6 +444,9 @@ class FeederModel(Model):
             "bus_nominal_kv": grid.buses.nominal_kv,
             "bus_x": grid.buses.x,
             "bus_y": grid.buses.y,
+            "bus_at_source": np.isin(
+                self._network.topology.node, self._network.topology.node[grid.sources.bus]
+            ).astype(np.int64),
             "line_from_bus": grid.lines.from_bus,
             "line_to_bus": grid.lines.to_bus,
             "line_closed": (grid.lines.from_closed & grid.lines.to_closed).astype(np.int64),
@@ -402,6 +455,8 @@ class FeederModel(Model):
             "member_failed_s": self._failed_s,
         }.items():
             self._recorder.put_static(name, values)
+        for kind, highest in self._highest.items():
+            self._recorder.put_static(f"{kind}_worst_phase", highest.phase)
         if self._peaks is not None:
             self._recorder.put_static(self._metered.name, self._peaks.finish())
         if self._regulation is not None:
@@ -508,10 +563,14 @@ class FeederModel(Model):
         head = by_member(flow.head_p_kw)
 
         def record() -> None:
+            trafo_loading = by_member(worst_phase(flow.trafo_loading))
+            volts = flow.voltage_pu[:, self._below_source]
+            for kind, highest in self._highest.items():
+                highest.see(by_member(getattr(flow, f"{kind}_loading")))
             if self._inverters is not None:
                 recorded.update(self._inverters.recorded(stamp(0)))
             if self._ageing is not None:
-                recorded.update(self._ageing.run(by_member(flow.trafo_loading), times_s))
+                recorded.update(self._ageing.run(trafo_loading, times_s))
             if np.isfinite(self._failed_s).any():
                 for values in recorded.values():
                     values[times_s[:, np.newaxis] >= self._failed_s] = np.nan
@@ -521,10 +580,10 @@ class FeederModel(Model):
             recorded.update(
                 {
                     "voltage_pu": by_member(flow.voltage_pu.astype(np.float32)),
-                    "voltage_min_pu": by_member(np.fmin.reduce(flow.voltage_pu, axis=(1, 2))),
-                    "voltage_max_pu": by_member(np.fmax.reduce(flow.voltage_pu, axis=(1, 2))),
-                    "line_loading": by_member(flow.line_loading.astype(np.float32)),
-                    "trafo_loading": by_member(flow.trafo_loading),
+                    "voltage_min_pu": by_member(np.fmin.reduce(volts, axis=(1, 2))),
+                    "voltage_max_pu": by_member(np.fmax.reduce(volts, axis=(1, 2))),
+                    "line_loading": by_member(worst_phase(flow.line_loading).astype(np.float32)),
+                    "trafo_loading": trafo_loading,
                     "losses_kw": losses,
                     "head_power_kw": head,
                     "head_reactive_kvar": by_member(flow.head_q_kvar),

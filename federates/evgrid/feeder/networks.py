@@ -43,7 +43,7 @@ from evgrid.model import Connections
 if TYPE_CHECKING:
     from evgrid.scenario import Feeder
 
-_CACHE_FORMAT = 3
+_CACHE_FORMAT = 4
 
 MOST_ARGUMENT = 10_000
 """Largest number that a network's function takes: with larger ones it builds for hours."""

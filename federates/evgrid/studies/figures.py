@@ -44,14 +44,14 @@ def over_sessions(result: xr.Dataset, values: Array, text: str, unit: str) -> xr
 def violation_hours(result: xr.Dataset, limits: LimitSet) -> xr.DataArray:
     """Hours for which each member violates a limit at each place, (member, place); 0 where it doesn't.
 
-    A place is a criterion with an element and, where there is one, a phase. Only places that some member
-    violates are there.
+    A place is a criterion with an element and, of a bus, a phase: that of a line or transformer is only the
+    one that is loaded most. Only places that some member violates are there.
     """
     import xarray as xr
 
     found = violations(result, limits)
     texts = [
-        " ".join(part for part in (f"{criterion}:", element, str(name), str(phase)) if part)
+        " ".join(p for p in (f"{criterion}:", element, str(name), str(phase) * (element == "bus")) if p)
         for criterion, element, name, phase in zip(
             found["criterion"], found["element"], found["name"], found["phase"], strict=True
         )

@@ -159,6 +159,8 @@ class VoltageSupport(Comparison):
 
         hours = interval_s(result) / 3600
         voltage = result["voltage_pu"].where(result["voltage_pu"] > 0)
+        if not result["bus_at_source"].all():
+            voltage = voltage.where(result["bus_at_source"] == 0)
         places = [dim for dim in voltage.dims if dim not in ("member", "time")]
         lowest = voltage.min(places)
         found = xr.Dataset()
@@ -169,7 +171,7 @@ class VoltageSupport(Comparison):
             found[name] = values.drop_vars([c for c in values.coords if c not in ("member", "time")])
             found[name].attrs = {"long_name": text, "units": unit}
 
-        add("lowest_voltage_pu", lowest, "lowest voltage of all buses and phases", "1")
+        add("lowest_voltage_pu", lowest, "lowest voltage of all buses but the source's, and phases", "1")
         add("voltage_min_pu", lowest.min("time"), "lowest voltage", "pu")
         add("voltage_low_pu", voltage.quantile(0.05, "time").min(places),
             "voltage kept 95 % of the time everywhere", "pu")  # fmt: skip

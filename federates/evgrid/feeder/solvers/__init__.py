@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
+from functools import reduce
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -33,8 +34,9 @@ class Flow:
     """Solved power flows. A balanced feeder has one phase: positive sequence, total power.
 
     voltage_pu : (case, bus, phase) magnitude; NaN where no source feeds the bus
-    line_loading : (case, line) worst phase and end, 1 is the rated current
-    trafo_loading : (case, trafo) worst phase and side, 1 is the rated current of the nameplate
+    line_loading : (case, line, phase) of the worse end, 1 is the rated current; NaN without a rating
+    trafo_loading : (case, trafo, phase) of the worse side, 1 is the rated current of the nameplate; NaN
+        without a rating
     trafo_p_kw : (case, trafo) active power into the high-voltage side
     trafo_lv_p_kw, trafo_lv_q_kvar : (case, trafo, phase) power out of the low-voltage side
     head_p_kw, head_q_kvar : (case, phase) what the sources give
@@ -62,6 +64,11 @@ class Flow:
 
     def __len__(self) -> int:
         return len(self.losses_kw)
+
+
+def worst_phase(loading: Array) -> Array:
+    """The highest loading of the phases, (..., element), of (..., element, phase)."""
+    return np.asarray(reduce(np.maximum, np.moveaxis(loading, -1, 0)))
 
 
 @dataclass(frozen=True)

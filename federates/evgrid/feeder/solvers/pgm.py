@@ -143,8 +143,7 @@ class PowerGridModelSolver:
         self._head_loads = np.flatnonzero(np.isin(node[grid.loads.bus], head))
         self._head_gens = np.flatnonzero(np.isin(node[grid.fixed.gen_bus], head))
         self._head_shunts = np.flatnonzero(np.isin(node[grid.fixed.shunt_bus], head))
-        amperes = 1e3 * grid.lines.rating_ka
-        self._line_rating = np.where(amperes > 0, amperes, np.inf)
+        self._line_rating = 1e3 * grid.lines.rating_ka
         trafos = grid.trafos
         self._trafo_rating = (
             trafos.rating_kva / (np.sqrt(3) * trafos.rated_hv_kv),
@@ -193,8 +192,11 @@ class PowerGridModelSolver:
         trafo_neutral = np.empty((cases, len(grid.trafos.name) if self.unbalance else 0))
         at_nodes = column(ComponentType.node, "u_pu"), column(ComponentType.node, "u_angle")
         kernels.bus_voltages(*at_nodes, c.end_a, c.end_b, c.f1, c.f0, voltage, unbalance)
-        line_loading = np.zeros((cases, len(grid.lines.name)))
-        trafo_loading = np.zeros((cases, len(grid.trafos.name)))
+        lines, trafos = len(grid.lines.name), len(grid.trafos.name)
+        line_loading = np.zeros((cases, lines, phases))
+        line_loading[:, np.isnan(self._line_rating)] = np.nan
+        trafo_loading = np.zeros((cases, trafos, phases))
+        trafo_loading[:, np.isnan(grid.trafos.rating_kva)] = np.nan
         trafo_p = np.zeros((cases, len(grid.trafos.name)))
         trafo_lv_p, trafo_lv_q = (np.zeros((cases, len(grid.trafos.name), phases)) for _ in "pq")
         losses = np.zeros(cases)
@@ -204,9 +206,7 @@ class PowerGridModelSolver:
             kernels.sum_of_ends(into["from"], into["to"], losses)
             currents = column(kind, "i_from"), column(kind, "i_to")
             if kind is ComponentType.line:
-                kernels.worst_loading(
-                    *currents, self._line_rating, self._line_rating, c.of_line, line_loading
-                )
+                kernels.loading(*currents, self._line_rating, self._line_rating, c.of_line, line_loading)
                 if self.unbalance:
                     kernels.neutral_currents(
                         into["from"], column(kind, "q_from"), *at_nodes, c.line_from, self._line_volts,
@@ -214,7 +214,7 @@ class PowerGridModelSolver:
                     )  # fmt: skip
             else:
                 hv, lv = self._trafo_rating
-                kernels.worst_loading(*currents, hv, lv, self._of_trafo, trafo_loading)
+                kernels.loading(*currents, hv, lv, self._of_trafo, trafo_loading)
                 trafo_p[:, c.trafo] = into["from"].sum(axis=2) / 1e3
                 trafo_lv_p[:, c.trafo] = into["to"] / -1e3
                 trafo_lv_q[:, c.trafo] = column(kind, "q_to") / -1e3

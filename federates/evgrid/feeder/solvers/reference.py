@@ -91,7 +91,7 @@ class PandapowerSolver:
             for bus in index[self._with_z]
         ]
         lines, trafos = network.grid.lines, network.grid.trafos
-        self._line_rating = np.where(lines.rating_ka > 0, lines.rating_ka, np.inf)
+        self._line_rating = lines.rating_ka
         self._trafo_rating = tuple(
             trafos.rating_kva / (np.sqrt(3) * volts) / 1e3
             for volts in (trafos.rated_hv_kv, trafos.rated_lv_kv)
@@ -142,8 +142,8 @@ class PandapowerSolver:
         phases, told = len(grid.phases), int(self.unbalance)
         return {
             "voltage_pu": (buses, phases),
-            "line_loading": (lines,),
-            "trafo_loading": (trafos,),
+            "line_loading": (lines, phases),
+            "trafo_loading": (trafos, phases),
             "trafo_p_kw": (trafos,),
             "trafo_lv_p_kw": (trafos, phases),
             "trafo_lv_q_kvar": (trafos, phases),
@@ -237,7 +237,7 @@ class PandapowerSolver:
 
         def loading(table: str, ends: tuple[str, str], ratings: tuple[Array, ...]) -> Array:
             parts = [
-                np.nan_to_num(per_phase(table, f"i_*{end}_ka")).max(axis=1) / rating
+                np.nan_to_num(per_phase(table, f"i_*{end}_ka")) / rating[:, np.newaxis]
                 for end, rating in zip(ends, ratings, strict=True)
             ]
             return np.asarray(np.maximum(*parts))
