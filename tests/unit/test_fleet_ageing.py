@@ -13,6 +13,8 @@ from evgrid.fleet.extras import ageing_notes
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import EVs, MemoryRecorder
+from evgrid.scenario import scenario_from
+from evgrid.simulation import build_world
 from evgrid.system.signals import REGD, SyntheticSignal
 
 _path = Path(__file__).parents[1] / "properties" / "test_fleet_ageing_properties.py"
@@ -125,6 +127,21 @@ def test_ageing_outside_the_tests_behind_its_law_is_said():
         of.format("nmc") + "cells at 50 °C (tests: 20 to 40 °C)",
     )
     assert notes([60.0, 60.0], ["nmc", "nmc"], degradation=None) == ()
+
+
+def test_a_run_says_where_its_batteries_age_outside_those_tests():
+    vehicle = {"degradation": {"temperature_c": 50}}
+    fleet = {"count": 2, "charger": {"phases": 3}, "vehicle": vehicle}
+    scenario = scenario_from(
+        {
+            "name": "hot", "time": {"start": "2026-01-15T12:00", "duration": "24h", "step": "15min"},
+            "feeder": {"network": "case33bw", "base_load": {"source": "none"}}, "fleet": fleet,
+        }
+    )  # fmt: skip
+    assert [note for note in build_world(scenario).notes if "degradation" in note] == [
+        "fleet.vehicle.degradation: the law of nmc is used outside the tests that it was fitted to: cells at "
+        "50 °C (tests: 20 to 40 °C)"
+    ]
 
 
 def test_the_guard_turns_a_discharge_inside_a_tick():
