@@ -98,8 +98,10 @@ def test_lines_all_without_a_rating_are_not_checked(result):
 
 
 def test_a_transformer_without_a_rating_has_neither_loading_nor_hot_spot(result):
-    net = street()
-    net.trafo["df"] = 0.0
+    net = street()  # the same transformer on a base of 10 GVA, which stands for none
+    net.trafo["sn_mva"] = 1e4
+    for column in ("vk_percent", "vkr_percent", "vk0_percent", "vkr0_percent"):
+        net.trafo[column] *= 1e4 / 0.16
     found = result(net, transformer_ageing={})
     assert np.isnan(found["trafo_loading"]).all()
     said = "not checked: no rating of 1 of 1 trafos"
