@@ -43,6 +43,7 @@ from pydantic import Field, model_validator
 
 from evgrid.compile import njit
 from evgrid.errors import ResultError
+from evgrid.results.recording import KINDS, unrecorded
 from evgrid.settings import Duration, Settings, fault
 
 if TYPE_CHECKING:
@@ -571,7 +572,8 @@ def violations(result: xr.Dataset, limits: LimitSet) -> pd.DataFrame:
         ["severity", "duration_h", "member", "_order"], ascending=[False, False, True, True], kind="stable"
     )
     table = table.drop(columns="_order").reset_index(drop=True)
-    table.attrs.update(not_available=missing, notes=_notes(checks))
+    partly = [f"{dim}: {unrecorded(result, dim)}" for dim in KINDS if unrecorded(result, dim)]
+    table.attrs.update(not_available=[*missing, *partly], notes=_notes(checks))
     return table
 
 

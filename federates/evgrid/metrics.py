@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from evgrid.aggregator.excess import REASON_TEXTS
 from evgrid.limits import Criterion, LimitSet, aggregator_limits, violations
+from evgrid.results.recording import unrecorded
 from evgrid.settlement import amount
 
 if TYPE_CHECKING:
@@ -48,8 +49,12 @@ def summary(result: xr.Dataset) -> list[tuple[str, str]]:
     rows.append(("voltage, highest", _extreme(result["voltage_max_pu"], "max", "pu", 4)))
     for name, text in (("line_loading", "line loading"), ("trafo_loading", "transformer loading")):
         element = name.split("_")[0]
-        if result.sizes.get(element):
-            rows.append((f"{text}, highest", _loading(result, name, element)))
+        lacks = unrecorded(result, element)
+        if lacks == "not recorded":
+            rows.append((f"{text}, highest", lacks))
+        elif result.sizes.get(element):
+            highest = _loading(result, name, element)
+            rows.append((f"{text}, highest", highest + (f" of the {lacks}" if lacks else "")))
     rows += _device_rows(result, hours)
     losses = result["losses_kw"].sum("time") * hours
     rows.append(("losses", _over_members(losses, "kWh")))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evgrid.errors import ResultError
+from evgrid.results.recording import unrecorded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -154,7 +155,11 @@ def plot_result(result: xr.Dataset) -> Figure:
     else:
         axes[0, 1].axis("off")
         axes[0, 1].text(0.5, 0.5, "no EVs in this run", ha="center")
-    plot_voltage_profile(result, axes[1, 0])
+    if unrecorded(result, "bus"):
+        axes[1, 0].axis("off")
+        axes[1, 0].text(0.5, 0.5, f"voltages of buses: {unrecorded(result, 'bus')}", ha="center")
+    else:
+        plot_voltage_profile(result, axes[1, 0])
     plot_voltage_band(result, axes[1, 1])
     return figure
 
@@ -183,6 +188,8 @@ def _has_evs(result: xr.Dataset) -> bool:
 
 def _need(result: xr.Dataset, *names: str) -> None:
     missing = [name for name in names if name not in result]
+    if not missing and "line_from_bus" in names and unrecorded(result, "bus"):
+        raise ResultError(f"this plot needs all buses: {unrecorded(result, 'bus')}")
     if missing:
         raise ResultError(f"the result has no {', '.join(missing)}, which this plot needs")
 

@@ -638,8 +638,20 @@ def _coupling(value: Any) -> Any:
     return {"mode": value} if isinstance(value, str) else value
 
 
+Recorded = Literal["all", "none"] | Annotated[tuple[ElementName, ...], Field(min_length=1)]
+
+
 class Record(Settings):
     """What the result holds."""
+
+    buses: Recorded = "all"
+    """Buses whose voltage is recorded: all, none, or a list of names."""
+    lines: Recorded = "all"
+    """Lines whose loading is recorded: all, none, or a list of names."""
+    trafos: Recorded = "all"
+    """Transformers whose loading and the like are recorded over time: all, none, or a list of names."""
+    shunts: Recorded = "all"
+    """Shunts whose steps are recorded: all, none, or a list of names."""
 
     ev: bool = False
     """Power and state of charge of every EV."""

@@ -19,6 +19,7 @@ from evgrid.errors import ScenarioError
 from evgrid.model import UPSTREAM, Clock, Connections, EVs, Model
 from evgrid.portfolios import Portfolio, portfolios
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
+from evgrid.results.recording import KINDS, Selection, selection
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.tariff import months_of
 
@@ -82,6 +83,12 @@ class World:
         """What plans look at beyond its end."""
         return tuple(_notes_of_plans(self))
 
+    @cached_property
+    def selection(self) -> Selection:
+        """What is recorded of the feeder. Raises ScenarioError for names that it has not."""
+        labels = {dim: self.network.coordinates()[dim][1] for dim in KINDS}
+        return selection(self.scenario.record, labels)
+
     @property
     def sizes(self) -> dict[str, int]:
         """Length of every dimension but time."""
@@ -130,7 +137,9 @@ def build_world(scenario: Scenario) -> World:
     vehicle = np.zeros(len(evs), sessions.vehicle.dtype)
     vehicle[sessions.ev] = sessions.vehicle
     owners = portfolios(scenario, connections, network.grid.trafos.name, evs, vehicle)
-    return World(scenario, network, connections, evs, sessions, owners, base)
+    made = World(scenario, network, connections, evs, sessions, owners, base)
+    made.selection  # noqa: B018 (names that the network has not are refused)
+    return made
 
 
 def check_files(world: World) -> None:
@@ -351,10 +360,10 @@ def run_with_report(
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
     world = build_world(scenario)
-    axes = coordinates(world)
+    axes = coordinates(world).isel(dict(world.selection.rows))
     store = FileStore(Path(output), axes, scenario.record.compression) if output else MemoryStore(axes)
     try:
-        recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store)
+        recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store, world.selection)
         models = build_models(world, recorder)
         prepared = perf_counter()
         report = run_federation(
@@ -405,6 +414,7 @@ def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
         "seed": str(scenario.ensemble.seed),
         "versions": json.dumps(versions()),
         "audit": json.dumps(residuals),
+        "recorded": world.selection.recorded,
         "notes": json.dumps(world.notes),
         "phases": world.network.phases_told,
         "currency": scenario.currency,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.model import Clock, Model, Variable
+from evgrid.results.recording import Selection
 
 _BUFFER_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**20
@@ -40,10 +41,12 @@ class ResultRecorder:
     record_step_s: float
     sizes: Mapping[str, int]
     store: Store
+    selection: Selection = field(default_factory=Selection)
     spent_s: dict[str, float] = field(default_factory=dict)
     _model_of: dict[str, str] = field(default_factory=dict)
     _variables: dict[str, _Buffer] = field(default_factory=dict)
     _static: dict[str, Variable] = field(default_factory=dict)
+    _dropped: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -60,6 +63,9 @@ class ResultRecorder:
                 if variable.name in self._variables or variable.name in self._static:
                     raise ValueError(f"two models record {variable.name}")
                 self._model_of[variable.name] = model.name
+                if variable.timed and self.selection.dropped & set(variable.dims):
+                    self._dropped.add(variable.name)
+                    continue
                 if variable.timed:
                     self.store.create(variable, _dataset_dims(variable))
                     self._variables[variable.name] = _Buffer(self, variable, model.period_s)
@@ -69,6 +75,8 @@ class ResultRecorder:
 
     def put(self, name: str, tick: int, values: NDArray[Any]) -> None:
         """See :class:`evgrid.model.Recorder`."""
+        if name in self._dropped:
+            return
         with self._lock, self._timed(name):
             self._variables[name].put(tick, values)
 
@@ -79,7 +87,7 @@ class ResultRecorder:
             expected = tuple(self.sizes[dim] for dim in dims)
             if values.shape != expected:
                 raise ValueError(f"{name} has shape {values.shape}, must be {expected}")
-            self.store.write(name, (slice(None),) * len(dims), values)
+            self.store.write(name, (slice(None),) * len(dims), self.selection.static(name, dims, values))
 
     def close(self) -> None:
         """Write what is still buffered."""
@@ -101,7 +109,10 @@ class _Buffer:
     def __init__(self, recorder: ResultRecorder, variable: Variable, period_s: float) -> None:
         self.name = variable.name
         self.dims = variable.dims
-        self.shape = tuple(recorder.sizes[dim] for dim in variable.dims)
+        self.given = tuple(recorder.sizes[dim] for dim in variable.dims)
+        rows = recorder.selection.rows
+        self.chosen = [(axis, rows[dim]) for axis, dim in enumerate(variable.dims, 1) if dim in rows]
+        self.shape = tuple(len(rows[dim]) if dim in rows else recorder.sizes[dim] for dim in variable.dims)
         self.per_step = round(period_s / recorder.clock.step_s)  # base ticks a step of the model
         self.per_interval = round(recorder.record_step_s / period_s)  # steps an interval
         self.store = recorder.store
@@ -117,11 +128,13 @@ class _Buffer:
     def put(self, tick: int, values: NDArray[Any]) -> None:
         step, rest = divmod(tick, self.per_step)
         expected = (self.first + self.filled) * self.per_interval + self.summed
-        if values.shape[1:] != self.shape or rest or step != expected:
+        if values.shape[1:] != self.given or rest or step != expected:
             raise ValueError(
                 f"{self.name} at tick {tick} with shape {values.shape}: expected step {expected} "
-                f"and shape (n, {', '.join(map(str, self.shape))})"
+                f"and shape (n, {', '.join(map(str, self.given))})"
             )
+        for axis, rows in self.chosen:
+            values = values.take(rows, axis)
         if self.per_interval > 1:
             self._put_mean(values)
             return

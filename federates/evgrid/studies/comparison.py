@@ -217,7 +217,14 @@ def together(
 
 def _judged(study: Comparison, path: Path) -> xr.Dataset:
     with open_results(path) as result:
-        return study.figures(result).load()
+        try:
+            return study.figures(result).load()
+        except KeyError as error:
+            if json.loads(result.attrs.get("recorded", "{}")):
+                raise ResultError(
+                    f"{path}: {error.args[0]} is not recorded, which the study needs (record of the scenario)"
+                ) from error
+            raise
 
 
 def key_figures(study: xr.Dataset) -> list[str]:
