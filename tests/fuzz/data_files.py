@@ -94,15 +94,15 @@ def mutants(seed: int, count: int) -> Iterator[Mutant]:
         kind = rng.choice(list(FORMATS))
         original = base(kind)
         if rng.random() < 0.01:
-            done, content = "is no file", rng.choice(["folder", "pipe", "device", "nothing"])
+            content = rng.choice(["folder", "pipe", "device", "nothing"])
             yield Mutant(f"{kind} {seed}/{number}: {content}", kind, original.suffix, content)
             continue
         if original.frame is not None:
-            done, suffix, content, same = _mutated_table(rng, original.frame, original.suffix)
+            done, suffix, content, same = _mutated_table(rng, original.frame)
         else:
             done, suffix, content, same = _mutated_text(rng, original.content, original.suffix)
         if rng.random() < 0.15:
-            done, content, same = f"{done}; {_BYTES[0]}", _bytes(rng, content), False
+            done, content, same = f"{done}; bytes", _bytes(rng, content), False
         yield Mutant(f"{kind} {seed}/{number}: {done}", kind, suffix, content, same)
 
 
@@ -424,7 +424,7 @@ def _written(frame: pd.DataFrame | None, suffix: str, **options: Any) -> bytes:
         return path.read_bytes()
 
 
-def _mutated_table(rng: random.Random, frame: pd.DataFrame, suffix: str) -> tuple[str, str, bytes, bool]:
+def _mutated_table(rng: random.Random, frame: pd.DataFrame) -> tuple[str, str, bytes, bool]:
     """What was done, the suffix and the content, and whether it is the same table."""
     draw = rng.random()
     if draw < 0.25:
@@ -647,9 +647,6 @@ def _mutated_frozen(rng: random.Random, content: bytes) -> tuple[str, str, bytes
     stream = io.BytesIO()
     pq.write_table(table, stream)
     return done, ".parquet", stream.getvalue(), False
-
-
-_BYTES = ("bytes",)
 
 
 def _bytes(rng: random.Random, content: bytes) -> bytes:

@@ -105,7 +105,7 @@ class Table:
         if name not in self._columns:
             return np.ones(self._size, np.bool_)
         column = self._columns[name]
-        return _mask(pc.is_null(column, nan_is_null=True))
+        return mask_of(pc.is_null(column, nan_is_null=True))
 
     def text(self, name: str) -> list[str]:
         """The cells of a column as text, "" where there is none."""
@@ -171,7 +171,7 @@ class Table:
                 if found[position] is None:
                     found[position], doubtful[position] = _signed(text, sign)
                 elif sign == ",":
-                    doubtful[position] = _mask(pc.match_substring_regex(text, _THOUSANDS_BY_POINT))
+                    doubtful[position] = mask_of(pc.match_substring_regex(text, _THOUSANDS_BY_POINT))
         values, readable = [], []
         for part, unclear in zip(found, doubtful, strict=True):
             assert part is not None
@@ -237,11 +237,12 @@ def _read_csv(path: Path, comments: bool, only: Mapping[str, str] | None) -> Tab
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise ScenarioError(["is a spreadsheet: must be CSV, Parquet or NetCDF; save it as CSV"], str(path))
     text = read_text(path)
-    if comments:
+    if comments and "#" in text:
         text = re.sub(r"(?m)^[ \t]*#[^\r\n]*", "", text)
     if text.count('"') % 2:
         raise ScenarioError(['a quote (") is opened and never closed'], str(path))
-    text = re.sub(r"(?m)^[ \t]+(?=[\r\n]|\Z)", "", text)  # a line of blanks is no row
+    if text[:1] in (" ", "\t") or "\n " in text or "\n\t" in text:
+        text = re.sub(r"(?m)^[ \t]+(?=[\r\n]|\Z)", "", text)  # a line of blanks is no row
     header, separator = _header(text, path)
     kept = _kept(header, only, path)
     ragged: list[Any] = []
@@ -336,7 +337,7 @@ def _filled(columns: Sequence[pa.Array]) -> NDArray[np.bool_] | None:
     """Rows of which some cell is not empty; None where all are."""
     bare: NDArray[np.bool_] | None = None
     for column in columns:
-        null = _mask(pc.is_null(column))
+        null = mask_of(pc.is_null(column))
         bare = null if bare is None else bare & null
         if not bare.any():
             return None
@@ -451,9 +452,9 @@ def _plain(column: pa.Array) -> tuple[Array, NDArray[np.bool_]] | None:
         except pa.ArrowInvalid:
             return None
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
-        empty = _mask(pc.is_null(column))
+        empty = mask_of(pc.is_null(column))
         return np.full(len(column), np.nan), empty
-    empty = _mask(pc.is_null(column, nan_is_null=not pa.types.is_large_string(kind)))
+    empty = mask_of(pc.is_null(column, nan_is_null=not pa.types.is_large_string(kind)))
     values = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
     return values, np.isfinite(values) | empty
 
@@ -462,26 +463,31 @@ def _decimal_sign(columns: Sequence[pa.Array]) -> str:
     """Comma or point where the numbers show which is decimal, "?" where both do, "" where none does."""
     comma = point = False
     for column in columns:
-        by_comma = _mask(pc.match_substring_regex(column, _COMMA))
-        by_comma &= ~_mask(pc.match_substring_regex(column, _THOUSANDS_BY_COMMA))
-        by_comma |= _mask(pc.match_substring_regex(column, _POINTS_COMMA))
-        comma = comma or bool(by_comma.any())
-        point = point or bool(_mask(pc.match_substring_regex(column, _COMMAS_POINT)).any())
+        if not comma:
+            by_comma = mask_of(pc.match_substring_regex(column, _COMMA))
+            comma = bool((by_comma & ~mask_of(pc.match_substring_regex(column, _THOUSANDS_BY_COMMA))).any())
+        if _holds_point(column):
+            comma = comma or bool(mask_of(pc.match_substring_regex(column, _POINTS_COMMA)).any())
+            point = point or bool(mask_of(pc.match_substring_regex(column, _COMMAS_POINT)).any())
     return "?" if comma and point else "," if comma else "." if point else ""
 
 
 def _signed(text: pa.Array, sign: str) -> tuple[tuple[Array, NDArray[np.bool_]], NDArray[np.bool_]]:
     """Values, whether each is empty or a finite number, and which can be read in two ways."""
-    plain = _mask(pc.match_substring_regex(text, _PLAIN))
-    comma = _mask(pc.match_substring_regex(text, _COMMA))
-    by_thousand = _mask(pc.match_substring_regex(text, _THOUSANDS_BY_COMMA))
+    if sign == "," and not _holds_point(text):
+        found = _plain(pc.replace_substring(text, ",", "."))
+        if found is not None:
+            return found, np.zeros(len(text), np.bool_)
+    plain = mask_of(pc.match_substring_regex(text, _PLAIN))
+    comma = mask_of(pc.match_substring_regex(text, _COMMA))
+    by_thousand = mask_of(pc.match_substring_regex(text, _THOUSANDS_BY_COMMA))
     unclear = by_thousand & (sign in ("", "?"))
     if sign == ",":
-        unclear |= _mask(pc.match_substring_regex(text, _THOUSANDS_BY_POINT))
-        comma |= _mask(pc.match_substring_regex(text, _POINTS_COMMA))
+        unclear |= mask_of(pc.match_substring_regex(text, _THOUSANDS_BY_POINT))
+        comma |= mask_of(pc.match_substring_regex(text, _POINTS_COMMA))
     without = pc.replace_substring(text, ",", "")
     if sign == ".":
-        grouped = _mask(pc.match_substring_regex(text, _COMMAS_POINT)) | by_thousand
+        grouped = mask_of(pc.match_substring_regex(text, _COMMAS_POINT)) | by_thousand
         usable = plain | grouped
         numbers = without
     else:
@@ -490,11 +496,16 @@ def _signed(text: pa.Array, sign: str) -> tuple[tuple[Array, NDArray[np.bool_]],
         numbers = pc.if_else(pa.array(comma), by_comma, text)
     usable &= ~unclear
     values = pc.cast(pc.if_else(pa.array(usable), numbers, pa.scalar(None, pa.large_string())), pa.float64())
-    found = values.to_numpy(zero_copy_only=False).astype(np.float64)
-    return (found, _mask(pc.is_null(text)) | (usable & np.isfinite(found))), unclear
+    number = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return (number, mask_of(pc.is_null(text)) | (usable & np.isfinite(number))), unclear
 
 
-def _mask(column: pa.Array) -> NDArray[np.bool_]:
+def _holds_point(text: pa.Array) -> bool:
+    return bool(pc.any(pc.match_substring(text, "."), min_count=0).as_py())
+
+
+def mask_of(column: pa.Array) -> NDArray[np.bool_]:
+    """A column of truth values, False where it is NULL."""
     found: NDArray[np.bool_] = pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(np.bool_)
     return found
 

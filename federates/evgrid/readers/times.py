@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from evgrid.model import Array
 from evgrid.readers.faults import Faults, shown
-from evgrid.readers.tables import Table, _mask
+from evgrid.readers.tables import Table, mask_of
 
 ZONED = "must be local time without a zone"
 EXAMPLE = "2026-01-15T18:30"
@@ -218,18 +218,18 @@ def _explain(
 ) -> None:  # fmt: skip
     """Say what is wrong with cells that are no times."""
     text = table.column(name)
-    zoned = bad & _mask(pc.match_substring_regex(text, _ISO_ZONED if form is None else _ANY_ZONED))
+    zoned = bad & mask_of(pc.match_substring_regex(text, _ISO_ZONED if form is None else _ANY_ZONED))
     if form is None:
-        zoned &= ~_mask(pc.match_substring_regex(text, r"(?i)\d\s*[ap]m$"))
+        zoned &= ~mask_of(pc.match_substring_regex(text, r"(?i)\d\s*[ap]m$"))
     faults.cells(zoned, name, ZONED)
     bad = bad & ~zoned
     if form is not None:
         faults.cells(bad, name, f"must be a time of the form {form}")
         return
-    iso = bad & _mask(pc.match_substring_regex(text, _ISO))
+    iso = bad & mask_of(pc.match_substring_regex(text, _ISO))
     faults.cells(iso, name, "there is no such day or time")
     bad &= ~iso
-    dated = bad & _mask(pc.match_substring_regex(text, _DATED))
+    dated = bad & mask_of(pc.match_substring_regex(text, _DATED))
     if dated.any() and not good.any() and asked:
         bad &= ~dated
     elif dated.any() and not good.any():
@@ -305,7 +305,7 @@ def _formed(text: pa.Array, form: str) -> NDArray[np.datetime64]:
 def _without_24(text: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
     """Text with 24:00 as 00:00, and where it was."""
     pattern = r"([T ])24(:00(?::00(?:[.,]0+)?)?)$"
-    found = _mask(pc.match_substring_regex(text, pattern))
+    found = mask_of(pc.match_substring_regex(text, pattern))
     return pc.replace_substring_regex(text, pattern, r"\1" + "00" + r"\2"), found
 
 
