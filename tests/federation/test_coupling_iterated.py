@@ -161,7 +161,7 @@ def test_power_beyond_what_the_line_can_carry_switches_off_and_is_named(two_buse
     """No solution is no voltage to the charger: without a car there is one again, so none stands."""
 
     def row(member, kw):
-        return f"car{member},house,2026-01-15T12:02:30,2026-01-16T20:00,0.2,2e6,{member},{kw}"
+        return f"car{member},house,2026-01-15T12:02:30,2026-01-16T20:00,0.2,1e6,{member},{kw}"
 
     changes = {"fleet.charger.power_kw": 1e5, "fleet.charger.apparent_kva": 1.2e5}
     ensemble = {"ensemble": {"members": 3}}

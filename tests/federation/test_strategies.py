@@ -147,7 +147,7 @@ def test_the_settlement_adds_up(regulated, uncontrolled):
     np.testing.assert_allclose(fleet["regulation_credit"], credit)
     np.testing.assert_allclose(fleet["driver_payment"], 0.05 * fleet["given_kwh"] + 0.5 * credit)
     np.testing.assert_allclose(fleet["degradation"], 0.1 * fleet["given_kwh"])
-    parts = ["energy_cost", "demand_charge", "degradation", "driver_payment"]
+    parts = ["energy_cost", "fixed_charge", "demand_charge", "degradation", "driver_payment"]
     np.testing.assert_allclose(fleet["net_cost"], fleet[parts].sum(axis=1) - credit)
     np.testing.assert_allclose(books.evs.groupby("member")["energy_cost"].sum(), fleet["energy_cost"])
     same = settle(uncontrolled, rates, against=uncontrolled).fleet

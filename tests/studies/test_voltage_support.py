@@ -89,7 +89,7 @@ def test_a_scenario_may_bring_functions_an_aggregator_and_a_tariff(tmp_path):
         ),
         (
             ("", ""),
-            "limit_kw: is required where the scenario has neither an aggregator with a limit_kw nor a tariff",
+            "limit_kw: is required where the scenario has neither an aggregator with a limit_kw nor prices",
         ),
     ],
 )
