@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from evgrid.aggregator import strategies
+from evgrid.aggregator.excess import REASONS
 from evgrid.aggregator.model import AggregatorModel
 from evgrid.aggregator.strategies import Strategy, built_in, find_strategy, register
 from evgrid.fleet.model import FleetModel
@@ -36,7 +37,7 @@ SENSITIVITY = Sensitivity(np.arange(4), np.full((4, 3), 0.97), -0.002 * _SAME, -
 @pytest.fixture(scope="module")
 def emissions(tmp_path_factory):
     path: Path = tmp_path_factory.mktemp("emissions") / "moer.csv"
-    rows = [f"{1800 * k},{100 + 300 * (k * 7 % 5)}" for k in range(24)]
+    rows = [f"{1800 * k},{100 + 300 * (k * 7 % 5)}" for k in range(48)]
     path.write_text("\n".join(["time,kg_per_mwh", *rows]))
     return str(path)
 
@@ -135,9 +136,9 @@ def tables(evs, duration_s):
 class Run:
     """Steps a strategy's aggregator and the fleet; what each tick was told, asked and did."""
 
-    def __init__(self, name, own, world, emissions):
+    def __init__(self, name, own, world, emissions, step_s=300.0):
         fast = find_strategy(name).uses_system
-        self.step_s, self.ticks = (10.0, 180) if fast else (300.0, 72)
+        self.step_s, self.ticks = (10.0, 180) if fast else (step_s, 72)
         evs, levels, signal = world
         self.scenario = scenario_of(name, own, self.step_s, self.ticks, emissions)
         self.evs, self.sessions = tables(evs, self.step_s * self.ticks)
@@ -234,6 +235,69 @@ def test_limits_and_departures_are_kept(name, own, emissions):
     @given(worlds)
     def holds(world):
         check(name, own, world, emissions)
+
+    holds()
+
+
+def limited_strategies():
+    return [
+        name for name in built_in() if issubclass(find_strategy(name).Settings, strategies.WithinSettings)
+    ]
+
+
+@pytest.mark.parametrize("name", limited_strategies())
+def test_a_limit_holds_both_ways_or_what_passes_it_has_its_reason(name, emissions):
+    """Any limit both ways, base load of both signs, tick; the last tick is told to nobody."""
+
+    @settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate))
+    @given(
+        worlds,
+        st.sampled_from([60.0, 300.0, 900.0]),
+        st.floats(1, 40),
+        st.one_of(st.none(), st.floats(0, 40)),
+    )
+    def holds(world, step_s, most, export):
+        own = {"limit_kw": most, **({} if export is None else {"export_limit_kw": export})}
+        least = -(most if export is None else export)
+        required = find_strategy(name).Settings.model_fields["limit_kw"].is_required()
+        if name == "reserve":
+            own["product"] = SAMPLES["product"]
+        assert required or name not in ("peak_limit", "v2g_peak_shaving", "peak_shaving")
+        run = Run(name, own, world, emissions, step_s)
+        assert np.all(np.nan_to_num(run.static["session_energy_unserved_avoidable_kwh"]) <= 1e-6)
+        told_kwh = run.static["limit_excess_kwh"][0]
+        excess_kwh = np.zeros(2)
+        for tick in range(run.ticks):
+            before, after = run.told[tick], run.told[tick + 1]
+            here_before = before["fleet/plugged"] > 0.5
+            laxity = after["fleet/time_left"] - after["fleet/time_needed"]
+            late = (after["fleet/plugged"] > 0.5) & (laxity <= run.step_s) & (after["fleet/p_max"] > 0)
+            needs = before["fleet/p_max"] > 0
+            must = (
+                here_before & needs & (before["fleet/time_left"] - before["fleet/time_needed"] < run.step_s)
+            )
+            forced = late | must | (~here_before & (np.abs(run.power[tick]) > 0))
+            for group in range(2):
+                here = run.group == group
+                evs = run.power[tick, here].sum()
+                total = run.base[tick, group] + evs
+                beyond = total - np.clip(total, least, most)
+                if tick + 1 < run.ticks:
+                    excess_kwh[group] += abs(beyond) * run.step_s / 3600
+                base_told = (
+                    before["feeder/trafo_p"][0, group]
+                    - before["fleet/p"].sum(axis=2)[0][CONNECTIONS.trafo == group].sum()
+                )
+                rise = run.base[tick, group] - base_told
+                if evs < -1e-6:  # no discharge beyond the limit, but for what base load and tapering fell by
+                    charging = here & (run.power[tick] > 0)
+                    taper = (before["fleet/p_max"] - after["fleet/p_max"])[charging].sum()
+                    assert total >= least - max(-rise, 0.0) - taper - 1e-5
+                if evs > 1e-6 and not forced[here].any():  # nor charging, but for what it rose by
+                    assert total <= most + max(rise, 0.0) + 1e-5
+        np.testing.assert_allclose(told_kwh.sum(axis=1), excess_kwh, rtol=1e-3, atol=2e-5 * run.ticks)
+        assert np.all(told_kwh >= 0)
+        assert np.all(told_kwh[:, REASONS.index("others")] == 0)
 
     holds()
 

@@ -45,6 +45,8 @@ _NARROW_S = 1e-9
 """Bracket of the threshold, s, within which what is left of the search doesn't matter."""
 _NONE = np.uint16(65535)
 """Bin of an EV that has no part in the search."""
+ALL = 1.0 - 1e-6
+"""Share of what is free above which an EV may draw all that it can."""
 ROUND_TRIP = 0.75
 """Energy given per energy drawn to make it up that is counted on where nothing is known: on the safe side."""
 
@@ -184,15 +186,15 @@ def bounds(
 ) -> tuple[float, float]:
     """Least and most mean power of an EV over a tick, kW, from which it makes its departure.
 
-    Most: what it needs, if that takes less than the tick. Least: what all the time after the tick, at full
-    power, leaves; where that is less than nothing, the EV may give so much back (a round trip of
-    ``ROUND_TRIP`` allowed for), down to ``p_min``. An EV that is late has least = most.
+    Most: what it needs, if that takes less than the tick, and while it is there. Least: what all the time
+    after the tick, at full power, leaves; where that is less than nothing, the EV may give so much back (a
+    round trip of ``ROUND_TRIP`` allowed for), down to ``p_min``. An EV that is late has least = most.
     """
-    most = p_max * min(time_needed / step_s, 1.0)
-    share = (time_needed - max(time_left - step_s, 0.0)) / step_s
-    if share >= 0.0:
-        return min(p_max * share, most), most
-    return max(ROUND_TRIP * max(p_max, -p_min) * share, p_min), most
+    most = p_max * max(min(time_needed, time_left, step_s), 0.0) / step_s
+    short_s = time_needed - max(time_left - step_s, 0.0)
+    if short_s >= 0.0:
+        return min(p_max * short_s / step_s, most), most
+    return max(ROUND_TRIP * max(p_max, -p_min) * short_s / step_s, p_min), most
 
 
 @njit
@@ -457,7 +459,7 @@ def _assign(
             must = max(least, 0.0)
             rises = must + share * (most - must)
             given = must + share * (least - must)
-            rises = p_max[ev] if rises >= most else rises
+            rises = p_max[ev] if share > ALL or least >= most else rises
             given = p_max[ev] if least >= most else given
             power[ev] = rises if up else given
 

@@ -259,7 +259,7 @@ class AggregatorModel(Model):
     def _note(self, view: View, wanted: Array, newcomers: Array, excess: Excess) -> None:
         """Note what is asked of each group at this tick, by the mean of the tick."""
         least = least_powers(view)
-        most = view.p_max * np.minimum(view.time_needed / view.step_s, 1.0)
+        most = view.p_max * np.minimum(np.minimum(view.time_needed, view.time_left) / view.step_s, 1.0)
         asked = np.maximum(np.minimum(np.clip(wanted, view.p_min, view.p_max), most), least)
         self._asked_of = np.where(view.plugged, asked, 0.0)
         must = self._sums(np.maximum(least, 0.0)) + newcomers

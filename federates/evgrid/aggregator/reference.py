@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from evgrid.aggregator.kernels import ROUND_TRIP
+from evgrid.aggregator.kernels import ALL, ROUND_TRIP
 
 
 def share_by_laxity(
@@ -29,7 +29,7 @@ def share_by_laxity(
         own = [ev for ev, at in enumerate(group) if at == row]
         least, most = dict[int, float](), dict[int, float]()
         for ev in own:
-            most[ev] = p_max[ev] * min(time_needed[ev], step_s) / step_s
+            most[ev] = p_max[ev] * min(time_needed[ev], time_left[ev], step_s) / step_s
             later_s = max(time_left[ev] - step_s, 0.0)
             short_s = time_needed[ev] - later_s
             if short_s >= 0:
@@ -46,7 +46,8 @@ def share_by_laxity(
         share = _shares(key, list(free.values()), abs(room), width_s) if own and room else [0.0] * len(own)
         for ev, part in zip(own, share, strict=True):
             drawn = must[ev] + sign * part * free[ev]
-            setpoint[ev] = p_max[ev] if drawn >= most[ev] else drawn
+            whole = (sign > 0 and part > ALL) or least[ev] >= most[ev]
+            setpoint[ev] = p_max[ev] if whole else drawn
     return setpoint
 
 

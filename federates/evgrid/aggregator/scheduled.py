@@ -212,18 +212,23 @@ class Scheduled(Dispatching):
     def _within(self, view: View, wanted: Array, asked: Array, low: Array, high: Array) -> Array:
         """The plan's set-points, changed where groups would draw less than ``low`` or more than ``high``."""
         group, groups = self.context.ev_group, len(high)
-        least = least_powers(view)
-        asked = np.maximum(asked, least)  # what can't wait charges whatever is asked
+        least, needed_s = least_powers(view), np.maximum(view.time_needed, view.step_s)
+        # means of the tick: who needs less stops within it, and what can't wait charges in any case
+        here = np.minimum(np.minimum(view.time_needed, view.time_left) / view.step_s, 1.0)
+        asked, wanted = np.maximum(np.minimum(asked, view.p_max * here), least), np.maximum(wanted, least)
         total = np.bincount(group, asked, groups)
         given = np.bincount(group, np.maximum(-asked, 0.0), groups)
         over, under = total > high + 1e-9, total < low - 1e-9
         self._last = asked
         if over.any():
-            later_s = np.maximum(view.time_left - view.step_s, 0.0)
-            needed = np.divide(least, asked, out=np.zeros_like(asked), where=(least > 0) & (asked > 0))
+            # as batteries of the power that is asked for, of the same laxity and with the same least power
+            left_s = view.time_left + (needed_s - view.time_needed)
+            must = np.divide(least, asked, out=np.zeros_like(asked), where=(least > 0) & (asked > 0))
+            must_s = np.maximum(view.time_left - view.step_s, 0.0) + view.step_s * must
             part = replace(
                 view, p_max=np.maximum(asked, 0.0), rows=None,
-                time_needed=np.where(needed > 0, later_s + view.step_s * needed, view.time_needed),
+                time_left=np.where(must > 0, view.time_left, left_s),
+                time_needed=np.where(must > 0, must_s, needed_s),
             )  # fmt: skip
             less = self.dispatch(
                 part, np.where(over, high + given, 1e12),
