@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# CI draws the same examples every time, so that no push fails on another's luck; elsewhere they are new.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# The same examples every time, on any machine, so that no run of the tests fails on its luck; `make fuzz`
+# searches with new ones (EVGRID_RANDOM_EXAMPLES).
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.load_profile("same")
+if os.environ.get("EVGRID_RANDOM_EXAMPLES"):
+    settings.register_profile("random", derandomize=False, deadline=None, print_blob=True)
+    settings.load_profile("random")
 
 
 @pytest.fixture(scope="session")

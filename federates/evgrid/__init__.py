@@ -10,8 +10,7 @@ Names are loaded when they are first used, so that ``import evgrid`` costs nothi
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from evgrid.aggregator.strategies import MemberStrategy, Strategy, StrategySettings, View, register
@@ -58,13 +57,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    from importlib import import_module, metadata
+
+    if name == "__version__":
+        return metadata.version("evgrid")
     if name not in _HOME:
         raise AttributeError(f"module 'evgrid' has no attribute '{name}'")
-    value = getattr(import_module(_HOME[name]), name)
+    value: object = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])

@@ -43,9 +43,9 @@ class TemperatureFile(Settings):
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, int | float):
-        return "<number>"
-    return "<file>" if "file" in (value if isinstance(value, Mapping) else vars(value)) else "<sinusoid>"
+    if isinstance(value, TemperatureFile) or (isinstance(value, Mapping) and "file" in value):
+        return "<file>"
+    return "<sinusoid>" if isinstance(value, Sinusoid | Mapping) else "<number>"
 
 
 Ambient = Annotated[

@@ -168,7 +168,13 @@ def _read(path: Path) -> Iterator[xr.Dataset]:
 @_members_option
 @_no_code_option
 def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> None:
-    """Check SCENARIO, its files and its network without running it."""
+    """Check SCENARIO, or a study or batch with all its runs, its files and network, without running it."""
+    from evgrid.settings import read_settings
+
+    content = read_settings(scenario)
+    if "scenario" in content or "base" in content:
+        _validate_many(scenario, "base" in content, settings, members)
+        return
     checked = _load(scenario, settings, members)
     from evgrid.simulation import build_world, check_files
 
@@ -181,6 +187,28 @@ def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> 
         f"of {checked.time.step:g} s, {sizes['bus']} buses, {sizes['connection']} connections, "
         f"{sizes['ev']} EVs, {sizes['session']} sessions"
     )
+
+
+def _validate_many(path: Path, is_batch: bool, settings: tuple[str, ...], members: int | None) -> None:
+    """Check a study or a batch, and build the world of its first run."""
+    if settings or members is not None:
+        raise click.UsageError(
+            "--set and --members go with a scenario; a study or batch has its own overrides"
+        )
+    from evgrid.simulation import build_world
+
+    if is_batch:
+        from evgrid.batch import load_batch, plan
+
+        kind, runs = "batch", plan(load_batch(path))
+    else:
+        from evgrid.studies.reading import check_study
+
+        kind, runs = check_study(path)
+    for note in build_world(runs[0].scenario).notes:
+        click.echo(note)
+    members_in_all = sum(len(run.scenario.members) for run in runs)
+    click.echo(f"{path}: valid; a {kind} of {len(runs)} runs, {members_in_all} members in all")
 
 
 @main.command()
@@ -429,38 +457,39 @@ def hosting_capacity(
         click.echo(f"result   {file}")
 
 
-_COMPARISONS: dict[str, tuple[str, str]] = {
+_COMPARISONS: dict[str, str] = {
     "voltage-support": (
-        "evgrid.studies.voltage_support:VoltageSupport",
-        "What charge control and reactive power of the chargers do to the voltages, and what it costs.",
+        "What charge control and reactive power of the chargers do to the voltages, and what it costs."
     ),
     "managed-charging": (
-        "evgrid.studies.managed_charging:ManagedCharging",
-        "What ways of charging cost, emit and draw at most, and how near they come to the least cost.",
+        "What ways of charging cost, emit and draw at most, and how near they come to the least cost."
     ),
     "frequency-regulation": (
-        "evgrid.studies.frequency_regulation:FrequencyRegulation",
         "What the fleet of SCENARIO earns with regulation, what that costs drivers, batteries and feeder, "
-        "and how much it lifts the frequency after a loss of generation.",
+        "and how much it lifts the frequency after a loss of generation."
     ),
 }
-"""Studies that set variants side by side: command to class and what it answers."""
+"""Studies that set variants side by side, and what each answers."""
 
 
-def _add_comparison(kind: str, where: str, question: str) -> None:
+def _add_comparison(kind: str, question: str) -> None:
     """Make a study that extends :class:`evgrid.studies.comparison.Comparison` a command."""
 
     def command(
         scenario: Path, output: Path | None, members: int | None, resume: bool, workers: int | None,
         scheduler: str | None,
     ) -> None:  # fmt: skip
-        from importlib import import_module
+        from evgrid.studies.comparison import (
+            Comparison,
+            failures,
+            run_comparison,
+            save_comparison,
+            side_by_side,
+        )
+        from evgrid.studies.reading import load_study, study_class
 
-        from evgrid.studies.comparison import failures, run_comparison, save_comparison, side_by_side
-        from evgrid.studies.reading import load_study
-
-        module, name = where.split(":")
-        checked = load_study(scenario, getattr(import_module(module), name), kind, members=members)
+        checked = load_study(scenario, study_class(kind), kind, members=members)
+        assert isinstance(checked, Comparison)
         folder = output or Path("results") / checked.name
         failed = False
         for part_name, part in checked.parts().items():
@@ -488,8 +517,8 @@ def _add_comparison(kind: str, where: str, question: str) -> None:
     study.command(kind, help=text)(_with(options)(command))
 
 
-for _kind, (_where, _question) in _COMPARISONS.items():
-    _add_comparison(_kind, _where, _question)
+for _kind, _question in _COMPARISONS.items():
+    _add_comparison(_kind, _question)
 
 
 def _print_table(title: str, table: pd.DataFrame, width: int = 160) -> None:

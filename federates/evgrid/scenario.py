@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +33,8 @@ from evgrid.device_settings import Capacitor, PvInverters, TapChanger, Transform
 from evgrid.errors import ScenarioError
 from evgrid.model import Clock
 from evgrid.portfolios import selection_faults
+from evgrid.readers.faults import shown
+from evgrid.readers.yaml_files import parse_yaml
 from evgrid.session_settings import (
     DcFastSessions,
     HomeSessions,
@@ -53,7 +56,6 @@ from evgrid.settings import (
     checked,
     fault,
     faults,
-    parse_yaml,
     read_settings,
     settings_in,
 )
@@ -906,21 +908,24 @@ def describe(schema: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[t
         yield path, default, " ".join((field.description or "").split())
         for found in inner:
             source = found.model_fields.get("source")
-            named = len(inner) > 1 and source is not None
+            named = source is not None and len(inner) > 1 and not source.is_required()
             each = ".NAME" if found is StrategySettings else ""
             yield from describe(found, f"{path}({source.default})." if named and source else f"{path}{each}.")
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A YAML file as a mapping, merged over what it extends."""
-    path = path.resolve()
+    with suppress(OSError, ValueError):  # a NUL in the name, or one that is too long: told when it is read
+        path = path.resolve()
     if path in seen:
         raise ScenarioError([f"extends: {path} extends itself"], str(seen[0]))
     content = read_settings(path)
     base = content.pop("extends", None)
     if base is None:
         return content
-    return _merged(_read(path.parent / str(base), (*seen, path)), content)
+    if not (isinstance(base, str) and base.strip()):
+        raise ScenarioError([f"extends = {shown(base)}: must be the path of a scenario"], str(path))
+    return _merged(_read(path.parent / base, (*seen, path)), content)
 
 
 _KIND = {"strategy", "source", "file", "acn", "elaad", "nhts"}

@@ -25,12 +25,11 @@ from pydantic import (
     ValidationInfo,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from evgrid.errors import ScenarioError
-from evgrid.readers.files import read_text
+from evgrid.readers.faults import capped, shown
 from evgrid.readers.times import check_time_format, moment_of
+from evgrid.readers.yaml_files import read_yaml
 
 AnySettings = TypeVar("AnySettings", bound=BaseModel)
 
@@ -126,7 +125,7 @@ TimeFormat = Annotated[str, AfterValidator(_time_format)]
 """Form of the times in a file: as for strptime ('%d.%m.%Y %H:%M'), excel, or seconds."""
 
 LocalTime = Annotated[datetime, BeforeValidator(_local_time, json_schema_input_type=str)]
-"""Local wall-clock time without a zone."""
+"""Local wall-clock time without a zone, in the years 1700 to 2199."""
 
 HourOfDay = Annotated[float, BeforeValidator(_hour_of_day, json_schema_input_type=str | float)]
 """Local time of day, h; written as text ('22:30') or as a number of hours from 0 to 24."""
@@ -184,37 +183,9 @@ def _name(value: str) -> str:
 Name = Annotated[str, Field(min_length=1), AfterValidator(_name)]
 """What something is called, and its files with it."""
 
-MOST_YAML_BYTES = 16 * 2**20
-"""Largest YAML file, bytes: its content takes some hundred times as much memory."""
-
-
-def parse_yaml(text: str) -> Any:
-    """YAML 1.2 text as Python values; duplicate keys are errors (ruamel's YAMLError)."""
-    return YAML(typ="safe", pure=True).load(text)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML 1.2 file that holds a mapping; duplicate keys are errors.
-
-    Raises ValueError with one sentence that names the file.
-    """
-    if not path.exists():
-        raise ValueError(f"there is no file {path}")
-    try:
-        content = parse_yaml(read_text(path, MOST_YAML_BYTES))
-    except ScenarioError as error:
-        raise ValueError(f"{path} {error.faults[0]}") from None
-    except RecursionError:
-        raise ValueError(f"{path} is nested too deeply") from None
-    except YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping of keys to values")
-    return content
-
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """:func:`read_yaml` of a file that a user has named.
+    """A YAML file that a user has named, which holds a mapping.
 
     Raises ScenarioError with one sentence that names the file.
     """
@@ -239,16 +210,18 @@ def checked(
 
 
 def faults_of(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> list[str]:
-    """One sentence for each fault of a validation error, each with its path and value."""
-    sentences = []
+    """One sentence for each fault of a validation error, with path and value; of a kind, the first ones."""
+    by_kind: dict[tuple[Any, ...], list[str]] = {}
     for details in error.errors(include_url=False):
         whole = details["type"] == "faults"
-        sentences += details["msg"].split("\n") if whole else [_sentence(details, schema, prefix)]
-    return sentences
+        told = details["msg"].split("\n") if whole else [_sentence(details, schema, prefix)]
+        kind = (details["type"], *(part for part in details["loc"] if isinstance(part, str)))
+        by_kind.setdefault(kind, []).extend(told)
+    return [sentence for told in by_kind.values() for sentence in capped(list(dict.fromkeys(told)))]
 
 
 def _sentence(details: ErrorDetails, schema: type[BaseModel], prefix: str) -> str:
-    location = [str(part) for part in details["loc"] if not str(part).startswith("<")]
+    location = [str(part) for part in details["loc"] if not _BRANCH.match(str(part))]
     path = ".".join([*([prefix] if prefix else []), *location])
     kind, value, text = details["type"], details["input"], details["msg"]
     if kind == "extra_forbidden":
@@ -258,12 +231,29 @@ def _sentence(details: ErrorDetails, schema: type[BaseModel], prefix: str) -> st
     if kind == "missing":
         return f"{path}: is required"
     text = text.replace("Input should be", "must be").replace("Value error, ", "")
+    for ours, theirs in _WORDS.items():
+        text = theirs.sub(ours, text)
     text = text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     if not path:
         return text
     if isinstance(value, str | int | float | bool | None):
-        return f"{path} = {value}: {text}"
+        return f"{path} = {shown(value)}: {text}"
     return f"{path}: {text}"
+
+
+_BRANCH = re.compile(r"^(<\w+>$|(function-\w+|literal|list|tuple|dict|constrained-\w+|nullable)\[)")
+"""Part of a location that names a branch of a union, and no key of the user's."""
+_WORDS = {
+    "a mapping": re.compile(r"an? (valid )?(dictionary|mapping)( or (an )?instance of \w+)?"),
+    "a list": re.compile(r"a valid (list|tuple)"),
+    "a number": re.compile(r"a valid number(, unable to parse string as a number)?"),
+    "a whole number": re.compile(
+        r"a valid integer(, unable to parse string as an integer|, got a number with a fractional part)?"
+    ),
+    "true or false": re.compile(r"a valid boolean(, unable to interpret input)?"),
+    "text": re.compile(r"a valid string"),
+}
+"""pydantic's words in those of a user of YAML."""
 
 
 def _allowed(keys: list[str]) -> str:

@@ -20,7 +20,7 @@ from evgrid.model import UPSTREAM, Clock, Connections, EVs, Model
 from evgrid.portfolios import Portfolio, portfolios
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
 from evgrid.results.recording import KINDS, Selection, selection
-from evgrid.scenario import Scenario, load_scenario
+from evgrid.scenario import Scenario, load_scenario, scenario_from
 from evgrid.tariff import months_of
 
 if TYPE_CHECKING:
@@ -119,14 +119,16 @@ class World:
 def build_world(scenario: Scenario) -> World:
     """Load the network and draw or read the sessions.
 
-    Raises NetworkError or ScenarioError.
+    Raises NetworkError or ScenarioError, also where the run would take more memory than there is.
     """
     from evgrid.feeder.base_load import base_load
     from evgrid.feeder.networks import load_network
     from evgrid.fleet.phases import charges_on_one_phase
     from evgrid.fleet.sessions import fleet_tables
+    from evgrid.sizing import check_memory
 
     network = load_network(scenario.feeder, charges_on_one_phase(scenario))
+    check_memory(scenario, network)
     base = base_load(scenario, network)
     connections = network.connections
     if UPSTREAM not in connections.name:
@@ -322,7 +324,7 @@ class RunReport:
 
 
 def run(
-    scenario: Scenario | str | Path,
+    scenario: Scenario | Mapping[str, Any] | str | Path,
     output: str | Path | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> xr.Dataset:
@@ -331,7 +333,8 @@ def run(
     Parameters
     ----------
     scenario
-        A :class:`Scenario`, or the path of one.
+        A :class:`Scenario`, the path of one, or its content as a mapping (relative paths start at the current
+        folder).
     output
         NetCDF file to stream the result into; it appears when the run is complete, whole or not
         at all. Left out: the result stays in memory.
@@ -349,7 +352,7 @@ def run(
 
 
 def run_with_report(
-    scenario: Scenario | str | Path,
+    scenario: Scenario | Mapping[str, Any] | str | Path,
     output: str | Path | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[xr.Dataset, RunReport]:
@@ -357,7 +360,9 @@ def run_with_report(
     from evgrid.federation.runtime import run_federation
 
     start = perf_counter()
-    if not isinstance(scenario, Scenario):
+    if isinstance(scenario, Mapping):
+        scenario = scenario_from(scenario)
+    elif not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
     world = build_world(scenario)
     axes = coordinates(world).isel(dict(world.selection.rows))

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from evgrid.model import Array, Clock
+from evgrid.readers.yaml_files import read_yaml
 from evgrid.settings import (
     Duration,
     HourSpan,
@@ -34,7 +35,6 @@ from evgrid.settings import (
     fault,
     faults,
     faults_of,
-    read_yaml,
 )
 from evgrid.system.series import PRICE, Series, read_series
 from evgrid.system.settings import SeriesFile, System

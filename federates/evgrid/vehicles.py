@@ -18,7 +18,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from evgrid.errors import ScenarioError
 from evgrid.readers import Faults, read_table, shown
-from evgrid.settings import Settings, fault, faults_of, read_yaml
+from evgrid.readers.yaml_files import read_yaml
+from evgrid.settings import Settings, fault, faults_of
 
 YAML = (".yaml", ".yml")
 SHIPPED = "default"

@@ -191,7 +191,7 @@ def test_a_users_strategy_is_found_beside_the_scenario(tmp_path):
     chosen = {"aggregators.main": {"strategy": "night_owl_settings:NightOwl", "first_hour": 23}}
     scenario = scenario_from(given, chosen, folder=tmp_path)
     assert scenario.aggregators["main"].first_hour == 23  # type: ignore[attr-defined]
-    with pytest.raises(ScenarioError, match="first_hour = soon: must be a valid integer"):
+    with pytest.raises(ScenarioError, match="first_hour = soon: must be a whole number"):
         scenario_from(
             given,
             {"aggregators.main": {"strategy": "night_owl_settings:NightOwl", "first_hour": "soon"}},

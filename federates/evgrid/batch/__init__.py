@@ -342,11 +342,13 @@ def members_that_fit(scenario: Scenario, memory_gb: float) -> int:
     """
     from evgrid.feeder.model import BATCH_CASES
     from evgrid.simulation import build_world
+    from evgrid.sizing import BYTES_OF_AN_EV, flow_bytes, load_bytes
 
     alone = scenario.model_copy(update={"ensemble": scenario.ensemble.model_copy(update={"members": 1})})
-    sizes = build_world(alone).sizes
-    flow = 8 * 20 * sizes["phase"] * (sizes["bus"] + sizes["line"] + sizes["trafo"])
-    member = 2000 * (sizes["ev"] + sizes["session"]) + 8 * 96 * 20 * sizes["connection"]
+    world = build_world(alone)
+    sizes = world.sizes
+    flow = flow_bytes(world.network)
+    member = BYTES_OF_AN_EV * (sizes["ev"] + sizes["session"]) + load_bytes(world.network)
     gathered = flow * BATCH_CASES
     return max(1, int((memory_gb * 1e9 - FIXED_MEMORY_GB * 1e9 - gathered) // (flow + member)))
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from evgrid.batch import KEPT, Batch, read_index, run_batch
+from evgrid.batch import KEPT, Batch, Run, plan, read_index, run_batch
 from evgrid.errors import ResultError, ScenarioError
 from evgrid.results import open_results, save_dataset
 from evgrid.scenario import Scenario, load_scenario
@@ -101,6 +101,10 @@ class Comparison(Settings):
         study itself, in its own folder.
         """
         return {"": self}
+
+    def plans(self) -> list[Run]:
+        """All runs, resolved. Raises ScenarioError with every fault of every one."""
+        return [run for part in self.parts().values() for run in plan(part.batch())]
 
     def batch(self) -> Batch:
         """The runs: a case a variant, in the order of the variants."""

@@ -130,6 +130,10 @@ class HostingCapacity(Settings):
             }
         )  # fmt: skip
 
+    def plans(self) -> list[Run]:
+        """The runs of the first round, resolved. Raises ScenarioError with every fault of every one."""
+        return plan(self.batch(self.members))
+
     def case(self, number: int) -> str:
         """What a case of the batch is, for messages."""
         variant, level = divmod(number, len(self.levels))

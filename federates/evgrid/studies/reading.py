@@ -2,11 +2,54 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from evgrid.errors import ScenarioError
 from evgrid.scenario import load_scenario
-from evgrid.settings import AnySettings, checked, read_settings
+from evgrid.settings import AnySettings, Settings, checked, read_settings
+
+if TYPE_CHECKING:
+    from evgrid.batch import Run
+
+STUDIES = {
+    "hosting-capacity": "evgrid.studies.hosting_capacity:HostingCapacity",
+    "voltage-support": "evgrid.studies.voltage_support:VoltageSupport",
+    "managed-charging": "evgrid.studies.managed_charging:ManagedCharging",
+    "frequency-regulation": "evgrid.studies.frequency_regulation:FrequencyRegulation",
+}
+"""The kinds of study: name of the command, and module:class of its settings, which have ``plans``."""
+
+
+def study_class(kind: str) -> type[Settings]:
+    """The settings of a kind of study."""
+    module, _, name = STUDIES[kind].partition(":")
+    found: type[Settings] = getattr(import_module(module), name)
+    return found
+
+
+def check_study(path: str | Path) -> tuple[str, list[Run]]:
+    """The kind of a study file, as far as its keys tell, and the runs that it asks for.
+
+    Where several kinds take the file, the first; where none does, the faults are those of the kind that has
+    the fewest.
+
+    Raises
+    ------
+    ScenarioError
+        With every fault found, of the file and of its runs.
+
+    """
+    refused = list[ScenarioError]()
+    for kind in STUDIES:
+        try:
+            study: Any = load_study(path, study_class(kind), kind)
+        except ScenarioError as error:
+            refused.append(error)
+            continue
+        return kind, study.plans()
+    raise min(refused, key=lambda error: len(error.faults))
 
 
 def load_study(path: str | Path, schema: type[AnySettings], kind: str, **changes: Any) -> AnySettings:
