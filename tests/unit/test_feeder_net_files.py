@@ -146,7 +146,11 @@ ONE = {
     "a flag that is text": (
         setting("load", "in_service", "yes"), "load 0 'H' has in_service = 'yes': must be true or false"),
     "an empty flag": (setting("switch", "closed", None), "switch 0 has no closed"),
-    "a name that is a list": (setting("load", "name", [1]), "load 0 has name = [1]: must be text"),
+    "a name that is a list": (
+        setting("load", "name", [1]), "load 0 has name = [1]: must be text of at most 200 characters"),
+    "a long name": (
+        setting("load", "name", "x" * 201),
+        f"load 0 '{'x' * 60}' has name = '{'x' * 40}…': must be text of at most 200 characters"),
     "an unknown switch": (setting("switch", "et", "x"), "switch 0 has et = 'x': "
     "must be b, l, t, t3 or empty"),
     "a switch of nothing": (

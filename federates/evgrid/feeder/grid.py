@@ -13,6 +13,7 @@ state with fixed set-points (controllers, measurements, costs).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.errors import NetworkError
+from evgrid.errors import NetworkError, shortened
 from evgrid.model import ALL_PHASES
 
 Floats = NDArray[np.float64]
@@ -317,8 +318,10 @@ def _unrepresented(net: Any, solver: str, refused: Mapping[tuple[str, Any], str]
             continue
         if not any(column in content.columns for column in (*_BUS_COLUMNS, "in_service")):
             continue
-        for index in content.index[_in_service(content)]:
-            yield _refusal(net, table, index, solver, refused.get((table, index), _WHY.get(table, "")))
+        yield from shortened(
+            _refusal(net, table, index, solver, refused.get((table, index), _WHY.get(table, "")))
+            for index in content.index[_in_service(content)]
+        )
     shunts = net.shunt[_in_service(net.shunt)]
     for index in shunts.index[_column(shunts, "step_dependency_table") > 0]:
         yield _refusal(net, "shunt", index, solver, "its steps follow a characteristic table")
@@ -432,7 +435,7 @@ def _names(table: Any, kind: str) -> list[str]:
 
 def _unique(names: list[str], indices: Iterable[Any]) -> Names:
     """Names, each with its index behind it where several elements share it."""
-    repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+    repeated = {name for name, times in Counter(names).items() if times > 1}
     return np.array(
         [f"{n} ({i})" if n in repeated else n for n, i in zip(names, indices, strict=True)], dtype=np.str_
     )

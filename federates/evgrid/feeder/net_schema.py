@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 from evgrid.errors import shortened
 
+MOST_NAME = 200
+"""Longest name of an element, characters."""
+
 MOST_INDEX = 2**31 - 1
 """Largest index of an element."""
 
@@ -68,7 +71,9 @@ class Rule:
         """What is allowed, in words."""
         if self.kind == "flag":
             return "must be true or false"
-        if self.kind in ("text", "name"):
+        if self.kind == "name":
+            return f"must be text of at most {MOST_NAME} characters"
+        if self.kind == "text":
             return f"must be {', '.join(self.allowed)} or empty" if self.allowed else "must be text"
         if self.kind == "reference":
             return f"must be the index of a {self.to}"
@@ -328,11 +333,11 @@ def _is_empty(cell: Any) -> bool:
 
 def _cell(cell: Any, rule: Rule) -> float | None:
     """A cell as a number; None if it is of another type."""
-    if rule.kind in ("text", "name"):
-        text = isinstance(cell, str) or (
-            rule.kind == "name" and isinstance(cell, Real) and not isinstance(cell, bool | np.bool_)
-        )
-        return 0.0 if text else None
+    if rule.kind == "text":
+        return 0.0 if isinstance(cell, str) else None
+    if rule.kind == "name":
+        digits = isinstance(cell, Real) and not isinstance(cell, bool | np.bool_)
+        return 0.0 if (isinstance(cell, str) or digits) and len(_written(cell)) <= MOST_NAME else None
     if isinstance(cell, bool | np.bool_):
         return float(cell) if rule.kind == "flag" else None
     if not isinstance(cell, Real):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evgrid.errors import NetworkError
+from evgrid.errors import NetworkError, shortened
 from evgrid.feeder.grid import Bools, Floats, Grid, Ints
 
 
@@ -44,26 +44,25 @@ def topology(grid: Grid, source: str) -> Topology:
 
     """
     node, nodes = _nodes(grid)
-    faults = [
+    faults = shortened(
         f"buses '{grid.buses.name[a]}' and '{grid.buses.name[b]}' are joined by a closed switch "
         f"but have {grid.buses.nominal_kv[a]:g} and {grid.buses.nominal_kv[b]:g} kV"
         for a, b in grid.joined
         if grid.buses.nominal_kv[a] != grid.buses.nominal_kv[b]
-    ]
+    )
     distance, trafo = _ways(grid, node, nodes)
     inside = node >= 0
     distance_km = np.where(inside, distance[node], np.inf)
     energised = np.isfinite(distance_km)
-    faults += [
-        f"{kind} '{name}' is at bus '{grid.buses.name[bus]}', which no source feeds"
-        for kind, names, buses in (
-            ("load", grid.loads.name, grid.loads.bus),
-            ("sgen", grid.fixed.gen_name, grid.fixed.gen_bus),
-            ("shunt", grid.fixed.shunt_name, grid.fixed.shunt_bus),
+    for kind, names, buses in (
+        ("load", grid.loads.name, grid.loads.bus),
+        ("sgen", grid.fixed.gen_name, grid.fixed.gen_bus),
+        ("shunt", grid.fixed.shunt_name, grid.fixed.shunt_bus),
+    ):
+        faults += shortened(
+            f"{kind} '{names[k]}' is at bus '{grid.buses.name[buses[k]]}', which no source feeds"
+            for k in np.flatnonzero(~energised[buses])
         )
-        for name, bus in zip(names, buses, strict=True)
-        if not energised[bus]
-    ]
     if faults:
         raise NetworkError.of(source, faults)
     return Topology(
