@@ -28,7 +28,7 @@ def street(aggregators, overrides=None, folder=".", **sections):
         "name": "street",
         "time": {"start": "2026-07-01T16:00", "duration": "6h", "step": "5min"},
         "ensemble": {"members": 2, "seed": 3},
-        "feeder": {"network": "cigre_lv", "base_load": {"source": "net"}},
+        "feeder": {"network": "cigre_lv", "phases": 1, "base_load": {"source": "net"}},
         "fleet": {"count": 30, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": 0.5}},
         "tariff": "pge_ev2a",
         "communication": {"telemetry": "5min"},

@@ -19,7 +19,7 @@ ADDED_KW = (0.0, 100.0, 200.0, 300.0, 400.0, 800.0)
 BASE = """
 name: base
 time: {start: 2026-07-01T16:00, duration: 30min, step: 10min}
-feeder: {network: case33bw, base_load: {source: net}}
+feeder: {network: case33bw, phases: 1, base_load: {source: net}}  # medium voltage: EVs spread below it
 fleet: {count: 1}
 communication: {telemetry: 10min}
 """
