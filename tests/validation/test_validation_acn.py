@@ -151,7 +151,7 @@ def test_the_week_runs_on_a_feeder_and_what_can_be_is_delivered(week, tmp_path, 
         "communication": {"telemetry": "5min"},
     }
     result, report = run_with_report(scenario_from(settings))
-    assert "read 165 sessions, kept 165, dropped 0" in report.notes[0]
+    assert "read 165 sessions, kept 165, dropped 0" in "\n".join(report.notes)
     key = "undeliverable_with_fast_charger" if fast_charger else "undeliverable_at_level_2"
     assert len(report.unreachable) == EXPECTED[key]
     for sentence in report.unreachable:
