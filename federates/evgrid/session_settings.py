@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -52,6 +52,13 @@ class SampledSessions(Settings):
     """State of charge below which it always plugs in (assumed; evi_pro only)."""
     warm_up_days: Annotated[int, Field(ge=1, le=366)] = 7
     """Days sampled before the start, at whose beginning every EV is at its target."""
+
+    @model_validator(mode="after")
+    def _below_soc_of_evi_pro(self) -> Self:
+        usual = type(self).model_fields["plug_in_below_soc"].default
+        if self.plug_in != "evi_pro" and self.plug_in_below_soc != usual:
+            raise fault(f"plug_in_below_soc = {self.plug_in_below_soc:g}: is for plug_in = evi_pro")
+        return self
 
 
 class _OutAndBack(SampledSessions):

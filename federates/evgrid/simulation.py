@@ -64,7 +64,9 @@ class World:
         system = self.scenario.system
         emissions = None if system is None else system.emissions
         of_clock = "" if emissions is None else emissions.note(self.clock)
-        own = [of_clock] if of_clock else []
+        tariff = self.scenario.tariff
+        of_tariff = "" if tariff is None else tariff.note(self.scenario.start)
+        own = [note for note in (of_clock, of_tariff) if note]
         of_plans = self._notes_of_plans
         return (*self.network.notes, *told, *self.sessions.notes, *self._notes_of_ageing, *own, *of_plans)
 

@@ -12,6 +12,7 @@ span (a tick, a slot of a plan) is its mean over the span. Beyond the end of a f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -154,6 +155,13 @@ class Tariff(Settings):
     export_prices: PriceFile | None = None
     """Credit for energy given back over time, instead of export_per_kwh."""
 
+    def note(self, start: np.datetime64) -> str:
+        """What a run that begins before the prices held should say; "" for another."""
+        if self.valid_from is None or start.astype("datetime64[D]") >= np.datetime64(self.valid_from):
+            return ""
+        began = start.astype("datetime64[D]")
+        return f"tariff {self.name}: its prices hold from {self.valid_from} on; the run begins on {began}"
+
     @model_validator(mode="after")
     def _covers_the_year(self) -> Tariff:
         if (self.seasons is None) == (self.prices is None):
@@ -281,7 +289,7 @@ def _end_s(file: SeriesFile | None, steps: Callable[[float, float], Series]) -> 
 
 def _of_seasons(tariff: Tariff, clock: Clock, begin_s: float, end_s: float) -> Series:
     """A tariff's price between two times as steps."""
-    edges, _ = _table(tariff.model_dump_json())
+    edges, _ = _table(_as_json(tariff))
     start = clock.start.astype("datetime64[s]")
     into_day_s = float((clock.start - clock.start.astype("datetime64[D]")) / np.timedelta64(1, "s"))
     first, last = (int(np.floor((at + into_day_s) / _DAY_S)) for at in (begin_s, end_s))
@@ -299,17 +307,16 @@ def _steps(edges_s: Array, values: Array) -> Series:
 
 
 @cache
-def _table(tariff_json: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Prices by kind of day: the times of day at which they may change, (edge,) s from midnight on, and the
-    price from each on, (month, day of the week, that of the day before, edge).
+def _table(seasons_json: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Prices by kind of day, of seasons as JSON: the times of day at which they may change, (edge,) s from
+    midnight on, and the price from each on, (month, day of the week, that of the day before, edge).
     """
-    tariff = Tariff.model_validate_json(tariff_json)
-    assert tariff.seasons is not None
-    spans = [span for season in tariff.seasons for period in season.periods for span in _spans(period)]
+    seasons = [Season.model_validate(season) for season in json.loads(seasons_json)]
+    spans = [span for season in seasons for period in season.periods for span in _spans(period)]
     edges = np.unique([0, *(edge % _DAY_S for span in spans for edge in span)])
     table = np.empty((12, 7, 7, len(edges)))
     every = np.arange(7)
-    for season in tariff.seasons:
+    for season in seasons:
         months = np.array(season.months) - 1
         for period in reversed(season.periods):
             days = np.array(sorted(day_numbers(period.days)))
@@ -323,6 +330,10 @@ def _table(tariff_json: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     return edges, table
 
 
+def _as_json(tariff: Tariff) -> str:
+    return json.dumps([season.model_dump(mode="json") for season in tariff.seasons or ()])
+
+
 def _spans(period: Period) -> list[tuple[int, int]]:
     """The hours of a period, s from midnight on; those over midnight end before they begin."""
     hours = period.hours or [(0.0, 24.0)]
@@ -331,7 +342,7 @@ def _spans(period: Period) -> list[tuple[int, int]]:
 
 def _season_prices(tariff: Tariff, stamps: NDArray[np.datetime64]) -> Array:
     """Price of energy drawn at local times, (n,) for (n,) datetime64."""
-    edges, table = _table(tariff.model_dump_json())
+    edges, table = _table(_as_json(tariff))
     days = stamps.astype("datetime64[D]")
     place = edges.searchsorted((stamps - days) / np.timedelta64(1, "s") + _ROUNDING_S, "right") - 1
     holidays = np.array(tariff.holidays, "datetime64[D]")

@@ -225,3 +225,10 @@ def test_a_tariff_file_stands_beside_the_scenario(tmp_path):
     scenario = scenario_from({**MINIMAL, "tariff": "flat.yaml"}, folder=tmp_path)
     assert scenario.tariff is not None
     np.testing.assert_array_equal(prices_on("2026-05-05", scenario.tariff)[0], 0.3)
+
+
+def test_a_run_before_the_prices_held_says_so():
+    tariff = Tariff.model_validate(read_tariff("pge_ev2a"))
+    assert tariff.note(np.datetime64("2026-03-01T00:00")) == ""
+    says = "tariff PG&E EV2-A: its prices hold from 2026-03-01 on; the run begins on 2026-01-15"
+    assert tariff.note(np.datetime64("2026-01-15T12:00")) == says

@@ -187,6 +187,8 @@ class Strategy(ABC):
     """Base of all strategies."""
 
     Settings: ClassVar[type[StrategySettings]] = StrategySettings
+    ignores: ClassVar[tuple[str, ...]] = ()
+    """Settings of every aggregator that mean nothing to the strategy: they are refused."""
     needs_prices: ClassVar[bool] = False
     """True if the strategy can't work without ``Context.prices``: a tariff or ``system.energy_price``."""
     uses_feeder: ClassVar[bool] = False
@@ -339,6 +341,13 @@ def strategy_settings(given: Any, context: Mapping[str, Any], path: str) -> Stra
         settings = cls.Settings.model_validate(given, context=dict(context))
     except ValidationError as error:
         raise ScenarioError(faults_of(error, cls.Settings, path)) from None
+    fields = cls.Settings.model_fields
+    if found := [
+        f"{path}.{name}: has no meaning with the strategy {given['strategy']}"
+        for name in cls.ignores
+        if getattr(settings, name) != fields[name].default
+    ]:
+        raise ScenarioError(found)
     settings._class = cls
     return settings
 
@@ -346,6 +355,8 @@ def strategy_settings(given: Any, context: Mapping[str, Any], path: str) -> Stra
 @register("uncontrolled")
 class Uncontrolled(Strategy):
     """Every EV charges as fast as it can from the moment it is plugged in."""
+
+    ignores = ("group", "communication")
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
