@@ -220,3 +220,31 @@ def test_streams_are_independent_of_one_another():
     }  # fmt: skip
     assert len(draws) == 16 * len(Purpose)
     assert stream(7, 17, Purpose.EV).random() == stream(7, 17, Purpose.EV).random()
+
+
+@pytest.mark.parametrize(
+    ("fleet", "note"),
+    [
+        (
+            {"sessions": "dc_fast", "charger": {"current": "dc", "phases": 3, "power_kw": 150}},
+            "fleet.vehicle.dc_kw = 100: EVs charge at most 100 kW of the charger's 150 kW.",
+        ),
+        (
+            {"charger": {"phases": 3, "power_kw": 22}},
+            "fleet.vehicle.charge_kw = 11: EVs charge at most 11 kW of the charger's 22 kW.",
+        ),
+        (
+            {"charger": {"phases": 3, "power_kw": 11, "bidirectional": 1.0}, "vehicle": {"discharge_kw": 5}},
+            "fleet.vehicle.discharge_kw = 5: EVs discharge at most 5 kW of the charger's 11 kW.",
+        ),
+        (
+            {"charger": {"phases": 3, "power_kw": 11}, "mix": {"phev50": 1.0}},
+            "fleet.mix: of the charger's 11 kW draw at most phev50 3.6 kW on one phase.",
+        ),
+        ({"charger": {"power_kw": 7.4}}, None),
+    ],
+)
+def test_vehicles_that_keep_a_charger_below_its_rating_are_noted(fleet, note):
+    _, sessions = fleet_tables(scenario(count=3, **fleet), feeder(of=(ALL_PHASES,) * 5))
+    caps = [told for told in sessions.notes if "of the charger's" in told]
+    assert caps == ([note] if note else [])
