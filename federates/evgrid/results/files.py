@@ -340,7 +340,7 @@ def open_netcdf(path: str | Path, check: bool = True, chunks: Literal[-1] | None
         raise ResultError(f"{path} {fault}")
     with NETCDF_LOCK:
         try:
-            opened = xr.open_dataset(_shared(path), decode_timedelta=False, chunks=chunks)
+            opened = xr.open_dataset(_shared(path), decode_timedelta=False)
             dataset = opened.assign(
                 {
                     name: (v.dims, v.values.astype(str), v.attrs)
@@ -350,6 +350,8 @@ def open_netcdf(path: str | Path, check: bool = True, chunks: Literal[-1] | None
             )
         except Exception as error:  # xarray raises whatever it meets in a file of others
             raise ResultError(f"{path} is no NetCDF file: {' '.join(str(error).split())}") from error
+    if chunks is not None:
+        dataset = dataset.chunk(chunks)
     close = opened._close
 
     def close_locked() -> None:

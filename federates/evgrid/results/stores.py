@@ -83,10 +83,14 @@ class FileStore:
             self._part = new_part(self.path)
         except OSError as error:
             raise ResultError(f"the result can't be written to {path}: {error.strerror}") from error
-        with self._explained():
-            dump(coordinates, self._part, compression)
-            self._file = netCDF4.Dataset(self._part, "a")
-            self._file.set_fill_off()  # every value is written once; filling first would write twice
+        try:
+            with self._explained():
+                dump(coordinates, self._part, compression)
+                self._file = netCDF4.Dataset(self._part, "a")
+                self._file.set_fill_off()  # every value is written once; filling first would write twice
+        except BaseException:  # Ctrl-C, too
+            self.abandon()
+            raise
 
     def create(self, variable: Variable, dims: tuple[str, ...]) -> None:
         """See :class:`Store`."""
