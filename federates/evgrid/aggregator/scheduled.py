@@ -123,7 +123,7 @@ class Scheduled(Dispatching):
     @classmethod
     def goes_by_prices(cls, settings: Any) -> bool:
         """See :meth:`Strategy.goes_by_prices`; a plan may go by emissions, a peak or a limit alone."""
-        other = settings.emissions_price > 0 or settings.demand_charge > 0 or settings.limit_kw is not None
+        other = settings.emissions_price > 0 or settings.demand_charge > 0 or settings.limited
         return cls.needs_prices or not other
 
     @classmethod
