@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evgrid.aggregator.excess import REASONS
+from evgrid.aggregator.scheduled import ScheduledSettings, demand_of
 from evgrid.aggregator.strategies import CheapestFirst, WithinSettings
 from evgrid.audit import audit
 from evgrid.errors import ScenarioError
@@ -249,6 +250,17 @@ def _notes_of_plans(world: World) -> Iterator[str]:
         until_s = float(world.sessions.departure_s.max(initial=0.0))
         if horizon_s is not None:
             until_s = clock.duration_s + horizon_s
+        charge = scenario.tariff.demand if scenario.tariff is not None else None
+        if (
+            charge is not None
+            and isinstance(settings, ScheduledSettings)
+            and settings.demand_charge is None
+            and demand_of(settings, scenario.tariff) is None
+        ):
+            yield (
+                f"aggregators.{name}: plans leave out tariff.demand, which is of = {charge.of}, as the "
+                f"aggregator has group = {settings.group}"
+            )
         ends_s = {}
         emissions = scenario.system.emissions if scenario.system is not None else None
         if emissions is not None and "emissions" in cls.needs(settings):

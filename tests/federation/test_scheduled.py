@@ -248,3 +248,61 @@ def test_a_horizon_goes_beyond_what_a_file_knows(tmp_path, what):
     assert "look ahead to 2026-01-18T00:00:00" in notes[0]
     assert "ends at 2026-01-16T12:00:00" in notes[0]
     assert result.attrs["notes"].count(f"{name[what]} ends") == 1
+
+
+# ---- demand charges ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["5min", "15min"])
+def test_a_demand_charge_on_means_of_the_meter_costs_what_the_program_does(tmp_path, step):
+    """20 EVs over night, 5 per kW of the highest 15-min mean: the same at any tick, and near the least."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for ev in range(20):
+        begin = np.datetime64("2026-01-15T16:00") + np.timedelta64(int(rng.integers(0, 300)), "m")
+        end = np.datetime64("2026-01-16T06:00") + np.timedelta64(int(rng.integers(0, 180)), "m")
+        rows.append(f"e{ev},Load R1,{begin},{end},{rng.uniform(0.2, 0.6):.3f},0.8,60,7.4,0,0.2")
+    strategy = {"strategy": "scheduled", "demand_charge": 5.0, "arrivals_known": True}
+    scenario, result = run_file(tmp_path, rows, strategy, "pge_ev2a", step)
+    peak = float(result["fleet_power_kw"].resample(time="15min").mean().max())
+    bound = float(least_cost(build_world(scenario), demand_charge=5.0).cost[0])
+    assert bound <= cost(result) + 5.0 * peak <= 1.01 * bound
+    assert served(result)
+
+
+@pytest.mark.parametrize("told", ["settings", "tariff"])
+def test_valley_filling(tmp_path, told):
+    """Gan, Topcu and Low: EVs that stay from 18:00 to 6:00 fill the valley of the base load up to a level.
+
+    The base load falls from 100 kW to 40 and rises again, so that the level is where what is below it is
+    their energy: 30 x 18 kWh of battery at 0.9.
+    """
+    columns = load_network(
+        scenario_from({"name": "net", "time": TIME, "feeder": {"network": "cigre_lv"}}).feeder
+    ).connections.name.tolist()
+    stamps = np.datetime64("2026-01-15T12:00") + np.arange(96) * np.timedelta64(15, "m")
+    load = 70.0 + 30.0 * np.cos(2 * np.pi * np.arange(96) / 96)  # lowest at 0:00
+    table = [",".join(["time", *columns])]
+    for at, kw in zip(stamps, load, strict=True):
+        table.append(f"{at},{kw:.6f}" + ",0" * (len(columns) - 1))
+    (tmp_path / "base.csv").write_text("\n".join(table))
+    rows = [f"e{ev},{columns[0]},2026-01-15T18:00,2026-01-16T06:00,0.2,0.5,60,11,0,0.2" for ev in range(30)]
+    here = load[24:72]
+    levels = np.linspace(here.min(), 300.0, 100_001)
+    filled = np.array([np.maximum(level - here, 0.0).sum() / 4 for level in levels[::100]])
+    level = float(np.interp(30 * 18 / 0.9, filled, levels[::100]))
+    assert 70.0 < level < 130.0
+    best = max(level, load.max())
+    strategy = {"strategy": "scheduled", "group": "feeder", "arrivals_known": True}
+    tariff = prices_of([0.2] * 24)
+    if told == "settings":
+        strategy |= {"demand_charge": 10.0, "demand_of": "group"}
+    else:
+        tariff["demand"] = {"prices": [{"price_per_kw": 10.0}], "of": "feeder"}
+    feeder = {"network": "cigre_lv", "base_load": {"file": "base.csv"}}
+    _, result = run_file(tmp_path, rows, strategy, tariff, "5min", feeder=feeder)
+    power = (result["fleet_power_kw"] + result["base_load_kw"]).isel(member=0)
+    peak = float(power.resample(time="15min").mean().max())
+    assert best <= peak + 1e-6
+    assert peak <= 1.01 * best
+    assert served(result)

@@ -817,7 +817,7 @@ SHOWN = {
         Charger.phases
     """,
     "federation/test_scheduled.py": """
-        arbitrage.arrivals_known scheduled.arrivals_known
+        arbitrage.arrivals_known arbitrage.demand_of scheduled.arrivals_known scheduled.demand_of
     """,
     "federation/test_strategies.py": """
         Communication.delay
@@ -899,6 +899,9 @@ SHOWN = {
     """,
     "unit/test_reserve.py": """
         Product.direction Product.endurance_s Product.nominal_hz Product.signal_step_s
+    """,
+    "unit/test_scheduled.py": """
+        arbitrage.demand_interval scheduled.demand_interval
     """,
     "unit/test_scheduler.py": """
         arbitrage.exact scheduled.exact

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from evgrid.aggregator.scheduled import Scheduled, ScheduledSettings
+from evgrid.aggregator.scheduled import Demand, Meter, Scheduled, ScheduledSettings, demand_of
+from evgrid.aggregator.scheduler import highest_mean, interval_means
 from evgrid.aggregator.strategies import Context, View
 from evgrid.model import ALL_PHASES, Clock, EVs, Stays
+from evgrid.tariff import Tariff
 
 EVS = 3
 
@@ -69,3 +71,61 @@ def test_what_is_discharged_by_plan_makes_room():
     asked = strategy([-10.0, 6.0, 6.0], limit_kw=20.0).setpoints(view([9e4, 4e4, 5e4], base=22.0))
     assert asked[0] == -10.0
     assert asked[1:].sum() == pytest.approx(8.0, abs=1e-4)
+
+
+# ---- demand charges ------------------------------------------------------------------------------
+
+TARIFF = {
+    "name": "flat",
+    "seasons": [
+        {"name": "all", "months": list(range(1, 13)), "periods": [{"name": "rest", "price_per_kwh": 0.2}]}
+    ],
+}
+
+
+def charge(settings, demand=None):
+    told = TARIFF if demand is None else TARIFF | {"demand": demand}
+    return demand_of(ScheduledSettings(strategy="scheduled", **settings), Tariff.model_validate(told))
+
+
+def test_a_demand_charge_is_the_tariff_s_unless_told_otherwise():
+    summer = {"prices": [{"months": [6], "price_per_kw": 12}], "interval": "30min", "of": "feeder"}
+    assert charge({}) is None
+    assert charge({"demand_charge": 0}, summer) is None
+    assert charge({}, summer) is None  # of the feeder, but groups are transformers
+    own = charge({"group": "feeder"}, summer)
+    assert (own.price(6), own.price(7), own.interval_s, own.of_group) == (12, 0, 1800, True)
+    told = charge({"group": "feeder", "demand_charge": 3, "demand_of": "evs", "demand_interval": 600}, summer)
+    assert (told.price(7), told.interval_s, told.of_group) == (3, 600, False)
+    assert (charge({"demand_charge": 3}).interval_s, charge({"demand_charge": 3}).of_group) == (900, False)
+
+
+def test_means_of_intervals_by_hand():
+    # slots of 15 min from 0:15 on, intervals of half an hour: the first has had its first half
+    means = interval_means(np.array([900.0, 1800.0, 2700.0]), 900.0, 1800.0)
+    np.testing.assert_allclose(means, [[0.5, 0, 0], [0, 0.5, 0.5]])
+    power = np.array([[4.0, 8.0, 6.0]])
+    np.testing.assert_allclose(highest_mean(power, means, np.array([6.0])), [8.0])
+    np.testing.assert_allclose(highest_mean(power, means), [7.0])
+    # 20 min over slots of 15: 15 and 5
+    means = interval_means(np.array([0.0, 900.0, 1800.0, 2700.0]), 900.0, 1200.0)
+    np.testing.assert_allclose(means, [[0.75, 0.25, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0.25, 0.75]])
+    np.testing.assert_allclose(interval_means(np.array([0.0, 900.0]), 900.0, 300.0), np.eye(2))
+
+
+def test_a_meter_counts_means_and_begins_anew_each_month():
+    clock = Clock(np.datetime64("2026-06-30T23:30"), 300.0, 12)
+    context = Context(clock, None, EVs(*(np.zeros(0, np.int64),) * 3, np.zeros(0, "U1")), 1, np.zeros(0, int))
+    meter = Meter(context, Demand(lambda month: float(month), 900.0, False))
+    for tick, power in enumerate([6.0, 0.0, 9.0, 2.0, 2.0, 2.0, 1.0]):
+        meter.begin(300.0 * tick)
+        if tick == 1:
+            meter.cap_kw[:] = 7.0
+            assert meter.left_s(300.0) == pytest.approx(600.0)
+            np.testing.assert_allclose(meter.room(600.0), [7.5])  # 6 for 5 min leave 7.5 for 10
+        if tick == 5:
+            np.testing.assert_allclose(meter.peak_kw, [5.0])
+            assert meter.price == 6.0
+        meter.count(np.array([power]), 300.0)
+    np.testing.assert_allclose(meter.peak_kw, [0.0])  # it is July
+    assert meter.price == 7.0

@@ -21,14 +21,19 @@ or than the peak that is paid for, the group's EVs are asked for less, the one w
 and for discharge where that does not suffice. Where it would feed back more than its limit, they give less,
 all alike, and charge where that does not suffice, the one with the least laxity first.
 
+**Demand charge**: plans, and the dispatch between them, keep the mean of the meter's interval at the peak
+that is paid for, of the EVs alone or of the group with its base load; what is drawn more in one tick is made
+up for in the rest of the interval.
+
 **Newcomers**: an EV that comes between two plans gets one of its own as soon as it is seen, at the least cost
 in the room that the plan of the others leaves. Left out: trips after a departure that isn't known.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated, Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +46,8 @@ from evgrid.aggregator.scheduler import (
     as_told,
     batteries_ahead,
     batteries_of,
+    highest_mean,
+    interval_means,
     plan,
 )
 from evgrid.aggregator.strategies import (
@@ -56,6 +63,7 @@ from evgrid.model import Array, Stays, Variable
 from evgrid.settings import Duration
 from evgrid.streams import Purpose, stream
 from evgrid.system.series import read_emissions
+from evgrid.tariff import Tariff
 
 _DAY_S = 86400.0
 _MEMORY_S = 3600.0
@@ -79,8 +87,15 @@ class ScheduledSettings(WithinSettings):
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the room within the limits that plans use for departures only, not to save: for what they
     neglect, such as losses and arrivals."""
-    demand_charge: Annotated[float, Field(ge=0)] = 0.0
-    """Currency per kW of the highest power that each group's EVs draw together in the run."""
+    demand_charge: Annotated[float, Field(ge=0)] | None = None
+    """Currency per kW of the highest power of a calendar month; left out: that of tariff.demand, if there is
+    one."""
+    demand_of: Literal["evs", "group"] | None = None
+    """Whose power that is: the EVs' alone (together; of each group where there is a limit), or that of each
+    group, EVs and base load. Left out: by tariff.demand.of, else evs."""
+    demand_interval: Annotated[Duration, Field(gt=0)] | None = None
+    """Interval of the meter, from midnight on, over whose mean that power is; left out: that of
+    tariff.demand, else 15 min."""
     emissions_price: Annotated[float, Field(ge=0)] = 0.0
     """Price of CO2, currency per t, on system.emissions; energy given back is credited alike."""
     wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
@@ -105,6 +120,93 @@ class ScheduledSettings(WithinSettings):
     """Whether each EV has variables of its own where something couples them (up to about 1,000 EVs)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A demand charge that plans go by.
+
+    price : currency per kW of the highest power of each month, for its number
+    interval_s : interval of the meter, from midnight on
+    of_group : whether it is for each group, EVs and base load; else for the EVs alone
+    """
+
+    price: Callable[[int], float]
+    interval_s: float
+    of_group: bool
+
+
+def demand_of(settings: ScheduledSettings, tariff: Tariff | None) -> Demand | None:
+    """The demand charge that plans go by: that of the settings, else the tariff's; None where there is none,
+    or where the tariff's is for other groups than the aggregator's.
+    """
+    told = tariff.demand if tariff is not None else None
+    interval_s = settings.demand_interval or (told.interval if told is not None else 900.0)
+    of_group = settings.demand_of == "group"
+    if settings.demand_of is None and told is not None and told.of != "evs":
+        if told.of != settings.group and settings.demand_charge is None:
+            return None
+        of_group = told.of == settings.group
+    if settings.demand_charge is not None:
+        price = settings.demand_charge
+        return Demand(lambda month: price, interval_s, of_group) if price > 0 else None
+    return Demand(told.price, interval_s, of_group) if told is not None else None
+
+
+class Meter:
+    """The meter that a demand charge goes by: means of intervals, and the highest of the calendar month.
+
+    peak_kw : (member · groups,) highest mean of the month so far
+    cap_kw : (member · groups,) highest mean that the last plan pays for
+    price : currency per kW of this month
+    """
+
+    def __init__(self, context: Context, demand: Demand) -> None:
+        groups, clock = context.members * context.groups, context.clock
+        self.demand = demand
+        self.peak_kw, self.cap_kw = np.zeros(groups), np.full(groups, np.inf)
+        self.price = 0.0
+        self._interval_s = max(demand.interval_s, clock.step_s)
+        self._clock = clock
+        self._since_midnight_s = float(
+            (clock.start - clock.start.astype("datetime64[D]")) / np.timedelta64(1, "s")
+        )
+        self._used_kwh = np.zeros(groups)
+        self._interval, self._month = -1, -1
+
+    def begin(self, time_s: float) -> None:
+        """Begin a tick: close the interval or the month that is over."""
+        interval = int((time_s + self._since_midnight_s) / self._interval_s + 1e-9)
+        if interval != self._interval:
+            self.peak_kw = np.maximum(self.peak_kw, self._used_kwh * 3600.0 / self._interval_s)
+            self._used_kwh = np.zeros_like(self._used_kwh)
+            self._interval = interval
+        month = int(self._clock.timestamps(np.array([time_s]))[0].astype("datetime64[M]").astype(int))
+        if month != self._month:
+            self.peak_kw = np.zeros_like(self.peak_kw)
+            self.price = self.demand.price(month % 12 + 1)
+            self._month = month
+
+    def left_s(self, time_s: float) -> float:
+        """What is left of the interval, s."""
+        return (self._interval + 1) * self._interval_s - time_s - self._since_midnight_s
+
+    def room(self, left_s: float) -> Array:
+        """Power for the rest of the interval that makes its mean what is paid for, (member · groups,) kW."""
+        return (self.cap_kw * self._interval_s - 3600.0 * self._used_kwh) / left_s
+
+    def count(self, power_kw: Array, seconds: float) -> None:
+        """Count the power of a tick, (member · groups,) kW."""
+        self._used_kwh += power_kw * seconds / 3600.0
+
+    def means(self, begins_s: Array, slot_s: float) -> tuple[Array, Array]:
+        """Weights of slots in the means of intervals (:func:`interval_means`), and what of the first one's
+        mean has been drawn, (member · groups,) kW.
+        """
+        passed = self._used_kwh * 3600.0 / self._interval_s
+        if self._interval_s < slot_s:
+            passed = np.zeros_like(passed)
+        return interval_means(begins_s + self._since_midnight_s, slot_s, self._interval_s), passed
+
+
 @register("scheduled")
 class Scheduled(Dispatching):
     """Follow a plan of least cost: energy, CO2, wear and demand charge, under the groups' limits (V2G)."""
@@ -123,13 +225,13 @@ class Scheduled(Dispatching):
     @classmethod
     def goes_by_prices(cls, settings: Any) -> bool:
         """See :meth:`Strategy.goes_by_prices`; a plan may go by emissions, a peak or a limit alone."""
-        other = settings.emissions_price > 0 or settings.demand_charge > 0 or settings.limited
+        other = settings.emissions_price > 0 or settings.demand_charge or settings.limited
         return cls.needs_prices or not other
 
     @classmethod
     def goes_by_feeder(cls, settings: Any) -> bool:
         """See :meth:`Strategy.goes_by_feeder`."""
-        return bool(settings.limited)
+        return bool(settings.limited or (settings.demand_charge and settings.demand_of == "group"))
 
     @classmethod
     def goes_by_envelope(cls, settings: Any) -> bool:
@@ -137,6 +239,9 @@ class Scheduled(Dispatching):
         return bool(settings.envelope)
 
     def __init__(self, settings: Any, context: Context) -> None:
+        demand = self._demand = demand_of(settings, context.tariff)
+        if demand is not None and not demand.of_group and not settings.limited:
+            context = replace(context, groups=1, ev_group=context.evs.member)
         super().__init__(settings, context)
         clock, period = context.clock, settings.period
         if 3600.0 % period or period % clock.step_s:
@@ -158,13 +263,12 @@ class Scheduled(Dispatching):
         slots = int((self._offset_s + clock.duration_s) / period) + self._ahead + 1
         self._begins_s = period * np.arange(slots) - self._offset_s
         self._price, self._export = self._prices()
-        self._base = self._base_load() if settings.limited else np.zeros((0, slots))
+        billed = demand is not None and demand.of_group
+        self._base = self._base_load() if settings.limited or billed else np.zeros((0, slots))
         groups = context.members * context.groups
-        self._coupled = settings.limited or settings.demand_charge > 0
+        self._coupled = settings.limited or demand is not None
         self._planned = np.zeros(len(context.evs))
-        self._cap = np.full(groups, np.inf)
-        """Highest power of each group's EVs that the plan pays for, kW."""
-        self._peak = np.zeros(groups)
+        self._meter = Meter(context, demand) if demand is not None else None
         self._beyond = np.full(groups, np.nan)
         """Base load measured beyond what was forecast, (member · groups,) kW; NaN before the first."""
         self._slot = -1
@@ -176,8 +280,10 @@ class Scheduled(Dispatching):
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
         slot = self._slot_at(view.time_s)
-        if len(self._base) and view.time_s > 0:
+        if len(self._base) and view.time_s > 0 and self.goes_by_feeder(self.settings):
             self._measure(view)
+        if self._meter is not None:
+            self._meter.begin(view.time_s)
         if slot != self._slot:
             self._slot = slot
             self._planned = np.zeros(len(self.context.evs))
@@ -190,15 +296,30 @@ class Scheduled(Dispatching):
         members = self.context.evs.member
         total = np.bincount(members, asked, self.context.members)
         self.recorded = {"planned_power_kw": np.asarray(total, np.float64)}
-        low, high = np.full(len(self._cap), -np.inf), self._cap
+        groups = self.context.members * self.context.groups
+        low, high, billed = np.full(groups, -np.inf), np.full(groups, np.inf), np.zeros(0)
         if self.settings.limited:
-            low, most = room(self.settings, view)
-            high = np.minimum(high, most)
+            low, high = room(self.settings, view)
+        if self._meter is not None:
+            billed = self._billed(view)
+            left_s = max(self._meter.left_s(view.time_s), view.step_s)
+            ahead = self._means(view, asked, left_s)
+            paid = self._meter.room(left_s) - billed
+            over = np.bincount(self.context.ev_group, ahead, groups) > paid + 1e-9
+            high = np.where(over, np.minimum(high, paid), high)
         if np.isfinite(low).any() or np.isfinite(high).any():
             wanted = self._within(view, wanted, asked, low, high)
-            drawn = np.bincount(self.context.ev_group, np.clip(wanted, view.p_min, view.p_max), len(high))
-            self._peak = np.maximum(self._peak, drawn)
+        if self._meter is not None:
+            drawn = self._means(view, np.clip(wanted, view.p_min, view.p_max), view.step_s)
+            self._meter.count(billed + np.bincount(self.context.ev_group, drawn, groups), view.step_s)
         return wanted
+
+    def _billed(self, view: View) -> Array:
+        """What the demand charge is for besides the EVs now, as it is forecast, (member · groups,) kW."""
+        assert self._demand is not None
+        if not self._demand.of_group:
+            return np.zeros(self.context.members * self.context.groups)
+        return np.asarray(self._base[:, self._slot_at(view.time_s)] + np.nan_to_num(self._beyond))
 
     def _slot_at(self, time_s: float) -> int:
         return int((time_s + self._offset_s + 1e-6) // self.settings.period)
@@ -246,6 +367,14 @@ class Scheduled(Dispatching):
                 wanted = np.where(short[group], more, wanted)
         return wanted
 
+    def _means(self, view: View, asked: Array, span_s: float) -> Array:
+        """Mean power of each EV over a time from now on that comes of what is ``asked``, (ev,) kW: who leaves
+        or is full meanwhile draws less, and what can't wait charges whatever is asked.
+        """
+        stay = np.clip(view.time_left / span_s, 0.0, 1.0)
+        most = view.p_max * np.clip(view.time_needed / span_s, 0.0, 1.0)
+        return np.maximum(np.minimum(asked * stay, most), least_powers(replace(view, step_s=span_s)))
+
     def _may_discharge(self, view: View) -> NDArray[np.bool_]:
         """Which EVs the strategy may ask to give back, (ev,)."""
         return np.asarray(self.settings.discharge & (view.soc > self.settings.soc_reserve))
@@ -288,15 +417,22 @@ class Scheduled(Dispatching):
             if not to_come:
                 best = self._between_plans(batteries, of, price, export, limit, least, member)
             else:
+                meter, charge, peak = self._meter, 0.0, np.zeros(context.groups)
+                billed, means, passed = np.zeros((context.groups, slots)), None, np.zeros(context.groups)
+                if meter is not None:
+                    charge, peak = meter.price, meter.peak_kw[of_member]
+                    means, passed = meter.means(self._begins_s[slot : slot + slots], settings.period)
+                    passed = passed[of_member]
+                    billed = base if meter.demand.of_group else billed
                 best = plan(
-                    batteries, price, slot_h, export, limit, settings.demand_charge, settings.wear_per_kwh,
-                    self._peak[of_member], settings.margin, settings.exact, least,
+                    batteries, price, slot_h, export, limit, charge, settings.wear_per_kwh,
+                    peak, settings.margin, settings.exact, least, billed, means, passed,
                 )  # fmt: skip
                 if self._coupled:
                     self._ahead_of[member] = of, batteries.group, best.power
-                if settings.demand_charge > 0:
-                    drawn = best.drawn(batteries.group, context.groups)
-                    self._cap[of_member] = np.maximum(self._peak[of_member], drawn.max(axis=1))
+                if meter is not None:
+                    drawn = best.drawn(batteries.group, context.groups) + billed
+                    meter.cap_kw[of_member] = np.maximum(peak, highest_mean(drawn, means, passed))
             now, most = best.power[: len(rows), 0], batteries.p_max[: len(rows), 0]
             share = np.clip(view.time_left[rows] / settings.period, 1e-9, 1.0)
             if not self._told(view):
@@ -315,9 +451,16 @@ class Scheduled(Dispatching):
         least_kw: Array | None,
         member: int,
     ) -> Schedule:
-        """The least cost of the stays ``of``, (battery,), in the room that the last plan leaves."""
+        """The schedule of the stays ``of``, (battery,): what the last plan has for those that it knew would
+        come, and for the others the least cost in the room that it leaves.
+        """
         settings, groups = self.settings, self.context.groups
         stays, group, power = self._ahead_of[member]
+        if np.isin(of, stays).all():
+            row = power[np.argsort(stays)[np.searchsorted(np.sort(stays), of)]]
+            row = np.pad(row, [(0, 0), (0, max(len(price) - row.shape[1], 0))])[:, : len(price)]
+            row = np.clip(row, batteries.p_min, batteries.p_max)
+            return Schedule(np.maximum(row, 0.0), np.maximum(-row, 0.0), np.nan)
         others = ~np.isin(stays, of)
         stays, group, power = stays[others], group[others], power[others]
         slots = max(len(price), power.shape[1])
@@ -325,8 +468,11 @@ class Scheduled(Dispatching):
         np.add.at(drawn[:, : power.shape[1]], group, power)
         left = np.full((groups, len(price)), np.inf)
         gives = np.full((groups, len(price)), np.inf)
-        if settings.demand_charge > 0:
-            left = np.minimum(left, self._cap[member * groups : (member + 1) * groups, None])
+        if self._meter is not None:
+            window = slice(self._slot, self._slot + len(price))
+            of_member = slice(member * groups, (member + 1) * groups)
+            billed = self._base[of_member, window] if self._meter.demand.of_group else 0.0
+            left = np.minimum(left, self._meter.cap_kw[of_member, None] - billed)
         if limit_kw is not None:
             left = np.minimum(left, np.where(limit_kw > 0, 1.0 - settings.margin, 1.0) * limit_kw)
         if least_kw is not None:
@@ -387,7 +533,9 @@ class Scheduled(Dispatching):
         columns = [begin, begin + left, need, power, depth, -view.p_min[rows], early]
         group, of = context.ev_group[rows], stay
         if settings.arrivals_known and self._coupled and to_come:
-            due = (stays.arrival_s - self._begins_s[slot]) / settings.period
+            # seen at the tick after that in which they come
+            seen_s = (np.floor(stays.arrival_s / view.step_s + 1e-9) + 1.0) * view.step_s
+            due = (np.minimum(seen_s, stays.departure_s) - self._begins_s[slot]) / settings.period
             s = np.flatnonzero(
                 (context.evs.member[stays.ev] == member)
                 & (stays.arrival_s > view.time_s + 1e-6)

@@ -35,7 +35,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
-from scipy.sparse import csr_array, hstack, vstack
+from scipy.sparse import csr_array, hstack, kron, vstack
 
 from evgrid.aggregator.least_cost import least_cost
 from evgrid.aggregator.strategies import Envelope
@@ -215,6 +215,8 @@ def schedule(
     margin: float = 0.0,
     least_kw: Array | None = None,
     alternates: bool = False,
+    means: Array | None = None,
+    passed_kw: Array | float = 0.0,
 ) -> Schedule:
     """The schedule of least cost, by linear programming.
 
@@ -229,7 +231,7 @@ def schedule(
     limit_kw, base_kw
         (group, slot) most that a group may draw, and what it draws besides; without, no limit.
     demand_charge
-        Currency per kW of each group's highest power over the horizon.
+        Currency per kW of each group's highest power over the horizon, base load included.
     wear_per_kwh
         Currency per kWh given back, for degradation.
     overrun_price
@@ -244,6 +246,11 @@ def schedule(
         without, no limit.
     alternates
         Whether a battery may give in a part of a slot and draw in the rest.
+    means
+        (interval, slot) weights of the slots in the intervals over whose means the demand charge goes
+        (:func:`interval_means`); left out: each slot.
+    passed_kw
+        (group,) what of the first interval's mean has been drawn before the first slot, kW.
 
     Raises
     ------
@@ -312,8 +319,16 @@ def schedule(
         bounded.append(hstack([-sums, sums, empty, peaks * 0.0, -over, over * 0.0], format="csr")[given])
         room.append((spare - margin * np.maximum(spare, 0.0))[given])
     if demand_charge > 0:
-        bounded.append(hstack([sums, -sums, empty, -peaks, over * 0.0, over * 0.0], format="csr"))
-        room.append(-base.reshape(-1))
+        of_slots = csr_array(np.eye(slots) if means is None else means)
+        intervals = of_slots.shape[0]
+        mean = kron(csr_array(np.eye(groups)), of_slots, format="csr")
+        paid = kron(csr_array(np.eye(groups)), csr_array(np.ones((intervals, 1))), format="csr")
+        others = csr_array((groups * intervals, cells + 2 * groups * slots))
+        drawn, rest = mean @ sums, others[:, cells:]
+        bounded.append(hstack([drawn, -drawn, others[:, :cells], -paid, rest], format="csr"))
+        passed = np.zeros((groups, intervals))
+        passed[:, 0] = passed_kw
+        room.append(-(mean @ base.reshape(-1)) - passed.reshape(-1))
     upper = np.concatenate(
         [
             batteries.p_max.reshape(-1),
@@ -343,6 +358,29 @@ def schedule(
         charge, discharge = _netted(batteries, charge, discharge)
     reached = demand_charge * float(np.broadcast_to(peak_kw, groups).sum())
     return Schedule(charge, discharge, float(found.fun) - reached)
+
+
+def interval_means(begins_s: Array, slot_s: float, interval_s: float) -> Array:
+    """Weights of slots in the means of intervals, (interval, slot): what of an interval each slot is.
+
+    begins_s : (slot,) when slots of ``slot_s`` begin, s; intervals of ``interval_s`` begin at its multiples.
+        In intervals that are shorter than a slot power is taken to be that of the slot
+    """
+    if interval_s <= slot_s:
+        return np.eye(len(begins_s))
+    first = np.floor(begins_s[0] / interval_s + 1e-9)
+    count = int(np.ceil((begins_s[-1] + slot_s) / interval_s - 1e-9) - first)
+    edges_s = interval_s * (first + np.arange(count + 1.0))
+    low = np.maximum(edges_s[:-1, None], begins_s)
+    high = np.minimum(edges_s[1:, None], begins_s + slot_s)
+    return np.asarray(np.maximum(high - low, 0.0) / interval_s)
+
+
+def highest_mean(power_kw: Array, means: Array | None, passed_kw: Array | float = 0.0) -> Array:
+    """Highest mean of an interval, (group,) kW, of powers (group, slot) kW; see :func:`schedule`."""
+    of_intervals = power_kw.copy() if means is None else power_kw @ means.T
+    of_intervals[:, 0] += passed_kw
+    return np.asarray(of_intervals.max(axis=1, initial=0.0))
 
 
 def _of_batteries(
@@ -521,29 +559,36 @@ def plan(
     margin: float = 0.0,
     exact: bool = False,
     least_kw: Array | None = None,
+    billed_kw: Array | float = 0.0,
+    means: Array | None = None,
+    passed_kw: Array | float = 0.0,
 ) -> Schedule:
     """The schedule of EVs that an aggregator follows, by the way that fits what couples them.
 
-    As :func:`schedule`; limits yield where nothing else serves a departure. ``exact``: the program of each
-    EV where something couples them. ``cost`` is that of the energy and the wear.
+    As :func:`schedule`, but that limits are of the EVs alone, and yield where nothing else serves a
+    departure. ``billed_kw``: (group, slot) what the demand charge is for besides the EVs. ``exact``: the
+    program of each EV where something couples them. ``cost`` is that of the energy and the wear.
     """
     if limit_kw is None and least_kw is None and demand_charge <= 0:
         return alone(batteries, price, slot_h, export_price, wear_per_kwh)
     groups, slots = _groups(batteries, limit_kw, peak_kw, least_kw), len(price)
     limit = np.full((groups, slots), np.inf) if limit_kw is None else np.asarray(limit_kw, np.float64)
+    billed = np.broadcast_to(np.asarray(billed_kw, np.float64), (groups, slots))
     virtual, of = batteries, np.arange(len(batteries))
     if not exact and len(batteries) > CLUSTERS:
         virtual, of = cluster(batteries)
     highest = float(np.abs(price).max(initial=0.01))
     planned = schedule(
         virtual, price + _EARLIER * highest * np.linspace(0.0, 1.0, slots), slot_h,
-        price if export_price is None else export_price, limit, 0.0, demand_charge, wear_per_kwh,
-        _OVERRUN * highest, peak_kw, margin, least_kw,
+        price if export_price is None else export_price, limit + billed, billed, demand_charge, wear_per_kwh,
+        _OVERRUN * highest, peak_kw, margin, None if least_kw is None else least_kw + billed,
+        means=means, passed_kw=passed_kw,
     )  # fmt: skip
     if virtual is batteries:
         charge, discharge = planned.charge, planned.discharge
         return _priced(charge, discharge, price, slot_h, export_price, wear_per_kwh)
     if demand_charge > 0:
-        peak = np.maximum(planned.drawn(virtual.group, groups).max(axis=1, initial=0.0), peak_kw)
-        limit = np.minimum(limit, peak[:, None])
+        drawn = planned.drawn(virtual.group, groups)
+        peak = np.maximum(highest_mean(drawn + billed, means, passed_kw), peak_kw)
+        limit = np.minimum(limit, np.maximum(peak[:, None] - billed, drawn))
     return assign(planned, of, batteries, price, slot_h, limit, 0.0, export_price, wear_per_kwh, least_kw)

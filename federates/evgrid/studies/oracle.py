@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evgrid.aggregator.scheduler import alone, batteries_of, schedule
+from evgrid.aggregator.scheduler import alone, batteries_of, interval_means, schedule
 from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import load_by_trafo
 from evgrid.fleet.stays import converters_of, stays_of
@@ -71,7 +71,7 @@ def least_cost(
     limit_kw
         Most that the feeder may draw, EVs and base load (without losses) together, kW, mean of a slot.
     demand_charge
-        Currency per kW of the highest power of the EVs together, mean of a slot.
+        Currency per kW of the highest power of the EVs together, mean of ``slot_s`` as it is given.
 
     Raises
     ------
@@ -90,12 +90,16 @@ def least_cost(
     prices = scenario.prices.in_ticks(clock)
     since_hour_s = float((clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s"))
     changes = np.round(prices.edges(0.0, clock.duration_s) + since_hour_s).astype(np.int64)
+    interval_s = slot_s
     slot_s = float(np.gcd.reduce(changes, initial=round(slot_s)))
     if slot_s < _SHORTEST_S:
         why = f"prices change within ticks that begin at no multiple of {_SHORTEST_S:g} s: there is no bound"
         raise ScenarioError([f"time.step = {clock.step_s:g}s: {why}"], scenario.name)
     offset_s = since_hour_s % slot_s
     slots = int(np.ceil((offset_s + clock.duration_s) / slot_s - 1e-9))
+    means = interval_means(
+        slot_s * np.arange(slots, dtype=np.float64) - offset_s + since_hour_s, slot_s, interval_s
+    )
     drawn, given = prices.means(slot_s * np.arange(slots + 1, dtype=np.float64) - offset_s)
     base = None if limit_kw is None else _base_load(world, slots, slot_s, offset_s)
     members, slot_h = len(scenario.members), slot_s / 3600.0
@@ -144,7 +148,7 @@ def least_cost(
             limit = None if base is None or limit_kw is None else limit_kw - base[member][None]
             best = schedule(
                 batteries, price, slot_h, earned, limit, demand_charge=demand_charge,
-                wear_per_kwh=wear_per_kwh, alternates=True,
+                wear_per_kwh=wear_per_kwh, alternates=True, means=means,
             )  # fmt: skip
         energy = slot_h * float((best.charge * price).sum() - (best.discharge * earned).sum())
         cost[member] = best.cost + idle_cost.sum()
