@@ -26,7 +26,7 @@ def by_sorting(group, headroom, p_max, laxity):
 def measure(evs: int, repeats: int = 40) -> tuple[float, float, float]:
     """Median time of a tick by charging, by discharging, and with the sort, s."""
     rng = np.random.default_rng(0)
-    group, power, nothing = np.zeros(evs, np.int64), np.zeros(evs), np.zeros(evs)
+    group, power, needed = np.zeros(evs, np.int64), np.zeros(evs), np.full(evs, 3600.0)
     order = order_by_group(np.arange(evs, dtype=np.uint32), group, 1)
     p_max, p_min = rng.uniform(3, 11, evs), -rng.uniform(0, 11, evs)
     times: list[list[float]] = [[], [], []]
@@ -35,7 +35,7 @@ def measure(evs: int, repeats: int = 40) -> tuple[float, float, float]:
         for at, share in enumerate((0.5, -0.5)):
             headroom = np.array([share * (p_max if share > 0 else -p_min).sum()])
             begin = process_time()
-            share_by_laxity(order, headroom, p_max, p_min, laxity, nothing, 4.0, 60.0, power)
+            share_by_laxity(order, headroom, p_max, p_min, laxity + needed, needed, 4.0, 60.0, power)
             times[at].append(process_time() - begin)
         begin = process_time()
         by_sorting(group, np.array([0.5 * p_max.sum()]), p_max, laxity)
