@@ -41,7 +41,9 @@ def one(tmp_path, **columns):
     }  # fmt: skip
     path = tmp_path / "sessions.csv"
     path.write_text("\n".join(",".join(map(str, line)) for line in (row.keys(), row.values())))
-    return build_world(home({"ensemble.members": 1}, fleet={"sessions": {"file": str(path)}}))
+    return build_world(
+        home({"ensemble.members": 1}, fleet={"sessions": {"file": str(path)}, "charger": {"phases": 3}})
+    )
 
 
 def test_the_bound_by_hand(tmp_path):
