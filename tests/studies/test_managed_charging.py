@@ -162,7 +162,7 @@ def sunny(tmp_path, deep, discharge_kw=0.0, **overrides):
         "name": "sunday",
         "time": {"start": "2026-05-10T06:00", "duration": "12h", "step": "15min"},
         "feeder": {"network": "cigre_lv", "base_load": {"source": "none"}},
-        "fleet": {"sessions": {"file": "s.csv"}, "charger": {"power_kw": 7, "phases": 1}},
+        "fleet": {"sessions": {"file": "s.csv"}, "charger": {"power_kw": 7, "phases": 3}},
         "communication": {"telemetry": "15min"},
         "tariff": {"name": "sunny", "currency": "EUR", "seasons": seasons},
         **overrides,
@@ -186,9 +186,17 @@ def test_what_is_saved_of_a_base_that_is_a_credit_has_no_percentage(tmp_path):
 
 
 def test_cars_that_can_discharge_are_told_as_such(tmp_path):
-    names = list(sunny(tmp_path, 0.1, 7.0, **{"fleet": {"sessions": {"file": "s.csv"}}}).cases())
+    names = list(
+        sunny(
+            tmp_path, 0.1, 7.0, **{"fleet": {"sessions": {"file": "s.csv"}, "charger": {"phases": 3}}}
+        ).cases()
+    )
     assert "arbitrage (V2G)" in names
-    nobody = {"sessions": {"file": "s.csv"}, "permission": {"driver": {"willing": 0}}}
+    nobody = {
+        "sessions": {"file": "s.csv"},
+        "charger": {"phases": 3},
+        "permission": {"driver": {"willing": 0}},
+    }
     assert "scheduled" in sunny(tmp_path, 0.1, 7.0, fleet=nobody).cases()
 
 
