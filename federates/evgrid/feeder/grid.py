@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.errors import NetworkError, shortened
+from evgrid.feeder.net_schema import shown
 from evgrid.model import ALL_PHASES
 
 Floats = NDArray[np.float64]
@@ -290,7 +291,7 @@ def refusals(
     if not _in_service(net.ext_grid).any():
         faults.append("has no ext_grid in service, from which the feeder is fed")
     faults += [
-        f"{_label(net, 'bus', index)} has geo = {geo}: must be a GeoJSON point, or empty"
+        f"{_label(net, 'bus', index)} has geo = {shown(geo)}: must be a GeoJSON point, or empty"
         for index, geo in _geo(net)
         if _point(geo) is None
     ]

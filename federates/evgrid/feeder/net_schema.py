@@ -71,10 +71,9 @@ class Rule:
         """What is allowed, in words."""
         if self.kind == "flag":
             return "must be true or false"
-        if self.kind == "name":
-            return f"must be text of at most {MOST_NAME} characters"
-        if self.kind == "text":
-            return f"must be {', '.join(self.allowed)} or empty" if self.allowed else "must be text"
+        if self.kind in ("text", "name"):
+            free = f"must be text of at most {MOST_NAME} characters"
+            return f"must be {', '.join(self.allowed)} or empty" if self.allowed else free
         if self.kind == "reference":
             return f"must be the index of a {self.to}"
         what = "a whole number" if self.kind == "whole" else "a number"
@@ -334,7 +333,7 @@ def _is_empty(cell: Any) -> bool:
 def _cell(cell: Any, rule: Rule) -> float | None:
     """A cell as a number; None if it is of another type."""
     if rule.kind == "text":
-        return 0.0 if isinstance(cell, str) else None
+        return 0.0 if isinstance(cell, str) and len(cell) <= MOST_NAME else None
     if rule.kind == "name":
         digits = isinstance(cell, Real) and not isinstance(cell, bool | np.bool_)
         return 0.0 if (isinstance(cell, str) or digits) and len(_written(cell)) <= MOST_NAME else None
