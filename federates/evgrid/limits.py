@@ -96,6 +96,19 @@ class Criterion(Settings):
         return self
 
     @property
+    def text(self) -> str:
+        """The bounds in words: "at most 1.5 of trafo_rating_kva, recorded values"."""
+        if self.low is not None and self.high is not None:
+            bounds = f"{self.low:g} to {self.high:g}"
+        else:
+            bounds = f"at most {self.high:g}" if self.low is None else f"at least {self.low:g}"
+        if self.per is not None:
+            bounds += f" of {self.per}"
+        mean = f"{'moving ' if self.moving else ''}means over {self.mean_over:g} s" if self.mean_over else ""
+        share = f"{1 - self.allowed_share:.0%} of the " if self.allowed_share else ""
+        return f"{self.variable} {bounds}, {share}{mean or 'recorded values'}"
+
+    @property
     def scale(self) -> float:
         """What an excess is related to in ``severity``: half the band, or the only bound."""
         if self.low is None or self.high is None:

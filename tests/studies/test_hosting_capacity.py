@@ -12,11 +12,15 @@ import xarray as xr
 import evgrid
 from evgrid.studies.hosting_capacity import (
     TOGETHER,
+    _at_capacity,
+    _first,
     assess,
     binding_table,
+    first_violations_table,
     half_width,
     load_study,
     run_study,
+    summary,
 )
 from evgrid.studies.statistics import wilson
 
@@ -142,7 +146,7 @@ def test_study_from_end_to_end(scenario, tmp_path):
         assert all(
             "units" in result[name].attrs for name in ("probability", "capacity", "bus_voltage_min_pu")
         )
-    for table in ("capacity.csv", "shares.csv", "binding.csv"):
+    for table in ("capacity.csv", "shares.csv", "binding.csv", "first_violations.csv"):
         assert len((out / table).read_text().splitlines()) > 1
     features = json.loads((out / "buses.geojson").read_text())["features"]
     assert len(features) == 44
@@ -161,7 +165,77 @@ def test_more_members_until_precise_and_the_same_as_at_once(scenario):
     assert early.sizes["member"] < 12
     assert float(half_width(early).max()) <= 0.4
     violating = int(one["violated"].sel(criterion=TOGETHER).any("level").sum())
-    assert binding_table(one)["deployments"].sum() == violating
+    assert first_violations_table(one)["deployments"].sum() == violating
+
+
+def judged_by_hand(worst):
+    """What runs would have kept; ``worst``: by (level, member), {criterion: element}, most severe first."""
+    levels, members, criteria = [0.0, 0.5, 1.0], range(4), ["vuf", "trafo", TOGETHER]
+    shape = (1, len(levels), len(members), len(criteria))
+    element, criterion = np.full(shape, "", object), np.full(shape[:3], "", object)
+    for (level, member), found in worst.items():
+        for name, where in found.items():
+            element[0, level, member, criteria.index(name)] = where
+        criterion[0, level, member] = next(iter(found))
+        element[0, level, member, 2] = found[criterion[0, level, member]]
+    violated = element != ""
+    times = np.where(violated, np.datetime64("2026-01-15T18:30", "ns"), np.datetime64("NaT", "ns"))
+    dims = ("variant", "level", "member", "criterion")
+    data = {
+        "violated": (dims, violated), "worst_element": (dims, element), "worst_time": (dims, times),
+        "worst_kind": (dims, np.where(violated, "thing", "").astype(object)),
+        "worst_phase": (dims, np.full(shape, "", object)), "worst_criterion": (dims[:3], criterion),
+    }  # fmt: skip
+    coords = {"variant": ["one"], "level": levels, "member": members, "criterion": criteria}
+    runs = xr.Dataset(data, coords)
+    result = assess(runs["violated"], risk=0.3)
+    return result.merge(_at_capacity(runs, result)).merge(_first(runs))
+
+
+def test_what_sets_the_capacity_is_what_is_violated_at_the_first_level_past_it():
+    """Half of the deployments break vuf at 50 %, where the risk of 30 % is passed; one in four did a trafo's
+    at 0 %, and all do at 100 %.
+    """
+    all_at_last = {(2, m): {"trafo": "T1"} for m in range(4)}
+    result = judged_by_hand(
+        {
+            (0, 0): {"trafo": "T1"},
+            (1, 1): {"vuf": "B1"},
+            (1, 2): {"vuf": "B2", "trafo": "T1"},
+            **all_at_last,
+        }
+    )
+    assert float(result["capacity"].sel(criterion=TOGETHER, variant="one")) == 0.0
+    assert float(result["binding_level"].sel(variant="one")) == 0.5
+    table = binding_table(result)
+    assert table["binding_criterion"].tolist() == ["vuf", "vuf", "trafo"]
+    assert table["binding_element"].tolist() == ["B1", "B2", "T1"]
+    assert table["criterion_share"].tolist() == [0.5, 0.5, 0.25]
+    assert table["median_hour"].tolist() == [18.5] * 3
+    first = first_violations_table(result)
+    assert dict(zip(first["first_element"], first["deployments"], strict=True)) == {"T1": 2, "B1": 1, "B2": 1}
+
+
+def test_where_all_levels_pass_nothing_sets_the_capacity():
+    result = judged_by_hand({(2, 0): {"vuf": "B1"}})
+    assert float(result["capacity"].sel(criterion=TOGETHER, variant="one")) == 1.0
+    assert np.isnan(result["binding_level"].sel(variant="one"))
+    assert binding_table(result).empty
+    assert first_violations_table(result)["deployments"].tolist() == [1]
+
+
+def test_a_car_park_is_asked_in_evs(tmp_path):
+    park = BASE.replace("{count: 6,", "{count: 6, sessions: workplace,")
+    (tmp_path / "park.yaml").write_text(park)
+    with pytest.raises(
+        evgrid.ScenarioError, match=r"1 fault\n.*workplace: these EVs are of no household; give their numbers"
+    ):
+        run_study(load_study(tmp_path / "park.yaml"))
+    result = run_study(
+        load_study(tmp_path / "park.yaml", evs=(0, 20), limits=["en_50160"], members=2, budget=2)
+    )
+    assert result["level_evs"].values.tolist() == [0, 20]
+    assert dict(summary(result))["deployments"] == "2, 2 levels from 0 EVs to 20 EVs"
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,11 @@ def test_the_usual_variants_differ_in_what_they_are_called_after(tmp_path):
     assert variants["no EVs"].fleet is None
     strategies = {name: [a.strategy for a in s.aggregators.values()] for name, s in variants.items()}
     assert strategies == {
-        "no EVs": [], "uncontrolled": [], "volt-watt": [], "volt-var": [], "V1G": ["peak_limit"],
-        "V2G + volt-var": ["v2g_peak_shaving"], "coordinated": ["voltage_support"],
+        "no EVs": [], "uncontrolled": [], "volt-watt": [], "volt-var": [], "V1G, peak limit": ["peak_limit"],
+        "V2G, peak shaving + volt-var": ["v2g_peak_shaving"], "coordinated": ["voltage_support"],
         "coordinated + volt-var": ["voltage_support"],
     }  # fmt: skip
-    assert variants["V1G"].aggregators["main"].limit_kw == 150
+    assert variants["V1G, peak limit"].aggregators["main"].limit_kw == 150
     assert variants["coordinated"].aggregators["main"].v_min_pu == 0.93
     for name, scenario in variants.items():
         functions = scenario.fleet.charger.functions if scenario.fleet else None
@@ -69,14 +69,14 @@ def test_a_scenario_may_bring_functions_an_aggregator_and_a_tariff(tmp_path):
     own = text + "aggregators: {mine: {strategy: v2g_peak_shaving, limit_kw: 99}}\n"
     study = study_of(tmp_path, own, volt_var="vde_ar_n_4105")
     variants = {name: load_scenario(study.scenario, changes) for name, changes in study.cases().items()}
-    assert variants["V1G"].aggregators["mine"].limit_kw == 99
+    assert variants["V1G, peak limit"].aggregators["mine"].limit_kw == 99
     assert variants["uncontrolled"].aggregators == {}
     assert variants["uncontrolled"].fleet.charger.functions.volt_var is None
     assert variants["uncontrolled"].fleet.charger.functions.trips == "II"
     assert variants["volt-var"].fleet.charger.functions.volt_var == "vde_ar_n_4105"
     by_tariff = study_of(tmp_path, text + "tariff: pge_ev2a\n").cases()
-    assert by_tariff["V1G"]["aggregators.main"] == {"strategy": "tou"}
-    assert by_tariff["V2G + volt-var"]["aggregators.main"] == {"strategy": "arbitrage"}
+    assert by_tariff["V1G, tou"]["aggregators.main"] == {"strategy": "tou"}
+    assert by_tariff["V2G, arbitrage + volt-var"]["aggregators.main"] == {"strategy": "arbitrage"}
 
 
 @pytest.mark.parametrize(

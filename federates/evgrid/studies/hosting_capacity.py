@@ -39,14 +39,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from evgrid.batch import KEPT, Batch, Run, dask_client, plan, read_index, run_batch
-from evgrid.errors import ResultError
+from evgrid.errors import ResultError, ScenarioError
 from evgrid.limits import Criterion, LimitSet, coverage, limit_set, violations
 from evgrid.results import open_netcdf
 from evgrid.scenario import Scenario, Share, load_scenario
+from evgrid.session_settings import HomeSessions, SampledSessions
 from evgrid.settings import ExistingFile, Name, Settings, fault
 from evgrid.studies import reading
 from evgrid.studies.judging import Limits, judged
@@ -59,8 +59,11 @@ if TYPE_CHECKING:
 
     from evgrid.simulation import RunReport
 
-FORMAT = "evgrid-hosting-capacity-1"
+FORMAT = "evgrid-hosting-capacity-2"
 """Written into each study's Dataset."""
+
+COUNTED = "EVs in all"
+"""What levels are called that are numbers of EVs."""
 
 TOGETHER = "any"
 """The criterion that stands for all of them together."""
@@ -77,6 +80,9 @@ class HostingCapacity(Settings):
     """Overrides of the scenario, such as {time.step: 5min}."""
     levels: Annotated[tuple[Share, ...], Field(min_length=1)] = tuple(round(0.1 * i, 12) for i in range(11))
     """Penetrations, EVs per household, ascending."""
+    evs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Numbers of EVs, ascending, in place of levels: for car parks, depots and all else that no household
+    stands for."""
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {
         "uncontrolled": {"aggregators": {"main": {"strategy": "uncontrolled"}}}
     }
@@ -101,7 +107,7 @@ class HostingCapacity(Settings):
     """Loads to add at each connection on its own, kW, ascending, for the map of what it can draw besides
     the base load of the first member, without EVs; left out: no map."""
 
-    @field_validator("levels", "nodal_kw")
+    @field_validator("levels", "evs", "nodal_kw")
     @classmethod
     def _ascending(cls, levels: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if levels is None:
@@ -115,13 +121,24 @@ class HostingCapacity(Settings):
         """The criteria."""
         return limit_set(*self.limits)
 
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """What is gone through: numbers of EVs, or EVs per household."""
+        return self.levels if self.evs is None else self.evs
+
+    @property
+    def _key(self) -> str:
+        return "fleet.penetration" if self.evs is None else "fleet.count"
+
+    @property
+    def _no_evs(self) -> dict[str, None]:
+        return {"fleet.count" if self.evs is None else "fleet.penetration": None}
+
     def batch(self, members: int) -> Batch:
         """The runs with so many members: a case for each variant and, fastest, each level."""
-        shared = {**self.overrides, "fleet.count": None, "ensemble.members": members}
+        shared = {**self.overrides, **self._no_evs, "ensemble.members": members}
         cases = [
-            {**overrides, "fleet.penetration": level}
-            for overrides in self.variants.values()
-            for level in self.levels
+            {**overrides, self._key: level} for overrides in self.variants.values() for level in self.steps
         ]
         return Batch.model_validate(
             {
@@ -132,12 +149,23 @@ class HostingCapacity(Settings):
 
     def plans(self) -> list[Run]:
         """The runs of the first round, resolved. Raises ScenarioError with every fault of every one."""
+        base = load_scenario(self.scenario, self.overrides)
+        sessions = base.fleet.sessions if base.fleet is not None else None
+        if sessions is not None and not isinstance(sessions, SampledSessions):
+            text = "fleet.sessions is a file, which says which EVs there are: must be sampled, such as home"
+            raise ScenarioError([text], self.name)
+        if self.evs is None and sessions is not None and not isinstance(sessions, HomeSessions):
+            text = f"fleet.sessions = {sessions.source}: these EVs are of no household"
+            raise ScenarioError(
+                [f"{text}; give their numbers in place of levels, such as evs: [0, 10, 20, 40]"], self.name
+            )
         return plan(self.batch(self.members))
 
     def case(self, number: int) -> str:
         """What a case of the batch is, for messages."""
-        variant, level = divmod(number, len(self.levels))
-        return f"variant {list(self.variants)[variant]}, penetration {self.levels[level]:g}"
+        variant, level = divmod(number, len(self.steps))
+        what = "penetration" if self.evs is None else "EVs"
+        return f"variant {list(self.variants)[variant]}, {what} {self.steps[level]:g}"
 
     def scenario_at(self, variant: str, level: float, members: range) -> Scenario:
         """The scenario of a variant at a level, with some of the members.
@@ -149,8 +177,8 @@ class HostingCapacity(Settings):
             {
                 **self.overrides,
                 **self.variants[variant],
-                "fleet.count": None,
-                "fleet.penetration": level,
+                **self._no_evs,
+                self._key: level,
                 "ensemble.first": members.start,
                 "ensemble.members": len(members),
             },
@@ -254,10 +282,12 @@ def run_study(
     -------
     xarray.Dataset
         ``violated`` (variant, level, member, criterion), all of :func:`assess`,
-        ``binding_criterion``, ``binding_element``, ``binding_phase`` and ``binding_time``
-        (variant, member) of each deployment's first violation (the worst one at that level), and
-        the extremes of voltage at each bus, over members and time, by variant and level. The
-        attributes hold the study, the criteria that could not be checked, and where time went.
+        ``binding_level`` (variant), the first level past the capacity, and ``binding_kind``, ``_element``,
+        ``_phase`` and ``_time`` (variant, member, criterion) of what each deployment violates there;
+        ``first_criterion``, ``first_kind``, … (variant, member) of each deployment's first violation (the
+        worst one at its level); and the extremes of voltage at each bus, over members and time, by variant
+        and level. The attributes hold the study, the criteria that could not be checked, and where time
+        went.
 
     Raises
     ------
@@ -274,12 +304,13 @@ def run_study(
             return run_study(study, own, workers=workers, scheduler=scheduler, progress=progress)
     begin = time.perf_counter()
     runs, judged_runs, result = _rounds(study, Path(folder), resume, workers, scheduler, progress)
-    result = result.merge(_binding(judged_runs))
+    result = result.merge(_at_capacity(judged_runs, result)).merge(_first(judged_runs))
     for name in ("violated", "bus_voltage_min_pu", "bus_voltage_max_pu"):
         result[name] = judged_runs[name]
-    evs = [round(level * judged_runs.attrs["households"]) for level in study.levels]
-    result = result.assign_coords(level_evs=("level", evs, {"long_name": "EVs in each deployment"}))
-    result["level"].attrs = {"long_name": "penetration, EVs per household", "units": "1"}
+    evs = study.evs or [round(level * judged_runs.attrs["households"]) for level in study.levels]
+    result = result.assign_coords(level_evs=("level", list(evs), {"long_name": "EVs in each deployment"}))
+    what = "penetration, EVs per household" if study.evs is None else COUNTED
+    result["level"].attrs = {"long_name": what, "units": "1"}
     if study.nodal_kw is not None:
         from evgrid.studies.nodal_capacity import nodal_capacity
 
@@ -308,7 +339,7 @@ def _rounds(
     """The runs, what they have kept and what follows from it, after as many rounds as are needed."""
     limits = json.dumps({"limits": study.model_dump(mode="json")["limits"]})
     reduction = Reduction("evgrid.studies.hosting_capacity:judge_run", limits)
-    plan(study.batch(study.members), reduction)  # faults before anything is started
+    study.plans()  # faults before anything is started
     members = 0
     with dask_client(scheduler, workers) as client:
         while True:
@@ -333,23 +364,31 @@ def _rounds(
             resume = True
 
 
+def _limit_set(limits: Sequence[Any]) -> LimitSet:
+    """The criteria of a study's setting ``limits`` as it stands in JSON."""
+    return limit_set(
+        *(given if isinstance(given, str) else Criterion.model_validate(given) for given in limits)
+    )
+
+
 def judge_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> xr.Dataset:
     """What is kept of a run.
 
-    ``violated`` (member, criterion), with the criterion ``any``; of each member's worst violation
-    ``worst_criterion``, ``worst_kind``, ``worst_element``, ``worst_phase`` ("" without one) and
-    ``worst_time``; the extremes of each bus's voltage over members, time and phases.
+    ``violated`` (member, criterion), with the criterion ``any``; of the worst violation of each member and
+    criterion ``worst_kind``, ``worst_element``, ``worst_phase`` ("" without one) and ``worst_time``;
+    ``worst_criterion`` (member), that of ``any``; the extremes of each bus's voltage over members, time and
+    phases.
     """
     import xarray as xr
 
     begin = time.perf_counter()
-    chosen = limit_set(*(p if isinstance(p, str) else Criterion.model_validate(p) for p in limits))
+    chosen = _limit_set(limits)
     result, checked = judged(result, chosen)
     if not checked.sizes["criterion"]:
         raise ResultError("none of the limits can be checked on this feeder")
     together = checked["violated_any"].expand_dims(criterion=[TOGETHER])
     violated = xr.concat([checked["violated"].astype(bool), together.astype(bool)], "criterion")
-    worst = _worst(result, checked["member"].values[checked["violated_any"].values], chosen)
+    worst = _worst(result, violated, chosen)
     voltage = result["voltage_pu"]
     others = ("member", "time", "phase")
     kept = worst.assign(
@@ -375,7 +414,6 @@ def judge_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> x
 
 
 _WORST = {
-    "criterion": ("criterion", "criterion"),
     "kind": ("element", "kind of element"),
     "element": ("name", "element"),
     "phase": ("phase", "phase"),
@@ -384,20 +422,33 @@ _WORST = {
 """Of a violation: name, its column of :func:`evgrid.limits.violations`, what it is."""
 
 
-def _worst(result: xr.Dataset, members: NDArray[Any], limits: LimitSet) -> xr.Dataset:
-    """The worst violation of each member, (member,); of those not in ``members`` nothing."""
+def _worst(result: xr.Dataset, violated: xr.DataArray, limits: LimitSet) -> xr.Dataset:
+    """The worst violation of each member and criterion, (member, criterion), "" and NaT without one."""
     import xarray as xr
 
-    first: dict[int, pd.Series[Any]] = {}
-    if len(members):
-        table = violations(result.sel(member=members), limits)
-        first = {int(str(member)): rows.iloc[0] for member, rows in table.groupby("member", sort=False)}
-    data = {}
-    for name, (column, _) in _WORST.items():
-        none, kind = (np.datetime64("NaT"), "datetime64[ns]") if name == "time" else ("", object)
-        values = [first[m][column] if m in first else none for m in map(int, result["member"].values)]
-        data[f"worst_{name}"] = ("member", np.array(values, kind))
-    return xr.Dataset(data, coords={"member": result["member"]})
+    coords = {"member": result["member"], "criterion": violated["criterion"]}
+    members = [int(member) for member in coords["member"].values]
+    criteria = [str(criterion) for criterion in coords["criterion"].values]
+    shape = (len(members), len(criteria))
+    found = {name: np.full(shape, "", object) for name in _WORST if name != "time"}
+    found["time"] = np.full(shape, np.datetime64("NaT"), "datetime64[ns]")
+    of_any = np.full(len(members), "", object)
+    broken = result["member"].values[violated.sel(criterion=TOGETHER).values]
+    if len(broken):
+        table = violations(result.sel(member=broken), limits)  # the most severe first
+        rows = table[list({column for column, _ in _WORST.values()} | {"member", "criterion"})]
+        for row in rows.drop_duplicates(["member", "criterion"]).to_dict("records"):
+            at = members.index(int(str(row["member"])))
+            places = [criteria.index(row["criterion"])]
+            if not of_any[at]:
+                of_any[at] = row["criterion"]
+                places.append(criteria.index(TOGETHER))
+            for name, (column, _) in _WORST.items():
+                found[name][at, places] = row[column]
+    data: dict[str, Any] = {
+        f"worst_{name}": (("member", "criterion"), values) for name, values in found.items()
+    }
+    return xr.Dataset({**data, "worst_criterion": ("member", of_any)}, coords=coords)
 
 
 def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
@@ -407,7 +458,7 @@ def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
 
     index = read_index(folder)
     cells, spent = [], {"feeder_s": 0.0, "run_s": 0.0}
-    for case in range(len(study.variants) * len(study.levels)):
+    for case in range(len(study.variants) * len(study.steps)):
         chunks = []
         for run in index.loc[index["case"] == case, "id"]:
             with open_netcdf(folder / "runs" / f"{run}.nc") as kept:
@@ -418,7 +469,7 @@ def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
             over = xr.concat([chunk[name] for chunk in chunks], "chunk", coords="minimal", compat="override")
             whole[name] = over.min("chunk", keep_attrs=True) if least else over.max("chunk", keep_attrs=True)
         cells.append(whole)
-    levels, variants = pd.Index(study.levels, name="level"), pd.Index(list(study.variants), name="variant")
+    levels, variants = pd.Index(study.steps, name="level"), pd.Index(list(study.variants), name="variant")
     by_level = [
         xr.concat(cells[at : at + len(levels)], levels, coords="minimal", compat="override")
         for at in range(0, len(cells), len(levels))
@@ -433,19 +484,45 @@ def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
     return gathered
 
 
-def _binding(judged_runs: xr.Dataset) -> xr.Dataset:
+def _at_capacity(judged_runs: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
+    """What each deployment violates at the first level past the capacity: that is what sets it."""
+    import xarray as xr
+
+    levels = result["level"].values
+    capacity = result["capacity"].sel(criterion=TOGETHER, drop=True)
+    past = np.searchsorted(levels, capacity.fillna(-np.inf).values, "right")
+    there = past < len(levels)
+    at = xr.DataArray(np.minimum(past, len(levels) - 1), dims="variant")
+    reached = xr.DataArray(there, dims="variant")
+    data = {
+        "binding_level": capacity.copy(data=np.where(there, levels[at.values], np.nan)).assign_attrs(
+            long_name="first level past the hosting capacity, NaN where all levels pass", units="1"
+        )
+    }
+    for name, (_, text) in _WORST.items():
+        worst = judged_runs[f"worst_{name}"].isel(level=at).drop_vars("level")
+        none = np.datetime64("NaT") if name == "time" else ""
+        data[f"binding_{name}"] = worst.where(reached, none).assign_attrs(
+            long_name=f"{text} of the deployment's worst violation at the first level past the capacity"
+        )
+    return xr.Dataset(data)
+
+
+def _first(judged_runs: xr.Dataset) -> xr.Dataset:
     """The worst violation of each deployment at its first violating level, (variant, member)."""
     import xarray as xr
 
     broken = judged_runs["violated"].sel(criterion=TOGETHER, drop=True)
     first = broken.argmax("level")  # level 0 of those that violate nothing, where there is no worst either
+    worst = judged_runs.sel(criterion=TOGETHER, drop=True)
+    texts = {"criterion": "criterion", **{name: text for name, (_, text) in _WORST.items()}}
     return xr.Dataset(
         {
-            f"binding_{name}": judged_runs[f"worst_{name}"]
+            f"first_{name}": worst[f"worst_{name}"]
             .isel(level=first)
             .drop_vars("level")
-            .assign_attrs(long_name=f"{text} of the worst violation at the first violating level")
-            for name, (_, text) in _WORST.items()
+            .assign_attrs(long_name=f"{text} of the deployment's first violation, the worst at its level")
+            for name, text in texts.items()
         }
     )
 
@@ -466,24 +543,51 @@ def capacity_table(result: xr.Dataset) -> pd.DataFrame:
 
 
 def binding_table(result: xr.Dataset) -> pd.DataFrame:
-    """What binds: criterion, element and phase of first violations, most frequent first, with the
-    number of deployments, their share, and the median hour of the day.
-    """
-    import pandas as pd
+    """What sets the capacity: what deployments violate at the first level past it.
 
-    names = ["binding_criterion", "binding_kind", "binding_element", "binding_phase", "binding_time"]
+    A row for each variant, criterion, element and phase, by the share of deployments that violate the
+    criterion there (``criterion_share``; the first row of a variant is what sets its capacity), then by the
+    number of deployments whose worst violation of the criterion is at the element; with the median hour of
+    the day. A deployment may be in rows of several criteria.
+    """
+    table = result[[f"binding_{name}" for name in _WORST]].to_dataframe().reset_index()
+    table = table[(table["binding_kind"] != "") & (table["criterion"] != TOGETHER)]
+    table = table.rename(columns={"criterion": "binding_criterion"})
+    counted = _counted(table, "binding", result.sizes["member"])
+    per = ["variant", "binding_criterion"]
+    counted.insert(2, "criterion_share", counted.groupby(per)["share"].transform("sum"))
+    order = list(result["variant"].values)
+    counted["variant_place"] = [order.index(variant) for variant in counted["variant"]]
+    counted = counted.sort_values(
+        ["variant_place", "criterion_share", "binding_criterion", "deployments"],
+        ascending=[True, False, True, False], kind="stable",
+    )  # fmt: skip
+    return counted.drop(columns="variant_place").reset_index(drop=True)
+
+
+def first_violations_table(result: xr.Dataset) -> pd.DataFrame:
+    """What comes first as EVs are added: criterion, element and phase of each deployment's first violation.
+
+    Most frequent first, with the number of deployments, their share, and the median hour of the day.
+
+    It need not be what sets the capacity (:func:`binding_table`).
+    """
+    names = [f"first_{name}" for name in ("criterion", *_WORST)]
     table = result[names].to_dataframe().reset_index()
-    table = table[table["binding_criterion"] != ""]
-    table["hour"] = table["binding_time"].dt.hour + table["binding_time"].dt.minute / 60
-    keys = ["variant", *names[:4]]
-    if table.empty:
-        return pd.DataFrame(columns=[*keys, "deployments", "share", "median_hour"])
-    grouped = (
-        table.groupby(keys, sort=False)["hour"].agg(deployments="size", median_hour="median").reset_index()
+    counted = _counted(table[table["first_criterion"] != ""], "first", result.sizes["member"])
+    return counted.sort_values("deployments", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _counted(table: pd.DataFrame, prefix: str, members: int) -> pd.DataFrame:
+    """Deployments by variant, criterion, element and phase, with their share and median hour."""
+    keys = ["variant", *(f"{prefix}_{name}" for name in ("criterion", "kind", "element", "phase"))]
+    when = table[f"{prefix}_time"].dt
+    hours = table.assign(hour=when.hour + when.minute / 60)
+    counted = (
+        hours.groupby(keys, sort=False)["hour"].agg(deployments="size", median_hour="median").reset_index()
     )
-    grouped["share"] = grouped["deployments"] / result.sizes["member"]
-    grouped = grouped.sort_values("deployments", ascending=False, kind="stable").reset_index(drop=True)
-    return grouped[[*keys, "deployments", "share", "median_hour"]]
+    counted["share"] = counted["deployments"] / members
+    return counted[[*keys, "deployments", "share", "median_hour"]]
 
 
 def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
@@ -493,31 +597,50 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
     rows = [
         (
             "deployments",
-            f"{result.sizes['member']}, {len(level)} levels from {level[0]:.0%} to {level[-1]:.0%}",
+            f"{result.sizes['member']}, {len(level)} levels from {_amount(level[0], result)} to "
+            f"{_amount(level[-1], result)}",
         )
     ]
-    binding = binding_table(result)
+    binding, first = binding_table(result), first_violations_table(result)
     for variant in result["variant"].values:
         at = result.sel(variant=variant, criterion=TOGETHER)
-        ends = [_level(float(at[name]), level) for name in ("capacity", "capacity_low", "capacity_high")]
+        ends = [_level(float(at[name]), result) for name in ("capacity", "capacity_low", "capacity_high")]
         rows.append(
             (f"hosting capacity, {variant}", f"{ends[0]} at a risk of {risk:.0%} ({ends[1]} to {ends[2]})")
         )
         worst = int(np.argmax(at["probability"].values))
         rows.append(
-            ("  P(violation), highest", f"{float(at['probability'][worst]):.1%} at {level[worst]:.0%}")
+            (
+                "  P(violation), highest",
+                f"{float(at['probability'][worst]):.1%} at {_amount(level[worst], result)}",
+            )
         )
         mine = binding[binding["variant"] == variant]
         if len(mine):
             row = mine.iloc[0]
             phase = f", phase {row['binding_phase']}" if row["binding_phase"] else ""
+            at_level = _amount(float(result["binding_level"].sel(variant=variant)), result)
             rows.append(
                 (
-                    "  binding first",
-                    f"{row['binding_criterion']}: {row['binding_kind']} {row['binding_element']}{phase}, "
-                    f"about {row['median_hour']:.1f} h ({row['deployments']} deployments)",
+                    "  set by",
+                    f"{row['binding_criterion']}, which {row['criterion_share']:.0%} of the deployments "
+                    f"violate at {at_level}: most often {row['binding_kind']} "
+                    f"{row['binding_element']}{phase}, "
+                    f"about {row['median_hour']:.1f} h ({row['deployments']} of them)",
                 )
             )
+        came = first[first["variant"] == variant]
+        if len(came):
+            row = came.iloc[0]
+            rows.append(
+                (
+                    "  first violation, most often",
+                    f"{row['first_criterion']}: {row['first_kind']} {row['first_element']} "
+                    f"({row['deployments']} deployments, at any level)",
+                )
+            )
+    for criterion in _limit_set(json.loads(result.attrs["study"])["limits"]).criteria:
+        rows.append((f"limit {criterion.name}", criterion.text))
     for criterion, reason in json.loads(result.attrs["not_checked"]).items():
         rows.append(("not checked", f"{criterion}: {reason.removeprefix(f'{criterion}: ')}"))
     wall, feeder = float(result.attrs["wall_s"]), float(result.attrs["feeder_s"])
@@ -526,7 +649,13 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
     return rows
 
 
-def _level(value: float, levels: Any) -> str:
+def _level(value: float, result: xr.Dataset) -> str:
+    levels = result["level"].values
     if np.isnan(value):
-        return f"below {levels[0]:.0%}"
-    return f"at least {value:.0%}" if value == levels[-1] else f"{value:.0%}"
+        return f"below {_amount(levels[0], result)}"
+    return f"at least {_amount(value, result)}" if value == levels[-1] else _amount(value, result)
+
+
+def _amount(level: float, result: xr.Dataset) -> str:
+    """A level as a share of the households, or as a number of EVs."""
+    return f"{level:g} EVs" if result["level"].attrs["long_name"] == COUNTED else f"{level:.0%}"

@@ -13,7 +13,13 @@ import numpy as np
 
 from evgrid.errors import ResultError
 from evgrid.results import save_dataset
-from evgrid.studies.hosting_capacity import TOGETHER, binding_table, capacity_table
+from evgrid.studies.hosting_capacity import (
+    COUNTED,
+    TOGETHER,
+    binding_table,
+    capacity_table,
+    first_violations_table,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,7 +32,8 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
     """Write everything into a folder; returns the files.
 
     ``study.nc`` (the Dataset), ``capacity.csv``, ``shares.csv`` (P(violation) and first violations
-    by level with their intervals), ``binding.csv``, ``buses.geojson``, ``study.png``; with nodal
+    by level with their intervals), ``binding.csv`` (what sets the capacity), ``first_violations.csv``,
+    ``buses.geojson``, ``study.png``; with nodal
     capacities ``nodal.csv`` and ``nodal.png``.
 
     Raises
@@ -38,7 +45,10 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     folder = Path(folder)
-    names = ("study.nc", "capacity.csv", "shares.csv", "binding.csv", "buses.geojson", "study.png")
+    names = (
+        "study.nc", "capacity.csv", "shares.csv", "binding.csv", "buses.geojson", "study.png",
+        "first_violations.csv",
+    )  # fmt: skip
     files = [folder / name for name in names]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,6 +57,7 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
         columns = [f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")]
         result[columns].to_dataframe().reset_index().to_csv(files[2], index=False)
         binding_table(result).to_csv(files[3], index=False)
+        first_violations_table(result).to_csv(files[6], index=False)
         files[4].write_text(json.dumps(bus_map(result)), encoding="utf-8")
         figure = Figure(figsize=(12, 4.8), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -56,10 +67,10 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
         figure.savefig(files[5], dpi=130)
         if "nodal_capacity_kw" in result:
             files += [folder / "nodal.csv", folder / "nodal.png"]
-            result["nodal_capacity_kw"].to_dataframe().reset_index().to_csv(files[6], index=False)
+            result["nodal_capacity_kw"].to_dataframe().reset_index().to_csv(files[7], index=False)
             figure = Figure(figsize=(7, 5.6), layout="constrained")
             plot_nodal_capacity(result, figure.subplots())
-            figure.savefig(files[7], dpi=130)
+            figure.savefig(files[8], dpi=130)
     except OSError as error:
         raise ResultError(f"the study can't be written to {folder}: {error}") from error
     return files
@@ -73,9 +84,9 @@ def bus_map(result: xr.Dataset) -> dict[str, Any]:
     capacities ``nodal_capacity_kw``, the least of the bus's connections, null where there is none.
     """
     nodal = _by_bus(result)
-    first = binding_table(result)
-    first = first[first["binding_kind"] == "bus"]
-    counts = first.groupby(["variant", "binding_element"])["deployments"].sum().to_dict()
+    first = first_violations_table(result)
+    first = first[first["first_kind"] == "bus"]
+    counts = first.groupby(["variant", "first_element"])["deployments"].sum().to_dict()
     last = result.isel(level=-1)
     variants = [str(variant) for variant in result["variant"].values]
     extremes = {
@@ -149,7 +160,8 @@ def _by_bus(result: xr.Dataset) -> dict[str, float | None] | None:
 
 
 def _draw(result: xr.Dataset, ax: Axes, name: str, criterion: str) -> None:
-    level = 100 * result["level"].values
+    counted = result["level"].attrs.get("long_name") == COUNTED
+    level = result["level"].values * (1 if counted else 100)
     for variant in result["variant"].values:
         at = result.sel(variant=variant, criterion=criterion)
         (line,) = ax.plot(level, 100 * at[name], marker=".", label=str(variant))
@@ -157,7 +169,7 @@ def _draw(result: xr.Dataset, ax: Axes, name: str, criterion: str) -> None:
             level, 100 * at[f"{name}_low"], 100 * at[f"{name}_high"],
             color=line.get_color(), alpha=0.2, linewidth=0,
         )  # fmt: skip
-    ax.set_xlabel("penetration (EVs per 100 households)")
+    ax.set_xlabel("EVs in all" if counted else "penetration (EVs per 100 households)")
     ax.set_ylim(-2, 102)
     ax.legend(frameon=False)
 

@@ -8,11 +8,13 @@ picture. The usual variants:
 ======================  =====================================================================
 no EVs                the feeder alone
 uncontrolled          every EV charges as fast as it can
-V1G                   charging is postponed to keep each transformer under ``limit_kw``
+V1G, peak limit       charging is postponed to keep each transformer under ``limit_kw``; without a
+                      limit "V1G, tou": it goes by the prices
 volt-watt             each charger draws less at low voltage (``charging_limit``), and gives
                       less at high voltage (IEEE 1547); it needs no aggregator
 volt-var              each charger draws or gives reactive power by its voltage (``volt_var``)
-V2G + volt-var        as V1G, and EVs discharge where postponing does not suffice
+V2G, peak shaving +   as V1G, and EVs discharge where postponing does not suffice; without a limit
+volt-var              "V2G, arbitrage + volt-var"
 coordinated           the aggregator holds all voltages above ``v_min_pu``: strategy
                       ``voltage_support``, active power only
 coordinated + volt-var  the same beside the chargers' own volt-var
@@ -61,6 +63,15 @@ _FLEET_FIGURES = {
     "unserved_kwh": ("energy unserved at departure", "kWh"),
     "reactive_kvarh": ("reactive energy of the chargers, drawn or given", "kvarh"),
 }
+
+
+_NAMES = {
+    "peak_limit": "peak limit",
+    "tou": "tou",
+    "v2g_peak_shaving": "peak shaving",
+    "arbitrage": "arbitrage",
+}
+"""What the variants of V1G and V2G are called by the strategy that they stand for."""
 
 
 class VoltageSupport(Comparison):
@@ -133,10 +144,10 @@ class VoltageSupport(Comparison):
         return {
             "no EVs": {**nobody, "fleet": None},
             UNCONTROLLED: variant(None),
-            "V1G": variant(v1g),
+            f"V1G, {_NAMES[v1g['strategy']]}": variant(v1g),
             "volt-watt": variant(None, active),
             "volt-var": variant(None, reactive),
-            "V2G + volt-var": variant(v2g, reactive),
+            f"V2G, {_NAMES[v2g['strategy']]} + volt-var": variant(v2g, reactive),
             "coordinated": variant(support),
             "coordinated + volt-var": variant(support, reactive),
         }
