@@ -35,7 +35,7 @@ def scenario(tmp_path):
 
 
 def test_run_plot_and_open(scenario, tmp_path):
-    ageing = ("--set", "feeder.transformer_ageing={ambient: 25, transformer: {top_oil_rise_k: 200}}")
+    ageing = ("--set", "feeder.transformer_ageing={ambient: 25, transformer: {top_oil_rise_k: 90}}")
     done = call("run", scenario, "--members", 2, *ageing, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "cli-case.nc").is_file()

@@ -130,7 +130,7 @@ def test_identity_follows_content_not_place(batch_file, tmp_path):
     assert after[1] != before[1]
     moved = tmp_path / "moved"
     moved.mkdir()
-    for name in ("base.yaml", "batch.yaml"):
+    for name in ("base.yaml", "batch.yaml", "odd.py"):
         (moved / name).write_text((tmp_path / name).read_text())
     assert plan(load_batch(moved / "batch.yaml"))[0].id == before[0]
 

@@ -836,7 +836,8 @@ SHOWN = {
         Loss.lead Loss.step Loss.watch
     """,
     "studies/test_hosting_capacity.py": """
-        HostingCapacity.budget HostingCapacity.levels HostingCapacity.members HostingCapacity.precision
+        HostingCapacity.budget HostingCapacity.evs HostingCapacity.levels HostingCapacity.members
+        HostingCapacity.precision
         HostingCapacity.risk HostingCapacity.scenario HostingCapacity.variants
     """,
     "studies/test_managed_charging.py": """

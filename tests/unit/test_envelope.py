@@ -178,10 +178,9 @@ def test_a_strategy_plans_with_it_and_meets_every_departure(tmp_path):
         },
         "aggregators": {"main": {"strategy": "planner_of_envelopes:Cheapest"}},
     }  # fmt: skip
-    result = evgrid.run(scenario_from(content, folder=tmp_path))
-    import planner_of_envelopes
-
-    seen = np.array(planner_of_envelopes.Cheapest.seen)
+    scenario = scenario_from(content, folder=tmp_path)
+    result = evgrid.run(scenario)
+    seen = np.array(scenario.aggregators["main"].strategy_class.seen)
     assert seen[:, 0] == pytest.approx(seen[:, 1])
     assert seen[:, 1] == pytest.approx(1800.0 * np.arange(1, 24))
     unserved = result["session_energy_unserved_avoidable_kwh"].values[result["session_complete"].values]

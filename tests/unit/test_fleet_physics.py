@@ -434,7 +434,7 @@ def test_the_evses_own_schedule_holds_by_local_time_day_and_order():
     assert at(night, late, clock="23:30") is night
     assert at(late, night, clock="23:30") is late
     assert at(late, night, day=1, clock="00:00") is night
-    weekday = night.model_copy(update={"days": "weekday"})  # begins on the weekday
+    weekday = night.model_copy(update={"days": ("weekday",)})  # begins on the weekday
     assert at(weekday, day=1, clock="05:00") is weekday
     assert at(weekday, day=1, clock="23:00") is None
     assert at(weekday, day=3, clock="05:00") is None  # Monday: Sunday's would have begun
