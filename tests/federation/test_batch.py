@@ -146,7 +146,10 @@ def test_members_are_parted_by_memory(batch_file):
 
 
 def assert_same(one, other):
-    xr.testing.assert_identical(one.drop_attrs(), other.drop_attrs())
+    """Whatever the chunks: but for what the runs say of themselves, in which members are counted."""
+    said = ["case_scenario", "case_notes"]
+    one, other = (batch.drop_vars(said, errors="ignore").drop_attrs() for batch in (one, other))
+    xr.testing.assert_identical(one, other)
 
 
 @pytest.mark.slow
