@@ -54,6 +54,9 @@ WEEK_S = 7 * 86400.0
 TOLERANCE = 1e-6
 """How far beyond its limit a value still counts as within it: results are in single precision."""
 
+KEPT = 1e-3
+"""The same of the limits of aggregators: what a control may be beyond its set-point and has kept it."""
+
 _BLOCK_BYTES = 64 * 2**20
 
 COLUMNS = (
@@ -82,6 +85,8 @@ class Criterion(Settings):
     """Share of the means of each week that may lie outside."""
     per: str | None = None
     """Variable without time that holds the rating of each element; the bounds are then per rating."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = TOLERANCE
+    """How far beyond a bound a value still counts as within it, relative to the bounds (1 at least)."""
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -94,6 +99,11 @@ class Criterion(Settings):
         if self.moving and self.allowed_share:
             raise fault("allowed_share: is a share of block means, so moving must be false")
         return self
+
+    @property
+    def slack(self) -> float:
+        """How far beyond a bound a value still counts as within it, in the variable's unit."""
+        return self.tolerance * max(1.0, abs(self.low or 0.0), abs(self.high or 0.0))
 
     @property
     def text(self) -> str:
@@ -300,6 +310,7 @@ def aggregator_limits(result: xr.Dataset) -> tuple[Criterion, ...]:
                 high=most,
                 low=None if least is None else -least,
                 mean_over=settings.get("limit_over", 0.0),
+                tolerance=KEPT,
             )
         )
     return tuple(found)
@@ -505,9 +516,8 @@ class _Check:
             values = values / self.rating
         count, first = np.empty(items, np.int64), np.empty(items, np.int64)
         worst = np.empty(items)
-        slack = TOLERANCE * max(1.0, abs(c.low or 0.0), abs(c.high or 0.0))
-        low = -np.inf if c.low is None else c.low - slack
-        high = np.inf if c.high is None else c.high + slack
+        low = -np.inf if c.low is None else c.low - c.slack
+        high = np.inf if c.high is None else c.high + c.slack
         dead = 0.0 if c.variable == "voltage_pu" else -np.inf
         least, greatest = extent(values, dead)
         if low <= least and greatest <= high:  # then every mean lies within, too

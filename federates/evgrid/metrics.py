@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-_KEPT = 1e-3
-"""Excess, relative to a limit, up to which it counts as kept in the summary; ``_KEPT_KW`` at least."""
 _KEPT_KW = 0.05
 _RAISED = 0.02
 """Share by which a peak must be above that of uncontrolled charging, known without taper, to be told."""
@@ -110,7 +108,7 @@ def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
         if c.mean_over:
             told += f", mean of {c.mean_over / 60:g} min"
         excess, dims = result[f"limit_excess_kw{own}"], ("member", "time")
-        slack = max(_KEPT * max(c.high or 0.0, -(c.low or 0.0)), _KEPT_KW)
+        slack = max(c.slack, _KEPT_KW)
         broken = abs(excess) > slack
         name = f"limit of {c.name.removeprefix('limit_of_')}"
         if not bool(broken.any()):
@@ -138,7 +136,6 @@ def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
 def _mean_row(result: xr.Dataset, c: Criterion) -> tuple[str, str]:
     """Whether the limit was kept by the means over its interval."""
     found = violations(result, LimitSet(criteria=(c,)))
-    found = found[found["severity"] > _KEPT]
     if found.empty:
         return "  its means", "kept"
     worst = found.iloc[0]

@@ -892,7 +892,7 @@ SHOWN = {
     """,
     "unit/test_limits.py": """
         Criterion.allowed_share Criterion.high Criterion.low Criterion.mean_over Criterion.moving
-        Criterion.variable
+        Criterion.tolerance Criterion.variable
     """,
     "unit/test_readers.py": """
         EmissionsFile.time_format GenerationFile.time_format SeriesFile.time_format SessionFile.time_format

@@ -91,6 +91,13 @@ def test_a_value_at_its_limit_is_within_it():
     assert list(violations(run, limits.en_50160(share=0.01))["criterion"]) == ["en_50160_always"]
 
 
+def test_a_tolerance_is_of_the_larger_bound_both_ways():
+    run = loads([[-46.0, 45.04], [-45.04, 45.06]], 60)
+    table = violations(run, own(variable="line_loading", low=-45.0, high=45.0, tolerance=1e-3))
+    assert sorted(table["worst"]) == pytest.approx([-46.0, 45.06])  # 45.045 and -45.045 are the last within
+    assert table["duration_h"].tolist() == pytest.approx([1 / 60] * 2)
+
+
 # ---------------------------------------------------------------------------------------- means
 
 
