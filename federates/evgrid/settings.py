@@ -170,11 +170,14 @@ _RESERVED = frozenset(
 
 
 def _name(value: str) -> str:
-    """A name that is a file's too: one that leads nowhere else."""
-    if re.search(r"[/\\\x00-\x1f\x7f]|^[A-Za-z]:|^\.\.?$", value):
-        raise fault("must be a name, without / and \\ and control characters: results are called by it")
-    if value != value.strip() or value.split(".")[0].lower() in _RESERVED:
-        raise fault("must be a name that a file can have: results are called by it")
+    """A name that is a file's too: one that leads nowhere else; a slash makes a folder in that of results."""
+    if re.search(r"[\\\x00-\x1f\x7f]|^[A-Za-z]:", value):
+        raise fault("must be a name, without \\ and control characters: results are called by it")
+    for part in value.split("/"):
+        if part in ("", ".", ".."):
+            raise fault("must be a name that leads nowhere else: results are called by it")
+        if part != part.strip() or part.split(".")[0].lower() in _RESERVED:
+            raise fault("must be a name that a file can have: results are called by it")
     if len(value.encode("utf-8", "surrogatepass")) > 200:
         raise fault("must have at most 200 bytes: results are called by it")
     return value

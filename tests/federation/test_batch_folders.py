@@ -9,11 +9,13 @@ import time
 import psutil
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 
 import evgrid
 from evgrid.batch import Batch, load_batch, plan, read_index, run_batch
 from evgrid.batch.cluster import check_scheduler, dask_client
 from evgrid.batch.folder import locked, read_record, shown
+from evgrid.cli import main
 from evgrid.results import FORMAT, save_dataset
 
 BASE = """
@@ -168,8 +170,12 @@ def test_cases_and_values_may_have_names(batch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../out", "a/b", "..", "/tmp/x", "a\\b", "nul", "a\0b", " a", "C:x", "x" * 300]
-)
+    "name",
+    [
+        "../out", "a/../../b", "a//b", "a/", "..", "/tmp/x", "a\\b", "nul", "a/nul", "a\0b", " a", "a / b",
+        "C:x", "x" * 300,
+    ],
+)  # fmt: skip
 def test_a_name_leads_nowhere_else(tmp_path, name):
     (tmp_path / "base.yaml").write_text(BASE)
     with pytest.raises(evgrid.ScenarioError, match="name = .*results are called by it"):
@@ -194,3 +200,13 @@ def test_a_signal_cleans_up_as_ctrl_c_does(tmp_path, number):
     assert f"stopped by {number.name}; no result was written" in errors
     assert "Traceback" not in out + errors
     assert not (tmp_path / "out").exists()
+
+
+def test_a_name_may_have_folders(tmp_path, monkeypatch):
+    (tmp_path / "base.yaml").write_text(BASE)
+    monkeypatch.chdir(tmp_path)
+    name = "München/Süd: case 1"
+    done = CliRunner().invoke(main, ["run", "base.yaml", "--no-plot", "--set", f"name={json.dumps(name)}"])
+    assert done.exit_code == 0, done.output
+    with evgrid.open_results(tmp_path / "results" / "München" / "Süd: case 1.nc") as result:
+        assert result.attrs["name"] == name

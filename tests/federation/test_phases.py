@@ -110,7 +110,8 @@ def test_a_net_without_zero_sequence_data_is_refused_or_has_a_recipe(tmp_path):
     with pytest.raises(
         ScenarioError,
         match=r"feeder.phases = auto: EVs charge on one phase, so .*net.json is to be solved in three, but "
-        r"it can't be: line 0 'line 0' has no r0_ohm_per_km.*four_wire.*feeder.phases: 1",
+        r"it can't be: line 0 'line 0' has no r0_ohm_per_km.*four_wire.*mix "
+        r"whose types have ac_3p_kw.*feeder.phases: 1",
     ):
         build_world(scenario(tmp_path, fleet, net))
     told = build_world(scenario(tmp_path, fleet, net, zero_sequence={"recipe": "four_wire"}))

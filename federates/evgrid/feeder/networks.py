@@ -205,8 +205,9 @@ def _needs_three_phases(source: str, error: NetworkError) -> ScenarioError:
         [
             f"feeder.phases = auto: EVs charge on one phase, so {source} is to be solved in three, but it "
             f"can't be: {reason.partition('; give it, or choose')[0]}{more}; give the data, choose "
-            "feeder.zero_sequence: {recipe: four_wire}, or three-phase chargers (fleet.charger.phases: 3), "
-            "or ask for single-phase power spread over three phases (feeder.phases: 1)"
+            "feeder.zero_sequence: {recipe: four_wire}, or chargers and vehicles of three phases "
+            "(fleet.charger.phases: 3, a fleet.mix whose types have ac_3p_kw), or ask for single-phase power "
+            "spread over three phases (feeder.phases: 1)"
         ]
     )
 
