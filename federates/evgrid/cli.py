@@ -279,7 +279,8 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
 
     presets = [name for name in names if name != AGGREGATORS]
     try:
-        limit_set(*presets)
+        if presets:
+            limit_set(*presets)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--limits") from None
     with _read(result) as dataset:

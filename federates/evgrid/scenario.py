@@ -896,7 +896,12 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not all(part.strip() for part in key.split(".")):
         raise ValueError(f"'{text}': must be KEY=VALUE, such as fleet.penetration=0.8")
-    return key.strip(), parse_yaml(value)
+    try:
+        return key.strip(), parse_yaml(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{key.strip()} = {shown(value)}: {error}; text with % : # or the like needs quotes"
+        ) from None
 
 
 def describe(schema: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[tuple[str, str, str]]:

@@ -105,6 +105,8 @@ def _beside_scenario(value: Any, info: ValidationInfo) -> Any:
     path = Path(value).expanduser()
     if folder is not None and not path.is_absolute():
         path = Path(folder) / path
+    if path.exists() and not path.is_file():
+        raise fault(f"{path} is a folder, pipe or device: must be a file")
     if not path.is_file():
         raise fault(f"there is no file {path}")
     return path.resolve()

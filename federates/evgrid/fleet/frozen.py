@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
 from evgrid.fleet.phases import charges_on_one_phase
-from evgrid.fleet.sessions import COLUMNS, TEXTS, Sessions, no_fleet, within_run
+from evgrid.fleet.sessions import COLUMNS, TEXTS, Sessions, no_fleet, outside_run, within_run
 from evgrid.fleet.table import MOST
 from evgrid.model import ALL_PHASES, Connections, EVs
 from evgrid.readers import Faults, Table, read_table, shown
@@ -151,8 +151,9 @@ def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tup
     whole = Sessions(**columns)
     inside = within_run(whole, scenario.clock.duration_s)
     note = f"{path}: frozen sessions of {about['name']}, seed {about['seed']}"
+    left_out = len(whole) - len(inside)
     return evs, replace(
-        inside, left_out=len(whole) - len(inside), notes=(note, *about["notes"], *inside.notes)
+        inside, left_out=left_out, notes=(note, *about["notes"], *outside_run(left_out), *inside.notes)
     )
 
 

@@ -197,6 +197,11 @@ def constant_efficiency(charge: Any, discharge: Any, length: int) -> tuple[Array
     return charge_loss, discharge_loss
 
 
+def outside_run(number: int) -> tuple[str, ...]:
+    """A sentence on sessions of a file that are none of the run's, if there are any."""
+    return (f"{number} sessions of the file lie outside the run and are left out.",) if number else ()
+
+
 def within_run(sessions: Sessions, duration_s: float) -> Sessions:
     """Sessions in order of EV and arrival, cut to the run.
 

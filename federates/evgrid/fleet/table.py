@@ -48,6 +48,7 @@ from evgrid.fleet.sessions import (
     charger_phases,
     constant_efficiency,
     ev_draws,
+    outside_run,
     phases_at,
     within_run,
 )
@@ -423,7 +424,11 @@ class _Table:
         return table, replace(
             inside,
             left_out=len(whole) - len(inside),
-            notes=(*self._capped(columns["charge_kw"]), *inside.notes),
+            notes=(
+                *self._capped(columns["charge_kw"]),
+                *outside_run(len(whole) - len(inside)),
+                *inside.notes,
+            ),
         )
 
     def _capped(self, charge_kw: Array) -> tuple[str, ...]:

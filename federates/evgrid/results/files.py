@@ -203,6 +203,8 @@ def check_output(path: Path) -> None:
             f"the result can't be written to {path}: {path.suffix} is no suffix of a NetCDF file; "
             f"use .nc, such as {path.with_suffix('.nc')}"
         )
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ResultError(f"the result can't be written to {path}: it is a pipe or device")
     if not path.is_file():
         return
     with contextlib.suppress(OSError), path.open("rb") as file:

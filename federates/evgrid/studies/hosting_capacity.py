@@ -322,6 +322,7 @@ def run_study(
         name=study.name,
         study=study.model_dump_json(),
         not_checked=judged_runs.attrs["not_checked"],
+        remarks=judged_runs.attrs["remarks"],
         wall_s=time.perf_counter() - begin,
         runs_s=judged_runs.attrs["runs_s"],
         feeder_s=judged_runs.attrs["feeder_s"],
@@ -407,6 +408,7 @@ def judge_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> x
     spent = report.federation
     return kept.assign_attrs(
         not_checked=json.dumps(dict(zip(rows["criterion"], rows["remark"], strict=True))),
+        remarks=json.dumps({row.criterion: row.remark for row in table[table["checked"]].itertuples()}),
         households=int(result["connection_households"].sum()),
         feeder_s=spent.stepping_s["feeder"] + spent.finishing_s["feeder"],
         run_s=spent.wall_s + time.perf_counter() - begin,
@@ -477,6 +479,7 @@ def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
     gathered = xr.concat(by_level, variants, coords="minimal", compat="override")
     gathered.attrs = {
         "not_checked": cells[0].attrs["not_checked"],
+        "remarks": cells[0].attrs["remarks"],
         "households": int(cells[0].attrs["households"]),
         "feeder_s": spent["feeder_s"],
         "runs_s": spent["run_s"],
@@ -640,7 +643,8 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
                 )
             )
     for criterion in _limit_set(json.loads(result.attrs["study"])["limits"]).criteria:
-        rows.append((f"limit {criterion.name}", criterion.text))
+        remark = json.loads(result.attrs["remarks"]).get(criterion.name)
+        rows.append((f"limit {criterion.name}", f"{criterion.text}; {remark}" if remark else criterion.text))
     for criterion, reason in json.loads(result.attrs["not_checked"]).items():
         rows.append(("not checked", f"{criterion}: {reason.removeprefix(f'{criterion}: ')}"))
     wall, feeder = float(result.attrs["wall_s"]), float(result.attrs["feeder_s"])

@@ -30,10 +30,9 @@ def study_class(kind: str) -> type[Settings]:
 
 
 def check_study(path: str | Path) -> tuple[str, list[Run]]:
-    """The kind of a study file, as far as its keys tell, and the runs that it asks for.
+    """The kinds of study that take a file, "managed-charging or …", and the runs that the first asks for.
 
-    Where several kinds take the file, the first; where none does, the faults are those of the kind that has
-    the fewest.
+    Where none does, the faults are those of the kind that has the fewest.
 
     Raises
     ------
@@ -41,15 +40,16 @@ def check_study(path: str | Path) -> tuple[str, list[Run]]:
         With every fault found, of the file and of its runs.
 
     """
-    refused = list[ScenarioError]()
+    taken, refused = dict[str, "list[Run]"](), list[ScenarioError]()
     for kind in STUDIES:
         try:
             study: Any = load_study(path, study_class(kind), kind)
+            taken[kind] = study.plans()
         except ScenarioError as error:
             refused.append(error)
-            continue
-        return kind, study.plans()
-    raise min(refused, key=lambda error: len(error.faults))
+    if not taken:
+        raise min(refused, key=lambda error: len(error.faults))
+    return " or ".join(taken), next(iter(taken.values()))
 
 
 def load_study(path: str | Path, schema: type[AnySettings], kind: str, **changes: Any) -> AnySettings:
