@@ -210,6 +210,8 @@ class Stays:
     charge_kw, discharge_kw : most that the EV draws and gives, kW at the grid; 0: it may not
     charge_efficiency, discharge_efficiency : at those powers, 0 to 1
     taper_s : time that charging to the target takes beyond that at full power, s
+    taper_soc, full_soc : states of charge above which the power of charging falls, and at which a straight
+        line that takes as long to the target falls to 0
     """
 
     ev: NDArray[np.int64]
@@ -225,6 +227,8 @@ class Stays:
     charge_efficiency: Array
     discharge_efficiency: Array
     taper_s: Array
+    taper_soc: Array
+    full_soc: Array
 
     def __len__(self) -> int:
         return len(self.ev)

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
+from scipy.sparse import block_array, eye_array
 
 import evgrid
 from evgrid.feeder.networks import load_network
+from evgrid.fleet.stays import stays_of
 from evgrid.scenario import scenario_from
 from evgrid.simulation import build_world
 from evgrid.studies.oracle import least_cost
@@ -130,7 +133,9 @@ COLUMNS = (
 )
 
 
-def run_file(folder, rows, strategy, tariff, step="1min", start="2026-01-15T12:00", **sections):
+def run_file(
+    folder, rows, strategy, tariff, step="1min", start="2026-01-15T12:00", taper_soc=0.99, **sections
+):
     """A run of the sessions in ``rows``, lines of COLUMNS, with constant efficiencies of 0.9."""
     (folder / "s.csv").write_text("\n".join([COLUMNS, *rows]))
     content = {
@@ -139,7 +144,7 @@ def run_file(folder, rows, strategy, tariff, step="1min", start="2026-01-15T12:0
         "feeder": {"network": "cigre_lv", "step": "1h", "base_load": {"source": "none"}},
         "fleet": {
             "sessions": {"file": "s.csv"}, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": True},
-            "vehicle": {"charge_efficiency": 0.9, "discharge_efficiency": 0.9, "taper_soc": 0.99},
+            "vehicle": {"charge_efficiency": 0.9, "discharge_efficiency": 0.9, "taper_soc": taper_soc},
         },
         "tariff": tariff, "communication": {"telemetry": step}, "aggregators": {"main": strategy}, **sections,
     }  # fmt: skip
@@ -196,6 +201,68 @@ def test_with_perfect_forecasts_a_plan_comes_within_a_percent_of_the_program(tmp
     bound = float(least_cost(build_world(scenario)).cost[0])
     assert bound <= cost(result) <= 1.01 * bound
     assert served(result)
+
+
+def tapered_bound(row, hourly, taper_soc, wear=0.05, eta=0.9):
+    """Least cost of one line of COLUMNS whose charging power tapers, by a program of minutes.
+
+    A minute charges at no more than the power at its begin, which is more than it can: a bound.
+    """
+    _, _, begin, end, soc, target, capacity, power, given, floor = row.split(",")
+    begin, end = (
+        int((np.datetime64(at) - np.datetime64("2026-01-15T00:00")).astype(int)) for at in (begin, end)
+    )
+    soc, target, capacity, power, given, floor = map(float, (soc, target, capacity, power, given, floor))
+    n, rate = end - begin, eta * power / capacity / 60
+    full_power = min(max(taper_soc - soc, 0.0) / rate, n)  # minutes, as fast as can be
+    reach = 1 - (1 - soc - rate * full_power) * np.exp(-rate / (1 - taper_soc) * (n - full_power))
+    reach = min(target, reach)
+    price = np.array([hourly[minute // 60 % 24] for minute in range(begin, end)])
+    eye, before = eye_array(n), eye_array(n, k=-1)  # variables: drawn, given, SOC at the end of each minute
+    start = np.zeros(n)
+    start[0] = soc
+    steep = power / (1 - taper_soc)
+    inside = (min(floor, soc), max(target, soc))
+    both = [eye / power, eye / max(given, 1e-6), None]  # one direction at a time
+    found = linprog(
+        np.concatenate([price, wear - price, np.zeros(n)]) / 60,
+        A_eq=block_array([[-eta / 60 / capacity * eye, eye / 60 / eta / capacity, eye - before]]), b_eq=start,
+        A_ub=block_array([both, [eye, None, steep * before]]),
+        b_ub=np.concatenate([np.ones(n), steep - steep * start]),
+        bounds=[*[(0, power)] * n, *[(0, given)] * n, *[inside] * (n - 1), (reach - 1e-9, 1)],
+        method="highs",
+    )  # fmt: skip
+    assert found.status == 0
+    return found.fun
+
+
+@pytest.mark.parametrize("back", [0.0, 1.0])
+def test_a_plan_knows_the_taper(tmp_path, back):
+    """Above 80 % an EV takes ever less: plans come within half a percent of programs that know it."""
+    rng = np.random.default_rng(1)
+    rows = stays(rng, 30, back)
+    hourly = rng.uniform(0.05, 0.5, 24).round(3)
+    _, result = run_file(tmp_path, rows, {"strategy": "scheduled"}, prices_of(hourly), taper_soc=0.8)
+    done = result["session_complete"].values.ravel()
+    bound = sum(tapered_bound(row, hourly, 0.8) for row, ended in zip(rows, done, strict=True) if ended)
+    assert bound <= cost(result) <= 1.005 * bound
+    assert served(result)
+
+
+def test_a_taper_to_a_full_battery_takes_as_long_as_with_its_cut_off(tmp_path):
+    """Charging falls along a line to 5 % of full power, and stays there: plans take one as long."""
+    rows = [
+        f"e{ev},Load R1,2026-01-15T13:00,2026-01-16T08:00,0.2,{target},60,7.4,0,0.2"
+        for ev, target in enumerate((0.7, 0.9, 0.99, 0.995, 1.0))
+    ]
+    scenario, _ = run_file(tmp_path, rows, {"strategy": "uncontrolled"}, prices_of([0.2] * 24), taper_soc=0.8)
+    world = build_world(scenario)
+    stays = stays_of(scenario, world.connections, world.evs, world.sessions)
+    np.testing.assert_allclose(stays.full_soc[:3], 1.0)
+    for full, slow in zip(stays.full_soc[3:], (0.005, 0.01), strict=True):  # above the cut-off at 0.99
+        takes = 0.2 * np.log(20) + slow / 0.05
+        width = full - 0.8
+        assert width * np.log(width / (width - 0.19 - slow)) == pytest.approx(takes)
 
 
 @pytest.mark.parametrize(("step", "seed"), [("1min", 0), ("5min", 1), ("15min", 2), ("15min", 3)])

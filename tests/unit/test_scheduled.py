@@ -1,5 +1,7 @@
 """What the strategy scheduled does between two plans, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ def strategy(planned, **settings):
     ones = np.ones(EVS)
     stays = Stays(
         np.arange(EVS), 0 * ones, 86400 * ones, 0.5 * ones, 0.9 * ones, 0.2 * ones, 0.9 * ones, 60 * ones,
-        11 * ones, 11 * ones, 0.9 * ones, 0.9 * ones, 0 * ones,
+        11 * ones, 11 * ones, 0.9 * ones, 0.9 * ones, 0 * ones, 0.9 * ones, ones,
     )  # fmt: skip
     clock = Clock(np.datetime64("2026-07-01T15:00"), 300.0, 12)
     context = Context(
@@ -71,6 +73,16 @@ def test_what_is_discharged_by_plan_makes_room():
     asked = strategy([-10.0, 6.0, 6.0], limit_kw=20.0).setpoints(view([9e4, 4e4, 5e4], base=22.0))
     assert asked[0] == -10.0
     assert asked[1:].sum() == pytest.approx(8.0, abs=1e-4)
+
+
+def test_where_the_fleet_needs_longer_than_at_rated_power_a_plan_has_less():
+    """From 0.8 to 0.9 along a taper from 0.8 on: 12 kWh / 9.9 kW · ln 2 at the rated 11 kW."""
+    planned = strategy([0.0, 0.0, 0.0])
+    planned._stays = replace(planned._stays, taper_soc=np.full(EVS, 0.8))
+    hours = 12 / 9.9 * np.log(2) * np.array([1.0, 2.0, 0.5])
+    seen = replace(view([9e4] * 3), energy_needed=np.full(EVS, 6 / 0.9), time_needed=3600 * hours)
+    rows = np.arange(EVS)
+    np.testing.assert_allclose(planned._rated_kw(seen, rows, rows), [11.0, 5.5, 11.0])
 
 
 # ---- demand charges ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from evgrid.aggregator.scheduler import alone, assign, batteries_of, cluster, plan, schedule
 
@@ -47,6 +48,69 @@ def test_each_ev_alone_equals_the_program_where_nothing_couples(seed, depth_shar
             kept(batteries, best)
             program = schedule(batteries, price, SLOT_H, export, wear_per_kwh=wear)
             assert best.cost == pytest.approx(program.cost, rel=1e-9, abs=1e-9)
+
+
+def tapered_program(e0, target, power, out_kw, floor, taper, full, price, credit, gain, fall):
+    """Least cost of one battery whose charging tapers: a program with both lines of what a slot charges."""
+    slots = len(price)
+    eye, none = np.eye(slots), np.zeros((slots, slots))
+    before = np.eye(slots, k=-1)  # variables: drawn, given, stored at the end of each slot
+    balance = np.hstack([-SLOT_H * gain * eye, SLOT_H / fall * eye, eye - before])
+    kept = np.exp(-SLOT_H * gain * power / (full - taper))
+    line = np.hstack([SLOT_H * gain * eye, none, (1 - kept) * before])
+    most = np.full(slots, (1 - kept) * full)
+    most[0] -= (1 - kept) * e0
+    start = np.zeros(slots)
+    start[0] = e0
+    bounds = (
+        [(0, power)] * slots + [(0, out_kw)] * slots + [(floor, target)] * (slots - 1) + [(target, target)]
+    )
+    cost = SLOT_H * np.concatenate([price, -credit, np.zeros(slots)])
+    found = linprog(cost, A_ub=line, b_ub=most, A_eq=balance, b_eq=start, bounds=bounds, method="highs")
+    assert found.status == 0
+    return found.fun
+
+
+@pytest.mark.parametrize("out_kw", [0.0, 5.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_taper_is_planned_with_as_a_program_does(seed, out_kw):
+    """Batteries of 40 kWh that taper from 24 kWh on, with needs below, along and across it."""
+    rng = np.random.default_rng(seed)
+    slots, power, gain, fall, taper, full = 20, 11.0, 0.9, 0.85, 24.0, 40.0
+    price = np.round(rng.uniform(0.05, 0.6, slots), 2)
+    for target, stored in ((38.0, 4.0), (33.0, 19.0), (25.0, 10.0), (39.0, 30.0), (20.0, 3.0)):
+        need = target - stored
+        ev = batteries_of(
+            np.array([0]), np.array([slots]), np.array([need]), np.array([power]), slots, SLOT_H, stored,
+            None, gain, fall, np.array([out_kw]),
+        )  # fmt: skip
+        if not out_kw:
+            ev = replace(ev, p_min=np.zeros_like(ev.p_max))
+        ev = replace(ev, taper_kwh=taper - stored, full_kwh=full - stored)
+        best = alone(ev, price, SLOT_H, None, 0.05)
+        energy = stored + SLOT_H * np.cumsum(best.charge[0] * gain - best.discharge[0] / fall)
+        before = np.append(stored, energy[:-1])
+        kept = np.exp(-SLOT_H * gain * power / (full - taper))
+        assert np.all(
+            energy <= np.minimum(before + SLOT_H * gain * power, full - (full - before) * kept) + 1e-9
+        )
+        assert energy[-1] == pytest.approx(target)
+        least = tapered_program(
+            stored, target, power, out_kw, 0.0, taper, full, price, price - 0.05, gain, fall
+        )  # fmt: skip
+        assert best.cost == pytest.approx(least, rel=1e-8)
+        roomy = alone(ev, price, SLOT_H, None, 0.05, np.full(slots, 100.0))
+        assert roomy.cost == pytest.approx(least, rel=1e-8)
+        tight = alone(ev, price, SLOT_H, None, 0.05, np.full(slots, 6.0))  # not met in vain
+        gained = SLOT_H * (tight.charge[0] * gain - tight.discharge[0] / fall).sum()
+        assert gained == pytest.approx(need)
+        assert tight.cost >= best.cost - 1e-9
+
+
+def test_a_bound_that_alternates_knows_no_taper():
+    ev = replace(fleet(0, 2), taper_kwh=1.0, full_kwh=2.0)
+    with pytest.raises(ValueError, match="taper_kwh: must be left out where batteries alternate"):
+        alone(ev, PRICE, SLOT_H, alternates=True)
 
 
 def test_efficiencies_are_each_ev_s_own_and_stays_need_not_fill_slots():

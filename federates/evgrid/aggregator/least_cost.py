@@ -14,6 +14,13 @@ likes, giving in a part of it and drawing in the rest: the function is then the 
 and drawing all along, convex again, and the schedule is exact. Without, it is taken to earn no more
 than drawing costs, so that nothing is gained by doing both.
 
+**Taper.** Charging power may fall with the energy, ``p_max (full - e) / (full - taper)`` above ``taper``. The
+most that a slot charges to is then the lesser of two lines in the energy that it begins with: that of full
+power, and that of the taper all along, ``full - (full - e) exp(-gain p_max / (full - taper))``. It is concave
+and rises, so that the cost to go stays convex: slopes at which it pays to charge all that can be charged are
+moved along it. Where the taper begins within the slot the lines allow too much: of what the slot charges, at
+most an eighth of ``gain p_max / (full - taper)``.
+
 Batteries are scheduled one after the other, and each leaves what it doesn't draw of the ``room``, and doesn't
 give of ``gives``, to those after it. Without a limit (both infinite) the order doesn't matter.
 
@@ -47,6 +54,8 @@ def least_cost(
     room: Floats,
     gives: Floats,
     overrun_price: float,
+    taper_kwh: Floats,
+    full_kwh: Floats,
     alternates: bool = False,
 ) -> tuple[Floats, Floats]:
     """What each battery draws and gives in each slot, (battery, slot) kW each and not negative.
@@ -57,7 +66,10 @@ def least_cost(
     price, export_price : (slot,) or (battery, slot) currency per kWh drawn and given, the latter less wear
     room, gives : (slot,) kW that the batteries may draw, and give, together, in place: what is left of it
     overrun_price : currency per kWh drawn beyond the room, besides the price
-    alternates : whether a battery may do both within a slot, for parts of it; only with infinite room
+    taper_kwh, full_kwh : (battery,) energy above which the power of charging falls, and at which it would be
+        0; infinite where it doesn't
+    alternates : whether a battery may do both within a slot, for parts of it; only with infinite room and
+        without a taper
 
     Of slots at equal cost the earliest charges. Limits of energy that can't be met are met as nearly as
     the powers allow.
@@ -69,10 +81,13 @@ def least_cost(
     # the cost to go at each edge: where it begins to be defined, and its slopes, rising
     low = np.empty(slots + 1)
     pieces = np.zeros(slots + 1, np.int64)
-    slope = np.empty((slots + 1, 3 * slots + 1))
-    length = np.empty((slots + 1, 3 * slots + 1))
+    slope = np.empty((slots + 1, 5 * slots + 1))
+    length = np.empty((slots + 1, 5 * slots + 1))
     for i in range(count):
         gain, fall = slot_h * charge_efficiency[i], slot_h / discharge_efficiency[i]
+        full, width = full_kwh[i], full_kwh[i] - taper_kwh[i]
+        if np.isinf(full):
+            width = np.inf
         last = slots
         while last > 0 and p_max[i, last - 1] <= 0.0 and p_min[i, last - 1] >= 0.0:
             last -= 1
@@ -89,10 +104,11 @@ def least_cost(
             k = pieces[t + 1]
             slope[t, :k] = slope[t + 1, :k]
             length[t, :k] = length[t + 1, :k]
-            low[t] = low[t + 1] - gain * p_max[i, t]
             over = overrun_price / charge_efficiency[i]
-            k = _insert(slope[t], length[t], k, -drawn - over, gain * (p_max[i, t] - within))
-            k = _insert(slope[t], length[t], k, -drawn, gain * within)
+            low[t], k = _charge(slope[t], length[t], k, low[t + 1], -drawn, gain * within, full, width)
+            low[t], k = _charge(
+                slope[t], length[t], k, low[t], -drawn - over, gain * (p_max[i, t] - within), full, width
+            )
             k = _insert(slope[t], length[t], k, -given, fall * min(-p_min[i, t], max(gives[t], 0.0)))
             low[t], pieces[t] = _cut(slope[t], length[t], k, low[t], e_min[i, t], e_max[i, t])
         energy = e_min[i, 0]
@@ -109,7 +125,8 @@ def least_cost(
             while k < pieces[t + 1] and used >= length[t + 1, k]:
                 used -= length[t + 1, k]
                 k += 1
-            highest = energy + gain * p_max[i, t]
+            highest = most_kwh(energy, gain * p_max[i, t], full, width)
+            within_kwh = min(energy + gain * within, highest)
             while at < highest:
                 worth, left = 0.0, 0.0
                 if k < pieces[t + 1]:
@@ -120,8 +137,8 @@ def least_cost(
                     break
                 if at < energy:
                     cost, until = given, energy
-                elif at < energy + gain * within:
-                    cost, until = drawn, energy + gain * within
+                elif at < within_kwh:
+                    cost, until = drawn, within_kwh
                 else:
                     cost, until = drawn + overrun_price / charge_efficiency[i], highest
                 if worth < cost - 1e-12:
@@ -164,6 +181,61 @@ def _values(
         return drawn, drawn, False
     line = (price * p_max + credit * p_out) / (charge_efficiency * p_max + p_out / discharge_efficiency)
     return line, line, True
+
+
+@njit
+def most_kwh(energy: float, size: float, full: float, width: float) -> float:
+    """Energy to which a slot that charges ``size`` at full power charges, all kWh.
+
+    full, width : energy at which the power would be 0, and how far below it falls; infinite: it doesn't
+    """
+    if np.isinf(width):
+        return energy + size
+    return max(min(energy + size, full - (full - energy) * float(np.exp(-size / width))), energy)
+
+
+@njit
+def _charge(
+    slope: Floats, length: Floats, pieces: int, low: float, new: float, size: float, full: float, width: float
+) -> tuple[float, int]:
+    """The cost to go before a slot that may charge, from that after it, in place.
+
+    low : where its domain begins
+    new : slope that it has where the slot charges, but not all it can
+    size, full, width : what it can, as :func:`most_kwh` has it
+
+    Returns where its domain begins now, and the number of pieces.
+    """
+    if size <= 0.0:
+        return low, pieces
+    if np.isinf(width):
+        return low - size, _insert(slope, length, pieces, new, size)
+    kept = np.exp(-size / width)
+    kink = (
+        full - size / (1.0 - kept) + size
+    )  # energy after the slot, above which the taper's line is the lesser
+    at, k = low, 0
+    while k < pieces and slope[k] < new:
+        end = at + length[k]
+        if at < kink < end:  # in two
+            for j in range(pieces, k, -1):
+                slope[j], length[j] = slope[j - 1], length[j - 1]
+            pieces += 1
+            length[k], length[k + 1] = kink - at, end - kink
+            end = kink
+        if at >= kink:
+            slope[k] = new + kept * (slope[k] - new)
+            length[k] /= kept
+        at = end
+        k += 1
+    before = _before(at, size, full, kept)
+    return _before(low, size, full, kept), _insert(slope, length, pieces, new, at - before)
+
+
+@njit
+def _before(energy: float, size: float, full: float, kept: float) -> float:
+    """Energy before a slot that charges all it can, and has ``energy`` after it."""
+    return min(max(energy - size, full - (full - energy) / kept), energy)
 
 
 @njit

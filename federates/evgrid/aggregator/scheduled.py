@@ -3,13 +3,13 @@
 **Plan**, every ``period`` of the clock: the EVs that are plugged in (with ``arrivals_known`` also those to
 come) as batteries over the slots of the horizon, up to their departures; prices are those of the tariff or
 of ``system.energy_price``, means over a slot, the emissions' and the demand charge's, discharge costs wear.
-:func:`evgrid.aggregator.scheduler.plan`
-solves it: exactly for each EV where nothing couples them, by a program of about a hundred virtual
-batteries where a group's limit or a demand charge does. A plan knows efficiencies at rated power. An
-EV that can only charge is planned with its mean power to the target; one that can discharge with its
-rated power, and ready by what the taper takes before its departure. With ``envelope`` the EVs that are
-plugged in are planned as the fleet's own envelope has them (``fleet.envelope``): taper, losses by power,
-permission and warranty as they are. What a plan neglects, the next puts right.
+:func:`evgrid.aggregator.scheduler.plan` solves it: exactly for each EV where nothing couples them, by a
+program of about a hundred virtual batteries where a group's limit or a demand charge does. A plan knows
+efficiencies at rated power. Where nothing couples the EVs it knows the taper; else an EV that can only charge
+is planned with its mean power to the target, and one that can discharge with its rated power, and ready by
+what the taper takes before its departure. With ``envelope`` the EVs that are plugged in are planned as the
+fleet's own envelope has them (``fleet.envelope``): taper, losses by power, permission and warranty as they
+are. What a plan neglects, the next puts right.
 
 **Forecast**: tariffs and, without errors, base load and emissions are known as they will be; to the base
 load is added what was measured beyond it, mostly losses, with a memory of an hour. With
@@ -438,8 +438,13 @@ class Scheduled(Dispatching):
             if not self._told(view):
                 rated = self._rated_kw(view, rows, stay)
                 share = np.maximum(most / np.maximum(rated, 1e-9), 1e-9)
-            full = late | ((most > 0) & (now >= most - 1e-6))
-            self._planned[rows] = np.where(full, np.inf, now / share)
+            stored = batteries.efficiencies[0][: len(rows)] * now * slot_h
+            # along the taper: what the battery would not take at the slot's end is all that it takes
+            taper, full = (of_each[: len(rows)] for of_each in batteries.taper)
+            falls, known = np.ones(len(rows)), np.isfinite(full)
+            falls[known] = (full[known] - stored[known]) / (full[known] - taper[known])
+            at_most = late | ((now > 0) & (now >= most * np.minimum(falls, 1.0) - 1e-6))
+            self._planned[rows] = np.where(at_most, np.inf, now / share)
 
     def _between_plans(
         self,
@@ -495,11 +500,31 @@ class Scheduled(Dispatching):
         return Schedule(charge, discharge, np.nan)
 
     def _rated_kw(self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64]) -> Array:
-        """Power that EVs are planned to charge with, kW: of those that can't discharge their mean."""
+        """Power that EVs are planned to charge with, kW: below the taper, where plans know it; else of those
+        that can't discharge their mean.
+        """
         rated = self._stays.charge_kw[stay]
         needed, needed_h = view.energy_needed[rows], view.time_needed[rows] / 3600.0
+        if not self._coupled:
+            # less where the fleet needs longer than at rated power, such as in the cold
+            taper, full = self._taper(view, rows, stay)
+            missing = self._stays.charge_efficiency[stay] * needed
+            begin = np.clip(taper, 0.0, missing)
+            falls = np.log(np.maximum(full - begin, 1e-9) / np.maximum(full - missing, 1e-9))
+            at_rated = (begin + (full - taper) * falls) / self._stays.charge_efficiency[stay]
+            mean = np.divide(at_rated, needed_h, out=rated.copy(), where=needed_h > 0)
+            return np.minimum(mean, rated)
         mean = np.divide(needed, needed_h, out=rated.copy(), where=needed_h > 0)
         return np.where(self._stays.discharge_kw[stay] > 0, rated, np.minimum(mean, rated))
+
+    def _taper(self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Energy above what is stored now at which the taper begins, and would end, (row,) kWh each."""
+        stays = self._stays
+        capacity, target = stays.capacity_kwh[stay], stays.soc_target[stay]
+        missing = stays.charge_efficiency[stay] * view.energy_needed[rows]
+        short = np.where(missing > 0, missing, (target - view.soc[rows]) * capacity)
+        taper, full = (short + (at[stay] - target) * capacity for at in (stays.taper_soc, stays.full_soc))
+        return taper, full
 
     def _batteries(
         self,
@@ -529,7 +554,9 @@ class Scheduled(Dispatching):
         depth = np.where(may, np.maximum(view.soc[rows] - least, 0.0) * capacity, 0.0)
         if settings.depth_kwh is not None:
             depth = np.minimum(depth, np.maximum(settings.depth_kwh - missing, 0.0) + spare)
-        early = np.where(stays.discharge_kw[stay] > 0, stays.taper_s[stay] / settings.period, 0.0)
+        early = np.where(
+            self._coupled & (stays.discharge_kw[stay] > 0), stays.taper_s[stay] / settings.period, 0.0
+        )
         columns = [begin, begin + left, need, power, depth, -view.p_min[rows], early]
         group, of = context.ev_group[rows], stay
         if settings.arrivals_known and self._coupled and to_come:
@@ -567,6 +594,9 @@ class Scheduled(Dispatching):
             assert view.envelope is not None
             told = batteries_ahead(view.envelope, rows)
             batteries = as_told(batteries, told, depth[: len(rows)] / stays.charge_efficiency[stay])
+        elif not self._coupled:
+            taper, full = self._taper(view, rows, stay)
+            batteries = replace(batteries, taper_kwh=taper, full_kwh=full)
         return batteries, late, of
 
     def _told(self, view: View) -> bool:

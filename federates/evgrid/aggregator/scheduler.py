@@ -58,6 +58,8 @@ class Batteries:
     e_max, e_min : (battery, slot + 1) kWh at the slots' edges; the first is where each begins
     group : (battery,) int64, row of the limits
     charge_efficiency, discharge_efficiency : (battery,) or one for all, 0 to 1
+    taper_kwh, full_kwh : (battery,) or one for all: energy above which the power of charging falls, to
+        p_max (full - e) / (full - taper); infinite where it doesn't. Only :func:`alone` goes by them
     """
 
     p_max: Array
@@ -67,6 +69,8 @@ class Batteries:
     group: NDArray[np.int64]
     charge_efficiency: Array | float = 0.9
     discharge_efficiency: Array | float = 0.9
+    taper_kwh: Array | float = np.inf
+    full_kwh: Array | float = np.inf
 
     def __len__(self) -> int:
         return len(self.group)
@@ -74,16 +78,22 @@ class Batteries:
     @property
     def efficiencies(self) -> tuple[Array, Array]:
         """Of charging and of discharging, (battery,) each."""
-        given = (self.charge_efficiency, self.discharge_efficiency)
-        charge, discharge = (np.broadcast_to(np.asarray(e, np.float64), len(self)).copy() for e in given)
-        return charge, discharge
+        return self._of_each(self.charge_efficiency), self._of_each(self.discharge_efficiency)
+
+    @property
+    def taper(self) -> tuple[Array, Array]:
+        """``taper_kwh`` and ``full_kwh``, (battery,) each."""
+        return self._of_each(self.taper_kwh), self._of_each(self.full_kwh)
+
+    def _of_each(self, given: Array | float) -> Array:
+        return np.broadcast_to(np.asarray(given, np.float64), len(self)).copy()
 
     def take(self, rows: NDArray[np.int64]) -> Batteries:
         """Some of the batteries."""
         charge, discharge = self.efficiencies
         return Batteries(
             self.p_max[rows], self.p_min[rows], self.e_max[rows], self.e_min[rows], self.group[rows],
-            charge[rows], discharge[rows],
+            charge[rows], discharge[rows], *(of_each[rows] for of_each in self.taper),
         )  # fmt: skip
 
 
@@ -527,13 +537,16 @@ def alone(
     """
     if alternates and room_kw is not None:
         raise ValueError("room_kw: must be left out where batteries alternate")
+    taper_kwh, full_kwh = batteries.taper
+    if alternates and np.isfinite(full_kwh).any():
+        raise ValueError("taper_kwh: must be left out where batteries alternate")
     export = price if export_price is None else export_price
     room = np.full(batteries.p_max.shape[1], np.inf) if room_kw is None else np.array(room_kw, np.float64)
     charge, discharge = least_cost(
         batteries.p_max, batteries.p_min, batteries.e_max, batteries.e_min, *batteries.efficiencies,
         np.asarray(price, np.float64), np.asarray(export - wear_per_kwh, np.float64), slot_h, room,
         np.full(len(room), np.inf) if give_kw is None else np.array(give_kw, np.float64),
-        _OVERRUN * float(np.abs(price).max(initial=0.01)), alternates,
+        _OVERRUN * float(np.abs(price).max(initial=0.01)), taper_kwh, full_kwh, alternates,
     )  # fmt: skip
     return _priced(charge, discharge, price, slot_h, export_price, wear_per_kwh)
 

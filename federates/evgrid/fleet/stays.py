@@ -46,7 +46,27 @@ def stays_of(
         sessions.soc_floor, np.minimum(reach, np.maximum(sessions.soc_target, arrival)),
         sessions.capacity_kwh, sessions.charge_kw, sessions.discharge_kw, charge, discharge,
         (kinds["full_charge_s"] - kinds["soc_target"] * kinds["s_per_soc"])[kind_of],
+        kinds["taper_soc"][kind_of], _full_soc(kinds)[kind_of],
     )  # fmt: skip
+
+
+def _full_soc(kinds: NDArray[np.void]) -> Array:
+    """State of charge at which charging power that falls in a straight line from ``taper_soc`` on, and takes
+    as long to the target as with the cut-off, would be 0, (kind,): 1 for targets below the cut-off.
+    """
+    full = np.ones(len(kinds))
+    rows = np.flatnonzero(kinds["soc_target"] > kinds["cut_off_soc"])
+    kinds = kinds[rows]
+    taper, target = kinds["taper_soc"], kinds["soc_target"]
+    # time from taper_soc to the target, in those that full power takes for a whole battery
+    time = kinds["full_charge_s"] / kinds["s_per_soc"] - kinds["full_power_soc"]
+    low, high = target + 1e-12, np.full(len(kinds), 2.0)  # the time falls with it, from infinity
+    for _ in range(50):
+        middle = (low + high) / 2.0
+        longer = (middle - taper) * np.log((middle - taper) / (middle - target)) > time
+        low, high = np.where(longer, middle, low), np.where(longer, high, middle)
+    full[rows] = high
+    return full
 
 
 @dataclass(frozen=True, slots=True)
