@@ -7,6 +7,7 @@ says what it is and in which unit, and becomes its text in ``evgrid scenario --s
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -105,10 +106,12 @@ def _beside_scenario(value: Any, info: ValidationInfo) -> Any:
     path = Path(value).expanduser()
     if folder is not None and not path.is_absolute():
         path = Path(folder) / path
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 (no error for odd names)
         raise fault(f"{path} is a folder, pipe or device: must be a file")
-    if not path.is_file():
-        raise fault(f"there is no file {path}")
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise fault(
+            f"there is no file {shown(path)}" if len(str(path)) > 1000 else f"there is no file {path}"
+        )
     return path.resolve()
 
 

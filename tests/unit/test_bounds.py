@@ -72,6 +72,8 @@ def test_devices_pipes_and_odd_names_are_told(tmp_path):
         load_scenario(tmp_path / "s.yaml")
     with pytest.raises(ScenarioError, match="pipe.yaml is a folder, pipe or device: must be a file"):
         scenario_from({**CONTENT, "fleet": {"sessions": {"file": str(tmp_path / "pipe.yaml")}}})
+    with pytest.raises(ScenarioError, match="there is no file .*x…$"):
+        scenario_from({**CONTENT, "fleet": {"sessions": {"file": "x" * 20000}}})
     os.mkfifo(tmp_path / "out.nc")
     with pytest.raises(ResultError, match=r"out.nc: it is a pipe or device"):
         check_output(tmp_path / "out.nc")
