@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.aggregator.excess import REASON_TEXTS
+from evgrid.errors import ResultError
 from evgrid.limits import Criterion, LimitSet, aggregator_limits, violations
 from evgrid.results.recording import unrecorded
 from evgrid.settlement import amount
@@ -23,7 +24,18 @@ _RAISED = 0.02
 
 
 def summary(result: xr.Dataset) -> list[tuple[str, str]]:
-    """Key figures as (name, text) rows; over an ensemble the worst member, with its number."""
+    """Key figures as (name, text) rows; over an ensemble the worst member, with its number.
+
+    Raises ResultError for a result that lacks a variable which every run has.
+    """
+    try:
+        return _rows(result)
+    except KeyError as error:
+        lacking = str(error.args[0]).partition(". Did you")[0].lower()
+        raise ResultError(f"the result is not as its run has left it: {lacking}") from error
+
+
+def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
     hours = _interval_hours(result)
     rows = [
         (

@@ -20,6 +20,8 @@ from typing import Any
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 MOST_S = 30.0
 """Longest that a mutant may take, s."""
+START_S = 600.0
+"""Longest that it may take until the first mutant is there, or the next one, s."""
 MOST_MEMORY = 6 << 30
 """Most address space of the process, bytes."""
 
@@ -59,7 +61,7 @@ def play(kind: str, mutants: Callable[[int, int], Iterator[Any]], outcome: Calla
         sender.close()
         name = ""
         while True:
-            if not receiver.poll(MOST_S + 15.0):
+            if not receiver.poll(MOST_S + 15.0 if name else START_S):
                 report.findings.append((name, "nothing stops it"))
                 report.outcomes["hang"] += 1
                 done += 1

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from evgrid.metrics import _session_rows, session_quantiles
+import evgrid
+from evgrid.metrics import _session_rows, session_quantiles, summary
 
 
 def sessions(**extra):
@@ -50,3 +51,16 @@ def test_the_summary_tells_each_type_and_what_was_refused():
         "66.7 % of 3 missed something"
     )
     assert rows["discharge refused"] == "driver 1.5 kWh"
+
+
+def test_a_result_that_lost_a_variable_is_told():
+    result = evgrid.run(
+        {
+            "name": "small", "time": {"start": "2026-01-15T18:00", "duration": "30min", "step": "15min"},
+            "feeder": {"network": "european_lv"}, "fleet": {"count": 2},
+        }
+    )  # fmt: skip
+    with pytest.raises(
+        evgrid.EvgridError, match="not as its run has left it: no variable named 'session_cost'"
+    ):
+        summary(result.drop_vars("session_cost"))
