@@ -250,3 +250,65 @@ def test_a_peak_higher_than_uncontrolled_is_told_and_a_limit_prevents_it(park, t
     # and it still takes up more of the surplus than charging at once
     fed_back = {n: float((-r["head_power_kw"].sum("phase")).clip(0).sum()) for n, r in results.items()}
     assert fed_back["limited"] <= float((-plain["head_power_kw"].sum("phase")).clip(0).sum()) + 1e-6
+
+
+PLATEAU = [26] * 5 + [106] * 2 + [26] * 3
+"""kW, half an hour each from 18:00 on: above the limit from 20:30 to 21:30."""
+
+
+def on_a_plateau(park, tmp_path, step, feeder_step, **strategy):
+    """One EV that may give back, and a base load that passes 104 kW for an hour."""
+    stamps = np.datetime64("2026-07-01T18:00") + 30 * np.arange(len(PLATEAU)) * np.timedelta64(1, "m")
+    rows = [f"{at},{kw}" for at, kw in zip(stamps, PLATEAU, strict=True)]
+    (tmp_path / "base.csv").write_text("\n".join(["time,Park", *rows]))
+    columns = "ev,connection,arrival,departure,soc_arrival,soc_target,capacity_kwh,charge_kw,discharge_kw"
+    stay = "a,Park,2026-07-01T18:10,2026-07-02T06:00,0.9,0.9,60,7.4,7.4"
+    (tmp_path / "s.csv").write_text(f"{columns}\n{stay}")
+    content = {
+        "name": "plateau",
+        "time": {"start": "2026-07-01T18:00", "duration": "5h", "step": step},
+        "feeder": {"network": str(park), "step": feeder_step,
+                   "base_load": {"file": "base.csv", "power_factor": 1.0}},
+        "fleet": {"sessions": {"file": "s.csv"}, "charger": {"phases": 3, "bidirectional": True}},
+        "tariff": "pge_ev2a",
+        "aggregators": {"main": {"strategy": "scheduled", "group": "transformer", **strategy}},
+        "communication": {"telemetry": step},
+    }  # fmt: skip
+    result = evgrid.run(scenario_from(content, folder=tmp_path))
+    return {
+        name: power.isel(member=0).resample(time="15min").mean().values[:20]
+        for name, power in (
+            ("head", result["head_power_kw"].sum("phase")),
+            ("losses", result["losses_kw"]),
+            ("fleet", result["fleet_power_kw"]),
+        )
+    }
+
+
+STEPS = [("1min", "1min"), ("5min", "5min"), ("15min", "15min"), ("5min", "15min")]
+
+
+@pytest.mark.parametrize(("step", "feeder_step"), STEPS)
+def test_a_plan_keeps_a_limit_on_a_plateau_of_the_base_load_at_any_tick(park, tmp_path, step, feeder_step):
+    """106 kW under a limit of 104: what is above it, and the losses, are given in each quarter hour."""
+    strategy = {"limit_kw": 104, "wear_per_kwh": 1.0}  # giving back earns nothing
+    quarters = on_a_plateau(park, tmp_path, step, feeder_step, **strategy)
+    # the first tick knows the losses of the one before
+    rise = quarters["losses"][10] - quarters["losses"][9]
+    assert 0.3 < rise < 0.5
+    assert quarters["head"][10] < 104 + rise + 0.02
+    assert quarters["head"][11:14] == pytest.approx(104.0, abs=0.02)
+    assert quarters["fleet"][10:14] == pytest.approx(-2.0 - quarters["losses"][10:14], abs=rise + 0.02)
+    # nothing is given before, and after it for a tick, which knows the base load of the one before
+    assert quarters["fleet"][:10].min() > -1e-6
+    assert quarters["fleet"][14] > -3.8 * int(step.removesuffix("min")) / 15
+    assert quarters["fleet"][15:].min() > -1e-6
+
+
+@pytest.mark.parametrize("step", ["1min", "5min", "15min"])
+def test_a_plan_without_a_limit_pays_for_the_same_peak_at_any_tick(park, tmp_path, step):
+    """All that one EV can give, 7.4 kW, lowers each quarter hour of the plateau to 98.6 kW."""
+    strategy = {"demand_charge": 50.0, "demand_of": "group", "wear_per_kwh": 1.0}
+    quarters = on_a_plateau(park, tmp_path, step, step, **strategy)
+    assert (quarters["head"] - quarters["losses"])[10:14] == pytest.approx(98.6, abs=0.01)
+    assert quarters["head"][14:].max() < 98.6

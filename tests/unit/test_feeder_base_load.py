@@ -9,11 +9,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evgrid.errors import ScenarioError
-from evgrid.feeder.base_load import ENERGY_SIGMA, NOISE_SHAPE, base_load, phase_shares, rows_of_year
+from evgrid.feeder.base_load import (
+    ENERGY_SIGMA,
+    NOISE_SHAPE,
+    base_load,
+    load_by_trafo,
+    phase_shares,
+    rows_of_year,
+)
 from evgrid.feeder.model import FeederModel
 from evgrid.feeder.networks import load_network
 from evgrid.model import MemoryRecorder
@@ -165,6 +172,37 @@ def test_minute_file_repeats_daily(write, from_file):
 def test_minute_file_is_averaged_over_longer_steps(write, from_file):
     p, _ = from_file(write(), step="15min").at(np.array([0.0, 900.0]))
     assert p[:, 0, 0, 0] == pytest.approx([0.007, 0.022])  # mean of 0…14 and 15…29 thousandths
+
+
+@pytest.mark.parametrize("step_min", [1, 5, 15])
+def test_a_mean_of_a_slot_is_the_file_s_at_any_step_of_the_feeder(write, feeder, step_min):
+    """Row k of the first load has k thousandths of a kW in minute k; slots of 15 min."""
+    base = {"file": str(write()), "time_format": None}
+    content = scenario(base, "case33bw", time__step=f"{step_min}min")
+    begins_s, ends_s = np.array([0.0, 900.0, 3600.0]), np.array([900.0, 1800.0, 4500.0])
+    p, _ = base_load(content, feeder("case33bw")).at(begins_s, ends_s)
+    assert p[:, 0, 0, 0] * 1e3 == pytest.approx([7, 22, 67])
+    by_trafo = load_by_trafo(content, feeder("case33bw"), begins_s, ends_s)
+    assert by_trafo.sum(axis=(0, 1)) == pytest.approx(p.sum(axis=(1, 2, 3)))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([1, 2, 5, 10, 15, 60]),
+    st.lists(st.tuples(st.integers(0, 600), st.integers(1, 120)), min_size=1, max_size=5),
+)
+def test_a_forecast_is_the_mean_of_what_the_feeder_has(feeder, step_min, spans):
+    """Which holds the mean of each of its steps: minute by minute, for any spans."""
+    content = scenario({}, "case33bw", time__step="1min", feeder__step=f"{step_min}min")
+    network = feeder("case33bw")
+    steps_s = 60.0 * step_min * np.arange(-(-720 // step_min))
+    held = np.repeat(load_by_trafo(content, network, steps_s), step_min, axis=2)
+    begins, lengths = (np.array(part) for part in zip(*spans, strict=True))
+    found = load_by_trafo(content, network, 60.0 * begins, 60.0 * (begins + lengths))
+    for at, (begin, length) in enumerate(spans):
+        np.testing.assert_allclose(
+            found[:, :, at], held[:, :, begin : begin + length].mean(axis=2), rtol=1e-9
+        )
 
 
 def test_time_file_holds_between_its_rows(write, from_file):

@@ -27,7 +27,13 @@ def strategy(planned, **settings):
     )  # fmt: skip
     clock = Clock(np.datetime64("2026-07-01T15:00"), 300.0, 12)
     context = Context(
-        clock, None, evs, 1, np.zeros(EVS, np.int64), stays=stays, base_load=lambda t: np.zeros((1, len(t)))
+        clock,
+        None,
+        evs,
+        1,
+        np.zeros(EVS, np.int64),
+        stays=stays,
+        base_load=lambda begin, end: np.zeros((1, len(begin))),
     )
     found = Scheduled(ScheduledSettings(strategy="scheduled", **settings), context)
     found._slot, found._planned = 0, np.array(planned)
@@ -83,6 +89,18 @@ def test_where_the_fleet_needs_longer_than_at_rated_power_a_plan_has_less():
     seen = replace(view([9e4] * 3), energy_needed=np.full(EVS, 6 / 0.9), time_needed=3600 * hours)
     rows = np.arange(EVS)
     np.testing.assert_allclose(planned._rated_kw(seen, rows, rows), [11.0, 5.5, 11.0])
+
+
+def test_who_gives_by_plan_is_asked_for_more_where_postponing_does_not_suffice():
+    # 25 kW besides 4 given and 3 drawn: the 3 are postponed, and 1 kW more is given
+    asked = strategy([-4.0, 3.0, 0.0], limit_kw=20.0).setpoints(view([9e4, 4e4, 5e4], base=25.0))
+    np.testing.assert_allclose(asked, [-5.0, 0.0, 0.0], atol=1e-4)
+    # not beyond what it has, nor beyond its reserve
+    asked = strategy([-4.0, 3.0, 0.0], limit_kw=20.0).setpoints(view([9e4, 4e4, 5e4], base=35.0))
+    np.testing.assert_allclose(asked, [-10.0, 0.0, 0.0], atol=1e-4)
+    reserve = strategy([-4.0, 3.0, 0.0], limit_kw=20.0, soc_reserve=0.7)
+    asked = reserve.setpoints(view([9e4, 4e4, 5e4], base=35.0))
+    np.testing.assert_allclose(asked, [-4.0, 0.0, 0.0], atol=1e-4)
 
 
 # ---- demand charges ------------------------------------------------------------------------------

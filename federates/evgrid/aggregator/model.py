@@ -77,8 +77,8 @@ class AggregatorModel(Model):
     ``evs`` are all EVs of the run; ``trafos`` is the number of transformers of the feeder. Connections
     without a transformer above them are with those of the first; EVs upstream of the feeder are in a group
     of their own, the last. ``sensitivity`` is for a strategy that uses voltages. ``stays``, of all EVs, and
-    ``base_load`` are what forecasts know; the latter gives (member, trafo + 1, n) kW at n times, by the
-    transformer next upstream, the last for none.
+    ``base_load`` are what forecasts know; the latter gives (member, trafo + 1, n) kW of n times, or
+    from those to n ends, by the transformer next upstream, the last for none.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class AggregatorModel(Model):
         recorder: Recorder,
         sensitivity: Sensitivity | None = None,
         stays: Stays | None = None,
-        base_load: Callable[[Array], Array] | None = None,
+        base_load: Callable[..., Array] | None = None,
     ) -> None:
         self.name = portfolio.federate
         self._portfolio, self._title = portfolio, portfolio.name
@@ -368,9 +368,11 @@ class AggregatorModel(Model):
             grouped[:, group] = per_connection[:, self._group_of_connection == group].sum(axis=1)
         return grouped
 
-    def _in_groups(self, base_load: Callable[[Array], Array], times_s: Array) -> Array:
+    def _in_groups(
+        self, base_load: Callable[..., Array], times_s: Array, until_s: Array | None = None
+    ) -> Array:
         """Power by transformer as power by group, (member · groups, n) kW."""
-        by_trafo = base_load(times_s)
+        by_trafo = base_load(times_s, until_s)
         if not self._by_trafo:
             return np.asarray(by_trafo.sum(axis=1))
         grouped = np.zeros((len(by_trafo), self._groups, len(times_s)))
@@ -448,8 +450,8 @@ def uncontrolled_peak(context: Context) -> Array:
     assert stays is not None
     assert context.base_load is not None
     slot_s = max(_PEAK_S, clock.step_s)
-    edges_s = slot_s * np.arange(int(np.ceil(clock.duration_s / slot_s - 1e-9)) + 1)
-    base = context.base_load(edges_s[:-1].astype(np.float64))
+    edges_s = slot_s * np.arange(np.ceil(clock.duration_s / slot_s - 1e-9) + 1.0)
+    base = context.base_load(edges_s[:-1], edges_s[1:])
     base = base.reshape(context.members, context.groups, -1).sum(axis=1)
     missing = np.maximum(stays.soc_reach - stays.soc_arrival, 0.0) * stays.capacity_kwh
     power = stays.charge_kw

@@ -68,8 +68,6 @@ from evgrid.tariff import Tariff
 _DAY_S = 86400.0
 _MEMORY_S = 3600.0
 """Time constant with which the base load measured beyond the forecast is followed."""
-_SAMPLES = 3
-"""Moments of a slot at which the base load is looked up."""
 
 
 class ScheduledSettings(WithinSettings):
@@ -351,11 +349,14 @@ class Scheduled(Dispatching):
                 time_left=np.where(must > 0, view.time_left, left_s),
                 time_needed=np.where(must > 0, must_s, needed_s),
             )  # fmt: skip
+            # who gives already may give more, as far as the departure allows
+            most_given = np.minimum(np.maximum(view.p_min, least) - asked, 0.0)
+            more_given = np.where(asked < 0, most_given, view.p_min)
             less = self.dispatch(
                 part, np.where(over, high + given, 1e12),
-                np.where((asked >= 0) & self._may_discharge(view), view.p_min, 0.0),
+                np.where(self._may_discharge(view), more_given, 0.0),
             )  # fmt: skip
-            wanted = np.where(over[group] & (asked >= 0), less, wanted)
+            wanted = np.where(over[group], np.minimum(asked, 0.0) + less, wanted)
         if under.any():
             kept = np.clip(
                 1.0 - np.divide(low - total, given, out=np.ones(groups), where=given > 0), 0.0, 1.0
@@ -638,10 +639,8 @@ class Scheduled(Dispatching):
         """Mean base load of each group in each slot, (member · groups, slot) kW."""
         if self.context.base_load is None:
             raise ValueError("a limit needs a forecast: Context.base_load is None")
-        parts = (np.arange(_SAMPLES) + 0.5) / _SAMPLES * self.settings.period
-        times_s = np.maximum((self._begins_s[:, None] + parts).reshape(-1), 0.0)
-        load = self.context.base_load(times_s)
-        return np.asarray(load.reshape(len(load), -1, _SAMPLES).mean(axis=2))
+        begins_s = np.maximum(self._begins_s, 0.0)
+        return self.context.base_load(begins_s, self._begins_s + self.settings.period)
 
     def _forecast(self, slot: int, slots: int, member: int) -> tuple[Array, Array, Array]:
         """Prices drawn and given, (slot,), and base load, (group, slot), as they are forecast."""

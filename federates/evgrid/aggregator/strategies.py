@@ -69,8 +69,9 @@ class Context:
     sensitivity : of the voltages at the connection points; None for a strategy that does not set
         ``uses_voltage``
     stays : the EVs' sessions, past and to come: what the vehicles are, and what a perfect forecast knows
-    base_load : power of everything in each group that is no EV, without losses, (member · groups, n) kW, at n
-        times, s: what a perfect forecast knows
+    base_load : power of everything in each group that is no EV, without losses, (member · groups, n) kW: what
+        a perfect forecast knows. Of (n,) times, s, the means over one feeder step from each; with (n,) ends
+        besides, the means from each time to its end
     upstream : whether there are EVs upstream of the feeder
     answering : number of the run's aggregators whose strategies set ``uses_voltage``
     """
@@ -85,7 +86,7 @@ class Context:
     seed: int = 0
     sensitivity: Sensitivity | None = None
     stays: Stays | None = None
-    base_load: Callable[[Array], Array] | None = None
+    base_load: Callable[..., Array] | None = None
     upstream: bool = False
     answering: int = 1
 
@@ -645,7 +646,8 @@ class SelfConsumption(Dispatching):
         self._ahead: Array | None = None
         if settings.limited and context.base_load is not None:
             slots = int(np.ceil(context.clock.duration_s / _AHEAD_S - 1e-9))
-            self._ahead = context.base_load(_AHEAD_S * np.arange(slots, dtype=np.float64))
+            edges_s = _AHEAD_S * np.arange(slots + 1.0)
+            self._ahead = context.base_load(edges_s[:-1], edges_s[1:])
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""

@@ -72,10 +72,11 @@ class BaseLoad(ABC):
     """The load of the connection points without EVs."""
 
     @abstractmethod
-    def at(self, times_s: Array) -> tuple[Array, Array]:
-        """Mean over one feeder step from each time.
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
+        """Mean from each time to ``until_s``.
 
         times_s : (n,) s from the run's start
+        until_s : (n,) s, later than those; left out: one feeder step later
         returns : active power in kW and reactive power in kvar, (n, member or 1, connection, phase)
         """
 
@@ -84,7 +85,7 @@ class BaseLoad(ABC):
         """Time up to which the load is known, s from the run's start; infinite where it always is."""
         return math.inf
 
-    def generation(self, times_s: Array) -> tuple[Array, Array] | None:
+    def generation(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array] | None:
         """Fixed generation, likewise: (n, member or 1, gen, phase), positive into the grid; None: what
         the net has, always.
         """
@@ -196,17 +197,37 @@ def base_load_told(scenario: Scenario, network: Network, load: BaseLoad) -> tupl
     return tuple(notes)
 
 
-def load_by_trafo(scenario: Scenario, network: Network, times_s: Array) -> Array:
+def load_by_trafo(
+    scenario: Scenario, network: Network, times_s: Array, until_s: Array | None = None
+) -> Array:
     """The load less fixed generation by the transformer next upstream, kW, (member, trafo + 1, n).
 
-    At (n,) times, s; the last row is of what has no transformer upstream. Losses are left out.
+    Means from (n,) times to ``until_s``, s, as the feeder has it, which holds the mean of each of its steps
+    over that; left out: over one feeder step from each time. The last row is of what has no transformer
+    upstream. Losses are left out.
     """
-    base, grid, trafo = base_load(scenario, network), network.grid, network.topology.trafo
+    base, step_s = base_load(scenario, network), scenario.feeder_step_s
+    if until_s is None:
+        return _by_trafo(base, scenario, network, times_s, None)
+    begins, ends = times_s / step_s, until_s / step_s
+    if max(np.abs(edges - np.round(edges)).max(initial=0.0) for edges in (begins, ends)) < 1e-6:
+        return _by_trafo(base, scenario, network, times_s, until_s)
+    steps = np.arange(np.floor(begins.min() + 1e-9), np.ceil(ends.max() - 1e-9))
+    overlap = np.minimum(ends[:, None], steps + 1.0) - np.maximum(begins[:, None], steps)
+    weight = np.maximum(overlap, 0.0) / (ends - begins)[:, None]
+    return np.asarray(_by_trafo(base, scenario, network, steps * step_s, None) @ weight.T)
+
+
+def _by_trafo(
+    base: BaseLoad, scenario: Scenario, network: Network, times_s: Array, until_s: Array | None
+) -> Array:
+    """As :func:`load_by_trafo`, from the times to ``until_s`` as the base load itself has it."""
+    grid, trafo = network.grid, network.topology.trafo
     members, rows = len(scenario.members), len(grid.trafos.name) + 1
     total = np.zeros((rows, members, len(times_s)))
-    p_kw = base.at(times_s)[0].sum(axis=3)  # (n, member or 1, connection)
+    p_kw = base.at(times_s, until_s)[0].sum(axis=3)  # (n, member or 1, connection)
     np.add.at(total, trafo[grid.loads.bus], np.moveaxis(p_kw, 2, 0).swapaxes(1, 2))
-    given = base.generation(times_s)
+    given = base.generation(times_s, until_s)
     given_kw = grid.fixed.gen_p_kw[None, None] if given is None else given[0]
     np.subtract.at(total, trafo[grid.fixed.gen_bus], np.moveaxis(given_kw.sum(axis=3), 2, 0).swapaxes(1, 2))
     return total.swapaxes(0, 1)
@@ -219,7 +240,7 @@ class ConstantLoad(BaseLoad):
         """Take the power of each connection point, (connection, phase)."""
         self._p, self._q = p_kw, q_kvar
 
-    def at(self, times_s: Array) -> tuple[Array, Array]:
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
         """See :meth:`BaseLoad.at`."""
         shape = (len(times_s), 1, *self._p.shape)
         return np.broadcast_to(self._p, shape), np.broadcast_to(self._q, shape)
@@ -228,7 +249,7 @@ class ConstantLoad(BaseLoad):
 class _Generation(Protocol):
     """What gives the power of the fixed generation."""
 
-    def at(self, times_s: Array) -> tuple[Array, Array]:
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
         """Active and reactive power, (n, member or 1, gen, phase), as :meth:`BaseLoad.at`."""
 
 
@@ -238,13 +259,13 @@ class _WithGeneration(BaseLoad):
     def __init__(self, load: BaseLoad, given: _Generation) -> None:
         self.load, self._given = load, given
 
-    def at(self, times_s: Array) -> tuple[Array, Array]:
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
         """See :meth:`BaseLoad.at`."""
-        return self.load.at(times_s)
+        return self.load.at(times_s, until_s)
 
-    def generation(self, times_s: Array) -> tuple[Array, Array] | None:
+    def generation(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array] | None:
         """See :meth:`BaseLoad.generation`."""
-        return self._given.at(times_s)
+        return self._given.at(times_s, until_s)
 
 
 class _SplitLoad(BaseLoad):
@@ -263,16 +284,17 @@ class _SplitLoad(BaseLoad):
     def _row(self, interval: Any) -> Array:
         """Active power in an interval, kW, (member or 1, connection)."""
 
-    def at(self, times_s: Array) -> tuple[Array, Array]:
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
         """See :meth:`BaseLoad.at`."""
-        p_kw = self._means(times_s)[..., np.newaxis] * self._share
+        p_kw = self._means(times_s, until_s)[..., np.newaxis] * self._share
         return p_kw, p_kw * self._q_per_p
 
-    def _means(self, times_s: Array) -> Array:
-        """Mean of the active power over a step from each time, kW, (n, member or 1, connection)."""
+    def _means(self, times_s: Array, until_s: Array | None) -> Array:
+        """Mean of the active power as :meth:`BaseLoad.at`, kW, (n, member or 1, connection)."""
         rows = []
-        for begin_s in times_s:
-            intervals, overlap_s = self._held(float(begin_s), float(begin_s) + self._step_s)
+        until_s = times_s + self._step_s if until_s is None else until_s
+        for begin_s, end_s in zip(times_s.tolist(), until_s.tolist(), strict=True):
+            intervals, overlap_s = self._held(begin_s, end_s)
             if len(intervals) == 1:
                 rows.append(self._row(intervals[0]))
                 continue
@@ -421,20 +443,23 @@ class SimbenchLoad(BaseLoad):
         self._start_s = float(scenario.start.astype("datetime64[ms]").astype(np.int64)) / 1e3
         self._step_s = scenario.feeder_step_s
 
-    def at(self, times_s: Array) -> tuple[Array, Array]:
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
         """See :meth:`BaseLoad.at`."""
-        return self._mean(0, times_s, self._share), self._mean(1, times_s, self._share)
+        return self._mean(0, times_s, until_s, self._share), self._mean(1, times_s, until_s, self._share)
 
-    def generation(self, times_s: Array) -> tuple[Array, Array] | None:
+    def generation(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array] | None:
         """See :meth:`BaseLoad.generation`."""
-        return self._mean(2, times_s, self._gen_share), self._mean(3, times_s, self._gen_share)
+        return self._mean(2, times_s, until_s, self._gen_share), self._mean(
+            3, times_s, until_s, self._gen_share
+        )
 
-    def _mean(self, which: int, times_s: Array, share: Array) -> Array:
+    def _mean(self, which: int, times_s: Array, until_s: Array | None, share: Array) -> Array:
         values, rows = self._values[which], list[Array]()
-        for time_s in times_s + self._start_s:
-            first = math.floor(time_s / _QUARTER_S + 1e-9)
-            last = max(math.ceil((time_s + self._step_s) / _QUARTER_S - 1e-9), first + 1)
-            edges = np.clip(np.arange(first, last + 1) * _QUARTER_S, time_s, time_s + self._step_s)
+        until_s = times_s + self._step_s if until_s is None else until_s
+        for begin_s, end_s in zip(times_s + self._start_s, until_s + self._start_s, strict=True):
+            first = math.floor(begin_s / _QUARTER_S + 1e-9)
+            last = max(math.ceil(end_s / _QUARTER_S - 1e-9), first + 1)
+            edges = np.clip(np.arange(first, last + 1) * _QUARTER_S, begin_s, end_s)
             weight = np.diff(edges) / (edges[-1] - edges[0])
             at = rows_of_year(np.arange(first, last), _SIMBENCH_YEAR)
             rows.append(weight @ values[at].astype(np.float64))
@@ -551,13 +576,13 @@ class FileLoad(_SplitLoad):
             last = max(math.ceil(end_s / 60 - 1e-9), first + 1)
             edges = np.arange(first, last + 1) * 60.0
         else:
-            beyond_s = begin_s - self._edges_s[-1] + 1e-6
+            beyond_s, span_s = begin_s - self._edges_s[-1] + 1e-6, end_s - begin_s
             if beyond_s > 0:
                 back_s = _DAY_S * math.ceil(beyond_s / _DAY_S)
                 begin_s = begin_s - back_s
                 if begin_s < self._edges_s[0]:  # there is no whole day: the last row
                     begin_s = float(self._edges_s[-2])
-                end_s = begin_s + self._step_s
+                end_s = begin_s + span_s
             end_s = min(end_s, float(self._edges_s[-1]))
             first = int(np.searchsorted(self._edges_s, begin_s + 1e-6, "right")) - 1
             last = max(int(np.searchsorted(self._edges_s, end_s - 1e-6, "left")), first + 1)
@@ -600,9 +625,9 @@ class FileGeneration(FileLoad):
             for own, otherwise in ((own_p, phases), (own_q, np.zeros_like(own_q)))
         )
 
-    def at(self, times_s: Array) -> tuple[Array, Array]:
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
         """Active and reactive power, (n, 1, gen, phase), positive into the grid."""
-        means = self._means(times_s)[..., np.newaxis]
+        means = self._means(times_s, until_s)[..., np.newaxis]
         given = []
         for constant, split in zip((self._p, self._q), self._split, strict=True):
             power = np.repeat(constant[np.newaxis, np.newaxis], len(times_s), axis=0)
