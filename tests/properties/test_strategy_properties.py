@@ -185,10 +185,19 @@ class Run:
         self.soc = recorder.series("ev_soc")
         self.static = recorder.static
 
-    def forecast(self, times_s):
-        """Base load by transformer, (member, trafo + 1, n): the levels of the run, then the last."""
-        at = np.minimum((times_s / self.step_s).astype(int), self.ticks - 1)
-        return np.concatenate([self.base[at].T, np.zeros((1, len(at)))])[None]
+    def forecast(self, times_s, until_s=None):
+        """Mean base load by transformer, (member, trafo + 1, n): the levels of the run, then the last."""
+        until_s = times_s + self.step_s if until_s is None else until_s
+        edges = self.step_s * np.arange(self.ticks + 1)
+        ahead = np.zeros((1, self.base.shape[1]))
+        energy = np.concatenate([ahead, np.cumsum(self.step_s * self.base, axis=0)])
+
+        def used(time_s):
+            beyond = np.maximum(time_s - edges[-1], 0.0)
+            return [np.interp(time_s, edges, column) for column in energy.T] + np.outer(self.base[-1], beyond)
+
+        mean = (used(until_s) - used(times_s)) / (until_s - times_s)
+        return np.concatenate([mean, np.zeros((1, len(times_s)))])[None]
 
 
 def check(name, own, world, emissions):

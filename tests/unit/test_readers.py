@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -379,3 +381,16 @@ def test_json_at_fault(tmp_path, text, sentence):
         read_json(path)
     path.write_text(json.dumps({"ü": 1}), encoding="utf-8-sig")
     assert read_json(path) == {"ü": 1}
+
+
+def test_csv_where_helics_was_loaded_first(tmp_path):
+    """HELICS brings a C++ library of its own, after which Arrow printed its column names as "f", "f" """
+    (tmp_path / "a.csv").write_text("time,kw\n0,1.5\n60,2.5\n")
+    script = (
+        "import helics; from pathlib import Path; from evgrid.readers.tables import read_table;"
+        "print(read_table(Path('a.csv')).text('kw'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == "['1.5', '2.5']", done.stderr

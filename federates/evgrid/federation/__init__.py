@@ -4,6 +4,8 @@
 of any model; ``wire`` moves the vectors; ``runtime`` runs the whole in one process.
 """
 
+import pyarrow  # noqa: F401  before HELICS, whose C++ library breaks how a later one prints numbers
+
 from evgrid.federation.runtime import FederationReport, Limits, run_federation
 from evgrid.federation.wiring import WiringError
 

@@ -257,7 +257,9 @@ def _read_csv(path: Path, comments: bool, only: Mapping[str, str] | None) -> Tab
         content = pyarrow.csv.read_csv(
             pa.BufferReader(text.encode()),
             pyarrow.csv.ReadOptions(
-                use_threads=False, block_size=_BLOCK_BYTES, autogenerate_column_names=True
+                use_threads=False,
+                block_size=_BLOCK_BYTES,
+                column_names=[f"f{i}" for i in range(len(header))],  # the header is the first row
             ),
             pyarrow.csv.ParseOptions(
                 delimiter=separator, newlines_in_values=True, invalid_row_handler=leave_out
