@@ -31,11 +31,14 @@ from evgrid.curves.kernels import prepare
 from evgrid.curves.settings import LocalFunctions, Rating, parameters
 from evgrid.fleet import degradation, full, physics
 from evgrid.fleet.battery import BIDIRECTIONAL
+from evgrid.fleet.commands import Commands
 from evgrid.fleet.extras import Extras
 from evgrid.fleet.kernels import KIND, derive_kinds, step
 from evgrid.fleet.lanes import LANES, STATE, blocked, blocks_of, columns_of, lay_out
 from evgrid.fleet.model import FleetModel
+from evgrid.fleet.recording import FleetRecording, SessionResults
 from evgrid.fleet.sessions import COLUMNS, fleet_tables
+from evgrid.fleet.telemetry import Telemetry
 from evgrid.model import Array, Connections, MemoryRecorder
 from evgrid.scenario import scenario_from
 
@@ -252,14 +255,17 @@ def memory_per_ev(evs: int = 20_000) -> dict[str, float]:
     return {"bytes_per_ev": own / evs, "bytes_per_session": per_session / len(sessions)}
 
 
+_PARTS = Commands, Extras, FleetRecording, SessionResults, Telemetry
+
+
 def _arrays(holder: Any) -> Iterator[Array]:
-    """The arrays that a model, and its extras, hold."""
+    """The arrays that a model, and its parts, hold."""
     for value in vars(holder).values():
         if isinstance(value, np.ndarray) and value.ndim:
             yield value
         elif isinstance(value, dict):
             yield from (each for each in value.values() if isinstance(each, np.ndarray))
-        elif isinstance(value, Extras):
+        elif isinstance(value, _PARTS):
             yield from _arrays(value)
 
 

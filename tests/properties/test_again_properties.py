@@ -87,8 +87,8 @@ def test_again_is_the_tick_from_its_beginning(world, seed, times):
         repeated.step(tick * STEP_S, inputs | voltages(rng, shape))
         for _ in range(times):
             repeated.again(tick * STEP_S, inputs | voltages(rng, shape))
-        repeated._fixed._last[:] = False  # whatever stood goes on: the last call counts
-        repeated._fixed.moving[:] = True
+        repeated._iteration.fixed_point._last[:] = False  # whatever stood goes on: the last call counts
+        repeated._iteration.fixed_point.moving[:] = True
         got = repeated.again(tick * STEP_S, inputs | grid)
         assert got.keys() <= given.keys()
         for name in set(got) - {"fleet/p", "fleet/q"}:  # those are damped

@@ -7,7 +7,7 @@ the plain pass of :mod:`evgrid.fleet.kernels` runs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from evgrid.curves.settings import Rating, parameters
 from evgrid.fleet import degradation
-from evgrid.fleet.battery import IdleCell
+from evgrid.fleet.battery import IdleCell, with_losses_by_power
 from evgrid.fleet.lanes import Blocks, blocks_of
 from evgrid.fleet.physics import (
     DRIVER,
@@ -147,6 +147,18 @@ def on_three_phases(fleet: Fleet, connections: Connections, evs: EVs) -> NDArray
     if len(connections.phases) == 3:
         return np.asarray(evs.phase == ALL_PHASES)
     return np.full(len(evs), fleet.charger.phases == 3)
+
+
+def in_force(scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions) -> Sessions:
+    """The sessions with losses by power and with the floors of warranty and driver, where asked for."""
+    fleet = scenario.fleet
+    if fleet is None:
+        return sessions
+    if fleet.vehicle.losses == "by_power":
+        sessions = with_losses_by_power(sessions, on_three_phases(fleet, connections, evs)[sessions.ev])
+    if fleet.permission is not None:
+        sessions = replace(sessions, soc_floor=with_floors(sessions.soc_floor, fleet.permission))
+    return sessions
 
 
 def with_floors(sessions_floor: Array, permission: Permission | None) -> Array:

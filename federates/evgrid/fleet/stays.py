@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.fleet.extras import in_force
 from evgrid.fleet.kernels import LEAST_SOC, battery_kw_given, charge_as_fast_as_possible
-from evgrid.fleet.model import in_force
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import Array, Connections, EVs, Stays
 from evgrid.scenario import Scenario

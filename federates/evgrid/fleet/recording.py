@@ -1,0 +1,304 @@
+"""What the fleet records: power and EVs of each tick, peaks of months, and the result of each session.
+
+In: what the kernels leave after each tick, and of each session when it ends. Out: result variables, and the
+accumulators that the energy audit compares. Positive power is drawn from the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.fleet import degradation, physics
+from evgrid.fleet.extras import Extras
+from evgrid.fleet.grouping import is_multiple
+from evgrid.fleet.kernels import charge_as_fast_as_possible, grid_energy_to_target_kwh
+from evgrid.fleet.sessions import Sessions
+from evgrid.model import Array, Connections, EVs, Recorder, Variable
+from evgrid.portfolios import Portfolio
+from evgrid.scenario import Scenario
+from evgrid.tariff import USUAL_INTERVAL_S, MonthlyPeaks
+
+_BLOCK = 256
+"""Ticks in a block of recorded values."""
+
+_MEMBER_VARIABLES = (
+    Variable("fleet_power_kw", ("member",), "kW", "active power of all EVs"),
+    Variable("fleet_reactive_kvar", ("member",), "kvar", "reactive power of all EVs"),
+    Variable("plugged", ("member",), "1", "number of EVs plugged in, mean over the interval"),
+)
+_UPSTREAM_VARIABLE = Variable(
+    "upstream_power_kw", ("member",), "kW", "active power of the EVs that are upstream of the feeder"
+)
+_EV_VARIABLES = (
+    Variable("ev_power_kw", ("ev",), "kW", "active power of the EV"),
+    Variable("ev_soc", ("ev",), "1", "state of charge at the end of the tick; NaN while away"),
+)
+_SESSION_VARIABLES = tuple(
+    Variable(name, ("session",), unit, text, timed=False)
+    for name, unit, text in (
+        ("session_energy_requested_kwh", "kWh", "energy at the meter from arrival to the target"),
+        ("session_energy_delivered_kwh", "kWh", "energy drawn from the grid"),
+        ("session_energy_discharged_kwh", "kWh", "energy given to the grid"),
+        ("session_battery_energy_kwh", "kWh", "net gain of the battery"),
+        ("session_loss_kwh", "kWh", "conversion loss"),
+        ("session_energy_unserved_kwh", "kWh",
+         "energy at the meter still missing to the target at departure; NaN if still plugged in at the end"),
+        ("session_energy_unserved_percent", "%", "energy unserved per energy requested; NaN if none was"),
+        ("session_energy_unserved_avoidable_kwh", "kWh",
+         "energy unserved beyond what is missing after charging as fast as possible; NaN likewise"),
+        ("session_throughput_kwh", "kWh", "energy at the meter, drawn and given together"),
+        ("session_soc_arrival", "1", "state of charge at arrival, or at the start of the run"),
+        ("session_soc_departure", "1", "state of charge at departure, or at the end of the run"),
+        ("session_cost", "currency", "cost of energy drawn less credit for energy given"),
+    )
+)  # fmt: skip
+_REFUSED_VARIABLES = tuple(
+    Variable(
+        f"session_discharge_refused_{reason}_kwh",
+        ("session",),
+        "kWh",
+        f"energy asked for and not given; reason: {text}",
+        timed=False,
+    )
+    for reason, text in zip(
+        physics.REASONS,
+        (
+            "the vehicle can't",
+            "the EVSE can't",
+            "no approval to interconnect",
+            "warranty: EVSE not approved, its floor, its caps",
+            "the driver: unwilling, window, floor",
+            "the vehicle's floor",
+            "the departure guard",
+            "local functions, temperature, or no voltage",
+        ),
+        strict=True,
+    )
+)
+_AGEING_VARIABLES = tuple(
+    Variable(name, ("session",), unit, text, timed=False)
+    for name, unit, text in (
+        ("session_degradation_calendar_percent", "%", "capacity lost to calendar ageing while plugged in"),
+        ("session_degradation_cycle_percent", "%", "capacity lost to cycle ageing while plugged in"),
+        ("session_degradation_cost", "currency", "what the capacity lost while plugged in is worth"),
+    )
+)
+_EV_AGEING_VARIABLES = (
+    Variable("ev_degradation_percent", ("ev",), "%", "capacity lost over the run", timed=False),
+    Variable("ev_degradation_cost", ("ev",), "currency", "what it is worth", timed=False),
+)
+_EMISSIONS_VARIABLE = Variable(
+    "session_emissions_kg", ("session",), "kg", "CO2 of energy drawn less that of energy given", timed=False
+)
+
+
+class FleetRecording:
+    """The fleet's power tick by tick, in blocks, its monthly peaks, and accumulators for the energy audit.
+
+    Parameters
+    ----------
+    scenario, connections, evs
+        Static facts.
+    recorder
+        Takes the variables.
+    portfolios
+        Each aggregator's EVs, whose power is recorded besides; empty if one has all.
+
+    """
+
+    variables: tuple[Variable, ...]
+    grid_energy_kws: Array
+    """(member,) energy of all EVs, each tick's power times its length."""
+    power_given_kw: Array
+    """(member,) power given to the feeder, summed over the ticks at which it steps."""
+
+    def __init__(
+        self, scenario: Scenario, connections: Connections, evs: EVs, recorder: Recorder,
+        portfolios: Sequence[Portfolio],
+    ) -> None:  # fmt: skip
+        members = len(scenario.members)
+        self._recorder, self._portfolios, self._evs = recorder, portfolios, evs
+        self._period_s, self._feeder_step_s = scenario.time.step, scenario.feeder_step_s
+        self._on_feeder, self._upstream = connections.on_feeder, connections.upstream
+        self._each_ev = scenario.record.ev
+        demand = scenario.tariff.demand if scenario.tariff is not None else None
+        meter_s = USUAL_INTERVAL_S if demand is None else demand.interval
+        self._peaks = {
+            name: MonthlyPeaks(scenario.clock, meter_s, (members,))
+            for name in ("fleet_peak_kw", *(p.variable("fleet_peak_kw") for p in portfolios))
+        }
+        powers = [(p.variable("fleet_power_kw"), f"active power of the EVs of {p.name}") for p in portfolios]
+        highest = f"highest power of the EVs in the month, mean over {meter_s / 60:g} min"
+        self.variables = (
+            *_MEMBER_VARIABLES,
+            *(_EV_VARIABLES if self._each_ev else ()),
+            *(Variable(name, ("member",), "kW", text) for name, text in powers),
+            *(Variable(name, ("member", "month"), "kW", highest, timed=False) for name in self._peaks),
+            *((_UPSTREAM_VARIABLE,) if self._upstream else ()),
+        )
+        self._block = np.zeros((4, _BLOCK, members))
+        self._own_block = np.zeros((len(portfolios), _BLOCK, members))
+        self._first_tick = self._filled = 0
+        self.grid_energy_kws, self.power_given_kw = np.zeros(members), np.zeros(members)
+
+    @property
+    def by_ev(self) -> bool:
+        """Whether the power of each EV is needed."""
+        return self._each_ev or bool(self._portfolios)
+
+    def record(
+        self, time_s: float, p_kw: Array, q_kvar: Array, plugged: Array, ev_power_kw: Array, ev_soc: Array
+    ) -> None:
+        """Record a tick that began at a time.
+
+        ``p_kw``, ``q_kvar``: (member, connection, phase), means over the tick; ``plugged``: (member,);
+        ``ev_power_kw``, ``ev_soc``: (ev,), used where :attr:`by_ev`.
+        """
+        tick, members = round(time_s / self._period_s), len(p_kw)
+        own = p_kw[:, : self._on_feeder].reshape(members, -1).sum(axis=1)
+        if is_multiple(time_s, self._feeder_step_s):
+            self.power_given_kw += own
+        upstream = p_kw[:, self._on_feeder :].reshape(members, -1).sum(axis=1)
+        power = own + upstream
+        self.grid_energy_kws += power * self._period_s
+        if self._filled == 0:
+            self._first_tick = tick
+        reactive = q_kvar.reshape(members, -1).sum(axis=1)
+        self._block[:, self._filled] = power, plugged, reactive, upstream
+        for block, p in zip(self._own_block, self._portfolios, strict=True):
+            block[self._filled] = np.bincount(self._evs.member[p.rows], ev_power_kw[p.rows], members)
+        self._filled += 1
+        if self._filled == _BLOCK:
+            self._flush()
+        if self._each_ev:
+            self._recorder.put("ev_power_kw", tick, ev_power_kw[np.newaxis])
+            self._recorder.put("ev_soc", tick, ev_soc[np.newaxis])
+
+    def finish(self) -> None:
+        """Record the last block and the peaks."""
+        self._flush()
+        for name, peaks in self._peaks.items():
+            self._recorder.put_static(name, peaks.finish())
+
+    def _flush(self) -> None:
+        """Hand the block of ticks to the recorder."""
+        n, first = self._filled, self._first_tick
+        if n:
+            power, plugged, reactive, upstream = self._block[:, :n].copy()
+            peaks = iter(self._peaks.values())
+            self._recorder.put("fleet_power_kw", first, power)
+            next(peaks).add(self._period_s, power)
+            self._recorder.put("fleet_reactive_kvar", first, reactive)
+            self._recorder.put("plugged", first, plugged)
+            if self._upstream:
+                self._recorder.put("upstream_power_kw", first, upstream)
+            for own, p, peak in zip(self._own_block, self._portfolios, peaks, strict=True):
+                self._recorder.put(p.variable("fleet_power_kw"), first, own[:n].copy())
+                peak.add(self._period_s, own[:n])
+        self._filled = 0
+
+
+class SessionResults:
+    """The result of each session, and of each EV's battery, once all have ended or the run has.
+
+    ``outcome``: (session, 5), filled by the kernels: SOC at the end, energy drawn, given and lost (kWh), and
+    cost; NaN for a session that has not begun.
+    """
+
+    variables: tuple[Variable, ...]
+    outcome: Array
+
+    def __init__(
+        self, scenario: Scenario, evs: EVs, sessions: Sessions, kinds: NDArray[np.void],
+        kind_of: NDArray[np.int32], extras: Extras | None,
+    ) -> None:  # fmt: skip
+        self._evs, self._sessions, self._kinds, self._kind_of = evs, sessions, kinds, kind_of
+        self._extras = extras
+        self._degradation = scenario.fleet.vehicle.degradation if scenario.fleet is not None else None
+        self.outcome = np.full((len(sessions), 5), np.nan)
+        self.variables = _SESSION_VARIABLES
+        if extras is None:
+            return
+        if extras.counts:
+            self.variables += _REFUSED_VARIABLES
+        if len(extras.ageing):
+            self.variables += _AGEING_VARIABLES + _EV_AGEING_VARIABLES
+            self._loss_before = np.zeros(len(degradation.LAWS))  # the same for all of a chemistry
+            law, first = np.unique(extras.ageing["law"], return_index=True)
+            self._loss_before[law] = degradation.loss_percent(extras.ageing[first])
+        if extras.emissions is not None:
+            self.variables += (_EMISSIONS_VARIABLE,)
+
+    def record(self, recorder: Recorder, end_s: float, soc_arrival: Array, priced: bool) -> None:
+        """Record all results; ``soc_arrival``: (session,); ``priced``: whether energy has a price."""
+        for name, values in self._values(end_s, soc_arrival, priced).items():
+            recorder.put_static(name, np.ascontiguousarray(values))
+
+    def energy(self, soc_arrival: Array, members: int) -> tuple[Array, Array]:
+        """Energy that the batteries gained, and the conversion loss, (member,) kWh each."""
+        sessions, of_session = self._sessions, self._evs.member[self._sessions.ev]
+        begun = ~np.isnan(self.outcome[:, 0])
+        gain = np.where(begun, (self.outcome[:, 0] - soc_arrival) * sessions.capacity_kwh, 0.0)
+        loss = np.where(begun, self.outcome[:, 3], 0.0)
+        gained, lost = (np.bincount(of_session, energy, members) for energy in (gain, loss))
+        return gained.astype(np.float64), lost.astype(np.float64)
+
+    def _values(self, end_s: float, soc_arrival: Array, priced: bool) -> dict[str, Array]:
+        sessions = self._sessions
+        soc, drawn, given, loss, cost = self.outcome.T
+        complete = sessions.departure_s <= end_s
+        missing = grid_energy_to_target_kwh(self._kinds, self._kind_of, soc)
+        requested = grid_energy_to_target_kwh(self._kinds, self._kind_of, soc_arrival)
+        fastest = charge_as_fast_as_possible(
+            self._kinds, self._kind_of, soc_arrival, sessions.departure_s - sessions.arrival_s
+        )
+        out_of_reach = grid_energy_to_target_kwh(self._kinds, self._kind_of, fastest)
+        avoidable = np.maximum(missing - out_of_reach, 0.0)
+        percent = np.divide(
+            100.0 * missing, requested, out=np.full_like(missing, np.nan), where=requested > 0
+        )
+        return {
+            "session_energy_requested_kwh": requested,
+            "session_energy_unserved_percent": np.where(complete, percent, np.nan),
+            "session_energy_unserved_avoidable_kwh": np.where(complete, avoidable, np.nan),
+            "session_throughput_kwh": drawn + given,
+            "session_energy_delivered_kwh": drawn,
+            "session_energy_discharged_kwh": given,
+            "session_battery_energy_kwh": (soc - soc_arrival) * sessions.capacity_kwh,
+            "session_loss_kwh": loss,
+            "session_energy_unserved_kwh": np.where(complete, missing, np.nan),
+            "session_soc_arrival": soc_arrival,
+            "session_soc_departure": soc,
+            "session_cost": cost if priced else np.full(len(sessions), np.nan),
+            **self._extra_values(),
+        }
+
+    def _extra_values(self) -> dict[str, Array]:
+        """Refused discharge, degradation and emissions, where they are counted."""
+        extras = self._extras
+        if extras is None:
+            return {}
+        values: dict[str, Array] = {}
+        reasons = len(physics.REASONS)
+        if extras.counts:
+            values |= {v.name: extras.more[:, i] for i, v in enumerate(_REFUSED_VARIABLES)}
+        if self._degradation is not None:
+            price, worthless = self._degradation.battery_price, self._degradation.worthless_at
+            capacity = self._sessions.capacity_kwh
+            calendar, cycle = extras.more[:, reasons], extras.more[:, reasons + 1]
+            values["session_degradation_calendar_percent"] = 100.0 * calendar
+            values["session_degradation_cycle_percent"] = 100.0 * cycle
+            values["session_degradation_cost"] = degradation.cost(
+                calendar + cycle, capacity, price, worthless
+            )
+            lost = degradation.loss_percent(extras.ageing) - self._loss_before[extras.ageing["law"]]
+            of_ev = np.full(len(self._evs), np.nan)
+            of_ev[self._sessions.ev] = capacity
+            values["ev_degradation_percent"] = lost
+            values["ev_degradation_cost"] = lost / 100.0 * of_ev * price / (1.0 - worthless)
+        if extras.emissions is not None:
+            values["session_emissions_kg"] = extras.more[:, reasons + 2]
+        return values
