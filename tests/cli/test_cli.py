@@ -5,9 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from tests.support.waiting import wait_until
 
 import evgrid
 
@@ -187,10 +187,7 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing(scenario, tmp_path):
         [sys.executable, "-m", "evgrid.cli", "run", str(scenario), "--set", "time.duration=30000h"],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("results/.*.part")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(2)
+    wait_until(lambda: list(tmp_path.glob("results/.*.part")), process)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import xarray as xr
+from tests.support.waiting import wait_until
 
 import evgrid
 from evgrid.batch import load_batch, members_that_fit, plan, read_index, run_batch
@@ -194,9 +195,7 @@ def test_a_thousand_members_at_once_in_tens_and_one_by_one_after_a_kill(batch_fi
         [sys.executable, "-m", "evgrid.cli", "batch", str(path), "-o", "1000x1", "--workers", "2"],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 300
-    while len(list(runs.glob("*.nc"))) < 50 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: len(list(runs.glob("*.nc"))) >= 50, process)
     os.killpg(process.pid, signal.SIGKILL)  # without a chance to tidy up
     process.wait()
     rest = run_batch(load_batch(path), tmp_path / "1000x1", workers=2, resume=True)
@@ -244,9 +243,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(batch_file, tmp_
         [sys.executable, "-m", "evgrid.cli", "batch", str(path), "-o", "out", "--workers", "1"],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not flag.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(flag.exists, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -270,14 +267,12 @@ def test_a_dask_worker_killed_in_the_middle_costs_nothing(batch_file, tmp_path):
     killed = []
 
     def kill():
-        deadline = time.monotonic() + 120
-        while not flag.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(flag.exists)
         worker = next(p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline()))
         worker.kill()
         killed.append(worker.pid)
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     report = run_batch(load_batch(path), tmp_path / "out", workers=1)
     killer.join()
@@ -323,14 +318,11 @@ def test_a_scheduler_and_a_worker_started_by_hand(batch_file, tmp_path):
         )
     ]  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
+        report = None
+        while report is None:  # until the scheduler has started
+            with suppress(evgrid.EvgridError):
                 report = run_batch(load_batch(batch_file("grid: {fleet.count: [1, 2]}")), tmp_path / "out",
                                    scheduler=address, resume=True)  # fmt: skip
-                break
-            except evgrid.EvgridError:
-                assert time.monotonic() < deadline
         assert report.finished == 2
     finally:
         for process in reversed(started):

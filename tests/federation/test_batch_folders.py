@@ -4,12 +4,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 import xarray as xr
 from click.testing import CliRunner
+from tests.support.waiting import wait_until
 
 import evgrid
 from evgrid.batch import Batch, load_batch, plan, read_index, run_batch
@@ -120,11 +120,10 @@ def test_what_another_has_written_is_a_sentence_and_stays(batch, tmp_path, text,
         ("tcp://127.0.0.1:1", "there is no Dask scheduler"),
     ],
 )
-def test_a_misspelt_scheduler_ends_at_once(address, said):
-    begin = time.monotonic()
+@pytest.mark.timeout(60)
+def test_a_misspelt_scheduler_is_refused(address, said):
     with pytest.raises(evgrid.EvgridError, match=said):
         check_scheduler(address)
-    assert time.monotonic() - begin < 30
 
 
 def test_a_local_batch_listens_on_the_loopback_interface_only():
@@ -189,11 +188,7 @@ def test_a_signal_cleans_up_as_ctrl_c_does(tmp_path, number):
         [sys.executable, "-m", "evgrid.cli", "run", "base.yaml", "-o", "out/r.nc"],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while (
-        not list(tmp_path.glob("out/.r.nc.*.part")) and time.monotonic() < deadline and process.poll() is None
-    ):
-        time.sleep(0.05)
+    wait_until(lambda: list(tmp_path.glob("out/.r.nc.*.part")), process)
     process.send_signal(number)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number, errors

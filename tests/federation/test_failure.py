@@ -1,4 +1,4 @@
-"""However a run ends early: the first cause is told, and it is told soon."""
+"""However a run ends early: the first cause is reported, and nothing hangs (pytest's timeout)."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.waiting import wait_until
 
 from evgrid.errors import EvgridError, PowerFlowError, RunError, StrategyError
 from evgrid.federation import Limits, run_federation
@@ -46,14 +47,12 @@ def failing_at(tick, error):
 def test_a_model_raises(toy, sizes, clock, name, capfd):
     cause = ZeroDivisionError("no such car")
     models = trio(toy, **{name: failing_at(FAILS_AT, cause)})
-    start = time.monotonic()
     message = (
         rf"^{name} failed at 2026-01-15T12:03:20 \(200 s\): ZeroDivisionError: no such car "
         r"\(.*test_failure\.py, line \d+, in act\)$"
     )
     with pytest.raises(RunError, match=message) as caught:
         run_federation(models, sizes, clock(100_000))
-    assert time.monotonic() - start < 3
     assert caught.value.__cause__ is cause
     steps = [len(model.times) for model in models]
     at = ["aggregator", "fleet", "feeder"].index(name)
@@ -160,6 +159,28 @@ def test_run_after_failure(toy, sizes, clock):
 # -- stalls ------------------------------------------------------------------------------------------
 
 
+class Stuck:
+    """A model's step that returns, in the third tick, when it is released."""
+
+    def __init__(self):
+        self.release, self.returned = threading.Event(), threading.Event()
+
+    def act(self, time_s, _):
+        if time_s == 8:
+            try:
+                self.release.wait()
+            finally:  # broken off by then
+                self.returned.set()
+        return {}
+
+
+@pytest.fixture
+def stuck():
+    stuck = Stuck()
+    yield stuck
+    stuck.release.set()
+
+
 def sleeping_at(tick, seconds, naps=1):
     def act(time_s, _):
         if time_s == 4 * tick:
@@ -170,17 +191,18 @@ def sleeping_at(tick, seconds, naps=1):
     return act
 
 
-def test_stall_in_a_step(toy, sizes, clock):
-    start = time.monotonic()
+def test_stall_in_a_step(toy, sizes, clock, stuck):
     message = (
-        r"^fleet stalled at 2026-01-15T12:00:20 \(20 s\): its step has not returned for 0\.[3-9]\d* s; "
+        r"^fleet stalled at 2026-01-15T12:00:08 \(8 s\): its step has not returned for \d+\.?\d* s; "
         r"the limit is 0\.3 s \(EVGRID_STEP_LIMIT_S\)$"
     )
     with pytest.raises(RunError, match=message):
-        run_federation(trio(toy, fleet=sleeping_at(5, 4)), sizes, clock(10), limits=Limits(step_s=0.3))
-    assert time.monotonic() - start < 3.5
+        run_federation(trio(toy, fleet=stuck.act), sizes, clock(10), limits=Limits(step_s=0.3))
     assert run_federation(trio(toy), sizes, clock(10)).ticks == 10  # beside what was left behind
-    time.sleep(2)  # the sleeper wakes meanwhile, and touches nothing
+    assert not stuck.returned.is_set()
+    stuck.release.set()
+    assert stuck.returned.wait(30)
+    assert run_federation(trio(toy), sizes, clock(10)).ticks == 10  # what was left behind touches nothing
 
 
 def test_stall_in_python_is_broken_off(toy, sizes, clock):
@@ -189,8 +211,7 @@ def test_stall_in_python_is_broken_off(toy, sizes, clock):
         run_federation(
             trio(toy, fleet=sleeping_at(5, 0.01, naps=10_000)), sizes, clock(10), limits=Limits(step_s=0.3)
         )
-    time.sleep(0.2)
-    assert threading.active_count() <= before + 1  # a worker at most, on its way out
+    wait_until(lambda: threading.active_count() <= before + 1)  # a worker at most, on its way out
 
 
 def test_first_step_and_finish_have_the_limit_of_the_start(toy, sizes, clock):
@@ -268,10 +289,8 @@ def test_cancel(toy, sizes, clock):
     cancel = threading.Event()
     timer = threading.Timer(0.3, cancel.set)
     timer.start()
-    start = time.monotonic()
     with pytest.raises(RunError, match=r"^the run was cancelled at 2026-.* \(\d+ s\)$"):
         run_federation(trio(toy), sizes, clock(10_000_000), cancel=cancel)
-    assert time.monotonic() - start < 2.5
 
 
 def test_progress_that_raises_ends_the_run(toy, sizes, clock):
@@ -283,16 +302,15 @@ def test_progress_that_raises_ends_the_run(toy, sizes, clock):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("nap_s", [0.0, 0.01, 30.0])
-def test_ctrl_c(toy, sizes, clock, nap_s):
+@pytest.mark.parametrize("model", ["quick", "naps", "stuck"])
+def test_ctrl_c(toy, sizes, clock, model, stuck):
     """with models that are quick, that wait in Python, and that are stuck in one call"""
     timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    start = time.monotonic()
-    naps = sleeping_at(2, nap_s, naps=3000) if nap_s else None
+    act = {"quick": None, "naps": sleeping_at(2, 0.01, naps=30_000), "stuck": stuck.act}[model]
     with pytest.raises(KeyboardInterrupt):
-        run_federation(trio(toy, fleet=naps), sizes, clock(10_000_000))
-    assert time.monotonic() - start < 0.4 + 2
+        run_federation(trio(toy, fleet=act), sizes, clock(10_000_000))
+    assert not stuck.returned.is_set()
     assert run_federation(trio(toy), sizes, clock(10)).ticks == 10
 
 
@@ -355,17 +373,15 @@ def run_script(body, timeout=30):
     ) + textwrap.dedent(body)
 
     def start(hand_over):
-        begun = time.monotonic()
-        done = subprocess.run(
+        return subprocess.run(
             [sys.executable, "-c", script, str(hand_over)],
             capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
-        return done, time.monotonic() - begun
 
     return start
 
 
-@pytest.mark.parametrize("stuck_in", ["time.sleep(60)", "while True: pass"])
+@pytest.mark.parametrize("stuck_in", ["time.sleep(600)", "while True: pass"])
 def test_a_process_with_a_stuck_model_ends(thread_mode, stuck_in):
     start = run_script(
         f"""
@@ -376,10 +392,9 @@ def test_a_process_with_a_stuck_model_ends(thread_mode, stuck_in):
         run(limits=Limits(step_s=0.3))
         """
     )
-    done, took = start(thread_mode)
+    done = start(thread_mode)
     assert done.returncode == 1, done.stderr
     assert "RunError: fleet stalled at 2026-01-15T00:00:20 (20 s)" in done.stderr
-    assert took < 10
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
@@ -401,7 +416,7 @@ def test_a_fork_is_refused(thread_mode):
         print("parent goes on")
         """
     )
-    done, _ = start(thread_mode)
+    done = start(thread_mode)
     assert "start workers with multiprocessing's 'spawn' method\nparent goes on" in done.stdout, done.stderr
 
 
@@ -418,7 +433,7 @@ def test_starts_and_stops_in_fresh_processes(thread_mode, count):
         """
     )
     for _ in range(count):
-        done, _ = start(thread_mode)
+        done = start(thread_mode)
         assert (done.returncode, done.stdout, done.stderr) == (0, "20\n", "")
 
 
@@ -433,9 +448,7 @@ def test_30_starts_and_stops_in_one_process(toy, sizes, clock):
         models = trio(toy)
         run_federation(models, sizes, clock(10))
         assert models[2].seen["fleet/p"] == [4 * tick + 1 for tick in range(10)]
-    time.sleep(0.3)
-    assert os_threads() <= before + 1
-    assert set(threading.enumerate()) <= named
+    wait_until(lambda: os_threads() <= before + 1 and set(threading.enumerate()) <= named)
 
 
 @pytest.mark.slow

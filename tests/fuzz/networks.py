@@ -12,11 +12,8 @@ import io
 import json
 import math
 import random
-import signal
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -61,13 +58,13 @@ def mutants(seed: int, count: int) -> Iterator[Mutant]:
         yield Mutant(f"{name} {seed}/{number}: {done}", suffix, content)
 
 
-def outcome(mutant: Mutant, seconds: int = 30) -> str:
-    """Read, describe and solve a mutant: :data:`RUNS` or :data:`REFUSED`.
+def outcome(mutant: Mutant, folder: Path) -> str:
+    """Write a mutant in a folder, read, describe and solve it: :data:`RUNS` or :data:`REFUSED`.
 
     Raises
     ------
     AssertionError
-        If it takes longer than ``seconds``, a message is no sentence, or results are no numbers.
+        If a message is no sentence.
     Exception
         Whatever else escapes: what a user would see as a traceback.
 
@@ -78,31 +75,30 @@ def outcome(mutant: Mutant, seconds: int = 30) -> str:
     from evgrid.feeder.solvers import check_balance, make_solver
     from evgrid.scenario import Feeder
 
-    with tempfile.TemporaryDirectory() as folder, _within(seconds, mutant.name):
-        path = Path(folder) / f"net{mutant.suffix}"
-        path.write_bytes(mutant.content)
-        ends = {}
-        solver = "pandapower" if "cigre" in mutant.name else "power-grid-model"
-        settings = Feeder.model_validate({"network": str(path), "solver": solver})
+    path = folder / f"net{mutant.suffix}"
+    path.write_bytes(mutant.content)
+    ends = {}
+    solver = "pandapower" if "cigre" in mutant.name else "power-grid-model"
+    settings = Feeder.model_validate({"network": str(path), "solver": solver})
 
-        def describe() -> None:
-            describe_network(settings)
+    def describe() -> None:
+        describe_network(settings)
 
-        def solve() -> None:
-            network = load_network(settings)
-            loads = network.grid.loads
-            p, q = loads.p_kw[np.newaxis], loads.q_kvar[np.newaxis]
-            made = make_solver(network, settings.solver)
-            check_balance(made.solve(p, q), p, made.balance_tolerance)
+    def solve() -> None:
+        network = load_network(settings)
+        loads = network.grid.loads
+        p, q = loads.p_kw[np.newaxis], loads.q_kvar[np.newaxis]
+        made = make_solver(network, settings.solver)
+        check_balance(made.solve(p, q), p, made.balance_tolerance)
 
-        for what in (describe, solve):
-            try:
-                what()
-                ends[what.__name__] = RUNS
-            except EvgridError as error:
-                ends[what.__name__] = REFUSED
-                _is_sentence(str(error), mutant.name)
-        return ends["solve"]
+    for what in (describe, solve):
+        try:
+            what()
+            ends[what.__name__] = RUNS
+        except EvgridError as error:
+            ends[what.__name__] = REFUSED
+            _is_sentence(str(error), mutant.name)
+    return ends["solve"]
 
 
 def _is_sentence(text: str, name: str) -> None:
@@ -110,22 +106,6 @@ def _is_sentence(text: str, name: str) -> None:
     assert "Traceback" not in text, f"{name}: {text}"
     assert text.count("\n") < MOST_LINES, f"{name}: {text.count(chr(10))} lines"
     assert max(map(len, text.splitlines())) < 2000, f"{name}: a line of {max(map(len, text.splitlines()))}"
-
-
-@contextmanager
-def _within(seconds: int, name: str) -> Iterator[None]:
-    """End what takes too long, on the main thread of a system that has alarms."""
-
-    def late(*_: object) -> None:
-        raise AssertionError(f"{name}: not done within {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 # ---- nets ---------------------------------------------------------------------------------------

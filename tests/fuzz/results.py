@@ -1,8 +1,8 @@
 """Damaged results and folders of batches, and what becomes of those who read them.
 
-:func:`mutations` yields seeded mutations of a result and of a batch's folder; :func:`outcome` runs the
-readers on one. All runs in this process: a file that evgrid has written is compared with its checksum first,
-and one without is read by evgrid itself in a process of its own, within a bound of time.
+:func:`mutants` yields seeded mutations of a result and of a batch's folder; :func:`outcome` runs the readers
+on one. All runs in this process: a file that evgrid has written is compared with its checksum first, and one
+without is read by evgrid itself in a process of its own, within a bound of time.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from evgrid.limits import limit_set, violations
 from evgrid.metrics import summary
 from evgrid.results import open_run, save_dataset
 from evgrid.scenario import scenario_from
+
+READ, REFUSED = "read", "refused"
 
 SCENARIO = {
     "name": "fuzz",
@@ -53,47 +57,70 @@ def seeds(folder: Path) -> tuple[Path, Path]:
     return result, batch
 
 
-def mutations(result: Path, batch: Path, folder: Path, seed: int, count: int) -> Iterator[Path]:
-    """``count`` mutated results (files) and batches (folders), each in the place of the last."""
-    draw = random.Random(seed)
-    for _ in range(count):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        if draw.random() < 0.7:
-            path = folder / "r.nc"
-            path.write_bytes(_bytes(draw, result.read_bytes()))
-            if draw.random() < 0.05:
-                _edited(draw, result, path)
-            yield path
-            continue
-        copy = folder / "batch"
-        shutil.copytree(batch, copy)
-        victims = [copy / "batch.json", *sorted((copy / "runs").iterdir())]
-        victim = draw.choice(victims)
-        if victim.suffix == ".json" and draw.random() < 0.7:
-            victim.write_text(json.dumps(_json(draw, json.loads(victim.read_text()))))
-        else:
-            victim.write_bytes(_bytes(draw, victim.read_bytes()))
-        yield copy
+@dataclass(frozen=True)
+class Mutant:
+    """A mutated result (a file) or batch (a folder), which is there until the next one is asked for."""
+
+    name: str
+    path: Path
 
 
-def outcome(path: Path) -> str:
-    """What becomes of the readers of a mutation: "read", "refused" (a sentence), or "traceback: …"."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of results that are left out
-        try:
-            if path.is_dir():
-                evgrid.open_batch(path).load().close()
-                evgrid.batch_sessions(path)
-            else:
-                with open_run(path) as dataset:
-                    summary(dataset)
-                    violations(dataset, limit_set("en_50160", "ratings"))
-        except EvgridError as error:
-            return "refused" if str(error).strip() and "\n" not in str(error) else f"several lines: {error}"
-        except Exception as error:
-            return f"traceback: {type(error).__name__}: {error}"
-    return "read"
+def mutants(seed: int, count: int) -> Iterator[Mutant]:
+    """The first ``count`` mutants of a seed, each in the place of the last."""
+    with tempfile.TemporaryDirectory() as folder:
+        result, batch = seeds(Path(folder))
+        draw = random.Random(seed)
+        for number in range(count):
+            path = _mutated(draw, result, batch, Path(folder) / "mutant")
+            yield Mutant(f"{path.name} {seed}/{number}", path)
+
+
+def _mutated(draw: random.Random, result: Path, batch: Path, folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    if draw.random() < 0.7:
+        path = folder / "r.nc"
+        path.write_bytes(_bytes(draw, result.read_bytes()))
+        if draw.random() < 0.05:
+            _edited(draw, result, path)
+        return path
+    copy = folder / "batch"
+    shutil.copytree(batch, copy)
+    victims = [copy / "batch.json", *sorted((copy / "runs").iterdir())]
+    victim = draw.choice(victims)
+    if victim.suffix == ".json" and draw.random() < 0.7:
+        victim.write_text(json.dumps(_json(draw, json.loads(victim.read_text()))))
+    else:
+        victim.write_bytes(_bytes(draw, victim.read_bytes()))
+    return copy
+
+
+def outcome(mutant: Mutant, folder: Path) -> str:
+    """What becomes of the readers of a mutant: :data:`READ`, or :data:`REFUSED` in a sentence.
+
+    Whatever else is raised is a finding.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of results that are left out
+            _read(mutant.path)
+    except EvgridError as error:
+        text = str(error)
+    else:
+        return READ
+    assert text.strip()
+    assert "\n" not in text, f"several lines: {text}"
+    return REFUSED
+
+
+def _read(path: Path) -> None:
+    if path.is_dir():
+        evgrid.open_batch(path).load().close()
+        evgrid.batch_sessions(path)
+    else:
+        with open_run(path) as dataset:
+            summary(dataset)
+            violations(dataset, limit_set("en_50160", "ratings"))
 
 
 def _bytes(draw: random.Random, content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Rounds of mutants, with a bound on time and memory, in a process of their own; and what became of them."""
+"""Rounds of mutants, with a bound on time and memory, in a new process; and what became of them."""
 
 from __future__ import annotations
 
@@ -49,12 +49,14 @@ def play(kind: str, mutants: Callable[[int, int], Iterator[Any]], outcome: Calla
          count: int, seconds: float = 3600.0) -> Report:  # fmt: skip
     """Try the first ``count`` mutants of a seed, as far as ``seconds`` last.
 
-    A mutant that ends its process, or that no signal can stop, is a finding; the next ones get a new process.
+    ``mutants`` and ``outcome`` are functions of a module, which the spawned process imports. A mutant that
+    ends its process, or that no signal can stop, is a finding; the next ones get a new process.
     """
     report, done, end = Report(kind), 0, time.monotonic() + seconds
     while done < count and time.monotonic() < end:
-        receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
-        process = multiprocessing.get_context("fork").Process(
+        spawn = multiprocessing.get_context("spawn")
+        receiver, sender = spawn.Pipe(duplex=False)
+        process = spawn.Process(
             target=_try, args=(sender, mutants, outcome, seed, done, count, end), daemon=True
         )
         process.start()

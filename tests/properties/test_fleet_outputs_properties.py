@@ -1,12 +1,10 @@
 """What the fleet tells of any session: status, reserve, envelope; and what its links let through."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tests.support.drawn_fleets import connections_of, run, runs, scenario_of, single, table
 
 from evgrid.aggregator.scheduler import batteries_ahead, schedule
 from evgrid.aggregator.strategies import Envelope
@@ -17,21 +15,17 @@ from evgrid.fleet.model import FleetModel
 from evgrid.fleet.physics import PHYSICS
 from evgrid.model import MemoryRecorder
 
-_spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_properties.py"))
-plain = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(plain)
-
 LIMITS = ("p_min", "p_max", "e_min", "e_max")
 SLOTS = 12
 
 
 def after_an_hour(evs, asked, **fleet):
     """The model of a run of an hour, and its envelope over three hours."""
-    scenario = plain.scenario_of(
+    scenario = scenario_of(
         900.0, 4, fleet={"count": 1, "envelope": {"horizon": "3h", "slot": "15min"}, **fleet}
     )
-    world = plain.connections_of(len(evs)), plain.single(evs), plain.table(evs)
-    _, model, recorder = plain.run(scenario, *world, asked)
+    world = connections_of(len(evs)), single(evs), table(evs)
+    _, model, recorder = run(scenario, *world, asked)
     return model, model.envelope(), recorder
 
 
@@ -53,7 +47,7 @@ def kept(model, name):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    plain.runs(),
+    runs(),
     st.sampled_from([None, "driver", "vehicle"]),
     st.one_of(st.none(), st.floats(0, 20)),
     st.sampled_from([None, (13.2, 14.4), (14.5, 12.9), (5, 6)]),
@@ -94,7 +88,7 @@ def test_envelope_is_its_plain_python_twin(drawn, never, energy, window):
 
 
 @settings(max_examples=60, deadline=None)
-@given(plain.runs())
+@given(runs())
 def test_the_latest_and_the_fastest_charging_stay_within_the_limits_of_power(drawn):
     evs, _, asked = drawn
     assume(evs)
@@ -114,16 +108,14 @@ def test_the_latest_and_the_fastest_charging_stay_within_the_limits_of_power(dra
 
 
 @settings(max_examples=60, deadline=None)
-@given(plain.runs(), st.sampled_from(["e_min", "e_max"]))
+@given(runs(), st.sampled_from(["e_min", "e_max"]))
 def test_who_is_asked_for_the_least_or_the_most_goes_along_the_envelope(drawn, limit):
     evs, _, asked = drawn
     assume(evs)
     asked = np.resize(asked, (4, len(evs)))
-    scenario = plain.scenario_of(
-        900.0, 16, fleet={"count": 1, "envelope": {"horizon": "3h", "slot": "15min"}}
-    )
+    scenario = scenario_of(900.0, 16, fleet={"count": 1, "envelope": {"horizon": "3h", "slot": "15min"}})
     recorder = MemoryRecorder()
-    world = plain.connections_of(len(evs)), plain.single(evs), plain.table(evs)
+    world = connections_of(len(evs)), single(evs), table(evs)
     model = FleetModel(scenario, *world, recorder, True)
     for tick in range(4):
         model.step(900.0 * tick, {"aggregator/setpoint": asked[tick]})
@@ -148,7 +140,7 @@ def test_who_is_asked_for_the_least_or_the_most_goes_along_the_envelope(drawn, l
 
 
 @settings(max_examples=25, deadline=None)
-@given(plain.runs())
+@given(runs())
 def test_the_scheduler_takes_it_and_always_finds_a_schedule(drawn):
     evs, _, asked = drawn
     assume(evs)
@@ -165,17 +157,17 @@ def test_the_scheduler_takes_it_and_always_finds_a_schedule(drawn):
 
 
 @settings(max_examples=60, deadline=None)
-@given(plain.runs(), st.sampled_from([None, "driver"]), st.sampled_from([900.0, 1800.0]))
+@given(runs(), st.sampled_from([None, "driver"]), st.sampled_from([900.0, 1800.0]))
 def test_status_and_reserve_are_their_plain_python_twins(drawn, never, horizon_s):
     evs, _, asked = drawn
     assume(evs)
     permission = {} if never is None else {"driver": {"willing": 0.0}}
     asked = np.resize(asked, (4, len(evs)))
-    scenario = plain.scenario_of(
+    scenario = scenario_of(
         900.0, 4, fleet={"count": 1, "reserve_horizon": horizon_s, "permission": permission}
     )
     recorder = MemoryRecorder()
-    world = plain.connections_of(len(evs)), plain.single(evs), plain.table(evs)
+    world = connections_of(len(evs)), single(evs), table(evs)
     model = FleetModel(scenario, *world, recorder, True)
     for tick in range(4):
         outputs = model.step(900.0 * tick, {"aggregator/setpoint": asked[tick]})

@@ -1,13 +1,21 @@
 """The full pass for any sessions, set-points and rules: its twin, energy, and the plain pass."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.support.drawn_fleets import (
+    connections_of,
+    ev_sessions,
+    run,
+    runs,
+    scenario_of,
+    setpoints,
+    single,
+    table,
+)
 
 from evgrid.curves import kernels as curves
 from evgrid.curves import reference as curves_reference
@@ -15,26 +23,22 @@ from evgrid.curves.settings import LocalFunctions, Rating, parameters
 from evgrid.fleet import degradation, physics, reference
 from evgrid.fleet.lanes import STATE
 
-_spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_properties.py"))
-plain = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(plain)
-
 NEVER = ("vehicle", "interconnection", "warranty", "driver")
 
 
 def scenario(step, ticks, **fleet):
-    return plain.scenario_of(step, ticks, fleet={"count": 1, **fleet})
+    return scenario_of(step, ticks, fleet={"count": 1, **fleet})
 
 
 @settings(max_examples=25, deadline=None)
-@given(plain.runs())
+@given(runs())
 def test_with_nothing_asked_the_full_pass_is_the_plain_one(drawn):
     evs, step, asked = drawn
     if not evs:
         return
-    world = plain.connections_of(len(evs)), plain.single(evs), plain.table(evs)
-    expected, _, recorder = plain.run(scenario(step, len(asked)), *world, asked)
-    powers, _, full = plain.run(scenario(step, len(asked), permission={}), *world, asked)
+    world = connections_of(len(evs)), single(evs), table(evs)
+    expected, _, recorder = run(scenario(step, len(asked)), *world, asked)
+    powers, _, full = run(scenario(step, len(asked), permission={}), *world, asked)
     assert powers == pytest.approx(expected, rel=1e-12, abs=1e-12)
     for name, values in recorder.static.items():
         assert full.static[name] == pytest.approx(values, rel=1e-12, abs=1e-12, nan_ok=True), name
@@ -42,7 +46,7 @@ def test_with_nothing_asked_the_full_pass_is_the_plain_one(drawn):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    plain.runs(),
+    runs(),
     st.one_of(st.none(), st.floats(0, 20)),
     st.one_of(st.none(), st.floats(0, 3)),
     st.sampled_from([0.0, 6.0]),
@@ -65,8 +69,8 @@ def test_full_pass_is_its_plain_python_twin(drawn, energy, hours, least, pilot, 
         charger={"minimum_current_a": least, "pilot_step_a": pilot, "ramp_kw_per_s": ramp},
         vehicle={"temperature": None if ambient is None else {"ambient": ambient}},
     )  # fmt: skip
-    world = plain.connections_of(len(evs)), plain.single(evs), plain.table(evs)
-    _, model, recorder = plain.run(settings, *world, asked)
+    world = connections_of(len(evs)), single(evs), table(evs)
+    _, model, recorder = run(settings, *world, asked)
     audit = model.audit()
     gap = audit["grid_energy_kwh"] - audit["battery_energy_kwh"] - audit["loss_kwh"]
     assert gap == pytest.approx(np.zeros(1), abs=1e-9)
@@ -129,17 +133,17 @@ NEARLY_NOTHING = [
 @example(NEARLY_NOTHING, FUNCTIONS[0], 60.0, ((1e-9, 1.0, 60.0),) * 3)  # 3.3e-12 of the battery a minute
 @example(NEARLY_NOTHING, FUNCTIONS[0], 60.0, ((3e-10, 1.0, 60.0),) * 3)
 @given(
-    plain.ev_sessions(), st.sampled_from(FUNCTIONS), st.sampled_from([60.0, 900.0]),
-    st.tuples(*[st.tuples(plain.setpoints, st.floats(0.88, 1.12), st.floats(59.5, 60.5))] * 3),
+    ev_sessions(), st.sampled_from(FUNCTIONS), st.sampled_from([60.0, 900.0]),
+    st.tuples(*[st.tuples(setpoints, st.floats(0.88, 1.12), st.floats(59.5, 60.5))] * 3),
 )  # fmt: skip
 def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, seconds, ticks):
     for session in own:
-        kind = plain.table([[session]]).kinds()[0][0]
+        kind = table([[session]]).kinds()[0][0]
         session = replace(session, discharge_kw=float(kind["discharge_kw"]), departure_s=1e5)
         most = 1.1 * max(session.charge_kw, session.discharge_kw)
         rating = Rating(most, session.charge_kw, session.discharge_kw)
-        table = parameters(LocalFunctions.model_validate(chosen), rating)
-        curves.prepare(table, seconds)
+        curve = parameters(LocalFunctions.model_validate(chosen), rating)
+        curves.prepare(curve, seconds)
         options = np.zeros(1, physics.OPTIONS)[0]
         options["throughput_kws"] = options["discharging_s"] = options["ramp_kw_per_s"] = np.inf
         options["volt"], options["functions"] = 230.0, 1
@@ -150,7 +154,7 @@ def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, secon
         refused = np.zeros(len(physics.REASONS))
         account, past = reference.Account(session.soc_arrival), reference.Past()
         par, state = (
-            curves_reference.as_dict(table[0]),
+            curves_reference.as_dict(curve[0]),
             curves_reference.as_dict(np.zeros(1, curves.STATE)[0]),
         )
         start = 0.0
@@ -167,7 +171,7 @@ def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, secon
                 session, account, past, reference.Rules(), asked, start, seconds, answer=answer
             )
             _, _, q_kvars = physics.window(
-                options, kind, row, evse, table[0], cold, memory, refused, asked, seconds, 1e5 - start, True,
+                options, kind, row, evse, curve[0], cold, memory, refused, asked, seconds, 1e5 - start, True,
                 volt, volt, volt, 1.0, hertz, 25.0, battery, degradation.LAWS, start,
             )  # fmt: skip
             start += seconds

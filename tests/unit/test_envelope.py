@@ -3,12 +3,11 @@
 The battery is that of test_fleet_model: 60 kWh, 7.2 kW, lossless, 0.12 SOC an hour, taper from 0.8.
 """
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.fleet import HOUR, Run, car, feeder
 
 import evgrid
 from evgrid.aggregator.scheduler import as_told, batteries_ahead, batteries_of
@@ -17,18 +16,13 @@ from evgrid.errors import ScenarioError
 from evgrid.model import ALL_PHASES
 from evgrid.scenario import scenario_from
 
-_spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_model.py"))
-plain = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(plain)
-HOUR, car = plain.HOUR, plain.car
-
 AHEAD = {"horizon": "12h", "slot": "1h"}
 
 
 def waiting(*evs, hours=1, setpoint=0.0, envelope=AHEAD, **fleet):
     """A run in which all EVs wait; its envelope at the end."""
     extra = {"fleet": {"count": 1, "envelope": envelope, **fleet}}
-    return plain.Run(*evs, step=900.0, hours=hours, setpoint=setpoint, extra=extra)
+    return Run(*evs, step=900.0, hours=hours, setpoint=setpoint, extra=extra)
 
 
 def test_an_ev_that_charges_only():
@@ -117,13 +111,13 @@ def test_groups_add_up_and_member_alone_is_its_own():
         for i in range(6)
     ]  # fmt: skip
     own = waiting(*evs).model.envelope()
-    connections = replace(plain.feeder(of=(0, 1, ALL_PHASES)), trafo=np.array([0, 1, 1]))
+    connections = replace(feeder(of=(0, 1, ALL_PHASES)), trafo=np.array([0, 1, 1]))
     for group, rows in (
         ("feeder", [[0, 1, 2, 3, 4, 5]]), ("transformer", [[0, 3], [1, 4, 2, 5]]),
         ("connection", [[0, 3], [1, 4], [2, 5]]),
     ):  # fmt: skip
         extra = {"fleet": {"count": 1, "envelope": {**AHEAD, "every": "30min", "group": group}}}
-        run = plain.Run(*evs, step=900.0, hours=1, setpoint=0.0, connections=connections, extra=extra)
+        run = Run(*evs, step=900.0, hours=1, setpoint=0.0, connections=connections, extra=extra)
         for name, unit in (("p_min", "kw"), ("p_max", "kw"), ("e_min", "kwh"), ("e_max", "kwh")):
             values = run[f"envelope_{name}_{unit}"]
             assert values.shape == ((1, 2, 12) if group == "feeder" else (1, len(rows), 2, 12))
@@ -231,10 +225,10 @@ def test_a_strategy_that_plans_with_it_needs_it(tmp_path):
 
 
 def test_an_ev_without_a_transformer_upstream_is_in_no_group():
-    connections = replace(plain.feeder(of=(0,)), trafo=np.array([-1]))
+    connections = replace(feeder(of=(0,)), trafo=np.array([-1]))
     extra = {"fleet": {"count": 1, "envelope": {"group": "transformer"}}}
     with pytest.raises(ScenarioError, match="connection L0 has an EV and no transformer upstream"):
-        plain.Run([car()], step=900.0, hours=1, setpoint=0.0, connections=connections, extra=extra)
+        Run([car()], step=900.0, hours=1, setpoint=0.0, connections=connections, extra=extra)
 
 
 def scheduled(envelope, **settings):

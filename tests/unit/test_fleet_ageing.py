@@ -1,27 +1,22 @@
 """Ageing of EVs that are asked for what 15-min samples of their state of charge don't see."""
 
-import importlib.util
 from dataclasses import replace
 from math import sqrt
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.oracles.rainflow import loss_by_rainflow, rms_v
+from tests.support.drawn_fleets import connections_of, run, scenario_of, single, table
 
 from evgrid.fleet import degradation
 from evgrid.fleet.extras import ageing_notes
 from evgrid.fleet.model import FleetModel
+from evgrid.fleet.reference import Session
 from evgrid.fleet.sessions import Sessions
 from evgrid.model import EVs, MemoryRecorder
 from evgrid.scenario import scenario_from
 from evgrid.simulation import build_world
 from evgrid.system.signals import REGD, SyntheticSignal
-
-_path = Path(__file__).parents[1] / "properties" / "test_fleet_ageing_properties.py"
-_spec = importlib.util.spec_from_file_location("whole", _path)
-whole = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(whole)
-plain = whole.plain
 
 DAY_S, CAPACITY_KWH, EFFICIENCY = 86400.0, 40.0, 0.95
 CHEMISTRIES = ("nmc", "lfp")
@@ -33,7 +28,7 @@ def day(asked_kw, step_s):
 
     Returns the batteries, the results of the sessions, and the recorded states of charge, (tick + 1, 2).
     """
-    scenario = plain.scenario_of(
+    scenario = scenario_of(
         step_s, len(asked_kw),
         fleet={"count": 2, "vehicle": {"degradation": NEW}},
         record={"ev": True},
@@ -51,7 +46,7 @@ def day(asked_kw, step_s):
     )  # fmt: skip
     recorder = MemoryRecorder()
     evs = EVs(np.zeros(2, np.int64), np.arange(2), np.zeros(2, np.int8), np.array(["a", "b"]))
-    model = FleetModel(scenario, plain.connections_of(2), evs, sessions, recorder, True)
+    model = FleetModel(scenario, connections_of(2), evs, sessions, recorder, True)
     for tick, kw in enumerate(asked_kw):
         model.step(tick * step_s, {"aggregator/setpoint": np.full(2, kw)})
     model.finish()
@@ -61,7 +56,7 @@ def day(asked_kw, step_s):
 
 def test_a_day_of_regulation_wears_as_rainflow_of_the_recorded_soc_says():
     """RegD at 4 s, ±10 kW: the law over every cycle of the day, 0.2 % (NMC) and 0.01 % (LFP) of capacity."""
-    scenario = plain.scenario_of(4.0, 21600)
+    scenario = scenario_of(4.0, 21600)
     signal = SyntheticSignal(REGD, scenario.clock, [0], 1)
     asked_kw = np.array([10.0 * signal.mean(4.0 * t, 4.0 * t + 4.0)[0] for t in range(21600)])
     asked_kw[asked_kw < 0] *= EFFICIENCY**2  # what comes out of the battery is what went in
@@ -74,7 +69,7 @@ def test_a_day_of_regulation_wears_as_rainflow_of_the_recorded_soc_says():
         trail = list(
             zip(own.tolist(), (moved * moved * 900).tolist(), strict=True)
         )  # C = moved / (4 s / 1 h)
-        assert loss == pytest.approx(whole.loss_by_rainflow(chemistry, trail), rel=0.01)
+        assert loss == pytest.approx(loss_by_rainflow(chemistry, trail), rel=0.01)
     assert got == pytest.approx([0.0019, 0.00011], rel=0.2)
 
 
@@ -87,7 +82,7 @@ def test_a_saw_tooth_wears_whatever_its_period(minutes):
     battery, _, soc = day(np.where(up, 10.0, -10.0 * EFFICIENCY**2), step_s)
     assert np.ptp(soc) == pytest.approx(depth)
     periods = 24 * 60 / minutes
-    rms = whole.rms_v(0.5, 0.5 + depth)
+    rms = rms_v(0.5, 0.5 + depth)
     k = 7.348e-3 * (rms - 3.667) ** 2 + 7.6e-4 + 4.081e-3 * depth
     nmc = k * sqrt(2.15 * 2 * depth * periods)
     c_rate = 10 * EFFICIENCY / CAPACITY_KWH
@@ -98,17 +93,14 @@ def test_a_saw_tooth_wears_whatever_its_period(minutes):
 
 def test_ageing_outside_the_tests_behind_its_law_is_said():
     """BLAST-Lite: NMC tested at 20 to 40 °C and 1 C, LFP at 10 to 45 °C, 0.65 C up and 1 C down."""
-    scenario = plain.scenario_of(900.0, 96, fleet={"count": 2, "vehicle": {"degradation": {}}})
+    scenario = scenario_of(900.0, 96, fleet={"count": 2, "vehicle": {"degradation": {}}})
 
     def notes(capacity_kwh, chemistry, **vehicle):
-        sessions = plain.table(
-            [
-                [whole.reference.Session(0.0, 7200.0, 0.5, 0.8, capacity, 11.0, 11.0)]
-                for capacity in capacity_kwh
-            ]
+        sessions = table(
+            [[Session(0.0, 7200.0, 0.5, 0.8, capacity, 11.0, 11.0)] for capacity in capacity_kwh]
         )
         sessions = replace(sessions, chemistry=np.array(chemistry))
-        fleet = plain.scenario_of(
+        fleet = scenario_of(
             900.0, 96, fleet={"count": 2, "vehicle": {"degradation": {}, **vehicle}}
         ).fleet  # fmt: skip
         return ageing_notes(fleet, sessions, scenario.clock)
@@ -148,23 +140,20 @@ def test_the_guard_turns_a_discharge_inside_a_tick():
     """From 0.5 the EV discharges until it has to charge to reach 0.8 by departure: one cycle, at any tick."""
     of_tick = []
     for step_s in (4.0, 900.0, 7200.0):
-        session = whole.reference.Session(0.0, 14400.0, 0.5, 0.8, 40.0, 11.0, 11.0)
-        model, _ = plain.run(
-            plain.scenario_of(
+        session = Session(0.0, 14400.0, 0.5, 0.8, 40.0, 11.0, 11.0)
+        model, _ = run(
+            scenario_of(
                 step_s, round(14400 / step_s),
                 fleet={"count": 1, "vehicle": {"degradation": NEW}},
             ),
-            plain.connections_of(1), plain.single([[session]]), plain.table([[session]]),
+            connections_of(1), single([[session]]), table([[session]]),
             np.full((round(14400 / step_s), 1), -11.0),
         )[1:]  # fmt: skip
         of_tick.append((model._extras.ageing["points"][0], *degradation.cycle_loss(model._extras.ageing),
                         *degradation.calendar_loss(model._extras.ageing)))  # fmt: skip
     # 4 h of 11 kW both ways: down for x h and up for 4 h - x by 0.3 more: x = (4 - 12 / 11) / 2
     low = 0.5 - 11 * (4 - 12 / 11) / 2 / 40
-    k = [
-        7.348e-3 * (whole.rms_v(low, high) - 3.667) ** 2 + 7.6e-4 + 4.081e-3 * (high - low)
-        for high in (0.5, 0.8)
-    ]
+    k = [7.348e-3 * (rms_v(low, high) - 3.667) ** 2 + 7.6e-4 + 4.081e-3 * (high - low) for high in (0.5, 0.8)]
     nmc = sqrt(sum(k * k * 2.15 * (high - low) for k, high in zip(k, (0.5, 0.8), strict=True)))
     for points, cycle, calendar in of_tick:
         assert points == 2

@@ -3,14 +3,13 @@
 The battery of most tests is that of test_fleet_model: 60 kWh, 7.2 kW, lossless, 0.12 SOC an hour.
 """
 
-import importlib.util
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.fleet import HOUR, Run, car, feeder, table
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet import kernels
@@ -21,18 +20,13 @@ from evgrid.fleet.sessions import fleet_tables
 from evgrid.model import ALL_PHASES, Clock, EVs, MemoryRecorder
 from evgrid.scenario import ScheduledPower, Temperature, scenario_from
 
-_spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("test_fleet_model.py"))
-plain = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(plain)
-HOUR, car, table = plain.HOUR, plain.car, plain.table
-
 
 def fleet(**sections):
     return {"fleet": {"count": 1, **sections}}
 
 
 def run(*sessions, step=60.0, hours=1, setpoint=None, **sections):
-    return plain.Run(*sessions, step=step, hours=hours, setpoint=setpoint, extra=fleet(**sections))
+    return Run(*sessions, step=step, hours=hours, setpoint=setpoint, extra=fleet(**sections))
 
 
 class Grid:
@@ -47,7 +41,7 @@ class Grid:
                 **fleet(charger={"power_kw": 7.2, **charger}, permission={}),
             }
         )
-        connections = plain.feeder(of=(phase,) * len(evs))
+        connections = feeder(of=(phase,) * len(evs))
         n = len(evs)
         table_of_evs = EVs(np.zeros(n, int), np.arange(n), np.full(n, phase, np.int8),
                            np.array([f"ev{i}" for i in range(n)]))  # fmt: skip
@@ -215,7 +209,7 @@ def sampled_losses(**sections):
     """Loss coefficients of two sampled EVs' first sessions, at home at a three-phase charger."""
     content = {"name": "test", "time": {"start": "2026-01-15T12:00", "duration": "24h", "step": 60.0},
                "feeder": {"network": "x"}, "fleet": {"count": 2, **sections}}  # fmt: skip
-    sessions = fleet_tables(scenario_from(content), plain.feeder(of=(ALL_PHASES, ALL_PHASES)))[1]
+    sessions = fleet_tables(scenario_from(content), feeder(of=(ALL_PHASES, ALL_PHASES)))[1]
     return {key: getattr(sessions, key) for key in ("charge_loss", "discharge_loss")}
 
 
@@ -270,8 +264,8 @@ def test_losses_by_power_go_through_the_measured_efficiencies(loss, phases, perc
 
 def test_losses_by_power_are_those_of_the_phases_that_each_ev_charges_on():
     # Two EVs that draw 3.68 kW from three-phase EVSEs, the first on one phase only.
-    result = plain.Run(
-        [car(charge=3.68)], [car(charge=3.68)], step=60.0, hours=1, connections=plain.feeder(),
+    result = Run(
+        [car(charge=3.68)], [car(charge=3.68)], step=60.0, hours=1, connections=feeder(),
         phase=[0, ALL_PHASES],
         extra=fleet(charger={"phases": 3}, vehicle={"losses": "by_power"}),
     )  # fmt: skip
@@ -379,7 +373,7 @@ def test_each_ev_ages_by_the_chemistry_of_its_type():
     sessions = replace(table(*stays), chemistry=np.array(["nmc", "lfp", ""]))
     zero = np.zeros(3, int)
     evs, recorder = EVs(zero, zero, zero.astype(np.int8), np.array(["a", "b", "c"])), MemoryRecorder()
-    model = FleetModel(scenario, plain.feeder(of=(0,)), evs, sessions, recorder, False)
+    model = FleetModel(scenario, feeder(of=(0,)), evs, sessions, recorder, False)
     for tick in range(3650):
         model.step(tick * day, {})
     model.finish()
@@ -391,7 +385,7 @@ def test_emissions_are_those_of_the_hour_in_which_energy_is_drawn_or_given(tmp_p
     # 300 kg/MWh for an hour, then 500: 7.2 kWh drawn in the first, 3.6 given back in half of the second.
     path = tmp_path / "moer.csv"
     path.write_text("time,kg_per_mwh\n0,300\n3600,500\n")
-    result = plain.Run([car(discharge_kw=7.2, soc_floor=0.2)], step=900.0, hours=2,
+    result = Run([car(discharge_kw=7.2, soc_floor=0.2)], step=900.0, hours=2,
                        setpoint=lambda t: 7.2 if t < HOUR else -7.2 if t < 1.5 * HOUR else 0.0,
                        extra={"system": {"emissions": {"file": str(path)}}})  # fmt: skip
     assert result["session_emissions_kg"] == pytest.approx([7.2 * 0.3 - 3.6 * 0.5])
@@ -399,7 +393,7 @@ def test_emissions_are_those_of_the_hour_in_which_energy_is_drawn_or_given(tmp_p
 
 
 def linked(setpoint, hours=1, **communication):
-    return plain.Run([car(target=0.9)], step=60.0, hours=hours, setpoint=setpoint,
+    return Run([car(target=0.9)], step=60.0, hours=hours, setpoint=setpoint,
                      extra={"communication": communication})  # fmt: skip
 
 
@@ -480,7 +474,7 @@ def test_reserves_by_hand():
     b = car(target=0.9)
     # C leaves in 20 min: nothing.
     c = car(departure=HOUR + 1200, target=0.52, discharge_kw=7.2)
-    result = plain.Run([a], [b], [c], step=900.0, hours=1, setpoint=[0.0, 3.0, 0.0],
+    result = Run([a], [b], [c], step=900.0, hours=1, setpoint=[0.0, 3.0, 0.0],
                        extra={**fleet(reserve_horizon="30min"),
                               "communication": {"telemetry": "15min"}})  # fmt: skip
     offer = result.model.flexibility()
@@ -500,8 +494,8 @@ def test_reserves_by_hand():
 )  # fmt: skip
 def test_reserves_by_group(group, up, down):
     # The first EV, on L0, waits, the second, on L1, charges; only L0 is below the first transformer.
-    connections = replace(plain.feeder(), trafo=np.array([0, 1, 1]))
-    result = plain.Run([car(target=0.9)], [car(target=0.9)], step=900.0, hours=1, setpoint=[0.0, 7.2],
+    connections = replace(feeder(), trafo=np.array([0, 1, 1]))
+    result = Run([car(target=0.9)], [car(target=0.9)], step=900.0, hours=1, setpoint=[0.0, 7.2],
                        connections=connections,
                        extra={**fleet(reserve_horizon="30min", reserve_group=group),
                               "communication": {"telemetry": "15min"}})  # fmt: skip
@@ -511,7 +505,7 @@ def test_reserves_by_group(group, up, down):
 
 def test_reserve_up_carries_the_deadline():
     # 0.74 wanted at 3 h, 0.5 now at 1 h: in 30 min it must have 0.56, so 3.6 kWh at 7.2 kW; nothing to offer.
-    result = plain.Run([car(departure=3 * HOUR, target=0.74 - 0.06)], step=900.0, hours=1, setpoint=0.0,
+    result = Run([car(departure=3 * HOUR, target=0.74 - 0.06)], step=900.0, hours=1, setpoint=0.0,
                        extra={**fleet(reserve_horizon="30min"),
                               "communication": {"telemetry": "15min"}})  # fmt: skip
     # 0.68: in 30 min it must have 0.5, which it has: it can't charge less than 0.

@@ -1,6 +1,5 @@
 """Scores, mileage and revenue, worked by hand."""
 
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -124,14 +123,6 @@ def test_shape_and_partial_hours():
 def test_what_can_not_be_scored(signal, response, step_s, message):
     with pytest.raises(ValueError, match=message):
         PJMScore().score(signal, response, step_s)
-
-
-def test_a_day_is_scored_fast():
-    day = draw_day(REGD, 1, 0, 20_000)
-    PJMScore().score(day, day, 2.0)
-    begin = time.perf_counter()
-    PJMScore().score(day, 0.9 * day, 2.0)
-    assert time.perf_counter() - begin < 1.0  # some 20 ms
 
 
 # ---- other scorers -------------------------------------------------------------------------------
