@@ -19,8 +19,8 @@ SCENARIO = Path(__file__).parents[1] / "scenarios" / "european_lv_v1g.yaml"
 
 def _bare(folder: str, seeds: list[int], begin: Any, spans: Any) -> None:
     """Runs in one process, after one that makes it warm."""
+    from evgrid.runs.simulation import run
     from evgrid.scenario import load_scenario
-    from evgrid.simulation import run
 
     run(load_scenario(SCENARIO), Path(folder) / "warm.nc").close()
     begin.wait()
@@ -32,7 +32,7 @@ def _bare(folder: str, seeds: list[int], begin: Any, spans: Any) -> None:
 
 def rows(runs: int = 60) -> list[dict[str, Any]]:
     """What was measured: wall time of the batch, and of its runs alone."""
-    from evgrid.batch import Batch, run_batch
+    from evgrid.runs.batch import Batch, run_batch
 
     seeds = list(range(runs))
     with tempfile.TemporaryDirectory() as folder:

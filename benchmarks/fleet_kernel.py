@@ -26,9 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from evgrid.compile import THREADS, in_threads
-from evgrid.curves.kernels import prepare
-from evgrid.curves.settings import LocalFunctions, Rating, parameters
+from evgrid.core.jit import THREADS, in_threads
+from evgrid.core.model import Array, Connections, MemoryRecorder
 from evgrid.fleet import degradation, full, physics
 from evgrid.fleet.battery import BIDIRECTIONAL
 from evgrid.fleet.commands import Commands
@@ -39,8 +38,9 @@ from evgrid.fleet.model import FleetModel
 from evgrid.fleet.recording import FleetRecording, SessionResults
 from evgrid.fleet.sessions import COLUMNS, fleet_tables
 from evgrid.fleet.telemetry import Telemetry
-from evgrid.model import Array, Connections, MemoryRecorder
+from evgrid.inverter_functions.kernels import prepare
 from evgrid.scenario import scenario_from
+from evgrid.scenario.inverter_functions import LocalFunctions, Rating, parameters
 
 EVS, MEMBERS, STEP_S = 100_000, 1000, 4.0
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from evgrid.core.model import Clock, Model, Values
+from evgrid.core.ports import CAUSAL_ORDER, PORTS, ports_given, ports_taken
 from evgrid.federation import run_federation
-from evgrid.model import Clock, Model, Values
-from evgrid.ports import CAUSAL_ORDER, PORTS, ports_given, ports_taken
 
 FEDERATES = ("aggregator", "fleet", "feeder")
 SIZES = {

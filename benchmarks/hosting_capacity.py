@@ -20,7 +20,7 @@ SCENARIO = Path(__file__).parents[1] / "scenarios" / "european_lv_uncontrolled.y
 
 def rows(members: int = 1000) -> list[dict[str, Any]]:
     """What was measured: wall time, share of the feeder's power flow, peak memory."""
-    from evgrid.batch import read_index
+    from evgrid.runs.batch import read_index
     from evgrid.studies.hosting_capacity import load_study, run_study
 
     study = load_study(

@@ -18,9 +18,9 @@ def rows(cases: int = 1000, repeats: int = 3) -> list[dict[str, Any]]:
     from power_grid_model import CalculationMethod
 
     from evgrid.feeder.networks import load_network
-    from evgrid.feeder.solvers.pgm import PowerGridModelSolver
-    from evgrid.feeder.solvers.reference import PandapowerSolver
-    from evgrid.scenario import Feeder
+    from evgrid.feeder.solvers.pandapower import PandapowerSolver
+    from evgrid.feeder.solvers.power_grid_model import PowerGridModelSolver
+    from evgrid.scenario.feeder import Feeder
 
     network = load_network(Feeder(network="european_lv"))
     rng = np.random.default_rng(0)
@@ -65,8 +65,8 @@ def rows(cases: int = 1000, repeats: int = 3) -> list[dict[str, Any]]:
 
 def tick(network: Any) -> Callable[[], Any]:
     """One step of the feeder model with EVs and feedback, recording everything."""
+    from evgrid.core.model import MemoryRecorder
     from evgrid.feeder.model import FeederModel
-    from evgrid.model import MemoryRecorder
     from evgrid.scenario import scenario_from
 
     scenario = scenario_from(

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import evgrid
-from evgrid.simulation import RunReport, run_with_report
+from evgrid.runs.simulation import RunReport, run_with_report
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "frequency_regulation_100k.yaml"
 LIMIT_S, LIMIT_GB = 90.0, 2.0

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evgrid.aggregator.scheduler import Batteries, Schedule, alone, batteries_of, plan, schedule
+from evgrid.aggregator.planning.scheduler import Batteries, Schedule, alone, batteries_of, plan, schedule
 
 SLOT_H, SLOTS = 0.25, 144
 HOUR = (np.arange(SLOTS) * SLOT_H + 17.0) % 24.0

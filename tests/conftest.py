@@ -97,7 +97,7 @@ def _small_net() -> Callable[..., Any]:
 def feeder(tmp_path: Path) -> Callable[..., Any]:
     """Loads a network by name, or a pandapower net by way of a file."""
     from evgrid.feeder.networks import load_network
-    from evgrid.scenario import Feeder
+    from evgrid.scenario.feeder import Feeder
 
     def load(net: Any, solver: str = "power-grid-model") -> Any:
         if not isinstance(net, str):

@@ -13,29 +13,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evgrid.aggregator.strategies import MemberStrategy, Strategy, StrategySettings, View, register
-    from evgrid.batch import batch_sessions, open_batch, run_batch
+    from evgrid.aggregator.strategy import MemberStrategy, Strategy, View, register
     from evgrid.errors import EvgridError, ScenarioError
     from evgrid.results import of_aggregator, open_results
+    from evgrid.runs.batch import batch_sessions, open_batch, run_batch
+    from evgrid.runs.simulation import run
     from evgrid.scenario import Scenario, load_scenario
-    from evgrid.simulation import run
+    from evgrid.scenario.aggregators import StrategySettings
 
 _HOME = {
     "EvgridError": "evgrid.errors",
     "Scenario": "evgrid.scenario",
     "ScenarioError": "evgrid.errors",
-    "MemberStrategy": "evgrid.aggregator.strategies",
-    "Strategy": "evgrid.aggregator.strategies",
-    "StrategySettings": "evgrid.aggregator.strategies",
-    "View": "evgrid.aggregator.strategies",
-    "batch_sessions": "evgrid.batch",
+    "MemberStrategy": "evgrid.aggregator.strategy",
+    "Strategy": "evgrid.aggregator.strategy",
+    "StrategySettings": "evgrid.scenario.aggregators",
+    "View": "evgrid.aggregator.strategy",
+    "batch_sessions": "evgrid.runs.batch",
     "load_scenario": "evgrid.scenario",
-    "open_batch": "evgrid.batch",
+    "open_batch": "evgrid.runs.batch",
     "of_aggregator": "evgrid.results",
     "open_results": "evgrid.results",
-    "register": "evgrid.aggregator.strategies",
-    "run": "evgrid.simulation",
-    "run_batch": "evgrid.batch",
+    "register": "evgrid.aggregator.strategy",
+    "run": "evgrid.runs.simulation",
+    "run_batch": "evgrid.runs.batch",
 }
 
 __all__ = [

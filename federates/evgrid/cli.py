@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from evgrid.batch import BatchReport
+    from evgrid.runs.batch import BatchReport
+    from evgrid.runs.simulation import RunReport
     from evgrid.scenario import Scenario
-    from evgrid.simulation import RunReport
 
 
 SHOWN = 5
@@ -107,7 +107,7 @@ def run(
 ) -> None:
     """Run SCENARIO and write its result."""
     checked = _load(scenario, settings, members)
-    from evgrid.simulation import run_with_report
+    from evgrid.runs.simulation import run_with_report
 
     output = output or Path("results") / f"{checked.name}.nc"
     _check_output(output)
@@ -118,14 +118,14 @@ def run(
         _print_summary(result, report)
         click.echo(f"result   {output}")
         if plot:
-            from evgrid.plots import save_overview
+            from evgrid.results.plots import save_overview
 
             click.echo(f"picture  {save_overview(result, output.with_suffix('.png'))}")
 
 
 def _check_output(output: Path) -> None:
     """Refuse a place for a result that is another kind of file's, before anything is computed."""
-    from evgrid.results.files import check_output
+    from evgrid.core.netcdf import check_output
 
     try:
         check_output(output)
@@ -145,8 +145,8 @@ def _told(what: str) -> Iterator[None]:
 @contextmanager
 def _read(path: Path) -> Iterator[xr.Dataset]:
     """A run's result; what is found to be wrong with one that other programs have changed is a sentence."""
+    from evgrid.core.netcdf import sealed
     from evgrid.results import open_run
-    from evgrid.results.files import sealed
 
     with open_run(path) as dataset:
         try:
@@ -169,14 +169,14 @@ def _read(path: Path) -> Iterator[xr.Dataset]:
 @_no_code_option
 def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> None:
     """Check SCENARIO, or a study or batch with all its runs, its files and network, without running it."""
-    from evgrid.settings import read_settings
+    from evgrid.scenario.fields import read_settings
 
     content = read_settings(scenario)
     if "scenario" in content or "base" in content:
         _validate_many(scenario, "base" in content, settings, members)
         return
     checked = _load(scenario, settings, members)
-    from evgrid.simulation import build_world, check_files
+    from evgrid.runs.simulation import build_world, check_files
 
     world = build_world(checked)
     check_files(world)
@@ -195,10 +195,10 @@ def _validate_many(path: Path, is_batch: bool, settings: tuple[str, ...], member
         raise click.UsageError(
             "--set and --members go with a scenario; a study or batch has its own overrides"
         )
-    from evgrid.simulation import build_world
+    from evgrid.runs.simulation import build_world
 
     if is_batch:
-        from evgrid.batch import load_batch, plan
+        from evgrid.runs.batch import load_batch, plan
 
         kind, runs = "batch", plan(load_batch(path))
     else:
@@ -221,7 +221,7 @@ def sessions(scenario: Path, output: Path | None, settings: tuple[str, ...], mem
     """Draw or import the sessions of SCENARIO, say what became of them, and freeze them."""
     checked = _load(scenario, settings, members)
     from evgrid.fleet.frozen import freeze
-    from evgrid.simulation import build_world
+    from evgrid.runs.simulation import build_world
 
     world = build_world(checked)
     drawn = world.sessions
@@ -251,7 +251,7 @@ def scenario(schema: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Picture; default beside the result.")
 def plot(result: Path, output: Path | None) -> None:
     """Draw the overview of RESULT."""
-    from evgrid.plots import save_overview
+    from evgrid.results.plots import save_overview
 
     with _read(result) as dataset:
         click.echo(f"picture  {save_overview(dataset, output or result.with_suffix('.png'))}")
@@ -275,7 +275,7 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
     from rich.console import Console
     from rich.table import Table
 
-    from evgrid.limits import AGGREGATORS, aggregator_limits, limit_set, violations
+    from evgrid.results.limits import AGGREGATORS, aggregator_limits, limit_set, violations
 
     presets = [name for name in names if name != AGGREGATORS]
     try:
@@ -336,7 +336,7 @@ def settle(
     """
     from contextlib import ExitStack
 
-    from evgrid.settlement import read_rates, settle, summary
+    from evgrid.results.settlement import read_rates, settle, summary
 
     checked = read_rates(rates, _overrides(settings))
     with ExitStack() as stack:
@@ -355,7 +355,7 @@ def settle(
 
 
 def _write_csv(table: pd.DataFrame, path: Path, index: bool = False) -> None:
-    from evgrid.results.files import OTHER_SUFFIXES
+    from evgrid.core.netcdf import OTHER_SUFFIXES
 
     if path.suffix.lower() in {".nc", ".nc4", ".h5", *OTHER_SUFFIXES} - {".csv", ".tsv", ".txt"}:
         raise ResultError(f"the table can't be written to {path}: it is CSV, use {path.with_suffix('.csv')}")
@@ -403,7 +403,7 @@ def _with(options: Iterable[Callable[..., Any]]) -> Callable[..., Any]:
 @_with(_batch_options)
 def batch(study: Path, output: Path | None, resume: bool, workers: int | None, scheduler: str | None) -> None:
     """Run the batch of scenarios that STUDY describes, each in a process of its own."""
-    from evgrid.batch import KEPT, load_batch, run_batch
+    from evgrid.runs.batch import KEPT, load_batch, run_batch
 
     checked = load_batch(study)
     output = output or Path("results") / checked.name
@@ -557,7 +557,7 @@ def _print_rows(title: str, rows: Iterable[tuple[str, str]], width: int = 120) -
 def feeder(network: str, phases: str, zero_sequence: bool) -> None:
     """Tell what NETWORK (a name or a pandapower file) holds, lacks, and what would be refused."""
     from evgrid.feeder.describe import describe_network
-    from evgrid.scenario import Feeder
+    from evgrid.scenario.feeder import Feeder
 
     settings: dict[str, Any] = {"network": network, "phases": int(phases) if phases != "auto" else phases}
     if zero_sequence:
@@ -677,7 +677,7 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from evgrid.metrics import summary
+    from evgrid.results.metrics import summary
 
     console = Console(width=None if sys.stdout.isatty() else 100)
     table = Table(

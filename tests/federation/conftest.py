@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from evgrid.model import Array, Clock, Model, Values
-from evgrid.ports import PORTS
+from evgrid.core.model import Array, Clock, Model, Values
+from evgrid.core.ports import PORTS
 
 SIZES = {"member": 2, "connection": 3, "phase": 3, "ev": 4, "trafo": 1}
 START = np.datetime64("2026-01-15T12:00")

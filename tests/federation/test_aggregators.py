@@ -13,9 +13,9 @@ import xarray as xr
 
 import evgrid
 from evgrid.results import audit_of
+from evgrid.results.settlement import settle
+from evgrid.runs.simulation import build_world, run_with_report
 from evgrid.scenario import scenario_from
-from evgrid.settlement import settle
-from evgrid.simulation import build_world, run_with_report
 
 PAIR = {
     "north": {"strategy": "tou", "evs": {"share": 0.4}},

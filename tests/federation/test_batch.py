@@ -16,7 +16,7 @@ import xarray as xr
 from tests.support.waiting import wait_until
 
 import evgrid
-from evgrid.batch import load_batch, members_that_fit, plan, read_index, run_batch
+from evgrid.runs.batch import load_batch, members_that_fit, plan, read_index, run_batch
 
 BASE = """
 name: base

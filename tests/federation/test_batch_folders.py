@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from tests.support.waiting import wait_until
 
 import evgrid
-from evgrid.batch import Batch, load_batch, plan, read_index, run_batch
-from evgrid.batch.cluster import check_scheduler, dask_client
-from evgrid.batch.folder import locked, read_record, shown
 from evgrid.cli import main
 from evgrid.results import FORMAT, save_dataset
+from evgrid.runs.batch import Batch, load_batch, plan, read_index, run_batch
+from evgrid.runs.batch.cluster import check_scheduler, dask_client
+from evgrid.runs.batch.folder import locked, read_record, shown
 
 BASE = """
 name: base

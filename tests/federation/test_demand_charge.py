@@ -5,8 +5,8 @@ import pytest
 
 import evgrid
 from evgrid.errors import ScenarioError
+from evgrid.results.settlement import Rates, settle
 from evgrid.scenario import scenario_from
-from evgrid.settlement import Rates, settle
 
 SEASON = {"name": "all", "months": list(range(1, 13)), "periods": [{"name": "p", "price_per_kwh": 0.2}]}
 

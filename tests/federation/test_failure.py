@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from tests.support.waiting import wait_until
 
+from evgrid.core.model import Model
 from evgrid.errors import EvgridError, PowerFlowError, RunError, StrategyError
 from evgrid.federation import Limits, run_federation
 from evgrid.federation.runtime import describe
-from evgrid.model import Model
 
 pytestmark = [pytest.mark.usefixtures("thread_mode"), pytest.mark.timeout(60)]
 
@@ -352,7 +352,7 @@ def run_script(body, timeout=30):
         import numpy as np
         from evgrid.federation import Limits, run_federation
         from evgrid.federation import runtime
-        from evgrid.model import Clock, Model
+        from evgrid.core.model import Clock, Model
         runtime.HAND_OVER = sys.argv[1] == "True"
 
         class Fleet(Model):

@@ -6,8 +6,8 @@ from click.testing import CliRunner
 
 import evgrid
 from evgrid.cli import main
-from evgrid.limits import aggregator_limits, limit_set, violations
-from evgrid.metrics import summary
+from evgrid.results.limits import aggregator_limits, limit_set, violations
+from evgrid.results.metrics import summary
 from evgrid.scenario import scenario_from
 
 TIME = {"start": "2026-07-01T12:00", "duration": "24h", "step": "5min"}

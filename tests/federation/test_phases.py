@@ -12,12 +12,13 @@ import pandapower as pp
 import pytest
 
 import evgrid
+from evgrid.core.model import ALL_PHASES
 from evgrid.errors import ScenarioError
 from evgrid.feeder.networks import load_network
-from evgrid.metrics import summary
-from evgrid.model import ALL_PHASES
-from evgrid.scenario import Feeder, scenario_from
-from evgrid.simulation import build_world, run
+from evgrid.results.metrics import summary
+from evgrid.runs.simulation import build_world, run
+from evgrid.scenario import scenario_from
+from evgrid.scenario.feeder import Feeder
 
 START = "2026-01-12T12:00"
 HOUSES = 5

@@ -5,9 +5,9 @@ import pytest
 
 import evgrid
 from evgrid.errors import ScenarioError
+from evgrid.results.settlement import settle
+from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
-from evgrid.settlement import settle
-from evgrid.simulation import build_world
 from evgrid.studies.comparison import run_here
 from evgrid.studies.managed_charging import ManagedCharging
 from evgrid.studies.oracle import least_cost

@@ -11,10 +11,10 @@ import numpy as np
 import pandapower as pp
 import pytest
 
-from evgrid.limits import coverage, limit_set, violated, violations
-from evgrid.metrics import summary
+from evgrid.results.limits import coverage, limit_set, violated, violations
+from evgrid.results.metrics import summary
+from evgrid.runs.simulation import run
 from evgrid.scenario import scenario_from
-from evgrid.simulation import run
 from evgrid.studies.voltage_support import VoltageSupport
 
 START = "2026-01-12T18:00"

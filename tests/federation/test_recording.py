@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import evgrid
-from evgrid.limits import limit_set, violations
-from evgrid.metrics import summary
-from evgrid.plots import plot_result, plot_voltage_profile
+from evgrid.results.limits import limit_set, violations
+from evgrid.results.metrics import summary
+from evgrid.results.plots import plot_result, plot_voltage_profile
 from evgrid.results.recording import unrecorded
 from evgrid.scenario import scenario_from
 

@@ -8,8 +8,8 @@ from scipy.sparse import block_array, eye_array
 import evgrid
 from evgrid.feeder.networks import load_network
 from evgrid.fleet.stays import stays_of
+from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
-from evgrid.simulation import build_world
 from evgrid.studies.oracle import least_cost
 
 TIME = {"start": "2026-07-01T16:00", "duration": "20h", "step": "5min"}

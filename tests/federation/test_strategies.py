@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import evgrid
+from evgrid.results.settlement import Rates, settle
 from evgrid.scenario import scenario_from
-from evgrid.settlement import Rates, settle
 
 CALM = {"start": "2026-07-01T16:00", "duration": "16h", "step": "5min"}
 

@@ -14,8 +14,8 @@ import pytest
 import evgrid
 from evgrid.fleet.frozen import freeze
 from evgrid.results import audit_of
+from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
-from evgrid.simulation import build_world
 
 
 def street(overrides=None, network="cigre_lv", **sections):

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 import evgrid
-from evgrid.batch import identity
-from evgrid.readers.user_code import user_class
+from evgrid.core.user_code import user_class
+from evgrid.runs.batch import identity
 from evgrid.scenario import load_scenario
 
 SCENARIO = """

@@ -29,8 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
+from evgrid.core.model import Clock, Connections
 from evgrid.errors import EvgridError, ScenarioError
-from evgrid.model import Clock, Connections
 from evgrid.scenario import Scenario, scenario_from
 
 READ, REFUSED = "read", "refused"
@@ -178,7 +178,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _series(path: Path) -> dict[str, Any]:
-    from evgrid.system.series import PRICE, read_series
+    from evgrid.readers.series import PRICE, read_series
 
     found = read_series(path, _clock(), PRICE)
     assert np.isfinite(found.values).all()
@@ -189,7 +189,7 @@ def _series(path: Path) -> dict[str, Any]:
 
 
 def _emissions(path: Path) -> dict[str, Any]:
-    from evgrid.system.series import read_emissions
+    from evgrid.readers.series import read_emissions
 
     found = read_emissions(path, _clock(), "America/Los_Angeles" if path.suffix == ".json" else None)
     assert (found.values >= 0).all()
@@ -220,7 +220,7 @@ def _sessions(source: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict
 
 
 def _mix(path: Path) -> dict[str, Any]:
-    from evgrid.vehicles import read_mix
+    from evgrid.scenario.vehicles import read_mix
 
     types = read_mix({"file": str(path)}).types
     return {"types": sorted(types), "share": np.array([types[name].share for name in sorted(types)])}
@@ -237,7 +237,7 @@ def _plain(path: Path) -> dict[str, Any]:
 
 
 def _rates(path: Path) -> dict[str, Any]:
-    from evgrid.settlement import read_rates
+    from evgrid.results.settlement import read_rates
 
     return dict(read_rates(path).model_dump())
 

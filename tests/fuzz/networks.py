@@ -73,7 +73,7 @@ def outcome(mutant: Mutant, folder: Path) -> str:
     from evgrid.feeder.describe import describe_network
     from evgrid.feeder.networks import load_network
     from evgrid.feeder.solvers import check_balance, make_solver
-    from evgrid.scenario import Feeder
+    from evgrid.scenario.feeder import Feeder
 
     path = folder / f"net{mutant.suffix}"
     path.write_bytes(mutant.content)

@@ -19,9 +19,9 @@ from typing import Any
 
 import evgrid
 from evgrid.errors import EvgridError
-from evgrid.limits import limit_set, violations
-from evgrid.metrics import summary
 from evgrid.results import open_run, save_dataset
+from evgrid.results.limits import limit_set, violations
+from evgrid.results.metrics import summary
 from evgrid.scenario import scenario_from
 
 READ, REFUSED = "read", "refused"

@@ -213,11 +213,11 @@ def outcome(mutant: Mutant, folder: Path) -> str:
     folder : holds a copy of the project's scenarios
     Whatever else is raised is a finding.
     """
-    from evgrid.batch import load_batch
-    from evgrid.batch import plan as plan_batch
     from evgrid.errors import EvgridError
+    from evgrid.runs.batch import load_batch
+    from evgrid.runs.batch import plan as plan_batch
+    from evgrid.runs.simulation import build_world
     from evgrid.scenario import load_scenario
-    from evgrid.simulation import build_world
     from evgrid.studies.reading import load_study
 
     path = folder / mutant.place

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evgrid.core.model import MemoryRecorder
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables
-from evgrid.model import MemoryRecorder
 from evgrid.scenario import scenario_from
 
 COUNT, MEMBERS, TICKS, STEP_S = 12, 2, 40, 900.0
@@ -59,7 +59,7 @@ def world(feeder_of_module):
 @pytest.fixture(scope="module")
 def feeder_of_module():
     from evgrid.feeder.networks import load_network
-    from evgrid.scenario import Feeder
+    from evgrid.scenario.feeder import Feeder
 
     return load_network(Feeder(network="cigre_lv"))
 

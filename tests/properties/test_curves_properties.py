@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.oracles import inverter_functions as reference
 
-from evgrid.curves import kernels, reference
-from evgrid.curves.settings import LocalFunctions, Rating, parameters
+from evgrid.inverter_functions import kernels
+from evgrid.scenario.inverter_functions import LocalFunctions, Rating, parameters
 
 voltages = st.one_of(
     st.floats(0.3, 1.3), st.floats(0.9, 1.1), st.sampled_from([0.92, 0.98, 1.0, 1.02, 1.06, 1.08, 1.1])

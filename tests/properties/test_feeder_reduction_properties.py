@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evgrid.feeder.grid import Buses, Fixed, Grid, Lines, Loads, Sources, Trafos
 from evgrid.feeder.networks import Network
-from evgrid.feeder.solvers.pgm import PowerGridModelSolver
+from evgrid.feeder.solvers.power_grid_model import PowerGridModelSolver
 from evgrid.feeder.topology import topology
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests.oracles.rainflow import loss_by_rainflow
 from tests.support.drawn_fleets import connections_of, scenario_of, single, table
 
+from evgrid.core.model import MemoryRecorder
 from evgrid.fleet import degradation, reference
 from evgrid.fleet.model import FleetModel
-from evgrid.model import MemoryRecorder
 
 AWAY_C_RATE = 0.3
 QUARTER_S, QUARTERS = 900.0, 16

@@ -6,14 +6,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.support.drawn_fleets import connections_of, run, runs, scenario_of, single, table
 
-from evgrid.aggregator.scheduler import batteries_ahead, schedule
-from evgrid.aggregator.strategies import Envelope
+from evgrid.aggregator.planning.scheduler import batteries_ahead, schedule
+from evgrid.aggregator.strategy import Envelope
+from evgrid.core.model import MemoryRecorder
 from evgrid.fleet import reference
 from evgrid.fleet.lanes import STATE
 from evgrid.fleet.link import receive
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.physics import PHYSICS
-from evgrid.model import MemoryRecorder
 
 LIMITS = ("p_min", "p_max", "e_min", "e_max")
 SLOTS = 12

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.drawn_fleets import connections_of, run, runs, scenario_of, single, table
 
+from evgrid.core.model import EVs
 from evgrid.fleet import reference
 from evgrid.fleet.sessions import fleet_tables
-from evgrid.model import EVs
 
 
 @settings(max_examples=150, deadline=None)

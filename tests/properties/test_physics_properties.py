@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.oracles import inverter_functions as curves_reference
 from tests.support.drawn_fleets import (
     connections_of,
     ev_sessions,
@@ -17,11 +18,10 @@ from tests.support.drawn_fleets import (
     table,
 )
 
-from evgrid.curves import kernels as curves
-from evgrid.curves import reference as curves_reference
-from evgrid.curves.settings import LocalFunctions, Rating, parameters
 from evgrid.fleet import degradation, physics, reference
 from evgrid.fleet.lanes import STATE
+from evgrid.inverter_functions import kernels as curves
+from evgrid.scenario.inverter_functions import LocalFunctions, Rating, parameters
 
 NEVER = ("vehicle", "interconnection", "warranty", "driver")
 

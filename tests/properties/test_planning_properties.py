@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 import evgrid
-from evgrid.aggregator.scheduler import alone, batteries_of, plan, schedule
+from evgrid.aggregator.planning.scheduler import alone, batteries_of, plan, schedule
+from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
-from evgrid.simulation import build_world
 from evgrid.studies.oracle import least_cost
 
 SLOTS, SLOT_H = 8, 0.25

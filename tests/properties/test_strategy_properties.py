@@ -12,16 +12,16 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from evgrid.aggregator import strategies
+from evgrid.aggregator.dispatch import LimitSettings, WithinSettings
 from evgrid.aggregator.excess import REASONS
 from evgrid.aggregator.model import AggregatorModel
-from evgrid.aggregator.strategies import Strategy, built_in, find_strategy, register
+from evgrid.aggregator.strategy import Strategy, register
+from evgrid.core.model import ALL_PHASES, Connections, EVs, MemoryRecorder, Portfolio, Sensitivity
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import Sessions
 from evgrid.fleet.stays import stays_of
-from evgrid.model import ALL_PHASES, Connections, EVs, MemoryRecorder, Sensitivity
-from evgrid.portfolios import Portfolio
 from evgrid.scenario import scenario_from
+from evgrid.scenario.aggregators import STRATEGIES
 
 LIMIT_KW = 20.0
 SAMPLES = {"limit_kw": LIMIT_KW, "product": "fcr"}
@@ -44,8 +44,8 @@ def emissions(tmp_path_factory):
 
 def variants():
     """Each built-in strategy with what it requires, and where it takes more samples with those, too."""
-    for name in built_in():
-        fields = find_strategy(name).Settings.model_fields
+    for name in STRATEGIES.names():
+        fields = STRATEGIES.find(name).Settings.model_fields
         required = {key for key, field in fields.items() if field.is_required()} - {"strategy"}
         assert required <= set(SAMPLES), f"give {name} a sample of {required - set(SAMPLES)} in SAMPLES"
         for keys in sorted({tuple(sorted(required)), tuple(sorted(required | (fields.keys() & SAMPLES)))}):
@@ -137,7 +137,7 @@ class Run:
     """Steps a strategy's aggregator and the fleet; what each tick was told, asked and did."""
 
     def __init__(self, name, own, world, emissions, step_s=300.0):
-        fast = find_strategy(name).uses_system
+        fast = STRATEGIES.find(name).uses_system
         self.step_s, self.ticks = (10.0, 180) if fast else (step_s, 72)
         evs, levels, signal = world
         self.scenario = scenario_of(name, own, self.step_s, self.ticks, emissions)
@@ -249,9 +249,7 @@ def test_limits_and_departures_are_kept(name, own, emissions):
 
 
 def limited_strategies():
-    return [
-        name for name in built_in() if issubclass(find_strategy(name).Settings, strategies.WithinSettings)
-    ]
+    return [name for name in STRATEGIES.names() if issubclass(STRATEGIES.find(name).Settings, WithinSettings)]
 
 
 @pytest.mark.parametrize("name", limited_strategies())
@@ -268,7 +266,7 @@ def test_a_limit_holds_both_ways_or_what_passes_it_has_its_reason(name, emission
     def holds(world, step_s, most, export):
         own = {"limit_kw": most, **({} if export is None else {"export_limit_kw": export})}
         least = -(most if export is None else export)
-        required = find_strategy(name).Settings.model_fields["limit_kw"].is_required()
+        required = STRATEGIES.find(name).Settings.model_fields["limit_kw"].is_required()
         if name == "reserve":
             own["product"] = SAMPLES["product"]
         assert required or name not in ("peak_limit", "v2g_peak_shaving", "peak_shaving")
@@ -316,7 +314,7 @@ def test_the_check_sees_an_overrun(emissions):
     class Reckless(Strategy):
         """Charges all at once, whatever the limit that it is given."""
 
-        Settings = strategies.LimitSettings
+        Settings = LimitSettings
 
         def setpoints(self, view):
             return np.full(len(view.soc), np.inf)
@@ -327,4 +325,4 @@ def test_the_check_sees_an_overrun(emissions):
             check("reckless", {"limit_kw": LIMIT_KW}, world, emissions)
         check("peak_limit", {"limit_kw": LIMIT_KW}, world, emissions)
     finally:
-        del strategies._REGISTRY["reckless"]
+        del STRATEGIES._found["reckless"]

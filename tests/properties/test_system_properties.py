@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evgrid.model import Clock, MemoryRecorder
+from evgrid.core.model import Clock, MemoryRecorder
+from evgrid.scenario.products import PRODUCTS
+from evgrid.scenario.system import System
 from evgrid.system import signals
 from evgrid.system.model import SystemModel
-from evgrid.system.products import PRODUCTS, activation, slowest_delivery
+from evgrid.system.products import activation, slowest_delivery
 from evgrid.system.scores import CAISOAccuracy, PJMScore
-from evgrid.system.settings import System
 
 DROOP = sorted(name for name, product in PRODUCTS.items() if product.driver == "frequency")
 STEPS = st.lists(

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evgrid.model import Clock
-from evgrid.tariff import MonthlyPeaks, Tariff, months_of, prices_of
+from evgrid.core.model import Clock
+from evgrid.scenario.tariffs import MonthlyPeaks, Tariff, months_of, prices_of
 
 NAMES = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 MINUTE = st.integers(0, 1439)

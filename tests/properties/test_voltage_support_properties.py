@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evgrid.aggregator.voltage_kernels import CLOSE_PU, LEAST_EFFECT, hold_voltages
+from evgrid.aggregator.strategies.voltage_kernels import CLOSE_PU, LEAST_EFFECT, hold_voltages
 
 LOW, HIGH = 0.94, 1.06
 

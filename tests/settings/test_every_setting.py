@@ -17,17 +17,17 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import pytest
 
-from evgrid.aggregator.strategies import StrategySettings, built_in, find_strategy
-from evgrid.batch import Batch, members_that_fit
+from evgrid.core.model import Variable
+from evgrid.core.ports import port
 from evgrid.errors import ScenarioError
-from evgrid.limits import LimitSet
-from evgrid.model import Variable
-from evgrid.ports import port
 from evgrid.results import ResultRecorder
+from evgrid.results.limits import LimitSet
+from evgrid.results.settlement import Rates
+from evgrid.runs.batch import Batch, members_that_fit
+from evgrid.runs.simulation import build_models, build_world
 from evgrid.scenario import Scenario, scenario_from
-from evgrid.settings import settings_in
-from evgrid.settlement import Rates
-from evgrid.simulation import build_models, build_world
+from evgrid.scenario.aggregators import STRATEGIES, StrategySettings
+from evgrid.scenario.fields import settings_in
 from evgrid.studies.frequency_regulation import FrequencyRegulation
 from evgrid.studies.hosting_capacity import HostingCapacity
 from evgrid.studies.managed_charging import ManagedCharging
@@ -63,8 +63,8 @@ def all_settings(sections: bool = False) -> set[str]:
     ):  # fmt: skip
         _walk(schema, found, sections)
     names = set(found)
-    for strategy in built_in():
-        schema = find_strategy(strategy).Settings
+    for strategy in STRATEGIES.names():
+        schema = STRATEGIES.find(strategy).Settings
         names |= {f"{strategy}.{name}" for name in schema.model_fields}
         for item in schema.model_fields.values():
             for inner in settings_in(item.annotation):
@@ -665,7 +665,7 @@ for setting, change, given in (
 CO2 = {"system": {"emissions": {"file": "co2.csv", "column": "a"}}}
 EVENT = {"system": {"events": [HEAT]}}
 DEAR = windows({"name": "dip", "hours": [[17, 18.5]], "price_per_kwh": 0.02})
-STRATEGIES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+BY_STRATEGY: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "tou": (DEAR, {}, {}),
     "emissions": (CO2, {}, {}),
     "demand_response": (DEAR | EVENT, {"target_kw": 5}, {
@@ -688,7 +688,7 @@ STRATEGIES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         "depth_kwh": 0.5, "price_error": 5.0, "limit_kw": 25, "horizon": "30min"}),
 }  # fmt: skip
 """Of each strategy what it needs, its settings, and others; besides, all have evs and communication."""
-BASES = {**STRATEGIES, "uncontrolled": ({}, {}, {})}
+BASES = {**BY_STRATEGY, "uncontrolled": ({}, {}, {})}
 for strategy, (needs, settings, others) in BASES.items():
     given = needs | by(strategy, **settings)
     example(f"{strategy}.strategy", given, needs)

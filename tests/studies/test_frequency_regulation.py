@@ -128,7 +128,7 @@ def test_gain_and_new_violations_are_against_the_same_member():
 
 
 def test_violations_of_nothing_are_none():
-    from evgrid.limits import limit_set
+    from evgrid.results.limits import limit_set
 
     calm = dataset().assign(trafo_loading=lambda d: 0.1 * d["trafo_loading"])
     hours = violation_hours(calm, limit_set("ratings"))

@@ -9,8 +9,8 @@ import pytest
 
 import evgrid
 from evgrid.errors import ScenarioError
+from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
-from evgrid.simulation import build_world
 from evgrid.studies.comparison import run_here, save_comparison, side_by_side
 from evgrid.studies.managed_charging import ManagedCharging
 from evgrid.studies.oracle import least_cost

@@ -9,8 +9,9 @@ import pytest
 
 from evgrid.errors import ScenarioError
 from evgrid.feeder.networks import load_network
-from evgrid.limits import limit_set
-from evgrid.scenario import Feeder, scenario_from
+from evgrid.results.limits import limit_set
+from evgrid.scenario import scenario_from
+from evgrid.scenario.feeder import Feeder
 from evgrid.studies.hosting_capacity import load_study, run_study
 from evgrid.studies.hosting_capacity_output import save_study
 from evgrid.studies.nodal_capacity import added_load, nodal_capacity

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import evgrid
+from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
-from evgrid.simulation import build_world
 from evgrid.studies.oracle import least_cost
 
 BURN = """

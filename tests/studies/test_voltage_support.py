@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 import evgrid
 from evgrid.cli import main
 from evgrid.errors import ScenarioError
-from evgrid.limits import limit_set, violations
+from evgrid.results.limits import limit_set, violations
 from evgrid.scenario import load_scenario
 from evgrid.studies import voltage_support
 from evgrid.studies.comparison import together

@@ -5,10 +5,10 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
+from evgrid.core.model import ALL_PHASES, Connections, EVs, MemoryRecorder
 from evgrid.fleet import reference
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import Sessions
-from evgrid.model import ALL_PHASES, Connections, EVs, MemoryRecorder
 from evgrid.scenario import scenario_from
 
 INF = float("inf")

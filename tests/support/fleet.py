@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from evgrid.core.model import ALL_PHASES, Connections, EVs, MemoryRecorder
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.reference import Session
 from evgrid.fleet.sessions import Sessions
-from evgrid.model import ALL_PHASES, Connections, EVs, MemoryRecorder
 from evgrid.scenario import scenario_from
 
 HOUR = 3600.0

@@ -6,11 +6,11 @@ import os
 import pytest
 
 import evgrid
+from evgrid.core.netcdf import check_output
 from evgrid.errors import ResultError, ScenarioError
 from evgrid.readers.yaml_files import MOST_DEPTH, parse_yaml
-from evgrid.results.files import check_output
+from evgrid.runs.simulation import build_world
 from evgrid.scenario import load_scenario, parse_override, scenario_from
-from evgrid.simulation import build_world
 from evgrid.studies.reading import check_study
 
 CONTENT = {

@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from evgrid import compile as compiling
-from evgrid.compile import in_threads, next_part, njit, take_turns
+from evgrid.core import jit as compiling
+from evgrid.core.jit import in_threads, next_part, njit, take_turns
 
 
 @njit

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evgrid.coupling import FixedPoint
-from evgrid.model import MemoryRecorder
+from evgrid.core.fixed_point import FixedPoint
+from evgrid.core.model import MemoryRecorder
 
 SOURCE_PU, X_PU = 1.05, 0.04
 """V = SOURCE_PU - X_PU * Q, with Q drawn, per rated power."""

@@ -5,8 +5,8 @@ from math import exp, inf, log, nan, sqrt
 import numpy as np
 import pytest
 
-from evgrid.curves import kernels
-from evgrid.curves.settings import LocalFunctions, Rating, parameters
+from evgrid.inverter_functions import kernels
+from evgrid.scenario.inverter_functions import LocalFunctions, Rating, parameters
 
 LN10 = log(10.0)
 

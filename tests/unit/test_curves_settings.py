@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from evgrid.curves import kernels
-from evgrid.curves.settings import LocalFunctions, Rating, VoltVar, parameters
-from evgrid.settings import faults_of
+from evgrid.inverter_functions import kernels
+from evgrid.scenario.fields import faults_of
+from evgrid.scenario.inverter_functions import LocalFunctions, Rating, VoltVar, parameters
 
 NORMAL = [[0.92, 44], [0.98, 0], [1.02, 0], [1.08, -44]]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evgrid.session_settings import SOURCES, SampledSessions
-from evgrid.vehicles import read_mix
+from evgrid.scenario.sessions import SOURCES, SampledSessions
+from evgrid.scenario.vehicles import read_mix
 
 PAGE = Path(__file__).parents[2] / "docs" / "fleet.md"
 

@@ -10,10 +10,10 @@ import pytest
 from tests.support.fleet import HOUR, Run, car, feeder
 
 import evgrid
-from evgrid.aggregator.scheduler import as_told, batteries_ahead, batteries_of
-from evgrid.aggregator.strategies import Envelope
+from evgrid.aggregator.planning.scheduler import as_told, batteries_ahead, batteries_of
+from evgrid.aggregator.strategy import Envelope
+from evgrid.core.model import ALL_PHASES
 from evgrid.errors import ScenarioError
-from evgrid.model import ALL_PHASES
 from evgrid.scenario import scenario_from
 
 AHEAD = {"horizon": "12h", "slot": "1h"}
@@ -129,7 +129,7 @@ def test_groups_add_up_and_member_alone_is_its_own():
 STRATEGY = '''
 import numpy as np
 import evgrid
-from evgrid.aggregator.scheduler import batteries_ahead, schedule
+from evgrid.aggregator.planning.scheduler import batteries_ahead, schedule
 
 
 class Cheapest(evgrid.Strategy):

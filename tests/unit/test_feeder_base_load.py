@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evgrid.core.model import MemoryRecorder
 from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import (
     ENERGY_SIGMA,
@@ -23,7 +24,6 @@ from evgrid.feeder.base_load import (
 )
 from evgrid.feeder.model import FeederModel
 from evgrid.feeder.networks import load_network
-from evgrid.model import MemoryRecorder
 from evgrid.scenario import scenario_from
 
 

@@ -10,7 +10,7 @@ from evgrid.errors import NetworkError
 from evgrid.feeder.equivalents import prepare
 from evgrid.feeder.networks import load_network
 from evgrid.feeder.solvers import check_balance, make_solver
-from evgrid.scenario import Feeder, ZeroSequence
+from evgrid.scenario.feeder import Feeder, ZeroSequence
 
 
 def trafo3w(net, **more):

@@ -9,8 +9,8 @@ import pytest
 from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import base_load, base_load_told, load_by_trafo
 from evgrid.feeder.networks import load_network
+from evgrid.runs.simulation import build_world, run
 from evgrid.scenario import scenario_from
-from evgrid.simulation import build_world, run
 
 NIGHT, NOON = np.array([0.0]), np.array([12 * 3600.0])
 

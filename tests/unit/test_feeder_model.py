@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evgrid.core.model import MemoryRecorder
+from evgrid.core.ports import PORTS
 from evgrid.errors import NetworkError, PowerFlowError
 from evgrid.feeder.model import BATCH_CASES, VARIABLES, FeederModel
 from evgrid.feeder.solvers import balance
-from evgrid.model import MemoryRecorder
-from evgrid.ports import PORTS
 from evgrid.scenario import scenario_from
 
 
@@ -202,7 +202,7 @@ def test_a_diverging_flow_names_member_and_time(run, feedback):
 
 
 def test_a_diverging_flow_of_all_members_names_them(run, monkeypatch):
-    monkeypatch.setattr("evgrid.feeder.solvers.pgm.MAX_ITERATIONS", 1)
+    monkeypatch.setattr("evgrid.feeder.solvers.power_grid_model.MAX_ITERATIONS", 1)
     with pytest.raises(PowerFlowError, match=r"members 3 to 5 at 2026-01-15 17:00:00: .*; and 19 more"):
         run("case33bw", fleet=False, first=3, members=3, base={"source": "net"})
 
@@ -213,7 +213,7 @@ def test_a_flow_that_does_not_balance_names_member_and_time(run, monkeypatch):
         residual[5] = 1e-3
         return residual
 
-    monkeypatch.setattr("evgrid.feeder.solvers.balance", broken)
+    monkeypatch.setattr("evgrid.feeder.solvers.interface.balance", broken)
     with pytest.raises(
         PowerFlowError, match=r"power flow of member 1 at 2026-01-15 17:10:00 does not balance"
     ):

@@ -18,7 +18,7 @@ from evgrid.cli import main
 from evgrid.errors import MOST_OF_ONE_FAULT, NetworkError
 from evgrid.feeder import net_file, net_schema
 from evgrid.feeder.networks import find_network, load_network
-from evgrid.scenario import Feeder
+from evgrid.scenario.feeder import Feeder
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pandapower as pp
 import pytest
 from pydantic import ValidationError
 
+from evgrid.core.model import ALL_PHASES
 from evgrid.errors import NetworkError, ScenarioError
 from evgrid.feeder.networks import BUILT_IN, load_network
-from evgrid.model import ALL_PHASES
-from evgrid.scenario import Feeder
+from evgrid.scenario.feeder import Feeder
 
 
 def test_european_lv_has_55_single_phase_households(feeder):
@@ -138,7 +138,7 @@ def flipped(content, at):
 @pytest.mark.parametrize("folder", ["file/below", "nul\0here"])
 def test_a_cache_that_cannot_be_written_is_as_good_as_none(feeder, monkeypatch, tmp_path, folder):
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setattr("evgrid.cache_folder.cache_folder", lambda: tmp_path / folder)
+    monkeypatch.setattr("evgrid.core.cache_folder.cache_folder", lambda: tmp_path / folder)
     assert len(feeder("case33bw").grid.lines.name) == 37
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -160,7 +160,7 @@ def test_a_cached_network_is_solved_without_importing_pandapower(feeder):
         "import sys, numpy as np\n"
         "from evgrid.feeder.networks import load_network\n"
         "from evgrid.feeder.solvers import make_solver\n"
-        "from evgrid.scenario import Feeder\n"
+        "from evgrid.scenario.feeder import Feeder\n"
         "network = load_network(Feeder(network='case33bw'))\n"
         "make_solver(network, 'power-grid-model').solve(np.ones((1, 32, 1)), np.zeros((1, 32, 1)))\n"
         "assert 'pandapower' not in sys.modules\n"

@@ -8,10 +8,10 @@ import numpy as np
 import pandapower as pp
 import pytest
 
+from evgrid.core.model import MemoryRecorder
 from evgrid.errors import PowerFlowError, ScenarioError
 from evgrid.feeder.model import FeederModel
 from evgrid.feeder.networks import load_network
-from evgrid.model import MemoryRecorder
 from evgrid.scenario import scenario_from
 
 R_OHM, X_OHM = 0.02, 0.01
@@ -173,9 +173,9 @@ def test_line_drop_compensation_sees_the_end_of_its_line(run, solver):
 
 @pytest.mark.parametrize(("phases", "load_kw"), [(1, 250.0), (3, 250.0)])
 def test_compensated_voltage_is_that_of_the_end(tmp_path, phases, load_kw):
-    from evgrid.feeder.regulation import Regulation, devices
     from evgrid.feeder.solvers import make_solver
-    from evgrid.scenario import Feeder
+    from evgrid.feeder.voltage_regulators import Regulation, devices
+    from evgrid.scenario.feeder import Feeder
 
     pp.to_json(street(load_kw), str(tmp_path / "net.json"))
     line = {"r_ohm": R_OHM, "x_ohm": X_OHM}
@@ -316,9 +316,9 @@ def test_pv_volt_watt_curtails_and_the_balance_holds(run):
 
 
 def test_pv_of_unequal_phases_and_what_is_no_pv(tmp_path, small_net):
-    from evgrid.device_settings import PvInverters
     from evgrid.feeder.inverters import Inverters
-    from evgrid.scenario import Feeder
+    from evgrid.scenario.devices import PvInverters
+    from evgrid.scenario.feeder import Feeder
 
     net = small_net(True)
     pp.create_storage(net, 4, -0.01, 1.0, name="battery", type="wye")
@@ -347,7 +347,8 @@ def test_pv_of_unequal_phases_and_what_is_no_pv(tmp_path, small_net):
 def test_transformer_ageing_is_that_of_the_result(run):
     import xarray as xr
 
-    from evgrid.thermal import TransformerThermal, transformer_ageing
+    from evgrid.results.transformer_ageing import transformer_ageing
+    from evgrid.scenario.devices import TransformerThermal
 
     load = [100, 300, 380, 200, 50, 300]
     over = {"transformer": {"oil_time_constant_min": 30}, "ambient": 12.5}
@@ -367,8 +368,8 @@ def test_transformer_ageing_is_that_of_the_result(run):
 
 
 def test_ambient_of_a_day(tmp_path):
-    from evgrid.ambient import AmbientTemperature, Sinusoid
-    from evgrid.model import Clock
+    from evgrid.core.model import Clock
+    from evgrid.scenario.ambient import AmbientTemperature, Sinusoid
 
     clock = Clock(np.datetime64("2026-01-15T12:00"), 60.0, 1440)
     day = AmbientTemperature(Sinusoid(mean_c=10.0, amplitude_c=6.0, warmest_h=15.0), clock)

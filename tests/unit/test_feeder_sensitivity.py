@@ -4,12 +4,13 @@ import numpy as np
 import pandapower as pp
 import pytest
 
+from evgrid.core.model import ALL_PHASES
 from evgrid.errors import PowerFlowError
 from evgrid.feeder.networks import load_network
 from evgrid.feeder.sensitivity import scenario_sensitivity, sensitivity
 from evgrid.feeder.solvers import make_solver
-from evgrid.model import ALL_PHASES
-from evgrid.scenario import Feeder, scenario_from
+from evgrid.scenario import scenario_from
+from evgrid.scenario.feeder import Feeder
 
 
 def two_buses(kv=0.4):

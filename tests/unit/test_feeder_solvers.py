@@ -10,7 +10,7 @@ import pytest
 
 from evgrid.errors import NetworkError, PowerFlowError
 from evgrid.feeder.solvers import check_balance, make_solver
-from evgrid.feeder.solvers.pgm import PowerGridModelSolver
+from evgrid.feeder.solvers.power_grid_model import PowerGridModelSolver
 
 
 def loads_of(network, factors=(1.0, 0.5)):

@@ -8,15 +8,16 @@ import pytest
 from tests.oracles.rainflow import loss_by_rainflow, rms_v
 from tests.support.drawn_fleets import connections_of, run, scenario_of, single, table
 
+from evgrid.core.model import EVs, MemoryRecorder
 from evgrid.fleet import degradation
 from evgrid.fleet.extras import ageing_notes
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.reference import Session
 from evgrid.fleet.sessions import Sessions
-from evgrid.model import EVs, MemoryRecorder
+from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
-from evgrid.simulation import build_world
-from evgrid.system.signals import REGD, SyntheticSignal
+from evgrid.scenario.system import REGD
+from evgrid.system.signals import SyntheticSignal
 
 DAY_S, CAPACITY_KWH, EFFICIENCY = 86400.0, 40.0, 0.95
 CHEMISTRIES = ("nmc", "lfp")

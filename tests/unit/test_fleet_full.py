@@ -5,13 +5,13 @@ from math import inf
 import numpy as np
 import pytest
 
-from evgrid import compile as compiling
-from evgrid.curves import kernels as curves
-from evgrid.curves.settings import LocalFunctions, Rating, parameters
+from evgrid.core import jit as compiling
 from evgrid.fleet import degradation, full, lanes, physics
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE
 from evgrid.fleet.kernels import KIND, derive_kinds, reprice
 from evgrid.fleet.lanes import MANY_MEMBERS, STATE, blocks_of, columns_of, lay_out
+from evgrid.inverter_functions import kernels as curves
+from evgrid.scenario.inverter_functions import LocalFunctions, Rating, parameters
 
 STEP_S = 60.0
 FUNCTIONS = {

@@ -11,11 +11,11 @@ import pytest
 from scipy.integrate import solve_ivp
 from tests.support.fleet import HOUR, INF, Run, car, feeder
 
+from evgrid.core.model import ALL_PHASES, MemoryRecorder
 from evgrid.errors import StrategyError
 from evgrid.fleet import kernels
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables, no_fleet
-from evgrid.model import ALL_PHASES, MemoryRecorder
 from evgrid.scenario import scenario_from
 
 
@@ -361,8 +361,8 @@ def test_cores_do_not_change_a_number(monkeypatch):
         )  # fmt: skip
 
     alone = run()
-    monkeypatch.setattr("evgrid.compile._LEAST", 16)
-    monkeypatch.setattr("evgrid.compile.THREADS", 3)
+    monkeypatch.setattr("evgrid.core.jit._LEAST", 16)
+    monkeypatch.setattr("evgrid.core.jit.THREADS", 3)
     parted = run()
     assert np.array_equal(np.array(alone.p), np.array(parted.p))
     for name, values in alone.recorder.static.items():

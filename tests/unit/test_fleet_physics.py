@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from tests.support.fleet import HOUR, Run, car, feeder, table
 
+from evgrid.core.model import ALL_PHASES, Clock, EVs, MemoryRecorder
 from evgrid.errors import ScenarioError
 from evgrid.fleet import kernels
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE, THREE_PHASE, IdleCell
 from evgrid.fleet.link import Link, scheduled
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables
-from evgrid.model import ALL_PHASES, Clock, EVs, MemoryRecorder
-from evgrid.scenario import ScheduledPower, Temperature, scenario_from
+from evgrid.scenario import scenario_from
+from evgrid.scenario.communication import ScheduledPower
+from evgrid.scenario.fleet import Temperature
 
 
 def fleet(**sections):

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from evgrid.core.model import Connections
 from evgrid.errors import ScenarioError
 from evgrid.fleet.importers import read_acn, read_elaad, read_nhts, read_plain, undeliverable
 from evgrid.fleet.table import read_sessions
-from evgrid.model import Connections
-from evgrid.scenario import Vehicle, scenario_from
+from evgrid.scenario import scenario_from
+from evgrid.scenario.fleet import Vehicle
 
 
 def stamps(column):

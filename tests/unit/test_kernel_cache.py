@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import evgrid
-from evgrid.kernel_cache import sources_of
+from evgrid.core.kernel_cache import sources_of
 
 PACKAGE = Path(evgrid.__file__).parent
 
-CALLED = "from evgrid.compile import njit\n\n\n@njit\ndef law(x: float) -> float:\n    return {factor} * x\n"
+CALLED = "from evgrid.core.jit import njit\n\n\n@njit\ndef law(x: float) -> float:\n    return {factor} * x\n"
 CALLER = (
-    "from evgrid.compile import njit\nfrom evgrid.fleet.law import law\n\n\n"
+    "from evgrid.core.jit import njit\nfrom evgrid.fleet.law import law\n\n\n"
     "@njit\ndef advance(x: float) -> float:\n    return law(x) + 1.0\n"
 )
 ASK = "from evgrid.fleet.advance import advance; print(advance(3.0), len(advance.stats.cache_hits))"
@@ -25,11 +25,11 @@ ASK = "from evgrid.fleet.advance import advance; print(advance(3.0), len(advance
 def installed(tmp_path):
     """A copy of what kernels are compiled with, and of two modules of which one calls the other."""
     package = tmp_path / "installed" / "evgrid"
-    (package / "fleet").mkdir(parents=True)
-    for name in ("compile.py", "kernel_cache.py", "cache_folder.py"):
-        shutil.copy(PACKAGE / name, package / name)
-    (package / "__init__.py").touch()
-    (package / "fleet" / "__init__.py").touch()
+    for folder in (package, package / "core", package / "fleet"):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+    for name in ("jit.py", "kernel_cache.py", "cache_folder.py"):
+        shutil.copy(PACKAGE / "core" / name, package / "core" / name)
     (package / "fleet" / "law.py").write_text(CALLED.format(factor=2.0))
     (package / "fleet" / "advance.py").write_text(CALLER)
     return package
@@ -77,4 +77,4 @@ def test_a_folder_that_cannot_be_written_is_done_without(installed, tmp_path):
 
 def test_what_a_kernel_is_made_of_is_found_whatever_the_import():
     found = {path.name for path in sources_of(PACKAGE / "fleet" / "full.py")}
-    assert {"full.py", "physics.py", "kernels.py", "compile.py"} <= found
+    assert {"full.py", "physics.py", "kernels.py", "jit.py"} <= found

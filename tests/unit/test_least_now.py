@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from evgrid.aggregator.strategies import least_now
+from evgrid.aggregator.strategies.self_consumption import least_now
 
 HOUR = 3600.0
 

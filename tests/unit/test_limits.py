@@ -6,9 +6,9 @@ import pytest
 import xarray as xr
 from pydantic import ValidationError
 
-from evgrid import limits
 from evgrid.errors import ResultError
-from evgrid.limits import Criterion, LimitSet, coverage, limit_set, violated, violations
+from evgrid.results import limits
+from evgrid.results.limits import Criterion, LimitSet, coverage, limit_set, violated, violations
 
 START = np.datetime64("2026-01-15T12:00", "ns")
 

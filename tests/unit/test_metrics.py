@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import evgrid
-from evgrid.metrics import _session_rows, session_quantiles, summary
+from evgrid.results.metrics import _session_rows, session_quantiles, summary
 
 
 def sessions(**extra):

@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from evgrid.errors import ResultError
-from evgrid.plots import plot_envelope
+from evgrid.results.plots import plot_envelope
 
 
 def envelope():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evgrid.ports import CAUSAL_ORDER, PORTS, federation_picture, kind_of, port, ports_given, ports_taken
+from evgrid.core.ports import CAUSAL_ORDER, PORTS, federation_picture, kind_of, port, ports_given, ports_taken
 
 
 @pytest.mark.parametrize("port", PORTS.values(), ids=PORTS)

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evgrid.aggregator.reserve import Reserve
-from evgrid.aggregator.strategies import Context, View, strategy_settings
+from evgrid.aggregator.strategies.reserve import Reserve
+from evgrid.aggregator.strategy import Context, View
+from evgrid.core.model import Clock, EVs
 from evgrid.errors import ScenarioError
-from evgrid.model import Clock, EVs
-from evgrid.system.products import activation, find_product
-from evgrid.system.settings import System
+from evgrid.scenario.aggregators import strategy_settings
+from evgrid.scenario.products import find_product
+from evgrid.scenario.system import System
+from evgrid.system.products import activation
 
 COUNT = 100
 STEP_S = 4.0
@@ -190,7 +192,7 @@ def test_faults_are_sentences():
 
 
 def test_an_own_scorer_is_part_of_what_a_run_is_known_by(tmp_path):
-    from evgrid.batch import identity
+    from evgrid.runs.batch import identity
     from evgrid.scenario import scenario_from
 
     content = {

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from evgrid.core.model import Clock, Model, Variable
+from evgrid.core.netcdf import NETCDF_LOCK, new_part, sealed
 from evgrid.errors import ResultError
-from evgrid.model import Clock, Model, Variable
 from evgrid.results import (
     FORMAT,
     FileStore,
@@ -23,7 +24,6 @@ from evgrid.results import (
     open_run,
     save_dataset,
 )
-from evgrid.results.files import NETCDF_LOCK, new_part, sealed
 from evgrid.results.recorder import blocks
 
 CLOCK = Clock(np.datetime64("2026-01-15T00:00"), 10.0, 12)
@@ -242,7 +242,7 @@ def test_what_is_written_at_once_is_whole_chunks(members, row_bytes, intervals):
 def test_parts_of_killed_runs_go_and_no_others(tmp_path):
     path = tmp_path / "r.nc"
     script = (
-        "import os, sys; from pathlib import Path; from evgrid.results.files import new_part\n"
+        "import os, sys; from pathlib import Path; from evgrid.core.netcdf import new_part\n"
         "new_part(Path(sys.argv[1])); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script, str(path)], check=False)

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evgrid.aggregator.scheduled import Demand, Meter, Scheduled, ScheduledSettings, demand_of
-from evgrid.aggregator.scheduler import highest_mean, interval_means
-from evgrid.aggregator.strategies import Context, View
-from evgrid.model import ALL_PHASES, Clock, EVs, Stays
-from evgrid.tariff import Tariff
+from evgrid.aggregator.planning.scheduler import highest_mean, interval_means
+from evgrid.aggregator.strategies.scheduled import Demand, Meter, Scheduled, ScheduledSettings, demand_of
+from evgrid.aggregator.strategy import Context, View
+from evgrid.core.model import ALL_PHASES, Clock, EVs, Stays
+from evgrid.scenario.tariffs import Tariff
 
 EVS = 3
 

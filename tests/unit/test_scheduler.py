@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from evgrid.aggregator.scheduler import alone, assign, batteries_of, cluster, plan, schedule
+from evgrid.aggregator.planning.scheduler import alone, assign, batteries_of, cluster, plan, schedule
 
 SLOT_H, SLOTS = 0.5, 48
 EDGES = np.arange(SLOTS) * SLOT_H

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from evgrid.core.model import ALL_PHASES, Connections
 from evgrid.errors import ScenarioError
 from evgrid.fleet.sessions import fleet_tables
 from evgrid.fleet.table import read_sessions
-from evgrid.model import ALL_PHASES, Connections
 from evgrid.scenario import scenario_from
 
 HEADER = "ev,connection,arrival,departure,soc_arrival"
@@ -322,7 +322,7 @@ def test_a_file_without_sessions(read, tmp_path):
     refused(read, "is empty: the first line must name the columns", header="")
     path = tmp_path / "sessions.csv"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ScenarioError, match="can't be read as CSV"):
+    with pytest.raises(ScenarioError, match="column arrival is missing"):
         read_sessions(path, scenario(path), feeder())
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from evgrid.core.model import ALL_PHASES, Connections
+from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
 from evgrid.fleet.sessions import fleet_tables, sample_sessions
-from evgrid.model import ALL_PHASES, Connections
 from evgrid.scenario import scenario_from
-from evgrid.streams import Purpose, stream
 
 
 def scenario(start="2026-01-15T12:00", duration="48h", step="60s", members=1, first=0, seed=7, **fleet):

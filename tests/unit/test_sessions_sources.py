@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from evgrid.core.model import ALL_PHASES, Connections
 from evgrid.errors import ScenarioError
 from evgrid.fleet.frozen import freeze, is_frozen
 from evgrid.fleet.sessions import COLUMNS, LEAST_SOC, fleet_tables
-from evgrid.model import ALL_PHASES, Connections
 from evgrid.scenario import Scenario, scenario_from
-from evgrid.session_settings import SOURCES
-from evgrid.vehicles import charge_limit_kw, read_mix
+from evgrid.scenario.sessions import SOURCES
+from evgrid.scenario.vehicles import charge_limit_kw, read_mix
 
 DC = {"current": "dc", "phases": 3, "power_kw": 150}
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from evgrid.errors import ResultError, ScenarioError
-from evgrid.settlement import Rates, amount, read_rates, settle, summary
+from evgrid.results.settlement import Rates, amount, read_rates, settle, summary
 
 
 def result(**more):

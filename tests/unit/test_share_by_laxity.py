@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tests.oracles import dispatch as reference
 
-from evgrid.aggregator import reference
 from evgrid.aggregator.kernels import BLOCK, ROUND_TRIP, follow, order_by_group, share_by_laxity
 
 HOUR, STEP_S = 3600.0, 60.0
@@ -204,9 +204,9 @@ def test_the_number_of_threads_changes_no_bit(threads, monkeypatch):
         "group": rng.integers(0, 2, n), "headroom": [5e4, -6e4], "p_max": rng.uniform(3, 11, n),
         "p_min": -rng.uniform(0, 11, n), "laxity": rng.uniform(0, 12 * HOUR, n), "width_s": 900.0,
     }  # fmt: skip
-    monkeypatch.setattr("evgrid.compile.THREADS", threads)
+    monkeypatch.setattr("evgrid.core.jit.THREADS", threads)
     got = share(**fleet)
-    monkeypatch.setattr("evgrid.compile.THREADS", 4)
+    monkeypatch.setattr("evgrid.core.jit.THREADS", 4)
     np.testing.assert_array_equal(got, share(**fleet))
     assert [got[fleet["group"] == row].sum() for row in (0, 1)] == pytest.approx([5e4, -6e4], abs=1e-6)
 

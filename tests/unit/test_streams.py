@@ -2,7 +2,7 @@
 
 from itertools import combinations
 
-from evgrid.streams import Purpose, stream
+from evgrid.core.random_streams import Purpose, stream
 
 
 def test_every_purpose_has_a_number_and_a_stream_of_its_own():

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+from evgrid.core.model import Clock, MemoryRecorder
 from evgrid.errors import RunError
-from evgrid.model import Clock, MemoryRecorder
+from evgrid.scenario.system import System
 from evgrid.system.kernels import cubic_turn
 from evgrid.system.model import SystemModel
-from evgrid.system.settings import System
 
 H, D, R, TG, TT, F0 = 5.0, 0.8, 0.05, 0.2, 0.5, 60.0
 

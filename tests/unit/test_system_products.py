@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from evgrid.system.products import PRODUCTS, Product, activation, held_energy_kwh, one_way, slowest_delivery
+from evgrid.scenario.products import PRODUCTS, Product
+from evgrid.system.products import activation, held_energy_kwh, one_way, slowest_delivery
 from evgrid.system.scores import find_scorer
 
 

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from evgrid.scenario.system import REGD
 from evgrid.system import revenue, scores
 from evgrid.system.scores import CAISOAccuracy, PJMScore, find_scorer, mileage, mileage_ratio, response_of
-from evgrid.system.signals import REGD, draw_day
+from evgrid.system.signals import draw_day
 
 
 def sine(hours=1.0, period_s=600.0, step_s=2.0, late_s=0.0):

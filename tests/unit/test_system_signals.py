@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from evgrid.core.model import Clock, MemoryRecorder
 from evgrid.errors import ScenarioError
-from evgrid.model import Clock, MemoryRecorder
-from evgrid.settings import faults_of
-from evgrid.system import series, signals
+from evgrid.readers import series
+from evgrid.readers.series import Series
+from evgrid.scenario.fields import faults_of
+from evgrid.scenario.system import EmissionsFile, Event, SyntheticRegulation, System, level_at
+from evgrid.system import signals
 from evgrid.system.model import SystemModel, market
-from evgrid.system.series import Series
-from evgrid.system.settings import EmissionsFile, Event, SyntheticRegulation, System, level_at
 
 DAY_S = 86400.0
 START = np.datetime64("2026-01-15T12:00")
@@ -429,8 +430,8 @@ def test_a_value_that_holds_into_the_last_day_is_part_of_it():
 
 
 def test_validate_reads_what_a_run_reads_and_says_that_clocks_change(tmp_path):
+    from evgrid.runs.simulation import build_world, check_files
     from evgrid.scenario import scenario_from
-    from evgrid.simulation import build_world, check_files
 
     german = tmp_path / "german.csv"
     german.write_text("time;c\n02.11.2025 00:00;5\n03.11.2025 00:00;6\n")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from evgrid.core.model import Clock
 from evgrid.errors import ScenarioError
-from evgrid.model import Clock
 from evgrid.scenario import scenario_from
-from evgrid.tariff import Tariff, prices_of, read_tariff, shipped_tariffs
+from evgrid.scenario.tariffs import Tariff, prices_of, read_tariff, shipped_tariffs
 
 MINIMAL = {"name": "t", "time": {"start": "2026-01-15T00:00"}, "feeder": {"network": "european_lv"}}
 

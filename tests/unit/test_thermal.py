@@ -10,19 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evgrid.errors import ResultError
-from evgrid.metrics import _life_rows
-from evgrid.thermal import (
-    PRESETS,
+from evgrid.feeder.transformer_thermal import (
     ThermalState,
-    TransformerThermal,
     ageing_acceleration_factor,
     ageing_rate,
     equivalent_ageing_factor,
     loss_of_life_percent,
-    transformer_ageing,
 )
+from evgrid.results.metrics import _life_rows
+from evgrid.results.transformer_ageing import transformer_ageing
+from evgrid.scenario.devices import TRANSFORMER_PRESETS, TransformerThermal
 
-ONAN = PRESETS["onan_distribution"]
+ONAN = TRANSFORMER_PRESETS["onan_distribution"]
 
 
 def one(value):
@@ -38,9 +37,9 @@ def settled(load=1.0, ambient=20.0, step_s=60.0, thermal=ONAN):
 # -------------------------------------------------------------------------------- worked by hand
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", TRANSFORMER_PRESETS)
 def test_rated_load_at_20_degrees_is_98_degrees_and_ages_normally(name):
-    state = settled(thermal=PRESETS[name])  # 20 + 55 + 23, 20 + 52 + 26
+    state = settled(thermal=TRANSFORMER_PRESETS[name])  # 20 + 55 + 23, 20 + 52 + 26
     state.run(np.ones((1440, 1, 1)), 20.0)
     assert state.end_hot_spot_c.item() == pytest.approx(98.0, abs=1e-9)
     assert state.highest_c.item() == pytest.approx(98.0, abs=1e-9)
@@ -102,9 +101,9 @@ def test_equivalent_ageing_and_loss_of_life():
 LOADS = st.lists(st.floats(0.0, 2.0), min_size=1, max_size=6)
 
 
-@given(LOADS, st.sampled_from(sorted(PRESETS)), st.sampled_from([2, 5, 30]))
+@given(LOADS, st.sampled_from(sorted(TRANSFORMER_PRESETS)), st.sampled_from([2, 5, 30]))
 def test_temperatures_and_life_do_not_depend_on_the_step(loads, name, parts):
-    long, short = (settled(0.3, 10.0, 3600.0 / n, PRESETS[name]) for n in (1, parts))
+    long, short = (settled(0.3, 10.0, 3600.0 / n, TRANSFORMER_PRESETS[name]) for n in (1, parts))
     for load in loads:
         long.step(one(load), 10.0)
         means = [short.step(one(load), 10.0).item() for _ in range(parts)]
@@ -117,7 +116,7 @@ def test_temperatures_and_life_do_not_depend_on_the_step(loads, name, parts):
 def test_a_member_alone_equals_the_same_member_among_others():
     rng = np.random.default_rng(3)
     load, ambient = rng.random((50, 4, 2)) * 1.5, rng.normal(10, 5, (50, 4))
-    thermal = [ONAN, PRESETS["onaf_power"]]
+    thermal = [ONAN, TRANSFORMER_PRESETS["onaf_power"]]
     together, alone = ThermalState(thermal, 4, 60.0), ThermalState(thermal, 1, 60.0)
     together.settle(load[0], ambient[0])
     alone.settle(load[0, 2:3], ambient[0, 2:3])
@@ -130,13 +129,13 @@ def test_a_member_alone_equals_the_same_member_among_others():
 
 
 def test_the_hot_spot_overshoots_where_k21_is_above_one():
-    state = settled(0.3, 20.0, 60.0, PRESETS["onaf_power"])
+    state = settled(0.3, 20.0, 60.0, TRANSFORMER_PRESETS["onaf_power"])
     state.run(np.full((2000, 1, 1), 1.0), 20.0)
     assert state.end_hot_spot_c.item() == pytest.approx(98.0, abs=1e-2)
     onan = settled(0.3)
     onan.run(np.full((2000, 1, 1), 1.0), 20.0)
     assert onan.highest_c.item() <= 98.0 + 1e-9
-    gradient = settled(0.3, 20.0, 60.0, PRESETS["onaf_power"])
+    gradient = settled(0.3, 20.0, 60.0, TRANSFORMER_PRESETS["onaf_power"])
     highest = 0.0
     for _ in range(60):
         gradient.step(one(1.0), 20.0)

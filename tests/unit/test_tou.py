@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from evgrid.aggregator.strategies import Context, StrategySettings, TimeOfUse, View
-from evgrid.model import Clock, EVs
-from evgrid.tariff import Tariff, prices_of, read_tariff
+from evgrid.aggregator.strategies.time_of_use import TimeOfUse
+from evgrid.aggregator.strategy import Context, View
+from evgrid.core.model import Clock, EVs
+from evgrid.scenario.aggregators import StrategySettings
+from evgrid.scenario.tariffs import Tariff, prices_of, read_tariff
 
 
 def tariff_of(name):

@@ -5,7 +5,7 @@ import pandapower as pp
 import pytest
 
 import evgrid
-from evgrid.aggregator.voltage_kernels import hold_voltages
+from evgrid.aggregator.strategies.voltage_kernels import hold_voltages
 from evgrid.errors import ScenarioError
 from evgrid.scenario import scenario_from
 

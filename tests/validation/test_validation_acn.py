@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 
 from evgrid.aggregator.model import AggregatorModel
+from evgrid.core.model import ALL_PHASES, Connections, MemoryRecorder, Portfolio
 from evgrid.fleet.importers import read_acn, undeliverable
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables
 from evgrid.fleet.stays import stays_of
-from evgrid.model import ALL_PHASES, Connections, MemoryRecorder
-from evgrid.portfolios import Portfolio
+from evgrid.runs.simulation import run_with_report
 from evgrid.scenario import scenario_from
-from evgrid.simulation import run_with_report
 
 HERE = Path(__file__).resolve()
 EXPECTED = json.loads((HERE.parent / "acn_week" / "expected.json").read_text())

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evgrid.curves import kernels
-from evgrid.curves.settings import LocalFunctions, Rating, parameters
-from evgrid.settings import read_yaml
+from evgrid.inverter_functions import kernels
+from evgrid.scenario.fields import read_yaml
+from evgrid.scenario.inverter_functions import LocalFunctions, Rating, parameters
 
 FOLDER = Path(__file__).parent / "ieee_1547_curves"
 CASE = read_yaml(FOLDER / "case.yaml")

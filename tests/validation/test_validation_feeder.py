@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from evgrid.core.model import MemoryRecorder
 from evgrid.feeder.model import FeederModel
 from evgrid.feeder.solvers import check_balance, make_solver
-from evgrid.model import MemoryRecorder
 from evgrid.scenario import scenario_from
 
 SOLVERS = ("power-grid-model", "pandapower")

@@ -11,7 +11,7 @@ import pytest
 
 from evgrid.feeder.networks import load_network
 from evgrid.feeder.solvers import check_balance, make_solver
-from evgrid.scenario import Feeder
+from evgrid.scenario.feeder import Feeder
 
 TOLERANCE_PU = 1e-5
 

@@ -10,9 +10,9 @@ import pandapower.networks
 import pytest
 from pandapower.control import DiscreteShuntController, DiscreteTapControl
 
+from evgrid.core.model import MemoryRecorder
 from evgrid.feeder.model import FeederModel
 from evgrid.feeder.networks import load_network
-from evgrid.model import MemoryRecorder
 from evgrid.scenario import scenario_from
 
 TOLERANCE_PU = 1e-6

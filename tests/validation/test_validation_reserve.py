@@ -7,7 +7,7 @@ import pytest
 
 import evgrid
 from evgrid.scenario import scenario_from
-from evgrid.settings import read_yaml
+from evgrid.scenario.fields import read_yaml
 
 HERE = Path(__file__).parent / "reserve_nadir"
 CASE, INPUT = read_yaml(HERE / "case.yaml"), read_yaml(HERE / "input.yaml")

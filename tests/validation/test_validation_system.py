@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import evgrid
-from evgrid.model import Clock, MemoryRecorder
+from evgrid.core.model import Clock, MemoryRecorder
 from evgrid.scenario import scenario_from
-from evgrid.settings import read_yaml
+from evgrid.scenario.fields import read_yaml
+from evgrid.scenario.system import System
 from evgrid.system.model import SystemModel
 from evgrid.system.scores import PJMScore
-from evgrid.system.settings import System
 
 HERE = Path(__file__).parent
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evgrid.settings import read_yaml
-from evgrid.thermal import ThermalState, TransformerThermal
+from evgrid.feeder.transformer_thermal import ThermalState
+from evgrid.scenario.devices import TransformerThermal
+from evgrid.scenario.fields import read_yaml
 
 FOLDER = Path(__file__).parent / "transformer_hot_spot"
 CASE = read_yaml(FOLDER / "case.yaml")

@@ -9,7 +9,7 @@ import pytest
 
 import evgrid
 from evgrid.scenario import scenario_from
-from evgrid.settings import read_yaml
+from evgrid.scenario.fields import read_yaml
 
 FOLDER = Path(__file__).parent / "tou_pge_ev2a"
 CASE = read_yaml(FOLDER / "case.yaml")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evgrid.model import Array
+from evgrid.core.model import Array
 
 REASONS = ("base_load", "lag", "guard", "others", "chargers")
 """Why a limit is passed, in the order of the dimension ``reason``."""

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import in_threads, njit
+from evgrid.core.jit import in_threads, njit
 
 BLOCK = 4096
 """EVs in a block at most."""

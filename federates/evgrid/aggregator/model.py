@@ -28,22 +28,26 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.aggregator.dispatch import WithinSettings, least_powers
 from evgrid.aggregator.excess import REASONS, Excess
 from evgrid.aggregator.kernels import follow, order_by_group
-from evgrid.aggregator.strategies import (
-    Context,
-    Envelope,
-    Strategy,
-    View,
-    WithinSettings,
-    least_powers,
+from evgrid.aggregator.strategy import Context, Envelope, Strategy, View
+from evgrid.core.jit import in_threads
+from evgrid.core.model import (
+    Array,
+    Connections,
+    EVs,
+    Model,
+    Portfolio,
+    Recorder,
+    Sensitivity,
+    Stays,
+    Values,
+    Variable,
 )
-from evgrid.compile import in_threads
+from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import StrategyError
-from evgrid.model import Array, Connections, EVs, Model, Recorder, Sensitivity, Stays, Values, Variable
-from evgrid.portfolios import Portfolio
 from evgrid.scenario import Scenario
-from evgrid.streams import Purpose, stream
 
 _T = TypeVar("_T")
 
@@ -183,7 +187,7 @@ class AggregatorModel(Model):
         self._evs_of_member = np.searchsorted(evs.member, np.arange(len(self._members) + 1))
 
     def step(self, time_s: float, inputs: Values) -> Values:
-        """See :class:`evgrid.model.Model`."""
+        """See :class:`evgrid.core.model.Model`."""
         self._update_status(time_s, inputs)
         if self._feeder_has_solved(time_s):
             self._update_base_load(time_s, inputs)

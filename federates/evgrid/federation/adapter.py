@@ -30,8 +30,10 @@ from typing import Any, Literal
 import helics as h
 import numpy as np
 
+from evgrid.core.model import Array, Clock, Values
+from evgrid.core.ports import Port, port
 from evgrid.errors import EvgridError
-from evgrid.federation.wire import (
+from evgrid.federation.helics_io import (
     NEVER,
     Receive,
     Request,
@@ -44,8 +46,6 @@ from evgrid.federation.wire import (
     value_sender,
 )
 from evgrid.federation.wiring import Place, delay_of
-from evgrid.model import Array, Clock, Values
-from evgrid.ports import Port, port
 
 _TICKS_IN_A_GRANT = 16
 """Most ticks between two grants of a federate.

@@ -33,12 +33,11 @@ from typing import Any
 import helics as h
 import numpy as np
 
-import evgrid
+from evgrid.core.model import Clock, Model
 from evgrid.errors import EvgridError, RunError
 from evgrid.federation.adapter import Adapter, Stopped
-from evgrid.federation.wire import NEVER, Request, break_off, core_global_error, end, leave_behind
+from evgrid.federation.helics_io import NEVER, Request, break_off, core_global_error, end, leave_behind
 from evgrid.federation.wiring import Place, wire
-from evgrid.model import Clock, Model
 
 HAND_OVER = sys.platform != "linux"
 """Whether the models run in a Python thread of their own rather than in the core's.
@@ -407,7 +406,7 @@ def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
 _LIBRARIES = tuple(
     str(Path(folder).resolve()) + os.sep
     for folder in (
-        str(Path(evgrid.__path__[0])),
+        str(Path(__file__).parents[1]),
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     )
 )

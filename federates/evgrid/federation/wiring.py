@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evgrid.core.model import Clock, Model
+from evgrid.core.ports import CAUSAL_ORDER, Port, kind_of, port
 from evgrid.errors import EvgridError
-from evgrid.model import Clock, Model
-from evgrid.ports import CAUSAL_ORDER, Port, kind_of, port
 
 SHORTEST_TICK_S = 1e-6
 """HELICS counts whole nanoseconds; a tick must leave room for offsets inside it."""

@@ -5,7 +5,7 @@
 - :mod:`~evgrid.feeder.topology`, :mod:`~evgrid.feeder.reduction`: what hangs on what; fewer nodes
 - :mod:`~evgrid.feeder.solvers`: power-grid-model and pandapower behind one interface
 - :mod:`~evgrid.feeder.base_load`: the load without EVs
-- :mod:`~evgrid.feeder.regulation`, :mod:`~evgrid.feeder.inverters`: what answers to the voltage
-- :mod:`~evgrid.feeder.ageing`: hot spot and loss of life of the transformers
+- :mod:`~evgrid.feeder.voltage_regulators`, :mod:`~evgrid.feeder.inverters`: what answers to the voltage
+- :mod:`~evgrid.feeder.transformer_ageing`: hot spot and loss of life of the transformers
 - :mod:`~evgrid.feeder.model`: the model behind the federate
 """

@@ -33,15 +33,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from evgrid.cache_folder import arrays_file, read_arrays, write_arrays
+from evgrid.core.cache_folder import arrays_file, read_arrays, write_arrays
+from evgrid.core.model import ALL_PHASES, Array
+from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network, simbench_net, simbench_version
-from evgrid.model import ALL_PHASES, Array
 from evgrid.readers import Faults, Table, read_table, read_times, shown
 from evgrid.readers.times import EXAMPLE
-from evgrid.scenario import GenerationFile
-from evgrid.streams import Purpose, stream
+from evgrid.scenario.feeder import GenerationFile
 
 if TYPE_CHECKING:
     from evgrid.scenario import Scenario

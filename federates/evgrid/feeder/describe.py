@@ -18,7 +18,7 @@ from evgrid.feeder.networks import Network, find_network, is_three_phase, prepar
 from evgrid.feeder.topology import topology
 
 if TYPE_CHECKING:
-    from evgrid.scenario import Feeder
+    from evgrid.scenario.feeder import Feeder
 
 SOLVERS = ("power-grid-model", "pandapower")
 
@@ -73,9 +73,9 @@ def describe_network(settings: Feeder) -> Account:
 
 def _refused_by(solver: str, network: Network) -> list[str]:
     if solver == "pandapower":
-        from evgrid.feeder.solvers.reference import faults_of
+        from evgrid.feeder.solvers.pandapower import faults_of
     else:
-        from evgrid.feeder.solvers.pgm import faults_of
+        from evgrid.feeder.solvers.power_grid_model import faults_of
     return faults_of(network)
 
 

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from evgrid.scenario import ZeroSequence
+    from evgrid.scenario.feeder import ZeroSequence
 
 MAGNETISING_IMPEDANCE_PERCENT = 1e12
 """Zero-sequence magnetising impedance, percent of the short-circuit impedance, that stands for none."""

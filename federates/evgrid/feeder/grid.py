@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.model import ALL_PHASES
 from evgrid.errors import NetworkError, shortened
 from evgrid.feeder.net_schema import shown
-from evgrid.model import ALL_PHASES
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

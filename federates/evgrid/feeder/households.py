@@ -15,7 +15,7 @@ from evgrid.errors import ScenarioError
 
 if TYPE_CHECKING:
     from evgrid.feeder.grid import Ints, Loads
-    from evgrid.scenario import Households
+    from evgrid.scenario.feeder import Households
 
 
 def households_of(rule: int | Households, loads: Loads) -> Ints:

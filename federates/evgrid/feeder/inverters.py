@@ -1,10 +1,10 @@
-"""PV inverters: the feeder's generation with the local functions of :mod:`evgrid.curves`.
+"""PV inverters: the feeder's generation with the local functions of :mod:`evgrid.inverter_functions`.
 
 In: what the sun allows (the base load's generation) and the voltage at each generator. Out: what the
 inverters give. As chargers do, they answer a voltage with the exact first-order response over the step.
 They see that of the step before (at the start: 1 pu), or, with ``coupling: iterated``, that of the step
-itself (:mod:`evgrid.coupling`). Reactive power also flows without sun. The phases of a generator carry
-shares as in the network; the curves see the mean voltage of its phases, trips and entering service the
+itself (:mod:`evgrid.core.fixed_point`). Reactive power also flows without sun. The phases of a generator
+carry shares as in the network; the curves see the mean voltage of its phases, trips and entering service the
 lowest and highest.
 """
 
@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.coupling import FixedPoint, coupling_variables
-from evgrid.curves.kernels import STATE, respond_all
-from evgrid.curves.settings import Rating, parameters
-from evgrid.device_settings import PvInverters
+from evgrid.core.fixed_point import FixedPoint, coupling_variables
+from evgrid.core.model import Array, Recorder, Variable
 from evgrid.errors import ScenarioError
 from evgrid.feeder.networks import Network
 from evgrid.feeder.solvers import Flow, Power
-from evgrid.model import Array, Recorder, Variable
+from evgrid.inverter_functions.kernels import STATE, respond_all
+from evgrid.scenario.devices import PvInverters
+from evgrid.scenario.inverter_functions import Rating, parameters
 
 if TYPE_CHECKING:
-    from evgrid.scenario import Coupling
+    from evgrid.scenario.schema import Coupling
 
 PREFIX = "pv_"
 """Of the variables that say how the iteration went."""

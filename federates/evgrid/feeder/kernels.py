@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import njit
+from evgrid.core.jit import njit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -28,13 +28,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid import thermal
-from evgrid.feeder.ageing import Ageing
+from evgrid.core.model import Array, Model, Recorder, Values, Variable
 from evgrid.feeder.base_load import BaseLoad, base_load
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.inverters import Inverters
 from evgrid.feeder.networks import Network
-from evgrid.feeder.regulation import Regulation, devices
 from evgrid.feeder.solvers import (
     Flow,
     Label,
@@ -47,8 +45,10 @@ from evgrid.feeder.solvers import (
     not_converged,
     worst_phase,
 )
-from evgrid.model import Array, Model, Recorder, Values, Variable
-from evgrid.tariff import MonthlyPeaks
+from evgrid.feeder.transformer_ageing import Ageing
+from evgrid.feeder.transformer_thermal import VARIABLES as THERMAL_VARIABLES
+from evgrid.feeder.voltage_regulators import Regulation, devices
+from evgrid.scenario.tariffs import MonthlyPeaks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -357,7 +357,7 @@ class FeederModel(Model):
         self.variables += REGULATION_VARIABLES if self._regulation is not None else ()
         self.variables += INVERTER_VARIABLES if self._inverters is not None else ()
         self.variables += self._inverters.variables if self._inverters is not None else ()
-        self.variables += thermal.VARIABLES if self._ageing is not None else ()
+        self.variables += THERMAL_VARIABLES if self._ageing is not None else ()
         self._meters = tuple(meters)
         self.variables += tuple(variable for meter in self._meters for variable in meter.variables)
         self._peaks: MonthlyPeaks | None = None
@@ -394,7 +394,7 @@ class FeederModel(Model):
         }  # fmt: skip
 
     def step(self, time_s: float, inputs: Values) -> Values:
-        """See :class:`evgrid.model.Model`. Raises PowerFlowError naming members and time."""
+        """See :class:`evgrid.core.model.Model`. Raises PowerFlowError naming members and time."""
         self._solved = None
         if self.iterates:
             self._close()
@@ -402,7 +402,7 @@ class FeederModel(Model):
         return self._take(time_s, inputs)
 
     def again(self, time_s: float, inputs: Values) -> Values:
-        """See :class:`evgrid.model.Model`: the step with other power of the EVs."""
+        """See :class:`evgrid.core.model.Model`: the step with other power of the EVs."""
         failed_s, self.failures, regulation, inverters = self._before
         self.failures, self._failed_s = dict(self.failures), failed_s.copy()
         if self._regulation is not None:

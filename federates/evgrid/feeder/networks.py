@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evgrid.cache_folder import arrays_file, read_arrays, write_arrays
+from evgrid.core.cache_folder import arrays_file, read_arrays, write_arrays
+from evgrid.core.model import Connections
 from evgrid.errors import NetworkError, ScenarioError
 from evgrid.feeder import equivalents, net_file, net_schema
 from evgrid.feeder import grid as tables
@@ -38,10 +39,9 @@ from evgrid.feeder.equivalents import MAGNETISING_IMPEDANCE_PERCENT, prepare
 from evgrid.feeder.grid import Grid, Ints, extract, has_asymmetric_power
 from evgrid.feeder.households import households_of, households_told
 from evgrid.feeder.topology import Topology, topology
-from evgrid.model import Connections
 
 if TYPE_CHECKING:
-    from evgrid.scenario import Feeder
+    from evgrid.scenario.feeder import Feeder
 
 _CACHE_FORMAT = 4
 
@@ -188,9 +188,9 @@ def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
 def _check_solver(solver: str, network: Network) -> None:
     """Raises NetworkError naming what a solver can't represent."""
     if solver == "pandapower":
-        from evgrid.feeder.solvers.reference import faults_of
+        from evgrid.feeder.solvers.pandapower import faults_of
     else:
-        from evgrid.feeder.solvers.pgm import faults_of
+        from evgrid.feeder.solvers.power_grid_model import faults_of
     faults = faults_of(network)
     if faults:
         raise NetworkError.of(network.source, faults)

@@ -1,6 +1,6 @@
 """How voltages follow the power drawn at the connection points: dV/dP and dV/dQ.
 
-In: a feeder and an operating point. Out: :class:`~evgrid.model.Sensitivity`, by central differences of
+In: a feeder and an operating point. Out: :class:`~evgrid.core.model.Sensitivity`, by central differences of
 the full power flow, all in batches: unbalance, coupling of the phases by neutral and earth, and the
 transformer are in it. A fact of the scenario alone, the same in every process and for every member.
 
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.model import ALL_PHASES, Array, Sensitivity
 from evgrid.feeder.base_load import base_load
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network
 from evgrid.feeder.solvers import Power, make_solver
-from evgrid.model import ALL_PHASES, Array, Sensitivity
 
 if TYPE_CHECKING:
     from evgrid.scenario import Scenario

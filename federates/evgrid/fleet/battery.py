@@ -11,11 +11,11 @@ from math import atan, cos, exp, hypot, pi
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.ambient import RULES, Sinusoid, TemperatureFile, start_hour
+from evgrid.core.model import Clock
 from evgrid.fleet.sessions import BIDIRECTIONAL, Sessions
-from evgrid.model import Clock
-from evgrid.scenario import Temperature
-from evgrid.system.series import read_series
+from evgrid.readers.series import read_series
+from evgrid.scenario.ambient import RULES, Sinusoid, TemperatureFile, start_hour
+from evgrid.scenario.fleet import Temperature
 
 ONE_PHASE = (0.2559, 0.0807, 0.0)
 THREE_PHASE = (0.3290, 0.0411, 3.2e-3)

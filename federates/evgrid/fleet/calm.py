@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import njit
-from evgrid.curves.kernels import POINTS, POWER_FACTOR, REST, WATT_VAR
+from evgrid.core.jit import njit
 from evgrid.fleet.lanes import LANES, Blocks
 from evgrid.fleet.physics import (
     DEPARTURE,
@@ -39,6 +38,7 @@ from evgrid.fleet.physics import (
     WARRANTY,
     whose_floor,
 )
+from evgrid.inverter_functions.kernels import POINTS, POWER_FACTOR, REST, WATT_VAR
 
 COLUMN = LANES + 8
 """Places of a column: its EVs, and a cache line more, so that few columns are a multiple of 4096 bytes apart,

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evgrid.core.model import Array, EVs, Portfolio, Values
 from evgrid.errors import StrategyError
 from evgrid.fleet.link import Link
 from evgrid.fleet.sessions import Sessions
-from evgrid.model import Array, EVs, Values
-from evgrid.portfolios import Portfolio
 from evgrid.scenario import Scenario
 
 

@@ -69,7 +69,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evgrid.compile import njit
+from evgrid.core.jit import njit
 
 CHEMISTRIES = ("nmc", "lfp")
 """Names of the chemistries, in the order of LAWS."""

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import njit
+from evgrid.core.jit import njit
 from evgrid.fleet.kernels import battery_kw_given, charge, energy_to_target_kwh, soc_that_reaches
 from evgrid.fleet.lanes import LANES, Blocks, Places, in_use
 from evgrid.fleet.physics import refusal_of

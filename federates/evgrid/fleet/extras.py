@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.curves.settings import Rating, parameters
+from evgrid.core.model import ALL_PHASES, Array, Clock, Connections, EVs
+from evgrid.core.ports import PORTS
+from evgrid.core.random_streams import Purpose, stream
 from evgrid.fleet import degradation
 from evgrid.fleet.battery import IdleCell, with_losses_by_power
 from evgrid.fleet.lanes import Blocks, blocks_of
@@ -28,11 +30,10 @@ from evgrid.fleet.physics import (
     WARRANTY,
 )
 from evgrid.fleet.sessions import Sessions
-from evgrid.model import ALL_PHASES, Array, Clock, Connections, EVs
-from evgrid.ports import PORTS
-from evgrid.scenario import Fleet, Permission, Scenario
-from evgrid.streams import Purpose, stream
-from evgrid.system.series import read_emissions
+from evgrid.readers.series import read_emissions
+from evgrid.scenario import Scenario
+from evgrid.scenario.fleet import Fleet, Permission
+from evgrid.scenario.inverter_functions import Rating, parameters
 
 AGEING_PERIOD_S = 900.0
 """How often the ageing of plugged-in EVs is brought up to date at least; every turn of their SOC, arrival and

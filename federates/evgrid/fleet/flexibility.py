@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.model import Array, Connections, EVs, Recorder, Variable
 from evgrid.fleet.grouping import GROUP_DIMS, groups_of, is_multiple
-from evgrid.model import Array, Connections, EVs, Recorder, Variable
-from evgrid.scenario import FlexibilityEnvelope, Scenario
+from evgrid.scenario import Scenario
+from evgrid.scenario.fleet import FlexibilityEnvelope
 
 _RESERVES = {
     "fleet_reserve_up_kw": "power that the EVs can draw less or give, for the reserve horizon",

@@ -21,15 +21,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evgrid.core.model import ALL_PHASES, Connections, EVs
 from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
 from evgrid.fleet.phases import charges_on_one_phase
 from evgrid.fleet.sessions import COLUMNS, TEXTS, Sessions, no_fleet, outside_run, within_run
 from evgrid.fleet.table import MOST
-from evgrid.model import ALL_PHASES, Connections, EVs
 from evgrid.readers import Faults, Table, read_table, shown
 from evgrid.scenario import Scenario
-from evgrid.vehicles import chemistries
+from evgrid.scenario.vehicles import chemistries
 
 FORMAT = "evgrid sessions 1"
 _KEY = b"evgrid"

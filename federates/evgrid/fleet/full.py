@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import in_threads, next_part, njit, prefetch, take_turns
-from evgrid.curves.kernels import STATE as MEMORY
+from evgrid.core.jit import in_threads, next_part, njit, prefetch, take_turns
 from evgrid.fleet import calm
 from evgrid.fleet.calm import COLUMN
 from evgrid.fleet.degradation import STATE as BATTERY
@@ -47,6 +46,7 @@ from evgrid.fleet.lanes import (
     lower,
 )
 from evgrid.fleet.physics import PHYSICS, c_rate_over_soc, leave, lift_own, lower_own, welcome, window
+from evgrid.inverter_functions.kernels import STATE as MEMORY
 
 STATE_BYTES, OWN_BYTES, BATTERY_BYTES = blocked(STATE).itemsize, blocked(PHYSICS).itemsize, BATTERY.itemsize
 """Of a block of STATE, of one of PHYSICS, and of a row of ageing."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.model import ALL_PHASES, Array, Connections, EVs
 from evgrid.errors import ScenarioError
-from evgrid.model import ALL_PHASES, Array, Connections, EVs
-from evgrid.scenario import Group
+from evgrid.scenario.fleet import Group
 
 GROUP_DIMS = {"feeder": (), "transformer": ("trafo",), "connection": ("connection",)}
 """Dimensions of a sum over each group, after ``member``."""

@@ -1,5 +1,4 @@
-"""A tick that is stepped again at newer voltages: ``coupling: iterated``, see :mod:`evgrid.coupling`."""
-
+"""Steps of a tick that are taken again at newer voltages: ``coupling: iterated``."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.coupling import FixedPoint
-from evgrid.model import Array
+from evgrid.core.fixed_point import FixedPoint
+from evgrid.core.model import Array
 
 
 class TickIteration:

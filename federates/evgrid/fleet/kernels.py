@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import in_threads, next_part, njit, take_turns
+from evgrid.core.jit import in_threads, next_part, njit, take_turns
 from evgrid.fleet.lanes import (
     LANES,
     MANY_MEMBERS,

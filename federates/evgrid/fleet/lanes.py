@@ -23,7 +23,7 @@ import numpy as np
 from numba import literal_unroll
 from numpy.typing import NDArray
 
-from evgrid.compile import njit
+from evgrid.core.jit import njit
 
 LANES = 16
 """EVs in a block."""

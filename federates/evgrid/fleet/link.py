@@ -16,11 +16,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import njit
-from evgrid.model import Array, EVs
-from evgrid.scenario import Scenario, ScheduledPower
-from evgrid.settings import day_numbers
-from evgrid.streams import Purpose, stream
+from evgrid.core.jit import njit
+from evgrid.core.model import Array, EVs
+from evgrid.core.random_streams import Purpose, stream
+from evgrid.scenario import Scenario
+from evgrid.scenario.communication import ScheduledPower
+from evgrid.scenario.fields import day_numbers
 
 _FALLBACK_KW = {"uncontrolled": np.inf, "stop": 0.0, "last": np.nan}
 

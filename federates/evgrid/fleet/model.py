@@ -1,8 +1,8 @@
 """The fleet: all EVs of all members as one model behind a federate.
 
 In: set-points (if an aggregator manages the fleet); voltages and where there are any (if the EVSEs have
-local functions), of the last tick, or of this one (``coupling: iterated``, :mod:`evgrid.coupling`). Out:
-the mean active and reactive power of the EVs at each connection and phase over the tick, and, every
+local functions), of the last tick, or of this one (``coupling: iterated``, :mod:`evgrid.core.fixed_point`).
+Out: the mean active and reactive power of the EVs at each connection and phase over the tick, and, every
 telemetry period, what the chargers report at the end of the tick.
 
 How an EV charges is in :mod:`evgrid.fleet.kernels`; what more a scenario may ask for (local functions,
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import in_threads
-from evgrid.coupling import FixedPoint, coupling_variables
-from evgrid.curves.kernels import prepare
+from evgrid.core.fixed_point import FixedPoint, coupling_variables
+from evgrid.core.jit import in_threads
+from evgrid.core.model import Array, Connections, EVs, Model, Portfolio, Recorder, Values
 from evgrid.fleet import degradation, full, physics
 from evgrid.fleet.commands import Commands
 from evgrid.fleet.envelope import limits_ahead
@@ -34,8 +34,7 @@ from evgrid.fleet.rates import Rates
 from evgrid.fleet.recording import FleetRecording, SessionResults
 from evgrid.fleet.sessions import Sessions
 from evgrid.fleet.telemetry import OwnPower, Telemetry
-from evgrid.model import Array, Connections, EVs, Model, Recorder, Values
-from evgrid.portfolios import Portfolio
+from evgrid.inverter_functions.kernels import prepare
 from evgrid.scenario import Scenario
 
 
@@ -168,7 +167,7 @@ class FleetModel(Model):
         return TickIteration(fixed_point, changed, shape)
 
     def step(self, time_s: float, inputs: Values) -> Values:
-        """See :class:`evgrid.model.Model`.
+        """See :class:`evgrid.core.model.Model`.
 
         Raises
         ------
@@ -190,7 +189,7 @@ class FleetModel(Model):
         return outputs
 
     def again(self, time_s: float, inputs: Values) -> Values:
-        """See :class:`evgrid.model.Model`: the tick at voltages nearer to its own."""
+        """See :class:`evgrid.core.model.Model`: the tick at voltages nearer to its own."""
         iteration = self._iteration
         assert iteration is not None
         seen = iteration.seen(inputs["feeder/voltage"])
@@ -364,7 +363,7 @@ class FleetModel(Model):
                 )  # fmt: skip
 
     def audit(self) -> dict[str, Array]:
-        """See :class:`evgrid.model.Model`; complete after ``finish``.
+        """See :class:`evgrid.core.model.Model`; complete after ``finish``.
 
         grid_energy_kwh : from the power of all EVs, upstream or not, each tick's times its length
         battery_energy_kwh : from the change in state of charge of every session

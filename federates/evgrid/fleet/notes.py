@@ -5,10 +5,11 @@ Chargers of fewer phases than the scenario gives, and vehicles that draw or give
 
 from __future__ import annotations
 
-from evgrid.model import ALL_PHASES, Connections, EVs
-from evgrid.scenario import Fleet, Scenario
-from evgrid.session_settings import SampledSessions
-from evgrid.vehicles import charge_limit_kw
+from evgrid.core.model import ALL_PHASES, Connections, EVs
+from evgrid.scenario import Scenario
+from evgrid.scenario.fleet import Fleet
+from evgrid.scenario.sessions import SampledSessions
+from evgrid.scenario.vehicles import charge_limit_kw
 
 
 def fleet_notes(scenario: Scenario, connections: Connections, evs: EVs) -> tuple[str, ...]:

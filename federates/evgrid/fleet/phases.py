@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evgrid.scenario import Fleet, Scenario
-from evgrid.session_settings import SampledSessions, SessionFile
+from evgrid.scenario import Scenario
+from evgrid.scenario.fleet import Fleet
+from evgrid.scenario.sessions import SampledSessions, SessionFile
 
 
 def charges_on_one_phase(scenario: Scenario) -> bool:

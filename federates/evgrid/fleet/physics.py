@@ -18,8 +18,8 @@ and a ramp limit moves what is followed from one to the next; its mean over the 
 charging below freezing, a limit by C-rate in the cold, derating in the heat, for both directions.
 The limit is that at the tick's beginning.
 
-**Local functions** of the EVSE are those of :mod:`evgrid.curves.kernels`. The EV's wish, its mean over
-the tick, goes in; what comes out is followed as a constant power. Where the battery can't take it to the
+**Local functions** of the EVSE are those of :mod:`evgrid.inverter_functions.kernels`. The EV's wish, its mean
+over the tick, goes in; what comes out is followed as a constant power. Where the battery can't take it to the
 end of the tick (the taper, the target), less is drawn, and what is drawn is booked and handed over.
 
 **Who wins.** The departure guard wins over set-points, ramp limits and pilots. Temperature, volt-watt,
@@ -43,8 +43,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import njit
-from evgrid.curves.kernels import IN_SERVICE, OFF, TRIPS, respond
+from evgrid.core.jit import njit
 from evgrid.fleet.degradation import away_ev, bring_to_ev, calendar_loss_ev, cycle_loss_ev
 from evgrid.fleet.kernels import (
     advance,
@@ -56,6 +55,7 @@ from evgrid.fleet.kernels import (
     soc_that_reaches,
 )
 from evgrid.fleet.lanes import LANES, Blocks, Places, in_use
+from evgrid.inverter_functions.kernels import IN_SERVICE, OFF, TRIPS, respond
 
 REASONS = ("vehicle", "evse", "interconnection", "warranty", "driver", "floor", "departure", "grid")
 """Why a discharge was refused. floor: the vehicle's own; departure: the guard; grid: the EVSE's local
@@ -97,7 +97,7 @@ FUNCTIONS = np.dtype(
 )
 """What an EVSE's functions remember besides PHYSICS, read and written while disturbed only: 90 bytes.
 
-Fields as in :data:`evgrid.curves.kernels.STATE`."""
+Fields as in :data:`evgrid.inverter_functions.kernels.STATE`."""
 
 OPTIONS = np.dtype(
     [
@@ -348,7 +348,7 @@ def window(
     willing
         Whether drivers may let discharge at this time of day.
     voltage_pu, lowest_pu, highest_pu, energised, frequency_hz
-        See :func:`evgrid.curves.kernels.respond`.
+        See :func:`evgrid.inverter_functions.kernels.respond`.
     idle_c
         Temperature of the cell of a car that stands idle, °C.
     battery, laws, time_s

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evgrid.model import Array
+from evgrid.core.model import Array
 from evgrid.scenario import Scenario
 
 _BLOCK = 256

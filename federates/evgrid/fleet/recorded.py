@@ -16,13 +16,13 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
+from evgrid.core.model import ALL_PHASES, Connections, EVs
 from evgrid.errors import ScenarioError
 from evgrid.fleet.importers import Imported, read_acn, read_elaad, read_nhts, undeliverable
 from evgrid.fleet.sessions import Sessions
 from evgrid.fleet.table import tables_of
-from evgrid.model import ALL_PHASES, Connections, EVs
 from evgrid.scenario import Scenario
-from evgrid.session_settings import AcnFile, ElaadFile, ImportedFile
+from evgrid.scenario.sessions import AcnFile, ElaadFile, ImportedFile
 
 
 def import_sessions(

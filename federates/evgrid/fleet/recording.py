@@ -11,15 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.model import Array, Connections, EVs, Portfolio, Recorder, Variable
 from evgrid.fleet import degradation, physics
 from evgrid.fleet.extras import Extras
 from evgrid.fleet.grouping import is_multiple
 from evgrid.fleet.kernels import charge_as_fast_as_possible, grid_energy_to_target_kwh
 from evgrid.fleet.sessions import Sessions
-from evgrid.model import Array, Connections, EVs, Recorder, Variable
-from evgrid.portfolios import Portfolio
 from evgrid.scenario import Scenario
-from evgrid.tariff import USUAL_INTERVAL_S, MonthlyPeaks
+from evgrid.scenario.tariffs import USUAL_INTERVAL_S, MonthlyPeaks
 
 _BLOCK = 256
 """Ticks in a block of recorded values."""

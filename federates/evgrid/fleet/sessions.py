@@ -1,10 +1,10 @@
 """When EVs are plugged in, and what their drivers want: sampled, or read from a file.
 
-Out: the table of EVs (:class:`evgrid.model.EVs`) and the table of sessions (:class:`Sessions`),
+Out: the table of EVs (:class:`evgrid.core.model.EVs`) and the table of sessions (:class:`Sessions`),
 both with the EVs of all members, and neither dependent on the time step.
 
 Sampled sessions follow the events of :mod:`evgrid.fleet.travel` (when EVs leave and come, and how
-far they drive), with the parameters of :mod:`evgrid.session_settings`. State of charge is carried
+far they drive), with the parameters of :mod:`evgrid.scenario.sessions`. State of charge is carried
 from trip to trip: an EV arrives with what it left with less what it drove, and may or may not plug
 in. For that, sampling takes every session to charge as fast as it can; so who plugs in when does not
 depend on a strategy. What a strategy leaves an EV with, the run carries over by ``drive_kwh``.
@@ -22,12 +22,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from evgrid.core.model import ALL_PHASES, UPSTREAM, Array, Connections, EVs
+from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
 from evgrid.fleet.kernels import KIND, LEAST_SOC, charge_as_fast_as_possible, derive_kinds
 from evgrid.fleet.travel import DAY_S, slots, starts_plugged_in
-from evgrid.model import ALL_PHASES, UPSTREAM, Array, Connections, EVs
-from evgrid.scenario import Scenario, Vehicle
-from evgrid.session_settings import (
+from evgrid.scenario import Scenario
+from evgrid.scenario.fleet import Vehicle
+from evgrid.scenario.sessions import (
     AcnFile,
     ElaadFile,
     HomeSessions,
@@ -35,8 +37,7 @@ from evgrid.session_settings import (
     SampledSessions,
     SessionFile,
 )
-from evgrid.streams import Purpose, stream
-from evgrid.vehicles import VehicleType, charge_limit_kw
+from evgrid.scenario.vehicles import VehicleType, charge_limit_kw
 
 LONGEST_WAIT_DAYS = 30
 """Days after the end of the run at which an EV that still stands is taken to leave."""

@@ -1,6 +1,6 @@
 """What a planner knows of the sessions: the stays of the EVs, and the energy that is within reach.
 
-In: the sessions of a run. Out: :class:`evgrid.model.Stays`. State of charge is carried from stay to stay
+In: the sessions of a run. Out: :class:`evgrid.core.model.Stays`. State of charge is carried from stay to stay
 as by a fleet that serves everyone as far as it can: so the stays don't depend on a strategy.
 """
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.model import Array, Connections, EVs, Stays
 from evgrid.fleet.extras import in_force
 from evgrid.fleet.kernels import LEAST_SOC, battery_kw_given, charge_as_fast_as_possible
 from evgrid.fleet.sessions import Sessions
-from evgrid.model import Array, Connections, EVs, Stays
 from evgrid.scenario import Scenario
 
 

@@ -39,6 +39,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from evgrid.core.model import ALL_PHASES, Array, Connections, EVs
 from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
 from evgrid.fleet.sessions import (
@@ -52,11 +53,10 @@ from evgrid.fleet.sessions import (
     phases_at,
     within_run,
 )
-from evgrid.model import ALL_PHASES, Array, Connections, EVs
 from evgrid.readers import Faults, Table, capped, read_table, read_times, shown
 from evgrid.readers.tables import MOST_CHARACTERS
 from evgrid.scenario import Scenario
-from evgrid.vehicles import chemistries
+from evgrid.scenario.vehicles import chemistries
 
 REQUIRED = ("ev", "connection", "arrival", "departure")
 OPTIONAL = (

@@ -7,9 +7,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.model import Array, Portfolio
 from evgrid.fleet.grouping import SlotSums, is_multiple
-from evgrid.model import Array
-from evgrid.portfolios import Portfolio
 from evgrid.scenario import Scenario
 
 STATUS = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")

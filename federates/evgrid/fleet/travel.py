@@ -19,8 +19,9 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.model import Array
-from evgrid.session_settings import (
+from evgrid.core.model import Array
+from evgrid.core.random_streams import Purpose, stream
+from evgrid.scenario.sessions import (
     RentalSessions,
     SampledSessions,
     SchoolBusSessions,
@@ -29,7 +30,6 @@ from evgrid.session_settings import (
     _ShortVisits,
     _Visits,
 )
-from evgrid.streams import Purpose, stream
 
 DAY_S = 86400.0
 

@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from evgrid.core.model import Array
 from evgrid.errors import ScenarioError
-from evgrid.model import Array
 from evgrid.readers.faults import Faults, capped, shown
 from evgrid.readers.files import MOST_BYTES, check_file, read_text
 
@@ -382,7 +382,7 @@ def _read_parquet(path: Path, only: Mapping[str, str] | None) -> Table:
 
 
 def _read_netcdf(path: Path, only: Mapping[str, str] | None) -> Table:
-    from evgrid.results.files import open_netcdf
+    from evgrid.core.netcdf import open_netcdf
 
     check_file(path)
     try:

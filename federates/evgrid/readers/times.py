@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from evgrid.model import Array
+from evgrid.core.model import Array
 from evgrid.readers.faults import Faults, shown
 from evgrid.readers.tables import Table, mask_of
 

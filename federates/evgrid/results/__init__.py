@@ -6,7 +6,7 @@ that starts at t. The attributes hold the resolved scenario, the seed, the packa
 the energy audit.
 
 :mod:`evgrid.results.recorder` averages what the models record, :mod:`evgrid.results.stores` keeps it, and
-:mod:`evgrid.results.files` is all that touches NetCDF files.
+:mod:`evgrid.core.netcdf` is all that touches NetCDF files.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from evgrid.core.netcdf import open_netcdf, save_dataset
 from evgrid.errors import ResultError
-from evgrid.results.files import open_netcdf, save_dataset
 from evgrid.results.recorder import ResultRecorder, Store
 from evgrid.results.stores import FileStore, MemoryStore
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.model import Clock, Model, Variable
+from evgrid.core.model import Clock, Model, Variable
 from evgrid.results.recording import Selection
 
 _BUFFER_BYTES = 16 * 2**20
@@ -74,14 +74,14 @@ class ResultRecorder:
                     self.store.create(variable, variable.dims)
 
     def put(self, name: str, tick: int, values: NDArray[Any]) -> None:
-        """See :class:`evgrid.model.Recorder`."""
+        """See :class:`evgrid.core.model.Recorder`."""
         if name in self._dropped:
             return
         with self._lock, self._timed(name):
             self._variables[name].put(tick, values)
 
     def put_static(self, name: str, values: NDArray[Any]) -> None:
-        """See :class:`evgrid.model.Recorder`."""
+        """See :class:`evgrid.core.model.Recorder`."""
         with self._lock, self._timed(name):
             dims = self._static[name].dims
             expected = tuple(self.sizes[dim] for dim in dims)

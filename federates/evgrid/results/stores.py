@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.errors import ResultError
-from evgrid.model import Variable
-from evgrid.results.files import (
+from evgrid.core.model import Variable
+from evgrid.core.netcdf import (
     COMPRESSION,
     NETCDF_LOCK,
     check_output,
@@ -23,6 +22,7 @@ from evgrid.results.files import (
     open_netcdf,
     storage,
 )
+from evgrid.errors import ResultError
 from evgrid.results.recorder import blocks
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ see the same members: the same households, drivers and sessions (common random n
 their difference is the variant's. Out: a Dataset of key figures over (variant, member), a table,
 a picture.
 
-The runs are a batch (:mod:`evgrid.batch`): in processes of their own on all cores or on a Dask
+The runs are a batch (:mod:`evgrid.runs.batch`): in processes of their own on all cores or on a Dask
 scheduler, resumable, and a variant that fails is named while the others go on. A study is one class
 that extends :class:`Comparison` and says what it judges a run by (:meth:`Comparison.figures`, and
 :meth:`Comparison.between` for what is seen between variants only) and how it is drawn
@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from evgrid.batch import KEPT, Batch, Run, plan, read_index, run_batch
 from evgrid.errors import ResultError, ScenarioError
 from evgrid.results import open_results, save_dataset
+from evgrid.results.settlement import amount, is_currency
+from evgrid.runs.batch import KEPT, Batch, Run, plan, read_index, run_batch
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.settings import ExistingFile, Name, Settings
-from evgrid.settlement import amount, is_currency
+from evgrid.scenario.fields import ExistingFile, Name, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,7 +137,7 @@ def run_comparison(
     folder
         Where the runs' results go.
     resume, workers, scheduler, progress
-        See :func:`evgrid.batch.run_batch`.
+        See :func:`evgrid.runs.batch.run_batch`.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def run_here(study: Comparison, *variants: str) -> xr.Dataset:
 
     Raises EvgridError with the first fault.
     """
-    from evgrid.simulation import run
+    from evgrid.runs.simulation import run
 
     shared = study.batch().overrides
     cases = {name: case for name, case in study.cases().items() if not variants or name in variants}

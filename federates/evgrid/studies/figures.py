@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evgrid.limits import LimitSet, violations
+from evgrid.results.limits import LimitSet, violations
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from evgrid.model import Array
+    from evgrid.core.model import Array
 
 
 def currency_of(result: xr.Dataset) -> str:

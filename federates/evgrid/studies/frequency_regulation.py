@@ -29,12 +29,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from evgrid.aggregator.regulation import OfferSettings
+from evgrid.aggregator.strategies.regulation import OfferSettings
 from evgrid.errors import ScenarioError
-from evgrid.limits import limit_set
-from evgrid.plots import time_axis
+from evgrid.results.limits import limit_set
+from evgrid.results.plots import time_axis
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.settings import Duration, LocalTime, Settings, fault
+from evgrid.scenario.fields import Duration, LocalTime, Settings, fault
+from evgrid.scenario.system import NoRegulation
 from evgrid.studies.comparison import Comparison
 from evgrid.studies.figures import (
     currency_of,
@@ -45,7 +46,6 @@ from evgrid.studies.figures import (
     worst_of_feeder,
 )
 from evgrid.studies.judging import Limits
-from evgrid.system.settings import NoRegulation
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -324,7 +324,7 @@ def rated_kw(scenario: Scenario) -> float:
 
     Raises NetworkError or ScenarioError.
     """
-    from evgrid.simulation import build_world
+    from evgrid.runs.simulation import build_world
 
     world = build_world(scenario)
     most = np.zeros(len(world.evs))

@@ -41,23 +41,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field, field_validator
 
-from evgrid.batch import KEPT, Batch, Run, dask_client, plan, read_index, run_batch
 from evgrid.errors import ResultError, ScenarioError
-from evgrid.limits import Criterion, LimitSet, coverage, limit_set, violations
 from evgrid.results import open_netcdf
-from evgrid.scenario import Scenario, Share, load_scenario
-from evgrid.session_settings import HomeSessions, SampledSessions
-from evgrid.settings import ExistingFile, Name, Settings, fault
+from evgrid.results.limits import Criterion, LimitSet, coverage, limit_set, violations
+from evgrid.runs.batch import KEPT, Batch, Run, dask_client, plan, read_index, run_batch
+from evgrid.runs.worker_process import Reduction
+from evgrid.scenario import Scenario, load_scenario
+from evgrid.scenario.fields import ExistingFile, Name, Settings, Share, fault
+from evgrid.scenario.sessions import HomeSessions, SampledSessions
 from evgrid.studies import reading
 from evgrid.studies.judging import Limits, judged
 from evgrid.studies.statistics import wilson
-from evgrid.workers import Reduction
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from evgrid.simulation import RunReport
+    from evgrid.runs.simulation import RunReport
 
 FORMAT = "evgrid-hosting-capacity-2"
 """Written into each study's Dataset."""
@@ -276,7 +276,7 @@ def run_study(
         Where what each run violates is kept, so that a study that was stopped can go on; left out:
         nowhere.
     resume, workers, scheduler, progress
-        See :func:`evgrid.batch.run_batch`.
+        See :func:`evgrid.runs.batch.run_batch`.
 
     Returns
     -------
@@ -421,7 +421,7 @@ _WORST = {
     "phase": ("phase", "phase"),
     "time": ("first_time", "time"),
 }
-"""Of a violation: name, its column of :func:`evgrid.limits.violations`, what it is."""
+"""Of a violation: name, its column of :func:`evgrid.results.limits.violations`, what it is."""
 
 
 def _worst(result: xr.Dataset, violated: xr.DataArray, limits: LimitSet) -> xr.Dataset:

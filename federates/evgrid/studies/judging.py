@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
-from evgrid.limits import PRESETS, Criterion, LimitSet, violated
-from evgrid.settings import fault
+from evgrid.results.limits import PRESETS, Criterion, LimitSet, violated
+from evgrid.scenario.fields import fault
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,11 +27,11 @@ Limits = Annotated[tuple[str | Criterion, ...], Field(min_length=1), AfterValida
 def judged(result: xr.Dataset, limits: LimitSet) -> tuple[xr.Dataset, xr.Dataset]:
     """The result, with hot spots of transformers where they're asked for, and what each member violates.
 
-    See :func:`evgrid.limits.violated`.
+    See :func:`evgrid.results.limits.violated`.
     """
     wanted = any(c.variable == "trafo_hot_spot_c" for c in limits.criteria) and result.sizes["trafo"]
     if wanted and "trafo_hot_spot_c" not in result:
-        from evgrid.thermal import transformer_ageing
+        from evgrid.results.transformer_ageing import transformer_ageing
 
         result = result.merge(transformer_ageing(result)[["trafo_hot_spot_c"]])
     return result, violated(result, limits)

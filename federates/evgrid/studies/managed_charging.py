@@ -27,9 +27,9 @@ import numpy as np
 from pydantic import Field
 
 from evgrid.errors import ScenarioError
-from evgrid.limits import interval_s
+from evgrid.results.limits import interval_s
+from evgrid.results.settlement import settle
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.settlement import settle
 from evgrid.studies.comparison import Comparison
 from evgrid.studies.figures import currency_of, figure, over_sessions
 
@@ -152,7 +152,7 @@ class ManagedCharging(Comparison):
     def _with_oracle(self, study: xr.Dataset) -> xr.Dataset:
         import xarray as xr
 
-        from evgrid.simulation import build_world
+        from evgrid.runs.simulation import build_world
         from evgrid.studies.oracle import least_cost
 
         members = {} if self.members is None else {"ensemble.members": self.members}
@@ -200,7 +200,7 @@ def _may_discharge(scenario: Scenario) -> bool:
     ):
         return False
     if not hasattr(fleet.sessions, "warm_up_days"):  # a file
-        from evgrid.simulation import build_world
+        from evgrid.runs.simulation import build_world
 
         return bool((build_world(scenario).sessions.discharge_kw > 0).any())
     mix = fleet.vehicle_mix

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.model import ALL_PHASES, Array, Connections
 from evgrid.errors import ResultError, ScenarioError
 from evgrid.feeder.base_load import base_load
 from evgrid.feeder.model import FeederModel
-from evgrid.limits import LimitSet
-from evgrid.model import ALL_PHASES, Array, Connections
 from evgrid.results import MemoryStore, ResultRecorder
+from evgrid.results.limits import LimitSet
+from evgrid.runs.simulation import World, build_world, coordinates
 from evgrid.scenario import Scenario
-from evgrid.simulation import World, build_world, coordinates
 from evgrid.studies.judging import judged
 
 if TYPE_CHECKING:

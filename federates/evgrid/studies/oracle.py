@@ -4,9 +4,9 @@ In: a scenario with its sessions. Out: a bound that no strategy beats which give
 at prices of either sign. It is one because whatever it neglects would cost more: batteries take their full
 power up to the target, an EV that comes or leaves within a slot may use all that its part of it allows, may
 change between drawing and giving within a slot as often as it likes
-(:mod:`evgrid.aggregator.scheduler`), and nobody but the EVSE has to permit discharge. Limits and demand
-charges hold for the means of the slots, which a run that keeps them at every tick keeps, too. Only sessions
-that end within the run count.
+(:mod:`evgrid.aggregator.planning.scheduler`), and nobody but the EVSE has to permit discharge. Limits and
+demand charges hold for the means of the slots, which a run that keeps them at every tick keeps, too. Only
+sessions that end within the run count.
 
 **Losses** are the least of any power where energy costs something. Where the price is negative, losses earn:
 what is drawn then lies on the chord of the converter's curve between drawing for its idle loss (or standby)
@@ -24,12 +24,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evgrid.aggregator.scheduler import alone, batteries_of, interval_means, schedule
+from evgrid.aggregator.planning.scheduler import alone, batteries_of, interval_means, schedule
+from evgrid.core.model import Array
 from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import load_by_trafo
 from evgrid.fleet.stays import converters_of, stays_of
-from evgrid.model import Array
-from evgrid.simulation import World
+from evgrid.runs.simulation import World
 
 _SHORTEST_S = 60.0
 """Shortest slot, s: there would be too many of shorter ones."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from evgrid.errors import ScenarioError
 from evgrid.scenario import load_scenario
-from evgrid.settings import AnySettings, Settings, checked, read_settings
+from evgrid.scenario.fields import AnySettings, Settings, checked, read_settings
 
 if TYPE_CHECKING:
-    from evgrid.batch import Run
+    from evgrid.runs.batch import Run
 
 STUDIES = {
     "hosting-capacity": "evgrid.studies.hosting_capacity:HostingCapacity",

@@ -39,15 +39,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
-from evgrid.curves.settings import VOLT_VAR, ChargingLimit, VoltVar
 from evgrid.errors import ResultError, ScenarioError
-from evgrid.limits import LimitSet, interval_s, limit_set, violations
-from evgrid.plots import EN_50160_BAND
+from evgrid.results.limits import LimitSet, interval_s, limit_set, violations
+from evgrid.results.plots import EN_50160_BAND
+from evgrid.results.transformer_ageing import transformer_ageing
 from evgrid.scenario import Scenario
-from evgrid.settings import fault
+from evgrid.scenario.fields import fault
+from evgrid.scenario.inverter_functions import VOLT_VAR, ChargingLimit, VoltVar
 from evgrid.studies.comparison import Comparison
 from evgrid.studies.judging import judged
-from evgrid.thermal import transformer_ageing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -85,7 +85,7 @@ class VoltageSupport(Comparison):
         "ansi_c84_1_a",
         "ansi_c84_1_b",
     )
-    """Limits to check, by the names of :data:`evgrid.limits.PRESETS`."""
+    """Limits to check, by the names of :data:`evgrid.results.limits.PRESETS`."""
     limit_kw: Annotated[float, Field(gt=0)] | None = None
     """What V1G and V2G keep each transformer under, kW. Left out: the limit_kw of the scenario's
     aggregator; where it has none, they go by the prices (tou, arbitrage)."""

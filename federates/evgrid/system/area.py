@@ -17,10 +17,10 @@ from itertools import pairwise
 import numpy as np
 from scipy.linalg import expm
 
-from evgrid.model import Array, Clock
+from evgrid.core.model import Array, Clock
+from evgrid.readers.series import LOAD, Series, read_series
+from evgrid.scenario.system import FleetFeedback, LoadFrequency
 from evgrid.system.kernels import HIGHEST, LOWEST, LOWEST_AT, STEEPEST, advance_limited, advance_linear
-from evgrid.system.series import LOAD, Series, read_series
-from evgrid.system.settings import FleetFeedback, LoadFrequency
 
 INNER_STEP_S = 0.02
 """Longest inner step, s."""

@@ -26,7 +26,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.compile import njit
+from evgrid.core.jit import njit
 
 Array = NDArray[np.float64]
 

@@ -18,12 +18,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from evgrid.core.model import Array, Clock, Model, Recorder, Values, Variable
 from evgrid.errors import RunError
-from evgrid.model import Array, Clock, Model, Recorder, Values, Variable
-from evgrid.system.area import Area, Schedule
-from evgrid.system.products import activation
-from evgrid.system.series import PRICE, REGULATION, frequency_rules, read_emissions, read_series
-from evgrid.system.settings import (
+from evgrid.readers.series import PRICE, REGULATION, frequency_rules, read_emissions, read_series
+from evgrid.scenario.system import (
     AGCRegulation,
     LoadFrequency,
     ProductRegulation,
@@ -33,6 +31,8 @@ from evgrid.system.settings import (
     System,
     level_at,
 )
+from evgrid.system.area import Area, Schedule
+from evgrid.system.products import activation
 from evgrid.system.signals import SyntheticSignal
 
 _BLOCK = 256
@@ -142,7 +142,7 @@ class SystemModel(Model):
         return lambda begin, end: np.zeros(())
 
     def step(self, time_s: float, inputs: Values) -> Values:
-        """See :class:`evgrid.model.Model`.
+        """See :class:`evgrid.core.model.Model`.
 
         Raises
         ------

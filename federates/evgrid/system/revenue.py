@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.model import Array
+from evgrid.core.model import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from evgrid.model import Array
-from evgrid.readers.user_code import user_class
+from evgrid.core.model import Array
+from evgrid.core.user_code import user_class
 from evgrid.system.kernels import correlation_and_delay
 
 HOUR_S = 3600.0

@@ -35,36 +35,13 @@ from datetime import date
 
 import numpy as np
 
-from evgrid.model import Array, Clock
-from evgrid.streams import Purpose, stream
-from evgrid.system.series import Series
+from evgrid.core.model import Array, Clock
+from evgrid.core.random_streams import Purpose, stream
+from evgrid.readers.series import Series
+from evgrid.scenario.system import DAY_S, Shape
 
-DAY_S = 86400.0
-LONGEST_S = 3600.0
-"""Longest time constant: 20 of them lie within the day before."""
 _WARM_UP = 20.0
 _EPOCH = date(1970, 1, 1).toordinal()
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a synthetic signal is like; see the module.
-
-    fast_s, slow_s : time constants of the low-pass and the high-pass, s; slow_s None: no high-pass
-    spread : standard deviation before the cut
-    neutral_s : interval over which energy is zero, s, None: not neutral; divides a day
-    step_s : grid, s; divides a day and ``neutral_s``
-    """
-
-    fast_s: float
-    slow_s: float | None
-    spread: float
-    neutral_s: float | None
-    step_s: float = 2.0
-
-
-REGD = Shape(120.0, 600.0, 0.6, 900.0)
-REGA = Shape(240.0, None, 0.45, None)
 
 
 class SyntheticSignal:

@@ -38,7 +38,7 @@ from evgrid.fleet.importers.imported import (
 from evgrid.readers import read_json
 from evgrid.readers.tables import MOST_CHARACTERS
 from evgrid.readers.times import moment_of, utc_of
-from evgrid.scenario import Vehicle
+from evgrid.scenario.fleet import Vehicle
 
 LEVEL_2_KW = 6.656
 """Rating of a level-2 EVSE of the Caltech site: 32 A at 208 V, line to line."""

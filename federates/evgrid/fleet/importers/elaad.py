@@ -37,7 +37,7 @@ from evgrid.fleet.importers.imported import (
 from evgrid.fleet.importers.rows import Cells, Values, read_rows
 from evgrid.readers import Table, shown
 from evgrid.readers.times import moment_of, utc_of
-from evgrid.scenario import Vehicle
+from evgrid.scenario.fleet import Vehicle
 
 REQUIRED = (
     "TransactionId", "ChargePoint", "Connector", "UTCTransactionStart", "UTCTransactionStop", "TotalEnergy",

@@ -23,7 +23,7 @@ import pandas as pd
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet.table import OPTIONAL, REQUIRED
-from evgrid.scenario import Vehicle
+from evgrid.scenario.fleet import Vehicle
 
 SHOWN = 5
 """Most identifiers that a report prints for a reason; it holds all of them."""

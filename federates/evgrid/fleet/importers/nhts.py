@@ -34,7 +34,7 @@ from evgrid.fleet.importers.imported import Imported, Row, Tally, table_of
 from evgrid.fleet.importers.rows import Cells, Values, read_rows
 from evgrid.readers import Table
 from evgrid.readers.times import moment_of
-from evgrid.scenario import Vehicle
+from evgrid.scenario.fleet import Vehicle
 
 REQUIRED = (
     "HOUSEID", "PERSONID", "VEHID", "TRPTRANS", "DRVR_FLG", "TRPMILES", "STRTTIME", "ENDTIME", "WHYTO",

@@ -1,0 +1,120 @@
+"""Bases of strategies that give each group a power, split it by laxity and keep limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from evgrid.aggregator.kernels import fill_least, order_by_group, share_by_laxity
+from evgrid.aggregator.strategy import Context, Strategy, View
+from evgrid.core.model import Array
+from evgrid.scenario.aggregators import StrategySettings
+from evgrid.scenario.fields import Duration
+
+
+class DispatchSettings(StrategySettings):
+    """Settings of the strategies that split a group's power over its EVs by laxity."""
+
+    smoothing: Annotated[Duration, Field(gt=0)] | None = None
+    """Range of laxity over which the share of an EV's limit falls from 1 to 0; left out: a tick.
+    Wide: EVs of like laxity charge alike at part of their power; narrow: one after the other."""
+    hysteresis: Annotated[Duration, Field(ge=0)] = 0.0
+    """Laxity by which an EV that already charges (or discharges) goes before one that doesn't, against
+    chatter."""
+
+
+class Dispatching(Strategy):
+    """Base of strategies that give each group a power and split it by laxity."""
+
+    Settings: ClassVar[type[StrategySettings]] = DispatchSettings
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
+        self._last = np.zeros(len(context.evs))
+        self._rows: NDArray[np.uint32] | None = None
+        self._order = order_by_group(np.zeros(0, np.uint32), context.ev_group, 0)
+
+    def dispatch(self, view: View, headroom: Array, p_min: Array | None = None) -> Array:
+        """Split ``headroom``, (member · groups,) kW, over the EVs; (ev,) kW, valid until the next call.
+
+        ``p_min``: what each EV may be asked to give, if not all that it can. Who must charge to make
+        the departure does, whatever the headroom.
+        """
+        settings = self.settings
+        width_s = view.step_s if settings.smoothing is None else settings.smoothing
+        if view.rows is None or view.rows is not self._rows:
+            self._reorder(view, len(headroom))
+        share_by_laxity(
+            self._order, headroom, view.p_max, view.p_min if p_min is None else p_min,
+            view.time_left, view.time_needed, view.step_s, width_s, self._last, settings.hysteresis,
+        )  # fmt: skip
+        return self._last
+
+    def _reorder(self, view: View, groups: int) -> None:
+        """Look at those that are plugged in now; who is away has no power."""
+        self._rows = view.rows
+        rows = np.flatnonzero(view.plugged).astype(np.uint32) if view.rows is None else view.rows
+        self._order = order_by_group(rows, self.context.ev_group, groups)
+        power = np.zeros_like(self._last)
+        power[rows] = self._last[rows]
+        self._last = power
+
+
+class WithinSettings(DispatchSettings):
+    """Settings of the strategies that may have a limit of each group's power, drawn and fed back."""
+
+    limit_kw: Annotated[float, Field(gt=0)] | None = None
+    """Most that each group may draw, kW over all phases, EVs and everything else together, and most that it
+    may feed back unless export_limit_kw says otherwise; left out: no limit. It yields to departures."""
+    export_limit_kw: Annotated[float, Field(ge=0)] | None = None
+    """Most that each group may feed back, kW; left out: limit_kw."""
+    limit_over: Annotated[Duration, Field(gt=0)] | None = None
+    """Interval over whose mean the limit holds, such as 15min, counted from the run's start: what a tick
+    draws beyond the limit is made up for in the rest of it. Left out: each tick."""
+
+    @property
+    def most_kw(self) -> float:
+        """Most that a group may draw, kW; infinite without a limit."""
+        return np.inf if self.limit_kw is None else self.limit_kw
+
+    @property
+    def least_kw(self) -> float:
+        """Least that a group may draw, kW: minus what it may feed back; minus infinity without a limit."""
+        return -(self.most_kw if self.export_limit_kw is None else self.export_limit_kw)
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit either way."""
+        return self.limit_kw is not None or self.export_limit_kw is not None
+
+
+class LimitSettings(WithinSettings):
+    """Settings of the strategies that keep a group within a limit."""
+
+    limit_kw: Annotated[float, Field(gt=0)]
+    """Most that each group may draw, kW over all phases, EVs and everything else together, and most that it
+    may feed back unless export_limit_kw says otherwise. It yields to departures."""
+
+
+def room(settings: WithinSettings, view: View) -> tuple[Array, Array]:
+    """Least and most that a limit lets the EVs of each group draw together, (member · groups,) kW each.
+
+    Both may be of either sign: a least above 0 asks them to take up what the group would else feed back.
+    """
+    low = settings.least_kw - view.base_load - np.minimum(view.owed, 0.0)
+    return low, settings.most_kw - view.base_load - np.maximum(view.owed, 0.0)
+
+
+def least_powers(view: View) -> Array:
+    """Least mean power of each EV over the tick from which it makes its departure, (ev,) kW; 0 for those
+    away.
+
+    See :func:`evgrid.aggregator.kernels.bounds`.
+    """
+    least = np.zeros(len(view.soc))
+    rows = np.flatnonzero(view.plugged).astype(np.uint32) if view.rows is None else view.rows
+    fill_least(rows, view.p_max, view.p_min, view.time_left, view.time_needed, view.step_s, least)
+    return least

@@ -1,0 +1,1 @@
+"""Charging strategies, a module each; see :mod:`evgrid.aggregator.strategy`."""

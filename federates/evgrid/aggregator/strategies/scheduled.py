@@ -1,0 +1,669 @@
+"""A schedule over a rolling horizon, at least cost: what to draw and give when, made anew every quarter hour.
+
+**Plan**, every ``period`` of the clock: the EVs that are plugged in (with ``arrivals_known`` also those to
+come) as batteries over the slots of the horizon, up to their departures; prices are those of the tariff or
+of ``system.energy_price``, means over a slot, the emissions' and the demand charge's, discharge costs wear.
+:func:`evgrid.aggregator.planning.scheduler.plan` solves it: exactly for each EV where nothing couples them,
+by a program of about a hundred virtual batteries where a group's limit or a demand charge does. A plan knows
+efficiencies at rated power. Where nothing couples the EVs it knows the taper; else an EV that can only charge
+is planned with its mean power to the target, and one that can discharge with its rated power, and ready by
+what the taper takes before its departure. With ``envelope`` the EVs that are plugged in are planned as the
+fleet's own envelope has them (``fleet.envelope``): taper, losses by power, permission and warranty as they
+are. What a plan neglects, the next puts right.
+
+**Forecast**: tariffs and, without errors, base load and emissions are known as they will be; to the base
+load is added what was measured beyond it, mostly losses, with a memory of an hour. With
+``price_error`` and ``base_load_error`` every plan sees them multiplied by 1 + e, where e is a random walk
+in the lead: 0 now, of that standard deviation a day ahead, drawn from the scenario's seed.
+
+**Dispatch**, every tick: each EV follows the plan of the slot. Where a group would draw more than its limit
+or than the peak that is paid for, the group's EVs are asked for less, the one with the most laxity first,
+and for discharge where that does not suffice. Where it would feed back more than its limit, they give less,
+all alike, and charge where that does not suffice, the one with the least laxity first.
+
+**Demand charge**: plans, and the dispatch between them, keep the mean of the meter's interval at the peak
+that is paid for, of the EVs alone or of the group with its base load; what is drawn more in one tick is made
+up for in the rest of the interval.
+
+**Newcomers**: an EV that comes between two plans gets one of its own as soon as it is seen, at the least cost
+in the room that the plan of the others leaves. Left out: trips after a departure that isn't known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from evgrid.aggregator.dispatch import Dispatching, WithinSettings, least_powers, room
+from evgrid.aggregator.planning.scheduler import (
+    Batteries,
+    Schedule,
+    alone,
+    as_told,
+    batteries_ahead,
+    batteries_of,
+    highest_mean,
+    interval_means,
+    plan,
+)
+from evgrid.aggregator.strategy import Context, View
+from evgrid.core.model import Array, Stays, Variable
+from evgrid.core.random_streams import Purpose, stream
+from evgrid.readers.series import read_emissions
+from evgrid.scenario.fields import Duration
+from evgrid.scenario.tariffs import Tariff
+
+_DAY_S = 86400.0
+_MEMORY_S = 3600.0
+"""Time constant with which the base load measured beyond the forecast is followed."""
+
+
+class ScheduledSettings(WithinSettings):
+    """Settings of the strategy ``scheduled``."""
+
+    period: Annotated[Duration, Field(gt=0)] = 900.0
+    """How often a plan is made, and the length of its slots: a multiple of the tick that divides an hour."""
+    horizon: Annotated[Duration, Field(gt=0)] = 129600.0
+    """How far a plan looks ahead."""
+    limit_kw: Annotated[float, Field(gt=0)] | None = None
+    """Most that each group may draw, kW, EVs and everything else together, and most that it may feed back
+    unless export_limit_kw says otherwise; left out: no limit. It yields to departures. Where it is tight,
+    give plans arrivals_known or more margin: room that EVs to come will need is else used up before by those
+    that discharge now."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the room within the limits that plans use for departures only, not to save: for what they
+    neglect, such as losses and arrivals."""
+    demand_charge: Annotated[float, Field(ge=0)] | None = None
+    """Currency per kW of the highest power of a calendar month; left out: that of tariff.demand, if there is
+    one."""
+    demand_of: Literal["evs", "group"] | None = None
+    """Whose power that is: the EVs' alone (together; of each group where there is a limit), or that of each
+    group, EVs and base load. Left out: by tariff.demand.of, else evs."""
+    demand_interval: Annotated[Duration, Field(gt=0)] | None = None
+    """Interval of the meter, from midnight on, over whose mean that power is; left out: that of
+    tariff.demand, else 15 min."""
+    emissions_price: Annotated[float, Field(ge=0)] = 0.0
+    """Price of CO2, currency per t, on system.emissions; energy given back is credited alike."""
+    wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
+    """Cost of degradation, currency per kWh given back."""
+    discharge: bool = True
+    """Whether EVs may be asked to give back."""
+    soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """State of charge below which an EV is not asked to."""
+    depth_kwh: Annotated[float, Field(ge=0)] | None = None
+    """How far below its target a battery may be discharged, kWh; left out: to its floor."""
+    arrivals_known: bool = False
+    """Whether stays to come are planned with, as where there is a timetable or a reservation; it matters
+    where a limit or a demand charge couples the EVs."""
+    envelope: bool = False
+    """Whether plans go by fleet.envelope, whose slot and every must be the period, instead of by rated
+    values."""
+    price_error: Annotated[float, Field(ge=0)] = 0.0
+    """Relative standard deviation of forecast prices a day ahead."""
+    base_load_error: Annotated[float, Field(ge=0)] = 0.0
+    """Relative standard deviation of the forecast base load a day ahead."""
+    exact: bool = False
+    """Whether each EV has variables of its own where something couples them (up to about 1,000 EVs)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A demand charge that plans go by.
+
+    price : currency per kW of the highest power of each month, for its number
+    interval_s : interval of the meter, from midnight on
+    of_group : whether it is for each group, EVs and base load; else for the EVs alone
+    """
+
+    price: Callable[[int], float]
+    interval_s: float
+    of_group: bool
+
+
+def demand_of(settings: ScheduledSettings, tariff: Tariff | None) -> Demand | None:
+    """The demand charge that plans go by: that of the settings, else the tariff's; None where there is none,
+    or where the tariff's is for other groups than the aggregator's.
+    """
+    told = tariff.demand if tariff is not None else None
+    interval_s = settings.demand_interval or (told.interval if told is not None else 900.0)
+    of_group = settings.demand_of == "group"
+    if settings.demand_of is None and told is not None and told.of != "evs":
+        if told.of != settings.group and settings.demand_charge is None:
+            return None
+        of_group = told.of == settings.group
+    if settings.demand_charge is not None:
+        price = settings.demand_charge
+        return Demand(lambda month: price, interval_s, of_group) if price > 0 else None
+    return Demand(told.price, interval_s, of_group) if told is not None else None
+
+
+class Meter:
+    """The meter that a demand charge goes by: means of intervals, and the highest of the calendar month.
+
+    peak_kw : (member · groups,) highest mean of the month so far
+    cap_kw : (member · groups,) highest mean that the last plan pays for
+    price : currency per kW of this month
+    """
+
+    def __init__(self, context: Context, demand: Demand) -> None:
+        groups, clock = context.members * context.groups, context.clock
+        self.demand = demand
+        self.peak_kw, self.cap_kw = np.zeros(groups), np.full(groups, np.inf)
+        self.price = 0.0
+        self._interval_s = max(demand.interval_s, clock.step_s)
+        self._clock = clock
+        self._since_midnight_s = float(
+            (clock.start - clock.start.astype("datetime64[D]")) / np.timedelta64(1, "s")
+        )
+        self._used_kwh = np.zeros(groups)
+        self._interval, self._month = -1, -1
+
+    def begin(self, time_s: float) -> None:
+        """Begin a tick: close the interval or the month that is over."""
+        interval = int((time_s + self._since_midnight_s) / self._interval_s + 1e-9)
+        if interval != self._interval:
+            self.peak_kw = np.maximum(self.peak_kw, self._used_kwh * 3600.0 / self._interval_s)
+            self._used_kwh = np.zeros_like(self._used_kwh)
+            self._interval = interval
+        month = int(self._clock.timestamps(np.array([time_s]))[0].astype("datetime64[M]").astype(int))
+        if month != self._month:
+            self.peak_kw = np.zeros_like(self.peak_kw)
+            self.price = self.demand.price(month % 12 + 1)
+            self._month = month
+
+    def left_s(self, time_s: float) -> float:
+        """What is left of the interval, s."""
+        return (self._interval + 1) * self._interval_s - time_s - self._since_midnight_s
+
+    def room(self, left_s: float) -> Array:
+        """Power for the rest of the interval that makes its mean what is paid for, (member · groups,) kW."""
+        return (self.cap_kw * self._interval_s - 3600.0 * self._used_kwh) / left_s
+
+    def count(self, power_kw: Array, seconds: float) -> None:
+        """Count the power of a tick, (member · groups,) kW."""
+        self._used_kwh += power_kw * seconds / 3600.0
+
+    def means(self, begins_s: Array, slot_s: float) -> tuple[Array, Array]:
+        """Weights of slots in the means of intervals (:func:`interval_means`), and what of the first one's
+        mean has been drawn, (member · groups,) kW.
+        """
+        passed = self._used_kwh * 3600.0 / self._interval_s
+        if self._interval_s < slot_s:
+            passed = np.zeros_like(passed)
+        return interval_means(begins_s + self._since_midnight_s, slot_s, self._interval_s), passed
+
+
+class Scheduled(Dispatching):
+    """Follow a plan of least cost: energy, CO2, wear and demand charge, under the groups' limits (V2G)."""
+
+    Settings = ScheduledSettings
+    may_raise_peak = True
+    variables = (
+        Variable("planned_power_kw", ("member",), "kW", "power that the plan of the slot wants of the EVs"),
+    )
+
+    @classmethod
+    def needs(cls, settings: Any) -> tuple[str, ...]:
+        """See :meth:`Strategy.needs`."""
+        return ("emissions",) if settings.emissions_price > 0 else ()
+
+    @classmethod
+    def goes_by_prices(cls, settings: Any) -> bool:
+        """See :meth:`Strategy.goes_by_prices`; a plan may go by emissions, a peak or a limit alone."""
+        other = settings.emissions_price > 0 or settings.demand_charge or settings.limited
+        return cls.needs_prices or not other
+
+    @classmethod
+    def goes_by_feeder(cls, settings: Any) -> bool:
+        """See :meth:`Strategy.goes_by_feeder`."""
+        return bool(settings.limited or (settings.demand_charge and settings.demand_of == "group"))
+
+    @classmethod
+    def goes_by_envelope(cls, settings: Any) -> bool:
+        """See :meth:`Strategy.goes_by_envelope`."""
+        return bool(settings.envelope)
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        demand = self._demand = demand_of(settings, context.tariff)
+        if demand is not None and not demand.of_group and not settings.limited:
+            context = replace(context, groups=1, ev_group=context.evs.member)
+        super().__init__(settings, context)
+        clock, period = context.clock, settings.period
+        if 3600.0 % period or period % clock.step_s:
+            raise ValueError(
+                f"period = {period:g}s: must divide an hour and be a multiple of "
+                f"time.step = {clock.step_s:g}s"
+            )
+        if context.stays is None:
+            raise ValueError("the strategy needs to be told of the vehicles: Context.stays is None")
+        self._stays: Stays = context.stays
+        since_hour = (clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s")
+        self._offset_s = float(since_hour) % period
+        """How far into its slot the run begins, s."""
+        if settings.envelope and self._offset_s:
+            raise ValueError(
+                f"envelope: the run must begin at a multiple of period = {period:g}s of the hour"
+            )
+        self._ahead = round(settings.horizon / period)
+        slots = int((self._offset_s + clock.duration_s) / period) + self._ahead + 1
+        self._begins_s = period * np.arange(slots) - self._offset_s
+        self._price, self._export = self._prices()
+        billed = demand is not None and demand.of_group
+        self._base = self._base_load() if settings.limited or billed else np.zeros((0, slots))
+        groups = context.members * context.groups
+        self._coupled = settings.limited or demand is not None
+        self._planned = np.zeros(len(context.evs))
+        self._meter = Meter(context, demand) if demand is not None else None
+        self._beyond = np.full(groups, np.nan)
+        """Base load measured beyond what was forecast, (member · groups,) kW; NaN before the first."""
+        self._slot = -1
+        self._until_s = np.full(len(context.evs), -np.inf)
+        """Departure of each EV that was last planned with, s."""
+        self._ahead_of: dict[int, tuple[NDArray[np.int64], NDArray[np.int64], Array]] = {}
+        """Of each member whose EVs are coupled, the last plan: stays, their groups, what they draw."""
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        slot = self._slot_at(view.time_s)
+        if len(self._base) and view.time_s > 0 and self.goes_by_feeder(self.settings):
+            self._measure(view)
+        if self._meter is not None:
+            self._meter.begin(view.time_s)
+        if slot != self._slot:
+            self._slot = slot
+            self._planned = np.zeros(len(self.context.evs))
+            self._ahead_of = {}
+            self._plan(view, slot, np.flatnonzero(view.plugged))
+        else:
+            self._plan(view, slot, self._unplanned(view))
+        wanted = np.where(view.plugged, self._planned, 0.0)
+        asked = np.clip(wanted, view.p_min, view.p_max)
+        members = self.context.evs.member
+        total = np.bincount(members, asked, self.context.members)
+        self.recorded = {"planned_power_kw": np.asarray(total, np.float64)}
+        groups = self.context.members * self.context.groups
+        low, high, billed = np.full(groups, -np.inf), np.full(groups, np.inf), np.zeros(0)
+        if self.settings.limited:
+            low, high = room(self.settings, view)
+        if self._meter is not None:
+            billed = self._billed(view)
+            left_s = max(self._meter.left_s(view.time_s), view.step_s)
+            ahead = self._means(view, asked, left_s)
+            paid = self._meter.room(left_s) - billed
+            over = np.bincount(self.context.ev_group, ahead, groups) > paid + 1e-9
+            high = np.where(over, np.minimum(high, paid), high)
+        if np.isfinite(low).any() or np.isfinite(high).any():
+            wanted = self._within(view, wanted, asked, low, high)
+        if self._meter is not None:
+            drawn = self._means(view, np.clip(wanted, view.p_min, view.p_max), view.step_s)
+            self._meter.count(billed + np.bincount(self.context.ev_group, drawn, groups), view.step_s)
+        return wanted
+
+    def _billed(self, view: View) -> Array:
+        """What the demand charge is for besides the EVs now, as it is forecast, (member · groups,) kW."""
+        assert self._demand is not None
+        if not self._demand.of_group:
+            return np.zeros(self.context.members * self.context.groups)
+        return np.asarray(self._base[:, self._slot_at(view.time_s)] + np.nan_to_num(self._beyond))
+
+    def _slot_at(self, time_s: float) -> int:
+        return int((time_s + self._offset_s + 1e-6) // self.settings.period)
+
+    def _measure(self, view: View) -> None:
+        """Follow the base load beyond the forecast; what is seen is of the last tick."""
+        beyond = view.base_load - self._base[:, self._slot_at(view.time_s - view.step_s)]
+        weight = np.where(np.isnan(self._beyond), 1.0, -np.expm1(-view.step_s / _MEMORY_S))
+        self._beyond = np.where(np.isnan(self._beyond), 0.0, self._beyond) * (1.0 - weight) + weight * beyond
+
+    def _within(self, view: View, wanted: Array, asked: Array, low: Array, high: Array) -> Array:
+        """The plan's set-points, changed where groups would draw less than ``low`` or more than ``high``."""
+        group, groups = self.context.ev_group, len(high)
+        least, needed_s = least_powers(view), np.maximum(view.time_needed, view.step_s)
+        # means of the tick: who needs less stops within it, and what can't wait charges in any case
+        here = np.minimum(np.minimum(view.time_needed, view.time_left) / view.step_s, 1.0)
+        asked, wanted = np.maximum(np.minimum(asked, view.p_max * here), least), np.maximum(wanted, least)
+        total = np.bincount(group, asked, groups)
+        given = np.bincount(group, np.maximum(-asked, 0.0), groups)
+        over, under = total > high + 1e-9, total < low - 1e-9
+        self._last = asked
+        if over.any():
+            # as batteries of the power that is asked for, of the same laxity and with the same least power
+            left_s = view.time_left + (needed_s - view.time_needed)
+            must = np.divide(least, asked, out=np.zeros_like(asked), where=(least > 0) & (asked > 0))
+            must_s = np.maximum(view.time_left - view.step_s, 0.0) + view.step_s * must
+            part = replace(
+                view, p_max=np.maximum(asked, 0.0), rows=None,
+                time_left=np.where(must > 0, view.time_left, left_s),
+                time_needed=np.where(must > 0, must_s, needed_s),
+            )  # fmt: skip
+            # who gives already may give more, as far as the departure allows
+            most_given = np.minimum(np.maximum(view.p_min, least) - asked, 0.0)
+            more_given = np.where(asked < 0, most_given, view.p_min)
+            less = self.dispatch(
+                part, np.where(over, high + given, 1e12),
+                np.where(self._may_discharge(view), more_given, 0.0),
+            )  # fmt: skip
+            wanted = np.where(over[group], np.minimum(asked, 0.0) + less, wanted)
+        if under.any():
+            kept = np.clip(
+                1.0 - np.divide(low - total, given, out=np.ones(groups), where=given > 0), 0.0, 1.0
+            )
+            wanted = np.where(under[group], np.where(asked < 0, asked * kept[group], asked), wanted)
+            short = low > total + given + 1e-9  # though nobody gives
+            if short.any():
+                more = self.dispatch(view, np.where(short, low, 0.0), np.zeros(len(asked)))
+                wanted = np.where(short[group], more, wanted)
+        return wanted
+
+    def _means(self, view: View, asked: Array, span_s: float) -> Array:
+        """Mean power of each EV over a time from now on that comes of what is ``asked``, (ev,) kW: who leaves
+        or is full meanwhile draws less, and what can't wait charges whatever is asked.
+        """
+        stay = np.clip(view.time_left / span_s, 0.0, 1.0)
+        most = view.p_max * np.clip(view.time_needed / span_s, 0.0, 1.0)
+        return np.maximum(np.minimum(asked * stay, most), least_powers(replace(view, step_s=span_s)))
+
+    def _may_discharge(self, view: View) -> NDArray[np.bool_]:
+        """Which EVs the strategy may ask to give back, (ev,)."""
+        return np.asarray(self.settings.discharge & (view.soc > self.settings.soc_reserve))
+
+    # ---- plan ---------------------------------------------------------------------------------
+
+    def _unplanned(self, view: View) -> NDArray[np.int64]:
+        """The EVs that have come since they were last planned with, or with another departure."""
+        moved = np.abs(view.time_s + view.time_left - self._until_s) > 0.5 * view.step_s
+        return np.flatnonzero(view.plugged & moved)
+
+    def _plan(self, view: View, slot: int, rows: NDArray[np.int64]) -> None:
+        """Plan the EVs in ``rows`` from now on; the powers of this slot are kept. Members are planned
+        together where nothing couples their EVs and all see the same prices. A member that has a plan of
+        this slot keeps to it, and gives those in ``rows`` what room that leaves.
+        """
+        context, settings = self.context, self.settings
+        slot_h = settings.period / 3600.0
+        if not len(rows):
+            return
+        current = self._stays.current(view.time_s, len(context.evs))
+        self._until_s[rows] = view.time_s + view.time_left[rows]
+        here = rows[current[rows] >= 0]
+        of_members = [here]
+        if self._coupled or settings.price_error:
+            edges = np.searchsorted(context.evs.member[here], np.arange(1, context.members))
+            of_members = np.split(here, edges)
+        for member, rows in enumerate(of_members):
+            if not len(rows):
+                continue
+            stay = current[rows]
+            to_come = member not in self._ahead_of
+            batteries, late, of = self._batteries(view, rows, stay, slot, member, to_come)
+            slots = batteries.p_max.shape[1]
+            price, export, base = self._forecast(slot, slots, member)
+            of_member = slice(member * context.groups, (member + 1) * context.groups)
+            limit = least = None
+            if settings.limited:
+                limit, least = settings.most_kw - base, settings.least_kw - base
+            if not to_come:
+                best = self._between_plans(batteries, of, price, export, limit, least, member)
+            else:
+                meter, charge, peak = self._meter, 0.0, np.zeros(context.groups)
+                billed, means, passed = np.zeros((context.groups, slots)), None, np.zeros(context.groups)
+                if meter is not None:
+                    charge, peak = meter.price, meter.peak_kw[of_member]
+                    means, passed = meter.means(self._begins_s[slot : slot + slots], settings.period)
+                    passed = passed[of_member]
+                    billed = base if meter.demand.of_group else billed
+                best = plan(
+                    batteries, price, slot_h, export, limit, charge, settings.wear_per_kwh,
+                    peak, settings.margin, settings.exact, least, billed, means, passed,
+                )  # fmt: skip
+                if self._coupled:
+                    self._ahead_of[member] = of, batteries.group, best.power
+                if meter is not None:
+                    drawn = best.drawn(batteries.group, context.groups) + billed
+                    meter.cap_kw[of_member] = np.maximum(peak, highest_mean(drawn, means, passed))
+            now, most = best.power[: len(rows), 0], batteries.p_max[: len(rows), 0]
+            share = np.clip(view.time_left[rows] / settings.period, 1e-9, 1.0)
+            if not self._told(view):
+                rated = self._rated_kw(view, rows, stay)
+                share = np.maximum(most / np.maximum(rated, 1e-9), 1e-9)
+            stored = batteries.efficiencies[0][: len(rows)] * now * slot_h
+            # along the taper: what the battery would not take at the slot's end is all that it takes
+            taper, full = (of_each[: len(rows)] for of_each in batteries.taper)
+            falls, known = np.ones(len(rows)), np.isfinite(full)
+            falls[known] = (full[known] - stored[known]) / (full[known] - taper[known])
+            at_most = late | ((now > 0) & (now >= most * np.minimum(falls, 1.0) - 1e-6))
+            self._planned[rows] = np.where(at_most, np.inf, now / share)
+
+    def _between_plans(
+        self,
+        batteries: Batteries,
+        of: NDArray[np.int64],
+        price: Array,
+        export: Array,
+        limit_kw: Array | None,
+        least_kw: Array | None,
+        member: int,
+    ) -> Schedule:
+        """The schedule of the stays ``of``, (battery,): what the last plan has for those that it knew would
+        come, and for the others the least cost in the room that it leaves.
+        """
+        settings, groups = self.settings, self.context.groups
+        stays, group, power = self._ahead_of[member]
+        if np.isin(of, stays).all():
+            row = power[np.argsort(stays)[np.searchsorted(np.sort(stays), of)]]
+            row = np.pad(row, [(0, 0), (0, max(len(price) - row.shape[1], 0))])[:, : len(price)]
+            row = np.clip(row, batteries.p_min, batteries.p_max)
+            return Schedule(np.maximum(row, 0.0), np.maximum(-row, 0.0), np.nan)
+        others = ~np.isin(stays, of)
+        stays, group, power = stays[others], group[others], power[others]
+        slots = max(len(price), power.shape[1])
+        drawn = np.zeros((groups, slots))
+        np.add.at(drawn[:, : power.shape[1]], group, power)
+        left = np.full((groups, len(price)), np.inf)
+        gives = np.full((groups, len(price)), np.inf)
+        if self._meter is not None:
+            window = slice(self._slot, self._slot + len(price))
+            of_member = slice(member * groups, (member + 1) * groups)
+            billed = self._base[of_member, window] if self._meter.demand.of_group else 0.0
+            left = np.minimum(left, self._meter.cap_kw[of_member, None] - billed)
+        if limit_kw is not None:
+            left = np.minimum(left, np.where(limit_kw > 0, 1.0 - settings.margin, 1.0) * limit_kw)
+        if least_kw is not None:
+            gives = np.where(least_kw < 0, 1.0 - settings.margin, 1.0) * -least_kw
+        left, gives = left - drawn[:, : len(price)], gives + drawn[:, : len(price)]
+        charge, discharge = np.zeros((2, *batteries.p_max.shape))
+        for at in np.unique(batteries.group):
+            rows = np.flatnonzero(batteries.group == at)
+            best = alone(
+                batteries.take(rows), price, settings.period / 3600.0, export, settings.wear_per_kwh,
+                left[at], gives[at],
+            )  # fmt: skip
+            charge[rows], discharge[rows] = best.charge, best.discharge
+        planned = charge - discharge
+        self._ahead_of[member] = (
+            np.concatenate([stays, of]),
+            np.concatenate([group, batteries.group]),
+            np.concatenate([np.pad(part, [(0, 0), (0, slots - part.shape[1])]) for part in (power, planned)]),
+        )
+        return Schedule(charge, discharge, np.nan)
+
+    def _rated_kw(self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64]) -> Array:
+        """Power that EVs are planned to charge with, kW: below the taper, where plans know it; else of those
+        that can't discharge their mean.
+        """
+        rated = self._stays.charge_kw[stay]
+        needed, needed_h = view.energy_needed[rows], view.time_needed[rows] / 3600.0
+        if not self._coupled:
+            # less where the fleet needs longer than at rated power, such as in the cold
+            taper, full = self._taper(view, rows, stay)
+            missing = self._stays.charge_efficiency[stay] * needed
+            begin = np.clip(taper, 0.0, missing)
+            falls = np.log(np.maximum(full - begin, 1e-9) / np.maximum(full - missing, 1e-9))
+            at_rated = (begin + (full - taper) * falls) / self._stays.charge_efficiency[stay]
+            mean = np.divide(at_rated, needed_h, out=rated.copy(), where=needed_h > 0)
+            return np.minimum(mean, rated)
+        mean = np.divide(needed, needed_h, out=rated.copy(), where=needed_h > 0)
+        return np.where(self._stays.discharge_kw[stay] > 0, rated, np.minimum(mean, rated))
+
+    def _taper(self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Energy above what is stored now at which the taper begins, and would end, (row,) kWh each."""
+        stays = self._stays
+        capacity, target = stays.capacity_kwh[stay], stays.soc_target[stay]
+        missing = stays.charge_efficiency[stay] * view.energy_needed[rows]
+        short = np.where(missing > 0, missing, (target - view.soc[rows]) * capacity)
+        taper, full = (short + (at[stay] - target) * capacity for at in (stays.taper_soc, stays.full_soc))
+        return taper, full
+
+    def _batteries(
+        self,
+        view: View,
+        rows: NDArray[np.int64],
+        stay: NDArray[np.int64],
+        slot: int,
+        member: int,
+        to_come: bool,
+    ) -> tuple[Batteries, NDArray[np.bool_], NDArray[np.int64]]:
+        """The EVs that are plugged in, then, if asked for, the stays ``to_come``; which of the former are
+        late, (row,); and the stay of each battery.
+        """
+        settings, stays, context = self.settings, self._stays, self.context
+        slot_h, since = settings.period / 3600.0, view.time_s - self._begins_s[slot]
+        begin = np.full(len(rows), since / settings.period)
+        left = view.time_left[rows] / settings.period
+        power = self._rated_kw(view, rows, stay)
+        capacity = stays.capacity_kwh[stay]
+        missing = stays.charge_efficiency[stay] * view.energy_needed[rows]
+        reach = stays.charge_efficiency[stay] * power * slot_h * left
+        late = missing >= reach
+        may = (view.p_min[rows] < 0) & self._may_discharge(view)[rows]
+        spare = np.where(may, np.maximum(view.soc[rows] - stays.soc_target[stay], 0.0) * capacity, 0.0)
+        need = np.where(missing > 0, np.minimum(missing, reach), -spare)
+        least = np.maximum(stays.soc_floor[stay], settings.soc_reserve)
+        depth = np.where(may, np.maximum(view.soc[rows] - least, 0.0) * capacity, 0.0)
+        if settings.depth_kwh is not None:
+            depth = np.minimum(depth, np.maximum(settings.depth_kwh - missing, 0.0) + spare)
+        early = np.where(
+            self._coupled & (stays.discharge_kw[stay] > 0), stays.taper_s[stay] / settings.period, 0.0
+        )
+        columns = [begin, begin + left, need, power, depth, -view.p_min[rows], early]
+        group, of = context.ev_group[rows], stay
+        if settings.arrivals_known and self._coupled and to_come:
+            # seen at the tick after that in which they come
+            seen_s = (np.floor(stays.arrival_s / view.step_s + 1e-9) + 1.0) * view.step_s
+            due = (np.minimum(seen_s, stays.departure_s) - self._begins_s[slot]) / settings.period
+            s = np.flatnonzero(
+                (context.evs.member[stays.ev] == member)
+                & (stays.arrival_s > view.time_s + 1e-6)
+                & (due < self._ahead)
+                & (stays.charge_kw > 0)
+            )
+            floor = np.maximum(stays.soc_floor[s], settings.soc_reserve)
+            more = [
+                due[s], (stays.departure_s[s] - self._begins_s[slot]) / settings.period,
+                (stays.soc_reach[s] - stays.soc_arrival[s]) * stays.capacity_kwh[s], stays.charge_kw[s],
+                np.where(
+                    settings.discharge & (stays.discharge_kw[s] > 0),
+                    np.maximum(stays.soc_arrival[s] - floor, 0.0) * stays.capacity_kwh[s], 0.0,
+                ),
+                stays.discharge_kw[s],
+                stays.taper_s[s] / settings.period,
+            ]  # fmt: skip
+            within = stays.charge_efficiency[s] * more[3] * slot_h * (more[1] - more[0])
+            more[2] = np.minimum(more[2], within)
+            columns = [np.concatenate(pair) for pair in zip(columns, more, strict=True)]
+            group, of = np.concatenate([group, context.ev_group[stays.ev[s]]]), np.concatenate([of, s])
+        begin, end, need, power, depth, given, early = columns
+        slots = int(np.clip(np.ceil(end.max(initial=1.0)), 1, self._ahead))
+        batteries = batteries_of(
+            begin, end, need, power, slots, slot_h, depth, group - member * context.groups,
+            stays.charge_efficiency[of], stays.discharge_efficiency[of], given, early,
+        )  # fmt: skip
+        if self._told(view):
+            assert view.envelope is not None
+            told = batteries_ahead(view.envelope, rows)
+            batteries = as_told(batteries, told, depth[: len(rows)] / stays.charge_efficiency[stay])
+        elif not self._coupled:
+            taper, full = self._taper(view, rows, stay)
+            batteries = replace(batteries, taper_kwh=taper, full_kwh=full)
+        return batteries, late, of
+
+    def _told(self, view: View) -> bool:
+        """Whether the fleet has sent the envelope that begins now.
+
+        Raises ValueError if its slots are not the plan's.
+        """
+        if not self.settings.envelope or view.envelope is None:
+            return False
+        if view.envelope.slot_s != self.settings.period:
+            raise ValueError(
+                f"fleet.envelope.slot = {view.envelope.slot_s:g}s: must be the period of the plans, "
+                f"{self.settings.period:g}s"
+            )
+        return abs(view.envelope.begin_s - view.time_s) < 1e-6
+
+    # ---- what is forecast ---------------------------------------------------------------------
+
+    def _prices(self) -> tuple[Array, Array]:
+        """Price of energy drawn and credit for energy given in each slot, emissions included, (slot,)."""
+        context, settings, begins_s = self.context, self.settings, self._begins_s
+        drawn, given = np.zeros((2, len(begins_s)))
+        if (prices := context.prices) is not None:
+            drawn, given = prices.means(np.append(begins_s, begins_s[-1] + settings.period))
+        if settings.emissions_price > 0:
+            assert context.system is not None
+            assert context.system.emissions is not None
+            emissions = context.system.emissions
+            rates = read_emissions(
+                emissions.file, context.clock, emissions.timezone, emissions.column, emissions.time_format
+            )
+            rates = rates.until(float(begins_s[-1]) + settings.period)
+            of_slots = [float(rates.mean(max(at, 0.0), max(at, 0.0) + settings.period)) for at in begins_s]
+            extra = settings.emissions_price / 1e6 * np.array(of_slots)  # per t and kg/MWh: per kWh
+            drawn, given = drawn + extra, given + extra
+        return drawn, given
+
+    def _base_load(self) -> Array:
+        """Mean base load of each group in each slot, (member · groups, slot) kW."""
+        if self.context.base_load is None:
+            raise ValueError("a limit needs a forecast: Context.base_load is None")
+        begins_s = np.maximum(self._begins_s, 0.0)
+        return self.context.base_load(begins_s, self._begins_s + self.settings.period)
+
+    def _forecast(self, slot: int, slots: int, member: int) -> tuple[Array, Array, Array]:
+        """Prices drawn and given, (slot,), and base load, (group, slot), as they are forecast."""
+        context, settings = self.context, self.settings
+        window = slice(slot, slot + slots)
+        price, export = self._price[window], self._export[window]
+        of_member = slice(member * context.groups, (member + 1) * context.groups)
+        base = self._base[of_member, window]
+        if settings.price_error or settings.base_load_error:
+            rng = stream(context.seed, context.numbers[member], Purpose.FORECAST, slot)
+            walk = rng.standard_normal((1 + context.groups, self._ahead))[:, :slots].cumsum(axis=1)
+            walk = (walk - walk[:, :1]) * np.sqrt(settings.period / _DAY_S)
+            error = 1.0 + settings.price_error * walk[0]
+            price, export = price * error, export * error
+            base = base * (1.0 + settings.base_load_error * walk[1:][: len(base)])
+        if len(base):
+            base = base + np.nan_to_num(self._beyond[of_member])[:, None]
+        return price, export, base
+
+
+class ArbitrageSettings(ScheduledSettings):
+    """Settings of the strategy ``arbitrage``: those of ``scheduled``, with another depth."""
+
+    depth_kwh: Annotated[float, Field(ge=0)] | None = 15.0
+    """How far below its target a battery may be discharged, kWh; null: to its floor."""
+
+
+class Arbitrage(Scheduled):
+    """Charge in cheap hours and give back in dear ones, at the least cost for each EV (V2G): ``scheduled``
+    by the tariff, and not deeper than 15 kWh below the target.
+    """
+
+    Settings = ArbitrageSettings
+    needs_prices = True

@@ -1,0 +1,97 @@
+"""Charging from what each group would export."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from evgrid.aggregator.dispatch import Dispatching, WithinSettings, room
+from evgrid.aggregator.strategy import Context, View
+from evgrid.core.model import Array
+
+_COUNTED_ON = 0.9
+"""Share of the room within a limit that is counted on for later: the rest is for what can't be foreseen, such
+as arrivals, and for what sharing by laxity falls short of."""
+_AHEAD_S = 900.0
+"""Spacing of the moments at which a forecast of the base load is looked up, s."""
+
+
+class SelfConsumptionSettings(WithinSettings):
+    """Settings of the strategy ``pv_self_consumption``."""
+
+    discharge: bool = False
+    """Whether EVs give back what the group draws when there is no surplus."""
+    soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """State of charge below which an EV is not asked to."""
+
+
+class SelfConsumption(Dispatching):
+    """Charge from what each group would export, least laxity first, and from the grid only what the
+    departures need; give it back to the group's load, where allowed.
+
+    Without a limit EVs wait for a surplus as long as their departures allow, so that many of them may charge
+    together at last, and the peak may be higher than without control. With one they charge from the grid as
+    early as the limit demands: what they need until their departures, less what the limit leaves for that
+    after this tick beside the highest base load that is forecast until then.
+    """
+
+    Settings = SelfConsumptionSettings
+    uses_feeder = True
+    may_raise_peak = True
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
+        self._ahead: Array | None = None
+        if settings.limited and context.base_load is not None:
+            slots = int(np.ceil(context.clock.duration_s / _AHEAD_S - 1e-9))
+            edges_s = _AHEAD_S * np.arange(slots + 1.0)
+            self._ahead = context.base_load(edges_s[:-1], edges_s[1:])
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        settings = self.settings
+        may = settings.discharge & (view.soc > settings.soc_reserve)
+        target = -view.base_load
+        if settings.limited:
+            low, high = room(settings, view)
+            target = np.clip(np.maximum(target, self._due(view)), np.minimum(low, high), high)
+        return self.dispatch(view, target, np.where(may, view.p_min, 0.0))
+
+    def _due(self, view: View) -> Array:
+        """Least power of each group from which the limit can still be kept later, (member · groups,) kW."""
+        due = np.zeros(len(view.base_load))
+        if not np.isfinite(self.settings.most_kw):
+            return due
+        waiting = np.flatnonzero(view.plugged & (view.p_max > 0.0))
+        group = self.context.ev_group[waiting]
+        for at in np.unique(group):
+            rows = waiting[group == at]
+            left_s, base = view.time_left[rows], view.base_load[at]
+            if self._ahead is not None:
+                slots = slice(int(view.time_s / _AHEAD_S), int((view.time_s + left_s.max()) / _AHEAD_S) + 1)
+                base = self._ahead[at, slots].max(initial=base)
+            room_kw = _COUNTED_ON * max(self.settings.most_kw - base, 0.0)
+            due[at] = least_now(view.p_max[rows], left_s, view.time_needed[rows], room_kw, view.step_s)
+        return due
+
+
+def least_now(p_max: Array, time_left: Array, time_needed: Array, room_kw: float, step_s: float) -> float:
+    """Least power that EVs draw together in a tick so that afterwards ``room_kw`` suffices for all, kW.
+
+    By a time ``s`` an EV must have drawn what full power from then to its departure leaves. The sum over the
+    EVs may exceed what the room gives from the tick's end to ``s`` by no more than the tick's energy, for all
+    ``s``; that is all there is to it, as full power is each EV's only limit and all are there.
+
+    p_max : (ev,) kW; time_left, time_needed : (ev,) s
+    """
+    begin_s = np.maximum(time_left - time_needed, 0.0)
+    times_s = np.concatenate([[0.0], begin_s, time_left])
+    order = np.argsort(times_s, kind="stable")
+    times_s = times_s[order]
+    slope_kw = np.cumsum(np.concatenate([[0.0], p_max, -p_max])[order])
+    drawn_kws = np.concatenate([[0.0], np.cumsum(slope_kw[:-1] * np.diff(times_s))])
+    at_s = np.maximum(times_s, step_s)
+    beyond = np.interp(at_s, times_s, drawn_kws) - room_kw * (at_s - step_s)
+    return max(float(beyond.max()), 0.0) / step_s

@@ -1,0 +1,118 @@
+"""Strategies that follow a series over time: emissions, events.
+
+What a strategy needs of the bulk system (emission rates, events) stands in the scenario's section
+``system``; prices are those of the tariff, or else of ``system.energy_price``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from evgrid.aggregator.dispatch import Dispatching, DispatchSettings
+from evgrid.aggregator.strategies.time_of_use import CheapestFirst
+from evgrid.aggregator.strategy import Context, View
+from evgrid.core.model import Array
+from evgrid.core.random_streams import Purpose, stream
+from evgrid.readers.series import read_emissions
+from evgrid.scenario.fields import Duration, Share
+
+QUARTER_S = 900.0
+
+
+class Emissions(CheapestFirst):
+    """Charge in the quarter hours of the lowest emission rate that still meet the departure.
+
+    As ``tou``, on ``system.emissions``; beyond its end its last day is taken to come again.
+    """
+
+    needs_of_system = ("emissions",)
+    slot_s = QUARTER_S
+
+    def costs(self, edges_s: Array) -> Array:
+        """See :meth:`CheapestFirst.costs`: kg CO2 per MWh."""
+        system, clock = self.context.system, self.context.clock
+        assert system is not None
+        assert system.emissions is not None
+        source = system.emissions
+        rates = read_emissions(source.file, clock, source.timezone, source.column, source.time_format)
+        return rates.until(float(edges_s[-1])).means(np.maximum(edges_s, 0.0))
+
+
+class DemandResponseSettings(DispatchSettings):
+    """Settings of the strategy ``demand_response``."""
+
+    notice: Annotated[Duration, Field(ge=0)] = 14400.0
+    """How long before it begins an event is known; charging is moved before it, or after."""
+    target_kw: float = 0.0
+    """What each group's EVs that take part may draw together during an event, kW; negative asks them to
+    discharge."""
+    opt_out: Share = 0.0
+    """Share of the EVs that don't take part in an event, drawn for each event."""
+    least_level: Annotated[int, Field(ge=1, le=3)] = 1
+    """Level from which on an event is answered."""
+
+
+class DemandResponse(CheapestFirst, Dispatching):
+    """Keep out of the events of ``system.events``; charge by the prices, or without any at once, at other
+    times.
+
+    An event counts from ``notice`` before it begins: its quarter hours are then dearer than any other.
+    While it lasts, EVs that take part share ``target_kw`` by laxity. Who opted out knows of no event.
+    """
+
+    Settings = DemandResponseSettings
+    needs_of_system = ("events",)
+    slot_s = QUARTER_S
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
+        assert context.system is not None
+        start = context.clock.start.astype("datetime64[s]")
+        self._events = []
+        for number, event in enumerate(context.system.events):
+            begin_s = float((np.datetime64(event.start, "s") - start) / np.timedelta64(1, "s"))
+            if event.level >= settings.least_level:
+                self._events.append((begin_s, begin_s + event.duration, self._out(number)))
+
+    def slots(self, begin_s: float, end_s: float) -> Array:
+        """See :meth:`CheapestFirst.slots`: quarter hours, parted where prices change within."""
+        return np.union1d(super().slots(begin_s, end_s), self.price_edges(begin_s, end_s))
+
+    def costs(self, edges_s: Array) -> Array:
+        """See :meth:`CheapestFirst.costs`: prices, or one price where there are none."""
+        prices = self.context.prices
+        return np.zeros(len(edges_s) - 1) if prices is None else prices.means(edges_s)[0]
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        plain = self.cheapest(view, self.cost)
+        known = [e for e in self._events if e[0] - self.settings.notice <= view.time_s < e[1]]
+        if not known:
+            return plain
+        asked = plain
+        for begin_s, end_s, out in known:
+            dear = np.where((self.edges_s[1:] > begin_s) & (self.edges_s[:-1] < end_s), np.inf, self.cost)
+            shifted = self.cheapest(view, dear)
+            if begin_s <= view.time_s:
+                headroom = np.full(self.context.members * self.context.groups, self.settings.target_kw)
+                shifted = self._within(view, headroom, out)
+            asked = np.where(out, asked, shifted)
+        return asked
+
+    def _within(self, view: View, headroom: Array, out: Array) -> Array:
+        part = replace(view, p_max=np.where(out, 0.0, view.p_max), p_min=np.where(out, 0.0, view.p_min))
+        return self.dispatch(part, headroom, np.zeros(len(out)) if self.settings.target_kw >= 0 else None)
+
+    def _out(self, number: int) -> Array:
+        """Who opts out of an event, (ev,) bool."""
+        evs, seed = self.context.evs, self.context.seed
+        counts = np.bincount(evs.member, minlength=self.context.members)
+        draws = [
+            stream(seed, member, Purpose.OPT_OUT, number).random(count)
+            for member, count in zip(self.context.numbers, counts, strict=True)
+        ]
+        return np.asarray(np.concatenate(draws) < self.settings.opt_out)

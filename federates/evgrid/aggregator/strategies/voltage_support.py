@@ -1,0 +1,114 @@
+"""Coordinated voltage support: the aggregator knows the voltages and what each EV does to them.
+
+In: the voltages at all connection points when the feeder last solved, what the EVs drew then, and the
+feeder's sensitivities (:mod:`evgrid.feeder.sensitivity`). Out: set-points that hold the voltages. How is
+in :mod:`evgrid.aggregator.strategies.voltage_kernels`: the worst place first, by the EVs that do most to it
+per kW, drivers with little time last.
+
+A set-point is absolute, found from the last voltages and the power at which they were: where the
+sensitivities are somewhat off, the next tick makes it up, and a set-point that is late is not asked for
+twice.
+
+Left out: reactive power, which no set-point asks for. Chargers with ``volt_var`` add theirs on their
+own; the aggregator sees its effect in the voltages of the next tick.
+
+Of several aggregators with this strategy each goes its part of the way from the last voltage to a limit:
+all would else answer to the same voltage as if they were alone, and swing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from evgrid.aggregator.strategies.voltage_kernels import hold_voltages
+from evgrid.aggregator.strategy import Context, Strategy, View
+from evgrid.core.model import ALL_PHASES, Array, Variable
+from evgrid.scenario.aggregators import StrategySettings
+from evgrid.scenario.fields import Duration, fault
+
+Voltage = Annotated[float, Field(gt=0, lt=2)]
+
+
+class VoltageSupportSettings(StrategySettings):
+    """Settings of the strategy ``voltage_support``."""
+
+    v_min_pu: Voltage = 0.92
+    """Voltage below which no connection point and phase shall fall, pu of nominal."""
+    v_max_pu: Voltage = 1.08
+    """Voltage above which none shall rise, pu of nominal."""
+    hysteresis_pu: Annotated[float, Field(ge=0)] = 0.002
+    """How far above v_min_pu a place is held once it had to be relieved, until nothing more holds it back."""
+    hysteresis: Annotated[Duration, Field(ge=0)] = 600.0
+    """Time that an EV that is held back counts as having more, so that EVs don't take turns."""
+    discharge: bool = True
+    """Whether EVs may be asked to give back where charging less does not suffice."""
+    soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """State of charge below which an EV is not asked to."""
+    pace: Literal["fast", "even"] = "fast"
+    """How EVs charge while the voltages allow: as fast as they can, or evenly until they depart. What even
+    leaves is there to lower high voltages."""
+
+    @model_validator(mode="after")
+    def _band(self) -> Self:
+        if self.v_min_pu + self.hysteresis_pu >= self.v_max_pu:
+            raise fault(
+                f"v_min_pu = {self.v_min_pu:g} with hysteresis_pu = {self.hysteresis_pu:g}: "
+                f"must be below v_max_pu = {self.v_max_pu:g}"
+            )
+        return self
+
+
+class VoltageSupport(Strategy):
+    """Hold all voltages within limits: EVs charge less, or discharge, where it helps the worst place most."""
+
+    Settings = VoltageSupportSettings
+    uses_voltage = True
+    variables = (
+        Variable("voltage_support_reduced_kw", ("member",), "kW",
+                 "power that EVs are asked to draw less, or give, to raise low voltages"),
+        Variable("voltage_support_raised_kw", ("member",), "kW",
+                 "power that EVs are asked to draw more to lower high voltages"),
+    )  # fmt: skip
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
+        assert context.sensitivity is not None
+        dv_dp = context.sensitivity.dv_dp
+        connections, phases = dv_dp.shape[:2]
+        self._dv_dp = np.ascontiguousarray(dv_dp.reshape(connections * phases, -1))
+        evs = context.evs
+        three = (evs.phase == ALL_PHASES) & (phases > 1)
+        self._place = evs.connection * phases + np.where(three | (phases == 1), 0, evs.phase)
+        self._width = np.where(evs.connection < connections, np.where(three, phases, 1), 0)
+        self._first = np.searchsorted(evs.member, np.arange(context.members + 1))
+        self._held = np.zeros((context.members, connections * phases), np.bool_)
+        self._reduced = np.zeros(len(evs), np.bool_)
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        settings = self.settings
+        must = view.laxity < view.step_s
+        want = p_max = np.where(view.plugged, view.p_max, 0.0)
+        if settings.pace == "even":
+            even = 3600.0 * view.energy_needed / np.maximum(view.time_left, view.step_s)
+            want = np.where(must, p_max, np.minimum(even, p_max))
+        may = view.plugged & ~must & settings.discharge & (view.soc > settings.soc_reserve)
+        shape = self._held.shape
+        voltage, part = view.voltage.reshape(shape), 1.0 / self.context.answering
+        low = settings.v_min_pu + settings.hysteresis_pu * self._held
+        low, high = (voltage + part * (limit - voltage) for limit in (low, settings.v_max_pu))
+        setpoint, self._held = hold_voltages(
+            self._first, voltage, view.power_then.reshape(shape), self._dv_dp,
+            low, high, self._place, self._width,
+            want, np.where(must, want, 0.0), np.where(may, view.p_min, np.where(must, want, 0.0)), p_max,
+            view.laxity + settings.hysteresis * self._reduced, view.step_s,
+        )  # fmt: skip
+        self._reduced = setpoint < want - 1e-9
+        members, member = self.context.members, self.context.evs.member
+        for name, change in (("reduced", want - setpoint), ("raised", setpoint - want)):
+            total = np.bincount(member, np.maximum(change, 0.0), members)
+            self.recorded[f"voltage_support_{name}_kw"] = total.astype(np.float64)
+        return np.where((setpoint >= p_max) & (p_max > 0.0), np.inf, setpoint)

@@ -1,0 +1,254 @@
+"""Charging strategies: what an aggregator asks of each EV.
+
+A strategy is a class with a ``setpoints`` method, registered under the name that the YAML uses. A
+user's own is one class in the user's own file, named ``my_module:MyStrategy``; the file stands
+beside the scenario or anywhere Python finds it. Keys of the aggregator other than ``strategy`` are
+the strategy's settings, checked against its ``Settings``.
+
+Every tick a strategy sees a :class:`View` of the fleet, as old as the telemetry, and returns one
+set-point an EV. Each EVSE guards its driver: whatever the set-point, it charges as fast as it can
+from the moment at which the energy wanted by departure would otherwise be out of reach.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.core.model import Array, Clock, EVs, Sensitivity, Stays, Variable
+from evgrid.scenario.aggregators import STRATEGIES, StrategySettings
+from evgrid.scenario.system import System
+from evgrid.scenario.tariffs import Prices, Tariff, prices_of
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a strategy knows from the start.
+
+    evs : those of the aggregator, in the order of all arrays (ev,)
+    groups : number of groups in each member; EVs upstream of the feeder are in one of their own, the last
+    ev_group : (ev,) int64, row of the EV's group in arrays of shape (member · groups,)
+    system : the scenario's bulk system, if it has one
+    numbers : the members' numbers
+    seed : the scenario's
+    sensitivity : of the voltages at the connection points; None for a strategy that does not set
+        ``uses_voltage``
+    stays : the EVs' sessions, past and to come: what the vehicles are, and what a perfect forecast knows
+    base_load : power of everything in each group that is no EV, without losses, (member · groups, n) kW: what
+        a perfect forecast knows. Of (n,) times, s, the means over one feeder step from each; with (n,) ends
+        besides, the means from each time to its end
+    upstream : whether there are EVs upstream of the feeder
+    answering : number of the run's aggregators whose strategies set ``uses_voltage``
+    """
+
+    clock: Clock
+    tariff: Tariff | None
+    evs: EVs
+    groups: int
+    ev_group: NDArray[np.int64]
+    system: System | None = None
+    numbers: range = range(1)
+    seed: int = 0
+    sensitivity: Sensitivity | None = None
+    stays: Stays | None = None
+    base_load: Callable[..., Array] | None = None
+    upstream: bool = False
+    answering: int = 1
+
+    @property
+    def members(self) -> int:
+        """Number of members."""
+        return len(self.numbers)
+
+    @property
+    def prices(self) -> Prices | None:
+        """What energy costs, by the tariff or else by ``system.energy_price``; None where neither is."""
+        return prices_of(self.tariff, self.system, self.clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What each EV may do over a horizon, (ev, slot) but for ``round_trip``; 0 for EVs that are away.
+
+    begin_s, slot_s : begin of the first slot, and length of each
+    p_min, p_max : least and most mean power in the slot, kW at the grid
+    e_min, e_max : least and most energy at the slot's end, kWh at the meter from ``begin_s`` on: a slot at
+        full power changes it by the power drawn, and a kWh given back by 1 / ``round_trip``
+    round_trip : (ev,) 0 to 1
+    """
+
+    begin_s: float
+    slot_s: float
+    p_min: Array
+    p_max: Array
+    e_min: Array
+    e_max: Array
+    round_trip: Array
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a strategy sees at a tick; arrays are (ev,) unless said otherwise.
+
+    Power is in kW at the grid, positive when drawn. The state of the EVs is the last that they
+    reported; times and energies are carried forward from then to now.
+    """
+
+    time_s: float
+    step_s: float
+    plugged: NDArray[np.bool_]
+    soc: Array
+    p_max: Array
+    p_min: Array
+    energy_needed: Array
+    time_left: Array
+    time_needed: Array
+    base_load: Array
+    """(member · groups,) last known power of everything in the group but the aggregator's EVs, with
+    losses; zeros for a strategy that does not set ``uses_feeder``. With a limit also what EVs that come in
+    this tick can't put off until the next."""
+    regulation: Array = field(default_factory=lambda: np.zeros(1))
+    """(member,) regulation signal of this tick, -1 to 1; positive asks for less drawn. Zeros for a
+    strategy that does not set ``uses_system``, as the two below."""
+    frequency: Array = field(default_factory=lambda: np.zeros(1))
+    """(member,) Hz."""
+    fleet_power: Array = field(default_factory=lambda: np.zeros(1))
+    """(member,) kW that the aggregator's EVs drew in the last tick."""
+    envelope: Envelope | None = None
+    """The last one that the fleet sent (``fleet.envelope.every``); None before the first, and for a
+    strategy that does not set ``uses_envelope``."""
+    voltage: Array = field(default_factory=lambda: np.zeros((1, 1, 1)))
+    """(member, connection, phase) pu, when the feeder last solved; 0 where there is none, and before it first
+    did. Zeros for a strategy that does not set ``uses_voltage``, as the one below."""
+    power_then: Array = field(default_factory=lambda: np.zeros((1, 1, 1)))
+    """(member, connection, phase) kW that the aggregator's EVs drew at that voltage."""
+    owed: Array = field(default_factory=lambda: np.zeros(1))
+    """(member · groups,) kW by which each group is to draw less than a limit allows, for what it drew beyond
+    in the interval of ``limit_over``; negative: by which it is to feed back less. 0 without an interval."""
+    rows: NDArray[np.uint32] | None = None
+    """(n,) the EVs that were plugged in when they last reported, ascending; the same array until they report
+    again. None: not told."""
+
+    @property
+    def laxity(self) -> Array:
+        """Time that the EV can still wait, s; negative where departure comes too early."""
+        return self.time_left - self.time_needed
+
+    def of_member(self, position: int, evs: slice, groups: slice) -> View:
+        """What there is of one member: its place, its EVs and its groups along the arrays."""
+        one = slice(position, position + 1)
+        ahead = self.envelope
+        if ahead is not None:
+            limits = (ahead.p_min, ahead.p_max, ahead.e_min, ahead.e_max, ahead.round_trip)
+            ahead = Envelope(ahead.begin_s, ahead.slot_s, *(limit[evs] for limit in limits))
+        return View(
+            self.time_s, self.step_s, self.plugged[evs], self.soc[evs], self.p_max[evs], self.p_min[evs],
+            self.energy_needed[evs], self.time_left[evs], self.time_needed[evs], self.base_load[groups],
+            self.regulation[one], self.frequency[one], self.fleet_power[one],
+            ahead, self.voltage[one], self.power_then[one], self.owed[groups],
+        )  # fmt: skip
+
+
+class Strategy(ABC):
+    """Base of all strategies."""
+
+    Settings: ClassVar[type[StrategySettings]] = StrategySettings
+    ignores: ClassVar[tuple[str, ...]] = ()
+    """Settings of every aggregator that mean nothing to the strategy: they are refused."""
+    needs_prices: ClassVar[bool] = False
+    """True if the strategy can't work without ``Context.prices``: a tariff or ``system.energy_price``."""
+    uses_feeder: ClassVar[bool] = False
+    """True if the strategy reads ``View.base_load``: the aggregator then listens to the feeder."""
+    uses_system: ClassVar[bool] = False
+    """True if the strategy reads ``View.regulation``, ``frequency`` or ``fleet_power``: the aggregator
+    then listens to the fleet's power and to the bulk system, if the scenario has one."""
+    uses_envelope: ClassVar[bool] = False
+    """True if the strategy reads ``View.envelope``: the scenario must then have a ``fleet.envelope``."""
+    uses_voltage: ClassVar[bool] = False
+    """True if the strategy reads ``View.voltage`` or ``Context.sensitivity``."""
+    takes_upstream: ClassVar[bool] = False
+    """True if the strategy knows what to do with EVs upstream of the feeder though it goes by the feeder."""
+    may_raise_peak: ClassVar[bool] = False
+    """True if the strategy moves charging together for reasons of its own: the result then tells what peak
+    charging at once would have come to."""
+    needs_of_system: ClassVar[tuple[str, ...]] = ()
+    """Keys of the scenario's section ``system`` without which the strategy can't work."""
+    variables: ClassVar[tuple[Variable, ...]] = ()
+    """What the strategy records: of the timed ones it puts the values of a tick into ``recorded``, the
+    others it returns from :meth:`results`. The dimension ``hour`` counts the run's whole hours."""
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        self.settings = settings
+        self.context = context
+        self.recorded: dict[str, Array] = {}
+        self.at_member: int | None = None
+        """Number of the member that is being looked at, for the messages of errors; None: all."""
+
+    @classmethod
+    def needs(cls, settings: Any) -> tuple[str, ...]:
+        """Keys of the section ``system`` that the strategy needs with its settings."""
+        return cls.needs_of_system
+
+    @classmethod
+    def goes_by_prices(cls, settings: Any) -> bool:
+        """Whether the strategy can't work without prices with its settings; as ``needs_prices`` says."""
+        return cls.needs_prices
+
+    @classmethod
+    def goes_by_feeder(cls, settings: Any) -> bool:
+        """Whether the strategy reads ``View.base_load`` with its settings; as ``uses_feeder`` says."""
+        return cls.uses_feeder
+
+    @classmethod
+    def goes_by_envelope(cls, settings: Any) -> bool:
+        """Whether the strategy reads ``View.envelope`` with its settings; as ``uses_envelope`` says."""
+        return cls.uses_envelope
+
+    @abstractmethod
+    def setpoints(self, view: View) -> Array:
+        """Power asked of each EV, (ev,) kW: positive charges, negative discharges, +inf charges as
+        fast as the EV can. Values for EVs that are away are ignored; NaN for another is an error.
+        """
+
+    def results(self) -> dict[str, Array]:
+        """Values of the variables without time, asked for once after the last tick."""
+        return {}
+
+
+class MemberStrategy(Strategy):
+    """Base of strategies that look at one member at a time; an error then names the member.
+
+    Slower than arrays over all members, and easier to write.
+    """
+
+    @abstractmethod
+    def member_setpoints(self, view: View, member: int) -> Array:
+        """Power asked of each EV of a member, as :meth:`Strategy.setpoints`; ``member`` is its number."""
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        context = self.context
+        edges = np.searchsorted(context.evs.member, np.arange(context.members + 1)).tolist()
+        found = [np.zeros(0)]
+        for position, self.at_member in enumerate(context.numbers):
+            own = slice(edges[position], edges[position + 1])
+            groups = slice(position * context.groups, (position + 1) * context.groups)
+            part = np.asarray(self.member_setpoints(view.of_member(position, own, groups), self.at_member))
+            if part.shape != (own.stop - own.start,):
+                raise ValueError(
+                    f"member_setpoints returned an array of shape {part.shape}: must be "
+                    f"({own.stop - own.start},), one set-point an EV of the member"
+                )
+            found.append(part)
+        self.at_member = None
+        return np.concatenate(found)
+
+
+def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
+    """Class decorator: make a strategy of one's own known under ``name``."""
+    return STRATEGIES.register(name)

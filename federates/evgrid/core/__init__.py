@@ -1,0 +1,1 @@
+"""The base of every other part: models, ports, random streams, compilation, registries, NetCDF files."""

@@ -1,0 +1,76 @@
+"""The energy audit: what must balance on every run, from accumulators that do not know each other.
+
+- conversion: energy from the grid into the EVs = energy gained by the batteries + losses
+- hand-over: the power that the fleet gave = the power that the feeder received, exactly
+- feeder: head power = base load + losses + EVs
+
+A breach is an error; the residuals stand in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from evgrid.core.model import Array
+from evgrid.errors import AuditError
+
+CONVERSION_TOLERANCE = 1e-9
+"""Worst residual of the conversion balance, relative to the energy moved."""
+FEEDER_TOLERANCE = 1e-6
+"""Worst residual of the feeder balance, relative to the energy at the head. Where the solver itself
+stops earlier (pandapower's ``runpp_3ph``, whose outer tolerance is fixed), its own tolerance."""
+
+
+def audit(
+    fleet: Mapping[str, Array] | None, feeder: Mapping[str, Array], members: Sequence[int]
+) -> dict[str, float]:
+    """Check the balances of a run and return the worst residual of each over the members.
+
+    ``fleet`` and ``feeder`` are what the models' ``audit`` returned, (member,) arrays; ``fleet`` is
+    None in a run without EVs.
+
+    Raises
+    ------
+    AuditError
+        Naming the balance, the member and the figures.
+
+    """
+    residuals: dict[str, float] = {}
+    if fleet is not None:
+        moved = np.maximum(np.abs(fleet["grid_energy_kwh"]) + fleet["loss_kwh"], 1e-3)
+        gap = fleet["grid_energy_kwh"] - fleet["battery_energy_kwh"] - fleet["loss_kwh"]
+        residuals["conversion_relative"] = _worst(
+            np.abs(gap) / moved, CONVERSION_TOLERANCE, members,
+            "energy from the grid into the EVs is not battery energy plus losses", gap,
+        )  # fmt: skip
+        difference = fleet["power_given_kw_sum"] - feeder["power_received_kw_sum"]
+        residuals["hand_over_kw"] = _worst(
+            np.abs(difference), 0.0, members, "the feeder received another power than the fleet gave",
+            difference,
+        )  # fmt: skip
+    gap = (
+        feeder["head_energy_kwh"]
+        - feeder["base_energy_kwh"]
+        - feeder["losses_energy_kwh"]
+        - feeder["ev_energy_kwh"]
+    )
+    scale = np.maximum(np.abs(feeder["head_energy_kwh"]), 1e-3)
+    tolerance = max(FEEDER_TOLERANCE, float(np.max(feeder["balance_tolerance"])))
+    residuals["feeder_relative"] = _worst(
+        np.abs(gap) / scale, tolerance, members,
+        "head power is not base load plus losses plus EVs", gap,
+    )  # fmt: skip
+    residuals["flow_balance_worst"] = float(np.max(feeder["balance_worst"]))
+    return residuals
+
+
+def _worst(residual: Array, tolerance: float, members: Sequence[int], text: str, gap: Array) -> float:
+    worst = int(np.argmax(residual))
+    if not residual[worst] <= tolerance:
+        raise AuditError(
+            f"energy audit of member {members[worst]}: {text}, off by {gap[worst]:.6g} "
+            f"({residual[worst]:.3g}, allowed {tolerance:g})"
+        )
+    return float(residual[worst])

@@ -1,0 +1,309 @@
+"""What a model is, and the static facts that all models of a run share.
+
+A model is plain Python: it names the ports it takes and gives, its period, the result variables
+it records, and steps. It never sees HELICS, a broker or a thread, so it can be tested alone and
+run in any deployment. Static facts (:class:`Connections`, :class:`Clock`) never cross HELICS:
+every process derives them from the same resolved scenario and seed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Values = Mapping[str, Array]
+"""Port name to array of the port's shape."""
+
+ALL_PHASES = -1
+"""Phase index of what is connected to all three phases."""
+UPSTREAM = "upstream"
+"""Name of the connection point of EVs that are connected upstream of the modelled feeder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One result variable: its name, dimensions (besides ``time``), unit and long name.
+
+    With ``timed`` it has a leading ``time`` dimension in the model's hands and is recorded as the
+    mean over each recording interval; without, it is given once, at the end or the start.
+    In the Dataset the dimensions stand in the order (member, time, the others).
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    unit: str
+    long_name: str
+    timed: bool = True
+    dtype: str = "float64"
+
+
+class Recorder(Protocol):
+    """Where a model puts the values of its result variables."""
+
+    def put(self, name: str, tick: int, values: NDArray[Any]) -> None:
+        """Record a timed variable. ``values``: (n, *dims), for n of the model's own steps, the
+        first of which begins at base tick ``tick``. Blocks come in order of time.
+        """
+
+    def put_static(self, name: str, values: NDArray[Any]) -> None:
+        """Record a variable without time. ``values``: (*dims)."""
+
+
+class Model(ABC):
+    """A model behind a federate.
+
+    ``step`` is called once a period with the simulated time and the latest inputs (views that are
+    valid only inside the call), and returns arrays of the outputs' shapes. An exception raised
+    in it ends the run with its message; a message about one member or element names it.
+
+    Models that say ``iterates`` solve for each other's outputs inside a step: after ``step``, ``again``
+    is called as often as one of them gives new values, until none does.
+    """
+
+    name: str
+    period_s: float
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    variables: tuple[Variable, ...] = ()
+    checked: frozenset[str] = frozenset()
+    """Outputs that the model itself looks through for NaN, which ends the run."""
+    iterates: bool = False
+
+    @abstractmethod
+    def step(self, time_s: float, inputs: Values) -> Values:
+        """Advance over [time_s, time_s + period_s)."""
+
+    def again(self, time_s: float, inputs: Values) -> Values:
+        """Take the step at ``time_s`` once more from its beginning, with newer inputs.
+
+        Returns the outputs, or nothing where those of the last call stand. The last call counts:
+        what the step leaves behind and records is that of it.
+        """
+        raise NotImplementedError(f"{self.name} can't take a step again")
+
+    def finish(self) -> None:
+        """Called once after the last step: write what is left to the recorder."""
+
+    def audit(self) -> Mapping[str, Array]:
+        """Independent accumulators, (member,) each, that the energy audit compares after the run."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Simulated time: ``ticks`` periods of ``step_s`` seconds from ``start``."""
+
+    start: np.datetime64
+    step_s: float
+    ticks: int
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the run in seconds."""
+        return self.step_s * self.ticks
+
+    def timestamps(self, time_s: NDArray[np.floating[Any]]) -> NDArray[np.datetime64]:
+        """Real (local, naive) timestamps of simulated times; (n,) datetime64[ns]."""
+        since: NDArray[np.timedelta64] = np.round(time_s * 1e9).astype("timedelta64[ns]")
+        return np.asarray(self.start.astype("datetime64[ns]") + since)
+
+    def stamp(self, time_s: float) -> str:
+        """A simulated time as text for messages: 2026-01-15T18:00:00."""
+        return str(self.timestamps(np.array([time_s]))[0].astype("datetime64[s]"))
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The feeder's connection points, one a load of the net: where households are and EVs connect.
+
+    name : (connection,) str, the load's name
+    bus : (connection,) int, position of its bus along the result's ``bus`` dimension
+    phase : (connection,) int8, 0/1/2 for a single-phase connection, ALL_PHASES for three phases
+    trafo : (connection,) int, position of the transformer next upstream along ``trafo``, -1 if none
+    households : (connection,) int, households behind it
+    phases : labels of the phase dimension, ("a", "b", "c"), or ("abc",) for a balanced feeder,
+        whose only slot carries the sum over the phases
+    upstream : whether the last one is no load of the net but stands for what is connected upstream of the
+        feeder: of three phases, without bus (-1) and transformer; its power never enters the power flow
+    """
+
+    name: NDArray[np.str_]
+    bus: NDArray[np.int64]
+    phase: NDArray[np.int8]
+    trafo: NDArray[np.int64]
+    households: NDArray[np.int64]
+    phases: tuple[str, ...]
+    upstream: bool = False
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    @property
+    def on_feeder(self) -> int:
+        """Number of connection points of the feeder itself; they are the first."""
+        return len(self) - self.upstream
+
+    def with_upstream(self) -> Connections:
+        """The same and a last one, named UPSTREAM, for what is connected upstream of the feeder."""
+        return Connections(
+            np.append(self.name, UPSTREAM), np.append(self.bus, -1),
+            np.append(self.phase, np.int8(ALL_PHASES)), np.append(self.trafo, -1),
+            np.append(self.households, 0), self.phases, upstream=True,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class EVs:
+    """All EVs of all members in one flat table, sorted by member.
+
+    member : (ev,) int64, position along the run's ``member`` dimension
+    connection : (ev,) int64, position along ``connection``
+    phase : (ev,) int8, 0/1/2 for a single-phase charger, ALL_PHASES for a three-phase one
+    name : (ev,) str, unique within a member
+    """
+
+    member: NDArray[np.int64]
+    connection: NDArray[np.int64]
+    phase: NDArray[np.int8]
+    name: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.member)
+
+    def take(self, rows: NDArray[np.int64]) -> EVs:
+        """The EVs of some rows, in that order."""
+        return EVs(self.member[rows], self.connection[rows], self.phase[rows], self.name[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """How voltages follow the power drawn at the connection points, about an operating point.
+
+    bus : (place,) int, position of the bus of each place; by default the connection points' own
+    voltage_pu : (place, phase) voltage at the operating point; NaN where no source feeds the bus
+    dv_dp : (place, phase, connection, phase) change of the voltage, pu, per kW drawn at a connection and
+        phase: negative where the phase is the same, as a rule; 0 on phases that the connection does not have
+    dv_dq : the same per kvar drawn
+    """
+
+    bus: NDArray[np.int64]
+    voltage_pu: Array
+    dv_dp: Array
+    dv_dq: Array
+
+
+AGGREGATOR = "aggregator"
+"""Name of the federate of an aggregator that has all EVs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Portfolio:
+    """An aggregator's EVs.
+
+    name, number : its name in the scenario and its place there
+    rows : (n,) int64, rows of its EVs in the table of all, ascending
+    whole : whether these are all EVs
+    """
+
+    name: str
+    number: int
+    rows: NDArray[np.int64]
+    whole: bool
+
+    @property
+    def federate(self) -> str:
+        """Name of its federate."""
+        return AGGREGATOR if self.whole else f"{AGGREGATOR}.{self.name}"
+
+    def port(self, name: str) -> str:
+        """Its own port of the kind ``aggregator/...`` or ``fleet/...``; that itself if it has all EVs."""
+        giver, _, quantity = name.partition("/")
+        if self.whole:
+            return name
+        return f"{self.federate}/{quantity}" if giver == AGGREGATOR else f"{name}.{self.name}"
+
+    def variable(self, name: str) -> str:
+        """Its own result variable."""
+        return name if self.whole else f"{name}_{self.name}"
+
+    def take(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What of an array over all EVs is its own."""
+        return values if self.whole else values[self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """The EVs' stays at their EVSEs as a planner knows them, sorted by EV, then arrival; (stay,) each.
+
+    ev : int64, row of the EV
+    arrival_s, departure_s : s from the start of the run
+    soc_arrival, soc_target, soc_floor : 0 to 1
+    soc_reach : the lesser of the target and what charging as fast as possible reaches by departure
+    capacity_kwh : usable, kWh
+    charge_kw, discharge_kw : most that the EV draws and gives, kW at the grid; 0: it may not
+    charge_efficiency, discharge_efficiency : at those powers, 0 to 1
+    taper_s : time that charging to the target takes beyond that at full power, s
+    taper_soc, full_soc : states of charge above which the power of charging falls, and at which a straight
+        line that takes as long to the target falls to 0
+    """
+
+    ev: NDArray[np.int64]
+    arrival_s: Array
+    departure_s: Array
+    soc_arrival: Array
+    soc_target: Array
+    soc_floor: Array
+    soc_reach: Array
+    capacity_kwh: Array
+    charge_kw: Array
+    discharge_kw: Array
+    charge_efficiency: Array
+    discharge_efficiency: Array
+    taper_s: Array
+    taper_soc: Array
+    full_soc: Array
+
+    def __len__(self) -> int:
+        return len(self.ev)
+
+    def of(self, evs: NDArray[np.int64]) -> Stays:
+        """The stays of some EVs, ascending, which are numbered anew."""
+        row = np.full(int(max(self.ev.max(initial=-1), evs.max(initial=-1))) + 1, -1)
+        row[evs] = np.arange(len(evs))
+        own = np.flatnonzero(row[self.ev] >= 0)
+        columns = {name: getattr(self, name)[own] for name in self.__slots__}
+        return Stays(**{**columns, "ev": row[columns["ev"]]})
+
+    def current(self, time_s: float, count: int) -> NDArray[np.int64]:
+        """The last stay that each of ``count`` EVs has begun by a time, else its first, (ev,); -1: none."""
+        begun = self.arrival_s <= time_s + 1e-6
+        first = np.searchsorted(self.ev, np.arange(count))
+        stays = np.bincount(self.ev, minlength=count)
+        number = np.bincount(self.ev, begun, count).astype(np.int64)
+        return np.where(stays > 0, first + np.maximum(number - 1, 0), -1)
+
+
+@dataclass
+class MemoryRecorder:
+    """Keeps everything in memory: for tests and for models run alone."""
+
+    timed: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    static: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def put(self, name: str, tick: int, values: NDArray[Any]) -> None:
+        """See :class:`Recorder`."""
+        self.timed.setdefault(name, []).append(np.array(values))
+
+    def put_static(self, name: str, values: NDArray[Any]) -> None:
+        """See :class:`Recorder`."""
+        self.static[name] = np.array(values)
+
+    def series(self, name: str) -> NDArray[Any]:
+        """A timed variable as one array, (time, *dims)."""
+        return np.concatenate(self.timed[name])

@@ -1,0 +1,194 @@
+"""Power flow solvers behind one interface.
+
+In: the load at each connection point, (case, connection, phase). A case is one member at one
+time; cases do not know each other. Out: a :class:`Flow`. All solvers model a feeder alike:
+constant-power loads, ideal voltage sources (also in the negative and zero sequence), lines as pi
+circuits. What a solver can't represent is a NetworkError that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from functools import reduce
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from evgrid.core.model import Array
+from evgrid.errors import PowerFlowError
+from evgrid.feeder.grid import Ints
+
+if TYPE_CHECKING:
+    from evgrid.feeder.networks import Network
+
+Power = tuple[Array, Array]
+"""Active power in kW and reactive power in kvar."""
+
+Label = Callable[[int], str]
+"""Number of a case in its batch to what it is called: "member 17 at 2026-01-15 18:00:00"."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Solved power flows. A balanced feeder has one phase: positive sequence, total power.
+
+    voltage_pu : (case, bus, phase) magnitude; NaN where no source feeds the bus
+    line_loading : (case, line, phase) of the worse end, 1 is the rated current; NaN without a rating
+    trafo_loading : (case, trafo, phase) of the worse side, 1 is the rated current of the nameplate; NaN
+        without a rating
+    trafo_p_kw : (case, trafo) active power into the high-voltage side
+    trafo_lv_p_kw, trafo_lv_q_kvar : (case, trafo, phase) power out of the low-voltage side
+    head_p_kw, head_q_kvar : (case, phase) what the sources give
+    losses_kw : (case,) what flows into all branches and does not leave them
+    fixed_kw : (case,) drawn by shunts, less what fixed generation gives, plus what loads that depend
+        on the voltage draw beyond their nominal power
+    voltage_unbalance : (case, bus) negative per positive sequence, |V2|/|V1|; no buses if balanced
+    neutral_a : (case, line) current in the neutral, A; no lines if balanced
+    trafo_neutral_a : (case, trafo) the same at the low-voltage side; no trafos if balanced
+    """
+
+    voltage_pu: Array
+    line_loading: Array
+    trafo_loading: Array
+    trafo_p_kw: Array
+    trafo_lv_p_kw: Array
+    trafo_lv_q_kvar: Array
+    head_p_kw: Array
+    head_q_kvar: Array
+    losses_kw: Array
+    fixed_kw: Array
+    voltage_unbalance: Array
+    neutral_a: Array
+    trafo_neutral_a: Array
+
+    def __len__(self) -> int:
+        return len(self.losses_kw)
+
+
+def worst_phase(loading: Array) -> Array:
+    """The highest loading of the phases, (..., element), of (..., element, phase)."""
+    return np.asarray(reduce(np.maximum, np.moveaxis(loading, -1, 0)))
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where regulating devices stand.
+
+    tap : (case, trafo) position of tap changers; of transformers without one (``tap_side`` -1) anything
+    shunt : (case, shunt) steps of shunts that are closed
+    """
+
+    tap: Ints
+    shunt: Ints
+
+
+class Solver(Protocol):
+    """Solves power flows of one feeder."""
+
+    name: str
+    """What it is called in scenarios and messages."""
+    balance_tolerance: float
+    """Largest residual of the power balance, relative to the head power (at least 1 kW)."""
+
+    def solve(
+        self,
+        p_kw: Array,
+        q_kvar: Array,
+        label: Label = ...,
+        *,
+        nominal: Power | None = None,
+        generation: Power | None = None,
+        positions: Positions | None = None,
+        failed: dict[int, str] | None = None,
+    ) -> Flow:
+        """Solve for the load at each connection point, (case, connection, phase).
+
+        Parameters
+        ----------
+        p_kw, q_kvar
+            All power drawn there, of loads that depend on the voltage at nominal voltage.
+        label
+            What cases are called in messages.
+        nominal
+            Active and reactive power of the loads themselves, a part of ``p_kw`` and ``q_kvar``, of
+            which shares may depend on the voltage; left out: all of it.
+        generation
+            Active and reactive power of the fixed generation, (case, gen, phase), in place of the
+            grid's own.
+        positions
+            Of tap changers and shunts, in place of the grid's own; given once, give them always.
+        failed
+            Takes why cases did not converge, by case; all their numbers are NaN.
+
+        Raises
+        ------
+        PowerFlowError
+            Naming the cases that do not converge, unless ``failed`` takes them.
+
+        """
+
+
+def lines_without_impedance(network: Network, solver: str) -> list[str]:
+    """A sentence for each line that no solver can take."""
+    lines = network.grid.lines
+    closed = lines.from_closed | lines.to_closed
+    return [
+        f"line '{lines.name[k]}' can't be represented with the solver {solver}: it has no impedance; "
+        "use a bus-bus switch"
+        for k in np.flatnonzero(closed & (lines.r1_ohm == 0) & (lines.x1_ohm == 0))
+    ]
+
+
+def case_name(case: int) -> str:
+    """What a case is called where nobody knows more."""
+    return f"case {case}"
+
+
+def balance(flow: Flow, p_kw: Array) -> Array:
+    """Residual of each power balance, (case,): head less losses, loads and fixed power, relative to
+    the head power, which counts as at least 1 kW.
+    """
+    head = flow.head_p_kw.sum(axis=1)
+    load = p_kw.reshape(len(p_kw), -1).sum(axis=1)
+    gap: Array = np.abs(head - flow.losses_kw - flow.fixed_kw - load) / np.maximum(np.abs(head), 1.0)
+    return gap
+
+
+def check_balance(
+    flow: Flow, p_kw: Array, tolerance: float, label: Label = case_name, failed: Collection[int] = ()
+) -> Array:
+    """The residual of each power balance; 0 of those that failed to converge.
+
+    Raises
+    ------
+    PowerFlowError
+        Naming the case with the worst one if it exceeds ``tolerance`` or is no number.
+
+    """
+    residual = balance(flow, p_kw)
+    residual[list(failed)] = 0.0
+    if not np.all(residual <= tolerance):
+        worst = int(np.argmax(np.where(np.isnan(residual), np.inf, residual)))
+        head, load = float(flow.head_p_kw[worst].sum()), float(p_kw[worst].sum())
+        raise PowerFlowError(
+            f"power flow of {label(worst)} does not balance: head {head:.6g} kW, loads {load:.6g} kW, "
+            f"losses {flow.losses_kw[worst]:.6g} kW, fixed {flow.fixed_kw[worst]:.6g} kW "
+            f"(residual {residual[worst]:.3g}, allowed {tolerance:g})"
+        )
+    return residual
+
+
+def blank(flow: Flow, cases: Collection[int]) -> None:
+    """Make all numbers of some cases NaN."""
+    for table in fields(flow):
+        getattr(flow, table.name)[list(cases)] = np.nan
+
+
+def not_converged(solver: str, reasons: dict[int, str], label: Label) -> PowerFlowError:
+    """The error for cases that did not converge; ``reasons`` by case, the first few are shown."""
+    shown = "; ".join(
+        f"{label(case)}: {' '.join(reason.split())}" for case, reason in list(reasons.items())[:5]
+    )
+    more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+    return PowerFlowError(f"power flow with {solver} did not converge: {shown}{more}")

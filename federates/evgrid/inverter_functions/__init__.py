@@ -1,0 +1,1 @@
+"""Voltage and frequency functions that EVSEs and PV inverters follow by themselves."""

@@ -1,0 +1,313 @@
+"""Key figures of a result, in the units that a planner reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.aggregator.excess import REASON_TEXTS
+from evgrid.errors import ResultError
+from evgrid.results.limits import Criterion, LimitSet, aggregator_limits, violations
+from evgrid.results.recording import unrecorded
+from evgrid.results.settlement import amount
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+_KEPT_KW = 0.05
+_RAISED = 0.02
+"""Share by which a peak must be above that of uncontrolled charging, known without taper, to be told."""
+
+
+def summary(result: xr.Dataset) -> list[tuple[str, str]]:
+    """Key figures as (name, text) rows; over an ensemble the worst member, with its number.
+
+    Raises ResultError for a result that lacks a variable which every run has.
+    """
+    try:
+        return _rows(result)
+    except KeyError as error:
+        lacking = str(error.args[0]).partition(". Did you")[0].lower()
+        raise ResultError(f"the result is not as its run has left it: {lacking}") from error
+
+
+def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
+    hours = _interval_hours(result)
+    rows = [
+        (
+            "run",
+            f"{result.sizes['member']} member(s), {_stamp(result['time'].values[0])} on, "
+            f"{result.sizes['time'] * hours:g} h in intervals of {hours * 3600:g} s",
+        )
+    ]
+    if result.attrs.get("phases"):
+        rows.append(("phases", str(result.attrs["phases"])))
+    head = result["head_power_kw"].sum("phase")
+    rows.append(("head power, highest", _extreme(head, "max", "kW")))
+    if float(head.min()) < 0:
+        rows.append(("  reverse, highest", _extreme(-head, "max", "kW")))
+    rows.append(("  base load, highest", _extreme(result["base_load_kw"], "max", "kW")))
+    rows += _peak_rows(result, head)
+    rows += _limit_rows(result, hours)
+    if "fleet_power_kw" in result:
+        rows += _fleet_rows(result)
+    rows.append(("voltage, lowest", _extreme(result["voltage_min_pu"], "min", "pu", 4)))
+    rows.append(("voltage, highest", _extreme(result["voltage_max_pu"], "max", "pu", 4)))
+    for name, text in (("line_loading", "line loading"), ("trafo_loading", "transformer loading")):
+        element = name.split("_")[0]
+        lacks = unrecorded(result, element)
+        if lacks == "not recorded":
+            rows.append((f"{text}, highest", lacks))
+        elif result.sizes.get(element):
+            highest = _loading(result, name, element)
+            rows.append((f"{text}, highest", highest + (f" of the {lacks}" if lacks else "")))
+    rows += _device_rows(result, hours)
+    losses = result["losses_kw"].sum("time") * hours
+    rows.append(("losses", _over_members(losses, "kWh")))
+    return rows
+
+
+def session_quantiles(result: xr.Dataset, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> pd.DataFrame:
+    """Quantiles of what the complete sessions came to, by type of vehicle.
+
+    A row a type and outcome: ``vehicle``, ``outcome`` (a variable of the result with the dimension session,
+    ``session_`` left out), ``unit``, ``sessions`` (how many have a number) and a column for each quantile,
+    0 to 1. Members and EVs are taken together; NaN where no session has a number.
+    """
+    import pandas as pd
+
+    done = result["session_complete"].values
+    names = [str(n) for n, v in result.data_vars.items() if v.dims == ("session",) and v.dtype.kind == "f"]
+    values = pd.DataFrame({name.removeprefix("session_"): result[name].values[done] for name in names})
+    long = values.assign(vehicle=result["session_vehicle"].values[done]).melt("vehicle", var_name="outcome")
+    groups = long.groupby(["vehicle", "outcome"])["value"]
+    rows = groups.quantile(np.asarray(quantiles)).unstack()
+    rows.insert(0, "sessions", groups.count())
+    units = {name.removeprefix("session_"): result[name].attrs.get("units", "") for name in names}
+    rows.insert(0, "unit", rows.index.get_level_values("outcome").map(units))
+    return rows.reset_index()
+
+
+def _peak_rows(result: xr.Dataset, head: xr.DataArray) -> list[tuple[str, str]]:
+    """Whether the strategy took the peak beyond that of charging at once; the member with the most beyond."""
+    if "uncontrolled_peak_kw" not in result:
+        return []
+    plain = result["uncontrolled_peak_kw"].values
+    peak = (head - result["losses_kw"]).max("time").values
+    if not np.any(peak > (1.0 + _RAISED) * plain):
+        return []
+    at = int(np.nanargmax(peak - plain))
+    where = f", member {result['member'].values[at]}" if len(plain) > 1 else ""
+    return [
+        (
+            "  higher than uncontrolled",
+            f"{peak[at]:.1f} kW without losses, about {plain[at]:.1f} kW if every EV charged at once{where}",
+        )
+    ]
+
+
+def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
+    """Whether each aggregator's limit was kept, else by how much, how long and why, of the worst member."""
+    rows = []
+    for c in aggregator_limits(result):
+        own = c.variable.removeprefix("limited_power_kw")
+        ways = {"drawn": c.high, "fed back": None if c.low is None else -c.low}
+        told = ", ".join(f"{kw:g} kW {way}" for way, kw in ways.items() if kw is not None)
+        if c.mean_over:
+            told += f", mean of {c.mean_over / 60:g} min"
+        excess, dims = result[f"limit_excess_kw{own}"], ("member", "time")
+        slack = max(c.slack, _KEPT_KW)
+        broken = abs(excess) > slack
+        name = f"limit of {c.name.removeprefix('limit_of_')}"
+        if not bool(broken.any()):
+            rows.append((name, f"{told}: kept"))
+            continue
+        text = [f"{told}: passed"]
+        for way, beyond in (("drawn", excess), ("fed back", -excess)):
+            if float(beyond.max()) > slack:
+                worst = beyond.max([d for d in beyond.dims if d not in dims])
+                text.append(f"by {_extreme(worst, 'max', 'kW')} {way}")
+        time_h = (broken.sum("time") * hours).rename("h")
+        most = np.unravel_index(int(np.argmax(time_h.values)), time_h.shape)
+        at = {str(dim): int(row) for dim, row in zip(time_h.dims, most, strict=True)}
+        place = ""
+        if "trafo" in at and result.sizes["trafo"] > 1:
+            place = f" at {time_h['trafo'].values[at['trafo']]}"
+        text.append(f"for {float(time_h[at]):.2f} h{place}")
+        rows.append((name, " ".join(text)))
+        if c.mean_over and hours * 3600 < c.mean_over:
+            rows.append(_mean_row(result, c))
+        rows += _reason_rows(result, own, at)
+    return rows
+
+
+def _mean_row(result: xr.Dataset, c: Criterion) -> tuple[str, str]:
+    """Whether the limit was kept by the means over its interval."""
+    found = violations(result, LimitSet(criteria=(c,)))
+    if found.empty:
+        return "  its means", "kept"
+    worst = found.iloc[0]
+    return "  its means", f"up to {worst['worst']:.1f} kW, {found['duration_h'].max():g} h in all"
+
+
+def _reason_rows(result: xr.Dataset, own: str, at: dict[str, int]) -> list[tuple[str, str]]:
+    name = f"limit_excess_kwh{own}"
+    if name not in result:
+        return []
+    kwh, time_h = (result[key].isel(at).values for key in (name, f"limit_excess_h{own}"))
+    order = [i for i in np.argsort(-kwh) if kwh[i] > 0.005]
+    reasons = result["reason"].values
+    text = ", ".join(f"{REASON_TEXTS[str(reasons[i])]} {kwh[i]:.2f} kWh in {time_h[i]:.2f} h" for i in order)
+    return [("  because of", text)] if order else []
+
+
+def _device_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
+    """Operations of tap changers and capacitors, PV inverters, and the transformers' ageing."""
+    rows = []
+    if "trafo_operations" in result:
+        for element, text in (("trafo", "tap changers"), ("shunt", "capacitors")):
+            moved = result[f"{element}_operations"]
+            if moved.any():
+                rows.append((f"operations of {text}", _over_members(moved.sum(element), "in all")))
+    if "pv_power_kw" in result:
+        curtailed = (result["pv_available_kw"] - result["pv_power_kw"]).sum("time") * hours
+        rows.append(("PV curtailed", _over_members(curtailed, "kWh")))
+    if "trafo_hot_spot_c" in result and result.sizes["trafo"]:
+        rows.append(("hot spot, highest", _extreme(result["trafo_hot_spot_c"].max("trafo"), "max", "°C")))
+        rows += _life_rows(result["trafo_life_h"], result["trafo_hot_spot_highest_c"])
+    return rows
+
+
+def _life_rows(life: xr.DataArray, highest_c: xr.DataArray) -> list[tuple[str, str]]:
+    """The worst loss of life, and the transformers of which the law tells none; (member, trafo) both."""
+    from evgrid.feeder.transformer_thermal import LAW_UP_TO_C
+
+    rows = []
+    outside = (highest_c > LAW_UP_TO_C).any("member").values
+    names = [str(name) for name in life["trafo"].values[outside]]
+    told = life.isel(trafo=np.flatnonzero(~outside))
+    if told.sizes["trafo"]:
+        worst = told.isel(trafo=int(told.max("member").fillna(0).argmax("trafo")))
+        name = str(worst["trafo"].values)
+        rows.append((f"loss of life of {name}", f"{_over_members(worst, 'h', 3)} of normal ageing"))
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        rows.append(
+            (
+                "loss of life not told",
+                f"{', '.join(names[:3])}{more}: hot spot above {LAW_UP_TO_C:g} °C, outside what the law of "
+                "ageing holds for (IEC 60076-7)",
+            )
+        )
+    return rows
+
+
+def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
+    members = result.sizes["member"]
+    done = result["session_complete"].values
+    sums = {
+        name: float(result[f"session_{name}_kwh"].values[done].sum()) / members
+        for name in ("energy_requested", "energy_delivered", "energy_discharged", "energy_unserved")
+    }
+    per = " a member" if members > 1 else ""
+    evs, sessions, complete = (n / members for n in (result.sizes["ev"], result.sizes["session"], done.sum()))
+    asked, drawn, given, unserved = sums.values()
+    power = result["fleet_power_kw"]
+    rows = [
+        ("EVs, sessions", f"{evs:g} EVs, {sessions:g} sessions{per}, {complete:g} complete"),
+        ("fleet power", f"{_extreme(power, 'max', 'kW')}, lowest {_extreme(power, 'min', 'kW')}"),
+        (
+            "complete sessions",
+            f"{asked:.1f} kWh asked{per}, {drawn:.1f} drawn, {given:.1f} given back, {unserved:.2f} unserved",
+        ),
+    ]
+    rows += _session_rows(result, done)
+    cost = result["session_cost"].values
+    if cost.size and not np.isnan(cost).all():
+        currency = result.attrs.get("currency", "")
+        rows.append(("cost of charging", f"{amount(np.nansum(cost) / members)} {currency}{per}"))
+    return rows
+
+
+def _session_rows(result: xr.Dataset, done: NDArray[np.bool_]) -> list[tuple[str, str]]:
+    """Quantiles over the complete sessions of each type of vehicle."""
+    rows = []
+    vehicle = result["session_vehicle"].values if "session_vehicle" in result.coords else None
+    types = np.unique(vehicle[done]).tolist() if vehicle is not None else []
+    for name in types:
+        mine = done & (vehicle == name)
+        soc = result["session_soc_departure"].values[mine]
+        unserved = result["session_energy_unserved_kwh"].values[mine]
+        low, middle = np.quantile(soc, [0.05, 0.5])
+        half, most = np.quantile(unserved, [0.5, 0.95])
+        rows.append(
+            (
+                f"sessions of {name}" if name else "sessions",
+                f"SOC at departure {low:.2f} (5 %), {middle:.2f} (median); "
+                f"unserved {half:.2f} kWh (median), {most:.2f} (95 %), "
+                f"{100 * np.mean(unserved > 1e-6):.1f} % of {mine.sum()} missed something",
+            )
+        )
+    refused = {
+        name.removeprefix("session_discharge_refused_").removesuffix("_kwh"): float(values.sum())
+        for name, values in ((str(key), result[key]) for key in result.data_vars)
+        if name.startswith("session_discharge_refused_")
+    }
+    if any(refused.values()):
+        text = ", ".join(f"{reason} {kwh:.1f}" for reason, kwh in refused.items() if kwh > 0)
+        rows.append(("discharge refused", f"{text} kWh"))
+    if "session_degradation_cost" in result and done.any():
+        low, middle, high = np.nanquantile(result["session_degradation_cost"].values[done], [0.05, 0.5, 0.95])
+        rows.append(("degradation", f"{middle:.3f} a session (median; {low:.3f} to {high:.3f} for 90 %)"))
+    return rows
+
+
+def _interval_hours(result: xr.Dataset) -> float:
+    time = result["time"].values
+    return float((time[1] - time[0]) / np.timedelta64(1, "h")) if len(time) > 1 else 1.0
+
+
+def _extreme(series: xr.DataArray, which: str, unit: str, digits: int = 1) -> str:
+    """The extreme of a (member, time) series with its time, and its member in an ensemble."""
+    values = series.transpose("member", "time").values
+    if np.isnan(values).all():
+        return "none"
+    flat = np.nanargmax(values) if which == "max" else np.nanargmin(values)
+    member, time = np.unravel_index(flat, values.shape)
+    where = _stamp(series["time"].values[time])
+    if values.shape[0] > 1:
+        where += f", member {series['member'].values[member]}"
+    return f"{_fixed(values[member, time], digits)} {unit} ({where})"
+
+
+def _loading(result: xr.Dataset, name: str, element: str) -> str:
+    """The highest loading of the elements that have a rating, and how many have none."""
+    from evgrid.results.limits import no_rating, unrated_elements
+
+    unrated, of = unrated_elements(result, name)
+    if unrated and unrated == of:
+        return no_rating(unrated, of, element)
+    highest = _extreme(100 * result[name].max(element), "max", "%")
+    return f"{highest}; {no_rating(unrated, of, element)}" if unrated else highest
+
+
+def _over_members(values: xr.DataArray, unit: str, digits: int = 2) -> str:
+    numbers = values.values
+    if numbers.size == 1:
+        return f"{_fixed(numbers[0], digits)} {unit}"
+    low, mid, high = np.nanquantile(numbers, [0.05, 0.5, 0.95])
+    most = f"{_fixed(low, digits)} to {_fixed(high, digits)}"
+    return f"{_fixed(mid, digits)} {unit} (median; {most} for 90 % of the members)"
+
+
+def _fixed(value: float, digits: int) -> str:
+    """A number of so many digits; 0 has no sign."""
+    return f"{round(float(value), digits) + 0.0:.{digits}f}"
+
+
+def _stamp(time: np.datetime64) -> str:
+    return str(time.astype("datetime64[m]")).replace("T", " ")

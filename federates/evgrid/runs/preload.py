@@ -1,0 +1,66 @@
+"""Importing this module makes a process ready to run: libraries and kernels loaded, no thread started.
+
+For the process that those of a batch's runs are forked from (:mod:`evgrid.runs.worker_process`): what it has
+done, they needn't. Two ticks of a small case are stepped by hand, each model seeing what those
+before it said; the result is thrown away.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from evgrid.core.energy_audit import audit
+from evgrid.core.model import Array
+from evgrid.core.ports import PORTS
+from evgrid.results import FORMAT, FileStore, ResultRecorder
+from evgrid.runs.simulation import build_models, build_world, coordinates
+from evgrid.scenario import scenario_from
+
+CASE = {
+    "name": "warm",
+    "time": {"start": "2026-01-15T18:00", "duration": "2min", "step": "60s"},
+    "feeder": {"network": "european_lv"},
+    "fleet": {"penetration": 1.0, "charger": {"bidirectional": 0.5}},
+    "aggregators": {"main": {"strategy": "v2g_peak_shaving", "group": "transformer", "limit_kw": 45}},
+    "tariff": "pge_ev2a",
+}
+"""Three phases, with feedback."""
+
+
+LIBRARIES = ("evgrid.federation.runtime", "netCDF4", "distributed")
+"""What a run imports besides; xarray asks for the last when it writes a file."""
+
+
+def warm() -> None:
+    """Import, and step the models of ``CASE``."""
+    for name in LIBRARIES:
+        import_module(name)
+    scenario = scenario_from(CASE)
+    world = build_world(scenario)
+    with tempfile.TemporaryDirectory() as folder:
+        store = FileStore(Path(folder) / "result.nc", coordinates(world))
+        recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store)
+        models = build_models(world, recorder)
+        said: dict[str, Array] = {}
+        for tick in range(world.clock.ticks):
+            for model in models:
+                for name in model.inputs:
+                    port = PORTS[name]
+                    said.setdefault(name, np.full(port.array_shape(world.sizes), port.initial))
+                said |= model.step(tick * scenario.time.step, {name: said[name] for name in model.inputs})
+        for model in models:
+            model.finish()
+        recorder.close()
+        audits = {model.name: model.audit() for model in models}
+        audit(audits["fleet"], audits["feeder"], scenario.members)
+        store.finish({"format": FORMAT}).close()
+
+
+warm()
+gc.collect()
+gc.freeze()  # what is there stays shared with the processes forked from this one

@@ -1,0 +1,549 @@
+"""From a scenario to a Dataset: build the models, couple them, keep what they record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evgrid.aggregator.assignment import portfolios
+from evgrid.aggregator.dispatch import WithinSettings
+from evgrid.aggregator.excess import REASONS
+from evgrid.aggregator.strategies.scheduled import ScheduledSettings, demand_of
+from evgrid.aggregator.strategies.time_of_use import CheapestFirst
+from evgrid.core.energy_audit import audit
+from evgrid.core.model import UPSTREAM, Clock, Connections, EVs, Model, Portfolio
+from evgrid.errors import ScenarioError
+from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
+from evgrid.results.recording import KINDS, Selection, selection
+from evgrid.scenario import Scenario, load_scenario, scenario_from
+from evgrid.scenario.tariffs import months_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from evgrid.federation.runtime import FederationReport
+    from evgrid.feeder.base_load import BaseLoad
+    from evgrid.feeder.networks import Network
+    from evgrid.fleet.sessions import Sessions
+
+
+@dataclass(frozen=True)
+class World:
+    """The static facts of a run, which every process derives alike from the resolved scenario.
+
+    ``connections``: the feeder's, and one for EVs upstream of it where there are any; ``base``: the load
+    of the feeder without EVs.
+    """
+
+    scenario: Scenario
+    network: Network
+    connections: Connections
+    evs: EVs
+    sessions: Sessions
+    portfolios: tuple[Portfolio, ...]
+    base: BaseLoad
+
+    @property
+    def clock(self) -> Clock:
+        """Simulated time."""
+        return self.scenario.clock
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is assumed, read and dropped, a sentence each: said by ``run`` and ``validate``, kept in the
+        result.
+        """
+        from evgrid.feeder.base_load import base_load_told
+
+        told = base_load_told(self.scenario, self.network, self.base)
+        system = self.scenario.system
+        emissions = None if system is None else system.emissions
+        of_clock = "" if emissions is None else emissions.note(self.clock)
+        tariff = self.scenario.tariff
+        of_tariff = "" if tariff is None else tariff.note(self.scenario.start)
+        own = [note for note in (of_clock, of_tariff) if note]
+        of_plans = self._notes_of_plans
+        return (*self.network.notes, *told, *self.sessions.notes, *self._notes_of_ageing, *own, *of_plans)
+
+    @cached_property
+    def _notes_of_ageing(self) -> tuple[str, ...]:
+        """Where the laws of ageing are used outside their tests."""
+        fleet = self.scenario.fleet
+        if fleet is None or fleet.vehicle.degradation is None:
+            return ()
+        from evgrid.fleet.extras import ageing_notes
+
+        return ageing_notes(fleet, self.sessions, self.clock)
+
+    @cached_property
+    def _notes_of_plans(self) -> tuple[str, ...]:
+        """What plans look at beyond its end."""
+        return tuple(_notes_of_plans(self))
+
+    @cached_property
+    def selection(self) -> Selection:
+        """What is recorded of the feeder. Raises ScenarioError for names that it has not."""
+        labels = {dim: self.network.coordinates()[dim][1] for dim in KINDS}
+        return selection(self.scenario.record, labels)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of every dimension but time."""
+        return {
+            "member": len(self.scenario.members),
+            **self.network.sizes,
+            "connection": len(self.connections),
+            "ev": len(self.evs),
+            **{f"ev.{p.name}": len(p.rows) for p in self.portfolios},
+            "session": len(self.sessions),
+            "hour": int(self.clock.duration_s / 3600.0 + 1e-9),
+            "reason": len(REASONS),
+            "month": len(months_of(self.clock)),
+            **self._sizes_of_envelope,
+        }
+
+    @property
+    def _sizes_of_envelope(self) -> dict[str, int]:
+        settings = self.scenario.fleet.envelope if self.scenario.fleet is not None else None
+        if settings is None:
+            return {}
+        return {
+            "envelope_time": int(self.clock.duration_s / settings.every_s + 1e-9),
+            "lead": settings.slots,
+        }
+
+
+def build_world(scenario: Scenario) -> World:
+    """Load the network and draw or read the sessions.
+
+    Raises NetworkError or ScenarioError, also where the run would take more memory than there is.
+    """
+    from evgrid.feeder.base_load import base_load
+    from evgrid.feeder.networks import load_network
+    from evgrid.fleet.phases import charges_on_one_phase
+    from evgrid.fleet.sessions import fleet_tables
+    from evgrid.runs.memory import check_memory
+
+    network = load_network(scenario.feeder, charges_on_one_phase(scenario))
+    check_memory(scenario, network)
+    base = base_load(scenario, network)
+    connections = network.connections
+    if UPSTREAM not in connections.name:
+        connections = connections.with_upstream()
+    evs, sessions = fleet_tables(scenario, connections)
+    if not (evs.connection == network.connections.on_feeder).any():
+        connections = network.connections
+    vehicle = np.zeros(len(evs), sessions.vehicle.dtype)
+    vehicle[sessions.ev] = sessions.vehicle
+    owners = portfolios(scenario, connections, network.grid.trafos.name, evs, vehicle)
+    made = World(scenario, network, connections, evs, sessions, owners, base)
+    made.selection  # noqa: B018 (names that the network has not are refused)
+    return made
+
+
+def check_files(world: World) -> None:
+    """Read the files that else only a run reads: of the system, the tariff and the weather.
+
+    Raises ScenarioError with every fault of all of them.
+    """
+    from evgrid.core.model import MemoryRecorder
+    from evgrid.scenario.ambient import AmbientTemperature
+    from evgrid.scenario.tariffs import prices_of
+    from evgrid.system.model import SystemModel
+
+    scenario, clock = world.scenario, world.clock
+    fleet, ageing = scenario.fleet, scenario.feeder.transformer_ageing
+    reads: list[Callable[[], Any]] = [partial(prices_of, scenario.tariff, scenario.system, clock)]
+    if scenario.system is not None:
+        seed, members = scenario.ensemble.seed, scenario.members
+        reads.append(partial(SystemModel, scenario.system, clock, members, seed, MemoryRecorder()))
+    for settings in (ageing, fleet and fleet.vehicle.temperature):
+        if settings:
+            reads.append(partial(AmbientTemperature, settings.ambient, clock))
+    found: dict[str, dict[str, None]] = {}  # the faults of each file, once
+    for read in reads:
+        try:
+            read()
+        except ScenarioError as error:
+            found.setdefault(error.source, {}).update(dict.fromkeys(error.faults))
+    if len(found) > 1:
+        raise ScenarioError([f"{source}: {fault}" for source, faults in found.items() for fault in faults])
+    for source, faults in found.items():
+        raise ScenarioError(list(faults), source)
+
+
+def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
+    """The models of a run in causal order, and room for what they record."""
+    from evgrid.aggregator.model import AggregatorModel
+    from evgrid.feeder.base_load import load_by_trafo
+    from evgrid.feeder.model import FeederModel, GroupMeter
+    from evgrid.feeder.sensitivity import scenario_sensitivity
+    from evgrid.fleet.model import FleetModel
+    from evgrid.fleet.stays import stays_of
+    from evgrid.system.model import SystemModel
+
+    scenario, models = world.scenario, list[Model]()
+    controlled = [
+        p for p in world.portfolios if len(p.rows) and scenario.aggregators[p.name].strategy != "uncontrolled"
+    ]
+    has_fleet = scenario.fleet is not None
+    if scenario.system is not None:
+        models.append(
+            SystemModel(
+                scenario.system,
+                scenario.clock,
+                scenario.members,
+                scenario.ensemble.seed,
+                recorder,
+                fleet=has_fleet,
+            )
+        )
+    sensitivity = stays = None
+    if any(scenario.aggregators[p.name].strategy_class.uses_voltage for p in controlled):
+        sensitivity = scenario_sensitivity(scenario, world.network)
+    if controlled:
+        stays = stays_of(scenario, world.connections, world.evs, world.sessions)
+    trafos, load = world.sizes["trafo"], partial(load_by_trafo, scenario, world.network)
+    models += [
+        AggregatorModel(scenario, p, world.connections, world.evs, trafos, recorder, sensitivity, stays, load)
+        for p in controlled
+    ]
+    if has_fleet:
+        taken = {port for model in models for port in model.inputs}
+        models.append(
+            FleetModel(
+                scenario, world.connections, world.evs, world.sessions, recorder,
+                managed=bool(controlled), trafos=trafos, portfolios=world.portfolios, taken=taken,
+            )
+        )  # fmt: skip
+    feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)
+    iterates = any(model.iterates for model in models)
+    models.append(
+        FeederModel(
+            scenario, world.network, recorder, has_fleet, feedback, base=world.base,
+            upstream=world.connections.upstream, iterates=iterates,
+            meters=[GroupMeter(*given) for given in _limited(world, controlled)],
+        )
+    )  # fmt: skip
+    recorder.register(models, scenario.currency)
+    return models
+
+
+def _notes_of_plans(world: World) -> Iterator[str]:
+    """What is taken beyond the end of each file that an aggregator's plans look beyond, a sentence each."""
+    from evgrid.feeder.base_load import base_load
+    from evgrid.readers.series import read_emissions
+    from evgrid.scenario.tariffs import prices_of
+
+    scenario, clock = world.scenario, world.clock
+    for name, settings in scenario.aggregators.items():
+        cls = settings.strategy_class
+        horizon_s = getattr(settings, "horizon", None)
+        if horizon_s is None and not issubclass(cls, CheapestFirst):
+            continue
+        until_s = float(world.sessions.departure_s.max(initial=0.0))
+        if horizon_s is not None:
+            until_s = clock.duration_s + horizon_s
+        charge = scenario.tariff.demand if scenario.tariff is not None else None
+        if (
+            charge is not None
+            and isinstance(settings, ScheduledSettings)
+            and settings.demand_charge is None
+            and demand_of(settings, scenario.tariff) is None
+        ):
+            yield (
+                f"aggregators.{name}: plans leave out tariff.demand, which is of = {charge.of}, as the "
+                f"aggregator has group = {settings.group}"
+            )
+        ends_s = {}
+        emissions = scenario.system.emissions if scenario.system is not None else None
+        if emissions is not None and "emissions" in cls.needs(settings):
+            rates = read_emissions(
+                emissions.file, clock, emissions.timezone, emissions.column, emissions.time_format
+            )
+            ends_s["system.emissions"] = float(rates.edges_s[-1])
+        if horizon_s is not None or not ends_s:
+            prices = prices_of(scenario.tariff, scenario.system, clock)
+            ends_s["the series of prices"] = np.inf if prices is None else prices.ends_s
+        if cls.goes_by_feeder(settings) and scenario.feeder.base_load.kind == "file":
+            ends_s["feeder.base_load"] = base_load(scenario, world.network).ends_s
+        for what, end_s in ends_s.items():
+            if end_s < until_s - 1e-6:
+                yield (
+                    f"aggregators.{name}: plans look ahead to {clock.stamp(until_s)}, {what} ends at "
+                    f"{clock.stamp(end_s)}: its last day follows in plans, or its last value if it has none"
+                )
+
+
+def _limited(world: World, controlled: list[Portfolio]) -> Iterator[tuple[Any, ...]]:
+    """The fields of a GroupMeter for each aggregator that has a limit."""
+    trafos = world.sizes["trafo"]
+    for p in controlled:
+        settings = world.scenario.aggregators[p.name]
+        if not (isinstance(settings, WithinSettings) and settings.limited):
+            continue
+        own = None
+        if settings.group == "transformer" and trafos:
+            connection = world.evs.connection[p.rows]
+            here = connection[connection < world.connections.on_feeder]
+            own = np.isin(np.arange(trafos), np.maximum(world.connections.trafo[here], 0))
+        names = (p.variable(name) for name in ("limited_power_kw", "limit_excess_kw"))
+        yield (*names, settings.least_kw, settings.most_kw, own)
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run went: the federation's account of time, the energy audit, and its sessions.
+
+    preparing_s : for network, sessions and models, before the federation
+    recording_s : inside the models' steps, for what they record, by federate
+    writing_s : for the result, after the federation
+    notes : what is assumed, read and dropped, a sentence each
+    unreachable : sessions of a file whose energy doesn't fit into their stay, a sentence each
+    """
+
+    federation: FederationReport
+    audit: dict[str, float]
+    preparing_s: float
+    recording_s: Mapping[str, float]
+    writing_s: float
+    notes: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+
+    @property
+    def wall_s(self) -> float:
+        """The whole run, s."""
+        return self.preparing_s + self.federation.wall_s + self.writing_s
+
+    @property
+    def split_s(self) -> dict[str, float]:
+        """What the wall time went into, s; together all of it. Federates are without what they record."""
+        time = self.federation
+        federates = {
+            name: seconds + time.finishing_s[name] - self.recording_s.get(name, 0.0)
+            for name, seconds in time.stepping_s.items()
+        }
+        return {
+            "preparing": self.preparing_s,
+            **federates,
+            "HELICS": time.setup_s + time.coupling_s + time.close_s,
+            "recording": sum(self.recording_s.values()) + self.writing_s,
+        }
+
+
+def run(
+    scenario: Scenario | Mapping[str, Any] | str | Path,
+    output: str | Path | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> xr.Dataset:
+    """Run a scenario and return its result.
+
+    Parameters
+    ----------
+    scenario
+        A :class:`Scenario`, the path of one, or its content as a mapping (relative paths start at the current
+        folder).
+    output
+        NetCDF file to stream the result into; it appears when the run is complete, whole or not
+        at all. Left out: the result stays in memory.
+    progress
+        Called now and then with the simulated seconds that are done.
+
+    Raises
+    ------
+    EvgridError
+        With the first cause, if the scenario, the network or a model is at fault, or if energy
+        does not balance.
+
+    """
+    return run_with_report(scenario, output, progress)[0]
+
+
+def run_with_report(
+    scenario: Scenario | Mapping[str, Any] | str | Path,
+    output: str | Path | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[xr.Dataset, RunReport]:
+    """Like :func:`run`, with an account of how the run went."""
+    from evgrid.federation.runtime import run_federation
+
+    start = perf_counter()
+    if isinstance(scenario, Mapping):
+        scenario = scenario_from(scenario)
+    elif not isinstance(scenario, Scenario):
+        scenario = load_scenario(scenario)
+    world = build_world(scenario)
+    axes = coordinates(world).isel(dict(world.selection.rows))
+    store = FileStore(Path(output), axes, scenario.record.compression) if output else MemoryStore(axes)
+    try:
+        recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store, world.selection)
+        models = build_models(world, recorder)
+        prepared = perf_counter()
+        report = run_federation(
+            models,
+            world.sizes,
+            world.clock,
+            message_delay_s={
+                p.port("aggregator/setpoint"): scenario.link_of(p.name).delay for p in world.portfolios
+            },
+            progress=progress,
+        )
+        coupled = perf_counter()
+        recorder.close()
+        audits = {model.name: model.audit() for model in models}
+        residuals = audit(audits.get("fleet"), audits["feeder"], scenario.members)
+        attrs = _attrs(world, residuals) | {
+            "failed_members": json.dumps(_by_member(models, "failures")),
+            "unconverged_members": json.dumps(_by_member(models, "unconverged")),
+        }
+        result = store.finish(attrs)
+        return result, RunReport(
+            report, residuals, prepared - start, recorder.spent_s, perf_counter() - coupled,
+            world.notes, world.sessions.unreachable,
+        )  # fmt: skip
+    except BaseException:
+        store.abandon()
+        raise
+
+
+def _by_member(models: list[Model], name: str) -> dict[int, str]:
+    """What models tell of members, by number: those whose power flow had no solution (``failures``), those
+    whose iteration did not converge (``unconverged``).
+    """
+    told: dict[int, list[str]] = {}
+    for model in models:
+        for member, reason in getattr(model, name, {}).items():
+            told.setdefault(member, []).append(reason)
+    return {member: "; ".join(told[member]) for member in sorted(told)}
+
+
+def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
+    scenario = world.scenario
+    return {
+        "format": FORMAT,
+        "Conventions": "CF-1.11",
+        "name": scenario.name,
+        "scenario": scenario.model_dump_json(exclude_none=True),
+        "seed": str(scenario.ensemble.seed),
+        "versions": json.dumps(versions()),
+        "audit": json.dumps(residuals),
+        "recorded": world.selection.recorded,
+        "notes": json.dumps(world.notes),
+        "phases": world.network.phases_told,
+        "currency": scenario.currency,
+    }
+
+
+def _axes_of_envelope(world: World) -> dict[str, Any]:
+    settings = world.scenario.fleet.envelope if world.scenario.fleet is not None else None
+    if settings is None:
+        return {}
+    times = world.clock.timestamps(settings.every_s * np.arange(1, world.sizes["envelope_time"] + 1))
+    lead = np.arange(settings.slots) * settings.slot / 3600.0
+    return {
+        "envelope_time": ("envelope_time", times, {"long_name": "local time at which the envelope begins"}),
+        "lead": ("lead", lead, {"long_name": "begin of the slot after that of the envelope", "units": "h"}),
+    }
+
+
+def coordinates(world: World) -> xr.Dataset:
+    """The coordinates of the result, as a Dataset without variables."""
+    import xarray as xr
+
+    scenario, clock, connections = world.scenario, world.clock, world.connections
+    intervals = round(clock.duration_s / scenario.record_step_s)
+    evs, sessions, network = world.evs, world.sessions, world.network
+    session_connection = evs.connection[sessions.ev]
+    hourly = any(
+        "hour" in variable.dims
+        for settings in scenario.aggregators.values()
+        for variable in settings.strategy_class.variables
+    )
+    limited = any(isinstance(a, WithinSettings) and a.limited for a in scenario.aggregators.values())
+    reasons = ("reason", np.array(REASONS), {"long_name": "why a limit was passed"})
+    begins = clock.timestamps(np.arange(world.sizes["hour"]) * 3600.0)
+    hours = {"hour": ("hour", begins, {"long_name": "local time at which the hour starts"})}
+    return xr.Dataset(
+        coords={
+            "member": ("member", np.array(scenario.members), {"long_name": "ensemble member"}),
+            "time": (
+                "time",
+                clock.timestamps(np.arange(intervals) * scenario.record_step_s),
+                {"long_name": "local time at which the recording interval starts"},
+            ),
+            "phase": ("phase", np.array(connections.phases), {"long_name": "phase"}),
+            "connection": ("connection", connections.name, {"long_name": "connection point"}),
+            **(_with_upstream(network.coordinates()) if connections.upstream else network.coordinates()),
+            **(hours if hourly else {}),
+            **({"reason": reasons} if limited else {}),
+            **(_months(clock) if scenario.bills else {}),
+            **_axes_of_envelope(world),
+            "ev": ("ev", np.arange(len(evs)), {"long_name": "EV, over all members"}),
+            "ev_name": ("ev", evs.name, {"long_name": "name of the EV within its member"}),
+            "ev_member": ("ev", np.array(scenario.members)[evs.member], {"long_name": "member of the EV"}),
+            "ev_connection": (
+                "ev", connections.name[evs.connection], {"long_name": "connection point of the EV"},
+            ),
+            **_owners(world),
+            "session": (
+                "session", np.arange(len(sessions)), {"long_name": "charging session, over all members"},
+            ),
+            "session_member": (
+                "session", np.array(scenario.members)[evs.member[sessions.ev]],
+                {"long_name": "member of the session"},
+            ),
+            "session_ev": ("session", evs.name[sessions.ev], {"long_name": "EV of the session"}),
+            "session_connection": (
+                "session", connections.name[session_connection],
+                {"long_name": "connection point of the session"},
+            ),
+            "session_vehicle": ("session", sessions.vehicle, {"long_name": "vehicle type of the session"}),
+            "session_arrival": (
+                "session", clock.timestamps(sessions.arrival_s), {"long_name": "local time of plugging in"},
+            ),
+            "session_departure": (
+                "session", clock.timestamps(sessions.departure_s), {"long_name": "local time of departure"},
+            ),
+            "session_complete": (
+                "session", sessions.departure_s <= clock.duration_s,
+                {"long_name": "whether the departure falls into the run"},
+            ),
+        }
+    )  # fmt: skip
+
+
+def _months(clock: Clock) -> dict[str, Any]:
+    """The calendar months of a run, as a coordinate."""
+    begins = months_of(clock).astype("datetime64[ns]")
+    return {"month": ("month", begins, {"long_name": "local time at which the month starts"})}
+
+
+def _owners(world: World) -> dict[str, Any]:
+    """The aggregator of each EV and session, as coordinates, where one has not all EVs."""
+    if all(p.whole for p in world.portfolios):
+        return {}
+    names = np.array(["", *(p.name for p in world.portfolios)])
+    owner = np.zeros(len(world.evs), np.int64)
+    for place, p in enumerate(world.portfolios, 1):
+        owner[p.rows] = place
+    return {
+        "ev_aggregator": ("ev", names[owner], {"long_name": 'aggregator of the EV, "" for none'}),
+        "session_aggregator": (
+            "session", names[owner[world.sessions.ev]], {"long_name": "aggregator of the session's EV"},
+        ),
+    }  # fmt: skip
+
+
+def _with_upstream(coordinates: dict[str, Any]) -> dict[str, Any]:
+    """The feeder's coordinates with an empty row for the connection point of EVs upstream of it."""
+    return {
+        name: (dim, np.append(values, np.zeros(1, values.dtype)) if dim == "connection" else values, attrs)
+        for name, (dim, values, attrs) in coordinates.items()
+    }

@@ -1,0 +1,154 @@
+"""The section ``feeder`` of a scenario: network, base load, devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from evgrid.scenario.devices import Capacitor, PvInverters, TapChanger, TransformerAgeing
+from evgrid.scenario.fields import Duration, ExistingFile, Settings, TimeFormat, fault
+
+
+class GenerationFile(Settings):
+    """A profile of the network's generation."""
+
+    file: ExistingFile
+    """CSV, Parquet or NetCDF: minute or time, then a column of kW into the grid for each generator and
+    storage, named like them, or one column named share: the part of what the network has that all
+    generators give."""
+    time_format: TimeFormat | None = None
+    """Form of the file's times, as base_load.time_format."""
+
+
+class BaseLoad(Settings):
+    """The load of the feeder without EVs."""
+
+    source: Literal["standard", "net", "none", "simbench"] | None = None
+    """standard: standard household profiles with seeded diversity; net: the constant loads of the
+    network itself; none: no load; simbench: the year of load, generation and storage profiles of a
+    network simbench:CODE, at the same date and time. Left out with a file, else standard."""
+    file: ExistingFile | None = None
+    """CSV, Parquet or NetCDF with a column of kW for each load of the net, named like the loads."""
+    time_format: TimeFormat | None = None
+    """Form of the file's times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the start."""
+    power_factor: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Power factor (inductive) of standard and file loads."""
+    annual_kwh: Annotated[float, Field(gt=0)] = 3500.0
+    """Mean yearly energy of a household, kWh (standard)."""
+    scale: Literal["households", "net"] = "households"
+    """What standard profiles are scaled to. households: the yearly energy of the households behind each
+    load (feeder.households); net: the network's own load, which each load reaches, without noise, in the
+    profile's highest quarter-hour of the year."""
+    generation: Literal["none", "nameplate"] | GenerationFile | None = None
+    """What the network's generators and storages give, which have no profile of their own. none: nothing;
+    nameplate: what the network has, day and night; {file: pv.csv}: a table. Left out: as the network has it
+    with net, their own profiles with simbench, else an error where the network has some."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> BaseLoad:
+        if self.file is not None and self.source is not None:
+            raise fault("give either source or file")
+        if self.time_format is not None and self.file is None:
+            raise fault("time_format is of a file: give a file, or leave it out")
+        if self.kind == "simbench" and self.generation is not None:
+            raise fault("generation has no meaning with source = simbench, which has profiles of it")
+        if self.scale == "net" and self.kind != "standard":
+            raise fault(f"scale = net: is for standard profiles, not for {self.kind}")
+        if self.scale == "net" and self.annual_kwh != type(self).model_fields["annual_kwh"].default:
+            raise fault(f"annual_kwh = {self.annual_kwh:g}: has no meaning with scale = net")
+        return self
+
+    @property
+    def kind(self) -> Literal["standard", "net", "none", "simbench", "file"]:
+        """Where the load comes from."""
+        if self.file is not None:
+            return "file"
+        return self.source or "standard"
+
+
+def _network(value: Any, info: ValidationInfo) -> Any:
+    """The path of a network file starts at the scenario's folder."""
+    folder = (info.context or {}).get("folder")
+    if isinstance(value, str) and folder and Path(value).suffix.lower() in (".json", ".xlsx"):
+        return str(Path(folder) / Path(value).expanduser())
+    return value
+
+
+NetworkName = Annotated[str, BeforeValidator(_network, json_schema_input_type=str)]
+
+
+class ZeroSequence(Settings):
+    """A recipe for the zero-sequence data that a network lacks; what it has is kept."""
+
+    recipe: Literal["four_wire"]
+    """four_wire: lines with a neutral like the phases, r0 = 4 r1, x0 = 4 x1, c0 = c1; transformers
+    with vk0 = vk, vkr0 = vkr, no zero-sequence magnetising current, and Dyn (phase shift an odd
+    multiple of 30 degrees) or YNyn where they have no vector group."""
+    r0_per_r1: Annotated[float, Field(gt=0)] = 4.0
+    """Zero- per positive-sequence resistance of lines."""
+    x0_per_x1: Annotated[float, Field(gt=0)] = 4.0
+    """Zero- per positive-sequence reactance of lines."""
+    c0_per_c1: Annotated[float, Field(ge=0)] = 1.0
+    """Zero- per positive-sequence capacitance of lines."""
+
+
+class Households(Settings):
+    """A rule for the number of households behind each load of the network."""
+
+    kw_each: Annotated[float, Field(gt=0)] | None = None
+    """Load of the network per household, kW: a load of 5 kW is round(5 / kw_each) households, at least one.
+    About 2 kW where loads are sums after diversity."""
+    by_load: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Households by the load's name, such as {Supermarket: 0, House 7: 3}."""
+    others: Annotated[int, Field(ge=0)] = 1
+    """Households behind each load that by_load does not name."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Households:
+        if (self.kw_each is None) == (not self.by_load):
+            raise fault("give either kw_each or by_load")
+        if self.kw_each is not None and self.others != 1:
+            raise fault(f"others = {self.others}: is for by_load; kw_each holds for every load")
+        return self
+
+
+class Feeder(Settings):
+    """The distribution feeder."""
+
+    network: NetworkName
+    """A built-in network (european_lv, case33bw, cigre_lv, cigre_mv), pandapower:NAME (a function of
+    pandapower.networks), simbench:CODE (with the extra evgrid[simbench]), or the path of a
+    pandapower JSON or Excel file."""
+    solver: Literal["power-grid-model", "pandapower"] = "power-grid-model"
+    """power-grid-model solves all members in one batch; pandapower is the reference."""
+    step: Annotated[Duration, Field(gt=0)] | None = None
+    """Period of the power flow, a multiple of time.step; left out: time.step."""
+    base_load: BaseLoad = BaseLoad()
+    """The load without EVs."""
+    reduce: bool = True
+    """Merge buses that carry nothing before solving, and recover them exactly after."""
+    households: Annotated[int, Field(ge=0)] | Households = 1
+    """Households behind each load: a number, {kw_each: 2.0} or {by_load: {Supermarket: 0}}. They are where
+    EVs at home are and what standard profiles stand for."""
+    phases: Literal[1, 3, "auto"] = "auto"
+    """1: balanced (positive sequence), with all power spread evenly over three phases; 3: each phase; auto:
+    3 where loads or generators of the network have phases of their own or EVs charge on one phase, which
+    needs the network's zero-sequence data, or zero_sequence; else 1."""
+    unbalance: bool = True
+    """Record voltage unbalance and neutral currents where phases are told apart."""
+    zero_sequence: ZeroSequence | None = None
+    """Where the network lacks zero-sequence data and is solved in three phases; left out: an error."""
+    tap_changers: tuple[TapChanger, ...] = ()
+    """On-load tap changers that hold a voltage; the others stay where the network has them."""
+    capacitors: tuple[Capacitor, ...] = ()
+    """Shunts that are switched to hold a voltage; the others stay as the network has them."""
+    pv: PvInverters | None = None
+    """The network's generation as inverters that see their voltage; left out: it gives what it is said to."""
+    transformer_ageing: TransformerAgeing | None = None
+    """Hot spot and loss of life of the transformers; left out: not recorded."""
+    on_divergence: Literal["stop", "keep"] | None = None
+    """What a power flow without solution does: stop ends the run; keep gives up its member (no
+    numbers from then on, and the summary names it) and goes on with the others. Left out: stop
+    for one member, keep for an ensemble."""

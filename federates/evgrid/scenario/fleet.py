@@ -1,0 +1,329 @@
+"""The section ``fleet`` of a scenario: EVs, their chargers, batteries and permissions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from evgrid.errors import ScenarioError
+from evgrid.scenario.ambient import Ambient
+from evgrid.scenario.fields import Duration, ElementName, HourSpan, Settings, Share, fault, faults
+from evgrid.scenario.inverter_functions import LocalFunctions
+from evgrid.scenario.sessions import DcFastSessions, HomeSessions, SampledSessions, Source, session_source
+from evgrid.scenario.vehicles import Mix, read_mix, single_type
+
+
+class Charger(Settings):
+    """The EVSE at each EV's connection point."""
+
+    power_kw: Annotated[float, Field(gt=0)] = 7.4
+    """Rated active power, kW at the grid."""
+    ratings: Annotated[dict[Annotated[float, Field(gt=0)], Share], Field(min_length=1)] | None = None
+    """Shares of chargers by rated power, {3.7: 0.5, 7.4: 0.5}, drawn for each EV, in place of power_kw;
+    relative to their sum. Left out: all have power_kw."""
+    phases: Literal[1, 3] = 1
+    """Single-phase (on the phase of its connection point) or three-phase."""
+    current: Literal["ac", "dc"] = "ac"
+    """ac: the vehicle's on-board charger limits the power; dc: its DC inlet, and phases must be 3."""
+    bidirectional: Annotated[Share, Field()] = 0.0
+    """Share of the chargers that can discharge, 0 to 1 (true and false stand for 1 and 0)."""
+    apparent_kva: Annotated[float, Field(gt=0)] | None = None
+    """Rated apparent power, kVA, at least power_kw; left out: power_kw. Reactive power needs room beside
+    active power. It scales with what a session draws or gives at most, where that is not power_kw."""
+    functions: LocalFunctions | None = None
+    """What the EVSE does by itself with the voltage and frequency that it sees; left out: nothing.
+    Its trips and limits win over the departure guard: safety first."""
+    minimum_current_a: Annotated[float, Field(ge=0)] = 0.0
+    """Least charging current, A a phase; set-points below it are 0. IEC 61851-1 knows none below 6 A."""
+    pilot_step_a: Annotated[float, Field(ge=0)] = 0.0
+    """Step of the currents that the EVSE can offer, A; set-points to charge are cut to a step. 0: any."""
+    nominal_v: Annotated[float, Field(gt=0)] = 230.0
+    """Voltage from phase to neutral by which set-points become currents, V."""
+    ramp_kw_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Most that the power followed changes, kW/s; left out: no limit. The departure guard knows none."""
+
+    @property
+    def shares(self) -> dict[float, float]:
+        """Share of chargers by rated power, kW; together 1."""
+        given = self.ratings or {self.power_kw: 1.0}
+        return {kw: share / sum(given.values()) for kw, share in given.items()}
+
+    @model_validator(mode="after")
+    def _carries_its_power(self) -> Charger:
+        if self.ratings is not None and not sum(self.ratings.values()) > 0:
+            raise fault("ratings: one of the shares must be greater than 0")
+        if self.apparent_kva is not None and self.apparent_kva < self.power_kw:
+            raise fault(
+                f"apparent_kva = {self.apparent_kva:g}: must be at least power_kw = {self.power_kw:g}"
+            )
+        return self
+
+
+class Temperature(Settings):
+    """Temperature of the battery and what it allows."""
+
+    ambient: Ambient = 20.0
+    """Ambient temperature: °C, {mean_c, amplitude_c, warmest_h}, or {file: weather.csv, column: t}."""
+    time_constant: Annotated[Duration, Field(gt=0)] = 14400.0
+    """Time constant with which the cell follows the ambient."""
+    heating_k_per_kw: Annotated[float, Field(ge=0)] = 0.0
+    """Steady rise of the cell temperature per kW of conversion loss, K/kW."""
+    freezing_c: float = 0.0
+    """Cell temperature below which there is no charging, °C."""
+    mild_c: float = 10.0
+    """Cell temperature from which charging is not limited by cold, °C."""
+    cold_c_rates: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.2, 0.5)
+    """Limit to charging at freezing_c and just below mild_c, linear between, 1/h of the capacity."""
+    warm_c: float = 45.0
+    """Cell temperature above which charging and discharging fall linearly, °C."""
+    hot_c: float = 55.0
+    """Cell temperature at which both stop, °C."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Temperature:
+        limits = [self.freezing_c, self.mild_c, self.warm_c, self.hot_c]
+        if not all(low < high for low, high in pairwise(limits)):
+            raise fault("freezing_c, mild_c, warm_c, hot_c must rise in this order")
+        return self
+
+
+class Degradation(Settings):
+    """Ageing of the batteries, counted while it happens."""
+
+    battery_price: Annotated[float, Field(ge=0)] = 139.0
+    """Price of a new battery, currency per kWh of capacity."""
+    worthless_at: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    """Relative capacity at which a battery has lost all its worth: a lost kWh costs its price over
+    1 - worthless_at."""
+    age_years: Annotated[float, Field(ge=0)] = 3.0
+    """Age of the batteries at the start; a new one loses fastest."""
+    full_cycles_per_year: Annotated[float, Field(ge=0)] = 60.0
+    """Equivalent full cycles a year before the start."""
+    temperature_c: Annotated[float, Field(ge=-40, le=60)] = 25.0
+    """Temperature of the cells before the start and, without vehicle.temperature, in the run, °C."""
+
+
+class Vehicle(Settings):
+    """The vehicle."""
+
+    capacity_kwh: Annotated[float, Field(gt=0)] = 60.0
+    """Usable battery capacity, kWh."""
+    charge_kw: Annotated[float, Field(gt=0)] = 11.0
+    """Most that the vehicle draws from an AC charger, kW at the grid."""
+    dc_kw: Annotated[float, Field(gt=0)] = 100.0
+    """Most that the vehicle draws from a DC charger, kW at the grid."""
+    discharge_kw: Annotated[float, Field(gt=0)] = 11.0
+    """Most that the vehicle gives back, kW at the grid."""
+    charge_efficiency: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Energy into the battery per energy from the grid."""
+    discharge_efficiency: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Energy into the grid per energy out of the battery."""
+    taper_soc: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    """State of charge above which the charging power falls linearly."""
+    soc_floor: Share = 0.2
+    """State of charge below which the vehicle does not discharge."""
+    soc_target: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """State of charge that the driver wants by departure."""
+    consumption_kwh_per_mile: Annotated[float, Field(gt=0)] = 0.325
+    """Energy out of the battery per mile driven, kWh."""
+    losses: Literal["constant", "by_power", "bidirectional_by_power"] = "bidirectional_by_power"
+    """constant: charge_efficiency and discharge_efficiency at any power; by_power: a quadratic loss.
+    A one-directional vehicle has the mean on-board charger of eight EVs (86 % at 16 A on one phase, 90 %
+    on three), a bidirectional one 66 W + 3.56 % + 0.224 %/kW both ways: 87 % round trip at 3 x 16 A.
+    bidirectional_by_power: so for sampled EVs that can discharge, constant for others and in session
+    files. Left out: constant where an efficiency is given, else bidirectional_by_power."""
+    standby_kw: Annotated[float, Field(ge=0)] = 0.0
+    """Drawn while plugged in and neither charging nor discharging, kW; it is lost. About 0.066 kW."""
+    chemistry: Literal["nmc", "lfp"] = "nmc"
+    """Chemistry of the battery, for its degradation, of EVs whose vehicle type or session says none."""
+    temperature: Temperature | None = None
+    """Temperature of the battery; left out: it limits nothing."""
+    degradation: Degradation | None = None
+    """Ageing of the battery; left out: not counted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given_efficiencies_hold(cls, given: Any) -> Any:
+        efficiencies = {"charge_efficiency", "discharge_efficiency"}
+        if isinstance(given, Mapping) and "losses" not in given and efficiencies & given.keys():
+            return {**given, "losses": "constant"}
+        return given
+
+
+class Warranty(Settings):
+    """What the battery's warranty allows; caps are an EV's over the run."""
+
+    approved: Share = 1.0
+    """Share of the EVSEs that the vehicles' makers have approved."""
+    soc_floor: Share = 0.0
+    """State of charge below which it forbids to discharge."""
+    throughput_kwh: Annotated[float, Field(ge=0)] | None = None
+    """Most energy discharged, kWh out of the battery; left out: no cap."""
+    hours: Annotated[float, Field(ge=0)] | None = None
+    """Most hours of discharging; left out: no cap."""
+
+
+class Driver(Settings):
+    """What the drivers allow."""
+
+    willing: Share = 1.0
+    """Share of the drivers who let their EV discharge."""
+    soc_floor: Share = 0.0
+    """State of charge below which they don't."""
+    window: HourSpan | None = None
+    """Local hours between which they do, such as [16, 21], ['17:30', 21] or, over midnight, [22, 6]; left
+    out: always. A tick counts by its beginning."""
+
+
+class Permission(Settings):
+    """Who must allow an EV to discharge, besides its EVSE (charger.bidirectional): all of them."""
+
+    vehicle: Share = 1.0
+    """Share of the vehicles that can discharge."""
+    interconnection: Share = 1.0
+    """Share of the connection points whose EVSE the grid operator has approved."""
+    warranty: Warranty = Warranty()
+    """The battery's warranty."""
+    driver: Driver = Driver()
+    """The driver."""
+
+
+Group = Literal["feeder", "transformer", "connection"]
+
+
+class FlexibilityEnvelope(Settings):
+    """Limits of the fleet's power and energy over a horizon, from which every departure is met."""
+
+    horizon: Annotated[Duration, Field(gt=0)] = 86400.0
+    """Time that it looks ahead; a multiple of the slot."""
+    slot: Annotated[Duration, Field(gt=0)] = 900.0
+    """Length of its slots."""
+    every: Annotated[Duration, Field(gt=0)] | None = None
+    """How often it is made anew, a multiple of time.step; left out: every slot."""
+    group: Group = "feeder"
+    """What the result sums it over in each member: all EVs, those below each transformer, or those at each
+    connection point."""
+
+    @model_validator(mode="after")
+    def _whole_slots(self) -> FlexibilityEnvelope:
+        if abs(self.horizon / self.slot - self.slots) > 1e-9 or self.slots < 1:
+            raise fault(f"horizon = {self.horizon:g}s: must be a multiple of slot = {self.slot:g}s")
+        return self
+
+    @property
+    def slots(self) -> int:
+        """Slots in the horizon."""
+        return round(self.horizon / self.slot)
+
+    @property
+    def every_s(self) -> float:
+        """How often it is made anew, s."""
+        return self.slot if self.every is None else self.every
+
+
+def _source(value: Any, info: ValidationInfo) -> Any:
+    return session_source(value, info.context)
+
+
+def _mix(value: Any, info: ValidationInfo) -> Any:
+    if value is None or isinstance(value, Mix):
+        return value
+    try:
+        return read_mix(value, (info.context or {}).get("folder"))
+    except ScenarioError as error:
+        raise faults(error.faults) from None
+
+
+_OWN_MIX = ("school_bus", "delivery_van")
+"""Sources whose EVs are of the shipped type of that name where the scenario gives no mix."""
+
+
+class Fleet(Settings):
+    """The EVs, their chargers and their sessions."""
+
+    penetration: Share | None = None
+    """EVs per household, 0 to 1 (home only)."""
+    count: Annotated[int, Field(ge=0)] | None = None
+    """Number of EVs in each member, instead of penetration."""
+    upstream: Annotated[int, Field(ge=0)] = 0
+    """Number of EVs in each member besides, connected upstream of the feeder. Their power doesn't enter its
+    power flow, and they see nominal voltage; the aggregator, the bulk system and the results count them. In a
+    session file: those with the connection upstream."""
+    at: list[ElementName] | ElementName | None = None
+    """Connection points at which the chargers are; left out: households (home), or all that have the
+    charger's phases."""
+    sessions: Annotated[Source, BeforeValidator(_source)] = HomeSessions()
+    """home, workplace, public, dc_fast, school_bus, rental or delivery_van, sampled from stated
+    statistics, or with parameters {source: home, return_h: [18, 3]}; or a file: {file: sessions.csv},
+    {acn: sessions.json}, {elaad: transactions.csv}, {nhts: trippub.csv}."""
+    charger: Charger = Charger()
+    """The EVSE."""
+    vehicle: Vehicle = Vehicle()
+    """The vehicle; with a mix, what all its types share."""
+    mix: Annotated[Mix | None, BeforeValidator(_mix, json_schema_input_type=str | dict[str, Any] | None)] = (
+        None
+    )
+    """Vehicle types: default, {file: my_mix.yaml}, or shares of shipped types ({bev250: 0.7, phev50: 0.3});
+    left out: one type, fleet.vehicle (school_bus and delivery_van: the shipped type of that name)."""
+    permission: Permission | None = None
+    """Who must allow an EV to discharge; with it, energy refused is counted by its reason. Left out: its
+    EVSE alone, and nothing is counted."""
+    reserve_horizon: Annotated[Duration, Field(gt=0)] | None = None
+    """Time for which the fleet's reserve up and down must hold, 15 to 30 min; left out: not recorded."""
+    reserve_group: Group = "feeder"
+    """What the result sums the reserve over in each member: as envelope.group."""
+    envelope: FlexibilityEnvelope | None = None
+    """Limits of power and energy over a horizon, for the result and for strategies that plan with them; {}
+    takes the defaults; left out: none."""
+
+    @model_validator(mode="after")
+    def _number_of_evs(self) -> Fleet:
+        given = [key for key in ("penetration", "count") if getattr(self, key) is not None]
+        if not isinstance(self.sessions, SampledSessions):
+            if given:
+                raise fault(f"{given[0]} has no meaning with a session file, which says which EVs there are")
+            for key, value in {
+                "upstream": self.upstream or None,
+                "mix": self.mix,
+                "at": self.at,
+                "charger.ratings": self.charger.ratings,
+            }.items():
+                if value is not None:
+                    raise fault(f"{key} has no meaning with a session file, which says it for each EV")
+            return self
+        if isinstance(self.sessions, HomeSessions):
+            if len(given) != 1:
+                raise fault("give either penetration (EVs per household) or count (EVs)")
+        elif given != ["count"]:
+            raise fault("give count (EVs), and no penetration: that is of households, for sessions at home")
+        return self
+
+    @model_validator(mode="after")
+    def _charger_and_vehicles(self) -> Fleet:
+        if self.charger.current == "dc" and self.charger.phases != 3:
+            raise fault("charger.phases must be 3 with charger.current = dc, which takes three phases")
+        if isinstance(self.sessions, DcFastSessions) and self.charger.current != "dc":
+            raise fault("sessions = dc_fast needs charger: {current: dc, phases: 3, power_kw: ...}")
+        mix = self.vehicle_mix
+        if mix is None:
+            return self
+        usual, own = Vehicle(), self.vehicle
+        for key in ("capacity_kwh", "charge_kw", "dc_kw", "discharge_kw", "consumption_kwh_per_mile"):
+            if getattr(own, key) != getattr(usual, key):
+                raise fault(
+                    f"vehicle.{key} has no meaning with the vehicle types of mix {mix.name}, which say it"
+                )
+        if self.charger.current == "dc" and not any(t.share and t.dc_kw for t in mix.types.values()):
+            raise fault(f"charger.current = dc: no type of mix {mix.name} has a DC inlet")
+        return self
+
+    @property
+    def vehicle_mix(self) -> Mix | None:
+        """The vehicle types, or None for fleet.vehicle."""
+        source = getattr(self.sessions, "source", None)
+        if self.mix is None and source in _OWN_MIX:
+            return single_type(str(source))
+        return self.mix

@@ -1,0 +1,111 @@
+"""Scenarios from YAML files: bases, overrides, checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from evgrid.errors import ScenarioError
+from evgrid.readers.faults import shown
+from evgrid.readers.yaml_files import parse_yaml
+from evgrid.scenario.aggregators import StrategySettings
+from evgrid.scenario.fields import checked, read_settings, settings_in
+from evgrid.scenario.schema import Scenario
+from evgrid.scenario.tariffs import Tariff
+from evgrid.scenario.vehicles import Mix
+
+
+def load_scenario(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Scenario:
+    """Read a scenario file, apply overrides (``{"fleet.penetration": 0.8}``), and check it.
+
+    Raises
+    ------
+    ScenarioError
+        With every fault found, each with its path.
+
+    """
+    path = Path(path)
+    return scenario_from(_read(path), overrides, folder=path.parent, source=str(path))
+
+
+def scenario_from(
+    content: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    folder: str | Path = ".",
+    source: str = "scenario",
+) -> Scenario:
+    """Check a scenario given as a mapping; relative paths in it start at ``folder``."""
+    changes: dict[str, Any] = {}
+    for key, value in (overrides or {}).items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        changes = _merged(changes, value)
+    merged = _merged(content, changes)
+    return checked(Scenario, merged, source, Path(folder))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``fleet.penetration=0.8`` as a key and a value; the value is read as YAML.
+
+    Raises ValueError with one sentence.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(part.strip() for part in key.split(".")):
+        raise ValueError(f"'{text}': must be KEY=VALUE, such as fleet.penetration=0.8")
+    try:
+        return key.strip(), parse_yaml(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{key.strip()} = {shown(value)}: {error}; text with % : # or the like needs quotes"
+        ) from None
+
+
+def describe(schema: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every setting: its path, its default as text ("" if it is required) and what it is."""
+    for name, field in schema.model_fields.items():
+        path = f"{prefix}{name}"
+        inner = [found for found in settings_in(field.annotation) if found not in (Tariff, Mix)]
+        default = "" if field.is_required() or inner else json.dumps(field.default, default=str)
+        yield path, default, " ".join((field.description or "").split())
+        for found in inner:
+            source = found.model_fields.get("source")
+            named = source is not None and len(inner) > 1 and not source.is_required()
+            each = ".NAME" if found is StrategySettings else ""
+            yield from describe(found, f"{path}({source.default})." if named and source else f"{path}{each}.")
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML file as a mapping, merged over what it extends."""
+    with suppress(OSError, ValueError):  # a NUL in the name, or one that is too long: told when it is read
+        path = path.resolve()
+    if path in seen:
+        raise ScenarioError([f"extends: {path} extends itself"], str(seen[0]))
+    content = read_settings(path)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not (isinstance(base, str) and base.strip()):
+        raise ScenarioError([f"extends = {shown(base)}: must be the path of a scenario"], str(path))
+    return _merged(_read(path.parent / base, (*seen, path)), content)
+
+
+_KIND = {"strategy", "source", "file", "acn", "elaad", "nhts"}
+_WHOLE = {"mix"}
+"""Keys whose value is replaced whole: shares that are merged would not add up."""
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        whole = key in _WHOLE or (isinstance(value, Mapping) and _KIND & value.keys())
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and not whole:
+            result[key] = _merged(below, value)
+        else:
+            result[key] = value
+    return result

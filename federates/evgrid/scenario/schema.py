@@ -1,0 +1,274 @@
+"""A scenario: what a run is, from YAML, checked before anything starts.
+
+A scenario is a YAML file with the sections below. It may start from another
+(``extends: base.yaml``), and single values may be overridden (``--set fleet.penetration=0.8``).
+Both are merged key by key, but a mapping that chooses a kind anew (``strategy``, ``source``, ``file``
+and other files of sessions) and a vehicle mix replace the one before them whole. Unknown keys are
+errors, and all faults are reported at once, each with its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
+
+from evgrid.core.model import Clock
+from evgrid.scenario.aggregators import StrategySettings, aggregators_of, selection_faults
+from evgrid.scenario.communication import Communication
+from evgrid.scenario.feeder import Feeder
+from evgrid.scenario.fields import Duration, ElementName, LocalTime, Name, Settings, faults
+from evgrid.scenario.fleet import Fleet
+from evgrid.scenario.system import System
+from evgrid.scenario.tariffs import Prices, Tariff, prices_of, tariff_of
+
+
+class Time(Settings):
+    """The simulated period and its tick."""
+
+    start: LocalTime
+    """Local wall-clock time at which the run starts, such as 2026-01-15T12:00."""
+    duration: Annotated[Duration, Field(gt=0)] = 86400.0
+    """Length of the run; a multiple of the step."""
+    step: Annotated[Duration, Field(gt=0)] = 60.0
+    """The tick: the period of the fastest federate."""
+
+
+class Ensemble(Settings):
+    """Monte Carlo members, advanced together."""
+
+    members: Annotated[int, Field(ge=1)] = 1
+    """Number of members."""
+    first: Annotated[int, Field(ge=0)] = 0
+    """Number of the first member; member 17 alone is {first: 17, members: 1}."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything that is drawn; each member has a stream of its own."""
+
+
+class Coupling(Settings):
+    """How fleet and feeder see each other inside a tick; a name alone is its mode."""
+
+    mode: Literal["lagged", "iterated"] = "lagged"
+    """lagged: chargers and PV inverters see the voltages of the last step. iterated: those of the same
+    step, found by iteration over HELICS."""
+    tolerance: Annotated[float, Field(gt=0, le=0.01)] = 1e-6
+    """iterated: greatest residual, of voltages in pu and of power per rated power."""
+    most_iterations: Annotated[int, Field(ge=2, le=1000)] = 50
+    """iterated: power flows of a step after which a member is reported as not converged."""
+
+    @model_validator(mode="after")
+    def _iterates(self) -> Coupling:
+        fields = type(self).model_fields
+        found = [
+            f"coupling.{name} = {getattr(self, name):g}: is for coupling.mode iterated"
+            for name in ("tolerance", "most_iterations")
+            if self.mode == "lagged" and getattr(self, name) != fields[name].default
+        ]
+        if found:
+            raise faults(found)
+        return self
+
+
+def _coupling(value: Any) -> Any:
+    return {"mode": value} if isinstance(value, str) else value
+
+
+Recorded = Literal["all", "none"] | Annotated[tuple[ElementName, ...], Field(min_length=1)]
+
+
+class Record(Settings):
+    """What the result holds."""
+
+    buses: Recorded = "all"
+    """Buses whose voltage is recorded: all, none, or a list of names."""
+    lines: Recorded = "all"
+    """Lines whose loading is recorded: all, none, or a list of names."""
+    trafos: Recorded = "all"
+    """Transformers whose loading and the like are recorded over time: all, none, or a list of names."""
+    shunts: Recorded = "all"
+    """Shunts whose steps are recorded: all, none, or a list of names."""
+
+    ev: bool = False
+    """Power and state of charge of every EV."""
+    step: Annotated[Duration, Field(gt=0)] | None = None
+    """Recording interval, a multiple of feeder.step; values are means over it. Left out:
+    feeder.step."""
+    compression: Annotated[int, Field(ge=0, le=9)] = 1
+    """Level of the zlib compression of a result's file, 0 for none: the values are the same."""
+
+
+def _tariff(value: Any, info: ValidationInfo) -> Any:
+    if value is None or isinstance(value, Tariff):
+        return value
+    if isinstance(value, Mapping):
+        return value
+    return tariff_of(str(value), (info.context or {}).get("folder"))
+
+
+class Scenario(Settings):
+    """A run, whole."""
+
+    name: Name
+    """What the scenario is called; results and plots carry it."""
+    time: Time
+    """Period and tick."""
+    ensemble: Ensemble = Ensemble()
+    """Monte Carlo members."""
+    feeder: Feeder
+    """The distribution feeder."""
+    fleet: Fleet | None = None
+    """The EVs; left out: none."""
+    aggregators: Annotated[dict[str, SerializeAsAny[StrategySettings]], BeforeValidator(aggregators_of)] = {}
+    """The aggregators by name; EVs without one are uncontrolled. null takes one of the base away."""
+    communication: Communication = Communication()
+    """The link between aggregator and chargers."""
+    tariff: Annotated[Tariff | None, BeforeValidator(_tariff, json_schema_input_type=str | None)] = None
+    """A tariff shipped with evgrid (pge_ev2a, sce_tou_d_prime) or a tariff file (YAML). Left out: energy
+    costs system.energy_price, where there is one."""
+    system: System | None = None
+    """The bulk system: frequency and regulation signal; left out: none."""
+    coupling: Annotated[
+        Coupling, BeforeValidator(_coupling, json_schema_input_type=Coupling | Literal["lagged", "iterated"])
+    ] = Coupling()
+    """How fleet and feeder see each other inside a tick: lagged, iterated, or
+    {mode, tolerance, most_iterations}."""
+    record: Record = Record()
+    """What the result holds."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Scenario:
+        found = []
+        step = self.time.step
+        for path, value, unit, unit_name in (
+            ("time.duration", self.time.duration, self.feeder_step_s, "feeder.step"),
+            ("feeder.step", self.feeder_step_s, step, "time.step"),
+            ("record.step", self.record_step_s, self.feeder_step_s, "feeder.step"),
+            ("time.duration", self.time.duration, self.record_step_s, "record.step"),
+            ("communication.telemetry", self.telemetry_s, step, "time.step"),
+            *(
+                [("fleet.envelope.every", envelope.every_s, step, "time.step")]
+                if (envelope := self.fleet.envelope if self.fleet else None)
+                else []
+            ),
+        ):
+            if abs(value / unit - round(value / unit)) > 1e-9 or round(value / unit) < 1:
+                found.append(f"{path} = {value:g}s: must be a multiple of {unit_name} = {unit:g}s")
+        if self.fleet is None and self.aggregators:
+            found.append("aggregators: there is no fleet to control")
+        found += selection_faults(self.aggregators)
+        for name, settings in self.aggregators.items():
+            own = settings.communication and settings.communication.telemetry
+            if own and (own < step or abs(own / step - round(own / step)) > 1e-9):
+                path = f"aggregators.{name}.communication.telemetry"
+                found.append(f"{path} = {own:g}s: must be a multiple of time.step = {step:g}s")
+        found += [
+            f"aggregators.{name}.strategy = {settings.strategy}: needs system.{key}"
+            for name, settings in self.aggregators.items()
+            for key in settings.strategy_class.needs(settings)
+            if self.system is None or not getattr(self.system, key)
+        ]
+        if envelope is None:
+            found += [
+                f"aggregators.{name}.strategy = {settings.strategy}: needs fleet.envelope"
+                for name, settings in self.aggregators.items()
+                if settings.strategy_class.goes_by_envelope(settings)
+            ]
+        elif envelope.every_s > self.time.duration:
+            found.append(
+                f"fleet.envelope.every = {envelope.every_s:g}s: must be at most "
+                f"time.duration = {self.time.duration:g}s"
+            )
+        if not self.has_prices:
+            found += [
+                f"aggregators.{name}.strategy = {settings.strategy}: needs a tariff or system.energy_price"
+                for name, settings in self.aggregators.items()
+                if settings.strategy_class.goes_by_prices(settings)
+            ]
+        found += self._two_currencies()
+        demand = self.tariff.demand if self.tariff is not None else None
+        if demand is not None and demand.of != "evs":
+            parts = demand.interval / self.feeder_step_s
+            if abs(parts - round(parts)) > 1e-9 or parts < 1:
+                found.append(
+                    f"tariff.demand.interval = {demand.interval:g}s: must be a multiple of "
+                    f"feeder.step = {self.feeder_step_s:g}s with tariff.demand.of = {demand.of}"
+                )
+        if found:
+            raise faults(list(dict.fromkeys(found)))
+        return self
+
+    def _two_currencies(self) -> list[str]:
+        """The fault of a tariff and a wholesale price in different currencies."""
+        wholesale = self.system.energy_price if self.system is not None else None
+        given = wholesale.currency if wholesale is not None else None
+        if self.tariff is None or given is None or given == self.tariff.currency:
+            return []
+        return [f"system.energy_price.currency = {given}: must be that of the tariff, {self.tariff.currency}"]
+
+    @property
+    def bills(self) -> bool:
+        """Whether the highest power of each month is in the result: of the EVs, or what the tariff says."""
+        return self.fleet is not None or (self.tariff is not None and self.tariff.demand is not None)
+
+    @property
+    def has_prices(self) -> bool:
+        """Whether something says what energy costs: a tariff or ``system.energy_price``."""
+        return self.tariff is not None or (self.system is not None and self.system.energy_price is not None)
+
+    @property
+    def prices(self) -> Prices | None:
+        """What energy costs in the run; None where nothing says it.
+
+        Raises ScenarioError for a file of prices that is at fault.
+        """
+        return prices_of(self.tariff, self.system, self.clock)
+
+    @property
+    def currency(self) -> str:
+        """Currency of all prices; "" where it isn't known."""
+        if self.tariff is not None:
+            return self.tariff.currency
+        wholesale = self.system.energy_price if self.system is not None else None
+        return (wholesale.currency or "") if wholesale is not None else ""
+
+    @property
+    def start(self) -> np.datetime64:
+        """Start of the run as a timestamp."""
+        return np.datetime64(self.time.start)
+
+    @property
+    def feeder_step_s(self) -> float:
+        """Period of the power flow, s."""
+        return self.feeder.step if self.feeder.step is not None else self.time.step
+
+    @property
+    def record_step_s(self) -> float:
+        """Recording interval, s."""
+        return self.record.step if self.record.step is not None else self.feeder_step_s
+
+    @property
+    def telemetry_s(self) -> float:
+        """Period at which chargers report, s: at least a tick."""
+        return max(self.communication.telemetry, self.time.step)
+
+    def link_of(self, aggregator: str) -> Communication:
+        """The link between one aggregator and its chargers."""
+        own = self.aggregators[aggregator].communication
+        return self.communication.model_copy(update=own.model_dump(exclude_none=True) if own else {})
+
+    @property
+    def uses_envelope(self) -> bool:
+        """Whether an aggregator's strategy asks for the fleet's envelope."""
+        return any(a.strategy_class.goes_by_envelope(a) for a in self.aggregators.values())
+
+    @property
+    def clock(self) -> Clock:
+        """Simulated time of the run."""
+        return Clock(self.start, self.time.step, round(self.time.duration / self.time.step))
+
+    @property
+    def members(self) -> range:
+        """Numbers of the members that the run computes."""
+        return range(self.ensemble.first, self.ensemble.first + self.ensemble.members)

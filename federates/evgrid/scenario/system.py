@@ -1,0 +1,379 @@
+"""What a scenario says of the bulk system: its section ``system``.
+
+.. code-block:: yaml
+
+    system:
+      nominal_hz: 60
+      frequency:
+        source: lfc
+        base_mw: 1000
+        agc_gain: 7
+        disturbances: [{time: 60s, mw: 200}]
+        fleet: {stands_for: 100}
+      regulation: {source: synthetic, kind: regd}
+      energy_price: {file: lmp.csv}
+      emissions: {file: moer.json, timezone: America/Los_Angeles}
+      events: [{name: heat wave, start: 2026-07-01T17:00, duration: 2h, level: 2}]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from evgrid.core.model import Clock
+from evgrid.readers.times import clock_changes
+from evgrid.scenario.fields import (
+    Duration,
+    ExistingFile,
+    LocalTime,
+    Settings,
+    Share,
+    TimeFormat,
+    fault,
+    faults,
+)
+from evgrid.scenario.products import Product, find_product
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+DAY_S = 86400.0
+LONGEST_S = 3600.0
+"""Longest time constant: 20 of them lie within the day before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a synthetic signal is like; see the module.
+
+    fast_s, slow_s : time constants of the low-pass and the high-pass, s; slow_s None: no high-pass
+    spread : standard deviation before the cut
+    neutral_s : interval over which energy is zero, s, None: not neutral; divides a day
+    step_s : grid, s; divides a day and ``neutral_s``
+    """
+
+    fast_s: float
+    slow_s: float | None
+    spread: float
+    neutral_s: float | None
+    step_s: float = 2.0
+
+
+REGD = Shape(120.0, 600.0, 0.6, 900.0)
+REGA = Shape(240.0, None, 0.45, None)
+
+
+class SeriesFile(Settings):
+    """Values over time from a file."""
+
+    file: ExistingFile
+    """CSV, Parquet or NetCDF with a column time (local, or seconds from the run's start) and one of values,
+    each of which holds until the next row."""
+    column: str | None = None
+    """Name of the column of values; left out: the only one besides time."""
+    time_format: TimeFormat | None = None
+    """Form of the times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the run's start."""
+
+
+class EnergyPrice(SeriesFile):
+    """Wholesale price over time from a file, currency per MWh."""
+
+    currency: str | None = None
+    """Currency of the prices, such as EUR; left out: not known."""
+
+
+class Disturbance(Settings):
+    """A step of generation or load."""
+
+    time: Annotated[Duration, Field(ge=0)]
+    """When it happens, from the run's start."""
+    mw: float | None = None
+    """Generation lost or load gained, MW; negative: load lost."""
+    pu: float | None = None
+    """The same per unit of base_mw, instead of mw."""
+    duration: Annotated[Duration, Field(gt=0)] | None = None
+    """How long it lasts; left out: to the end."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Disturbance:
+        if (self.mw is None) == (self.pu is None):
+            raise fault("give either mw or pu")
+        return self
+
+
+class FleetFeedback(Settings):
+    """How the fleet's power acts on the area: as its deviation from what was scheduled."""
+
+    stands_for: Annotated[float, Field(ge=0)] = 1.0
+    """Number of fleets like this one that act on the area together; 0: none."""
+    schedule_kw: float | None = None
+    """Power that generation was scheduled for, kW of one fleet; left out: the moving average of the
+    fleet's own power, as the market follows what is slow."""
+    schedule: Annotated[Duration, Field(gt=0)] = 900.0
+    """Time constant of that moving average."""
+
+
+class LoadFrequency(Settings):
+    """One control area with inertia, governor, turbine and AGC.
+
+    Defaults are those of Saadat, Power System Analysis, example 12.1, and of table 8 of
+    10.1186/s41601-020-00169-5.
+    """
+
+    source: Literal["lfc"] = "lfc"
+    """lfc: the load-frequency model."""
+    base_mw: Positive = 1000.0
+    """Base power of the area, MW."""
+    inertia_s: Positive = 5.0
+    """Inertia constant H, s."""
+    damping: Annotated[float, Field(ge=0)] = 0.8
+    """Load damping D: per unit of power for each per unit of frequency."""
+    droop: Positive = 0.05
+    """Governor droop R: per unit of frequency for each per unit of power."""
+    governor_s: Annotated[Duration, Field(gt=0)] = 0.2
+    """Time constant of the governor Tg."""
+    turbine_s: Annotated[Duration, Field(gt=0)] = 0.5
+    """Time constant of the turbine Tt."""
+    agc_gain: Annotated[float, Field(ge=0)] = 0.0
+    """Integral gain Ki of the AGC, per unit of power for each per unit of frequency and second; 0: none."""
+    agc_to_governor: Share = 1.0
+    """Share of the AGC's command that the area's own governor follows; the rest is left to regulation."""
+    agc_full_pu: Positive = 0.02
+    """Command of the AGC, per unit of base_mw, at which the regulation signal is 1 (source agc)."""
+    governor_deadband_hz: Annotated[float, Field(ge=0)] = 0.0
+    """Deviation that the governor does not see, Hz; it answers to what is beyond."""
+    reserve_up_pu: Annotated[float, Field(ge=0)] | None = None
+    """Most that the valve opens above its schedule, per unit; left out: no limit."""
+    reserve_down_pu: Annotated[float, Field(ge=0)] | None = None
+    """Most that it closes below, per unit; left out: no limit."""
+    disturbances: tuple[Disturbance, ...] = ()
+    """Steps of generation or load."""
+    load: SeriesFile | None = None
+    """Deviation of net load from schedule over time, MW."""
+    fleet: FleetFeedback = FleetFeedback()
+    """How the fleet acts on the area."""
+
+
+class ReplayedFrequency(SeriesFile):
+    """Frequency from a file, Hz, at up to 10 s."""
+
+
+class ConstantFrequency(Settings):
+    """Nominal frequency throughout."""
+
+    source: Literal["constant"] = "constant"
+    """constant: nominal frequency."""
+
+
+class SyntheticRegulation(Settings):
+    """A drawn regulation signal; see evgrid.system.signals."""
+
+    source: Literal["synthetic"] = "synthetic"
+    """synthetic: drawn for each member from the scenario's seed."""
+    kind: Literal["regd", "rega"] = "regd"
+    """regd: fast, energy-neutral over 15 min; rega: slow, not neutral."""
+    step: Literal[2, 4] = 2
+    """Grid on which it is drawn, s."""
+    fast: Annotated[Duration, Field(gt=0, le=LONGEST_S)] | None = None
+    """Time constant of both low-pass poles; left out: that of the kind (120 s, 240 s)."""
+    slow: Annotated[Duration, Field(gt=0, le=LONGEST_S)] | Literal["none"] | None = None
+    """Time constant of the high-pass, or none; left out: that of the kind (600 s, none)."""
+    spread: Positive | None = None
+    """Standard deviation before the cut to -1 to 1; left out: that of the kind (0.6, 0.45)."""
+    neutral: Annotated[Duration, Field(gt=0, le=DAY_S)] | Literal["none"] | None = None
+    """Interval over which its energy is zero, from local midnight, or none; left out: that of the
+    kind (15 min, none)."""
+
+    @model_validator(mode="after")
+    def _fits_the_day(self) -> SyntheticRegulation:
+        neutral = self.shape.neutral_s
+        if neutral is not None and (
+            abs(DAY_S / neutral - round(DAY_S / neutral)) > 1e-9
+            or abs(neutral / self.step - round(neutral / self.step)) > 1e-9
+        ):
+            raise fault(f"neutral = {neutral:g}s: must divide a day and be a multiple of step = {self.step}s")
+        return self
+
+    @property
+    def shape(self) -> Shape:
+        """The kind's figures, and what is set in their place."""
+        kind = REGD if self.kind == "regd" else REGA
+        slow, neutral = self.slow, self.neutral
+        return Shape(
+            fast_s=kind.fast_s if self.fast is None else self.fast,
+            slow_s=kind.slow_s if slow is None else None if slow == "none" else slow,
+            spread=kind.spread if self.spread is None else self.spread,
+            neutral_s=kind.neutral_s if neutral is None else None if neutral == "none" else neutral,
+            step_s=float(self.step),
+        )
+
+
+class ReplayedRegulation(SeriesFile):
+    """A regulation signal from a file, -1 to 1, at up to 10 s; positive asks for power upward."""
+
+
+class AGCRegulation(Settings):
+    """The command of the area's AGC, cut to -1 to 1."""
+
+    source: Literal["agc"]
+    """agc: -Ki times the integral of the frequency deviation, over agc_full_pu."""
+
+
+class ProductRegulation(Settings):
+    """The activation of a droop product by the system's frequency."""
+
+    source: Literal["product"]
+    """product: what a product driven by frequency asks for."""
+    product: Annotated[Product, BeforeValidator(find_product, json_schema_input_type=str | Product)]
+    """Name of the product, or a product of your own."""
+
+    @model_validator(mode="after")
+    def _by_frequency(self) -> ProductRegulation:
+        if self.product.driver != "frequency":
+            raise fault(f"product = {self.product.name}: must be a product driven by frequency")
+        return self
+
+
+class NoRegulation(Settings):
+    """No regulation: the signal is 0."""
+
+    source: Literal["none"] = "none"
+    """none: the signal is 0."""
+
+
+def _zone(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise fault("must be the name of a time zone, such as America/Los_Angeles") from None
+    return value
+
+
+class EmissionsFile(Settings):
+    """Emission rate of the grid over time."""
+
+    file: ExistingFile
+    """Table in kg CO2 per MWh, or WattTime's v3 JSON in lb per MWh (converted)."""
+    column: str | None = None
+    """Name of the column of values in a table; left out: the only one besides time."""
+    time_format: TimeFormat | None = None
+    """Form of a table's times; left out: ISO 8601, or seconds from the run's start."""
+    timezone: Annotated[str | None, AfterValidator(_zone)] = None
+    """Time zone of the run's local time, for WattTime's UTC."""
+
+    def note(self, clock: Clock) -> str:
+        """What becomes of data in UTC where clocks change in a run, a sentence; "" where they don't."""
+        if self.timezone is None or self.file.suffix.lower() != ".json":
+            return ""
+        changes = clock_changes(
+            ZoneInfo(self.timezone), clock.start.astype("datetime64[us]").item(), clock.duration_s
+        )
+        if not changes:
+            return ""
+        when = ", ".join(f"{change:%Y-%m-%dT%H:%M}" for change in changes)
+        return (
+            f"clocks change in the run ({self.timezone}, {when}), but not the run's own: of emissions in an "
+            "hour that comes twice the first are taken, over an hour that is skipped the last ones hold"
+        )
+
+
+class Event(Settings):
+    """A demand-response event."""
+
+    name: str
+    """What it is called."""
+    start: LocalTime
+    """Local time at which it begins."""
+    duration: Annotated[Duration, Field(gt=0)]
+    """How long it lasts."""
+    level: Annotated[int, Field(ge=0, le=3)] = 1
+    """0 normal, 1 moderate, 2 high, 3 special (OpenADR SIMPLE)."""
+    priority: Annotated[int, Field(ge=0)] = 0
+    """Of events at the same time the one with the lowest number holds."""
+
+
+def level_at(events: tuple[Event, ...], clock: Clock, time_s: float) -> int:
+    """Level of the event that holds at a simulated time, 0 without one.
+
+    Of several the one of the lowest priority number holds, of equal ones the highest level.
+    """
+    now: datetime = clock.timestamps(np.array([time_s]))[0].astype("datetime64[us]").item()
+    holding = [e for e in events if 0 <= (now - e.start).total_seconds() < e.duration]
+    return min(((e.priority, -e.level) for e in holding), default=(0, 0))[1] * -1
+
+
+def _kinds(default: str, *sources: str) -> Discriminator:
+    """Chooses among settings by their source, or by a file."""
+
+    def kind(value: Any) -> str:
+        if isinstance(value, Mapping):
+            found = value.get("source", "file" if "file" in value else default)
+        else:
+            found = getattr(value, "source", "file" if hasattr(value, "file") else default)
+        return f"<{found}>"
+
+    allowed = f"source must be one of {', '.join(sources)}; or give a file without a source"
+    return Discriminator(kind, custom_error_type="fault", custom_error_message=allowed)
+
+
+Frequency = Annotated[
+    Annotated[LoadFrequency, Tag("<lfc>")]
+    | Annotated[ReplayedFrequency, Tag("<file>")]
+    | Annotated[ConstantFrequency, Tag("<constant>")],
+    _kinds("constant", "lfc", "constant"),
+]
+Regulation = Annotated[
+    Annotated[SyntheticRegulation, Tag("<synthetic>")]
+    | Annotated[ReplayedRegulation, Tag("<file>")]
+    | Annotated[AGCRegulation, Tag("<agc>")]
+    | Annotated[ProductRegulation, Tag("<product>")]
+    | Annotated[NoRegulation, Tag("<none>")],
+    _kinds("none", "synthetic", "agc", "product", "none"),
+]
+
+
+class System(Settings):
+    """The bulk system."""
+
+    nominal_hz: Positive = 60.0
+    """Nominal frequency, Hz."""
+    frequency: Frequency = ConstantFrequency()
+    """Where the frequency comes from: {source: lfc}, {file: frequency.csv} or {source: constant}."""
+    regulation: Regulation = NoRegulation()
+    """Where the regulation signal comes from: {source: synthetic}, {file: signal.csv}, {source: agc},
+    {source: product} or {source: none}."""
+    energy_price: EnergyPrice | None = None
+    """Wholesale price over time, currency per MWh. Where the scenario has no tariff it is what energy costs
+    and is credited with: strategies, costs and settlement go by it."""
+    emissions: EmissionsFile | None = None
+    """Emission rate over time."""
+    events: tuple[Event, ...] = ()
+    """Demand-response events."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> System:
+        found = []
+        if isinstance(self.regulation, AGCRegulation) and not (
+            isinstance(self.frequency, LoadFrequency) and self.frequency.agc_gain > 0
+        ):
+            found.append(
+                "system.regulation.source = agc: needs system.frequency.source = lfc and agc_gain above 0"
+            )
+        if isinstance(self.regulation, ProductRegulation):
+            product = self.regulation.product
+            if product.nominal_hz != self.nominal_hz:
+                found.append(
+                    f"system.regulation.product = {product.name}: is for {product.nominal_hz:g} Hz, "
+                    f"system.nominal_hz is {self.nominal_hz:g}"
+                )
+        if found:
+            raise faults(found)
+        return self

@@ -1,0 +1,1 @@
+"""Plain-Python twins of the kernels: slow, and written to be read."""
