@@ -12,7 +12,7 @@ from evgrid.errors import ScenarioError
 from evgrid.readers import series
 from evgrid.readers.series import Series
 from evgrid.scenario.fields import faults_of
-from evgrid.scenario.system import EmissionsFile, Event, SyntheticRegulation, System, level_at
+from evgrid.scenario.system import REGA, REGD, EmissionsFile, Event, SyntheticRegulation, System, level_at
 from evgrid.system import signals
 from evgrid.system.model import SystemModel, market
 
@@ -43,15 +43,15 @@ SYNTHETIC = {"regulation": {"source": "synthetic"}}
 
 
 def test_regd_is_neutral_in_every_quarter_hour_and_rega_is_not():
-    regd = signals.statistics(signals.draw_day(signals.REGD, 1, 0, 20_000), 2.0)
-    rega = signals.statistics(signals.draw_day(signals.REGA, 1, 0, 20_000), 2.0)
+    regd = signals.statistics(signals.draw_day(REGD, 1, 0, 20_000), 2.0)
+    rega = signals.statistics(signals.draw_day(REGA, 1, 0, 20_000), 2.0)
     assert regd.worst_energy_h < 1e-12
     assert rega.worst_energy_h > 0.05
 
 
 def test_stated_statistics_are_what_comes_out():
     # the table of the module's text: standard deviation, mean size, mileage an hour
-    for shape, expected in ((signals.REGD, (0.50, 0.41, 16.0)), (signals.REGA, (0.44, 0.36, 5.2))):
+    for shape, expected in ((REGD, (0.50, 0.41, 16.0)), (REGA, (0.44, 0.36, 5.2))):
         days = np.concatenate([signals.draw_day(shape, 3, 0, 20_000 + k) for k in range(12)])
         found = signals.statistics(days, shape.step_s)
         np.testing.assert_allclose((found.spread, found.mean_size, found.mileage_per_h), expected, rtol=0.07)

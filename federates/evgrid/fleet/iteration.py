@@ -1,4 +1,5 @@
 """Steps of a tick that are taken again at newer voltages: ``coupling: iterated``."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
