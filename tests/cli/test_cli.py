@@ -189,7 +189,7 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing(scenario, tmp_path):
     )  # fmt: skip
     wait_until(lambda: list(tmp_path.glob("results/.*.part")), process)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "stopped by Ctrl-C" in errors
     assert "Traceback" not in errors

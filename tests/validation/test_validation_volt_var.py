@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from tests.support.opendss import build_circuit, solve
 
 import evgrid
 from evgrid.scenario import scenario_from
@@ -133,27 +134,9 @@ def fixed_point(net, houses, curve, charging_kw):
 
 
 def opendss(dss, net, houses, curve, charging_kw):
-    """The same of OpenDSS, once its controls stand; voltages as magnitudes."""
-    trafo, kv = net.trafo.iloc[0], net.trafo.vn_lv_kv[0] / np.sqrt(3)
-    run = dss.Text.Command
-    run("clear")
-    run(
-        f"new circuit.case basekv={trafo.vn_hv_kv} pu={net.ext_grid.vm_pu[0]} bus1=b0 phases=3 "
-        "z1=[1e-9 1e-9] z0=[1e-9 1e-9] z2=[1e-9 1e-9]"
-    )
-    x = np.sqrt(trafo.vk_percent**2 - trafo.vkr_percent**2)
-    kva = 1e3 * trafo.sn_mva
-    run(
-        f"new transformer.t phases=3 windings=2 xhl={x} %loadloss={trafo.vkr_percent} ppm_antifloat=0 "
-        f"wdg=1 bus=b0 conn=delta kv={trafo.vn_hv_kv} kva={kva} "
-        f"wdg=2 bus=b{trafo.lv_bus} conn=wye kv={trafo.vn_lv_kv} kva={kva}"
-    )
-    for line in net.line.itertuples():
-        run(
-            f"new line.l{line.Index} bus1=b{line.from_bus} bus2=b{line.to_bus} phases=3 units=km "
-            f"length={line.length_km} r1={line.r_ohm_per_km} x1={line.x_ohm_per_km} c1=0 "
-            f"r0={line.r0_ohm_per_km} x0={line.x0_ohm_per_km} c0=0"
-        )
+    """The same of OpenDSS, once its controls have converged; voltages as magnitudes."""
+    run, kv = dss.Text.Command, net.trafo.vn_lv_kv[0] / np.sqrt(3)
+    build_circuit(dss, net)
     at, percent = np.array(CASE["curves"][curve]).T
     at = at + np.arange(len(at)) * 1e-12  # no two points at one voltage
     at, percent = np.r_[0.5, at, 1.5], np.r_[percent[0], percent, percent[-1]]  # OpenDSS extrapolates
@@ -172,20 +155,13 @@ def opendss(dss, net, houses, curve, charging_kw):
         "deltaq_factor=0.2 voltagechangetolerance=1e-9 varchangetolerance=1e-9"
     )
     run("set tolerance=1e-11 maxiterations=1000 maxcontroliter=5000 controlmode=static")
-    run(f"set voltagebases=[{trafo.vn_hv_kv} {trafo.vn_lv_kv}]")
-    run("calcvoltagebases")
-    run("solve")
-    assert dss.Solution.Converged()
+    volts = solve(dss, net)
     assert dss.Solution.ControlActionsDone()
-    volts = np.empty((len(net.bus) - 1, 3))
-    for bus in range(1, len(net.bus)):
-        dss.Circuit.SetActiveBus(f"b{bus}")
-        volts[bus - 1] = np.abs(np.array(dss.Bus.Voltages()).view(complex))
     kvar = []
     for place in range(len(houses[1])):
         dss.Circuit.SetActiveElement(f"pvsystem.h{place}")
         kvar.append(-dss.CktElement.Powers()[1])
-    return volts / (1e3 * kv), np.array(kvar)
+    return volts, np.array(kvar)
 
 
 def last(result, net):
