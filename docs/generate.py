@@ -1,0 +1,89 @@
+"""Writes the generated parts of the reference: keys of settings files, result variables, ports.
+
+Each is a piece of Markdown that a page includes. Files that have not changed are left as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from evgrid.core.ports import PORTS
+from evgrid.scenario.reference import REQUIRED, Key, keys_of, schema_of
+from evgrid.studies.reading import FILES, STUDIES, settings_of
+from result_variables import result_variables
+
+
+def write(folder: Path) -> None:
+    """Write every generated piece into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pieces = {kind: "".join(keys(kind)) for kind in FILES if kind not in ("scenario", *STUDIES)}
+    pieces["scenario"] = "".join(scenario_keys())
+    pieces["studies"] = "".join(f"## {kind}\n\n{''.join(keys(kind))}" for kind in STUDIES)
+    pieces["variables"] = "".join(variables())
+    pieces["ports"] = "".join(ports())
+    for name, text in pieces.items():
+        file = folder / f"{name}.md"
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            file.write_text(text, encoding="utf-8")
+
+
+def keys(kind: str) -> Iterator[str]:
+    """The keys of a kind of file."""
+    for key in keys_of(schema_of(settings_of(kind))):
+        yield _key(key, index=False)
+
+
+def scenario_keys() -> Iterator[str]:
+    """The keys of a scenario, by section and, in it, by what has keys of its own."""
+    found = list(keys_of(schema_of(settings_of("scenario"))))
+    inside = {key.path.rpartition(".")[0] for key in found}
+    for section, members in groupby(found, lambda key: key.path.partition(".")[0]):
+        yield f"## {section}\n\n"
+        title = section
+        for key in members:
+            part = ".".join(key.path.split(".")[:2])
+            if section == "aggregators":
+                part = re.sub(r"^aggregators\.NAME(\((\w+)\))?.*", r"\2", key.path)
+            elif part not in inside:
+                part = part if part == title else ""
+            if part and part != title:
+                yield f"### {part}\n\n"
+                title = part
+            yield _key(key, index=True)
+
+
+def _key(key: Key, index: bool) -> str:
+    facts = f"{key.values}; " if key.values != "mapping" or not key.default else ""
+    default = {REQUIRED: "required", "": "has keys of its own", "null": "may be left out"}
+    facts += default.get(key.default, f"default `{key.default}`")
+    hidden = "" if index else ":no-index:\n"
+    return f":::{{confval}} {key.path}\n{hidden}\n{_plain(key.text)}\n*{_plain(facts)}*\n:::\n\n"
+
+
+def _plain(text: str) -> str:
+    """Text of a docstring as Markdown: what it marks as code stays code, all else is literal."""
+    text = re.sub(r":\w+:`~?([^`]*)`", r"``\1``", text)
+    parts = re.split(r"(``.*?``|`.*?`)", text)
+    return "".join(p if p.startswith("`") else re.sub(r"([*_<>\[\]$\\])", r"\\\1", p) for p in parts)
+
+
+def variables() -> Iterator[str]:
+    """The result variables, by model, as tables."""
+    for model, found in result_variables().items():
+        yield f"## {model}\n\n| variable | dimensions | unit | meaning |\n|---|---|---|---|\n"
+        for variable in found:
+            dims = ", ".join(variable.dims) or "none"
+            yield f"| `{variable.name}` | {dims} | {_plain(variable.unit) or '1'} | {_plain(variable.long_name)} |\n"
+        yield "\n"
+
+
+def ports() -> Iterator[str]:
+    """The ports, as a table."""
+    yield "| port | unit | shape | from | to | meaning |\n|---|---|---|---|---|---|\n"
+    for port in PORTS.values():
+        shape, takers = ", ".join(port.shape), ", ".join(port.takers)
+        unit, text = port.unit or "1", _plain(port.text)
+        yield f"| `{port.name}` | {unit} | {shape} | {port.giver} | {takers} | {text} |\n"
