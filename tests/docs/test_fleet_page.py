@@ -7,7 +7,7 @@ import pytest
 from evgrid.scenario.sessions import SOURCES, SampledSessions
 from evgrid.scenario.vehicles import read_mix
 
-PAGE = Path(__file__).parents[2] / "docs" / "fleet.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "fleet.md"
 
 
 def _text(value):

@@ -1,0 +1,19 @@
+"""The documentation builds without a warning. Its notebooks are executed by test_notebooks.py and ``make docs``."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "trees",
+               ROOT / "docs", tmp_path / "html"]  # fmt: skip
+    env = {**os.environ, "EVGRID_DOCS_NOTEBOOKS": "off"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    scenario = (tmp_path / "html" / "reference" / "scenario.html").read_text(encoding="utf-8")
+    for key in ("feeder.network", "aggregators.NAME(scheduled).horizon", "fleet.sessions(home).return_h"):
+        assert key in scenario
