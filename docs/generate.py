@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from result_variables import result_variables
+
 from evgrid.core.ports import PORTS
 from evgrid.scenario.reference import REQUIRED, Key, keys_of, schema_of
 from evgrid.studies.reading import FILES, STUDIES, settings_of
-from result_variables import result_variables
 
 
 def write(folder: Path) -> None:
@@ -76,7 +77,8 @@ def variables() -> Iterator[str]:
         yield f"## {model}\n\n| variable | dimensions | unit | meaning |\n|---|---|---|---|\n"
         for variable in found:
             dims = ", ".join(variable.dims) or "none"
-            yield f"| `{variable.name}` | {dims} | {_plain(variable.unit) or '1'} | {_plain(variable.long_name)} |\n"
+            unit, text = _plain(variable.unit) or "1", _plain(variable.long_name)
+            yield f"| `{variable.name}` | {dims} | {unit} | {text} |\n"
         yield "\n"
 
 

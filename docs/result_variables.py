@@ -92,7 +92,7 @@ def _write_files(folder: Path) -> None:
     pp.create_sgen(net, far, 0.005, name="PV")
     pp.create_shunt(net, far, q_mvar=-0.01, name="C1", step=0, max_step=2)
     pp.to_json(net, str(folder / "net.json"))
-    hours = "".join(f"2026-07-0{1 + day}T{hour:02d}:00,{100 + hour}\n" for day in range(3) for hour in range(24))
+    hours = "".join(f"{3600 * hour},{100 + hour}\n" for hour in range(72))
     (folder / "series.csv").write_text(f"time,value\n{hours}", encoding="utf-8")
     for of in ("transformer", "feeder"):
         (folder / f"billed_by_{of}.yaml").write_text(

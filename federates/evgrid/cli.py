@@ -232,18 +232,41 @@ def sessions(scenario: Path, output: Path | None, settings: tuple[str, ...], mem
 
 
 @main.command()
-@click.option("--schema", is_flag=True, help="Print the JSON schema of a scenario, with units and defaults.")
-def scenario(schema: bool) -> None:
-    """Tell what a scenario holds: a line a setting, or the whole JSON schema."""
+@click.argument("key", default="")
+@click.option(
+    "--of", "kind", default="scenario", show_default=True, metavar="FILE",
+    help="Kind of file: batch, tariff, rates, vehicle-types, or a study such as hosting-capacity.",
+)  # fmt: skip
+@click.option("--schema", is_flag=True, help="Print the JSON schema of the whole file.")
+def scenario(key: str, kind: str, schema: bool) -> None:
+    """List the keys of a scenario: what is allowed, the default, the meaning.
+
+    KEY, such as fleet.charger or aggregators.NAME, lists those below it only.
+    """
     import json
 
-    from evgrid.scenario import Scenario, describe
+    from evgrid.scenario.reference import REQUIRED, keys_of, schema_of
+    from evgrid.studies.reading import settings_of
 
+    try:
+        allowed = schema_of(settings_of(kind))
+    except ValueError as error:
+        raise click.BadParameter(f"{kind}: {error}", param_hint="--of") from None
     if schema:
-        click.echo(json.dumps(Scenario.model_json_schema(), indent=2))
+        click.echo(json.dumps(allowed, indent=2))
         return
-    for path, default, text in describe():
-        click.echo(f"{path}{f' = {default}' if default else ''}\n    {text}")
+    listed = [row for row in keys_of(allowed) if not key or row.path == key or _below(row.path, key)]
+    if not listed:
+        raise click.BadParameter(f"there is no key {key} in a file of the kind {kind}", param_hint="KEY")
+    for row in listed:
+        default = f" = {row.default}" if row.default not in ("", REQUIRED) else ""
+        required = ", required" if row.default == REQUIRED else ""
+        click.echo(f"{row.path}{default}  ({row.values}{required})\n    {row.text}")
+
+
+def _below(path: str, key: str) -> bool:
+    """Whether a path of the reference is of a key inside another."""
+    return path.startswith(key) and path[len(key)] in ".[("
 
 
 @main.command()
@@ -487,9 +510,9 @@ def _add_comparison(kind: str, question: str) -> None:
             save_comparison,
             side_by_side,
         )
-        from evgrid.studies.reading import load_study, study_class
+        from evgrid.studies.reading import load_study, settings_of
 
-        checked = load_study(scenario, study_class(kind), kind, members=members)
+        checked = load_study(scenario, settings_of(kind), kind, members=members)
         assert isinstance(checked, Comparison)
         folder = output or Path("results") / checked.name
         failed = False

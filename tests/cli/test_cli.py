@@ -158,6 +158,27 @@ def test_validate_and_schema(scenario, tmp_path):
     assert json.loads(schema.stdout)["properties"]["fleet"]
     listed = call("scenario", cwd=tmp_path)
     assert "fleet.penetration" in listed.stdout
+    assert "aggregators.NAME(scheduled).horizon = 129600.0  (duration > 0)" in listed.stdout
+
+
+def test_the_keys_of_other_files_and_of_a_part(tmp_path):
+    listed = call("scenario", "--of", "batch", "sample", cwd=tmp_path)
+    assert [line for line in listed.stdout.splitlines() if line[0] != " "] == [
+        "sample  (mapping)",
+        "sample.size  (whole number ≥ 1, required)",
+        "sample.seed = 0  (whole number ≥ 0)",
+        "sample.ranges  (mapping of names to mapping, required)",
+        "sample.ranges.NAME.low = null  (number)",
+        "sample.ranges.NAME.high = null  (number)",
+        "sample.ranges.NAME.integer = false  (true or false)",
+        "sample.ranges.NAME.choices = null  (list of any value)",
+    ]
+    unknown = call("scenario", "--of", "results", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "results: must be one of scenario, batch, hosting-capacity" in unknown.stderr
+    nothing = call("scenario", "fleet.speed", cwd=tmp_path)
+    assert nothing.returncode == 2
+    assert "there is no key fleet.speed in a file of the kind scenario" in nothing.stderr
 
 
 def test_frozen_sessions_replay_to_the_same_result(scenario, tmp_path):

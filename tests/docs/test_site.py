@@ -1,4 +1,4 @@
-"""The documentation builds without a warning. Its notebooks are executed by test_notebooks.py and ``make docs``."""
+"""The documentation builds without a warning; its notebooks are executed by test_notebooks.py."""
 
 import os
 import subprocess
@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "trees",
-               ROOT / "docs", tmp_path / "html"]  # fmt: skip
+    options = ("-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "trees")
+    command = [sys.executable, "-m", "sphinx", *options, ROOT / "docs", tmp_path / "html"]
     env = {**os.environ, "EVGRID_DOCS_NOTEBOOKS": "off"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -202,9 +202,10 @@ def _holders(tree: Any, path: str = "") -> list[tuple[str, Any]]:
 @lru_cache(maxsize=1)
 def _all_keys() -> tuple[str, ...]:
     """The keys of a scenario, wherever they belong."""
-    from evgrid.scenario import describe
+    from evgrid.scenario import Scenario
+    from evgrid.scenario.reference import keys_of, schema_of
 
-    return tuple(sorted({path.rpartition(".")[2] for path, _, _ in describe()}))
+    return tuple(sorted({key.path.rpartition(".")[2] for key in keys_of(schema_of(Scenario))}))
 
 
 def outcome(mutant: Mutant, folder: Path) -> str:

@@ -7,7 +7,7 @@ and other files of sessions) and a vehicle mix replace the one before them whole
 errors, and all faults are reported at once, each with its path.
 """
 
-from evgrid.scenario.loading import describe, load_scenario, parse_override, scenario_from
+from evgrid.scenario.loading import load_scenario, parse_override, scenario_from
 from evgrid.scenario.schema import Scenario
 
-__all__ = ["Scenario", "describe", "load_scenario", "parse_override", "scenario_from"]
+__all__ = ["Scenario", "load_scenario", "parse_override", "scenario_from"]

@@ -118,7 +118,9 @@ def _beside_scenario(value: Any, info: ValidationInfo) -> Any:
     return path.resolve()
 
 
-Duration = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str | float)]
+Duration = Annotated[
+    float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(examples=["15min"])
+]
 """Seconds; written as a number of seconds or as text with a unit ('60s', '15min', '24h')."""
 
 
@@ -135,7 +137,9 @@ TimeFormat = Annotated[str, AfterValidator(_time_format)]
 LocalTime = Annotated[datetime, BeforeValidator(_local_time, json_schema_input_type=str)]
 """Local wall-clock time without a zone, in the years 1700 to 2199."""
 
-HourOfDay = Annotated[float, BeforeValidator(_hour_of_day, json_schema_input_type=str | float)]
+HourOfDay = Annotated[
+    float, BeforeValidator(_hour_of_day, json_schema_input_type=float | str), Field(examples=["22:30"])
+]
 """Local time of day, h; written as text ('22:30') or as a number of hours from 0 to 24."""
 
 HourSpan = Annotated[tuple[HourOfDay, HourOfDay], AfterValidator(_span)]
@@ -164,7 +168,7 @@ def day_numbers(days: Iterable[str]) -> frozenset[int]:
     return frozenset(n for day in days for n in _NUMBERS.get(day) or [_NAMES.index(day)])
 
 
-ExistingFile = Annotated[Path, BeforeValidator(_beside_scenario, json_schema_input_type=str)]
+ExistingFile = Annotated[Path, BeforeValidator(_beside_scenario, json_schema_input_type=Path)]
 """Path of a file that exists; relative paths start at the scenario's folder."""
 
 

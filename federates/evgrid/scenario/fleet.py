@@ -255,7 +255,9 @@ class Fleet(Settings):
     at: list[ElementName] | ElementName | None = None
     """Connection points at which the chargers are; left out: households (home), or all that have the
     charger's phases."""
-    sessions: Annotated[Source, BeforeValidator(_source)] = HomeSessions()
+    sessions: Annotated[Source, BeforeValidator(_source, json_schema_input_type=Source | str)] = (
+        HomeSessions()
+    )
     """home, workplace, public, dc_fast, school_bus, rental or delivery_van, sampled from stated
     statistics, or with parameters {source: home, return_h: [18, 3]}; or a file: {file: sessions.csv},
     {acn: sessions.json}, {elaad: transactions.csv}, {nhts: trippub.csv}."""

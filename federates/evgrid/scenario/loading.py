@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from evgrid.errors import ScenarioError
 from evgrid.readers.faults import shown
 from evgrid.readers.yaml_files import parse_yaml
-from evgrid.scenario.aggregators import StrategySettings
-from evgrid.scenario.fields import checked, read_settings, settings_in
+from evgrid.scenario.fields import checked, read_settings
 from evgrid.scenario.schema import Scenario
-from evgrid.scenario.tariffs import Tariff
-from evgrid.scenario.vehicles import Mix
 
 
 def load_scenario(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Scenario:
@@ -63,20 +57,6 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ValueError(
             f"{key.strip()} = {shown(value)}: {error}; text with % : # or the like needs quotes"
         ) from None
-
-
-def describe(schema: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Every setting: its path, its default as text ("" if it is required) and what it is."""
-    for name, field in schema.model_fields.items():
-        path = f"{prefix}{name}"
-        inner = [found for found in settings_in(field.annotation) if found not in (Tariff, Mix)]
-        default = "" if field.is_required() or inner else json.dumps(field.default, default=str)
-        yield path, default, " ".join((field.description or "").split())
-        for found in inner:
-            source = found.model_fields.get("source")
-            named = source is not None and len(inner) > 1 and not source.is_required()
-            each = ".NAME" if found is StrategySettings else ""
-            yield from describe(found, f"{path}({source.default})." if named and source else f"{path}{each}.")
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

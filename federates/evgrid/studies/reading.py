@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evgrid.core.registry import imported
 from evgrid.errors import ScenarioError
 from evgrid.scenario import load_scenario
 from evgrid.scenario.fields import AnySettings, Settings, checked, read_settings
@@ -21,11 +21,25 @@ STUDIES = {
 }
 """The kinds of study: name of the command, and module:class of its settings, which have ``plans``."""
 
+FILES = {
+    "scenario": "evgrid.scenario:Scenario",
+    "batch": "evgrid.runs.batch:Batch",
+    **STUDIES,
+    "tariff": "evgrid.scenario.tariffs:Tariff",
+    "rates": "evgrid.results.settlement:Rates",
+    "vehicle-types": "evgrid.scenario.vehicles:Mix",
+}
+"""The kinds of settings files, and module:class of the settings of each."""
 
-def study_class(kind: str) -> type[Settings]:
-    """The settings of a kind of study."""
-    module, _, name = STUDIES[kind].partition(":")
-    found: type[Settings] = getattr(import_module(module), name)
+
+def settings_of(kind: str) -> type[Settings]:
+    """The settings of a kind of file, such as a kind of study.
+
+    Raises ValueError with one sentence if there is none of that name.
+    """
+    if kind not in FILES:
+        raise ValueError(f"must be one of {', '.join(FILES)}")
+    found: type[Settings] = imported(FILES[kind])
     return found
 
 
@@ -43,7 +57,7 @@ def check_study(path: str | Path) -> tuple[str, list[Run]]:
     taken, refused = dict[str, "list[Run]"](), list[ScenarioError]()
     for kind in STUDIES:
         try:
-            study: Any = load_study(path, study_class(kind), kind)
+            study: Any = load_study(path, settings_of(kind), kind)
             taken[kind] = study.plans()
         except ScenarioError as error:
             refused.append(error)

@@ -1,0 +1,167 @@
+"""The keys of settings files: path, allowed values, default and meaning, from the models that check them.
+
+In: a pydantic model. Out: its JSON schema, :func:`schema_of`, and from that a row a key, :func:`keys_of`.
+``evgrid scenario`` prints both, and the reference of the documentation is made of the rows.
+
+A path has ``[]`` for each entry of a list (``feeder.tap_changers[].trafo``), ``NAME`` for names of the user's
+own (``aggregators.NAME.group``), and in brackets what depends on a choice (``fleet.sessions(home).return_h``,
+``aggregators.NAME(scheduled).horizon``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from evgrid.scenario.aggregators import STRATEGIES
+from evgrid.scenario.schema import Scenario
+
+Node = Mapping[str, Any]
+"""Part of a JSON schema."""
+
+REQUIRED = "required"
+"""Stands in place of the default of a key that has none."""
+
+_EXTENDS = {"type": "string", "format": "path", "description": "The scenario that this one starts from."}
+_CHOICES = ("strategy", "source")
+"""Keys whose constant value tells apart what may stand in one place."""
+_RANGE = {
+    "minimum": "≥", "ge": "≥", "exclusiveMinimum": ">", "gt": ">",
+    "maximum": "≤", "le": "≤", "exclusiveMaximum": "<", "lt": "<",
+}  # fmt: skip
+_EXAMPLES = {"15min": "duration", "22:30": "time of day"}
+_WORDS = {"string": "text", "integer": "whole number", "boolean": "true or false", "null": "null"}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a settings file.
+
+    path : as the module's text says
+    values : what is allowed, such as "number > 0"
+    default : as JSON; REQUIRED if there is none; "" for what has keys inside
+    text : meaning and unit
+    """
+
+    path: str
+    values: str
+    default: str
+    text: str
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a settings file; that of a scenario knows the settings of each strategy."""
+    if model is not Scenario:
+        return model.model_json_schema()
+    strategies = {name: STRATEGIES.find(name) for name in STRATEGIES.names()}
+    models = dict.fromkeys([Scenario, *(cls.Settings for cls in strategies.values())])
+    places, schema = models_json_schema([(m, "validation") for m in models])
+    named = schema["$defs"]
+    branches = []
+    for name, cls in strategies.items():
+        settings = _named(places[cls.Settings, "validation"], named)
+        text = (cls.__doc__ or "").partition("\n\n")[0]
+        if cls.ignores:
+            text += f" Without meaning: {', '.join(cls.ignores)}."
+        choice = {"const": name, "description": text}
+        place = f"strategy_{name}"
+        named[place] = {**settings, "properties": {**settings["properties"], "strategy": choice}}
+        branches.append({"$ref": f"#/$defs/{place}"})
+    own = {"type": "object", "properties": {"strategy": {"pattern": ":"}}, "required": ["strategy"]}
+    top = _named(places[Scenario, "validation"], named)
+    fields = {"extends": _EXTENDS, **top["properties"]}
+    fields["aggregators"] = {
+        **fields["aggregators"], "additionalProperties": {"anyOf": [*branches, own, {"type": "null"}]}
+    }  # fmt: skip
+    return {**top, "properties": fields, "$defs": {k: v for k, v in named.items() if k != "Scenario"}}
+
+
+def keys_of(schema: Node) -> Iterator[Key]:
+    """Every key that a JSON schema allows, each before those inside it."""
+    yield from _keys(schema, schema.get("$defs", {}), "")
+
+
+def _keys(node: Node, named: Node, prefix: str, told: Node | None = None) -> Iterator[Key]:
+    """The keys of a mapping but for those that have been told."""
+    for name, field in node.get("properties", {}).items():
+        if told and told.get(name) == field:
+            continue
+        path = f"{prefix}{name}"
+        inner = list(_mappings_in(field, named, path))
+        default = "" if inner else json.dumps(field.get("default"))
+        if name in node.get("required", ()):
+            default = REQUIRED
+        text = field.get("description") or (inner[0][1] if inner else {}).get("description", "")
+        yield Key(path, values_of(field, named), default, " ".join(text.partition("\n\n")[0].split()))
+        for place in dict.fromkeys(place for place, _ in inner):
+            yield from _keys_at(place, [branch for at, branch in inner if at == place], named)
+
+
+def _keys_at(path: str, branches: Sequence[Node], named: Node) -> Iterator[Key]:
+    """The keys of what may stand in one place; those that all branches have alike come once, first."""
+    if len(branches) == 1:
+        yield from _keys(branches[0], named, f"{path}.")
+        return
+    first, *others = (branch.get("properties", {}) for branch in branches)
+    shared = {key: field for key, field in first.items() if all(o.get(key) == field for o in others)}
+    yield from _keys({"properties": shared}, named, f"{path}.")
+    for branch in branches:
+        yield from _keys(branch, named, f"{path}({_choice(branch)}).", shared)
+
+
+def _choice(branch: Node) -> str:
+    """What tells a branch from the others of its place: a constant, or the first key that it must have."""
+    fields = branch.get("properties", {})
+    constants = [fields[key]["const"] for key in _CHOICES if "const" in fields.get(key, {})]
+    return str([*constants, *branch.get("required", ()), *fields][0])
+
+
+def _mappings_in(field: Node, named: Node, path: str) -> Iterator[tuple[str, Node]]:
+    """The mappings with keys of their own in a field, each with the path that leads to it."""
+    if "$ref" in field:
+        yield path, _named(field, named)
+    elif "pattern" not in str(field.get("properties")):  # a strategy of the user's own has keys of its own
+        for part in (*field.get("anyOf", ()), *field.get("oneOf", ())):
+            yield from _mappings_in(part, named, path)
+    if isinstance(items := field.get("items"), Mapping):
+        yield from _mappings_in(items, named, f"{path}[]")
+    if isinstance(values := field.get("additionalProperties"), Mapping):
+        yield from _mappings_in(values, named, f"{path}.NAME")
+
+
+def _named(reference: Node, named: Node) -> Any:
+    return named[reference["$ref"].rpartition("/")[2]]
+
+
+def values_of(field: Node, named: Node) -> str:
+    """What a field allows, as text, such as "number > 0" or "ac or dc"."""
+    if "$ref" in field or "properties" in field:
+        return "mapping"
+    if "const" in field:
+        return str(field["const"])
+    if "enum" in field:
+        return " or ".join("none" if value is None else str(value) for value in field["enum"])
+    limits = [f"{sign} {field[k]:g}" for k, sign in _RANGE.items() if isinstance(field.get(k), int | float)]
+    ending = f" {', '.join(limits)}" if limits else ""
+    if parts := [*field.get("anyOf", ()), *field.get("oneOf", ())]:
+        if "examples" in field:
+            return f"{_EXAMPLES[field['examples'][0]]}{ending}"
+        texts = (values_of(part, named) for part in parts if part.get("type") != "null")
+        return " or ".join(dict.fromkeys(texts)) + ending
+    kind = field.get("type")
+    if "prefixItems" in field:
+        return f"[{', '.join(values_of(part, named) for part in field['prefixItems'])}]"
+    if kind == "array":
+        return f"list of {values_of(field.get('items', {}), named)}"
+    if isinstance(values := field.get("additionalProperties"), Mapping):
+        return f"mapping of names to {values_of(values, named)}"
+    if kind == "object":
+        return "mapping"
+    if kind == "string" and "format" in field:
+        return "path of a file" if field["format"] == "path" else str(field["format"])
+    return f"{_WORDS.get(str(kind), str(kind) if kind else 'any value')}{ending}"
