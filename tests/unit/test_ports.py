@@ -1,4 +1,4 @@
-"""Ports: named, wired in one direction, and pictured in the README."""
+"""Ports: named, wired in one direction, and pictured in the documentation."""
 
 from pathlib import Path
 
@@ -42,6 +42,6 @@ def test_there_is_no_such_port(name):
         port(name)
 
 
-def test_the_readme_shows_the_federation_as_it_is():
-    readme = Path(__file__).parents[2] / "README.md"
-    assert federation_picture() in readme.read_text(encoding="utf-8")
+def test_the_documentation_shows_the_federation_as_it_is():
+    page = Path(__file__).parents[2] / "docs" / "development" / "how_it_is_built.md"
+    assert federation_picture() in page.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ and the weaker the feeder, the smaller d. d = 1 makes volt-var oscillate. It beg
 when the residual has not fallen for a while. From the second power flow on, Anderson acceleration takes
 the last few S and F into account (Walker and Ni 2011, 10.1137/10078356X; in its form with
 differences and with damping): category B of IEEE 1547 stands after about ten power flows, a curve twelve
-times as steep after fifteen to thirty-five (docs/coupling.md).
+times as steep after fifteen to thirty-five (docs/guide/coupling.md).
 
 The residual is the greatest |F|, active or reactive, per rated power of its place. Once it is within the
 tolerance, the devices hand over f itself, undamped, so that what is recorded is a state of the devices; the

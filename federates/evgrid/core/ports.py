@@ -2,7 +2,7 @@
 
 A port is one vector on the wire, named ``<federate>/<quantity>``. Its shape is given in
 dimensions whose sizes follow from the scenario; on the wire the array is flattened in C order.
-The README's federation picture and the registration of every HELICS federate come from
+The documentation's federation picture and the registration of every HELICS federate come from
 ``PORTS``; nothing else names a publication, an input or an endpoint.
 
 Signs: positive power is drawn from the grid. Time is in seconds from the scenario's start.

@@ -4,6 +4,8 @@ In: batteries (EVs, or clusters of them) as limits of power and energy over slot
 EVs are coupled, the most that each group may draw. Out: what each battery draws and gives in each
 slot, and what it costs.
 
+::
+
     minimise    sum_t h (price_t C_t - export_t D_t) + wear h sum D + demand_charge sum_g peak_g
     subject to  e_{i,t+1} = e_{i,t} + h (eta_c c_{i,t} - d_{i,t} / eta_d)
                 e_min <= e <= e_max,  0 <= c <= p_max,  0 <= d <= -p_min,  not both in a slot
