@@ -17,7 +17,7 @@ import numpy as np
 
 from evgrid.core.model import Clock, Model, Values
 from evgrid.core.ports import CAUSAL_ORDER, PORTS, ports_given, ports_taken
-from evgrid.federation import run_federation
+from evgrid.federation import run_federation, step_in_line
 
 FEDERATES = ("aggregator", "fleet", "feeder")
 SIZES = {
@@ -82,13 +82,8 @@ def slow_feeder(feeder_ticks: int, ticks: int = 3600) -> float:
 def plain_loop(sizes: dict[str, int], clock: Clock) -> float:
     """Wall time of the same models, coupled by copying arrays in a plain Python loop."""
     models = _models(sizes, clock.step_s)
-    held = {port: np.empty(PORTS[port].array_shape(sizes)) for model in models for port in model.outputs}
-    taken = [{port: held[port] for port in model.inputs} for model in models]
     start = perf_counter()
-    for tick in range(clock.ticks):
-        for model, inputs in zip(models, taken, strict=True):
-            for name, values in model.step(tick * clock.step_s, inputs).items():
-                held[name][...] = values
+    step_in_line(models, sizes, clock)
     return perf_counter() - start
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evgrid.errors import RunError
-from evgrid.federation import Limits, run_federation
+from evgrid.federation import Limits, run_federation, step_in_line
 from evgrid.federation.wiring import WiringError
 
 pytestmark = [pytest.mark.usefixtures("thread_mode"), pytest.mark.timeout(60)]
@@ -32,7 +32,8 @@ def pair(toy, again_fleet, again_feeder=None, log=None, **kwargs):
     return fleet, feeder
 
 
-def test_order_in_a_tick(toy, sizes, clock):
+@pytest.mark.parametrize("run", [run_federation, step_in_line])
+def test_order_in_a_tick(toy, sizes, clock, run):
     """
     aggregator --setpoint--> fleet <--p, voltage--> feeder --voltage--> aggregator
     """
@@ -46,7 +47,7 @@ def test_order_in_a_tick(toy, sizes, clock):
     fleet.inputs += ("aggregator/setpoint",)
     fleet.seen["aggregator/setpoint"] = []
     aggregator = toy("aggregator", ["feeder/voltage", "fleet/p"], ["aggregator/setpoint"], log=log)
-    run_federation([aggregator, feeder, fleet], sizes, clock(3))
+    run([aggregator, feeder, fleet], sizes, clock(3))
     assert log == [
         entry
         for time in (0, 4, 8)

@@ -68,7 +68,7 @@ def voltages(rng, shape):
     """Some healthy, some not, some dead."""
     volts = rng.uniform(0.82, 1.12, shape)
     volts[rng.random(shape) < 0.05] = 0.0
-    return {"feeder/voltage": volts, "feeder/energised": (volts > 0).astype(float)}
+    return {"feeder/voltage": volts}
 
 
 @settings(max_examples=8, deadline=None)

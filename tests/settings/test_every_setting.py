@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from evgrid.core.model import Variable
-from evgrid.core.ports import port
 from evgrid.errors import ScenarioError
+from evgrid.federation import step_in_line
 from evgrid.results import ResultRecorder
 from evgrid.results.limits import LimitSet
 from evgrid.results.settlement import Rates
@@ -98,16 +98,7 @@ def run_directly(scenario: Scenario) -> dict[str, Any]:
     store = Arrays({**world.sizes, "time": round(clock.duration_s / scenario.record_step_s)})
     recorder = ResultRecorder(clock, scenario.record_step_s, world.sizes, store)
     models = build_models(world, recorder)
-    names = {name for model in models for name in (*model.inputs, *model.outputs)}
-    values = {name: np.full(port(name).array_shape(world.sizes), port(name).initial) for name in names}
-    for tick in range(clock.ticks):
-        now = tick * clock.step_s
-        for model in models:
-            if tick % round(model.period_s / clock.step_s) == 0:
-                taken = {name: values[name] for name in model.inputs}
-                values.update((name, np.array(found)) for name, found in model.step(now, taken).items())
-    for model in models:
-        model.finish()
+    step_in_line(models, world.sizes, clock)
     recorder.close()
     drawn = {f"sessions {name}": getattr(world.sessions, name) for name in ("ev", "arrival_s", "departure_s")}
     return store.found | drawn | {"owner of EVs": np.concatenate([p.rows for p in world.portfolios] or [[]])}

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from evgrid.core.registry import Registry
 from evgrid.scenario.system import REGD
 from evgrid.system import revenue, scores
 from evgrid.system.scores import CAISOAccuracy, PJMScore, find_scorer, mileage, mileage_ratio, response_of
@@ -162,9 +163,9 @@ def test_find_scorer(monkeypatch):
 
 
 def test_a_user_registers_an_own_scorer(monkeypatch):
-    monkeypatch.setattr(scores, "_REGISTRY", dict(scores._REGISTRY))
+    monkeypatch.setattr(scores, "SCORERS", Registry({}))
 
-    @scores.register("always")
+    @scores.SCORERS.register("always")
     class Always:
         period_s = 3600.0
 

@@ -323,11 +323,7 @@ class FeederModel(Model):
         """
         self.period_s = scenario.feeder_step_s
         self.inputs = ("fleet/p", "fleet/q") if fleet else ()
-        self.outputs = (
-            ("feeder/voltage", "feeder/energised", "feeder/head_p", "feeder/head_q", "feeder/trafo_p")
-            if feedback
-            else ()
-        )
+        self.outputs = ("feeder/voltage", "feeder/head_p", "feeder/trafo_p") if feedback else ()
         self._network, self._recorder, self._clock = network, recorder, scenario.clock
         self._numbers = scenario.members
         self._ticks_per_step = round(self.period_s / scenario.time.step)
@@ -629,9 +625,7 @@ class FeederModel(Model):
             voltage = np.concatenate([voltage, np.ones_like(voltage[:, :1])], axis=1)
         outputs = {
             "feeder/voltage": voltage,
-            "feeder/energised": (voltage > 0).astype(np.float64),  # NaN is not
             "feeder/head_p": head[-1],
-            "feeder/head_q": by_member(flow.head_q_kvar)[-1],
             "feeder/trafo_p": by_member(flow.trafo_p_kw)[-1],
         }
         if self.failures:

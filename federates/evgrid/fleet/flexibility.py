@@ -21,7 +21,6 @@ _RESERVES = {
 }
 _OFFER = ("p_min", "p_max", "e_min", "e_max", "up", "down")
 """Rows of what the kernel finds for each EV."""
-_PORTS = {"reserve_up": "up", "reserve_down": "down", "e_min": "e_min", "e_max": "e_max"}
 _ENVELOPE = {
     "p_min": ("kW", "least mean power in the slot from which every departure is met"),
     "p_max": ("kW", "most mean power in the slot"),
@@ -36,13 +35,11 @@ class Reserve:
     of_ev: Array
     """(6, ev): p_min, p_max (kW), e_min, e_max (kWh), up, down (kW), as of the last telemetry."""
     variables: tuple[Variable, ...]
-    outputs: tuple[str, ...]
 
     def __init__(
-        self, scenario: Scenario, horizon_s: float, connections: Connections, evs: EVs, trafos: int,
-        reported: bool,
-    ) -> None:  # fmt: skip
-        """Prepare; ``reported``: whether an aggregator takes it.
+        self, scenario: Scenario, horizon_s: float, connections: Connections, evs: EVs, trafos: int
+    ) -> None:
+        """Prepare.
 
         Raises ScenarioError if an EV is in no group.
         """
@@ -55,7 +52,6 @@ class Reserve:
         self._whole = group == "feeder"
         dims = ("member", *GROUP_DIMS[group])
         self.variables = tuple(Variable(name, dims, "kW", text) for name, text in _RESERVES.items())
-        self.outputs = tuple(f"fleet/{field}" for field in _PORTS) if reported else ()
 
     def due(self, end_s: float) -> bool:
         """Whether it is to be found at a time."""
@@ -69,11 +65,6 @@ class Reserve:
     def offer(self) -> dict[str, Array]:
         """What each EV can offer by name, (ev,) each: a copy."""
         return dict(zip(_OFFER, self.of_ev.copy(), strict=True))
-
-    def values(self) -> dict[str, Array]:
-        """What goes to aggregators, by port."""
-        offer = self.offer()
-        return {f"fleet/{field}": offer[name] for field, name in _PORTS.items()}
 
     def record(self, recorder: Recorder, tick: int) -> None:
         """Record the sums of the last telemetry for a tick."""

@@ -110,7 +110,7 @@ class FleetModel(Model):
         if scenario.fleet is not None and extras is not None:
             horizon_s, envelope = scenario.fleet.reserve_horizon, scenario.fleet.envelope
             if horizon_s is not None:
-                self._reserve = Reserve(scenario, horizon_s, connections, evs, trafos, reported=managed)
+                self._reserve = Reserve(scenario, horizon_s, connections, evs, trafos)
             if envelope is not None:
                 reported = managed and scenario.uses_envelope
                 self._ahead = EnvelopeAhead(scenario, envelope, connections, evs, trafos, reported)
@@ -144,10 +144,11 @@ class FleetModel(Model):
             self.inputs += ("feeder/voltage",)
             if extras.frequency:
                 self.inputs += ("system/frequency",)
-        for part in (self._reserve, self._ahead):
-            if part is not None:
-                self.variables += part.variables
-                self.outputs += part.outputs
+        if self._reserve is not None:
+            self.variables += self._reserve.variables
+        if self._ahead is not None:
+            self.variables += self._ahead.variables
+            self.outputs += self._ahead.outputs
         if self._iteration is not None:
             self.iterates = True
             self.variables += coupling_variables()
@@ -244,7 +245,7 @@ class FleetModel(Model):
                 extras.options, self._kinds, self._places, self._state, extras.physics,
                 self._willing(self._end_s), report["p_min"],
             )  # fmt: skip
-        return telemetry.values() | (self._reserve.values() if self._reserve is not None else {})
+        return telemetry.values()
 
     def _step_with_extras(
         self,

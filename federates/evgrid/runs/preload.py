@@ -1,8 +1,7 @@
 """Importing this module makes a process ready to run: libraries and kernels loaded, no thread started.
 
 For the process that those of a batch's runs are forked from (:mod:`evgrid.runs.worker_process`): what it has
-done, they needn't. Two ticks of a small case are stepped by hand, each model seeing what those
-before it said; the result is thrown away.
+done, they needn't. Two ticks of a small case are stepped; the result is thrown away.
 """
 
 from __future__ import annotations
@@ -12,11 +11,8 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-
 from evgrid.core.energy_audit import audit
-from evgrid.core.model import Array
-from evgrid.core.ports import PORTS
+from evgrid.federation import step_in_line
 from evgrid.results import FORMAT, FileStore, ResultRecorder
 from evgrid.runs.simulation import build_models, build_world, coordinates
 from evgrid.scenario import scenario_from
@@ -32,7 +28,7 @@ CASE = {
 """Three phases, with feedback."""
 
 
-LIBRARIES = ("evgrid.federation.runtime", "netCDF4", "distributed")
+LIBRARIES = ("netCDF4", "distributed")
 """What a run imports besides; xarray asks for the last when it writes a file."""
 
 
@@ -46,15 +42,7 @@ def warm() -> None:
         store = FileStore(Path(folder) / "result.nc", coordinates(world))
         recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store)
         models = build_models(world, recorder)
-        said: dict[str, Array] = {}
-        for tick in range(world.clock.ticks):
-            for model in models:
-                for name in model.inputs:
-                    port = PORTS[name]
-                    said.setdefault(name, np.full(port.array_shape(world.sizes), port.initial))
-                said |= model.step(tick * scenario.time.step, {name: said[name] for name in model.inputs})
-        for model in models:
-            model.finish()
+        step_in_line(models, world.sizes, world.clock)
         recorder.close()
         audits = {model.name: model.audit() for model in models}
         audit(audits["fleet"], audits["feeder"], scenario.members)

@@ -11,13 +11,14 @@ user's own is a class with a ``score`` method, registered or named ``my_module:M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from evgrid.core.model import Array
+from evgrid.core.registry import Registry
 from evgrid.core.user_code import user_class
 from evgrid.system.kernels import correlation_and_delay
 
@@ -47,18 +48,8 @@ class Scorer(Protocol):
         """
 
 
-_REGISTRY: dict[str, Callable[[], Scorer]] = {}
-_Class = TypeVar("_Class", bound=type[Any])
-
-
-def register(name: str) -> Callable[[_Class], _Class]:
-    """Class decorator: make a scorer, with its defaults, known under ``name``."""
-
-    def add(cls: _Class) -> _Class:
-        _REGISTRY[name] = cls
-        return cls
-
-    return add
+SCORERS = Registry({"caiso": "evgrid.system.scores:CAISOAccuracy", "pjm": "evgrid.system.scores:PJMScore"})
+"""Scorers with their defaults."""
 
 
 def find_scorer(name: str, folder: str | None = None) -> Scorer:
@@ -68,10 +59,11 @@ def find_scorer(name: str, folder: str | None = None) -> Scorer:
     Raises ValueError with one sentence if there is none.
     """
     if ":" not in name:
-        if name not in _REGISTRY:
-            known = ", ".join(sorted(_REGISTRY))
+        if name not in SCORERS:
+            known = ", ".join(SCORERS.names())
             raise ValueError(f"scorer = {name}: must be one of {known}, or your own as my_module:MyScorer")
-        return _REGISTRY[name]()
+        scorer: Scorer = SCORERS.find(name)()
+        return scorer
     try:
         scorer = user_class(name, folder)()
     except Exception as error:  # what its constructor raises, too
@@ -81,7 +73,6 @@ def find_scorer(name: str, folder: str | None = None) -> Scorer:
     return scorer
 
 
-@register("pjm")
 @dataclass(frozen=True, slots=True)
 class PJMScore:
     """PJM's score: a third each of correlation, delay and precision, on samples of 10 s, hourly.
@@ -157,7 +148,6 @@ def _precision(signal: Array, response: Array, per_hour: int, hours: int, latest
     return best
 
 
-@register("caiso")
 @dataclass(frozen=True, slots=True)
 class CAISOAccuracy:
     """CAISO's accuracy: 1 - sum |response - signal| / sum |signal| over each 15 min, 0 to 1.
