@@ -33,6 +33,7 @@ extensions = [
 exclude_patterns = ["build", "reference/generated"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 
+highlight_language = "text"
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
