@@ -14,15 +14,16 @@ from result_variables import result_variables
 
 from evgrid.core.ports import PORTS
 from evgrid.scenario.reference import REQUIRED, Key, keys_of, schema_of
-from evgrid.studies.reading import FILES, STUDIES, settings_of
+from evgrid.studies.reading import FILES, settings_of
+from evgrid.studies.study import STUDIES
 
 
 def write(folder: Path) -> None:
     """Write every generated piece into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    pieces = {kind: "".join(keys(kind)) for kind in FILES if kind not in ("scenario", *STUDIES)}
+    pieces = {kind: "".join(keys(kind)) for kind in FILES.names() if kind != "scenario"}
     pieces["scenario"] = "".join(scenario_keys())
-    pieces["studies"] = "".join(f"## {kind}\n\n{''.join(keys(kind))}" for kind in STUDIES)
+    pieces["studies"] = "".join(f"## {kind}\n\n{''.join(keys(kind))}" for kind in STUDIES.names())
     pieces["variables"] = "".join(variables())
     pieces["ports"] = "".join(ports())
     for name, text in pieces.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,14 +213,14 @@ def _validate_many(path: Path, is_batch: bool, settings: tuple[str, ...], member
 
 @main.command()
 @_scenario_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Parquet file to freeze them in.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Parquet file for a snapshot of them.")
 @_set_option
 @_members_option
 @_no_code_option
 def sessions(scenario: Path, output: Path | None, settings: tuple[str, ...], members: int | None) -> None:
-    """Draw or import the sessions of SCENARIO, say what became of them, and freeze them."""
+    """Draw or import the sessions of SCENARIO, say what became of them, and write a snapshot."""
     checked = _load(scenario, settings, members)
-    from evgrid.fleet.frozen import freeze
+    from evgrid.fleet.sessions.snapshot import write_snapshot
     from evgrid.runs.simulation import build_world
 
     world = build_world(checked)
@@ -228,7 +228,7 @@ def sessions(scenario: Path, output: Path | None, settings: tuple[str, ...], mem
     _print_notes(drawn.notes, drawn.unreachable, len(drawn.unreachable))
     click.echo(f"{scenario}: {len(drawn)} sessions of {len(world.evs)} EVs in {len(checked.members)} members")
     if output is not None:
-        click.echo(f"sessions {freeze(output, checked, world.connections, world.evs, drawn)}")
+        click.echo(f"sessions {write_snapshot(output, checked, world.connections, world.evs, drawn)}")
 
 
 @main.command()
@@ -441,92 +441,53 @@ def batch(study: Path, output: Path | None, resume: bool, workers: int | None, s
         click.get_current_context().exit(1)
 
 
-@main.group()
+class _Studies(click.Group):
+    """The kinds of study as commands, each made when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all kinds."""
+        from evgrid.studies.study import STUDIES
+
+        return list(STUDIES.names())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a kind, None if there is none."""
+        from evgrid.studies.study import STUDIES
+
+        return _study_command(cmd_name) if cmd_name in STUDIES else None
+
+
+@main.group(cls=_Studies)
 def study() -> None:
     """Answer a question that takes many runs."""
 
 
-@study.command("hosting-capacity")
-@click.argument("scenario", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default results/NAME.")
-@click.option(
-    "--precision", type=float, help="Add members until the interval is ± this narrow, such as 0.02."
-)
-@click.option("--budget", type=int, help="Most members in all.")
-@click.option("--members", type=int, help="Members in a round; those of a run are in memory at once.")
-@click.option("--risk", type=float, help="Share of deployments that may violate a limit.")
-@click.option("--limit", "limits", multiple=True, metavar="PRESET", help="Limits to check; may be repeated.")
-@_with(_batch_options)
-def hosting_capacity(
-    scenario: Path, output: Path | None, precision: float | None, budget: int | None, members: int | None,
-    risk: float | None, limits: tuple[str, ...], resume: bool, workers: int | None, scheduler: str | None,
-) -> None:  # fmt: skip
-    """How many EVs the feeder of SCENARIO takes, and how sure that is.
+def _study_command(kind: str) -> click.Command:
+    """The command of a kind of study: its own options, and those of every batch."""
+    from evgrid.studies.reading import load_study
+    from evgrid.studies.study import STUDIES, BatchOptions, Study
 
-    SCENARIO is a scenario, or a study file that names one.
-    """
-    from evgrid.studies.hosting_capacity import load_study, run_study, summary
-    from evgrid.studies.hosting_capacity_output import save_study
-
-    checked = load_study(
-        scenario, precision=precision, budget=budget, members=members, risk=risk, limits=limits or None
-    )
-    output = output or Path("results") / checked.name
-    with _batch_progress(checked.name) as advance:
-        result = run_study(
-            checked, output, resume=resume, workers=workers, scheduler=scheduler, progress=advance
-        )
-    _print_rows(checked.name, summary(result))
-    for file in save_study(result, output):
-        click.echo(f"result   {file}")
-
-
-_COMPARISONS: dict[str, str] = {
-    "voltage-support": (
-        "What charge control and reactive power of the chargers do to the voltages, and what it costs."
-    ),
-    "managed-charging": (
-        "What ways of charging cost, emit and draw at most, and how near they come to the least cost."
-    ),
-    "frequency-regulation": (
-        "What the fleet of SCENARIO earns with regulation, what that costs drivers, batteries and feeder, "
-        "and how much it lifts the frequency after a loss of generation."
-    ),
-}
-"""Studies that set variants side by side, and what each answers."""
-
-
-def _add_comparison(kind: str, question: str) -> None:
-    """Make a study that extends :class:`evgrid.studies.comparison.Comparison` a command."""
+    schema: type[Study] = STUDIES.find(kind)
 
     def command(
-        scenario: Path, output: Path | None, members: int | None, resume: bool, workers: int | None,
-        scheduler: str | None,
+        scenario: Path, output: Path | None, resume: bool, workers: int | None, scheduler: str | None,
+        **settings: Any,
     ) -> None:  # fmt: skip
-        from evgrid.studies.comparison import (
-            Comparison,
-            failures,
-            run_comparison,
-            save_comparison,
-            side_by_side,
-        )
-        from evgrid.studies.reading import load_study, settings_of
-
-        checked = load_study(scenario, settings_of(kind), kind, members=members)
-        assert isinstance(checked, Comparison)
-        folder = output or Path("results") / checked.name
+        given = {
+            name: value or None if isinstance(value, tuple) else value for name, value in settings.items()
+        }
+        checked = load_study(scenario, schema, kind, **given)
+        options = BatchOptions(resume=resume, workers=workers, scheduler=scheduler)
         failed = False
-        for part_name, part in checked.parts().items():
-            with _batch_progress(part.name) as advance:
-                result = run_comparison(
-                    part, folder / part_name, resume=resume, workers=workers, scheduler=scheduler,
-                    progress=advance,
-                )  # fmt: skip
-            _print_table(part.name, side_by_side(result))
-            for file in save_comparison(part, result, folder / part_name):
+        for answer in checked.answers(output or Path("results") / checked.name, _batch_progress, options):
+            if isinstance(answer.table, Sequence):
+                _print_rows(answer.title, answer.table)
+            else:
+                _print_table(answer.title, answer.table)
+            for file in answer.save():
                 click.echo(f"result   {file}")
-            for variant, reason in failures(result).items():
-                click.echo(f"evgrid: variant {variant} has failed: {reason}", err=True)
+            for what, reason in answer.failures.items():
+                click.echo(f"evgrid: {what} has failed: {reason}", err=True)
                 failed = True
         if failed:
             click.get_current_context().exit(1)
@@ -534,15 +495,14 @@ def _add_comparison(kind: str, question: str) -> None:
     options = (
         click.argument("scenario", type=click.Path(path_type=Path)),
         click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default results/NAME."),
-        click.option("--members", type=click.IntRange(min=1), help="Members of each variant."),
+        *(
+            click.option(own.flag, own.setting, type=own.type, multiple=own.multiple, help=own.text)
+            for own in schema.options
+        ),
         *_batch_options,
     )
-    text = f"{question}\n\nSCENARIO is a scenario, or a study file that names one."
-    study.command(kind, help=text)(_with(options)(command))
-
-
-for _kind, _question in _COMPARISONS.items():
-    _add_comparison(_kind, _question)
+    text = f"{schema.question}\n\nSCENARIO is a scenario, or a study file that names one."
+    return click.command(kind, help=text)(_with(options)(command))
 
 
 def _print_table(title: str, table: pd.DataFrame, width: int = 160) -> None:

@@ -181,12 +181,12 @@ def test_the_keys_of_other_files_and_of_a_part(tmp_path):
     assert "there is no key fleet.speed in a file of the kind scenario" in nothing.stderr
 
 
-def test_frozen_sessions_replay_to_the_same_result(scenario, tmp_path):
+def test_a_snapshot_replays_to_the_same_result(scenario, tmp_path):
     options = ("--set", "fleet.mix=default", "--set", "fleet.charger.bidirectional=0.5", "--members", 2,
                "--set", "feeder.phases=1")  # fmt: skip
-    frozen = call("sessions", scenario, "-o", "table.parquet", *options, cwd=tmp_path)
-    assert frozen.returncode == 0, frozen.stderr
-    assert "sessions of 12 EVs in 2 members" in frozen.stdout
+    snapshot = call("sessions", scenario, "-o", "table.parquet", *options, cwd=tmp_path)
+    assert snapshot.returncode == 0, snapshot.stderr
+    assert "sessions of 12 EVs in 2 members" in snapshot.stdout
     (tmp_path / "replay.yaml").write_text(
         SCENARIO.replace("{count: 6, ", "{sessions: {file: table.parquet}, ")
     )
@@ -194,7 +194,7 @@ def test_frozen_sessions_replay_to_the_same_result(scenario, tmp_path):
     assert ran.returncode == 0, ran.stderr
     replayed = call("run", "replay.yaml", "-o", "two.nc", "--no-plot", *options[4:], cwd=tmp_path)
     assert replayed.returncode == 0, replayed.stderr
-    assert "frozen sessions of cli-case, seed 0" in replayed.stdout
+    assert "snapshot of the sessions of cli-case, seed 0" in replayed.stdout
     with evgrid.open_results(tmp_path / "one.nc") as one, evgrid.open_results(tmp_path / "two.nc") as two:
         assert one.drop_attrs().identical(two.drop_attrs())
         assert float(one["session_energy_delivered_kwh"].sum()) > 0

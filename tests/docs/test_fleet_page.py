@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evgrid.scenario.sessions import SOURCES, SampledSessions
+from evgrid.fleet.sessions.travel import SampledSessions
+from evgrid.scenario.sessions import SOURCES
 from evgrid.scenario.vehicles import read_mix
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "fleet.md"
@@ -20,7 +21,7 @@ def _text(value):
 
 def statistics(source):
     """The table of a source: parameter, default, text."""
-    settings = SOURCES[source]
+    settings = SOURCES.find(source)
     rows = ["| parameter | default | what it is |", "|---|---|---|"]
     for name, field in settings.model_fields.items():
         if name == "source" or field.default is None:
@@ -47,7 +48,7 @@ def vehicles():
     return "\n".join(rows)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", SOURCES.names())
 def test_the_page_states_the_statistics_of(source):
     assert statistics(source) in PAGE.read_text(encoding="utf-8")
 

@@ -157,12 +157,12 @@ def test_the_phase_of_an_ev_at_three_phases_is_drawn_from_the_seed(tmp_path):
     assert set(first.tolist()) == {0, 1, 2}
 
 
-def test_frozen_sessions_of_single_phase_evs_are_not_spread_unasked(tmp_path):
-    from evgrid.fleet.frozen import freeze
+def test_a_snapshot_of_single_phase_evs_are_not_spread_unasked(tmp_path):
+    from evgrid.fleet.sessions.snapshot import write_snapshot
 
     asked = scenario(tmp_path, {"penetration": 1.0}, phases=1)
     world = build_world(asked)
-    path = freeze(tmp_path / "frozen.parquet", asked, world.connections, world.evs, world.sessions)
+    path = write_snapshot(tmp_path / "snapshot.parquet", asked, world.connections, world.evs, world.sessions)
     with pytest.raises(
         ScenarioError, match=r"has no phases for one of three; must be replayed with feeder.ph"
     ):

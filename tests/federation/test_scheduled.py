@@ -7,7 +7,7 @@ from scipy.sparse import block_array, eye_array
 
 import evgrid
 from evgrid.feeder.networks import load_network
-from evgrid.fleet.stays import stays_of
+from evgrid.fleet.planned_sessions import stays_of
 from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
 from evgrid.studies.oracle import least_cost

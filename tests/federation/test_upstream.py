@@ -12,7 +12,7 @@ import pandapower as pp
 import pytest
 
 import evgrid
-from evgrid.fleet.frozen import freeze
+from evgrid.fleet.sessions.snapshot import write_snapshot
 from evgrid.results import audit_of
 from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
@@ -89,7 +89,9 @@ def test_their_evses_see_nominal_voltage():
 
 def test_sessions_of_a_file_may_be_upstream(tmp_path):
     world = build_world(street())
-    path = freeze(tmp_path / "t.parquet", world.scenario, world.connections, world.evs, world.sessions)
+    path = write_snapshot(
+        tmp_path / "t.parquet", world.scenario, world.connections, world.evs, world.sessions
+    )
     replayed = {"fleet": {"sessions": {"file": str(path)}, "charger": {"power_kw": 7.4, "phases": 3}}}
     np.testing.assert_array_equal(
         evgrid.run(street({"fleet.upstream": 0}, **replayed))["upstream_power_kw"],

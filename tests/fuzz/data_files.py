@@ -227,7 +227,7 @@ def _mix(path: Path) -> dict[str, Any]:
 
 
 def _plain(path: Path) -> dict[str, Any]:
-    from evgrid.fleet.importers import read_plain
+    from evgrid.fleet.sessions.importers import read_plain
 
     found = read_plain(path)
     if not found.report.kept:
@@ -254,7 +254,7 @@ FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "WattTime": _emissions,
     "sessions": _sessions(lambda path: {"file": str(path)}),
     "sessions in seconds": _sessions(lambda path: {"file": str(path)}),
-    "frozen": _sessions(lambda path: {"file": str(path)}),
+    "snapshot": _sessions(lambda path: {"file": str(path)}),
     "ACN-Data": _sessions(lambda path: {"acn": str(path)}),
     "ElaadNL": _sessions(lambda path: {"elaad": str(path)}),
     "NHTS": _sessions(lambda path: {"nhts": str(path)}),
@@ -352,8 +352,8 @@ def base(kind: str) -> Original:
              "MaxPower": [7.4, 11.5]}
         )  # fmt: skip
         return Original(".csv", frame)
-    if kind == "frozen":
-        return Original(".parquet", content=_frozen())
+    if kind == "snapshot":
+        return Original(".parquet", content=_snapshot())
     if kind == "ACN-Data":
         record = {
             "_id": "1", "sessionID": "s1", "stationID": "2-39-1", "spaceID": "CA-1", "userID": "7",
@@ -387,19 +387,18 @@ seasons:
 """
 
 
-def _frozen() -> bytes:
+def _snapshot() -> bytes:
     import tempfile
 
-    from evgrid.fleet.frozen import freeze
     from evgrid.fleet.sessions import fleet_tables
+    from evgrid.fleet.sessions.snapshot import write_snapshot
 
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "sessions.csv"
         table.write_bytes(_written(base("sessions").frame, ".csv"))
         scenario = _scenario(fleet={"sessions": {"file": str(table)}})
-        path = freeze(
-            Path(folder) / "frozen.parquet", scenario, _connections(), *fleet_tables(scenario, _connections())
-        )
+        tables = fleet_tables(scenario, _connections())
+        path = write_snapshot(Path(folder) / "snapshot.parquet", scenario, _connections(), *tables)
         return path.read_bytes()
 
 
@@ -568,7 +567,7 @@ _OF_ROWS = (_cell, _cell, _cell, _column, _header, _without_column, _twice_colum
 
 def _mutated_text(rng: random.Random, content: bytes, suffix: str) -> tuple[str, str, bytes, bool]:
     if suffix == ".parquet":
-        return _mutated_frozen(rng, content)
+        return _mutated_snapshot(rng, content)
     if suffix == ".json" and rng.random() < 0.85:
         return _mutated_json(rng, content)
     lines = content.decode().split("\n")
@@ -621,7 +620,7 @@ def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
         yield from list(_places(tree[key]))[1:]
 
 
-def _mutated_frozen(rng: random.Random, content: bytes) -> tuple[str, str, bytes, bool]:
+def _mutated_snapshot(rng: random.Random, content: bytes) -> tuple[str, str, bytes, bool]:
     table = pq.read_table(pa.BufferReader(content))
     if rng.random() < 0.3:
         about = json.loads(table.schema.metadata[b"evgrid"])

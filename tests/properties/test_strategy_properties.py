@@ -18,8 +18,8 @@ from evgrid.aggregator.model import AggregatorModel
 from evgrid.aggregator.strategy import Strategy, register
 from evgrid.core.model import ALL_PHASES, Connections, EVs, MemoryRecorder, Portfolio, Sensitivity
 from evgrid.fleet.model import FleetModel
+from evgrid.fleet.planned_sessions import stays_of
 from evgrid.fleet.sessions import Sessions
-from evgrid.fleet.stays import stays_of
 from evgrid.scenario import scenario_from
 from evgrid.scenario.aggregators import STRATEGIES
 

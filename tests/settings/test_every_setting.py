@@ -616,9 +616,9 @@ for setting, change, given in (
                 {},
                 (("departure_h", [9, 1]), ("return_h", [16, 1]), ("log_miles", [4, 0.3])),
             ),
-            ("_OutAndBack", "home", {}, (("driven_weekday", 0.3), ("shortest_trip_h", 4))),
+            ("OutAndBack", "home", {}, (("driven_weekday", 0.3), ("shortest_trip_h", 4))),
             (
-                "_OutAndBack",
+                "OutAndBack",
                 "home",
                 {"time.start": "2026-01-17T16:00"},
                 (
@@ -820,7 +820,7 @@ SHOWN = {
         EnterService.delay_s EnterService.ramp_s PowerFactor.excitation
     """,
     "studies/test_comparison.py": """
-        Comparison.members Comparison.scenario Comparison.variants
+        Comparison.members Study.scenario Comparison.variants
     """,
     "studies/test_frequency_regulation.py": """
         FrequencyRegulation.limit_kw Loss.area Loss.at Loss.chargers_pu Loss.deadband_hz Loss.full_hz
@@ -829,10 +829,10 @@ SHOWN = {
     "studies/test_hosting_capacity.py": """
         HostingCapacity.budget HostingCapacity.evs HostingCapacity.levels HostingCapacity.members
         HostingCapacity.precision
-        HostingCapacity.risk HostingCapacity.scenario HostingCapacity.variants
+        HostingCapacity.risk HostingCapacity.variants
     """,
     "studies/test_managed_charging.py": """
-        Comparison.overrides ManagedCharging.limit_kw ManagedCharging.oracle
+        Study.overrides ManagedCharging.limit_kw ManagedCharging.oracle
     """,
     "studies/test_nodal_capacity.py": """
         HostingCapacity.nodal_kw
@@ -879,7 +879,7 @@ SHOWN = {
     """,
     "unit/test_importers.py": """
         AcnFile.acn AcnFile.charge_kw AcnFile.ratings ElaadFile.elaad ElaadFile.time_format ElaadFile.times
-        ElaadFile.zone NhtsFile.day NhtsFile.days NhtsFile.wave _ImportedFile.connections
+        ElaadFile.zone NhtsFile.day NhtsFile.days NhtsFile.wave ImportedFile.connections
     """,
     "unit/test_limits.py": """
         Criterion.allowed_share Criterion.high Criterion.low Criterion.mean_over Criterion.moving
@@ -912,7 +912,7 @@ SHOWN = {
         SchoolBusSessions.log_miles SchoolBusSessions.morning_back_h SchoolBusSessions.morning_out_h
         SchoolBusSessions.shortest_trip_h VehicleType.dc_kw WorkplaceSessions.arrival_h
         WorkplaceSessions.departure_h WorkplaceSessions.shortest_stay_h WorkplaceSessions.visits_weekday
-        WorkplaceSessions.visits_weekend _ShortVisits.longest_stay_h _Visits.log_miles VehicleType.chemistry
+        WorkplaceSessions.visits_weekend ShortVisits.longest_stay_h Visits.log_miles VehicleType.chemistry
     """,
     "unit/test_settlement.py": """
         Rates.capability_price Rates.demand_charge Rates.driver_per_kwh Rates.driver_share
@@ -954,7 +954,7 @@ SHOWN = {
 
 LABELS = """
     Scenario.name Event.name Period.name Season.name Tariff.name Tariff.source Mix.name Mix.source
-    VehicleType.source Product.name Product.title Product.source Batch.name Comparison.name HostingCapacity.name
+    VehicleType.source Product.name Product.title Product.source Batch.name Study.name
     Criterion.name
 """
 """Names and sources: what they say is kept with the result or printed, and changes no number."""
@@ -964,7 +964,6 @@ NOT_SHOWN = {
     "Batch.time_limit": "ends a process after minutes of wall time",
     "Batch.workers_within": "ends a batch that no worker joins",
     "HostingCapacity.confidence": "sets the width of an interval over many members",
-    "HostingCapacity.overrides": "overrides that all levels share, as a study's",
     "Loss.variants": "a choice of the study's own variants",
     "Loss.pu": "the size of the loss that the study looks at",
     "FleetFeedback.schedule": "a time constant of minutes, of a fleet large enough for its area",

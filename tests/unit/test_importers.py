@@ -9,8 +9,8 @@ import pytest
 
 from evgrid.core.model import Connections
 from evgrid.errors import ScenarioError
-from evgrid.fleet.importers import read_acn, read_elaad, read_nhts, read_plain, undeliverable
-from evgrid.fleet.table import read_sessions
+from evgrid.fleet.sessions.importers import read_acn, read_elaad, read_nhts, read_plain, undeliverable
+from evgrid.fleet.sessions.table import read_sessions
 from evgrid.scenario import scenario_from
 from evgrid.scenario.fleet import Vehicle
 

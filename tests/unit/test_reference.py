@@ -13,7 +13,8 @@ from evgrid.scenario import Scenario, loading
 from evgrid.scenario.aggregators import STRATEGIES
 from evgrid.scenario.fields import Duration, ExistingFile, HourOfDay, Settings
 from evgrid.scenario.reference import REQUIRED, Key, keys_of, schema_of
-from evgrid.studies.reading import FILES, STUDIES, settings_of
+from evgrid.studies.reading import FILES, settings_of
+from evgrid.studies.study import STUDIES
 
 scenario_schema = cache(partial(schema_of, Scenario))
 scenario_checks = cache(lambda: jsonschema.Draft202012Validator(scenario_schema()))
@@ -75,7 +76,7 @@ def test_paths_ranges_and_defaults_of_a_small_model():
     ]
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kind", [*FILES.names(), *STUDIES.names()])
 def test_every_key_is_documented_and_listed_once(kind):
     keys = list(keys_of(schema_of(settings_of(kind))))
     assert not [key.path for key in keys if not key.text]
@@ -98,7 +99,7 @@ def test_shipped_scenarios_fit_the_schema(path):
 @pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*/*.yaml")), ids=lambda path: path.stem)
 def test_shipped_batches_and_studies_fit_a_schema(path):
     content = read_yaml(path)
-    kinds = ["batch"] if "base" in content else STUDIES
+    kinds = ["batch"] if "base" in content else STUDIES.names()
     fits = [jsonschema.Draft202012Validator(schema_of(settings_of(kind))).is_valid(content) for kind in kinds]
     assert any(fits)
 
@@ -128,5 +129,5 @@ def test_the_schema_takes_a_strategy_of_the_users_own():
 
 
 def test_there_is_no_such_file():
-    with pytest.raises(ValueError, match=r"must be one of scenario, batch, hosting-capacity"):
+    with pytest.raises(ValueError, match=r"must be one of batch, rates, scenario"):
         settings_of("nonsense")

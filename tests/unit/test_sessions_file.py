@@ -10,7 +10,7 @@ import pytest
 from evgrid.core.model import ALL_PHASES, Connections
 from evgrid.errors import ScenarioError
 from evgrid.fleet.sessions import fleet_tables
-from evgrid.fleet.table import read_sessions
+from evgrid.fleet.sessions.table import read_sessions
 from evgrid.scenario import scenario_from
 
 HEADER = "ev,connection,arrival,departure,soc_arrival"

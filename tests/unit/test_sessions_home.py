@@ -6,7 +6,8 @@ import pytest
 from evgrid.core.model import ALL_PHASES, Connections
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
-from evgrid.fleet.sessions import fleet_tables, sample_sessions
+from evgrid.fleet.sessions import fleet_tables
+from evgrid.fleet.sessions.sampling import sample_sessions
 from evgrid.scenario import scenario_from
 
 

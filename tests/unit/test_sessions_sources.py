@@ -1,4 +1,4 @@
-"""Sampled sources, vehicle mixes, imported files in scenarios, and frozen sessions."""
+"""Sampled sources, vehicle mixes, imported files in scenarios, and snapshots."""
 
 import json
 
@@ -9,8 +9,9 @@ from scipy import stats
 
 from evgrid.core.model import ALL_PHASES, Connections
 from evgrid.errors import ScenarioError
-from evgrid.fleet.frozen import freeze, is_frozen
-from evgrid.fleet.sessions import COLUMNS, LEAST_SOC, fleet_tables
+from evgrid.fleet.kernels import LEAST_SOC
+from evgrid.fleet.sessions import COLUMNS, fleet_tables
+from evgrid.fleet.sessions.snapshot import is_snapshot, write_snapshot
 from evgrid.scenario import Scenario, scenario_from
 from evgrid.scenario.sessions import SOURCES
 from evgrid.scenario.vehicles import charge_limit_kw, read_mix
@@ -57,7 +58,7 @@ def refused(match, **settings):
 # --- what holds for every source ---
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", SOURCES.names())
 def test_a_member_alone_any_step_and_fewer_evs_give_the_same_sessions(source):
     mix = {} if source in ("school_bus", "delivery_van") else {"mix": "default"}
     given = {"sessions": source, "count": 30, **mix}
@@ -74,7 +75,7 @@ def test_a_member_alone_any_step_and_fewer_evs_give_the_same_sessions(source):
     assert np.array_equal(alone_evs.phase[:9], few_evs.phase)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", SOURCES.names())
 def test_sessions_follow_one_another_and_carry_the_state_of_charge(source):
     _, sessions = tables(sessions=source, count=40, duration="240h")
     assert np.all(sessions.departure_s > sessions.arrival_s)
@@ -97,7 +98,7 @@ def test_sessions_follow_one_another_and_carry_the_state_of_charge(source):
 
 
 def test_longer_runs_hold_the_sessions_of_shorter_ones():
-    for source in SOURCES:
+    for source in SOURCES.names():
         short, long = (tables(sessions=source, count=20, duration=d)[1] for d in ("48h", "120h"))
         assert_same(long.take(long.arrival_s < 48 * 3600), short, but=())
 
@@ -461,8 +462,8 @@ def test_a_resolved_scenario_with_mix_and_source_loads_again():
         ({"count": 5, "mix": {"phev20": 1}, "charger": DC}, r"no type of mix shares has a DC inlet"),
         ({"count": 5, "charger": {"current": "dc"}}, r"charger.phases must be 3 with charger.current = dc"),
         ({"count": 5, "sessions": "dc_fast", "charger": {}}, r"dc_fast needs charger: \{current: dc"),
-        ({"count": 5, "sessions": "hme"}, r"fleet.sessions = hme: must be one of home, workplace"),
-        ({"count": 5, "sessions": 7}, r"fleet.sessions: must be one of home"),
+        ({"count": 5, "sessions": "hme"}, r"fleet.sessions = hme: must be one of"),
+        ({"count": 5, "sessions": 7}, r"fleet.sessions: must be one of"),
         ({"penetration": 0.5, "sessions": "public"}, r"count \(EVs\), and no penetration"),
         ({"count": 5, "sessions": {"source": "home", "retrn_h": [1, 2]}}, r"did you mean 'return_h'"),
         ({"count": 5, "sessions": {"source": "home", "return_h": [30, 2]}}, r"return_h.0 = 30"),
@@ -546,21 +547,21 @@ def test_elaad_and_nhts_in_a_scenario(tmp_path):
     refused(r"holds no sessions that can be used", sessions={"elaad": str(elaad)})
 
 
-# --- frozen ---
+# --- snapshots ---
 
 
 @pytest.mark.parametrize("source", ["home", "rental", "dc_fast"])
-def test_frozen_sessions_come_back_exactly(tmp_path, source):
+def test_a_snapshot_comes_back_exactly(tmp_path, source):
     given = scenario(sessions=source, count=25, members=3, first=2, mix="default")
     evs, sessions = fleet_tables(given, feeder())
-    path = freeze(tmp_path / "deep" / "table.parquet", given, feeder(), evs, sessions)
-    assert is_frozen(path)
+    path = write_snapshot(tmp_path / "deep" / "table.parquet", given, feeder(), evs, sessions)
+    assert is_snapshot(path)
     replay = {"sessions": {"file": str(path)}}
     again_evs, again = tables(members=3, first=2, **replay)
     assert_same(sessions, again, but=())
     for name in ("member", "connection", "phase", "name"):
         assert np.array_equal(getattr(evs, name), getattr(again_evs, name)), name
-    assert "frozen sessions of test, seed 7" in again.notes[0]
+    assert "snapshot of the sessions of test, seed 7" in again.notes[0]
     one_evs, one = tables(first=3, **replay)
     assert_same(sessions.take(evs.member[sessions.ev] == 1), one)
     assert len(one_evs) == 25
@@ -575,7 +576,7 @@ def test_frozen_sessions_come_back_exactly(tmp_path, source):
         tables(wrong, members=3, first=2, **replay)
 
 
-def test_the_chemistry_of_a_type_is_drawn_frozen_and_kept(tmp_path):
+def test_the_chemistry_of_a_type_is_drawn_written_and_kept(tmp_path):
     given = scenario(count=60, mix={"bev250": 0.5, "delivery_van": 0.5})
     evs, sessions = fleet_tables(given, feeder())
     assert set(zip(sessions.vehicle, sessions.chemistry, strict=True)) == {
@@ -586,19 +587,19 @@ def test_the_chemistry_of_a_type_is_drawn_frozen_and_kept(tmp_path):
     given = scenario(count=60, mix={"types": types})
     evs, sessions = fleet_tables(given, feeder())
     assert set(zip(sessions.vehicle, sessions.chemistry, strict=True)) == {("mine", "lfp"), ("other", "nmc")}
-    path = freeze(tmp_path / "t.parquet", given, feeder(), evs, sessions)
+    path = write_snapshot(tmp_path / "t.parquet", given, feeder(), evs, sessions)
     assert_same(sessions, tables(sessions={"file": str(path)})[1], but=())
     assert set(tables(count=2, vehicle={"chemistry": "lfp"})[1].chemistry) == {"lfp"}
-    # a table that was frozen before it held the chemistry: that of the shipped type, or of the scenario
+    # a snapshot that was written before it held the chemistry: that of the shipped type, or of the scenario
     table = pq.read_table(path)
     pq.write_table(table.drop(["chemistry"]), path)
     old = tables(sessions={"file": str(path)}, vehicle={"chemistry": "lfp"})[1]
     assert set(old.chemistry) == {"lfp"}
 
 
-def test_frozen_on_a_balanced_feeder_lacks_phases(tmp_path):
+def test_a_snapshot_of_a_balanced_feeder_lacks_phases(tmp_path):
     given, balanced = scenario(count=3), feeder(("abc",), (ALL_PHASES,) * 5)
-    path = freeze(tmp_path / "t.parquet", given, balanced, *fleet_tables(given, balanced))
-    refused(r"was frozen on a balanced feeder", sessions={"file": str(path)})
-    with pytest.raises(ScenarioError, match=r"t.csv: the name of frozen sessions must end in .parquet"):
-        freeze(tmp_path / "t.csv", given, balanced, *fleet_tables(given, balanced))
+    path = write_snapshot(tmp_path / "t.parquet", given, balanced, *fleet_tables(given, balanced))
+    refused(r"was written on a balanced feeder", sessions={"file": str(path)})
+    with pytest.raises(ScenarioError, match=r"t.csv: the name of a snapshot must end in .parquet"):
+        write_snapshot(tmp_path / "t.csv", given, balanced, *fleet_tables(given, balanced))

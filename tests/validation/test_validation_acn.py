@@ -12,10 +12,10 @@ import pytest
 
 from evgrid.aggregator.model import AggregatorModel
 from evgrid.core.model import ALL_PHASES, Connections, MemoryRecorder, Portfolio
-from evgrid.fleet.importers import read_acn, undeliverable
 from evgrid.fleet.model import FleetModel
+from evgrid.fleet.planned_sessions import stays_of
 from evgrid.fleet.sessions import fleet_tables
-from evgrid.fleet.stays import stays_of
+from evgrid.fleet.sessions.importers import read_acn, undeliverable
 from evgrid.runs.simulation import run_with_report
 from evgrid.scenario import scenario_from
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.core.model import Clock
-from evgrid.fleet.sessions import BIDIRECTIONAL, Sessions
+from evgrid.fleet.sessions.sessions import BIDIRECTIONAL, Sessions
 from evgrid.readers.series import read_series
 from evgrid.scenario.ambient import RULES, Sinusoid, TemperatureFile, start_hour
 from evgrid.scenario.fleet import Temperature

@@ -127,8 +127,8 @@ def build_world(scenario: Scenario) -> World:
     """
     from evgrid.feeder.base_load import base_load
     from evgrid.feeder.networks import load_network
-    from evgrid.fleet.phases import charges_on_one_phase
     from evgrid.fleet.sessions import fleet_tables
+    from evgrid.fleet.sessions.evse import charges_on_one_phase
     from evgrid.runs.memory import check_memory
 
     network = load_network(scenario.feeder, charges_on_one_phase(scenario))
@@ -186,7 +186,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     from evgrid.feeder.model import FeederModel, GroupMeter
     from evgrid.feeder.sensitivity import scenario_sensitivity
     from evgrid.fleet.model import FleetModel
-    from evgrid.fleet.stays import stays_of
+    from evgrid.fleet.planned_sessions import stays_of
     from evgrid.system.model import SystemModel
 
     scenario, models = world.scenario, list[Model]()

@@ -297,7 +297,8 @@ def _holds_several(annotation: Any) -> bool:
 
 
 def settings_in(annotation: Any) -> list[type[BaseModel]]:
-    """The pydantic models inside a field's annotation."""
+    """The pydantic models inside a field's annotation; of one that has alternatives, these."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        alternatives = getattr(annotation, "alternatives", None)
+        return [annotation] if alternatives is None else list(alternatives())
     return [found for arg in getattr(annotation, "__args__", ()) for found in settings_in(arg)]

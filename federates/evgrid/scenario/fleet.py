@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
 
 from evgrid.errors import ScenarioError
 from evgrid.scenario.ambient import Ambient
 from evgrid.scenario.fields import Duration, ElementName, HourSpan, Settings, Share, fault, faults
 from evgrid.scenario.inverter_functions import LocalFunctions
-from evgrid.scenario.sessions import DcFastSessions, HomeSessions, SampledSessions, Source, session_source
+from evgrid.scenario.sessions import SessionSource, session_source
 from evgrid.scenario.vehicles import Mix, read_mix, single_type
 
 
@@ -237,10 +237,6 @@ def _mix(value: Any, info: ValidationInfo) -> Any:
         raise faults(error.faults) from None
 
 
-_OWN_MIX = ("school_bus", "delivery_van")
-"""Sources whose EVs are of the shipped type of that name where the scenario gives no mix."""
-
-
 class Fleet(Settings):
     """The EVs, their chargers and their sessions."""
 
@@ -255,8 +251,10 @@ class Fleet(Settings):
     at: list[ElementName] | ElementName | None = None
     """Connection points at which the chargers are; left out: households (home), or all that have the
     charger's phases."""
-    sessions: Annotated[Source, BeforeValidator(_source, json_schema_input_type=Source | str)] = (
-        HomeSessions()
+    sessions: Annotated[
+        SerializeAsAny[SessionSource], BeforeValidator(_source, json_schema_input_type=SessionSource | str)
+    ] = Field(
+        default_factory=lambda: session_source("home", {}),
     )
     """home, workplace, public, dc_fast, school_bus, rental or delivery_van, sampled from stated
     statistics, or with parameters {source: home, return_h: [18, 3]}; or a file: {file: sessions.csv},
@@ -284,7 +282,7 @@ class Fleet(Settings):
     @model_validator(mode="after")
     def _number_of_evs(self) -> Fleet:
         given = [key for key in ("penetration", "count") if getattr(self, key) is not None]
-        if not isinstance(self.sessions, SampledSessions):
+        if not self.sessions.sampled:
             if given:
                 raise fault(f"{given[0]} has no meaning with a session file, which says which EVs there are")
             for key, value in {
@@ -296,7 +294,7 @@ class Fleet(Settings):
                 if value is not None:
                     raise fault(f"{key} has no meaning with a session file, which says it for each EV")
             return self
-        if isinstance(self.sessions, HomeSessions):
+        if self.sessions.at_households:
             if len(given) != 1:
                 raise fault("give either penetration (EVs per household) or count (EVs)")
         elif given != ["count"]:
@@ -307,8 +305,9 @@ class Fleet(Settings):
     def _charger_and_vehicles(self) -> Fleet:
         if self.charger.current == "dc" and self.charger.phases != 3:
             raise fault("charger.phases must be 3 with charger.current = dc, which takes three phases")
-        if isinstance(self.sessions, DcFastSessions) and self.charger.current != "dc":
-            raise fault("sessions = dc_fast needs charger: {current: dc, phases: 3, power_kw: ...}")
+        if self.sessions.needs_dc and self.charger.current != "dc":
+            name = getattr(self.sessions, "source", type(self.sessions).__name__)
+            raise fault(f"sessions = {name} needs charger: {{current: dc, phases: 3, power_kw: ...}}")
         mix = self.vehicle_mix
         if mix is None:
             return self
@@ -325,7 +324,5 @@ class Fleet(Settings):
     @property
     def vehicle_mix(self) -> Mix | None:
         """The vehicle types, or None for fleet.vehicle."""
-        source = getattr(self.sessions, "source", None)
-        if self.mix is None and source in _OWN_MIX:
-            return single_type(str(source))
-        return self.mix
+        own = self.sessions.vehicle_type
+        return single_type(own) if self.mix is None and own is not None else self.mix

@@ -12,6 +12,7 @@ from evgrid.readers.faults import shown
 from evgrid.readers.yaml_files import parse_yaml
 from evgrid.scenario.fields import checked, read_settings
 from evgrid.scenario.schema import Scenario
+from evgrid.scenario.sessions import FILES
 
 
 def load_scenario(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Scenario:
@@ -74,16 +75,16 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return _merged(_read(path.parent / base, (*seen, path)), content)
 
 
-_KIND = {"strategy", "source", "file", "acn", "elaad", "nhts"}
 _WHOLE = {"mix"}
 """Keys whose value is replaced whole: shares that are merged would not add up."""
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
+    kinds = {"strategy", "source", *FILES.names()}  # a mapping with one of these names its kind
     for key, value in over.items():
         below = result.get(key)
-        whole = key in _WHOLE or (isinstance(value, Mapping) and _KIND & value.keys())
+        whole = key in _WHOLE or (isinstance(value, Mapping) and kinds & value.keys())
         if isinstance(value, Mapping) and isinstance(below, Mapping) and not whole:
             result[key] = _merged(below, value)
         else:

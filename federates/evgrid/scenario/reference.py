@@ -123,11 +123,14 @@ def _choice(branch: Node) -> str:
 
 def _mappings_in(field: Node, named: Node, path: str) -> Iterator[tuple[str, Node]]:
     """The mappings with keys of their own in a field, each with the path that leads to it."""
-    if "$ref" in field:
-        yield path, _named(field, named)
-    elif "pattern" not in str(field.get("properties")):  # a strategy of the user's own has keys of its own
-        for part in (*field.get("anyOf", ()), *field.get("oneOf", ())):
+    there = _named(field, named) if "$ref" in field else field
+    if parts := (*there.get("anyOf", ()), *there.get("oneOf", ())):
+        for part in parts:
             yield from _mappings_in(part, named, path)
+    elif "pattern" not in there.get("properties", {}).get(
+        "strategy", {}
+    ):  # the user's own has keys of its own
+        yield from [(path, there)] if "properties" in there else []
     if isinstance(items := field.get("items"), Mapping):
         yield from _mappings_in(items, named, f"{path}[]")
     if isinstance(values := field.get("additionalProperties"), Mapping):

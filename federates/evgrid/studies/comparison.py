@@ -16,7 +16,8 @@ have parts that start from other overrides (:meth:`Comparison.parts`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -28,7 +29,7 @@ from evgrid.results import open_results, save_dataset
 from evgrid.results.settlement import amount, is_currency
 from evgrid.runs.batch import KEPT, Batch, Run, plan, read_index, run_batch
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.scenario.fields import ExistingFile, Name, Settings
+from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,18 +43,11 @@ FORMAT = "evgrid-comparison-1"
 """Written into each study's Dataset."""
 
 
-class Comparison(Settings):
+class Comparison(Study):
     """Variants of one scenario side by side."""
 
-    kind: ClassVar[str]
-    """The study's name on the command line."""
+    options: ClassVar[tuple[Option, ...]] = (Option("--members", "members", "Members of each variant.", int),)
 
-    name: Name
-    """What the study is called; its folder is results/NAME unless another is given."""
-    scenario: ExistingFile
-    """The scenario that all variants start from."""
-    overrides: dict[str, Any] = {}
-    """Overrides of the scenario that all variants share, such as {time.step: 5min}."""
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] | None = None
     """The variants by name; each is overrides of the scenario. Left out: those that the kind of study sets
     up from the scenario, if it does."""
@@ -105,6 +99,16 @@ class Comparison(Settings):
     def plans(self) -> list[Run]:
         """All runs, resolved. Raises ScenarioError with every fault of every one."""
         return [run for part in self.parts().values() for run in plan(part.batch())]
+
+    def answers(self, folder: Path, progress: Progress, options: BatchOptions) -> Iterator[Answer]:
+        """See :meth:`evgrid.studies.study.Study.answers`."""
+        for name, part in self.parts().items():
+            own = folder / name
+            with progress(part.name) as advance:
+                result = run_comparison(part, own, progress=advance, **options)
+            save = partial(save_comparison, part, result, own)
+            broken = {f"variant {variant}": reason for variant, reason in failures(result).items()}
+            yield Answer(part.name, side_by_side(result), save, broken)
 
     def batch(self) -> Batch:
         """The runs: a case a variant, in the order of the variants."""

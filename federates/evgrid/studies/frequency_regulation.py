@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -134,7 +134,11 @@ class Loss(Settings):
 class FrequencyRegulation(Comparison):
     """A day of regulation, and a loss of generation."""
 
-    kind = "frequency-regulation"
+    kind: ClassVar[str] = "frequency-regulation"
+    question: ClassVar[str] = (
+        "What the fleet of SCENARIO earns with regulation, what that costs drivers, batteries and feeder, "
+        "and how much it lifts the frequency after a loss of generation."
+    )
 
     limits: Limits = ("en_50160", "ratings")
     """Limits of the feeder by the names of their presets, or criteria of one's own."""

@@ -34,9 +34,10 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -47,11 +48,11 @@ from evgrid.results.limits import Criterion, LimitSet, coverage, limit_set, viol
 from evgrid.runs.batch import KEPT, Batch, Run, dask_client, plan, read_index, run_batch
 from evgrid.runs.worker_process import Reduction
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.scenario.fields import ExistingFile, Name, Settings, Share, fault
-from evgrid.scenario.sessions import HomeSessions, SampledSessions
+from evgrid.scenario.fields import Share, fault
 from evgrid.studies import reading
 from evgrid.studies.judging import Limits, judged
 from evgrid.studies.statistics import wilson
+from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,15 +70,19 @@ TOGETHER = "any"
 """The criterion that stands for all of them together."""
 
 
-class HostingCapacity(Settings):
+class HostingCapacity(Study):
     """A hosting capacity study."""
 
-    name: Name
-    """What the study is called; its folder is results/NAME unless another is given."""
-    scenario: ExistingFile
-    """The scenario: feeder, base load, charger, vehicle, period."""
-    overrides: dict[str, Any] = {}
-    """Overrides of the scenario, such as {time.step: 5min}."""
+    kind: ClassVar[str] = "hosting-capacity"
+    question: ClassVar[str] = "How many EVs the feeder of SCENARIO takes, and how sure that is."
+    options: ClassVar[tuple[Option, ...]] = (
+        Option("--precision", "precision", "Add members until the interval is ± this narrow, such as 0.02."),
+        Option("--budget", "budget", "Most members in all.", int),
+        Option("--members", "members", "Members in a round; those of a run are in memory at once.", int),
+        Option("--risk", "risk", "Share of deployments that may violate a limit."),
+        Option("--limit", "limits", "Presets of limits to check; may be repeated.", str, multiple=True),
+    )
+
     levels: Annotated[tuple[Share, ...], Field(min_length=1)] = tuple(round(0.1 * i, 12) for i in range(11))
     """Penetrations, EVs per household, ascending."""
     evs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
@@ -151,15 +156,23 @@ class HostingCapacity(Settings):
         """The runs of the first round, resolved. Raises ScenarioError with every fault of every one."""
         base = load_scenario(self.scenario, self.overrides)
         sessions = base.fleet.sessions if base.fleet is not None else None
-        if sessions is not None and not isinstance(sessions, SampledSessions):
+        if sessions is not None and not sessions.sampled:
             text = "fleet.sessions is a file, which says which EVs there are: must be sampled, such as home"
             raise ScenarioError([text], self.name)
-        if self.evs is None and sessions is not None and not isinstance(sessions, HomeSessions):
-            text = f"fleet.sessions = {sessions.source}: these EVs are of no household"
+        if self.evs is None and sessions is not None and not sessions.at_households:
+            text = f"fleet.sessions = {getattr(sessions, 'source', '')}: these EVs are of no household"
             raise ScenarioError(
                 [f"{text}; give their numbers in place of levels, such as evs: [0, 10, 20, 40]"], self.name
             )
         return plan(self.batch(self.members))
+
+    def answers(self, folder: Path, progress: Progress, options: BatchOptions) -> Iterator[Answer]:
+        """See :meth:`evgrid.studies.study.Study.answers`."""
+        from evgrid.studies.hosting_capacity_output import save_study
+
+        with progress(self.name) as advance:
+            result = run_study(self, folder, progress=advance, **options)
+        yield Answer(self.name, summary(result), partial(save_study, result, folder))
 
     def case(self, number: int) -> str:
         """What a case of the batch is, for messages."""

@@ -48,6 +48,9 @@ class ManagedCharging(Comparison):
     """Ways of charging side by side, by what they cost, emit and draw."""
 
     kind: ClassVar[str] = "managed-charging"
+    question: ClassVar[str] = (
+        "What ways of charging cost, emit and draw at most, and how near they come to the least cost."
+    )
 
     wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
     """Cost of degradation, currency per kWh given back: what V2G goes by, and is judged by."""
@@ -199,7 +202,7 @@ def _may_discharge(scenario: Scenario) -> bool:
         may.vehicle and may.interconnection and may.warranty.approved and may.driver.willing
     ):
         return False
-    if not hasattr(fleet.sessions, "warm_up_days"):  # a file
+    if not fleet.sessions.sampled:
         from evgrid.runs.simulation import build_world
 
         return bool((build_world(scenario).sessions.discharge_kw > 0).any())

@@ -95,7 +95,7 @@ def nodal_capacity(
 
 def without_fleet(scenario: Scenario) -> World:
     """The world of a scenario without its EVs, solved in as many phases as with them."""
-    from evgrid.fleet.phases import charges_on_one_phase
+    from evgrid.fleet.sessions.evse import charges_on_one_phase
 
     feeder = scenario.feeder
     if feeder.phases == "auto" and charges_on_one_phase(scenario):

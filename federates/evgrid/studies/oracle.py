@@ -28,7 +28,7 @@ from evgrid.aggregator.planning.scheduler import alone, batteries_of, interval_m
 from evgrid.core.model import Array
 from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import load_by_trafo
-from evgrid.fleet.stays import converters_of, stays_of
+from evgrid.fleet.planned_sessions import converters_of, stays_of
 from evgrid.runs.simulation import World
 
 _SHORTEST_S = 60.0

@@ -5,31 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evgrid.core.registry import imported
+from evgrid.core.registry import Registry
 from evgrid.errors import ScenarioError
 from evgrid.scenario import load_scenario
 from evgrid.scenario.fields import AnySettings, Settings, checked, read_settings
+from evgrid.studies.study import STUDIES, Study
 
 if TYPE_CHECKING:
     from evgrid.runs.batch import Run
 
-STUDIES = {
-    "hosting-capacity": "evgrid.studies.hosting_capacity:HostingCapacity",
-    "voltage-support": "evgrid.studies.voltage_support:VoltageSupport",
-    "managed-charging": "evgrid.studies.managed_charging:ManagedCharging",
-    "frequency-regulation": "evgrid.studies.frequency_regulation:FrequencyRegulation",
-}
-"""The kinds of study: name of the command, and module:class of its settings, which have ``plans``."""
-
-FILES = {
-    "scenario": "evgrid.scenario:Scenario",
-    "batch": "evgrid.runs.batch:Batch",
-    **STUDIES,
-    "tariff": "evgrid.scenario.tariffs:Tariff",
-    "rates": "evgrid.results.settlement:Rates",
-    "vehicle-types": "evgrid.scenario.vehicles:Mix",
-}
-"""The kinds of settings files, and module:class of the settings of each."""
+FILES = Registry(
+    {
+        "scenario": "evgrid.scenario:Scenario",
+        "batch": "evgrid.runs.batch:Batch",
+        "tariff": "evgrid.scenario.tariffs:Tariff",
+        "rates": "evgrid.results.settlement:Rates",
+        "vehicle-types": "evgrid.scenario.vehicles:Mix",
+    }
+)
+"""The settings of each kind of settings file but studies."""
 
 
 def settings_of(kind: str) -> type[Settings]:
@@ -37,9 +31,9 @@ def settings_of(kind: str) -> type[Settings]:
 
     Raises ValueError with one sentence if there is none of that name.
     """
-    if kind not in FILES:
-        raise ValueError(f"must be one of {', '.join(FILES)}")
-    found: type[Settings] = imported(FILES[kind])
+    if kind not in (*FILES.names(), *STUDIES.names()):
+        raise ValueError(f"must be one of {', '.join((*FILES.names(), *STUDIES.names()))}")
+    found: type[Settings] = (STUDIES if kind in STUDIES else FILES).find(kind)
     return found
 
 
@@ -55,10 +49,10 @@ def check_study(path: str | Path) -> tuple[str, list[Run]]:
 
     """
     taken, refused = dict[str, "list[Run]"](), list[ScenarioError]()
-    for kind in STUDIES:
+    for kind in STUDIES.names():
         try:
-            study: Any = load_study(path, settings_of(kind), kind)
-            taken[kind] = study.plans()
+            schema: type[Study] = STUDIES.find(kind)
+            taken[kind] = load_study(path, schema, kind).plans()
         except ScenarioError as error:
             refused.append(error)
     if not taken:

@@ -78,6 +78,9 @@ class VoltageSupport(Comparison):
     """Ways of charging side by side, by what they do to the voltages."""
 
     kind: ClassVar[str] = "voltage-support"
+    question: ClassVar[str] = (
+        "What charge control and reactive power of the chargers do to the voltages, and what it costs."
+    )
 
     limits: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "en_50160",

@@ -21,10 +21,10 @@ them as a file for ``fleet.sessions: {file: ...}``::
 Left out: the time series of current in ACN-Data, ElaadNL's meter values, prices.
 """
 
-from evgrid.fleet.importers.acn import read_acn
-from evgrid.fleet.importers.elaad import read_elaad
-from evgrid.fleet.importers.imported import Imported, Report, undeliverable
-from evgrid.fleet.importers.nhts import read_nhts
-from evgrid.fleet.importers.plain import read_plain
+from evgrid.fleet.sessions.importers.acn import read_acn
+from evgrid.fleet.sessions.importers.elaad import read_elaad
+from evgrid.fleet.sessions.importers.imported import Imported, Report, undeliverable
+from evgrid.fleet.sessions.importers.nhts import read_nhts
+from evgrid.fleet.sessions.importers.plain import read_plain
 
 __all__ = ["Imported", "Report", "read_acn", "read_elaad", "read_nhts", "read_plain", "undeliverable"]

@@ -1,4 +1,4 @@
-"""Frozen sessions: what a scenario sampled or imported, exactly, as a Parquet table.
+"""A snapshot of sessions: what a scenario sampled or imported, exactly, as a Parquet table.
 
 ``evgrid sessions SCENARIO -o table.parquet`` writes it and ``fleet.sessions: {file: table.parquet}``
 replays it: EVs and sessions of all members come back bit for bit, on whichever feeder has their
@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 from evgrid.core.model import ALL_PHASES, Connections, EVs
 from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
-from evgrid.fleet.phases import charges_on_one_phase
-from evgrid.fleet.sessions import COLUMNS, TEXTS, Sessions, no_fleet, outside_run, within_run
-from evgrid.fleet.table import MOST
+from evgrid.fleet.sessions.evse import charges_on_one_phase
+from evgrid.fleet.sessions.sessions import COLUMNS, TEXTS, Sessions, no_fleet, outside_run, within_run
+from evgrid.fleet.sessions.table import MOST
 from evgrid.readers import Faults, Table, read_table, shown
 from evgrid.scenario import Scenario
 from evgrid.scenario.vehicles import chemistries
@@ -42,7 +42,7 @@ _RANGES = {
 }  # fmt: skip
 
 
-def freeze(
+def write_snapshot(
     path: str | Path, scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions
 ) -> Path:
     """Write the EVs and sessions of a run to a Parquet file.
@@ -55,7 +55,7 @@ def freeze(
     """
     path = Path(path)
     if path.suffix.lower() not in (".parquet", ".pq"):
-        raise ScenarioError([f"{path.name}: the name of frozen sessions must end in .parquet"], str(path))
+        raise ScenarioError([f"{path.name}: the name of a snapshot must end in .parquet"], str(path))
     ev = np.arange(len(evs))
     columns: dict[str, Any] = {
         "row": ev, "member": np.array(scenario.members, np.int64)[evs.member], "ev": evs.name,
@@ -86,8 +86,8 @@ def freeze(
     return path
 
 
-def is_frozen(path: Path) -> bool:
-    """Whether a file is one that :func:`freeze` wrote."""
+def is_snapshot(path: Path) -> bool:
+    """Whether a file is one that :func:`write_snapshot` wrote."""
     if path.suffix.lower() not in (".parquet", ".pq"):
         return False
     try:
@@ -96,8 +96,8 @@ def is_frozen(path: Path) -> bool:
         return False
 
 
-def frozen_on_one_phase(path: Path) -> bool:
-    """Whether EVs of frozen sessions charge on one phase, also if a balanced feeder knew no phases.
+def snapshot_on_one_phase(path: Path) -> bool:
+    """Whether EVs of a snapshot charge on one phase, also if a balanced feeder knew no phases.
 
     Raises ScenarioError if the file can't be read.
     """
@@ -107,8 +107,8 @@ def frozen_on_one_phase(path: Path) -> bool:
     return "phase" in table and any(phase != _PHASES[-1] for phase in set(table.text("phase")))
 
 
-def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
-    """EVs and sessions of the run's members, as they were frozen.
+def read_snapshot(path: Path, scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
+    """EVs and sessions of the run's members, exactly as they were written.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tup
     for name in COLUMNS[1:]:
         if name in kept:
             columns[name] = kept[name].to_numpy(np.str_ if name in TEXTS else np.float64)
-        elif name == "chemistry":  # frozen by an earlier version
+        elif name == "chemistry":  # written by an earlier version
             columns[name] = chemistries(columns["vehicle"], scenario.fleet.vehicle.chemistry)
         else:
             columns[name] = kept[[f"{name}_{part}" for part in "abc"]].to_numpy(np.float64)
@@ -150,7 +150,7 @@ def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tup
         columns[name] = columns[name] + shift_s
     whole = Sessions(**columns)
     inside = within_run(whole, scenario.clock.duration_s)
-    note = f"{path}: frozen sessions of {about['name']}, seed {about['seed']}"
+    note = f"{path}: snapshot of the sessions of {about['name']}, seed {about['seed']}"
     left_out = len(whole) - len(inside)
     return evs, replace(
         inside, left_out=left_out, notes=(note, *about["notes"], *outside_run(left_out), *inside.notes)
@@ -158,7 +158,7 @@ def read_frozen(path: Path, scenario: Scenario, connections: Connections) -> tup
 
 
 def _about(path: Path) -> dict[str, Any]:
-    """What the file's metadata say."""
+    """The file's metadata."""
     try:
         about = json.loads(pq.read_schema(path).metadata[_KEY])
         if about["format"] != FORMAT:
@@ -171,13 +171,13 @@ def _about(path: Path) -> dict[str, Any]:
             "one_phase": bool(about.get("one_phase", False)),
         }  # fmt: skip
     except (KeyError, TypeError, ValueError, OSError, RecursionError, OverflowError) as error:
-        text = f"its metadata are no frozen sessions' ({type(error).__name__}: {shown(str(error))})"
+        text = f"its metadata are not those of a snapshot ({type(error).__name__}: {shown(str(error))})"
         raise ScenarioError([text], str(path)) from None
     return found
 
 
 def _frame(table: Table) -> pd.DataFrame:
-    """The columns of a frozen table, each of its kind. Raises ScenarioError with every fault."""
+    """The columns of a snapshot, each of its kind. Raises ScenarioError with every fault."""
     faults = Faults(table)
     numbers = ["member", *(part for name in COLUMNS[1:] if name not in TEXTS for part in _parts(name))]
     texts = ["ev", "connection", "phase", "vehicle", *(["chemistry"] if "chemistry" in table else [])]
@@ -232,7 +232,7 @@ def _check(
     if len(connections.phases) == 3:
         if len(about["phases"]) == 1:
             found.append(
-                "was frozen on a balanced feeder, and so has no phases for one of three; must be replayed "
+                "was written on a balanced feeder, and so has no phases for one of three; must be replayed "
                 "with feeder.phases: 1"
             )
         elif not unknown:

@@ -2,7 +2,7 @@
 
 A run reads a session file strictly: any fault is an error. This importer is for tables from
 elsewhere: it keeps the good rows and says which it left out. The columns are those of
-:mod:`evgrid.fleet.table`; ``evse`` may stand for ``connection``, to be mapped by ``Imported.at``.
+:mod:`evgrid.fleet.sessions.table`; ``evse`` may stand for ``connection``, to be mapped by ``Imported.at``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 
 from evgrid.errors import ScenarioError
-from evgrid.fleet.importers.imported import Imported, Tally
-from evgrid.fleet.importers.rows import Cells, Values, rows_of
-from evgrid.fleet.table import NUMBERS, OPTIONAL, REQUIRED
+from evgrid.fleet.sessions.importers.imported import Imported, Tally
+from evgrid.fleet.sessions.importers.rows import Cells, Values, rows_of
+from evgrid.fleet.sessions.table import NUMBERS, OPTIONAL, REQUIRED
 from evgrid.readers import Table, read_table
 from evgrid.readers.times import COMPACT, moment_of
 

@@ -1,20 +1,17 @@
-"""When EVs are plugged in, and what their drivers want: sampled, or read from a file.
+"""Sampled sessions: which connection points have an EV of which type, and when those are plugged in.
 
-Out: the table of EVs (:class:`evgrid.core.model.EVs`) and the table of sessions (:class:`Sessions`),
-both with the EVs of all members, and neither dependent on the time step.
-
-Sampled sessions follow the events of :mod:`evgrid.fleet.travel` (when EVs leave and come, and how
-far they drive), with the parameters of :mod:`evgrid.scenario.sessions`. State of charge is carried
-from trip to trip: an EV arrives with what it left with less what it drove, and may or may not plug
-in. For that, sampling takes every session to charge as fast as it can; so who plugs in when does not
-depend on a strategy. What a strategy leaves an EV with, the run carries over by ``drive_kwh``.
+Sessions follow the events of the source (:mod:`evgrid.fleet.sessions.travel`: when EVs leave and come, and
+how far they drive). State of charge is carried from trip to trip: an EV arrives with what it left with less
+what it drove, and may or may not plug in. For that, sampling takes every session to charge as fast as it
+can; so who plugs in when does not depend on a strategy. What a strategy leaves an EV with, the run carries
+over by ``drive_kwh``.
 
 Left out: queues for an EVSE (each EV has its own), charging at several places, holidays.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -25,208 +22,25 @@ from numpy.typing import NDArray
 from evgrid.core.model import ALL_PHASES, UPSTREAM, Array, Connections, EVs
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
-from evgrid.fleet.kernels import KIND, LEAST_SOC, charge_as_fast_as_possible, derive_kinds
-from evgrid.fleet.travel import DAY_S, slots, starts_plugged_in
+from evgrid.fleet.kernels import LEAST_SOC, charge_as_fast_as_possible
+from evgrid.fleet.sessions.evse import charger_phases, ev_draws, phases_at
+from evgrid.fleet.sessions.sessions import (
+    BIDIRECTIONAL,
+    COLUMNS,
+    ONE_TYPE,
+    Sessions,
+    constant_efficiency,
+    within_run,
+)
+from evgrid.fleet.sessions.travel import DAY_S, SampledSessions
 from evgrid.scenario import Scenario
 from evgrid.scenario.fleet import Vehicle
-from evgrid.scenario.sessions import (
-    AcnFile,
-    ElaadFile,
-    HomeSessions,
-    NhtsFile,
-    SampledSessions,
-    SessionFile,
-)
 from evgrid.scenario.vehicles import VehicleType, charge_limit_kw
 
 LONGEST_WAIT_DAYS = 30
 """Days after the end of the run at which an EV that still stands is taken to leave."""
-ONE_TYPE = "vehicle"
-"""Name of the type of EVs that are all ``fleet.vehicle``."""
-BIDIRECTIONAL = (0.0664, 0.0356, 2.24e-3)
-"""Loss of a bidirectional vehicle, either way: a measured BMW i3, 66.4 W + 0.0356 P + 2.24e-6 P²/W.
-At 3 x 16 A and 230 V: 93.9 % in, 93.2 % out, 87.5 % round trip (87.0 % measured, Schram 2020)."""
 _LEVEL_1_KW = 1.92
 """Most that a level-1 EVSE gives, kW: 16 A at 120 V."""
-
-
-@dataclass(frozen=True)
-class Sessions:
-    """Charging sessions of all EVs of all members, sorted by EV, then arrival; (session,) each.
-
-    Power and energy limits are at the grid. A session is plugged in over [arrival, departure).
-
-    ev : int32, row of the EV table
-    arrival_s, departure_s : s from the start of the run, any fraction; 0 <= arrival < departure. The
-        arrival of a car that stood plugged in before the start is 0; departure may lie beyond the end.
-    soc_arrival, soc_target, soc_floor : 0 to 1, in the battery at arrival, wanted at departure,
-        lowest to which it may discharge
-    capacity_kwh : usable, kWh
-    charge_kw : the most that it draws: the lesser of EVSE and vehicle
-    discharge_kw : the most that it gives, 0 if it may not
-    charge_loss, discharge_loss : (session, 3), coefficients a (kW), b, c (1/kW) of the conversion
-        loss a + b Pb + c Pb**2 at battery power Pb
-    taper_soc : state of charge above which charging tapers
-    drive_kwh : energy out of the battery since the EV's last session, kWh. An EV that had a session
-        earlier in the run arrives with what that left it with less this, but with LEAST_SOC at least,
-        in place of ``soc_arrival``. NaN where ``soc_arrival`` is to be taken as it is; left out: all NaN
-    vehicle : str, name of the vehicle type; left out: ONE_TYPE
-    chemistry : str, nmc or lfp, by which the battery ages; left out: empty, that of ``fleet.vehicle``
-    left_out : sessions of a file that lie outside the run
-    notes : sentences about where the sessions come from: rows read and dropped, and why
-    unreachable : sessions whose energy doesn't fit into their stay, a sentence each
-    """
-
-    ev: NDArray[np.int32]
-    arrival_s: Array
-    departure_s: Array
-    soc_arrival: Array
-    soc_target: Array
-    soc_floor: Array
-    capacity_kwh: Array
-    charge_kw: Array
-    discharge_kw: Array
-    charge_loss: Array
-    discharge_loss: Array
-    taper_soc: Array
-    drive_kwh: Array = field(default_factory=lambda: np.zeros(0))
-    vehicle: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, "U1"))
-    chemistry: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, "U3"))
-    left_out: int = 0
-    notes: tuple[str, ...] = ()
-    unreachable: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not len(self.drive_kwh):
-            object.__setattr__(self, "drive_kwh", np.full(len(self.ev), np.nan))
-        if not len(self.vehicle):
-            object.__setattr__(self, "vehicle", np.full(len(self.ev), ONE_TYPE))
-        if not len(self.chemistry):
-            object.__setattr__(self, "chemistry", np.full(len(self.ev), "", "U3"))
-
-    def __len__(self) -> int:
-        return len(self.ev)
-
-    def take(self, rows: NDArray[Any]) -> Sessions:
-        """The sessions of some rows, in that order."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
-
-    def kinds(self) -> tuple[NDArray[np.void], NDArray[np.int32]]:
-        """The constants that sessions share: (kind,) KIND, and the kind of each session, (session,).
-
-        Kinds are numbered in order of appearance.
-        """
-        columns = {
-            "capacity_kwh": self.capacity_kwh,
-            "soc_target": self.soc_target,
-            "soc_floor": self.soc_floor,
-            "taper_soc": self.taper_soc,
-            "charge_kw": self.charge_kw,
-            "discharge_kw": self.discharge_kw,
-            **{f"charge_{name}": self.charge_loss[:, i] for i, name in enumerate("abc")},
-            **{f"discharge_{name}": self.discharge_loss[:, i] for i, name in enumerate("abc")},
-        }
-        varying = [name for name, column in columns.items() if len(self) and np.ptp(column) > 0]
-        kind_of = np.zeros(len(self), np.int64)
-        if varying:
-            frame = pd.DataFrame({name: columns[name] for name in varying})
-            kind_of = np.asarray(frame.groupby(varying, sort=False).ngroup(), np.int64)
-        _, first = np.unique(kind_of, return_index=True)
-        kinds = np.zeros(len(first), KIND)
-        for name, column in columns.items():
-            kinds[name] = column[first]
-        derive_kinds(kinds)
-        return kinds, kind_of.astype(np.int32)
-
-
-COLUMNS = tuple(f.name for f in fields(Sessions) if f.name not in ("left_out", "notes", "unreachable"))
-"""Names of the columns of :class:`Sessions`."""
-TEXTS = ("vehicle", "chemistry")
-"""Those of them that hold text."""
-
-
-def fleet_tables(scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
-    """The EVs and the sessions of a scenario; empty tables where it has no fleet.
-
-    Raises
-    ------
-    ScenarioError
-        If the fleet doesn't fit the feeder, or with every fault of the session file.
-
-    """
-    from evgrid.fleet.notes import fleet_notes
-
-    evs, sessions = _tables(scenario, connections)
-    return evs, replace(sessions, notes=(*sessions.notes, *fleet_notes(scenario, connections, evs)))
-
-
-def _tables(scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
-    from evgrid.fleet.frozen import is_frozen, read_frozen
-    from evgrid.fleet.recorded import import_sessions
-    from evgrid.fleet.table import read_sessions
-
-    if scenario.fleet is None:
-        return no_fleet()
-    source = scenario.fleet.sessions
-    if isinstance(source, SessionFile):
-        if is_frozen(source.file):
-            if source.time_format is not None:
-                text = "fleet.sessions.time_format: a frozen table has its times as such; leave it out"
-                raise ScenarioError([text])
-            return read_frozen(source.file, scenario, connections)
-        return read_sessions(source.file, scenario, connections, source.time_format)
-    if isinstance(source, AcnFile | ElaadFile | NhtsFile):
-        return import_sessions(source, scenario, connections)
-    return sample_sessions(scenario, connections)
-
-
-def no_fleet() -> tuple[EVs, Sessions]:
-    """Empty tables."""
-    integer, number, losses = np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3))
-    evs = EVs(integer, integer, np.zeros(0, np.int8), np.zeros(0, np.str_))
-    columns: dict[str, Any] = dict.fromkeys(COLUMNS, number)
-    columns |= {"ev": np.zeros(0, np.int32), "charge_loss": losses, "discharge_loss": losses}
-    columns |= {name: np.zeros(0, np.str_) for name in TEXTS}
-    return evs, Sessions(**columns)
-
-
-def constant_efficiency(charge: Any, discharge: Any, length: int) -> tuple[Array, Array]:
-    """Loss coefficients, (length, 3) each, of constant efficiencies (scalars or (length,), 0 to 1)."""
-    charge_loss, discharge_loss = np.zeros((length, 3)), np.zeros((length, 3))
-    charge_loss[:, 1] = 1.0 / np.asarray(charge) - 1.0
-    discharge_loss[:, 1] = 1.0 - np.asarray(discharge)
-    return charge_loss, discharge_loss
-
-
-def outside_run(number: int) -> tuple[str, ...]:
-    """A sentence on sessions of a file that are none of the run's, if there are any."""
-    return (f"{number} sessions of the file lie outside the run and are left out.",) if number else ()
-
-
-def within_run(sessions: Sessions, duration_s: float) -> Sessions:
-    """Sessions in order of EV and arrival, cut to the run.
-
-    What lies outside it altogether is left out. A car that stands plugged in at the start has
-    charged as fast as it can since its arrival; its session begins at 0 with what it has then, and a note
-    says how many those are.
-    """
-    outside = (sessions.departure_s <= 0) | (sessions.arrival_s >= duration_s)
-    inside = sessions.take(np.flatnonzero(~outside))
-    kinds, kind_of = inside.kinds()
-    before = np.maximum(-inside.arrival_s, 0.0)
-    soc = charge_as_fast_as_possible(kinds, kind_of, inside.soc_arrival, before)
-    soc = np.where(before > 0, soc, inside.soc_arrival)
-    under_way = int((before > 0).sum())
-    notes = sessions.notes
-    if under_way:
-        kwh = float(((soc - inside.soc_arrival) * inside.capacity_kwh).sum())
-        notes += (
-            f"{under_way} of {len(inside)} sessions began before the start of the run: they are taken "
-            f"to have charged as fast as they could until then ({kwh:.1f} kWh into the batteries, which the "
-            "result does not count), and count from the start on.",
-        )
-    cut = replace(inside, soc_arrival=soc, arrival_s=np.maximum(inside.arrival_s, 0.0), notes=notes)
-    return cut.take(np.lexsort((cut.arrival_s, cut.ev)))
 
 
 def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
@@ -288,7 +102,7 @@ def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:
     """Connection of each place at which an EV may be."""
     fleet = scenario.fleet
     assert fleet is not None
-    home = isinstance(fleet.sessions, HomeSessions)
+    home = fleet.sessions.at_households
     allowed = np.ones(len(connections), np.bool_)
     if fleet.at is not None:
         names = [fleet.at] if isinstance(fleet.at, str) else fleet.at
@@ -375,34 +189,6 @@ def _only_type(vehicle: Vehicle) -> VehicleType:
     )  # fmt: skip
 
 
-def ev_draws(scenario: Scenario, member: int, count: int) -> Array:
-    """Uniform draws of each EV of a member, (count, 2): bidirectional, phase. Row r never changes."""
-    return stream(scenario.ensemble.seed, member, Purpose.EV).random((count, 2))
-
-
-def charger_phases(
-    connections: Connections, at: NDArray[np.int64], phases: int | NDArray[np.int64], draw: Array
-) -> NDArray[np.int8]:
-    """Phase of the charger of each EV, (ev,): 0, 1, 2 or ALL_PHASES.
-
-    ``at``: (ev,) connection of each; ``phases``: 1 or 3, one or (ev,); ``draw``: (ev,) uniform, for
-    the phase of a single-phase charger at a three-phase connection.
-    """
-    if len(connections.phases) == 1:
-        return np.full(len(at), ALL_PHASES, np.int8)
-    own = connections.phase[at]
-    one = np.where(own == ALL_PHASES, (draw * 3).astype(np.int8), own)
-    return np.where(np.asarray(phases) == 3, ALL_PHASES, one).astype(np.int8)
-
-
-def phases_at(connections: Connections, at: NDArray[np.int64], scenario: Scenario) -> NDArray[np.int64]:
-    """Phases of the EVSE at each connection, (ev,) 1 or 3: the charger's, but no more than there are."""
-    assert scenario.fleet is not None
-    phases = scenario.fleet.charger.phases
-    single = (connections.phase[at] != ALL_PHASES) & (len(connections.phases) == 3)
-    return np.where(single, 1, phases).astype(np.int64)
-
-
 def _refuse_three_phase_chargers(
     connections: Connections, allowed: NDArray[np.bool_], scenario: Scenario
 ) -> None:
@@ -484,7 +270,7 @@ def _stays(scenario: Scenario, member: int, types: _Types, type_of: NDArray[np.i
     capacity, kwh_per_mile = types.capacity_kwh[type_of], types.consumption_kwh_per_mile[type_of]
     least = min(LEAST_SOC, vehicle.soc_target)
     soc, drive = np.full(count, vehicle.soc_target), np.zeros(count)
-    plugged = starts_plugged_in(settings, seed, member, count)
+    plugged = settings.starts_plugged_in(seed, member, count)
     since = np.where(plugged, zero_s, -np.inf)  # arrival of those plugged in; else the last departure
     came_with, driven = soc.copy(), drive.copy()  # when they plugged in
     found: list[tuple[NDArray[np.int64], ...] | tuple[Any, ...]] = []
@@ -498,7 +284,7 @@ def _stays(scenario: Scenario, member: int, types: _Types, type_of: NDArray[np.i
         since[rows] = at_s
 
     slot_of_day, last_day = 0, -1
-    for slot in slots(settings, seed, member, first, count):
+    for slot in settings.slots(seed, member, first, count):
         slot_of_day = slot_of_day + 1 if slot.day == last_day else 0
         last_day = slot.day
         begin_s = zero_s + DAY_S * slot.day

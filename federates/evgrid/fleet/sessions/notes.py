@@ -1,4 +1,4 @@
-"""What a fleet's tables assume without being asked, a sentence each, for ``validate``, ``run`` and result.
+"""Assumptions of a fleet's tables that no setting states, a sentence each.
 
 Chargers of fewer phases than the scenario gives, and vehicles that draw or give less than their charger.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from evgrid.core.model import ALL_PHASES, Connections, EVs
 from evgrid.scenario import Scenario
 from evgrid.scenario.fleet import Fleet
-from evgrid.scenario.sessions import SampledSessions
 from evgrid.scenario.vehicles import charge_limit_kw
 
 
@@ -17,7 +16,7 @@ def fleet_notes(scenario: Scenario, connections: Connections, evs: EVs) -> tuple
     fleet = scenario.fleet
     if fleet is None:
         return ()
-    caps = _caps(fleet) if isinstance(fleet.sessions, SampledSessions) else ()
+    caps = _caps(fleet) if fleet.sessions.sampled else ()
     return (*_phases(fleet, connections, evs), *caps)
 
 

@@ -22,11 +22,13 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pydantic import Field
+
 from evgrid.errors import ScenarioError
-from evgrid.fleet.importers.imported import (
+from evgrid.fleet.sessions.importers.imported import (
     Imported,
     Row,
     Tally,
@@ -35,9 +37,12 @@ from evgrid.fleet.importers.imported import (
     note_shared_evses,
     table_of,
 )
+from evgrid.fleet.sessions.importers.recorded import ImportedFile
 from evgrid.readers import read_json
 from evgrid.readers.tables import MOST_CHARACTERS
 from evgrid.readers.times import moment_of, utc_of
+from evgrid.scenario import Scenario
+from evgrid.scenario.fields import ElementName, ExistingFile
 from evgrid.scenario.fleet import Vehicle
 
 LEVEL_2_KW = 6.656
@@ -210,3 +215,19 @@ def _zone(name: Any) -> ZoneInfo | None:
 def _local(time: datetime, zone: ZoneInfo) -> datetime:
     """Wall-clock time in a zone, naive."""
     return time.astimezone(zone).replace(tzinfo=None)
+
+
+class AcnFile(ImportedFile):
+    """Sessions of ACN-Data."""
+
+    acn: ExistingFile
+    """JSON file of ACN-Data."""
+    charge_kw: Annotated[float, Field(gt=0)] = 6.656
+    """Rating of the EVSEs, kW, which the data does not say: 32 A at 208 V."""
+    ratings: dict[ElementName, Annotated[float, Field(gt=0)]] = {}
+    """Ratings of EVSEs that differ, kW by stationID or spaceID."""
+
+    def read(self, scenario: Scenario) -> Imported:
+        """See :class:`evgrid.fleet.sessions.importers.recorded.ImportedFile`."""
+        assert scenario.fleet is not None
+        return read_acn(self.acn, self.charge_kw, self.ratings, scenario.fleet.vehicle)

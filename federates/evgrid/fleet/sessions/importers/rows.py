@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from evgrid.errors import ScenarioError
-from evgrid.fleet.importers.imported import Tally
+from evgrid.fleet.sessions.importers.imported import Tally
 from evgrid.readers import Table, capped, read_table
 from evgrid.readers.tables import MOST_CHARACTERS
 

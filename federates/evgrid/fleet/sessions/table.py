@@ -42,20 +42,21 @@ from numpy.typing import NDArray
 from evgrid.core.model import ALL_PHASES, Array, Connections, EVs
 from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
-from evgrid.fleet.sessions import (
+from evgrid.fleet.sessions.evse import charger_phases, ev_draws, phases_at
+from evgrid.fleet.sessions.sessions import (
     ONE_TYPE,
     TEXTS,
     Sessions,
-    charger_phases,
     constant_efficiency,
-    ev_draws,
     outside_run,
-    phases_at,
     within_run,
 )
+from evgrid.fleet.sessions.source import Source
 from evgrid.readers import Faults, Table, capped, read_table, read_times, shown
 from evgrid.readers.tables import MOST_CHARACTERS
 from evgrid.scenario import Scenario
+from evgrid.scenario.fields import ExistingFile, TimeFormat
+from evgrid.scenario.fleet import Fleet
 from evgrid.scenario.vehicles import chemistries
 
 REQUIRED = ("ev", "connection", "arrival", "departure")
@@ -72,6 +73,37 @@ _ROUNDING = 1e-9
 """Excess of a computed state of charge over 1 that is taken as rounding in the file."""
 
 
+class SessionFile(Source):
+    """Charging sessions from a table, or a snapshot by ``evgrid sessions``."""
+
+    file: ExistingFile
+    """CSV, Parquet or NetCDF with a row a session: ev, connection, phase, arrival, departure,
+    soc_arrival or energy_kwh, capacity_kwh, power limits; or a snapshot that ``evgrid sessions`` wrote."""
+    time_format: TimeFormat | None = None
+    """Form of arrival and departure, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or s from the start."""
+
+    def tables(self, scenario: Scenario, connections: Connections) -> tuple[EVs, Sessions]:
+        """See :class:`evgrid.fleet.sessions.source.Source`."""
+        from evgrid.fleet.sessions.snapshot import is_snapshot, read_snapshot
+
+        if not is_snapshot(self.file):
+            return read_sessions(self.file, scenario, connections, self.time_format)
+        if self.time_format is not None:
+            text = "fleet.sessions.time_format: a snapshot has its times as such; leave it out"
+            raise ScenarioError([text])
+        return read_snapshot(self.file, scenario, connections)
+
+    def on_one_phase(self, fleet: Fleet) -> bool:
+        """Whether the file has EVs on one phase, of itself or, where it leaves phases out, by the charger."""
+        from evgrid.fleet.sessions.snapshot import is_snapshot, snapshot_on_one_phase
+
+        if is_snapshot(self.file):
+            return snapshot_on_one_phase(self.file)
+        given = phases_in(self.file)
+        by_charger = fleet.charger.phases == 1 and bool((given == "").any())
+        return by_charger or bool(np.isin(given, ("a", "b", "c")).any())
+
+
 def read_sessions(
     path: str | Path, scenario: Scenario, connections: Connections, time_format: str | None = None
 ) -> tuple[EVs, Sessions]:
@@ -80,7 +112,7 @@ def read_sessions(
     EVs stand in the order in which they first appear in the file, members one after the other.
     Rows of members that the run doesn't compute are passed over. Sessions outside the run are
     left out and counted (``Sessions.left_out``); a session under way at the start is cut as in
-    :func:`evgrid.fleet.sessions.within_run`.
+    :func:`evgrid.fleet.sessions.sessions.within_run`.
 
     Raises
     ------

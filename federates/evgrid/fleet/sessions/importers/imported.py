@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from evgrid.errors import ScenarioError
-from evgrid.fleet.table import OPTIONAL, REQUIRED
+from evgrid.fleet.sessions.table import OPTIONAL, REQUIRED
 from evgrid.scenario.fleet import Vehicle
 
 SHOWN = 5
@@ -108,7 +108,7 @@ class Imported:
     """Sessions, and what became of the rows of the file they are from."""
 
     table: pd.DataFrame
-    """A row a session; see :mod:`evgrid.fleet.importers.imported` and the importer."""
+    """A row a session; see :mod:`evgrid.fleet.sessions.importers.imported` and the importer."""
     report: Report
     """Rows read, kept and dropped, and why."""
 

@@ -25,7 +25,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from evgrid.errors import ScenarioError
-from evgrid.fleet.importers.imported import (
+from evgrid.fleet.sessions.importers.imported import (
     Imported,
     Row,
     Tally,
@@ -34,9 +34,12 @@ from evgrid.fleet.importers.imported import (
     note_shared_evses,
     table_of,
 )
-from evgrid.fleet.importers.rows import Cells, Values, read_rows
+from evgrid.fleet.sessions.importers.recorded import ImportedFile
+from evgrid.fleet.sessions.importers.rows import Cells, Values, read_rows
 from evgrid.readers import Table, shown
 from evgrid.readers.times import moment_of, utc_of
+from evgrid.scenario import Scenario
+from evgrid.scenario.fields import ExistingFile, TimeFormat
 from evgrid.scenario.fleet import Vehicle
 
 REQUIRED = (
@@ -212,3 +215,24 @@ def _refuse_month_first(table: Table) -> None:
     if by_month and not by_day:
         text = "is month/day/year; state time_format: '%m/%d/%Y %H:%M', as the format is day/month/year"
         raise ScenarioError([f"{by_month}: {text}"], str(table.source))
+
+
+class ElaadFile(ImportedFile):
+    """Sessions of ElaadNL."""
+
+    elaad: ExistingFile
+    """CSV file of ElaadNL transactions."""
+    times: Literal["local", "utc"] = "local"
+    """What the columns named UTC hold: local times, as reported, or UTC."""
+    zone: str = "Europe/Amsterdam"
+    """Zone of the local times."""
+    time_format: TimeFormat | None = None
+    """Form of the times, such as '%m/%d/%Y %H:%M'; left out: day/month/year, as documented, or ISO 8601."""
+
+    def read(self, scenario: Scenario) -> Imported:
+        """See :class:`evgrid.fleet.sessions.importers.recorded.ImportedFile`."""
+        assert scenario.fleet is not None
+        try:
+            return read_elaad(self.elaad, self.times, self.zone, scenario.fleet.vehicle, self.time_format)
+        except ValueError as error:
+            raise ScenarioError([f"fleet.sessions.{error}"]) from None

@@ -28,12 +28,18 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from evgrid.errors import ScenarioError
-from evgrid.fleet.importers.imported import Imported, Row, Tally, table_of
-from evgrid.fleet.importers.rows import Cells, Values, read_rows
+from evgrid.fleet.sessions.importers.imported import Imported, Row, Tally, table_of
+from evgrid.fleet.sessions.importers.recorded import ImportedFile
+from evgrid.fleet.sessions.importers.rows import Cells, Values, read_rows
 from evgrid.readers import Table
 from evgrid.readers.times import moment_of
+from evgrid.scenario import Scenario
+from evgrid.scenario.fields import ExistingFile
 from evgrid.scenario.fleet import Vehicle
 
 REQUIRED = (
@@ -288,3 +294,25 @@ def _stays(
         for day in range(days)
         for stay in stays
     ]
+
+
+class NhtsFile(ImportedFile):
+    """Charging at home that follows from the trips of the US National Household Travel Survey."""
+
+    nhts: ExistingFile
+    """The survey's file of trips, of 2017 (trippub.csv) or 2022 (tripv2pub.csv)."""
+    wave: Literal[2017, 2022] | None = None
+    """The survey's wave, whose codes differ; left out: told by the columns VEHCASEID or SEQ_TRIPID (2022) and
+    TRACC_WLK or TREGR_WLK (2017)."""
+    day: Annotated[date, Field(ge=date(1900, 1, 1), lt=date(2200, 1, 1))] | None = None
+    """Date on which the surveyed day is put first; left out: the day before the run's first."""
+    days: Annotated[int, Field(ge=1, le=3660)] | None = None
+    """How often the day is repeated; left out: until the end of the run."""
+
+    def read(self, scenario: Scenario) -> Imported:
+        """See :class:`evgrid.fleet.sessions.importers.recorded.ImportedFile`."""
+        assert scenario.fleet is not None
+        first = self.day or scenario.time.start.date() - timedelta(days=1)
+        end = scenario.time.start + timedelta(seconds=scenario.clock.duration_s)
+        days = self.days or max(1, (end.date() - first).days + 1)
+        return read_nhts(self.nhts, first, scenario.fleet.vehicle, days, wave=self.wave)

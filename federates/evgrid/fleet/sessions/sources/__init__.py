@@ -1,0 +1,1 @@
+"""Sampled sources of sessions, a file each."""
