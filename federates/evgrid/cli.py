@@ -538,20 +538,20 @@ def _print_rows(title: str, rows: Iterable[tuple[str, str]], width: int = 120) -
     "--zero-sequence", is_flag=True, help="In three phases, with the recipe four_wire for missing data."
 )
 def feeder(network: str, phases: str, zero_sequence: bool) -> None:
-    """Tell what NETWORK (a name or a pandapower file) holds, lacks, and what would be refused."""
+    """Summarise NETWORK (a name or a pandapower file): elements, missing data, and refused elements."""
     from evgrid.feeder.describe import describe_network
     from evgrid.scenario.feeder import Feeder
 
     settings: dict[str, Any] = {"network": network, "phases": int(phases) if phases != "auto" else phases}
     if zero_sequence:
         settings |= {"phases": 3, "zero_sequence": {"recipe": "four_wire"}}
-    account = describe_network(Feeder.model_validate(settings))
-    rows = list(account.facts)
-    for title, entries in (("assumed", account.notes), ("missing", account.missing)):
+    summary = describe_network(Feeder.model_validate(settings))
+    rows = list(summary.facts)
+    for title, entries in (("assumed", summary.notes), ("missing", summary.missing)):
         rows.append((title, "\n".join(entries) or "nothing"))
-    for solver, entries in account.refused.items():
+    for solver, entries in summary.refused.items():
         rows.append((solver, "\n".join(["would refuse it:", *entries]) if entries else "solves it"))
-    _print_rows(account.source, rows, width=160)
+    _print_rows(summary.source, rows, width=160)
 
 
 def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenario:

@@ -91,7 +91,7 @@ def test_single_phase_evs_at_symmetric_loads_are_solved_in_three_phases(tmp_path
     assert float(result["trafo_loading"].max()) == pytest.approx(loading, rel=1e-4)
     assert voltage < 0.93  # else the street would tell nothing
     assert result["phase"].values.tolist() == ["a", "b", "c"]
-    assert result.attrs["phases"] == "three, told apart because EVs charge on one phase"
+    assert result.attrs["phases"] == "three, solved separately because EVs charge on one phase"
     assert any("feeder.phases = auto: solved in three phases" in n for n in json.loads(result.attrs["notes"]))
 
 
@@ -179,7 +179,7 @@ def test_generators_with_phases_of_their_own_are_told_apart(tmp_path):
     pp.to_json(net, str(path))
     assert load_network(Feeder(network=str(path))).three_phase
     asked = load_network(Feeder(network=str(path), phases=1))
-    assert asked.phases_told == (
+    assert asked.phases_summary == (
         "balanced (feeder.phases = 1), although there are loads and generators with phases of their own (1)"
     )
 

@@ -7,7 +7,7 @@ import pandapower as pp
 import pytest
 
 from evgrid.errors import ScenarioError
-from evgrid.feeder.base_load import base_load, base_load_told, load_by_trafo
+from evgrid.feeder.base_load import base_load, base_load_notes, load_by_trafo
 from evgrid.feeder.networks import load_network
 from evgrid.runs.simulation import build_world, run
 from evgrid.scenario import scenario_from
@@ -158,9 +158,9 @@ def test_scaled_to_the_net_a_load_reaches_its_own_power_in_the_highest_quarter_h
     slp = ElecSlp(2026).slp_frame["h0_dyn"].to_numpy()
     kwh = load._weight_kwh.sum(axis=(0, 1))  # a year of each load
     assert kwh * slp.max() / slp.sum() * 4 == pytest.approx(own_kw, rel=1e-9)
-    told = base_load_told(scaled, network, load)[0]
+    told = base_load_notes(scaled, network, load)[0]
     assert f"in place of the network's own load of {own_kw.sum():.4g} kW, to which they are scaled." in told
-    assert "standard profiles of" in base_load_told(plain, network, base_load(plain, network))[0]
+    assert "standard profiles of" in base_load_notes(plain, network, base_load(plain, network))[0]
 
 
 @pytest.mark.parametrize(

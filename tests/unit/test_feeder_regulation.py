@@ -174,7 +174,7 @@ def test_line_drop_compensation_sees_the_end_of_its_line(run, solver):
 @pytest.mark.parametrize(("phases", "load_kw"), [(1, 250.0), (3, 250.0)])
 def test_compensated_voltage_is_that_of_the_end(tmp_path, phases, load_kw):
     from evgrid.feeder.solvers import make_solver
-    from evgrid.feeder.voltage_regulators import Regulation, devices
+    from evgrid.feeder.voltage_regulators import VoltageRegulators, devices
     from evgrid.scenario.feeder import Feeder
 
     pp.to_json(street(load_kw), str(tmp_path / "net.json"))
@@ -187,7 +187,7 @@ def test_compensated_voltage_is_that_of_the_end(tmp_path, phases, load_kw):
         }
     )  # fmt: skip
     network = load_network(settings)
-    regulation = Regulation(devices(settings, network), network, 1)
+    regulation = VoltageRegulators(devices(settings, network), network, 1)
     loads = network.grid.loads
     unequal = np.array([1.3, 1.0, 0.7])[:phases]
     for solver in ("power-grid-model", "pandapower"):

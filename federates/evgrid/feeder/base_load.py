@@ -56,7 +56,7 @@ NOISE_SHAPE = 1.5
 """Shape of a household's gamma noise in a quarter-hour (assumption)."""
 
 SHARE = "share"
-"""Column of a file of generation by which all generators give alike."""
+"""Column of a generation file that holds for all generators, as a share of their power."""
 
 _QUARTER_S = 900.0
 _DAY_QUARTERS = 96
@@ -86,20 +86,20 @@ class BaseLoad(ABC):
         return math.inf
 
     def generation(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array] | None:
-        """Fixed generation, likewise: (n, member or 1, gen, phase), positive into the grid; None: what
-        the net has, always.
+        """Fixed generation, likewise: (n, member or 1, gen, phase), positive into the grid; None: the
+        net's own, constant.
         """
         return None
 
 
 def base_load(scenario: Scenario, network: Network) -> BaseLoad:
-    """The base load that a scenario asks for.
+    """The base load of a scenario.
 
     Raises
     ------
     ScenarioError
         With every fault of a load file, each with its column and line; or if the network has generators or
-        storages and nothing says what they give.
+        storages and no profile is given for them.
 
     """
     settings = scenario.feeder.base_load
@@ -120,7 +120,7 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
 
 
 def _generation(scenario: Scenario, network: Network) -> _Generation | None:
-    """What generators and storages give; None: what the network has, always."""
+    """Power of generators and storages; None: the network's own, constant."""
     settings, fixed = scenario.feeder.base_load, network.grid.fixed
     rows = _generators(network)
     if not len(rows) or settings.generation == "nameplate":
@@ -143,7 +143,7 @@ def _generation(scenario: Scenario, network: Network) -> _Generation | None:
 
 
 def _generators(network: Network) -> Ints:
-    """Positions of the fixed generation that gives or takes something and is no motor or ward."""
+    """Positions of the fixed generation with a power other than 0 that is no motor or ward."""
     fixed = network.grid.fixed
     there = (fixed.gen_p_kw != 0).any(axis=1) | (fixed.gen_q_kvar != 0).any(axis=1)
     return np.flatnonzero(np.isin(fixed.gen_kind, ("sgen", "storage")) & there)
@@ -161,8 +161,8 @@ def _account(network: Network) -> str:
     return " and ".join(parts)
 
 
-def base_load_told(scenario: Scenario, network: Network, load: BaseLoad) -> tuple[str, ...]:
-    """What a base load puts in place of the network's own, a sentence each."""
+def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tuple[str, ...]:
+    """Notes on how a base load replaces the network's own, a sentence each."""
     settings, grid = scenario.feeder.base_load, network.grid
     own_kw, notes = float(grid.loads.p_kw.sum()), list[str]()
     scaled = load.load if isinstance(load, _WithGeneration) else load
@@ -203,8 +203,8 @@ def load_by_trafo(
     """The load less fixed generation by the transformer next upstream, kW, (member, trafo + 1, n).
 
     Means from (n,) times to ``until_s``, s, as the feeder has it, which holds the mean of each of its steps
-    over that; left out: over one feeder step from each time. The last row is of what has no transformer
-    upstream. Losses are left out.
+    over that; left out: over one feeder step from each time. The last row is for connection points without a
+    transformer upstream. Losses are left out.
     """
     base, step_s = base_load(scenario, network), scenario.feeder_step_s
     if until_s is None:
@@ -234,7 +234,7 @@ def _by_trafo(
 
 
 class ConstantLoad(BaseLoad):
-    """The same load always."""
+    """A constant load."""
 
     def __init__(self, p_kw: Array, q_kvar: Array) -> None:
         """Take the power of each connection point, (connection, phase)."""
@@ -247,14 +247,14 @@ class ConstantLoad(BaseLoad):
 
 
 class _Generation(Protocol):
-    """What gives the power of the fixed generation."""
+    """Source of the power of the fixed generation."""
 
     def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
         """Active and reactive power, (n, member or 1, gen, phase), as :meth:`BaseLoad.at`."""
 
 
 class _WithGeneration(BaseLoad):
-    """A load, and fixed generation that is not always as the network has it."""
+    """A load, with fixed generation that replaces the network's own."""
 
     def __init__(self, load: BaseLoad, given: _Generation) -> None:
         self.load, self._given = load, given
@@ -595,10 +595,10 @@ class FileLoad(_SplitLoad):
 
 
 class FileGeneration(FileLoad):
-    """What generators and storages give, from a wide table as :class:`FileLoad` has it: a column of kW into
-    the grid for each of them, or one column named share. With share all generators give that part of what
-    the network has, and storages nothing. Reactive power goes with the active as the network has it, and
-    so does the distribution over the phases.
+    """Power of generators and storages, from a wide table as in :class:`FileLoad`: a column of kW into the
+    grid for each of them, or one column named share. With share all generators feed in that share of their
+    power in the network, and storages nothing. Reactive power is in proportion to the active as in the
+    network, and so is the distribution over the phases.
     """
 
     def __init__(self, scenario: Scenario, network: Network) -> None:

@@ -1,6 +1,6 @@
-"""What a network holds, what it lacks, and what would be refused: for ``evgrid feeder``.
+"""Summary of a network for ``evgrid feeder``: its elements, missing data, and refused elements.
 
-In: the feeder's settings. Out: an :class:`Account`, in plain words and numbers.
+In: the feeder's settings. Out: a :class:`NetworkSummary`, in words and numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from evgrid.errors import NetworkError
 from evgrid.feeder.equivalents import Prepared
 from evgrid.feeder.grid import UNLIMITED, Grid, extract, missing_zero_sequence
-from evgrid.feeder.households import households_of, households_told
+from evgrid.feeder.households import households_note, households_of
 from evgrid.feeder.networks import Network, find_network, is_three_phase, prepare_net
 from evgrid.feeder.topology import topology
 
@@ -24,14 +24,14 @@ SOLVERS = ("power-grid-model", "pandapower")
 
 
 @dataclass(frozen=True)
-class Account:
-    """What there is to say about a network.
+class NetworkSummary:
+    """Summary of a network.
 
-    source : what it is called
-    facts : pairs of what is counted and how much of it there is; empty where the net can't be read
-    notes : what was replaced or assumed
-    missing : what the net lacks, a sentence each
-    refused : by solver, why it would not be solved, a sentence each
+    source : name of the network in messages
+    facts : pairs of a quantity and its value; empty where the net can't be read
+    notes : replacements and assumptions, a sentence each
+    missing : missing data, a sentence each
+    refused : by solver, reasons why it can't be solved, a sentence each
     """
 
     source: str
@@ -41,8 +41,8 @@ class Account:
     refused: dict[str, list[str]]
 
 
-def describe_network(settings: Feeder) -> Account:
-    """Read a network and tell what it is.
+def describe_network(settings: Feeder) -> NetworkSummary:
+    """Read a network and summarise it.
 
     Raises
     ------
@@ -67,8 +67,8 @@ def describe_network(settings: Feeder) -> Account:
     facts = [] if grid is None else _facts(grid)
     notes = list(done.notes)
     if grid is not None:
-        notes.append(households_told(settings.households, households_of(settings.households, grid.loads)))
-    return Account(source, facts, notes, _missing(done, three_phase), refused)
+        notes.append(households_note(settings.households, households_of(settings.households, grid.loads)))
+    return NetworkSummary(source, facts, notes, _missing(done, three_phase), refused)
 
 
 def _refused_by(solver: str, network: Network) -> list[str]:
@@ -91,7 +91,7 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
     ]
     single = f", {int((loads.phase >= 0).sum())} of them on one phase" if grid.three_phase else ""
     return [
-        ("phases", "three, told apart" if grid.three_phase else "balanced"),
+        ("phases", "three, solved separately" if grid.three_phase else "balanced"),
         ("buses", f"{len(grid.buses.name)}: {voltages}"),
         ("lines", f"{len(lines.name)}, {lines.length_km.sum():.2f} km"),
         ("transformers", f"{len(trafos.name)}: {ratings}" if len(trafos.name) else "0"),
@@ -105,7 +105,7 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
 
 
 def _some(names: list[str]) -> str:
-    """The first names, behind a colon."""
+    """The first names, after a colon."""
     return ": " + ", ".join(names[:5]) + (", …" if len(names) > 5 else "") if names else ""
 
 

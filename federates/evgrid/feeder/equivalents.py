@@ -1,7 +1,7 @@
-"""A pandapower net with everything in it, as an equivalent one with lines, transformers and fixed power.
+"""Equivalents of a pandapower net's elements: lines, two-winding transformers and fixed power.
 
-In: any pandapower net. Out: a copy whose elements all have a place in a
-:class:`~evgrid.feeder.grid.Grid`, what was done in words, and why elements that are left could not
+In: any pandapower net. Out: a copy whose elements can all be represented in a
+:class:`~evgrid.feeder.grid.Grid`, notes on the replacements, and the reasons why other elements could not
 be replaced. The copy gives the same power flow as the net:
 
 ============== =================================================================================
@@ -49,10 +49,10 @@ _SIDES = ("hv", "mv", "lv")
 
 @dataclass
 class Prepared:
-    """A net whose elements have a place in a Grid.
+    """A net whose elements can be represented in a Grid.
 
     net : the pandapower net, a copy
-    notes : what was replaced or assumed, a sentence each
+    notes : replacements and assumptions, a sentence each
     refused : why an element that is left can't be replaced, by table and index
     """
 
@@ -62,7 +62,7 @@ class Prepared:
 
 
 def prepare(net: Any, three_phase: bool, zero_sequence: ZeroSequence | None = None) -> Prepared:
-    """Replace what has no place in a Grid.
+    """Replace elements that can't be represented in a Grid.
 
     ``zero_sequence`` is the recipe for zero-sequence data that the net lacks; None: none is made.
     """
@@ -303,7 +303,7 @@ def _vector_groups(net: Any) -> None:
 
 
 def _fill_zero_sequence(done: Prepared, recipe: ZeroSequence) -> None:
-    """Fill zero-sequence cells that are empty; what the net gives stays."""
+    """Fill empty zero-sequence cells; values of the net are kept."""
     line, trafo = done.net.line, done.net.trafo
     filled = dict[str, int]()
 

@@ -1,9 +1,9 @@
-"""The feeder as compact arrays: what a pandapower net says, in the units in which it is solved.
+"""The feeder as compact arrays: the tables of a pandapower net, in the units in which it is solved.
 
 :func:`extract` reads the tables of a pandapower net and refuses, by name, whatever is not
 represented: nothing is dropped silently. Elements out of service stay in the arrays (so that
 results keep their place) with both ends open. The arrays need no pandapower, so that they can be
-kept on disk.
+cached on disk.
 
 Buses stand in the order of the net's table, and a *position* below is a place in that order.
 Impedances are those of all parallel systems together. Left out: what has no part in a steady
@@ -31,7 +31,7 @@ Bools = NDArray[np.bool_]
 Names = NDArray[np.str_]
 
 UNLIMITED = 9999.0
-"""A rating of so much, kA or MVA, and more stands for none, as networks fill in where they know none."""
+"""Ratings from here on, kA or MVA, count as none: networks use such values where they know none."""
 
 MOST_TAPS = 127
 """Largest tap position that is regulated (power-grid-model keeps them in 8 bits)."""
@@ -164,7 +164,7 @@ class Loads:
 
     @property
     def voltage_dependent(self) -> bool:
-        """Whether some load draws another power at another voltage."""
+        """Whether the power of some load depends on the voltage."""
         return bool(self.z_share.any() or self.i_share.any())
 
 
@@ -192,8 +192,8 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Grid:
-    """A feeder, whole. ``joined`` are the pairs of bus positions that a closed switch makes one;
-    ``asymmetric`` is how many loads and generators draw or give more on one phase than on another.
+    """A complete feeder. ``joined`` are the pairs of bus positions connected by a closed switch;
+    ``asymmetric`` is the number of loads and generators whose power differs between phases.
     """
 
     three_phase: bool
@@ -214,8 +214,8 @@ class Grid:
 
 
 def has_asymmetric_power(net: Any) -> bool:
-    """Whether loads or generators of the net have phases of their own: then it has three phases where
-    nobody says otherwise.
+    """Whether loads or generators of the net have phases of their own: then it has three phases
+    by default.
     """
     return bool(len(net.asymmetric_load) or len(net.asymmetric_sgen))
 
@@ -234,11 +234,11 @@ def extract(
     net
         The pandapower net, see :mod:`~evgrid.feeder.equivalents`; not changed.
     source
-        What the net is called in messages.
+        Name of the net in messages.
     solver
-        The solver that is to solve it, for messages.
+        Name of the solver, for messages.
     three_phase
-        Whether phases are told apart; left out: where the net has asymmetric loads or generators.
+        Whether phases are solved separately; left out: where the net has asymmetric loads or generators.
     refused
         Why elements could not be replaced, by table and index, for messages.
 
@@ -282,7 +282,7 @@ def extract(
 def refusals(
     net: Any, solver: str, three_phase: bool, refused: Mapping[tuple[str, Any], str] | None = None
 ) -> list[str]:
-    """Everything for which a net can't be read, a sentence each."""
+    """All reasons why a net can't be read, a sentence each."""
     faults = [*_unrepresented(net, solver, refused or {})]
     if three_phase:
         faults += missing_zero_sequence(net)
@@ -309,7 +309,7 @@ def _refusal(net: Any, table: str, index: Any, solver: str, why: str = "") -> st
 
 
 def _unrepresented(net: Any, solver: str, refused: Mapping[tuple[str, Any], str]) -> Iterable[str]:
-    """Elements of tables that have no place in a Grid, and switches that are no plain switches."""
+    """Elements of tables that a Grid can't represent, and switches of unknown types."""
     import pandas as pd
 
     for table, content in net.items():
@@ -379,7 +379,7 @@ def _unrepresented_trafos(net: Any, solver: str, three_phase: bool) -> Iterable[
 
 
 def missing_zero_sequence(net: Any) -> Iterable[str]:
-    """What a net lacks to be solved in three phases, a sentence a column."""
+    """Data missing to solve a net in three phases, a sentence a column."""
     for table, columns in ZERO_SEQUENCE_COLUMNS.items():
         rows = net[table][_in_service(net[table])]
         for column in columns:
@@ -426,7 +426,7 @@ def _rated(table: Any, name: str) -> Floats:
 
 
 def _names(table: Any, kind: str) -> list[str]:
-    """Names that are not empty; else what the element is and its index."""
+    """Names that are not empty; else the element's table and index."""
     given = table["name"] if "name" in table.columns else [None] * len(table)
     return [
         str(name) if name is not None and name == name and str(name) else f"{kind} {index}"
@@ -633,7 +633,7 @@ def _loads(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
 
 
 def _asymmetric(net: Any, position: dict[Any, int], live: Bools) -> int:
-    """How many elements in service have not the same power on all phases."""
+    """Number of elements in service whose power differs between phases."""
     tables = [serving(net, table, position, live) for table in ("asymmetric_load", "asymmetric_sgen")]
     return sum(
         int(np.any([np.ptp(_power(rows, quantity, True, True), axis=1) for quantity in "pq"], axis=0).sum())

@@ -1,4 +1,4 @@
-"""How many households are behind each load of a network.
+"""Number of households behind each load of a network.
 
 In: the scenario's ``feeder.households`` and the loads. Out: (load,) whole numbers. A household is where an
 EV of sessions at home may be, and what a standard profile stands for. No network says how many there are,
@@ -43,12 +43,12 @@ def households_of(rule: int | Households, loads: Loads) -> Ints:
     return np.array(found, np.int64)
 
 
-def households_told(rule: int | Households, households: Ints) -> str:
-    """The rule and what comes of it, as a sentence."""
+def households_note(rule: int | Households, households: Ints) -> str:
+    """The rule and the resulting number of households, as a sentence."""
     if isinstance(rule, int):
-        said = "one a load" if rule == 1 else f"{rule} a load"
+        text = "one a load" if rule == 1 else f"{rule} a load"
     elif rule.kw_each is not None:
-        said = f"one per {rule.kw_each:g} kW of each load, at least one"
+        text = f"one per {rule.kw_each:g} kW of each load, at least one"
     else:
-        said = f"of {len(rule.by_load)} loads as given, {rule.others} at each other"
-    return f"feeder.households: {said}; {int(households.sum())} at {len(households)} loads."
+        text = f"of {len(rule.by_load)} loads as given, {rule.others} at each other"
+    return f"feeder.households: {text}; {int(households.sum())} at {len(households)} loads."

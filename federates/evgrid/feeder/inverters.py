@@ -1,7 +1,7 @@
 """PV inverters: the feeder's generation with the local functions of :mod:`evgrid.inverter_functions`.
 
-In: what the sun allows (the base load's generation) and the voltage at each generator. Out: what the
-inverters give. As chargers do, they answer a voltage with the exact first-order response over the step.
+In: the available power (the base load's generation) and the voltage at each generator. Out: the power of
+the inverters. As chargers do, they respond to a voltage with the exact first-order response over the step.
 They see that of the step before (at the start: 1 pu), or, with ``coupling: iterated``, that of the step
 itself (:mod:`evgrid.core.fixed_point`). Reactive power also flows without sun. The phases of a generator
 carry shares as in the network; the curves see the mean voltage of its phases, trips and entering service the
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from evgrid.scenario.schema import Coupling
 
 PREFIX = "pv_"
-"""Of the variables that say how the iteration went."""
+"""Prefix of the variables of the iteration."""
 
 
 class Inverters:
@@ -43,7 +43,7 @@ class Inverters:
         Raises
         ------
         ScenarioError
-            Naming each that there is not, or that has no rated power.
+            Naming each generator that does not exist, or that has no rated power.
 
         """
         fixed = network.grid.fixed
@@ -80,7 +80,7 @@ class Inverters:
         self._volts = np.ones((3, *shape))  # mean, lowest, highest
         self._hz = np.full(members * len(self._at), float(settings.functions.nominal_hz))
         self.power_kw, self.available_kw, self.reactive_kvar = (np.zeros(members) for _ in range(3))
-        """(member,), over the last step: given, what the sun allowed; reactive power drawn."""
+        """(member,), over the last step: power fed in, power available; reactive power drawn."""
 
         self._fixed: FixedPoint | None = None
         if coupling is not None:
@@ -91,7 +91,7 @@ class Inverters:
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """What is recorded of the iteration."""
+        """Recorded variables of the iteration."""
         return coupling_variables(PREFIX, "PV inverters") if self._fixed is not None else ()
 
     @property
@@ -104,53 +104,53 @@ class Inverters:
         generation: Power,
         step_s: float,
         solve: Callable[[Power], Flow],
-        gone: NDArray[np.bool_],
+        given_up: NDArray[np.bool_],
     ) -> Flow:
-        """Take the inverters through a step: the power flow with what they give.
+        """Advance the inverters by a step, and solve the power flow with their power.
 
         Parameters
         ----------
         generation
-            What all generators could give, (member, gen, phase).
+            Available power of all generators, (member, gen, phase).
         step_s
             Length of the step.
         solve
-            The power flow with what they give.
-        gone
-            (member,) whose inverters see no voltage.
+            Solves the power flow with the generators' power.
+        given_up
+            (member,) bool, members without a solution, whose inverters see no voltage.
 
         """
         available = np.maximum(generation[0][:, self._at].sum(axis=2), 0.0)
         fixed = self._fixed
         if fixed is None:
             flow = solve(self._given(generation, *self._respond(available, step_s)))
-            self._see(flow, gone)
+            self._observe(flow, given_up)
             return flow
-        before = self.where()
+        before = self.snapshot()
         power = self._respond(available, step_s)
         fixed.begin(np.moveaxis(self._volts, 0, 1), *power)
         while True:
             flow = solve(self._given(generation, *power))
-            self._see(flow, gone)
+            self._observe(flow, given_up)
             found = np.moveaxis(self._volts, 0, 1)
             if fixed.found(found):
                 return flow
-            self.go_back((before[0], np.moveaxis(fixed.seen, 1, 0)))
+            self.restore((before[0], np.moveaxis(fixed.seen, 1, 0)))
             power = fixed.damped(*self._respond(available, step_s))
             self._volts = np.moveaxis(found, 1, 0)
             if not fixed.moving.any():
                 return flow
 
-    def where(self) -> tuple[Any, Array]:
-        """The state that a step changes; :meth:`go_back` goes back to it."""
+    def snapshot(self) -> tuple[Any, Array]:
+        """The state that a step changes, for :meth:`restore`."""
         return self._state.copy(), self._volts
 
-    def go_back(self, state: tuple[Any, Array]) -> None:
-        """Be where :meth:`where` said."""
+    def restore(self, state: tuple[Any, Array]) -> None:
+        """Return to a state of :meth:`snapshot`."""
         self._state[:], self._volts = state
 
     def recorded(self, stamp: str) -> dict[str, Array]:
-        """What is recorded of the last step, (1, member); ends it. ``stamp``: what messages call it."""
+        """Results of the last step, (1, member); ends it. ``stamp`` names the step in messages."""
         values = {
             "pv_power_kw": self.power_kw, "pv_available_kw": self.available_kw,
             "pv_reactive_kvar": self.reactive_kvar,
@@ -164,12 +164,14 @@ class Inverters:
         return {name: array[np.newaxis] for name, array in values.items()}
 
     def finish(self, recorder: Recorder) -> None:
-        """Record what stands at the end of the run."""
+        """Record the results of the whole run."""
         if self._fixed is not None:
             self._fixed.finish(recorder, PREFIX)
 
     def _respond(self, available: Array, step_s: float) -> Power:
-        """What the inverters draw, (member, inverter), kW and kvar, at the voltages they see; advances."""
+        """Power drawn by the inverters at the voltages they see, (member, inverter), kW and kvar;
+        advances.
+        """
         mean, lowest, highest = (np.ascontiguousarray(volts).reshape(-1) for volts in self._volts)
         p_kw, q_kvar = np.zeros(available.size), np.zeros(available.size)
         limit = -available.reshape(-1)
@@ -183,17 +185,17 @@ class Inverters:
         return drawn_p, drawn_q
 
     def _given(self, generation: Power, drawn_kw: Array, drawn_kvar: Array) -> Power:
-        """What all generators give, (member, gen, phase)."""
+        """Power of all generators, (member, gen, phase)."""
         gen_p, gen_q = (part.copy() for part in generation)
         gen_p[:, self._at] = -drawn_kw[..., np.newaxis] * self._share
         gen_q[:, self._at] = -drawn_kvar[..., np.newaxis] * self._share
         return gen_p, gen_q
 
-    def _see(self, flow: Flow, gone: NDArray[np.bool_]) -> None:
-        """Take the voltages that the inverters see from now on."""
+    def _observe(self, flow: Flow, given_up: NDArray[np.bool_]) -> None:
+        """Set the voltages that the inverters see from now on."""
         volts = np.where(self._share > 0, flow.voltage_pu[:, self._bus], np.nan)
         volts = np.where(np.isfinite(volts).any(axis=2, keepdims=True), volts, 0.0)
-        volts[gone] = 0.0
+        volts[given_up] = 0.0
         self._volts = np.stack(
             [np.nanmean(volts, axis=2), np.nanmin(volts, axis=2), np.nanmax(volts, axis=2)]
         )

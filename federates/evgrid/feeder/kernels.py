@@ -1,6 +1,6 @@
 """From the solver's node voltages and branch currents to every bus and line of the feeder.
 
-Arrays only; each case is worked out on its own, in one order, so that its numbers do not depend
+Arrays only; each case is computed on its own, in a fixed order, so that its numbers do not depend
 on the others in the batch.
 """
 
@@ -107,7 +107,7 @@ def loading(
 
 @njit
 def sum_of_ends(side_1: Floats, side_2: Floats, out: Floats) -> None:
-    """Add to ``out`` (case,) what flows into both ends of all branches (case, branch, phase): the losses."""
+    """Add to ``out`` (case,) the power into both ends of all branches (case, branch, phase): the losses."""
     cases, branches, phases = side_1.shape
     for case in range(cases):
         total = 0.0

@@ -1,21 +1,21 @@
 """The feeder as a model: takes the EVs' power, gives voltages, records flows.
 
 In: ``fleet/p`` and ``fleet/q`` (where there is a fleet). Out: voltages at the connection points,
-head power and transformer power, where somebody takes them. One step is one power flow of every
+head power and transformer power, where another model takes them. One step is one power flow of every
 member, with the base load's mean over the step.
 
-Where nobody takes the feeder's outputs, nothing has to be known at once: the steps are gathered
-and solved in large batches, which is much faster. The numbers are the same bit for bit, because a
-power flow does not depend on the others in its batch.
+Where no model takes the feeder's outputs, the steps are gathered and solved in large batches, which is
+much faster. The numbers are the same bit for bit, because a power flow does not depend on the others in
+its batch.
 
-Devices that answer to the voltage (tap changers, capacitors, PV inverters) need each step before the
-next, so then nothing is gathered; the numbers are the same with and without somebody who takes them.
+Devices that respond to the voltage (tap changers, capacitors, PV inverters) need each step before the
+next, so then nothing is gathered; the numbers are the same whether or not a model takes the outputs.
 
 With ``coupling: iterated`` PV inverters see the voltage of their own step: each power flow is solved
 together with them (:meth:`.Inverters.solve`), as often as the fleet asks for one within a step.
 
-A power flow without solution ends the run, or (``feeder.on_divergence: keep``, what an ensemble does
-by default) its member is given up: its numbers are NaN from then on, the others of the run see it
+A power flow without solution ends the run, or (``feeder.on_divergence: keep``, the default of an
+ensemble) its member is given up: its numbers are NaN from then on, the others of the run see it
 without voltage, and the run goes on with the other members.
 """
 
@@ -47,7 +47,7 @@ from evgrid.feeder.solvers import (
 )
 from evgrid.feeder.transformer_ageing import Ageing
 from evgrid.feeder.transformer_thermal import VARIABLES as THERMAL_VARIABLES
-from evgrid.feeder.voltage_regulators import Regulation, devices
+from evgrid.feeder.voltage_regulators import VoltageRegulators, devices
 from evgrid.scenario.tariffs import MonthlyPeaks
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ VARIABLES = (
              "simulated time at which the member's power flow had no solution and it was given up; "
              "NaN if it never was", timed=False),
 )  # fmt: skip
-"""What the feeder records."""
+"""Variables of every feeder."""
 
 PHASE_VARIABLES = (
     Variable("line_worst_phase", ("member", "line"), "1",
@@ -106,7 +106,7 @@ PHASE_VARIABLES = (
              "position along phase of the transformer's highest loading in the run; -1 without a loading",
              timed=False, dtype="int64"),
 )  # fmt: skip
-"""What a three-phase feeder records besides."""
+"""Additional variables of a three-phase feeder."""
 
 UNBALANCE_VARIABLES = (
     Variable("voltage_unbalance", ("member", "bus"), "1",
@@ -117,7 +117,7 @@ UNBALANCE_VARIABLES = (
     Variable("trafo_neutral_current_a", ("member", "trafo"), "A",
              "current in the neutral of the transformer's low-voltage side"),
 )  # fmt: skip
-"""What a three-phase feeder records with ``feeder.unbalance``."""
+"""Variables of a three-phase feeder with ``feeder.unbalance``."""
 
 REGULATION_VARIABLES = (
     Variable("trafo_tap", ("member", "trafo"), "1",
@@ -129,14 +129,14 @@ REGULATION_VARIABLES = (
     Variable("shunt_operations", ("member", "shunt"), "1", "operations of the shunt in the run", timed=False,
              dtype="int64"),
 )  # fmt: skip
-"""What is recorded with ``feeder.tap_changers`` or ``feeder.capacitors``."""
+"""Variables with ``feeder.tap_changers`` or ``feeder.capacitors``."""
 
 INVERTER_VARIABLES = (
-    Variable("pv_power_kw", ("member",), "kW", "active power that the PV inverters give"),
-    Variable("pv_available_kw", ("member",), "kW", "active power that they could give"),
+    Variable("pv_power_kw", ("member",), "kW", "active power that the PV inverters feed in"),
+    Variable("pv_available_kw", ("member",), "kW", "active power available to the PV inverters"),
     Variable("pv_reactive_kvar", ("member",), "kvar", "reactive power that the PV inverters draw"),
 )
-"""What is recorded with ``feeder.pv``."""
+"""Variables with ``feeder.pv``."""
 
 PEAK_VARIABLES = {
     "feeder": Variable("head_peak_kw", ("member", "month"), "kW",
@@ -146,7 +146,7 @@ PEAK_VARIABLES = {
                             "NaN where it is next upstream of no connection point",
                             timed=False),
 }  # fmt: skip
-"""What is recorded where the tariff has a demand charge of the feeder or of transformers."""
+"""Variables where the tariff has a demand charge of the feeder or of transformers."""
 
 
 class _Highest:
@@ -156,8 +156,8 @@ class _Highest:
         self._loading = np.zeros((members, elements))
         self.phase = np.full((members, elements), -1, np.int64)
 
-    def see(self, loading: Array) -> None:
-        """Take the loading of some steps, (step, member, element, phase); NaN counts for nothing."""
+    def update(self, loading: Array) -> None:
+        """Update with the loading of some steps, (step, member, element, phase); NaN is ignored."""
         if not loading.shape[2]:
             return
         given = np.nan_to_num(loading)
@@ -170,10 +170,10 @@ class _Highest:
 
 
 class _Cases:
-    """Power flows of all cases of a step, and how they are solved.
+    """Power flows of all cases of a step.
 
-    failed : takes why cases have no solution, by case; None: that is an error
-    flow, lost : of all cases, and which of them have no solution; after :meth:`solve`
+    failed : filled with the reasons why cases have no solution, by case; None: that is an error
+    flow, lost : flow of all cases, and bool where a case has no solution; after :meth:`solve`
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class _Cases:
         self.lost = list[int]()
 
     def solve(self, before: _Cases | None, again: NDArray[np.bool_]) -> None:
-        """Solve all; those that are as ``before`` are taken from there, but for those marked ``again``."""
+        """Solve all; those equal to ``before`` are taken from there, except those marked ``again``."""
         if before is None:
             self.flow = self._solver.solve(
                 *self._power, self._label, nominal=self._nominal, generation=self._generation,
@@ -233,9 +233,9 @@ class _Cases:
 
 @dataclass(frozen=True, slots=True)
 class GroupMeter:
-    """Records the power of the groups that a limit is for, and what of it is beyond the limit.
+    """Records the power of the groups that a limit is for, and its excess over the limit.
 
-    power, excess : names of what it records
+    power, excess : names of its variables
     least_kw, most_kw : the limit
     trafos : (trafo,) bool, which transformers it is for, each for itself; None: the whole feeder
     """
@@ -248,13 +248,16 @@ class GroupMeter:
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """What it records."""
+        """Its variables."""
         dims = ("member",) if self.trafos is None else ("member", "trafo")
         what = "through the head" if self.trafos is None else "into the transformer, NaN where no limit holds"
         return (
             Variable(self.power, dims, "kW", f"active power that the aggregator's limit is for: {what}"),
             Variable(
-                self.excess, dims, "kW", "what of it is above the limit, or (negative) fed back beyond it"
+                self.excess,
+                dims,
+                "kW",
+                "its excess above the limit, or (negative) below the limit of feeding back",
             ),
         )
 
@@ -265,8 +268,8 @@ class GroupMeter:
 
 
 def below_source(network: Network) -> Ints:
-    """Positions of the buses that are not the sources' own, also by way of closed switches; all if no
-    others are there.
+    """Positions of the buses that are not the sources' own, also by way of closed switches; all if there
+    are no others.
     """
     node = network.topology.node
     below = np.flatnonzero(~np.isin(node, node[network.grid.sources.bus]))
@@ -296,18 +299,18 @@ class FeederModel(Model):
         Parameters
         ----------
         scenario, network
-            What is run, on which feeder.
+            Scenario and feeder.
         recorder
-            Takes what is recorded.
+            Receives the results.
         fleet
             Whether there are EVs.
         feedback
-            Whether somebody takes the feeder's outputs.
+            Whether another model takes the feeder's outputs.
         base
             The base load; left out: the scenario's.
         upstream
             Whether the last connection of the ports stands for EVs upstream of the feeder: their power is
-            left alone, and they see nominal voltage.
+            ignored, and they see nominal voltage.
         iterates
             Whether the fleet solves for the feeder's voltages inside a step.
         meters
@@ -344,13 +347,13 @@ class FeederModel(Model):
         """Reason and time of each member that was given up, by its number."""
         self._failed_s = np.full(members, np.nan)
         found = devices(scenario.feeder, network)
-        self._regulation = Regulation(found, network, members) if found else None
+        self._regulators = VoltageRegulators(found, network, members) if found else None
         pv, ageing = scenario.feeder.pv, scenario.feeder.transformer_ageing
         coupling = scenario.coupling if scenario.coupling.mode == "iterated" else None
         self._inverters = Inverters(pv, network, self._numbers, coupling) if pv is not None else None
         self.iterates = iterates
         self._ageing = Ageing(ageing, network, self._clock, members, self.period_s) if ageing else None
-        self.variables += REGULATION_VARIABLES if self._regulation is not None else ()
+        self.variables += REGULATION_VARIABLES if self._regulators is not None else ()
         self.variables += INVERTER_VARIABLES if self._inverters is not None else ()
         self.variables += self._inverters.variables if self._inverters is not None else ()
         self.variables += THERMAL_VARIABLES if self._ageing is not None else ()
@@ -366,7 +369,7 @@ class FeederModel(Model):
             """Of each transformer: 0 where it is next upstream of a connection point, else NaN."""
             metered = (members,) if demand.of == "feeder" else (members, len(trafos))
             self._peaks = MonthlyPeaks(self._clock, demand.interval, metered)
-        self._in_turn = self._regulation is not None or self._inverters is not None
+        self._in_turn = self._regulators is not None or self._inverters is not None
         """Whether a step needs the voltages of the one before."""
         self._gather = 1 if feedback or self._in_turn else max(1, BATCH_CASES // members)
         self._steps = list[int]()
@@ -374,11 +377,11 @@ class FeederModel(Model):
         self._own, self._upstream = slice(count), upstream
         shape = (self._gather, members, count, len(network.connections.phases))
         self._record_last: Callable[[], None] | None = None
-        """Records the last step, if that was put off until it is certain that it is not taken again."""
+        """Records the last step, if it was deferred because the step may be repeated."""
         self._before: tuple[Any, ...] = ()
         self._keeps_cases = iterates or (self._inverters is not None and coupling is not None)
         self._solved: _Cases | None = None
-        """What was solved in this step, where it is solved several times."""
+        """Cases solved in this step, where it is solved several times."""
         self._ev_p: Array | None = np.zeros(shape) if fleet else None
         self._ev_q: Array | None = np.zeros(shape) if fleet else None
         self._audit = {
@@ -401,16 +404,16 @@ class FeederModel(Model):
         """See :class:`evgrid.core.model.Model`: the step with other power of the EVs."""
         failed_s, self.failures, regulation, inverters = self._before
         self.failures, self._failed_s = dict(self.failures), failed_s.copy()
-        if self._regulation is not None:
-            self._regulation.state = regulation
+        if self._regulators is not None:
+            self._regulators.state = regulation
         if self._inverters is not None:
-            self._inverters.go_back(inverters)
+            self._inverters.restore(inverters)
         return self._take(time_s, inputs)
 
     def _changing(self) -> tuple[Any, ...]:
-        """What a step changes, besides what is recorded; see :meth:`again`."""
-        regulation = self._regulation.state if self._regulation is not None else None
-        inverters = self._inverters.where() if self._inverters is not None else None
+        """State that a step changes, besides the results; see :meth:`again`."""
+        regulation = self._regulators.state if self._regulators is not None else None
+        inverters = self._inverters.snapshot() if self._inverters is not None else None
         return self._failed_s.copy(), dict(self.failures), regulation, inverters
 
     def _close(self) -> None:
@@ -430,7 +433,7 @@ class FeederModel(Model):
         return self._solve()
 
     def finish(self) -> None:
-        """Solve what is gathered and record what does not change."""
+        """Solve the gathered steps and record the variables without time."""
         if self._steps:
             self._solve()
         self._close()
@@ -455,8 +458,8 @@ class FeederModel(Model):
             self._recorder.put_static(f"{kind}_worst_phase", highest.phase)
         if self._peaks is not None:
             self._recorder.put_static(self._metered.name, self._peaks.finish())
-        if self._regulation is not None:
-            state = self._regulation.state
+        if self._regulators is not None:
+            state = self._regulators.state
             self._recorder.put_static("trafo_operations", state.tap_operations)
             self._recorder.put_static("shunt_operations", state.shunt_operations)
         if self._inverters is not None:
@@ -474,8 +477,8 @@ class FeederModel(Model):
     def audit(self) -> Mapping[str, Array]:
         """Sums over the run, (member,): power received (kW, one term a step), energies (kWh) at the
         head, of the base load, of losses and of EVs, the worst residual of a power balance, and
-        how far the solver itself can go. Of a member that was given up, all but the power received
-        end where it was.
+        the solver's tolerance. Of a member that was given up, all but the power received
+        end there.
         """
         return {
             **self._audit,
@@ -495,7 +498,7 @@ class FeederModel(Model):
             ev_kw = self._ev_p[:steps].reshape(steps, members, -1).sum(axis=2)
         solved = members if self._in_turn else p.shape[1]  # 1 where all members are alike
         given_up = np.isfinite(self._failed_s)
-        if given_up.any():  # what they have is of no use any more: no load, which is solved at once
+        if given_up.any():  # their power is irrelevant now: no load, which converges at once
             p, q = (np.where(given_up[:, np.newaxis, np.newaxis], 0.0, x) for x in (p, q))
 
         def by_case(values: Array) -> Array:
@@ -526,17 +529,17 @@ class FeederModel(Model):
 
         failed: dict[int, str] = {}
         recorded: dict[str, Array] = {}
-        regulation = self._regulation.state if self._regulation is not None else None
+        regulation = self._regulators.state if self._regulators is not None else None
 
         def solve(generation: Power | None) -> Flow:
             failed.clear()
             cases = _Cases(self._solver, (p, q), nominal, generation, label, failed if self._keep else None)
-            if self._regulation is None or regulation is None:
+            if self._regulators is None or regulation is None:
                 cases.solve(self._solved, again=given_up[:solved])
                 self._solved = cases if self._keeps_cases else None
                 return cases.flow
-            self._regulation.state = regulation
-            return self._regulated(cases, recorded)
+            self._regulators.state = regulation
+            return self._solve_with_regulators(cases, recorded)
 
         if self._inverters is not None and generation is not None:
             flow = self._inverters.solve(generation, self.period_s, solve, given_up)
@@ -546,9 +549,9 @@ class FeederModel(Model):
         if failed:
             self._give_up(failed, label, solved, times_s)
         if np.isfinite(self._failed_s).any():
-            gone = (times_s[:, np.newaxis] >= self._failed_s).reshape(-1)
-            blank(flow, np.flatnonzero(gone))
-            residual[gone] = 0.0
+            given_up_by_case = (times_s[:, np.newaxis] >= self._failed_s).reshape(-1)
+            blank(flow, np.flatnonzero(given_up_by_case))
+            residual[given_up_by_case] = 0.0
 
         def by_member(values: Array) -> Array:
             parted = values.reshape(steps, solved, *values.shape[1:])
@@ -562,7 +565,7 @@ class FeederModel(Model):
             trafo_loading = by_member(worst_phase(flow.trafo_loading))
             volts = flow.voltage_pu[:, self._below_source]
             for kind, highest in self._highest.items():
-                highest.see(by_member(getattr(flow, f"{kind}_loading")))
+                highest.update(by_member(getattr(flow, f"{kind}_loading")))
             if self._inverters is not None:
                 recorded.update(self._inverters.recorded(stamp(0)))
             if self._ageing is not None:
@@ -632,17 +635,17 @@ class FeederModel(Model):
             return {name: np.nan_to_num(values) for name, values in outputs.items()}
         return outputs
 
-    def _regulated(self, cases: _Cases, recorded: dict[str, Array]) -> Flow:
-        """A step of all members with their tap changers and capacitors, which go on; see there."""
-        assert self._regulation is not None
-        flow, mean, self._regulation.state = self._regulation.step(cases.some, self.period_s)
+    def _solve_with_regulators(self, cases: _Cases, recorded: dict[str, Array]) -> Flow:
+        """Flow of a step with the tap changers and capacitors of all members, which advance."""
+        assert self._regulators is not None
+        flow, mean, self._regulators.state = self._regulators.step(cases.some, self.period_s)
         there = self._network.grid.trafos.tap_side >= 0
         recorded["trafo_tap"] = np.where(there, mean["tap"], np.nan)[np.newaxis]
         recorded["shunt_step"] = mean["shunt"][np.newaxis]
         return flow
 
     def _give_up(self, failed: dict[int, str], label: Label, solved: int, times_s: Array) -> None:
-        """Take note of the members whose cases failed; an error where no member is left."""
+        """Note the members whose cases failed; an error where no member is left."""
         members = len(self._numbers)
         for case, reason in sorted(failed.items()):
             step, member = divmod(case, solved)

@@ -1,9 +1,9 @@
-"""Pandapower nets from JSON and Excel files, read as data: nothing that a file names is run or imported.
+"""Pandapower nets from JSON and Excel files, read as data: no code that a file names is run or imported.
 
-In: a path. Out: a pandapower net in today's format, which has kept all of :mod:`~evgrid.feeder.net_schema`.
+In: a path. Out: a pandapower net in today's format, which complies with :mod:`~evgrid.feeder.net_schema`.
 
 pandapower's own readers build the objects that a file names (``_module``, ``_class``), for which they
-import what it names. Here the tables alone are taken, as plain cells, and checked before pandapower sees
+import the modules it names. Here only the tables are read, as plain cells, and checked before pandapower sees
 them; what else there is (controllers, results, geodata of lines) has no effect on a power flow. A file that
 names anything of another package than those in :data:`KNOWN_PACKAGES` is refused.
 """
@@ -32,7 +32,7 @@ MEMORY_PER_BYTE = 12
 """Memory that reading takes for each byte of a file (of Excel: unpacked)."""
 
 SMALL_BYTES = 50_000_000
-"""Files up to this size are read whatever memory there is."""
+"""Files up to this size are read without a check of the memory."""
 
 _SKIPPED = {"characteristic", "controller", "group", "line_geodata", "measurement", "poly_cost",
             "pwl_cost", "std_types"}  # fmt: skip
@@ -69,8 +69,8 @@ def net_of(tables: Mapping[str, Any], parameters: Mapping[str, Any], source: str
     import pandapower
     from pandapower.convert_format import convert_format
 
-    told = {"f_hz": parameters["f_hz"]} if "f_hz" in parameters else {}
-    faults = net_schema.faults_of({**tables, **told}, whole=False)
+    frequency = {"f_hz": parameters["f_hz"]} if "f_hz" in parameters else {}
+    faults = net_schema.faults_of({**tables, **frequency}, whole=False)
     if faults:
         raise NetworkError.of(source, faults)
     net = pandapower.create_empty_network()
@@ -96,7 +96,7 @@ def net_of(tables: Mapping[str, Any], parameters: Mapping[str, Any], source: str
 
 
 def checked(net: Any, source: str) -> Any:
-    """A net whose tables keep to :mod:`~evgrid.feeder.net_schema`, tidied.
+    """A net whose tables comply with :mod:`~evgrid.feeder.net_schema`, tidied.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def checked(net: Any, source: str) -> Any:
 
 
 class _Fault(Exception):
-    """What is wrong with a file, a sentence each."""
+    """Faults of a file, a sentence each."""
 
     def __init__(self, *sentences: str) -> None:
         self.sentences = sentences
@@ -132,7 +132,7 @@ def check_size(path: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
         except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
-            return  # told when it is read
+            return  # reported when it is read
     if size <= SMALL_BYTES:
         return
     import psutil
@@ -190,13 +190,13 @@ def _json_tables(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _of_net(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What is told of the net as a whole, as far as it is a single value."""
+    """Parameters of the net as a whole, as far as they are single values."""
     found = {key: value for key, value in parameters.items() if key in _PARAMETERS}
     return {k: v for k, v in found.items() if v is not None and (k != "name" or isinstance(v, str))}
 
 
 def _skipped(table: str) -> bool:
-    """Whether a table has no part in a power flow, or can't be one (a net is a mapping)."""
+    """Whether a table is irrelevant for a power flow, or no table (a net is a mapping)."""
     return table.startswith(("res_", "_")) or table in _SKIPPED or hasattr(dict, table)
 
 
@@ -231,7 +231,7 @@ def _foreign(content: Any) -> Iterator[str]:
             try:
                 inner = json.loads(value)
             except ValueError:
-                continue  # plain text, which nobody reads
+                continue  # plain text, which is not read
             if not isinstance(inner, str) or inner != value:
                 rest.append(inner)
 
@@ -304,13 +304,15 @@ def _whole_index(frame: Any) -> Any:
         index = [int(i) if isinstance(i, str) else i for i in frame.index]
         if all(type(i) is int and abs(i) <= net_schema.MOST_INDEX for i in index):
             frame.index = pd.Index(index, dtype="int64")
-    except ValueError:  # told by the schema
+    except ValueError:  # reported by the schema
         pass
     return frame
 
 
 def _typed(frame: Any, types: Mapping[str, Any]) -> Any:
-    """Columns of the types that the file tells, where their cells are; the schema's own are told later."""
+    """Columns converted to the types in the file, where their cells allow; the schema checks its own
+    later.
+    """
     import pandas as pd
 
     for column, kind in types.items():
@@ -333,7 +335,7 @@ def _geo(cell: Any) -> Any:
     if isinstance(cell, dict):
         return json.dumps(cell)
     if isinstance(cell, str) and (cell == "null" or cell.startswith('"')):
-        with suppress(ValueError, RecursionError):  # told later
+        with suppress(ValueError, RecursionError):  # reported later
             return json.loads(cell)
     return cell
 
@@ -374,7 +376,7 @@ def _excel_tables(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _excel_parameters(rows: list[tuple[Any, ...]]) -> dict[str, Any]:
-    """What a sheet of one row (today) or of one column (before 2.0) tells."""
+    """Parameters from a sheet of one row (today) or of one column (before 2.0)."""
     if len(rows) < 2:
         return {}
     if "parameter" in rows[0]:
@@ -400,7 +402,7 @@ def _sheets(path: Path) -> dict[str, list[tuple[Any, ...]]]:
             book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
             try:
                 for sheet in book.worksheets:
-                    sheet.reset_dimensions()  # what the file says of its size may be untrue
+                    sheet.reset_dimensions()  # the size given in the file may be wrong
                     rows = found[str(sheet.title)] = []
                     for row in sheet.iter_rows(values_only=True):
                         cells += len(row) + 1

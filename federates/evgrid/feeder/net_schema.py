@@ -1,12 +1,12 @@
-"""What the tables of a pandapower net must hold, and every fault of a net at once.
+"""Schema of the tables of a pandapower net, and all faults of a net at once.
 
 In: tables as they were read, or a whole net. Out: a sentence for each fault, and a net whose columns have
-the types that the rest of the package counts on. :data:`RULES` says what is read, table by table: a
-number and its range, a whole number, a flag, text, or the index of an element of another table.
+the types that the rest of the package relies on. :data:`RULES` lists the columns that are read, by table:
+a number and its range, a whole number, a flag, text, or the index of an element of another table.
 
 References, types and names count for all rows, ranges and empty cells only for those in service. Left
-out: what needs the whole net to be judged, such as what no source feeds (:mod:`~evgrid.feeder.topology`),
-and what is sound but not represented (:mod:`~evgrid.feeder.grid`).
+out: checks that need the whole net, such as elements that no source feeds
+(:mod:`~evgrid.feeder.topology`), and valid elements that can't be represented (:mod:`~evgrid.feeder.grid`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_INDEX = 2**31 - 1
 """Largest index of an element."""
 
 _EMPTY_TEXTS = ("", "nan", "None")
-"""What pandapower writes for a text that is not there."""
+"""Texts that pandapower writes for an empty cell."""
 
 _TYPES: dict[str, Any] = {"number": np.float64, "flag": np.bool_, "text": object}
 
@@ -39,16 +39,16 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rule:
-    """What a column may hold.
+    """Allowed values of a column.
 
     kind : ``number`` and ``whole`` (a whole number), ``flag`` (true or false), ``text``, ``name``, or
         ``reference``
     least, most : range of a number; ``above``: ``least`` itself is outside
     needed : whether an element in service must have a value; a reference always must
     infinite : whether infinity stands for "none"
-    allowed : the texts that are allowed; none named: any
+    allowed : allowed texts; empty: any
     to : table whose index a reference must be in
-    default : what an empty cell, or a column that is not there, stands for; None: they stay as they are
+    default : value of an empty cell or a missing column; None: none is filled in
     """
 
     kind: Literal["number", "whole", "flag", "text", "name", "reference"]
@@ -68,7 +68,7 @@ class Rule:
 
     @property
     def range(self) -> str:
-        """What is allowed, in words."""
+        """The allowed values, in words."""
         if self.kind == "flag":
             return "must be true or false"
         if self.kind in ("text", "name"):
@@ -195,10 +195,10 @@ RULES: dict[str, dict[str, Rule]] = {
 
 SWITCHED = {"b": ("bus", ()), "l": ("line", ("from_bus", "to_bus")), "t": ("trafo", ("hv_bus", "lv_bus")),
             "t3": ("trafo3w", ("hv_bus", "mv_bus", "lv_bus"))}  # fmt: skip
-"""Type of a switch to the table of what it switches, and the columns with that one's buses."""
+"""Type of a switch to the table of the switched element, and the columns of its buses."""
 
 FREQUENCY = Rule("number", 0.0, 1000.0, above=True, needed=True)
-"""Of the net's ``f_hz``."""
+"""Rule of the net's ``f_hz``."""
 
 
 def faults_of(tables: Mapping[str, Any], whole: bool = True) -> list[str]:
@@ -209,8 +209,8 @@ def faults_of(tables: Mapping[str, Any], whole: bool = True) -> list[str]:
     tables
         pandas tables by name, such as a pandapower net.
     whole
-        Whether all that is needed must be there; else what is there is checked, as in a file of an
-        older format, whose columns had other names.
+        Whether all required columns must be there; else only existing ones are checked, as in a file of
+        an older format, whose columns had other names.
 
     """
     faults = list[str]()
@@ -260,7 +260,7 @@ def faults_of(tables: Mapping[str, Any], whole: bool = True) -> list[str]:
 
 
 def label(table: str, rows: Any, place: int) -> str:
-    """What a row is called in messages: its table, index and name."""
+    """Label of a row in messages: its table, index and name."""
     name = rows["name"].iloc[place] if "name" in rows.columns else None
     text = name.strip() if isinstance(name, str) else ""
     return f"{table} {shown(rows.index[place])}" + (f" '{text[:60]}'" if text else "")
@@ -302,8 +302,8 @@ class _Cells:
 
 
 def _read(column: Any, rule: Rule) -> _Cells:
-    """A column's cells by their type; of the range nothing is asked."""
-    if column.ndim != 1:  # a name that stands over several columns
+    """A column's cells by their type; ranges are not checked here."""
+    if column.ndim != 1:  # a name of several columns
         nothing = np.zeros(len(column), np.bool_)
         return _Cells(np.full(len(column), np.nan), nothing, ~nothing)
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf":
@@ -349,7 +349,7 @@ def _cell(cell: Any, rule: Rule) -> float | None:
 
 
 def _of_one(value: Any, rule: Rule) -> bool:
-    """Whether a single value keeps to a rule."""
+    """Whether a single value complies with a rule."""
     number = None if _is_empty(value) else _cell(value, rule)
     return number is not None and bool(_inside(np.array([number]), rule)[0])
 
@@ -469,7 +469,7 @@ def _across(table: str, tables: Mapping[str, Any], read: Mapping[str, _Cells]) -
 def _switches(
     tables: Mapping[str, Any], cells: Mapping[str, Mapping[str, _Cells]], sound: Mapping[str, bool]
 ) -> Iterable[str]:
-    """Switches of what is not there, or at another bus than one of its ends."""
+    """Switches of missing elements, or at a bus that is no end of their element."""
     rows, read = tables["switch"], cells["switch"]
     if not {"et", "element", "bus"} <= set(read) or not len(rows):
         return
@@ -511,8 +511,8 @@ def _switches(
 
 def tidy(net: Any) -> None:
     """Give the columns of a net without faults their types, names without spaces at their ends, and
-    empty cells their defaults. Columns that nobody reads go, and so do elements out of service that have
-    no rules. Changes the net.
+    empty cells their defaults. Columns that are not read are dropped, and so are elements out of service
+    that have no rules. Changes the net.
     """
     import pandas as pd
     from pandapower import create_empty_network
@@ -569,7 +569,7 @@ def tidy(net: Any) -> None:
 
 
 def _like(given: Any, usual: Any) -> bool:
-    """Whether a column of one type can stand where pandapower has the other."""
+    """Whether a column of one type can replace pandapower's of the other."""
     return bool(given.kind == usual.kind or (given.kind in "iuf" and usual.kind in "iuf"))
 
 

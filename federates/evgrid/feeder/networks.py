@@ -1,14 +1,14 @@
-"""Feeders by name or from a file, and what they are made of.
+"""Feeders by name or from a file.
 
 In: ``feeder.network`` of the scenario. Out: a :class:`Network`, which holds the feeder's arrays
 (:class:`~evgrid.feeder.grid.Grid`), its connection points and, on demand, the pandapower net
 itself. pandapower is imported only where a net has to be read: the arrays of built-in networks
-and of files are kept in the user's cache folder.
+and of files are cached in the user's cache folder.
 
 Modelling choices for ``european_lv`` (IEEE European low-voltage test feeder, 906 LV buses, 55
 single-phase households): pandapower's data has reactive powers of phases B and C that are 1000
 times too small (pandapower issue 2218) and a zero-sequence magnetising impedance that differs
-between its variants; here the reactive powers are put right and the transformer has no
+between its variants; here the reactive powers are corrected and the transformer has no
 magnetising branch. The source is ideal, 1.05 pu at 11 kV, and loads are constant power.
 """
 
@@ -37,7 +37,7 @@ from evgrid.feeder import equivalents, net_file, net_schema
 from evgrid.feeder import grid as tables
 from evgrid.feeder.equivalents import MAGNETISING_IMPEDANCE_PERCENT, prepare
 from evgrid.feeder.grid import Grid, Ints, extract, has_asymmetric_power
-from evgrid.feeder.households import households_of, households_told
+from evgrid.feeder.households import households_note, households_of
 from evgrid.feeder.topology import Topology, topology
 
 if TYPE_CHECKING:
@@ -56,13 +56,13 @@ _WORD = re.compile(r"\w(?:[\w .-]|(?<=\w)/(?=\d))*", re.ASCII)
 class Network:
     """A feeder that a run can use.
 
-    source : what it is called in messages
+    source : name of the feeder in messages
     grid : its arrays
-    topology : how they hang together
-    households : (load,) behind each load of ``grid``
-    read_net : reads the pandapower net with equivalents in place of what has no place in ``grid``
-    notes : what is assumed of it for this scenario, a sentence each
-    phases_told : how phases are treated, in a few words
+    topology : its connectivity
+    households : (load,) number behind each load of ``grid``
+    read_net : reads the pandapower net, with equivalents of elements that ``grid`` can't represent
+    notes : assumptions made for this scenario, a sentence each
+    phases_summary : treatment of the phases, in a few words
     """
 
     source: str
@@ -71,7 +71,7 @@ class Network:
     households: Ints
     read_net: Callable[[], Any]
     notes: tuple[str, ...] = ()
-    phases_told: str = ""
+    phases_summary: str = ""
 
     @cached_property
     def net(self) -> Any:
@@ -80,7 +80,7 @@ class Network:
 
     @property
     def three_phase(self) -> bool:
-        """Whether phases are told apart."""
+        """Whether phases are solved separately."""
         return self.grid.three_phase
 
     @cached_property
@@ -142,7 +142,7 @@ def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
     Raises
     ------
     NetworkError
-        If there is no such network, it can't be read, or it holds what is not represented.
+        If there is no such network, it can't be read, or it has elements that can't be represented.
     ScenarioError
         If EVs charge on one phase, ``phases`` is ``auto``, and the net can't be solved in three phases.
 
@@ -179,14 +179,16 @@ def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
         if not because_of_evs:
             raise
         raise _needs_three_phases(source, error) from None
-    told, notes = _phases_told(settings, grid, one_phase_evs)
+    summary, notes = _phases_summary(settings, grid, one_phase_evs)
     return replace(
-        network, phases_told=told, notes=(*notes, households_told(settings.households, network.households))
+        network,
+        phases_summary=summary,
+        notes=(*notes, households_note(settings.households, network.households)),
     )
 
 
 def _check_solver(solver: str, network: Network) -> None:
-    """Raises NetworkError naming what a solver can't represent."""
+    """Raises NetworkError naming the elements that a solver can't represent."""
     if solver == "pandapower":
         from evgrid.feeder.solvers.pandapower import faults_of
     else:
@@ -197,7 +199,7 @@ def _check_solver(solver: str, network: Network) -> None:
 
 
 def _needs_three_phases(source: str, error: NetworkError) -> ScenarioError:
-    """What to say where EVs charge on one phase and a net can't be solved in three."""
+    """The error where EVs charge on one phase and a net can't be solved in three."""
     why = [line.strip() for line in str(error).splitlines()]
     reason = why[1] if len(why) > 1 else why[0]
     more = f" (and {len(why) - 2} more faults)" if len(why) > 2 else ""
@@ -212,15 +214,15 @@ def _needs_three_phases(source: str, error: NetworkError) -> ScenarioError:
     )
 
 
-def _phases_told(settings: Feeder, grid: Grid, one_phase_evs: bool) -> tuple[str, tuple[str, ...]]:
-    """How phases are treated, in a few words, and what is to be noted of it."""
+def _phases_summary(settings: Feeder, grid: Grid, one_phase_evs: bool) -> tuple[str, tuple[str, ...]]:
+    """Treatment of the phases, in a few words, and notes on it."""
     if grid.three_phase:
         if settings.phases == "auto" and one_phase_evs and not grid.asymmetric:
-            return "three, told apart because EVs charge on one phase", (
+            return "three, solved separately because EVs charge on one phase", (
                 "feeder.phases = auto: solved in three phases because EVs charge on one phase; at a "
                 "connection point of three phases it is the session's, else drawn for each EV from the seed.",
             )
-        return "three, told apart", ()
+        return "three, solved separately", ()
     spread = ["EVs that charge on one phase"] if one_phase_evs else []
     if grid.asymmetric:
         spread.append(f"loads and generators with phases of their own ({grid.asymmetric})")
@@ -240,13 +242,13 @@ def is_three_phase(net: Any, settings: Feeder, one_phase_evs: bool = False) -> b
 
 
 def prepare_net(net: Any, settings: Feeder, one_phase_evs: bool = False) -> equivalents.Prepared:
-    """A net with equivalents in place of what has no place in a Grid."""
+    """A net with equivalents of elements that a Grid can't represent."""
     return prepare(net, is_three_phase(net, settings, one_phase_evs), settings.zero_sequence)
 
 
 def find_network(name: str) -> tuple[Callable[[], Any], str, str]:
-    """What builds the pandapower net of a name or file, what its content depends on, and what it is
-    called in messages.
+    """Function that builds the pandapower net of a name or file, a key of its content, and its name
+    in messages.
 
     Raises
     ------
@@ -317,7 +319,7 @@ def _pandapower_call(call: str) -> Any:
         warnings.simplefilter("ignore")
         try:
             net = makers[name](**settings)
-        except Exception as error:  # whatever the function meets, most often its arguments
+        except Exception as error:  # any error of the function, most often of its arguments
             raise NetworkError(f"{wrong}: {' '.join(str(error).split())}") from error
     if isinstance(net, tuple | list) and net:
         net = net[0]
@@ -335,12 +337,12 @@ def _asks_for_more(maker: Callable[..., Any]) -> bool:
 
 
 def _arguments(maker: Callable[..., Any], query: str, wrong: str) -> dict[str, Any]:
-    """What follows the ``?`` as arguments of a function, of the types of its defaults.
+    """The text after the ``?`` as arguments of a function, of the types of its defaults.
 
     Raises
     ------
     NetworkError
-        If the function has no such argument, or the value is none for it.
+        If the function has no such argument, or the value is not valid for it.
 
     """
     own = {
@@ -365,7 +367,7 @@ def _arguments(maker: Callable[..., Any], query: str, wrong: str) -> dict[str, A
 
 
 def _argument(text: str, default: Any) -> bool | float | str | None:
-    """An argument by the type of its default; None if it is none."""
+    """An argument converted to the type of its default; None if it can't be."""
     if isinstance(default, str):
         return text if _WORD.fullmatch(text) and ".." not in text else None
     if text.lower() in ("true", "false"):
@@ -412,7 +414,7 @@ def simbench_net(code: str) -> Any:
         warnings.simplefilter("ignore")
         try:
             return simbench.get_simbench_net(code)
-        except Exception as error:  # it raises whatever parsing the code meets
+        except Exception as error:  # parsing the code raises various errors
             raise NetworkError(
                 f"feeder.network = simbench:{code}: no such code (one is 1-LV-rural1--0-sw): {error}"
             ) from error
@@ -449,18 +451,18 @@ BUILT_IN: dict[str, Callable[[], Any]] = {
     "cigre_lv": lambda: _pandapower_network("create_cigre_network_lv"),
     "cigre_mv": lambda: _pandapower_network("create_cigre_network_mv"),
 }
-"""Networks that need nothing downloaded."""
+"""Networks that need no download."""
 
 
 # ---- the arrays on disk -------------------------------------------------------------------------
 
 
 def _cached(key: str, fresh: Callable[[], Grid]) -> Grid:
-    """The arrays of a net from the cache folder, or fresh and then kept there.
+    """The arrays of a net from the cache folder, or built and then cached there.
 
-    The file's name holds what the content depends on: the net, the version of pandapower, and this
-    module's source. A cache that can't be read or written is as good as none. Only a net that was
-    represented whole gets there, and refusals don't depend on the solver.
+    The file's name depends on the net, the version of pandapower, and this module's source. A cache that
+    can't be read or written is ignored. Only a net that could be represented is cached, and refusals don't
+    depend on the solver.
     """
     sources = [
         hashlib.sha256(Path(path).read_bytes()).hexdigest()

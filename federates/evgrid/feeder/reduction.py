@@ -1,8 +1,8 @@
 """Exact reduction of a feeder: fewer nodes to solve, the same numbers.
 
-A bus that carries nothing (no load, generator, shunt, source or transformer) and only passes
-current on through lines without shunt is an inner point of one longer line, and a dead end that
-carries nothing has the voltage of where it branches off. Merging them changes no current and no
+A bus without load, generator, shunt, source or transformer that only passes
+current on through lines without shunt is an inner point of one longer line, and a dead end without
+any of these has the voltage of the node where it branches off. Merging them changes no current and no
 other voltage; their own voltages follow exactly from those at the two ends A and B of the merged
 line:
 
@@ -30,14 +30,15 @@ Complex = NDArray[np.complex128]
 
 @dataclass(frozen=True)
 class Circuit:
-    """What is solved: nodes, lines between them, and the way back to buses and lines of the feeder.
+    """The circuit that is solved: nodes, lines between them, and their mapping to the feeder's buses and
+    lines.
 
     nominal_kv : (node,)
     line_* : (merged line,) ends as nodes, whether they are closed, impedance and shunt
     trafo : (active trafo,) position in the feeder; trafo_hv, trafo_lv its nodes
     of_bus : (bus,) node of a bus that is solved itself, else -1
     end_a, end_b, f1, f0 : (bus,) see above; end_a is -1 where no source feeds the bus
-    of_line : (line,) merged line whose current the line has, -1 for none
+    of_line : (line,) merged line that the line is a part of, -1 for none
     """
 
     nominal_kv: Floats
@@ -177,7 +178,7 @@ def circuit(grid: Grid, topo: Topology, merge: bool) -> Circuit:
 
 
 class _Work:
-    """The graph of closed lines without shunt, from which nodes are taken out."""
+    """The graph of closed lines without shunt, from which nodes are removed."""
 
     def __init__(self, nodes: int, carries: Bools) -> None:
         self.at: list[dict[int, int]] = [{} for _ in range(nodes)]  # line to the node at its other end
@@ -191,7 +192,7 @@ class _Work:
             self.at[b][line] = a
 
     def prune(self) -> None:
-        """Take out dead ends that carry nothing, then decide which nodes stay."""
+        """Remove dead ends without load, then select the nodes to be solved."""
         queue = deque(n for n, lines in enumerate(self.at) if len(lines) == 1 and not self.keep[n])
         gone = np.zeros(len(self.at), bool)
         while queue:
@@ -208,7 +209,7 @@ class _Work:
         self.keep |= (degree != 2) & ~gone
 
     def chains(self) -> list[tuple[int, list[_Step]]]:
-        """Each way along lines from one kept node to the next, once: its start and its steps."""
+        """Each path along lines from one selected node to the next, once: its start and its steps."""
         done = set[int]()
         found = list[tuple[int, list[_Step]]]()
         for start in np.flatnonzero(self.keep).tolist():

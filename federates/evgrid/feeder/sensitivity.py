@@ -1,13 +1,12 @@
-"""How voltages follow the power drawn at the connection points: dV/dP and dV/dQ.
+"""Sensitivities of voltages to the power drawn at the connection points: dV/dP and dV/dQ.
 
 In: a feeder and an operating point. Out: :class:`~evgrid.core.model.Sensitivity`, by central differences of
 the full power flow, all in batches: unbalance, coupling of the phases by neutral and earth, and the
-transformer are in it. A fact of the scenario alone, the same in every process and for every member.
+transformer are included. They depend on the scenario only: the same in every process and for every member.
 
 A difference is of 0.1 kW or kvar either way at 400 V, and in proportion to the square of the nominal voltage
-elsewhere: a change of about 1e-4 pu for each tenth of an ohm, small enough that the voltage is straight and a
-million times what the solver leaves. Tap
-changers and capacitors stay where the network has them, and inverters give what it says.
+elsewhere: a change of about 1e-4 pu for each tenth of an ohm, small enough for the voltage to be linear and a
+million times the solver's tolerance. Tap changers, capacitors and inverters stay at the network's values.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ BATCH_CASES = 500
 def scenario_sensitivity(scenario: Scenario, network: Network) -> Sensitivity:
     """Sensitivities of a scenario about its mean base load, without EVs.
 
-    The mean is over the run, of member 0, whichever members run: so that a member alone has the
-    sensitivities that it has in an ensemble.
+    The mean is over the run, of member 0, whichever members run: so that a member run on its own
+    has the sensitivities that it has in an ensemble.
 
     Raises
     ------
@@ -79,7 +78,7 @@ def sensitivity(
     solver, reduce
         See :func:`evgrid.feeder.solvers.make_solver`.
     buses
-        Positions of the buses whose voltages are asked for; left out: those of the connection points.
+        Positions of the buses whose voltages are returned; left out: those of the connection points.
 
     Raises
     ------
@@ -126,7 +125,7 @@ def sensitivity(
 
 
 def _carries(phase: NDArray[np.int8], phases: int) -> NDArray[np.bool_]:
-    """Which phases a connection point has, (connection, phase) bool."""
+    """Whether a connection point has a phase, (connection, phase) bool."""
     if phases == 1:
         return np.ones((len(phase), 1), np.bool_)
     has: NDArray[np.bool_] = (phase[:, None] == ALL_PHASES) | (phase[:, None] == np.arange(phases))

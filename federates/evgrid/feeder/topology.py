@@ -1,7 +1,7 @@
-"""What hangs on what: electrical nodes, what is fed, distances, the transformer upstream.
+"""Connectivity of a feeder: electrical nodes, energised buses, distances, the transformer upstream.
 
-A *node* is a set of buses that closed switches make one. Everything here follows from a
-:class:`~evgrid.feeder.grid.Grid` alone, before any power flows.
+A *node* is a set of buses connected by closed switches. Everything here follows from a
+:class:`~evgrid.feeder.grid.Grid`, without a power flow.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from evgrid.feeder.grid import Bools, Floats, Grid, Ints
 
 @dataclass(frozen=True)
 class Topology:
-    """How a feeder hangs together.
+    """Connectivity of a feeder.
 
     node : (bus,) int, electrical node of each bus; -1 out of service
     nodes : number of nodes
     energised : (bus,) bool, whether a source feeds the bus
-    distance_km : (bus,) float, length of the shortest way along lines from a source; NaN if not fed
-    trafo : (bus,) int, position of the last transformer on that way, -1 if there is none
+    distance_km : (bus,) float, length of the shortest path along lines from a source; NaN if not fed
+    trafo : (bus,) int, position of the last transformer on that path, -1 if there is none
     """
 
     node: Ints
@@ -35,7 +35,7 @@ class Topology:
 
 
 def topology(grid: Grid, source: str) -> Topology:
-    """Find nodes and ways.
+    """Find nodes, distances and upstream transformers.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def _nodes(grid: Grid) -> tuple[Ints, int]:
 
 
 def _ways(grid: Grid, node: Ints, nodes: int) -> tuple[Floats, Ints]:
-    """Shortest way from a source to each node, km, and the last transformer on it (Dijkstra)."""
+    """Shortest path from a source to each node, km, and the last transformer on it (Dijkstra)."""
     neighbours: list[list[tuple[int, float, int]]] = [[] for _ in range(nodes)]
     lines, trafos = grid.lines, grid.trafos
 

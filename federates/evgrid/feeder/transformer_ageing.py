@@ -1,4 +1,4 @@
-"""Hot spot and loss of life of the feeder's transformers, counted during the run; the law is in
+"""Hot spot and loss of life of the feeder's transformers, computed during the run; the equations are in
 :mod:`evgrid.feeder.transformer_thermal`.
 """
 
@@ -35,7 +35,7 @@ class Ageing:
         self._start_load, self._step_s, self._steps = settings.start_load, step_s, 0
 
     def run(self, loading: Array, times_s: Array) -> dict[str, Array]:
-        """Go through steps that begin at ``times_s``; loading : (time, member, trafo) per rated current."""
+        """Advance over steps that begin at ``times_s``; loading : (time, member, trafo) per rated current."""
         load = np.where(self._dead, np.nan, loading)
         ambient_c = np.array([self._ambient.mean(t, t + self._step_s) for t in times_s.tolist()])
         if not self._steps:
@@ -48,5 +48,5 @@ class Ageing:
         return {"trafo_hot_spot_c": hot, "trafo_top_oil_c": top}
 
     def outcome(self) -> dict[str, Array]:
-        """What is known after the last step, (member, trafo)."""
+        """Results after the last step, (member, trafo)."""
         return outcome(self._state, self._steps * self._step_s / 3600)

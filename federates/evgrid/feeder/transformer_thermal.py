@@ -13,10 +13,10 @@ temperature θa,
 - hot spot: θh = θo + Δθh1 - Δθh2
 
 Each is linear in its state, so a step of constant K and θa is advanced by its exact solution
-``end + (start - end) exp(-t/τ)``: two steps of 30 s give what one of 60 s gives, and no step is
+``end + (start - end) exp(-t/τ)``: two steps of 30 s give the same as one of 60 s, and no step is
 too long. (The standard's own difference equations are the first-order form of this, good for
-steps up to half the smallest time constant.) What does depend on the recording interval is the
-load: K enters with the power 2x or y, so the mean of a varying K heats less than K itself.
+steps up to half the smallest time constant.) Only the load depends on the recording interval: K enters with
+the power 2x or y, so the mean of a varying K heats less than K itself.
 
 The thermal model of IEEE C57.91-2011, clause 7.2, is the same with k11 = k21 = k22 = 1, x = n,
 y = 2m, Δθor the top-oil rise and Δθhr the hottest-spot rise over top oil; its correction of the
@@ -25,13 +25,13 @@ oil time constant for n other than 1 is left out.
 **Ageing.** Rate V relative to normal ageing (IEC 60076-7, clause 6.3): 2^((θh - 98)/6) for
 non-upgraded paper, exp(15000/383 - 15000/(θh + 273)) for thermally upgraded paper, which is also
 the ageing acceleration factor FAA of IEEE C57.91, clause 5. Loss of life is the integral of V over
-time, by Gauss-Legendre quadrature on the exact course of the hot spot inside the step. It is the paper's
-thermal ageing and nothing else. IEC 60076-7:2018, clause 7, Table 2, allows no hot spot above 160 °C, for
+time, by Gauss-Legendre quadrature on the exact hot-spot temperature inside the step. Only the thermal ageing
+of the paper is modelled. IEC 60076-7:2018, clause 7, Table 2, allows no hot spot above 160 °C, for
 short-time emergency loading (140 °C for long-time; above that, bubbles of gas may break the insulation down
 at once). A transformer that gets hotter than ``LAW_UP_TO_C`` has no loss of life here: it is NaN, and a
-run's summary says so. Its temperatures stand.
+run's summary says so. Its temperatures are kept.
 
-A load of NaN is a transformer that no source feeds: it has neither losses of load nor of iron and
+A load of NaN is a transformer that no source feeds: it has neither load nor no-load losses and
 cools to ambient. Left out: oil viscosity with temperature, moisture and oxygen, tap position,
 cooling stages that switch, sun.
 """
@@ -59,7 +59,9 @@ NORMAL_LIFE_H = 180000.0
 """Normal insulation life, h (IEEE C57.91-2011, Table 2: 20.55 years at 110 °C)."""
 
 LAW_UP_TO_C = 160.0
-"""Hot spot, °C, up to which a loss of life is told: the highest that IEC 60076-7:2018, Table 2, allows."""
+"""Hot spot, °C, up to which a loss of life is reported: the highest that IEC 60076-7:2018, Table 2,
+allows.
+"""
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -76,7 +78,7 @@ _PANEL = 0.25  # of the fastest time constant: error of the loss of life below 1
 
 
 class Tables(NamedTuple):
-    """What :func:`advance` needs of the transformers and the step.
+    """Constants of the transformers and the step for :func:`advance`.
 
     constants : (trafo, 7), see the source
     decay : (trafo, node + 1, 3) exp(-t/τ) of θo, Δθh1 and Δθh2 at the nodes inside the step and at its end
@@ -100,7 +102,7 @@ def _rate(hot_spot_c: float, upgraded: bool) -> float:
 
 @njit
 def _ends(load: float, ambient_c: float, p: Floats) -> tuple[float, float, float]:
-    """Where θo, Δθh1 and Δθh2 go under a constant load and ambient temperature; p: constants."""
+    """Steady-state θo, Δθh1 and Δθh2 at a constant load and ambient temperature; p: constants."""
     if math.isnan(load):
         return ambient_c, 0.0, 0.0
     oil = ((1.0 + load * load * p[_RATIO]) / (1.0 + p[_RATIO])) ** p[_X] * p[_RISE]
@@ -110,7 +112,7 @@ def _ends(load: float, ambient_c: float, p: Floats) -> tuple[float, float, float
 
 @njit
 def settle(state: Floats, load: Floats, ambient_c: Floats, constants: Floats) -> None:
-    """Put the state where it settles under a load (IEC 60076-7:2018, Annex I: initial conditions).
+    """Set the state to the steady state of a load (IEC 60076-7:2018, Annex I: initial conditions).
 
     state : (member, trafo, 5), written; load : (member, trafo); ambient_c : (member,)
     """
@@ -272,7 +274,7 @@ def _floats(values: Any) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
-_OUTSIDE = f"; NaN where the hot spot passed {LAW_UP_TO_C:g} °C, outside what the law holds for"
+_OUTSIDE = f"; NaN where the hot spot passed {LAW_UP_TO_C:g} °C, where the equations do not hold"
 
 VARIABLES = (
     Variable("trafo_hot_spot_c", ("member", "trafo"), "degC",
@@ -288,11 +290,11 @@ VARIABLES = (
     Variable("trafo_loss_of_life_percent", ("member", "trafo"), "%",
              f"loss of life per normal life of 180,000 h{_OUTSIDE}", timed=False),
 )  # fmt: skip
-"""What is known of the transformers of a run."""
+"""Variables of the transformers' ageing."""
 
 
 def outcome(state: ThermalState, hours: float) -> dict[str, Floats]:
-    """The variables without time, after so many hours; (member, trafo) each.
+    """The variables without time after ``hours``, (member, trafo) each.
 
     Of a transformer whose hot spot passed LAW_UP_TO_C, those of its loss of life are NaN.
     """

@@ -1,17 +1,17 @@
 """Tap changers and switched capacitors: devices with positions that hold a voltage within a band.
 
-In: the solution of a feeder step with the devices where they stand. Out: the mean solution over the
+In: the solution of a feeder step with the devices at their positions. Out: the mean solution over the
 step, with the devices' operations inside it. Loads are constant over a step; a device operates at the
-moment at which its voltage has lain on one side of the band for its delay, so a step is parted there,
-its power flow solved again, and the parts are weighted with their duration. Where loads change only
+moment at which its voltage has lain on one side of the band for its delay, so a step is split there,
+its power flow solved again, and the sub-steps are weighted with their duration. Where loads change only
 from step to step, the positions at any time are therefore the same for any step that resolves those
 changes. Events at the very end of a step belong to the next one: its load decides.
 
 A device sees the mean voltage magnitude of the phases at its bus; with line-drop compensation
 ``|V - (R + jX) I|``, with the current I out of its transformer. An operation moves it by one position and
-restarts its time; it stands still at the end of its range. Devices due at the same moment operate
+restarts its time; at the end of its range it does not operate. Devices due at the same moment operate
 together, as in pandapower's control loop. With a delay of 0 a device does not turn back within the same
-moment (it would hunt for ever in no time); it may do so in the next step.
+moment (it would hunt without end); it may do so in the next step.
 
 Each member has its own devices, whose state depends on no other member.
 """
@@ -40,21 +40,21 @@ MOST_OPERATIONS = 1000
 """Most moments in a step at which devices of a member operate; more is hunting."""
 
 _SAME_S = 1e-6
-"""Moments that lie so near together are one."""
+"""Moments closer together than this count as one, s."""
 
 Solve = Callable[[Ints, Positions], Flow]
-"""Solves some members (their places) with their devices' positions."""
+"""Solves some members (their positions along the member axis) with their devices' positions."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device, resolved.
+    """A device, resolved to positions in the network.
 
     element : position of the transformer whose tap changer moves, or of the shunt
     bus : position of the bus whose voltage it holds
     range : least and greatest position
     raises : 1 where a higher position raises the voltage, else -1
-    outlet : position of the transformer whose current line-drop compensation takes, -1 without it
+    outlet : position of the transformer whose current line-drop compensation uses, -1 without it
     """
 
     settings: TapChanger | Capacitor
@@ -66,7 +66,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """Of the transformer or shunt."""
+        """Name of the transformer or shunt."""
         return self.settings.trafo if isinstance(self.settings, TapChanger) else self.settings.shunt
 
 
@@ -76,7 +76,7 @@ def devices(settings: Feeder, network: Network) -> list[Device]:
     Raises
     ------
     ScenarioError
-        With every fault: what there is not, what can't be regulated, and what would hunt.
+        With every fault: devices that do not exist, can't be regulated, or would hunt.
 
     """
     found, faults = list[Device](), list[str]()
@@ -176,28 +176,28 @@ def _bus(name: str | None, own: int, network: Network) -> int:
 
 
 @dataclass(frozen=True)
-class State:
-    """Of all devices of all members.
+class RegulatorState:
+    """State of all devices of all members.
 
     tap, shunt : (member, trafo), (member, shunt) positions of all, regulated or not
-    wish : (member, device) 1 where it waits to raise the voltage, -1 to lower it, 0 else
-    due_s : (member, device) when it operates, from the start of the step, s; inf where it waits for nothing
+    direction : (member, device) 1 where it waits to raise the voltage, -1 to lower it, 0 else
+    due_s : (member, device) time of its next operation, s from the start of the step; inf without one
     tap_operations, shunt_operations : (member, trafo), (member, shunt) since the start
     """
 
     tap: Ints
     shunt: Ints
-    wish: Ints
+    direction: Ints
     due_s: Floats
     tap_operations: Ints
     shunt_operations: Ints
 
 
-class Regulation:
-    """All devices of all members, and their time."""
+class VoltageRegulators:
+    """All devices of all members."""
 
     def __init__(self, found: Sequence[Device], network: Network, members: int) -> None:
-        """Start with every device where the network has it, and every time at 0."""
+        """Start with the network's positions, and no device waiting."""
         grid = network.grid
         given = [device.settings for device in found]
         self._found = found
@@ -218,17 +218,17 @@ class Regulation:
             return np.repeat(row[np.newaxis], members, axis=0)
 
         shape = (members, len(found))
-        self.state = State(
+        self.state = RegulatorState(
             tap=each(grid.trafos.tap_pos),
             shunt=each(grid.fixed.shunt_step),
-            wish=np.zeros(shape, np.int64),
+            direction=np.zeros(shape, np.int64),
             due_s=np.full(shape, np.inf),
             tap_operations=each(np.zeros(len(grid.trafos.name), np.int64)),
             shunt_operations=each(np.zeros(len(grid.fixed.shunt_bus), np.int64)),
         )
 
-    def step(self, solve: Solve, step_s: float) -> tuple[Flow, Mapping[str, Array], State]:
-        """Go through a step from the state in which the devices are; the state stays as it is.
+    def step(self, solve: Solve, step_s: float) -> tuple[Flow, Mapping[str, Array], RegulatorState]:
+        """Solve a step from the present state, which does not change.
 
         Returns
         -------
@@ -237,58 +237,62 @@ class Regulation:
         positions
             ``tap`` (member, trafo) and ``shunt`` (member, shunt), means over the step.
         after
-            The state at the end; assign it to :attr:`state` to go on.
+            The state at the end; assign it to :attr:`state` to continue.
 
         """
-        state = State(**{field.name: getattr(self.state, field.name).copy() for field in fields(State)})
-        members = len(state.wish)
+        state = RegulatorState(
+            **{field.name: getattr(self.state, field.name).copy() for field in fields(RegulatorState)}
+        )
+        members = len(state.direction)
         total: Flow | None = None
         mean = {"tap": np.zeros(state.tap.shape), "shunt": np.zeros(state.shunt.shape)}
         some, now = np.arange(members), np.zeros(members)
-        turned = np.zeros(state.wish.shape, np.int64)  # which way each went at this moment
+        last_direction = np.zeros(state.direction.shape, np.int64)  # of operations at this moment
         operations = 0
         while len(some):
             if operations > MOST_OPERATIONS:
-                self._hunts(state, int(some[0]), step_s)
+                self._raise_hunting(state, int(some[0]), step_s)
             operations += 1
-            part = solve(some, Positions(state.tap[some], state.shunt[some]))
-            self._look(part, state, some, now, turned, step_s)
+            sub_step = solve(some, Positions(state.tap[some], state.shunt[some]))
+            self._update_directions(sub_step, state, some, now, last_direction, step_s)
             due = np.maximum(state.due_s[some].min(axis=1, initial=np.inf), now[some])
             until = np.where(due < step_s - _SAME_S, due, step_s)
             share = (until - now[some]) / step_s
             if total is None:
-                total = part
+                total = sub_step
                 if (share < 1).any():
                     _weigh(total, share)
             else:
-                _add(total, some, part, share)
+                _add(total, some, sub_step, share)
             for name in mean:
                 mean[name][some] += getattr(state, name)[some] * share[:, np.newaxis]
-            turned[some[until > now[some] + _SAME_S]] = 0
+            last_direction[some[until > now[some] + _SAME_S]] = 0
             now[some] = until
             some = some[until < step_s]
-            self._operate(state, some, now, turned)
+            self._operate(state, some, now, last_direction)
         assert total is not None
         state.due_s[:] -= step_s
         return total, mean, state
 
-    def _look(self, flow: Flow, state: State, some: Ints, now: Array, turned: Ints, step_s: float) -> None:
-        """Which way each device of some members wants to go now, and from when on."""
+    def _update_directions(
+        self, flow: Flow, state: RegulatorState, some: Ints, now: Array, last_direction: Ints, step_s: float
+    ) -> None:
+        """Update direction and due time of the devices of some members from their voltages."""
         volts = self.measured(flow)
-        wish = (volts < self._low).astype(np.int64) - (volts > self._high)  # NaN wants nothing
-        move, at = wish * self._raises, self._positions(state)[some]
-        wish[(at + move < self._range[:, 0]) | (at + move > self._range[:, 1])] = 0
-        fresh = wish != state.wish[some]
+        direction = (volts < self._low).astype(np.int64) - (volts > self._high)  # NaN: none
+        move, at = direction * self._raises, self._positions(state)[some]
+        direction[(at + move < self._range[:, 0]) | (at + move > self._range[:, 1])] = 0
+        fresh = direction != state.direction[some]
         due = np.where(fresh, now[some, np.newaxis] + self._delay, state.due_s[some])
-        back = fresh & (wish == -turned[some]) & (wish != 0) & (self._delay == 0)
+        back = fresh & (direction == -last_direction[some]) & (direction != 0) & (self._delay == 0)
         due[back] = step_s
-        state.due_s[some] = np.where(wish == 0, np.inf, due)
-        state.wish[some] = wish
+        state.due_s[some] = np.where(direction == 0, np.inf, due)
+        state.direction[some] = direction
 
-    def _operate(self, state: State, some: Ints, now: Array, turned: Ints) -> None:
+    def _operate(self, state: RegulatorState, some: Ints, now: Array, last_direction: Ints) -> None:
         """Move the devices that are due."""
         acts = state.due_s[some] <= now[some, np.newaxis] + _SAME_S
-        move = np.where(acts, state.wish[some] * self._raises, 0)
+        move = np.where(acts, state.direction[some] * self._raises, 0)
         for which, positions, count in (
             (self._tap, state.tap, state.tap_operations),
             (self._cap, state.shunt, state.shunt_operations),
@@ -296,19 +300,19 @@ class Regulation:
             at = np.ix_(some, self._element[which])
             positions[at] += move[:, which]
             count[at] += acts[:, which]
-        turned[some] = np.where(acts, state.wish[some], turned[some])
+        last_direction[some] = np.where(acts, state.direction[some], last_direction[some])
         state.due_s[some] = np.where(acts, now[some, np.newaxis] + self._next, state.due_s[some])
 
-    def _hunts(self, state: State, member: int, step_s: float) -> None:
+    def _raise_hunting(self, state: RegulatorState, member: int, step_s: float) -> None:
         restless = self._found[int(np.argmin(state.due_s[member]))]
         raise PowerFlowError(
             f"the regulator of '{restless.name}' hunts: more than {MOST_OPERATIONS} operations in a step of "
             f"{step_s:g} s; give it a wider deadband_pu or a longer delay"
         )
 
-    def _positions(self, state: State) -> Ints:
+    def _positions(self, state: RegulatorState) -> Ints:
         """Positions of the devices, (member, device)."""
-        at = np.empty(state.wish.shape, np.int64)
+        at = np.empty(state.direction.shape, np.int64)
         at[:, self._tap] = state.tap[:, self._element[self._tap]]
         at[:, self._cap] = state.shunt[:, self._element[self._cap]]
         return at
@@ -323,7 +327,7 @@ class Regulation:
 
 
 def _drop(device: Device, network: Network) -> complex:
-    """Voltage drop in pu at 1 pu per kVA (of a phase, where phases are told apart)."""
+    """Voltage drop in pu at 1 pu per kVA (of a phase, where phases are solved separately)."""
     line = getattr(device.settings, "line_drop", None) or LineDrop()
     phases, kv = len(network.grid.phases), float(network.grid.buses.nominal_kv[device.bus])
     return phases * complex(line.r_ohm, line.x_ohm) / (kv**2 * 1e3)
@@ -336,8 +340,8 @@ def _weigh(flow: Flow, share: Array) -> None:
         values *= share.reshape(-1, *[1] * (values.ndim - 1))
 
 
-def _add(total: Flow, cases: Ints, part: Flow, share: Array) -> None:
-    """Add a part to the cases that it is of."""
-    _weigh(part, share)
+def _add(total: Flow, cases: Ints, sub_step: Flow, share: Array) -> None:
+    """Add a sub-step to its cases."""
+    _weigh(sub_step, share)
     for field in fields(total):
-        getattr(total, field.name)[cases] += getattr(part, field.name)
+        getattr(total, field.name)[cases] += getattr(sub_step, field.name)

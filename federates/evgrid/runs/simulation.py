@@ -60,9 +60,9 @@ class World:
         """What is assumed, read and dropped, a sentence each: said by ``run`` and ``validate``, kept in the
         result.
         """
-        from evgrid.feeder.base_load import base_load_told
+        from evgrid.feeder.base_load import base_load_notes
 
-        told = base_load_told(self.scenario, self.network, self.base)
+        told = base_load_notes(self.scenario, self.network, self.base)
         system = self.scenario.system
         emissions = None if system is None else system.emissions
         of_clock = "" if emissions is None else emissions.note(self.clock)
@@ -436,7 +436,7 @@ def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
         "audit": json.dumps(residuals),
         "recorded": world.selection.recorded,
         "notes": json.dumps(world.notes),
-        "phases": world.network.phases_told,
+        "phases": world.network.phases_summary,
         "currency": scenario.currency,
     }
 

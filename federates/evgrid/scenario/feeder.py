@@ -137,7 +137,7 @@ class Feeder(Settings):
     3 where loads or generators of the network have phases of their own or EVs charge on one phase, which
     needs the network's zero-sequence data, or zero_sequence; else 1."""
     unbalance: bool = True
-    """Record voltage unbalance and neutral currents where phases are told apart."""
+    """Record voltage unbalance and neutral currents where phases are solved separately."""
     zero_sequence: ZeroSequence | None = None
     """Where the network lacks zero-sequence data and is solved in three phases; left out: an error."""
     tap_changers: tuple[TapChanger, ...] = ()

@@ -35,13 +35,13 @@ def make_solver(
 ) -> Solver:
     """The solver that a scenario names.
 
-    ``reduce`` merges what carries nothing (power-grid-model; the reference solves the net as it is).
+    ``reduce`` merges nodes without load (power-grid-model; the reference solves the net as it is).
     Without ``unbalance`` voltage unbalance and neutral currents are left out.
 
     Raises
     ------
     NetworkError
-        Naming what the solver can't represent.
+        Naming the elements that the solver can't represent.
 
     """
     if solver == "pandapower":

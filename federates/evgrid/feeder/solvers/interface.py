@@ -1,9 +1,9 @@
 """Power flow solvers behind one interface.
 
 In: the load at each connection point, (case, connection, phase). A case is one member at one
-time; cases do not know each other. Out: a :class:`Flow`. All solvers model a feeder alike:
+time; cases are independent. Out: a :class:`Flow`. All solvers model a feeder alike:
 constant-power loads, ideal voltage sources (also in the negative and zero sequence), lines as pi
-circuits. What a solver can't represent is a NetworkError that names it.
+circuits. Elements that a solver can't represent raise a NetworkError that names them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Power = tuple[Array, Array]
 """Active power in kW and reactive power in kvar."""
 
 Label = Callable[[int], str]
-"""Number of a case in its batch to what it is called: "member 17 at 2026-01-15 18:00:00"."""
+"""Maps the number of a case in its batch to its name in messages: "member 17 at 2026-01-15 18:00:00"."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Flow:
         without a rating
     trafo_p_kw : (case, trafo) active power into the high-voltage side
     trafo_lv_p_kw, trafo_lv_q_kvar : (case, trafo, phase) power out of the low-voltage side
-    head_p_kw, head_q_kvar : (case, phase) what the sources give
-    losses_kw : (case,) what flows into all branches and does not leave them
-    fixed_kw : (case,) drawn by shunts, less what fixed generation gives, plus what loads that depend
-        on the voltage draw beyond their nominal power
+    head_p_kw, head_q_kvar : (case, phase) power of the sources
+    losses_kw : (case,) losses of all branches
+    fixed_kw : (case,) power of shunts, less fixed generation, plus the power of voltage-dependent
+        loads beyond their nominal power
     voltage_unbalance : (case, bus) negative per positive sequence, |V2|/|V1|; no buses if balanced
     neutral_a : (case, line) current in the neutral, A; no lines if balanced
     trafo_neutral_a : (case, trafo) the same at the low-voltage side; no trafos if balanced
@@ -73,7 +73,7 @@ def worst_phase(loading: Array) -> Array:
 
 @dataclass(frozen=True)
 class Positions:
-    """Where regulating devices stand.
+    """Positions of regulating devices.
 
     tap : (case, trafo) position of tap changers; of transformers without one (``tap_side`` -1) anything
     shunt : (case, shunt) steps of shunts that are closed
@@ -87,7 +87,7 @@ class Solver(Protocol):
     """Solves power flows of one feeder."""
 
     name: str
-    """What it is called in scenarios and messages."""
+    """Name in scenarios and messages."""
     balance_tolerance: float
     """Largest residual of the power balance, relative to the head power (at least 1 kW)."""
 
@@ -107,9 +107,9 @@ class Solver(Protocol):
         Parameters
         ----------
         p_kw, q_kvar
-            All power drawn there, of loads that depend on the voltage at nominal voltage.
+            All power drawn there; of voltage-dependent loads that at nominal voltage.
         label
-            What cases are called in messages.
+            Names of cases in messages.
         nominal
             Active and reactive power of the loads themselves, a part of ``p_kw`` and ``q_kvar``, of
             which shares may depend on the voltage; left out: all of it.
@@ -117,20 +117,21 @@ class Solver(Protocol):
             Active and reactive power of the fixed generation, (case, gen, phase), in place of the
             grid's own.
         positions
-            Of tap changers and shunts, in place of the grid's own; given once, give them always.
+            Of tap changers and shunts, in place of the grid's own; if given once, they must be given in every
+            call.
         failed
-            Takes why cases did not converge, by case; all their numbers are NaN.
+            Filled with the reasons why cases did not converge, by case; all their numbers are NaN.
 
         Raises
         ------
         PowerFlowError
-            Naming the cases that do not converge, unless ``failed`` takes them.
+            Naming the cases that do not converge, unless ``failed`` is given.
 
         """
 
 
 def lines_without_impedance(network: Network, solver: str) -> list[str]:
-    """A sentence for each line that no solver can take."""
+    """A sentence for each line without impedance, which no solver can represent."""
     lines = network.grid.lines
     closed = lines.from_closed | lines.to_closed
     return [
@@ -141,7 +142,7 @@ def lines_without_impedance(network: Network, solver: str) -> list[str]:
 
 
 def case_name(case: int) -> str:
-    """What a case is called where nobody knows more."""
+    """Default name of a case."""
     return f"case {case}"
 
 

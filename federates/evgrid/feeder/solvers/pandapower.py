@@ -1,8 +1,8 @@
 """The reference solver: pandapower's own power flow, one case after the other.
 
 ``runpp`` for balanced feeders, ``runpp_3ph`` for three-phase ones. The net is solved as
-:mod:`~evgrid.feeder.equivalents` leaves it, but for two things, so that both solvers answer the same
-question: loads and fixed generation are one element each (asymmetric star elements in three phases,
+:mod:`~evgrid.feeder.equivalents` leaves it, but for two things, so that both solvers solve the same
+problem: loads and fixed generation are one element each (asymmetric star elements in three phases,
 because ``runpp_3ph`` drops those of any other type), and sources are stiff in the negative and zero
 sequence, as they are in the positive one.
 """
@@ -52,7 +52,7 @@ class PandapowerSolver:
         Raises
         ------
         NetworkError
-            Naming what pandapower can't represent in three phases.
+            Naming the elements that pandapower can't represent in three phases.
 
         """
         import pandapower
@@ -141,7 +141,7 @@ class PandapowerSolver:
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         grid = self.network.grid
         buses, lines, trafos = len(grid.buses.name), len(grid.lines.name), len(grid.trafos.name)
-        phases, told = len(grid.phases), int(self.unbalance)
+        phases, unbalance = len(grid.phases), int(self.unbalance)
         return {
             "voltage_pu": (buses, phases),
             "line_loading": (lines, phases),
@@ -153,13 +153,13 @@ class PandapowerSolver:
             "head_q_kvar": (phases,),
             "losses_kw": (),
             "fixed_kw": (),
-            "voltage_unbalance": (buses * told,),
-            "neutral_a": (lines * told,),
-            "trafo_neutral_a": (trafos * told,),
+            "voltage_unbalance": (buses * unbalance,),
+            "neutral_a": (lines * unbalance,),
+            "trafo_neutral_a": (trafos * unbalance,),
         }
 
     def _solve_one(self, load: Power, own: Power, generation: Power) -> dict[str, Any]:
-        """One case. Raises PowerFlowError with the reason alone."""
+        """One case. Raises PowerFlowError with only the reason as its text."""
         import pandapower
         from pandapower.powerflow import LoadflowNotConverged
 
@@ -297,7 +297,7 @@ class PandapowerSolver:
 
 
 def faults_of(network: Network) -> list[str]:
-    """What pandapower can't represent, a sentence each."""
+    """Elements that pandapower can't represent, a sentence each."""
     faults = lines_without_impedance(network, "pandapower")
     if not network.three_phase:
         return faults

@@ -1,19 +1,19 @@
 """The default solver: power-grid-model, all cases in one batch.
 
 The iterative-current method solves every case; those that it does not converge for are solved
-again with Newton-Raphson. The circuit is prepared once; a solve sends loads and fetches only what
-is needed, in columns.
+again with Newton-Raphson. The circuit is prepared once; a solve updates loads and fetches only the
+needed columns.
 
 The conversion from pandapower's tables is our own, because power-grid-model-io ignores zero-
 sequence short-circuit impedances, leaves the loss tangent of a line without capacitance
 uninitialised and fails on a missing vector group. How it is done:
 
 - Sources are ideal: a short-circuit power of 1e15 VA, so that the source's own power is known only
-  to about 0.1 W. What the head gives is therefore the sum of what flows from its node into
+  to about 0.1 W. The head's power is therefore the sum of the power from its node into
   branches, loads and shunts.
 - A Dyn transformer's zero-sequence impedance as seen from the low-voltage side, z2 + z1 || zm
   (leakage parts z1, z2 and magnetising impedance zm, as in pandapower), is reached with an earthing
-  impedance of (z0 - z)/3 at its neutral. A Yzn transformer stands as a Dyn one with the zero-sequence
+  impedance of (z0 - z)/3 at its neutral. A Yzn transformer is modelled as a Dyn one with the zero-sequence
   impedance that pandapower gives it. A YNyn transformer is represented if its zero-sequence
   magnetising impedance can be neglected. Other vector groups are refused in three-phase nets.
 - Magnetising currents (pfe, i0) are half on each side of a pi circuit, whose values follow exactly
@@ -65,14 +65,16 @@ ERROR_TOLERANCE_PU = 1e-10
 MAX_ITERATIONS = 20
 
 NEGLIGIBLE_MAGNETISING_PERCENT = 1e6
-"""Zero-sequence magnetising impedance, percent of the short-circuit impedance, that draws nothing."""
+"""Zero-sequence magnetising impedance, percent of the short-circuit impedance, from which on it is
+neglected.
+"""
 
 THREADS_FROM = 16
 """Batches of at least so many cases are solved with two threads."""
 
 
 Update = dict[ComponentType, dict[str, NDArray[Any]]]
-"""What changes of a kind of component, by attribute, in SI units: (case, component[, phase])."""
+"""Updated attributes of each component type, in SI units: (case, component[, phase])."""
 
 
 class PowerGridModelSolver:
@@ -92,7 +94,7 @@ class PowerGridModelSolver:
         Raises
         ------
         NetworkError
-            Naming what power-grid-model can't represent.
+            Naming the elements that power-grid-model can't represent.
 
         """
         faults = faults_of(network)
@@ -277,7 +279,7 @@ class PowerGridModelSolver:
         return flow
 
     def _parts(self, power: Array, own: Array, column: int) -> tuple[Array, Array]:
-        """Power of the constant-power loads, and of the constant-impedance and -current ones behind
+        """Power of the constant-power loads, and of the constant-impedance and -current ones that follow
         them, from all power and the loads' own.
         """
         loads = self.network.grid.loads
@@ -294,7 +296,7 @@ class PowerGridModelSolver:
     def _positions(self, positions: Positions) -> Update:
         """Tap positions and admittances of shunts."""
         fixed, taps = self.network.grid.fixed, positions.tap[:, self.circuit.trafo]
-        unknown = np.iinfo(np.int8).min  # leaves what it is
+        unknown = np.iinfo(np.int8).min  # leaves it unchanged
         taps = np.where(self.network.grid.trafos.tap_side[self.circuit.trafo] >= 0, taps, unknown)
         update: Update = {ComponentType.transformer: {"tap_pos": np.ascontiguousarray(taps, np.int8)}}
         if len(fixed.shunt_bus):
@@ -303,8 +305,8 @@ class PowerGridModelSolver:
         return {kind: columns for kind, columns in update.items() if len(self._ids[kind])}
 
     def _solve(self, update: Update, reasons: dict[int, str]) -> dict[Any, Any]:
-        """Solve a batch with iterative current, and what does not converge with Newton-Raphson;
-        ``reasons`` takes why cases fail with both.
+        """Solve a batch with iterative current, and the cases that do not converge with Newton-Raphson;
+        ``reasons`` is filled with the reasons of cases that fail with both.
         """
         cases = len(update[self._load]["p_specified"])
         if cases == 1:
@@ -328,8 +330,8 @@ class PowerGridModelSolver:
     def _calculate_one(self, update: Update) -> dict[Any, Any] | None:
         """A single case, which costs half of a batch of one; None if it does not converge.
 
-        The numbers are those of a batch. power-grid-model keeps what was updated, so everything that
-        may change is updated here, and a batch, too, gives all of it.
+        The numbers are those of a batch. power-grid-model keeps updated values, so everything that
+        may change is updated here, and a batch updates all of it, too.
         """
         if not update[self._load]["p_specified"].shape[1]:
             return None
@@ -356,7 +358,7 @@ class PowerGridModelSolver:
         }
 
     def _calculate(self, update: Update, method: CalculationMethod) -> tuple[dict[Any, Any], dict[int, str]]:
-        """One batch with one method, and why which of its cases failed."""
+        """One batch with one method, and the reasons of the cases that failed."""
         cases, loads = update[self._load]["p_specified"].shape[:2]
         given = {kind: columns for kind, columns in update.items() if kind is not self._load or loads}
         if not given:
@@ -393,7 +395,7 @@ class PowerGridModelSolver:
 
 
 def faults_of(network: Network) -> list[str]:
-    """What power-grid-model can't represent, a sentence each."""
+    """Elements that power-grid-model can't represent, a sentence each."""
     grid = network.grid
     lines, trafos = grid.lines, grid.trafos
     faults = lines_without_impedance(network, "power-grid-model")
