@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from evgrid.core.ports import PORTS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -17,3 +19,5 @@ def test_the_site_builds_without_a_warning(tmp_path):
     scenario = (tmp_path / "html" / "reference" / "scenario.html").read_text(encoding="utf-8")
     for key in ("feeder.network", "aggregators.NAME(scheduled).horizon", "fleet.sessions(home).return_h"):
         assert key in scenario
+    built = (tmp_path / "html" / "development" / "how_it_is_built.html").read_text(encoding="utf-8")
+    assert all(port in built for port in PORTS)
