@@ -1,7 +1,12 @@
-"""Run every benchmark and print one table: what, figure, against what, ratio."""
+"""Run every benchmark and print one table: what, figure, against what, ratio.
+
+``python -m benchmarks [--smoke] [NAME ...]``; ``--smoke`` runs each on a small case, to see that it works.
+A benchmark is a module with ``rows(...)``, and ``SMOKE``, the arguments of that small case.
+"""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 
@@ -12,6 +17,7 @@ MODULES = (
     "fleet_kernel",
     "dispatch",
     "scheduling",
+    "scores",
     "helics_tick",
     "power_flow",
     "coupling",
@@ -22,13 +28,14 @@ MODULES = (
 )
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], smoke: bool = False) -> None:
     """Print the rows of the named benchmarks, or of all of them."""
     table = Table(title="evgrid benchmarks (compare within one run only)", title_justify="left")
     for column in ("what", "figure", "against", "figure", "ratio"):
         table.add_column(column, justify="left" if column in ("what", "against") else "right")
     for name in names or MODULES:
-        for row in importlib.import_module(f"benchmarks.{name}").rows():
+        benchmark = importlib.import_module(f"benchmarks.{name}")
+        for row in benchmark.rows(**(benchmark.SMOKE if smoke else {})):
             table.add_row(
                 row["what"], row["figure"], row.get("against", ""), row.get("reference", ""),
                 f"{row['ratio']:.3g}" if "ratio" in row else "",
@@ -37,4 +44,8 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)}; left out: all")
+    parser.add_argument("--smoke", action="store_true", help="a small case of each, in seconds")
+    given = parser.parse_args()
+    main(given.names, given.smoke)

@@ -16,40 +16,51 @@ from typing import Any
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "european_lv_v1g.yaml"
 
+SMOKE: dict[str, Any] = {"runs": 1, "hours": 1, "workers": 1}
+"""Arguments of :func:`rows` for a run of seconds, whose figures say nothing."""
 
-def _bare(folder: str, seeds: list[int], begin: Any, spans: Any) -> None:
+
+def _bare(folder: str, seeds: list[int], hours: int, begin: Any, spans: Any) -> None:
     """Runs in one process, after one that makes it warm."""
     from evgrid.runs.simulation import run
     from evgrid.scenario import load_scenario
 
-    run(load_scenario(SCENARIO), Path(folder) / "warm.nc").close()
+    duration = {"time.duration": f"{hours}h"}
+    run(load_scenario(SCENARIO, duration), Path(folder) / "warm.nc").close()
     begin.wait()
     start = time.perf_counter()
     for seed in seeds:
-        run(load_scenario(SCENARIO, {"ensemble.seed": seed}), Path(folder) / f"{seed}.nc").close()
+        run(load_scenario(SCENARIO, {"ensemble.seed": seed} | duration), Path(folder) / f"{seed}.nc").close()
     spans.put(time.perf_counter() - start)
 
 
-def rows(runs: int = 60) -> list[dict[str, Any]]:
+def rows(runs: int = 60, hours: int = 24, workers: int = 2) -> list[dict[str, Any]]:
     """What was measured: wall time of the batch, and of its runs alone."""
     from evgrid.runs.batch import Batch, run_batch
 
     seeds = list(range(runs))
     with tempfile.TemporaryDirectory() as folder:
         batch = Batch.model_validate(
-            {"name": "overhead", "base": SCENARIO, "grid": {"ensemble.seed": seeds}, "members_per_run": 1}
+            {
+                "name": "overhead",
+                "base": SCENARIO,
+                "members_per_run": 1,
+                "grid": {"ensemble.seed": seeds, "time.duration": [f"{hours}h"]},
+            }
         )
         begin = time.perf_counter()
-        report = run_batch(batch, Path(folder) / "batch", workers=2)
+        report = run_batch(batch, Path(folder) / "batch", workers=workers)
         batch_s = time.perf_counter() - begin
         assert report.finished == runs
         context = multiprocessing.get_context("spawn")
-        barrier, spans = context.Barrier(2), context.Queue()
+        barrier, spans = context.Barrier(workers), context.Queue()
         processes = []
-        for part in range(2):
+        for part in range(workers):
             own = Path(folder) / str(part)
             own.mkdir()
-            processes.append(context.Process(target=_bare, args=(str(own), seeds[part::2], barrier, spans)))
+            processes.append(
+                context.Process(target=_bare, args=(str(own), seeds[part::workers], hours, barrier, spans))
+            )
         for process in processes:
             process.start()
         bare_s = max(spans.get() for _ in processes)
@@ -57,9 +68,9 @@ def rows(runs: int = 60) -> list[dict[str, Any]]:
             process.join()
     return [
         {
-            "what": f"batch of {runs} one-day V1G runs, {60 * runs / batch_s:.1f} a minute",
+            "what": f"batch of {runs} V1G runs of {hours} h, {60 * runs / batch_s:.1f} a minute",
             "figure": f"{batch_s:.1f} s",
-            "against": "the bare runs in two warm processes",
+            "against": f"the bare runs in {workers} warm processes",
             "reference": f"{bare_s:.1f} s",
             "ratio": batch_s / bare_s,
         }

@@ -10,11 +10,14 @@ import evgrid
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "european_lv_volt_var.yaml"
 
+SMOKE: dict[str, Any] = {"sizes": (1,), "hours": 0.1}
+"""Arguments of :func:`rows` for a run of seconds, whose figures say nothing."""
 
-def timed(coupling: str, members: int) -> tuple[float, float]:
-    """Wall time of six hours of the scenario, s, and power flows a step."""
+
+def timed(coupling: str, members: int, hours: float) -> tuple[float, float]:
+    """Wall time of the first hours of the scenario, s, and power flows a step."""
     scenario = evgrid.load_scenario(
-        SCENARIO, {"ensemble.members": members, "time.duration": "6h", "coupling": coupling}
+        SCENARIO, {"ensemble.members": members, "time.duration": f"{hours:g}h", "coupling": coupling}
     )
     start = time.perf_counter()
     result = evgrid.run(scenario)
@@ -22,13 +25,13 @@ def timed(coupling: str, members: int) -> tuple[float, float]:
     return time.perf_counter() - start, flows
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(sizes: tuple[int, ...] = (1, 10), hours: float = 6.0) -> list[dict[str, Any]]:
     """One member and ten."""
-    timed("iterated", 1)  # compile and import
+    timed("iterated", 1, hours)  # compile and import
     table = []
-    for members in (1, 10):
-        iterated, flows = timed("iterated", members)
-        lagged, _ = timed("lagged", members)
+    for members in sizes:
+        iterated, flows = timed("iterated", members, hours)
+        lagged, _ = timed("lagged", members, hours)
         table.append(
             {
                 "what": f"coupling iterated, {members} member(s), {flows:.1f} power flows a step",

@@ -13,6 +13,9 @@ import numpy as np
 
 from evgrid.aggregator.kernels import order_by_group, share_by_laxity
 
+SMOKE: dict[str, Any] = {"fleets": (100,), "repeats": 2}
+"""Arguments of :func:`rows` for a run of seconds, whose figures say nothing."""
+
 
 def by_sorting(group, headroom, p_max, laxity):
     """Least laxity first, by a sort and a running sum."""
@@ -23,7 +26,7 @@ def by_sorting(group, headroom, p_max, laxity):
     return setpoint
 
 
-def measure(evs: int, repeats: int = 40) -> tuple[float, float, float]:
+def measure(evs: int, repeats: int) -> tuple[float, float, float]:
     """Median time of a tick by charging, by discharging, and with the sort, s."""
     rng = np.random.default_rng(0)
     group, power, needed = np.zeros(evs, np.int64), np.zeros(evs), np.full(evs, 3600.0)
@@ -44,11 +47,11 @@ def measure(evs: int, repeats: int = 40) -> tuple[float, float, float]:
     return charging, discharging, sorting
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(fleets: tuple[int, ...] = (10_000, 100_000), repeats: int = 40) -> list[dict[str, Any]]:
     """One row a fleet and direction."""
     found = []
-    for evs in (10_000, 100_000):
-        charging, discharging, sorting = measure(evs)
+    for evs in fleets:
+        charging, discharging, sorting = measure(evs, repeats)
         for what, took in (("charge", charging), ("discharge", discharging)):
             found.append(
                 {

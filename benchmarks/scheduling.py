@@ -19,6 +19,9 @@ PRICE = np.where(
 )
 WEAR = 0.05
 
+SMOKE: dict[str, Any] = {"few": 5, "many": 20}
+"""Arguments of :func:`rows` for a run of seconds, whose figures say nothing."""
+
 
 def fleet(evs: int) -> Batteries:
     """EVs that are plugged in now and leave about 14 h later."""
@@ -40,9 +43,9 @@ def timed(solve: partial[Schedule], repeats: int = 3) -> tuple[float, Schedule]:
     return min(took), best
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(few: int = 300, many: int = 5000) -> list[dict[str, Any]]:
     """One row a way to plan."""
-    small, large = fleet(300), fleet(5000)
+    small, large = fleet(few), fleet(many)
     alone(small, PRICE, SLOT_H)  # compiled
     each_s, each = timed(partial(alone, small, PRICE, SLOT_H, None, WEAR))
     program_s, program = timed(partial(schedule, small, PRICE, SLOT_H, wear_per_kwh=WEAR), 1)
@@ -55,11 +58,11 @@ def rows() -> list[dict[str, Any]]:
     coupled_s, _ = timed(partial(plan, large, PRICE, SLOT_H, limit_kw=limit, wear_per_kwh=WEAR))
     found = []
     for what, took, against, reference in (
-        (f"plan: each of 300 EVs alone (cost {each.cost:.2f})", each_s,
+        (f"plan: each of {few:,} EVs alone (cost {each.cost:.2f})", each_s,
          f"HiGHS (cost {program.cost:.2f})", program_s),
-        (f"plan: 300 EVs under a limit, clusters (cost {clusters.cost:.2f})", clusters_s,
+        (f"plan: {few:,} EVs under a limit, clusters (cost {clusters.cost:.2f})", clusters_s,
          f"HiGHS, each EV (cost {exact.cost:.2f})", exact_s),
-        ("plan: 5,000 EVs under a limit, clusters", coupled_s, "5,000 EVs, each alone", large_s),
+        (f"plan: {many:,} EVs under a limit, clusters", coupled_s, f"{many:,} EVs, each alone", large_s),
     ):  # fmt: skip
         found.append(
             {
