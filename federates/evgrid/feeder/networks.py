@@ -39,6 +39,7 @@ from evgrid.feeder.equivalents import MAGNETISING_IMPEDANCE_PERCENT, prepare
 from evgrid.feeder.grid import Grid, Ints, extract, has_asymmetric_power
 from evgrid.feeder.households import households_note, households_of
 from evgrid.feeder.topology import Topology, topology
+from evgrid.scenario.feeder import NETWORK_FILES, is_network_file
 
 if TYPE_CHECKING:
     from evgrid.scenario.feeder import Feeder
@@ -135,7 +136,7 @@ def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
     Parameters
     ----------
     settings
-        ``network`` is a built-in name or the path of a pandapower file (.json, .xlsx).
+        ``network`` is a built-in name or the path of a file of :data:`~evgrid.scenario.feeder.NETWORK_FILES`.
     one_phase_evs
         Whether EVs charge on one phase, for which ``phases: auto`` solves the net in three phases.
 
@@ -270,16 +271,18 @@ def _found(name: str) -> tuple[Callable[[], Any], str, str]:
     if family == "simbench" and member:
         return (lambda: simbench_net(member)), f"{name} {simbench_version()}", name
     path = Path(name).expanduser()
-    if path.suffix.lower() not in (".json", ".xlsx"):
+    if not is_network_file(name):
         raise NetworkError(_unknown(name))
+    read = NETWORK_FILES.find(path.suffix.lower())
     try:
         if not path.is_file():
             raise NetworkError(f"feeder.network = {name}: there is no file {path}")
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
+        reader = hashlib.sha256(Path(inspect.getfile(read)).read_bytes()).hexdigest()
     except (OSError, ValueError) as error:  # no permission, a NUL in the path
         raise NetworkError(f"feeder.network = {name}: can't be read: {error}") from None
-    return (lambda: net_file.read_net(path)), content, str(path)
+    return (lambda: read(path)), f"{content} {reader}", str(path)
 
 
 def _unknown(name: str) -> str:
@@ -287,8 +290,8 @@ def _unknown(name: str) -> str:
     hint = f"did you mean '{near[0]}'? " if near else ""
     return (
         f"feeder.network = {name}: unknown network; {hint}"
-        f"built-in are {', '.join(BUILT_IN)}, or give pandapower:NAME, simbench:CODE or a pandapower "
-        "file (.json, .xlsx)"
+        f"built-in are {', '.join(BUILT_IN)}, or give pandapower:NAME, simbench:CODE or a "
+        f"file ({', '.join(NETWORK_FILES.names())})"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
+from evgrid.core.registry import Registry
 from evgrid.scenario.devices import Capacitor, PvInverters, TapChanger, TransformerAgeing
 from evgrid.scenario.fields import Duration, ExistingFile, Settings, TimeFormat, fault
 
@@ -68,10 +69,25 @@ class BaseLoad(Settings):
         return self.source or "standard"
 
 
+NETWORK_FILES = Registry(
+    {
+        ".json": "evgrid.feeder.net_file:read_net",
+        ".xlsx": "evgrid.feeder.net_file:read_net",
+    }
+)
+"""Formats of network files by suffix: for each a function that takes a path and returns a pandapower net, or
+raises NetworkError with every fault of the file."""
+
+
+def is_network_file(name: str) -> bool:
+    """Whether the name of a network is the path of a file, by its suffix."""
+    return Path(name).suffix.lower() in NETWORK_FILES
+
+
 def _network(value: Any, info: ValidationInfo) -> Any:
     """The path of a network file starts at the scenario's folder."""
     folder = (info.context or {}).get("folder")
-    if isinstance(value, str) and folder and Path(value).suffix.lower() in (".json", ".xlsx"):
+    if isinstance(value, str) and folder and is_network_file(value):
         return str(Path(folder) / Path(value).expanduser())
     return value
 

@@ -54,6 +54,7 @@ from evgrid.runs.batch.folder import (
 from evgrid.runs.batch.reading import batch_sessions, open_batch, read_index
 from evgrid.runs.worker_process import Outcome, Reduction, Task, remove_parts
 from evgrid.scenario import Scenario, load_scenario
+from evgrid.scenario.feeder import is_network_file
 from evgrid.scenario.fields import Duration, ExistingFile, Name, Settings, checked, fault, read_settings
 
 FIXED_MEMORY_GB = 0.45
@@ -305,9 +306,9 @@ def _files(value: Any) -> Iterator[Path]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _files(inner)
-    elif (
-        isinstance(value, Path) or (isinstance(value, str) and value.lower().endswith((".json", ".xlsx")))
-    ) and Path(value).is_file():
+    elif (isinstance(value, Path) or (isinstance(value, str) and is_network_file(value))) and Path(
+        value
+    ).is_file():
         yield Path(value)
 
 
