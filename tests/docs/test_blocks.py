@@ -1,8 +1,10 @@
 """What README and documentation show works: scenarios are valid, the strategy runs, links lead somewhere."""
 
+import importlib
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,6 +102,29 @@ def test_links_lead_to_files(page):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
     assert not [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_modules_and_files_that_a_page_names_are_there(page):
+    """``evgrid.core.ports``, ``scenario/aggregators.py``, ``aggregator/strategies/``, ``test_scheduler.py``."""
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`(evgrid(?:\.\w+)+)`", text):
+        assert _found(name), f"{page.name} names {name}"
+    for name in re.findall(r"`((?:\w+/)+|(?:\w+/)*\w+\.py)`", text):
+        places = (ROOT / name, ROOT / "federates" / "evgrid" / name)
+        assert any(place.exists() for place in places) or list(ROOT.glob(f"tests/*/{name}")), name
+
+
+def _found(name):
+    """Whether a dotted name is of a module, or of something in one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        with suppress(ModuleNotFoundError):
+            found = importlib.import_module(".".join(parts[:length]))
+            for part in parts[length:]:
+                found = getattr(found, part, None)
+            return found is not None
+    return False
 
 
 @pytest.mark.slow
