@@ -106,7 +106,7 @@ def test_links_lead_to_files(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_modules_and_files_that_a_page_names_are_there(page):
-    """``evgrid.core.ports``, ``scenario/aggregators.py``, ``aggregator/strategies/``, ``test_scheduler.py``."""
+    """Such as ``evgrid.core.ports``, ``scenario/aggregators.py``, ``aggregator/strategies/``."""
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"`(evgrid(?:\.\w+)+)`", text):
         assert _found(name), f"{page.name} names {name}"
