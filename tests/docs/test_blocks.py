@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import evgrid
 from evgrid.readers.yaml_files import parse_yaml
 from evgrid.runs.batch import Batch
 from evgrid.scenario import scenario_from
@@ -125,6 +126,11 @@ def _found(name):
                 found = getattr(found, part, None)
             return found is not None
     return False
+
+
+def test_the_reference_has_every_public_name():
+    page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    assert not [name for name in evgrid.__all__ if not re.search(rf":: evgrid\.{name}\b", page)]
 
 
 @pytest.mark.slow
