@@ -7,7 +7,7 @@ from scipy.sparse import block_array, eye_array
 
 import evgrid
 from evgrid.feeder.networks import load_network
-from evgrid.fleet.planned_sessions import stays_of
+from evgrid.fleet.planned_sessions import planned_sessions_of
 from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
 from evgrid.studies.oracle import least_cost
@@ -257,7 +257,7 @@ def test_a_taper_to_a_full_battery_takes_as_long_as_with_its_cut_off(tmp_path):
     ]
     scenario, _ = run_file(tmp_path, rows, {"strategy": "uncontrolled"}, prices_of([0.2] * 24), taper_soc=0.8)
     world = build_world(scenario)
-    stays = stays_of(scenario, world.connections, world.evs, world.sessions)
+    stays = planned_sessions_of(scenario, world.connections, world.evs, world.sessions)
     np.testing.assert_allclose(stays.full_soc[:3], 1.0)
     for full, slow in zip(stays.full_soc[3:], (0.005, 0.01), strict=True):  # above the cut-off at 0.99
         takes = 0.2 * np.log(20) + slow / 0.05

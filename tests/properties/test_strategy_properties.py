@@ -18,7 +18,7 @@ from evgrid.aggregator.model import AggregatorModel
 from evgrid.aggregator.strategy import Strategy, register
 from evgrid.core.model import ALL_PHASES, Connections, EVs, MemoryRecorder, Portfolio, Sensitivity
 from evgrid.fleet.model import FleetModel
-from evgrid.fleet.planned_sessions import stays_of
+from evgrid.fleet.planned_sessions import planned_sessions_of
 from evgrid.fleet.sessions import Sessions
 from evgrid.scenario import scenario_from
 from evgrid.scenario.aggregators import STRATEGIES
@@ -154,7 +154,7 @@ class Run:
             )
         ]
         if name != "uncontrolled":
-            known = stays_of(self.scenario, CONNECTIONS, self.evs, self.sessions)
+            known = planned_sessions_of(self.scenario, CONNECTIONS, self.evs, self.sessions)
             portfolio = Portfolio("main", 0, np.arange(n), whole=True)
             models.insert(
                 0,

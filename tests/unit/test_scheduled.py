@@ -8,7 +8,7 @@ import pytest
 from evgrid.aggregator.planning.scheduler import highest_mean, interval_means
 from evgrid.aggregator.strategies.scheduled import Demand, Meter, Scheduled, ScheduledSettings, demand_of
 from evgrid.aggregator.strategy import Context, View
-from evgrid.core.model import ALL_PHASES, Clock, EVs, Stays
+from evgrid.core.model import ALL_PHASES, Clock, EVs, PlannedSessions
 from evgrid.scenario.tariffs import Tariff
 
 EVS = 3
@@ -21,7 +21,7 @@ def strategy(planned, **settings):
         np.array(["a", "b", "c"]),
     )  # fmt: skip
     ones = np.ones(EVS)
-    stays = Stays(
+    stays = PlannedSessions(
         np.arange(EVS), 0 * ones, 86400 * ones, 0.5 * ones, 0.9 * ones, 0.2 * ones, 0.9 * ones, 60 * ones,
         11 * ones, 11 * ones, 0.9 * ones, 0.9 * ones, 0 * ones, 0.9 * ones, ones,
     )  # fmt: skip
@@ -32,7 +32,7 @@ def strategy(planned, **settings):
         evs,
         1,
         np.zeros(EVS, np.int64),
-        stays=stays,
+        planned_sessions=stays,
         base_load=lambda begin, end: np.zeros((1, len(begin))),
     )
     found = Scheduled(ScheduledSettings(strategy="scheduled", **settings), context)
@@ -84,7 +84,7 @@ def test_what_is_discharged_by_plan_makes_room():
 def test_where_the_fleet_needs_longer_than_at_rated_power_a_plan_has_less():
     """From 0.8 to 0.9 along a taper from 0.8 on: 12 kWh / 9.9 kW · ln 2 at the rated 11 kW."""
     planned = strategy([0.0, 0.0, 0.0])
-    planned._stays = replace(planned._stays, taper_soc=np.full(EVS, 0.8))
+    planned._sessions = replace(planned._sessions, taper_soc=np.full(EVS, 0.8))
     hours = 12 / 9.9 * np.log(2) * np.array([1.0, 2.0, 0.5])
     seen = replace(view([9e4] * 3), energy_needed=np.full(EVS, 6 / 0.9), time_needed=3600 * hours)
     rows = np.arange(EVS)

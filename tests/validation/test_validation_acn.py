@@ -13,7 +13,7 @@ import pytest
 from evgrid.aggregator.model import AggregatorModel
 from evgrid.core.model import ALL_PHASES, Connections, MemoryRecorder, Portfolio
 from evgrid.fleet.model import FleetModel
-from evgrid.fleet.planned_sessions import stays_of
+from evgrid.fleet.planned_sessions import planned_sessions_of
 from evgrid.fleet.sessions import fleet_tables
 from evgrid.fleet.sessions.importers import read_acn, undeliverable
 from evgrid.runs.simulation import run_with_report
@@ -191,9 +191,9 @@ def limited(imported, path, step_s):
     evs, sessions = fleet_tables(scenario, car_park)
     recorder = MemoryRecorder()
     portfolio = Portfolio("main", 0, np.arange(len(evs)), whole=True)
-    known = stays_of(scenario, car_park, evs, sessions)
+    known = planned_sessions_of(scenario, car_park, evs, sessions)
     models = (
-        AggregatorModel(scenario, portfolio, car_park, evs, 0, recorder, stays=known),
+        AggregatorModel(scenario, portfolio, car_park, evs, 0, recorder, planned=known),
         FleetModel(scenario, car_park, evs, sessions, recorder, managed=True),
     )
     fields = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")

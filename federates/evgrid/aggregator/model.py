@@ -38,10 +38,10 @@ from evgrid.core.model import (
     Connections,
     EVs,
     Model,
+    PlannedSessions,
     Portfolio,
     Recorder,
     Sensitivity,
-    Stays,
     Values,
     Variable,
 )
@@ -80,7 +80,7 @@ class AggregatorModel(Model):
 
     ``evs`` are all EVs of the run; ``trafos`` is the number of transformers of the feeder. Connections
     without a transformer above them are with those of the first; EVs upstream of the feeder are in a group
-    of their own, the last. ``sensitivity`` is for a strategy that uses voltages. ``stays``, of all EVs, and
+    of their own, the last. ``sensitivity`` is for a strategy that uses voltages. ``planned``, of all EVs, and
     ``base_load`` are what forecasts know; the latter gives (member, trafo + 1, n) kW of n times, or
     from those to n ends, by the transformer next upstream, the last for none.
     """
@@ -94,7 +94,7 @@ class AggregatorModel(Model):
         trafos: int,
         recorder: Recorder,
         sensitivity: Sensitivity | None = None,
-        stays: Stays | None = None,
+        planned: PlannedSessions | None = None,
         base_load: Callable[..., Array] | None = None,
     ) -> None:
         self.name = portfolio.federate
@@ -123,7 +123,7 @@ class AggregatorModel(Model):
         context = Context(
             scenario.clock, scenario.tariff, evs, groups, self._ev_group,
             scenario.system, scenario.members, scenario.ensemble.seed, sensitivity,
-            None if stays is None else stays if portfolio.whole else stays.of(portfolio.rows),
+            None if planned is None else planned if portfolio.whole else planned.of(portfolio.rows),
             None if base_load is None else partial(self._in_groups, base_load),
             connections.upstream,
             sum(a.strategy_class.uses_voltage for a in scenario.aggregators.values()),
@@ -146,19 +146,19 @@ class AggregatorModel(Model):
         if cls.uses_voltage:
             self.inputs += (self._power_port, "feeder/voltage")
         self._excess: Excess | None = None
-        self._coming: Stays | None = None
+        self._coming: PlannedSessions | None = None
         if self._uses_feeder and isinstance(settings, WithinSettings) and settings.limited:
             rows = len(self._members) * groups
             over_s = settings.limit_over or 0.0
             self._check_interval(over_s)
             self._excess = Excess(settings.least_kw, settings.most_kw, over_s, rows)
             self.inputs += ("fleet/p",)
-            if context.stays is not None and link.telemetry <= self.period_s and link.delay == 0:
-                self._coming = context.stays
+            if context.planned_sessions is not None and link.telemetry <= self.period_s and link.delay == 0:
+                self._coming = context.planned_sessions
                 self._by_arrival = np.argsort(self._coming.arrival_s, kind="stable")
         self.inputs = tuple(dict.fromkeys(self.inputs))
         self._peak_of: Context | None = None
-        if cls.may_raise_peak and portfolio.whole and stays is not None and base_load is not None:
+        if cls.may_raise_peak and portfolio.whole and planned is not None and base_load is not None:
             self._peak_of = context
         self.variables = tuple(
             self._own(variable)
@@ -245,19 +245,21 @@ class AggregatorModel(Model):
 
     def _newcomers(self, time_s: float) -> Array:
         """What EVs that come in this tick can't put off until the next, mean over it, (member · groups,)."""
-        stays, step_s = self._coming, self.period_s
-        if stays is None:
+        planned, step_s = self._coming, self.period_s
+        if planned is None:
             return np.zeros(len(self._base_load))
-        coming = np.searchsorted(stays.arrival_s, (time_s, time_s + step_s), sorter=self._by_arrival)
+        coming = np.searchsorted(planned.arrival_s, (time_s, time_s + step_s), sorter=self._by_arrival)
         rows = self._by_arrival[coming[0] : coming[1]]
-        power, departure_s = stays.charge_kw[rows], stays.departure_s[rows]
-        missing = np.maximum(stays.soc_target[rows] - stays.soc_arrival[rows], 0.0) * stays.capacity_kwh[rows]
+        power, departure_s = planned.charge_kw[rows], planned.departure_s[rows]
+        missing = (
+            np.maximum(planned.soc_target[rows] - planned.soc_arrival[rows], 0.0) * planned.capacity_kwh[rows]
+        )
         needed_s = np.zeros(len(rows))
-        fast_s = 3600.0 * missing / np.maximum(stays.charge_efficiency[rows] * power, 1e-9)
-        np.add(fast_s, stays.taper_s[rows], out=needed_s, where=(missing > 0) & (power > 0))
-        here_s = np.minimum(departure_s, time_s + step_s) - stays.arrival_s[rows]
+        fast_s = 3600.0 * missing / np.maximum(planned.charge_efficiency[rows] * power, 1e-9)
+        np.add(fast_s, planned.taper_s[rows], out=needed_s, where=(missing > 0) & (power > 0))
+        here_s = np.minimum(departure_s, time_s + step_s) - planned.arrival_s[rows]
         now_s = np.clip(needed_s - np.maximum(departure_s - time_s - step_s, 0.0), 0.0, here_s)
-        group = self._ev_group[stays.ev[rows]]
+        group = self._ev_group[planned.ev[rows]]
         return np.asarray(np.bincount(group, power * now_s / step_s, len(self._base_load)), np.float64)
 
     def _note(self, view: View, wanted: Array, newcomers: Array, excess: Excess) -> None:
@@ -450,22 +452,22 @@ def uncontrolled_peak(context: Context) -> Array:
     Of means over 5 minutes (or a tick, if that is longer), without losses. A stay draws its rated power until
     it has what it needs, as if there were no taper.
     """
-    stays, clock = context.stays, context.clock
-    assert stays is not None
+    planned, clock = context.planned_sessions, context.clock
+    assert planned is not None
     assert context.base_load is not None
     slot_s = max(_PEAK_S, clock.step_s)
     edges_s = slot_s * np.arange(np.ceil(clock.duration_s / slot_s - 1e-9) + 1.0)
     base = context.base_load(edges_s[:-1], edges_s[1:])
     base = base.reshape(context.members, context.groups, -1).sum(axis=1)
-    missing = np.maximum(stays.soc_reach - stays.soc_arrival, 0.0) * stays.capacity_kwh
-    power = stays.charge_kw
-    needed_s = 3600.0 * missing / np.maximum(stays.charge_efficiency * power, 1e-9)
-    until_s = np.minimum(stays.arrival_s + needed_s, stays.departure_s)
-    member = context.evs.member[stays.ev]
+    missing = np.maximum(planned.soc_reach - planned.soc_arrival, 0.0) * planned.capacity_kwh
+    power = planned.charge_kw
+    needed_s = 3600.0 * missing / np.maximum(planned.charge_efficiency * power, 1e-9)
+    until_s = np.minimum(planned.arrival_s + needed_s, planned.departure_s)
+    member = context.evs.member[planned.ev]
     peak = np.zeros(context.members)
     for at in range(context.members):
         own = np.flatnonzero((member == at) & (power > 0))
-        times_s = np.concatenate([[0.0], stays.arrival_s[own], until_s[own]])
+        times_s = np.concatenate([[0.0], planned.arrival_s[own], until_s[own]])
         change = np.concatenate([[0.0], power[own], -power[own]])
         order = np.argsort(times_s, kind="stable")
         times_s, drawn = times_s[order], np.cumsum(change[order])

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.model import Array, Clock, EVs, Sensitivity, Stays, Variable
+from evgrid.core.model import Array, Clock, EVs, PlannedSessions, Sensitivity, Variable
 from evgrid.scenario.aggregators import STRATEGIES, StrategySettings
 from evgrid.scenario.system import System
 from evgrid.scenario.tariffs import Prices, Tariff, prices_of
@@ -38,7 +38,8 @@ class Context:
     seed : the scenario's
     sensitivity : of the voltages at the connection points; None for a strategy that does not set
         ``uses_voltage``
-    stays : the EVs' sessions, past and to come: what the vehicles are, and what a perfect forecast knows
+    planned_sessions : the EVs' sessions, past and to come: what the vehicles are, and what a perfect
+        forecast knows
     base_load : power of everything in each group that is no EV, without losses, (member · groups, n) kW: what
         a perfect forecast knows. Of (n,) times, s, the means over one feeder step from each; with (n,) ends
         besides, the means from each time to its end
@@ -55,7 +56,7 @@ class Context:
     numbers: range = range(1)
     seed: int = 0
     sensitivity: Sensitivity | None = None
-    stays: Stays | None = None
+    planned_sessions: PlannedSessions | None = None
     base_load: Callable[..., Array] | None = None
     upstream: bool = False
     answering: int = 1

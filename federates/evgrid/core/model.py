@@ -238,8 +238,8 @@ class Portfolio:
 
 
 @dataclass(frozen=True, slots=True)
-class Stays:
-    """The EVs' stays at their EVSEs as a planner knows them, sorted by EV, then arrival; (stay,) each.
+class PlannedSessions:
+    """The sessions as a planner knows them, sorted by EV, then arrival; (session,) each.
 
     ev : int64, row of the EV
     arrival_s, departure_s : s from the start of the run
@@ -272,21 +272,21 @@ class Stays:
     def __len__(self) -> int:
         return len(self.ev)
 
-    def of(self, evs: NDArray[np.int64]) -> Stays:
-        """The stays of some EVs, ascending, which are numbered anew."""
+    def of(self, evs: NDArray[np.int64]) -> PlannedSessions:
+        """The sessions of some EVs, ascending, which are renumbered."""
         row = np.full(int(max(self.ev.max(initial=-1), evs.max(initial=-1))) + 1, -1)
         row[evs] = np.arange(len(evs))
         own = np.flatnonzero(row[self.ev] >= 0)
         columns = {name: getattr(self, name)[own] for name in self.__slots__}
-        return Stays(**{**columns, "ev": row[columns["ev"]]})
+        return PlannedSessions(**{**columns, "ev": row[columns["ev"]]})
 
     def current(self, time_s: float, count: int) -> NDArray[np.int64]:
-        """The last stay that each of ``count`` EVs has begun by a time, else its first, (ev,); -1: none."""
+        """The last session that each of ``count`` EVs has begun by a time, else its first, (ev,); -1: none."""
         begun = self.arrival_s <= time_s + 1e-6
         first = np.searchsorted(self.ev, np.arange(count))
-        stays = np.bincount(self.ev, minlength=count)
+        of_ev = np.bincount(self.ev, minlength=count)
         number = np.bincount(self.ev, begun, count).astype(np.int64)
-        return np.where(stays > 0, first + np.maximum(number - 1, 0), -1)
+        return np.where(of_ev > 0, first + np.maximum(number - 1, 0), -1)
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""What a planner knows of the sessions: the stays of the EVs, and the energy that is within reach.
+"""The sessions as a planner knows them, with the energy that is within reach in each.
 
-In: the sessions of a run. Out: :class:`evgrid.core.model.Stays`. State of charge is carried from stay to stay
-as by a fleet that serves everyone as far as it can: so the stays don't depend on a strategy.
+In: the sessions of a run. Out: :class:`evgrid.core.model.PlannedSessions`. State of charge is carried from
+session to session as by a fleet that serves everyone as far as it can: so it doesn't depend on a strategy.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.model import Array, Connections, EVs, Stays
+from evgrid.core.model import Array, Connections, EVs, PlannedSessions
 from evgrid.fleet.extras import in_force
 from evgrid.fleet.kernels import LEAST_SOC, battery_kw_given, charge_as_fast_as_possible
 from evgrid.fleet.sessions import Sessions
 from evgrid.scenario import Scenario
 
 
-def stays_of(
+def planned_sessions_of(
     scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions, best: bool = False
-) -> Stays:
-    """The stays of a run's EVs.
+) -> PlannedSessions:
+    """The planned sessions of a run's EVs.
 
     ``best``: efficiencies are the best at any power, in place of those at the rated power: no schedule does
     better, as a bound must assume.
@@ -41,7 +41,7 @@ def stays_of(
         fastest = charge_as_fast_as_possible(kinds, kind_of[rows], arrival[rows], stay_s)
         reach[rows] = np.maximum(np.minimum(fastest, sessions.soc_target[rows]), arrival[rows])
     charge, discharge = (e[kind_of] for e in _efficiencies(kinds, best))
-    return Stays(
+    return PlannedSessions(
         sessions.ev.astype(np.int64), sessions.arrival_s, sessions.departure_s, arrival, sessions.soc_target,
         sessions.soc_floor, np.minimum(reach, np.maximum(sessions.soc_target, arrival)),
         sessions.capacity_kwh, sessions.charge_kw, sessions.discharge_kw, charge, discharge,
@@ -71,7 +71,7 @@ def _full_soc(kinds: NDArray[np.void]) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Converters:
-    """What the EVSEs of stays lose, (stay,) each.
+    """Losses of the EVSEs of planned sessions, (session,) each.
 
     charge_efficiency, discharge_efficiency : at the rated powers, 0 to 1
     charge_idle_kw : most that an EV may draw of which its battery gets nothing, kW at the grid
@@ -87,7 +87,7 @@ class Converters:
 
 
 def converters_of(scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions) -> Converters:
-    """The converters of the stays of :func:`stays_of`, in their order."""
+    """The converters of the sessions of :func:`planned_sessions_of`, in their order."""
     kinds, kind_of = in_force(scenario, connections, evs, sessions).kinds()
     standby = scenario.fleet.vehicle.standby_kw if scenario.fleet is not None else 0.0
     charge, discharge = _efficiencies(kinds, best=False)

@@ -186,7 +186,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     from evgrid.feeder.model import FeederModel, GroupMeter
     from evgrid.feeder.sensitivity import scenario_sensitivity
     from evgrid.fleet.model import FleetModel
-    from evgrid.fleet.planned_sessions import stays_of
+    from evgrid.fleet.planned_sessions import planned_sessions_of
     from evgrid.system.model import SystemModel
 
     scenario, models = world.scenario, list[Model]()
@@ -205,14 +205,16 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
                 fleet=has_fleet,
             )
         )
-    sensitivity = stays = None
+    sensitivity = planned = None
     if any(scenario.aggregators[p.name].strategy_class.uses_voltage for p in controlled):
         sensitivity = scenario_sensitivity(scenario, world.network)
     if controlled:
-        stays = stays_of(scenario, world.connections, world.evs, world.sessions)
+        planned = planned_sessions_of(scenario, world.connections, world.evs, world.sessions)
     trafos, load = world.sizes["trafo"], partial(load_by_trafo, scenario, world.network)
     models += [
-        AggregatorModel(scenario, p, world.connections, world.evs, trafos, recorder, sensitivity, stays, load)
+        AggregatorModel(
+            scenario, p, world.connections, world.evs, trafos, recorder, sensitivity, planned, load
+        )
         for p in controlled
     ]
     if has_fleet:

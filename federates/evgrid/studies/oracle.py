@@ -28,7 +28,7 @@ from evgrid.aggregator.planning.scheduler import alone, batteries_of, interval_m
 from evgrid.core.model import Array
 from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import load_by_trafo
-from evgrid.fleet.planned_sessions import converters_of, stays_of
+from evgrid.fleet.planned_sessions import converters_of, planned_sessions_of
 from evgrid.runs.simulation import World
 
 _SHORTEST_S = 60.0
@@ -86,7 +86,7 @@ def least_cost(
         why = "tariff: is required, or system.energy_price, to know the least cost"
         raise ScenarioError([why], scenario.name)
     tables = (scenario, world.connections, world.evs, world.sessions)
-    stays, losses = stays_of(*tables, best=True), converters_of(*tables)
+    planned, losses = planned_sessions_of(*tables, best=True), converters_of(*tables)
     prices = scenario.prices.in_ticks(clock)
     since_hour_s = float((clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s"))
     changes = np.round(prices.edges(0.0, clock.duration_s) + since_hour_s).astype(np.int64)
@@ -104,33 +104,33 @@ def least_cost(
     base = None if limit_kw is None else _base_load(world, slots, slot_s, offset_s)
     members, slot_h = len(scenario.members), slot_s / 3600.0
     cost, energy_cost, given_kwh = np.zeros((3, members))
-    done = stays.departure_s <= clock.duration_s
+    done = planned.departure_s <= clock.duration_s
     # power at the best efficiency that fills the battery as rated power does
-    full_kw = stays.charge_kw * losses.charge_efficiency / stays.charge_efficiency
+    full_kw = planned.charge_kw * losses.charge_efficiency / planned.charge_efficiency
     for member in range(members):
-        rows = np.flatnonzero(done & (world.evs.member[stays.ev] == member))
+        rows = np.flatnonzero(done & (world.evs.member[planned.ev] == member))
         if not len(rows):
             continue
-        begin, end = ((at[rows] + offset_s) / slot_s for at in (stays.arrival_s, stays.departure_s))
-        capacity, soc = stays.capacity_kwh[rows], stays.soc_arrival[rows]
-        reach = stays.charge_efficiency[rows] * full_kw[rows] * slot_h * (end - begin)
+        begin, end = ((at[rows] + offset_s) / slot_s for at in (planned.arrival_s, planned.departure_s))
+        capacity, soc = planned.capacity_kwh[rows], planned.soc_arrival[rows]
+        reach = planned.charge_efficiency[rows] * full_kw[rows] * slot_h * (end - begin)
         need = np.where(
-            soc > stays.soc_target[rows], stays.soc_target[rows] - soc, stays.soc_reach[rows] - soc
+            soc > planned.soc_target[rows], planned.soc_target[rows] - soc, planned.soc_reach[rows] - soc
         )
-        both_ways = stays.discharge_kw[rows] > 0
-        depth = np.where(both_ways, np.maximum(soc - stays.soc_floor[rows], 0.0), 0.0)
+        both_ways = planned.discharge_kw[rows] > 0
+        depth = np.where(both_ways, np.maximum(soc - planned.soc_floor[rows], 0.0), 0.0)
         batteries = batteries_of(
             begin, end, np.minimum(need * capacity, reach), full_kw[rows], slots, slot_h,
-            depth * capacity, None, stays.charge_efficiency[rows], stays.discharge_efficiency[rows],
-            stays.discharge_kw[rows],
+            depth * capacity, None, planned.charge_efficiency[rows], planned.discharge_efficiency[rows],
+            planned.discharge_kw[rows],
         )  # fmt: skip
         # at prices below 0: the chord above the idle loss, and what that may earn besides, at most
-        rated, idle = stays.charge_kw[rows], losses.charge_idle_kw[rows]
+        rated, idle = planned.charge_kw[rows], losses.charge_idle_kw[rows]
         steepest = np.divide(rated - idle, full_kw[rows], out=np.zeros(len(rows)), where=full_kw[rows] > 0)
         price = np.where(drawn < 0, drawn * steepest[:, None], drawn)
         out, lost = losses.battery_out_kw[rows], losses.discharge_idle_kw[rows]
         flattest = np.divide(
-            stays.discharge_kw[rows], (out - lost) * stays.discharge_efficiency[rows],
+            planned.discharge_kw[rows], (out - lost) * planned.discharge_efficiency[rows],
             out=np.ones(len(rows)), where=out > lost,
         )  # fmt: skip
         earned = np.where(
@@ -140,8 +140,10 @@ def least_cost(
         here = slot_h * (here - np.clip(np.arange(slots), begin[:, None], here))
         idle_cost = (here * np.minimum(drawn, 0.0)).sum(axis=1) * idle
         least = np.where(here > 0, price, 0.0).min(axis=1, initial=0.0)
-        lost = np.maximum(lost, out - stays.discharge_kw[rows] / stays.discharge_efficiency[rows])
-        idle_cost += np.where(both_ways, here.sum(axis=1) * lost * least / stays.charge_efficiency[rows], 0.0)
+        lost = np.maximum(lost, out - planned.discharge_kw[rows] / planned.discharge_efficiency[rows])
+        idle_cost += np.where(
+            both_ways, here.sum(axis=1) * lost * least / planned.charge_efficiency[rows], 0.0
+        )
         if base is None and demand_charge <= 0:
             best = alone(batteries, price, slot_h, earned, wear_per_kwh, alternates=True)
         else:

@@ -52,7 +52,7 @@ from evgrid.aggregator.planning.scheduler import (
     plan,
 )
 from evgrid.aggregator.strategy import Context, View
-from evgrid.core.model import Array, Stays, Variable
+from evgrid.core.model import Array, PlannedSessions, Variable
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.readers.series import read_emissions
 from evgrid.scenario.fields import Duration
@@ -98,7 +98,7 @@ class ScheduledSettings(WithinSettings):
     depth_kwh: Annotated[float, Field(ge=0)] | None = None
     """How far below its target a battery may be discharged, kWh; left out: to its floor."""
     arrivals_known: bool = False
-    """Whether stays to come are planned with, as where there is a timetable or a reservation; it matters
+    """Whether sessions to come are planned with, as where there is a timetable or a reservation; it matters
     where a limit or a demand charge couples the EVs."""
     envelope: bool = False
     """Whether plans go by fleet.envelope, whose slot and every must be the period, instead of by rated
@@ -239,9 +239,9 @@ class Scheduled(Dispatching):
                 f"period = {period:g}s: must divide an hour and be a multiple of "
                 f"time.step = {clock.step_s:g}s"
             )
-        if context.stays is None:
-            raise ValueError("the strategy needs to be told of the vehicles: Context.stays is None")
-        self._stays: Stays = context.stays
+        if context.planned_sessions is None:
+            raise ValueError("the strategy needs the planned sessions: Context.planned_sessions is None")
+        self._sessions: PlannedSessions = context.planned_sessions
         since_hour = (clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s")
         self._offset_s = float(since_hour) % period
         """How far into its slot the run begins, s."""
@@ -265,7 +265,7 @@ class Scheduled(Dispatching):
         self._until_s = np.full(len(context.evs), -np.inf)
         """Departure of each EV that was last planned with, s."""
         self._ahead_of: dict[int, tuple[NDArray[np.int64], NDArray[np.int64], Array]] = {}
-        """Of each member whose EVs are coupled, the last plan: stays, their groups, what they draw."""
+        """Of each member whose EVs are coupled, the last plan: sessions, their groups, what they draw."""
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
@@ -388,7 +388,7 @@ class Scheduled(Dispatching):
         slot_h = settings.period / 3600.0
         if not len(rows):
             return
-        current = self._stays.current(view.time_s, len(context.evs))
+        current = self._sessions.current(view.time_s, len(context.evs))
         self._until_s[rows] = view.time_s + view.time_left[rows]
         here = rows[current[rows] >= 0]
         of_members = [here]
@@ -449,18 +449,18 @@ class Scheduled(Dispatching):
         least_kw: Array | None,
         member: int,
     ) -> Schedule:
-        """The schedule of the stays ``of``, (battery,): what the last plan has for those that it knew would
+        """The schedule of the sessions ``of``, (battery,): that of the last plan for those that it knew would
         come, and for the others the least cost in the room that it leaves.
         """
         settings, groups = self.settings, self.context.groups
-        stays, group, power = self._ahead_of[member]
-        if np.isin(of, stays).all():
-            row = power[np.argsort(stays)[np.searchsorted(np.sort(stays), of)]]
+        sessions, group, power = self._ahead_of[member]
+        if np.isin(of, sessions).all():
+            row = power[np.argsort(sessions)[np.searchsorted(np.sort(sessions), of)]]
             row = np.pad(row, [(0, 0), (0, max(len(price) - row.shape[1], 0))])[:, : len(price)]
             row = np.clip(row, batteries.p_min, batteries.p_max)
             return Schedule(np.maximum(row, 0.0), np.maximum(-row, 0.0), np.nan)
-        others = ~np.isin(stays, of)
-        stays, group, power = stays[others], group[others], power[others]
+        others = ~np.isin(sessions, of)
+        sessions, group, power = sessions[others], group[others], power[others]
         slots = max(len(price), power.shape[1])
         drawn = np.zeros((groups, slots))
         np.add.at(drawn[:, : power.shape[1]], group, power)
@@ -486,7 +486,7 @@ class Scheduled(Dispatching):
             charge[rows], discharge[rows] = best.charge, best.discharge
         planned = charge - discharge
         self._ahead_of[member] = (
-            np.concatenate([stays, of]),
+            np.concatenate([sessions, of]),
             np.concatenate([group, batteries.group]),
             np.concatenate([np.pad(part, [(0, 0), (0, slots - part.shape[1])]) for part in (power, planned)]),
         )
@@ -496,27 +496,27 @@ class Scheduled(Dispatching):
         """Power that EVs are planned to charge with, kW: below the taper, where plans know it; else of those
         that can't discharge their mean.
         """
-        rated = self._stays.charge_kw[stay]
+        rated = self._sessions.charge_kw[stay]
         needed, needed_h = view.energy_needed[rows], view.time_needed[rows] / 3600.0
         if not self._coupled:
             # less where the fleet needs longer than at rated power, such as in the cold
             taper, full = self._taper(view, rows, stay)
-            missing = self._stays.charge_efficiency[stay] * needed
+            missing = self._sessions.charge_efficiency[stay] * needed
             begin = np.clip(taper, 0.0, missing)
             falls = np.log(np.maximum(full - begin, 1e-9) / np.maximum(full - missing, 1e-9))
-            at_rated = (begin + (full - taper) * falls) / self._stays.charge_efficiency[stay]
+            at_rated = (begin + (full - taper) * falls) / self._sessions.charge_efficiency[stay]
             mean = np.divide(at_rated, needed_h, out=rated.copy(), where=needed_h > 0)
             return np.minimum(mean, rated)
         mean = np.divide(needed, needed_h, out=rated.copy(), where=needed_h > 0)
-        return np.where(self._stays.discharge_kw[stay] > 0, rated, np.minimum(mean, rated))
+        return np.where(self._sessions.discharge_kw[stay] > 0, rated, np.minimum(mean, rated))
 
     def _taper(self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64]) -> tuple[Array, Array]:
         """Energy above what is stored now at which the taper begins, and would end, (row,) kWh each."""
-        stays = self._stays
-        capacity, target = stays.capacity_kwh[stay], stays.soc_target[stay]
-        missing = stays.charge_efficiency[stay] * view.energy_needed[rows]
+        known = self._sessions
+        capacity, target = known.capacity_kwh[stay], known.soc_target[stay]
+        missing = known.charge_efficiency[stay] * view.energy_needed[rows]
         short = np.where(missing > 0, missing, (target - view.soc[rows]) * capacity)
-        taper, full = (short + (at[stay] - target) * capacity for at in (stays.taper_soc, stays.full_soc))
+        taper, full = (short + (at[stay] - target) * capacity for at in (known.taper_soc, known.full_soc))
         return taper, full
 
     def _batteries(
@@ -528,65 +528,65 @@ class Scheduled(Dispatching):
         member: int,
         to_come: bool,
     ) -> tuple[Batteries, NDArray[np.bool_], NDArray[np.int64]]:
-        """The EVs that are plugged in, then, if asked for, the stays ``to_come``; which of the former are
+        """The EVs that are plugged in, then, if asked for, the sessions ``to_come``; which of the former are
         late, (row,); and the stay of each battery.
         """
-        settings, stays, context = self.settings, self._stays, self.context
+        settings, known, context = self.settings, self._sessions, self.context
         slot_h, since = settings.period / 3600.0, view.time_s - self._begins_s[slot]
         begin = np.full(len(rows), since / settings.period)
         left = view.time_left[rows] / settings.period
         power = self._rated_kw(view, rows, stay)
-        capacity = stays.capacity_kwh[stay]
-        missing = stays.charge_efficiency[stay] * view.energy_needed[rows]
-        reach = stays.charge_efficiency[stay] * power * slot_h * left
+        capacity = known.capacity_kwh[stay]
+        missing = known.charge_efficiency[stay] * view.energy_needed[rows]
+        reach = known.charge_efficiency[stay] * power * slot_h * left
         late = missing >= reach
         may = (view.p_min[rows] < 0) & self._may_discharge(view)[rows]
-        spare = np.where(may, np.maximum(view.soc[rows] - stays.soc_target[stay], 0.0) * capacity, 0.0)
+        spare = np.where(may, np.maximum(view.soc[rows] - known.soc_target[stay], 0.0) * capacity, 0.0)
         need = np.where(missing > 0, np.minimum(missing, reach), -spare)
-        least = np.maximum(stays.soc_floor[stay], settings.soc_reserve)
+        least = np.maximum(known.soc_floor[stay], settings.soc_reserve)
         depth = np.where(may, np.maximum(view.soc[rows] - least, 0.0) * capacity, 0.0)
         if settings.depth_kwh is not None:
             depth = np.minimum(depth, np.maximum(settings.depth_kwh - missing, 0.0) + spare)
         early = np.where(
-            self._coupled & (stays.discharge_kw[stay] > 0), stays.taper_s[stay] / settings.period, 0.0
+            self._coupled & (known.discharge_kw[stay] > 0), known.taper_s[stay] / settings.period, 0.0
         )
         columns = [begin, begin + left, need, power, depth, -view.p_min[rows], early]
         group, of = context.ev_group[rows], stay
         if settings.arrivals_known and self._coupled and to_come:
             # seen at the tick after that in which they come
-            seen_s = (np.floor(stays.arrival_s / view.step_s + 1e-9) + 1.0) * view.step_s
-            due = (np.minimum(seen_s, stays.departure_s) - self._begins_s[slot]) / settings.period
+            seen_s = (np.floor(known.arrival_s / view.step_s + 1e-9) + 1.0) * view.step_s
+            due = (np.minimum(seen_s, known.departure_s) - self._begins_s[slot]) / settings.period
             s = np.flatnonzero(
-                (context.evs.member[stays.ev] == member)
-                & (stays.arrival_s > view.time_s + 1e-6)
+                (context.evs.member[known.ev] == member)
+                & (known.arrival_s > view.time_s + 1e-6)
                 & (due < self._ahead)
-                & (stays.charge_kw > 0)
+                & (known.charge_kw > 0)
             )
-            floor = np.maximum(stays.soc_floor[s], settings.soc_reserve)
+            floor = np.maximum(known.soc_floor[s], settings.soc_reserve)
             more = [
-                due[s], (stays.departure_s[s] - self._begins_s[slot]) / settings.period,
-                (stays.soc_reach[s] - stays.soc_arrival[s]) * stays.capacity_kwh[s], stays.charge_kw[s],
+                due[s], (known.departure_s[s] - self._begins_s[slot]) / settings.period,
+                (known.soc_reach[s] - known.soc_arrival[s]) * known.capacity_kwh[s], known.charge_kw[s],
                 np.where(
-                    settings.discharge & (stays.discharge_kw[s] > 0),
-                    np.maximum(stays.soc_arrival[s] - floor, 0.0) * stays.capacity_kwh[s], 0.0,
+                    settings.discharge & (known.discharge_kw[s] > 0),
+                    np.maximum(known.soc_arrival[s] - floor, 0.0) * known.capacity_kwh[s], 0.0,
                 ),
-                stays.discharge_kw[s],
-                stays.taper_s[s] / settings.period,
+                known.discharge_kw[s],
+                known.taper_s[s] / settings.period,
             ]  # fmt: skip
-            within = stays.charge_efficiency[s] * more[3] * slot_h * (more[1] - more[0])
+            within = known.charge_efficiency[s] * more[3] * slot_h * (more[1] - more[0])
             more[2] = np.minimum(more[2], within)
             columns = [np.concatenate(pair) for pair in zip(columns, more, strict=True)]
-            group, of = np.concatenate([group, context.ev_group[stays.ev[s]]]), np.concatenate([of, s])
+            group, of = np.concatenate([group, context.ev_group[known.ev[s]]]), np.concatenate([of, s])
         begin, end, need, power, depth, given, early = columns
         slots = int(np.clip(np.ceil(end.max(initial=1.0)), 1, self._ahead))
         batteries = batteries_of(
             begin, end, need, power, slots, slot_h, depth, group - member * context.groups,
-            stays.charge_efficiency[of], stays.discharge_efficiency[of], given, early,
+            known.charge_efficiency[of], known.discharge_efficiency[of], given, early,
         )  # fmt: skip
         if self._told(view):
             assert view.envelope is not None
             told = batteries_ahead(view.envelope, rows)
-            batteries = as_told(batteries, told, depth[: len(rows)] / stays.charge_efficiency[stay])
+            batteries = as_told(batteries, told, depth[: len(rows)] / known.charge_efficiency[stay])
         elif not self._coupled:
             taper, full = self._taper(view, rows, stay)
             batteries = replace(batteries, taper_kwh=taper, full_kwh=full)
