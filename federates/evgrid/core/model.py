@@ -281,7 +281,7 @@ class PlannedSessions:
         return PlannedSessions(**{**columns, "ev": row[columns["ev"]]})
 
     def current(self, time_s: float, count: int) -> NDArray[np.int64]:
-        """The last session that each of ``count`` EVs has begun by a time, else its first, (ev,); -1: none."""
+        """Last session that each of ``count`` EVs has begun by a time, else its first, (ev,); -1: none."""
         begun = self.arrival_s <= time_s + 1e-6
         first = np.searchsorted(self.ev, np.arange(count))
         of_ev = np.bincount(self.ev, minlength=count)
