@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,22 @@ def shared_data() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither read nor fill the user's cache."""
     os.environ["EVGRID_CACHE"] = str(tmp_path_factory.getbasetemp().parent / "evgrid-cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """SIGINT interrupts the tests and what they start, though whoever started them may ignore it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def scheduler(_own_cache: None) -> Iterator[str]:
+    """Address of a scheduler with two workers, for batches of which the workers are not what is tested."""
+    from evgrid.runs.batch.cluster import dask_client
+
+    with dask_client(None, 2) as client:
+        yield client.scheduler.address
 
 
 def small_net(three_phase: bool, group: str = "Dyn", shift: float = 30.0, no_load: bool = True) -> Any:

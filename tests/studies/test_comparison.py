@@ -68,8 +68,8 @@ def study(tmp_path):
     return load_study(tmp_path / "study.yaml", Peaks, "peaks")
 
 
-def test_variants_see_the_same_members_and_a_failed_one_is_named(study, tmp_path):
-    result = run_comparison(study, tmp_path / "out", workers=2)
+def test_variants_see_the_same_members_and_a_failed_one_is_named(study, tmp_path, scheduler):
+    result = run_comparison(study, tmp_path / "out", scheduler=scheduler)
     assert result["variant"].values.tolist() == ["eleven", "four"]
     assert list(failures(result)) == ["broken"]
     assert "power flow" in failures(result)["broken"]
@@ -89,10 +89,10 @@ def test_variants_see_the_same_members_and_a_failed_one_is_named(study, tmp_path
         run_comparison(study, tmp_path / "out")
 
 
-def test_nothing_finished_is_an_error_with_the_reasons(study, tmp_path):
+def test_nothing_finished_is_an_error_with_the_reasons(study, tmp_path, scheduler):
     alone = study.model_copy(update={"variants": {"broken": study.variants["broken"]}})
     with pytest.raises(ResultError, match=r"study peaks: no variant has finished \(broken: .*power flow"):
-        run_comparison(alone, tmp_path / "out", workers=1)
+        run_comparison(alone, tmp_path / "out", scheduler=scheduler)
 
 
 def test_faults_of_a_study_file_are_told_with_their_paths(study, tmp_path):

@@ -1,15 +1,15 @@
 """Hosting capacity: known answers, the non-monotone case, and a study from end to end."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 
 import evgrid
+from evgrid.cli import main
 from evgrid.studies.hosting_capacity import (
     TOGETHER,
     _at_capacity,
@@ -127,18 +127,18 @@ def scenario(tmp_path):
     return path
 
 
-def test_study_from_end_to_end(scenario, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "evgrid.cli", "study", "hosting-capacity", str(scenario), "--members", "8",
-         "--limit", "en_50160", "--limit", "vuf", "--risk", "0.2", "-o", "out"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
+def test_study_from_end_to_end(scenario, tmp_path, scheduler):
+    out = tmp_path / "out"
+    done = CliRunner().invoke(
+        main,
+        ["study", "hosting-capacity", str(scenario), "--members", "4", "--scheduler", scheduler, "--limit",
+         "en_50160", "--limit", "vuf", "--risk", "0.2", "-o", str(out)],
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     for text in ("hosting capacity, uncontrolled", "at a risk of 20%", "not checked", "power flow"):
         assert text in done.stdout
-    out = tmp_path / "out"
     with xr.open_dataset(out / "study.nc") as result:
-        assert result["violated"].sizes == {"variant": 1, "level": 11, "member": 8, "criterion": 3}
+        assert result["violated"].sizes == {"variant": 1, "level": 11, "member": 4, "criterion": 3}
         assert result["level_evs"].values[-1] > 100
         assert all(
             "units" in result[name].attrs for name in ("probability", "capacity", "bus_voltage_min_pu")
@@ -151,14 +151,14 @@ def test_study_from_end_to_end(scenario, tmp_path):
     assert (out / "study.png").stat().st_size > 10_000
 
 
-def test_more_members_until_precise_and_the_same_as_at_once(scenario):
+def test_more_members_until_precise_and_the_same_as_at_once(scenario, scheduler):
     changes = {"levels": [0.5, 1.0], "limits": ["en_50160"], "budget": 12}
-    one = run_study(load_study(scenario, members=12, **changes))
-    rounds = run_study(load_study(scenario, members=4, precision=0.01, **changes))
+    one = run_study(load_study(scenario, members=12, **changes), scheduler=scheduler)
+    rounds = run_study(load_study(scenario, members=4, precision=0.01, **changes), scheduler=scheduler)
     assert rounds.sizes["member"] == 12  # the budget ends it
     xr.testing.assert_identical(one["violated"], rounds["violated"])
     xr.testing.assert_equal(one["bus_voltage_min_pu"], rounds["bus_voltage_min_pu"])
-    early = run_study(load_study(scenario, members=4, precision=0.4, **changes))
+    early = run_study(load_study(scenario, members=4, precision=0.4, **changes), scheduler=scheduler)
     assert early.sizes["member"] < 12
     assert float(half_width(early).max()) <= 0.4
     violating = int(one["violated"].sel(criterion=TOGETHER).any("level").sum())
@@ -221,16 +221,15 @@ def test_where_all_levels_pass_nothing_sets_the_capacity():
     assert first_violations_table(result)["deployments"].tolist() == [1]
 
 
-def test_a_car_park_is_asked_in_evs(tmp_path):
+def test_a_car_park_is_asked_in_evs(tmp_path, scheduler):
     park = BASE.replace("{count: 6,", "{count: 6, sessions: workplace,")
     (tmp_path / "park.yaml").write_text(park)
     with pytest.raises(
         evgrid.ScenarioError, match=r"1 fault\n.*workplace: these EVs are of no household; give their numbers"
     ):
         run_study(load_study(tmp_path / "park.yaml"))
-    result = run_study(
-        load_study(tmp_path / "park.yaml", evs=(0, 20), limits=["en_50160"], members=2, budget=2)
-    )
+    study = load_study(tmp_path / "park.yaml", evs=(0, 20), limits=["en_50160"], members=2, budget=2)
+    result = run_study(study, scheduler=scheduler)
     assert result["level_evs"].values.tolist() == [0, 20]
     assert dict(summary(result))["deployments"] == "2, 2 levels from 0 EVs to 20 EVs"
 
@@ -258,19 +257,19 @@ def test_every_shipped_study_is_valid(path):
         study.scenario_at(variant, study.levels[-1], range(2))
 
 
-def test_a_stopped_study_goes_on_and_a_failed_run_names_its_case(scenario, tmp_path):
+def test_a_stopped_study_goes_on_and_a_failed_run_names_its_case(scenario, tmp_path, scheduler):
     changes = {"levels": [0.5, 1.0], "limits": ["en_50160"], "members": 3}
     study = load_study(scenario, **changes)
-    whole = run_study(study, tmp_path / "out", workers=2)
+    whole = run_study(study, tmp_path / "out", scheduler=scheduler)
     runs = sorted((tmp_path / "out" / "runs").glob("*.nc"))
     assert len(runs) == 2
     times = runs[0].stat().st_mtime_ns
     runs[1].unlink()  # as if it had been stopped here
-    again = run_study(study, tmp_path / "out", resume=True, workers=2)
+    again = run_study(study, tmp_path / "out", resume=True, scheduler=scheduler)
     assert runs[0].stat().st_mtime_ns == times
     xr.testing.assert_identical(again["violated"], whole["violated"])
     other = study.model_copy(update={"limits": ("neutral_current",)})
     with pytest.raises(
         evgrid.EvgridError, match="at variant uncontrolled, penetration 0.5: none of the limits"
     ):
-        run_study(other, tmp_path / "out", resume=True, workers=1)
+        run_study(other, tmp_path / "out", resume=True, scheduler=scheduler)

@@ -184,7 +184,7 @@ def test_pictures_show_every_variant(compared):
     assert len(voltage_support.plot_losses(figures, Figure().subplots()).containers) == 4
 
 
-def test_the_command_prints_a_table_and_writes_files(tmp_path):
+def test_the_command_prints_a_table_and_writes_files(tmp_path, scheduler):
     (tmp_path / "street.yaml").write_text(
         "name: street\ntime: {start: 2026-07-01T18:00, duration: 40min, step: 10min}\n"
         "ensemble: {members: 2}\n"
@@ -196,7 +196,16 @@ def test_the_command_prints_a_table_and_writes_files(tmp_path):
         "variants: {none: {fleet: null}, uncontrolled: {}}\n"
     )
     done = CliRunner().invoke(
-        main, ["study", "voltage-support", str(tmp_path / "study.yaml"), "-o", str(tmp_path / "out")]
+        main,
+        [
+            "study",
+            "voltage-support",
+            str(tmp_path / "study.yaml"),
+            "-o",
+            str(tmp_path / "out"),
+            "--scheduler",
+            scheduler,
+        ],
     )
     assert done.exit_code == 0, done.output
     assert "en_50160: members that violate it" in done.output

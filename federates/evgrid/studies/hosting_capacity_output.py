@@ -81,9 +81,10 @@ def bus_map(result: xr.Dataset) -> dict[str, Any]:
 
     Properties: ``bus``; by variant ``first_violations`` (deployments whose first violation is
     worst at this bus), ``voltage_min_pu`` and ``voltage_max_pu`` (at the highest level); with nodal
-    capacities ``nodal_capacity_kw``, the least of the bus's connections, null where there is none.
+    capacities ``nodal_capacity_kw``, the least of the bus's connections, null where there is none, and
+    ``nodal_capacity_at_least``, true where all loads tried pass at each of them.
     """
-    nodal = _by_bus(result)
+    nodal, limited = _by_bus(result), _limited_buses(result)
     first = first_violations_table(result)
     first = first[first["first_kind"] == "bus"]
     counts = first.groupby(["variant", "first_element"])["deployments"].sum().to_dict()
@@ -98,6 +99,7 @@ def bus_map(result: xr.Dataset) -> dict[str, Any]:
         properties: dict[str, Any] = {"bus": str(bus)}
         if nodal is not None:
             properties["nodal_capacity_kw"] = nodal.get(str(bus))
+            properties["nodal_capacity_at_least"] = str(bus) in nodal and str(bus) not in limited
         for v, variant in enumerate(variants):
             properties[variant] = {
                 "first_violations": int(counts.get((variant, str(bus)), 0)),
@@ -157,6 +159,14 @@ def _by_bus(result: xr.Dataset) -> dict[str, float | None] | None:
         known = least.get(str(bus), np.inf)
         least[str(bus)] = None if kw < 0 or known is None else min(float(kw), known)
     return least
+
+
+def _limited_buses(result: xr.Dataset) -> set[str]:
+    """Buses with a connection at which one of the loads tried violates a limit."""
+    if "nodal_capacity_kw" not in result:
+        return set()
+    capacity = result["nodal_capacity_kw"]
+    return {str(bus) for bus in capacity["connection_bus"].values[~capacity["connection_at_least"].values]}
 
 
 def _draw(result: xr.Dataset, ax: Axes, name: str, criterion: str) -> None:

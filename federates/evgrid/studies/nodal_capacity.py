@@ -31,12 +31,15 @@ from evgrid.studies.judging import judged
 if TYPE_CHECKING:
     import xarray as xr
 
+STEPS_AT_ONCE = 20_000
+"""Steps of the feeder, of all cases, that are always in memory at once."""
+
 
 def nodal_capacity(
     scenario: Scenario,
     added_kw: tuple[float, ...],
     limits: LimitSet,
-    at_once: int = 100,
+    at_once: int = 1,
 ) -> xr.DataArray:
     """Power that each connection can draw besides.
 
@@ -49,13 +52,14 @@ def nodal_capacity(
     limits
         What must hold.
     at_once
-        Cases that are in memory at once.
+        Cases that are in memory at once; more where the period has few steps.
 
     Returns
     -------
     xarray.DataArray
-        (connection,) kW, a value of ``added_kw``; NaN where the lowest violates a limit; the last of them
-        is 'at least'. Coordinate ``connection_bus``: the bus of each.
+        (connection,) kW, a value of ``added_kw``; NaN where the lowest violates a limit. Coordinates
+        ``connection_bus``: the bus of each; ``connection_at_least``: bool, True where all of ``added_kw``
+        pass, so that the capacity is at least the last of them.
 
     Raises
     ------
@@ -72,6 +76,7 @@ def nodal_capacity(
     at = np.repeat(np.arange(len(connections)), len(added_kw))
     kw = np.tile(np.array(added_kw), len(connections))
     found = np.zeros(len(at), np.bool_)
+    at_once = max(at_once, STEPS_AT_ONCE // round(world.clock.duration_s / scenario.feeder_step_s))
     for low in range(0, len(at), at_once):
         part = slice(low, low + at_once)
         found[part] = _violates(world, added_load(connections, at[part], kw[part]), limits)
@@ -83,6 +88,7 @@ def nodal_capacity(
         {
             "connection": connections.name,
             "connection_bus": ("connection", world.network.grid.buses.name[connections.bus]),
+            "connection_at_least": ("connection", highest == len(added_kw)),
         },
         ["connection"],
         name="nodal_capacity_kw",
