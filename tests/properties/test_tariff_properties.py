@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evgrid.core.model import Clock
-from evgrid.scenario.tariffs import MonthlyPeaks, Tariff, months_of, prices_of
+from evgrid.scenario.tariffs import MonthlyPeaks, months_of, prices_of, tariff_from
 
 NAMES = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 MINUTE = st.integers(0, 1439)
@@ -35,7 +35,7 @@ def tariff_of(windows, rest, holidays=()):
     ]
     periods.append({"name": "rest", "price_per_kwh": rest})
     seasons = [{"name": "all", "months": list(range(1, 13)), "periods": periods}]
-    return Tariff.model_validate({"name": "t", "seasons": seasons, "holidays": list(holidays)})
+    return tariff_from({"name": "t", "seasons": seasons, "holidays": list(holidays)})
 
 
 def on(day, days, holidays):

@@ -458,13 +458,13 @@ for setting, change, given in (
         by("v2g_peak_shaving", limit_kw=8) | TARIFF,
     ),
     (
-        "Tariff.holidays",
+        "SeasonTariff.holidays",
         windows({**NIGHT, "days": "weekday"}, holidays=["2026-01-15"]),
         windows({**NIGHT, "days": "weekday"}),
     ),
-    ("Tariff.seasons", windows({**NIGHT, "price_per_kwh": 0.3}), TARIFF),
+    ("SeasonTariff.seasons", windows({**NIGHT, "price_per_kwh": 0.3}), TARIFF),
     (
-        "Tariff.prices",
+        "SeriesTariff.prices",
         {"tariff": {"name": "t", "prices": {"file": "price.csv", "column": "a", "per": "MWh"}}},
         TARIFF,
     ),

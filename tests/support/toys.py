@@ -7,13 +7,16 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from evgrid.core.model import Clock
 from evgrid.errors import NetworkError
 from evgrid.fleet.sessions.importers.imported import Imported, Tally
 from evgrid.fleet.sessions.importers.recorded import ImportedFile
 from evgrid.fleet.sessions.travel import DAY_S, SampledSessions, Slot
+from evgrid.readers.series import Series
 from evgrid.runs.batch import Batch, Run, plan
 from evgrid.scenario import Scenario
 from evgrid.scenario.fields import ExistingFile
+from evgrid.scenario.tariffs import Steps, Tariff
 from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
 
 
@@ -62,6 +65,18 @@ def read_toy_net(path: Path) -> Any:
     pp.create_line_from_parameters(net, source, end, length_km, 0.2, 0.08, 0.0, 0.3)
     pp.create_load(net, end, 0.002, name="House")
     return net
+
+
+class ToyTariff(Tariff):
+    """One price at all times."""
+
+    flat: float
+    """Currency per kWh."""
+
+    def drawn(self, clock: Clock) -> tuple[Steps, float]:
+        """The price, of which there is always more."""
+        series = Series(np.array([0.0, 1.0]), np.array([self.flat]))
+        return lambda begin_s, end_s: series, np.inf
 
 
 class ToyStudy(Study):

@@ -1,4 +1,4 @@
-"""A source, an importer, a network format and a study are known everywhere by their own file and one line."""
+"""What one line in the table of its kind makes known: to scenarios, schema, command line and --resume."""
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +13,7 @@ from evgrid.scenario import Scenario, load_scenario
 from evgrid.scenario.feeder import NETWORK_FILES
 from evgrid.scenario.reference import keys_of, schema_of
 from evgrid.scenario.sessions import FILES, SOURCES
+from evgrid.scenario.tariffs import TARIFF_FORMS
 from evgrid.studies.study import STUDIES
 
 SCENARIO = """
@@ -102,6 +103,22 @@ def test_a_network_format(path, tmp_path):
         evgrid.run(path)
     with pytest.raises(NetworkError, match=r"simbench:CODE or a file \(.json, .toy, .xlsx\)"):
         evgrid.run(load_scenario(path, {"feeder.network": "y"}))
+
+
+def test_a_form_of_tariffs(path, lines, tmp_path):
+    lines(TARIFF_FORMS, "flat", toys.ToyTariff)
+    (tmp_path / "flat.yaml").write_text("name: f\nflat: 0.3\n")
+    one = load_scenario(path, {"tariff": "flat.yaml"})
+    other = load_scenario(path, {"tariff": {"name": "f", "flat": 0.2}})
+    assert identity(one) != identity(other)
+    for scenario, price in ((one, 0.3), (other, 0.2)):
+        result = evgrid.run(scenario)
+        drawn = result["session_energy_delivered_kwh"].values
+        assert result["session_cost"].values == pytest.approx(price * drawn)
+        assert drawn.min() > 5
+    assert "(flat).flat" in call("scenario", "--of", "tariff").output
+    with pytest.raises(ScenarioError, match="tariff: give either flat or prices or seasons"):
+        load_scenario(path, {"tariff": {"name": "f", "flat": 0.3, "seasons": []}})
 
 
 def test_a_study(path, lines, tmp_path):

@@ -9,7 +9,7 @@ from evgrid.aggregator.planning.scheduler import highest_mean, interval_means
 from evgrid.aggregator.strategies.scheduled import Demand, Meter, Scheduled, ScheduledSettings, demand_of
 from evgrid.aggregator.strategy import Context, View
 from evgrid.core.model import ALL_PHASES, Clock, EVs, PlannedSessions
-from evgrid.scenario.tariffs import Tariff
+from evgrid.scenario.tariffs import tariff_from
 
 EVS = 3
 
@@ -115,7 +115,7 @@ TARIFF = {
 
 def charge(settings, demand=None):
     told = TARIFF if demand is None else TARIFF | {"demand": demand}
-    return demand_of(ScheduledSettings(strategy="scheduled", **settings), Tariff.model_validate(told))
+    return demand_of(ScheduledSettings(strategy="scheduled", **settings), tariff_from(told))
 
 
 def test_a_demand_charge_is_the_tariff_s_unless_told_otherwise():

@@ -8,11 +8,11 @@ from evgrid.aggregator.strategies.time_of_use import TimeOfUse
 from evgrid.aggregator.strategy import Context, View
 from evgrid.core.model import Clock, EVs
 from evgrid.scenario.aggregators import StrategySettings
-from evgrid.scenario.tariffs import Tariff, prices_of, read_tariff
+from evgrid.scenario.tariffs import prices_of, read_tariff, tariff_from
 
 
 def tariff_of(name):
-    return Tariff.model_validate(read_tariff(name))
+    return tariff_from(read_tariff(name))
 
 
 def price_of(tariff, start, step_s, duration_s=86400.0):

@@ -21,11 +21,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StringConstraints,
     ValidationError,
     ValidationInfo,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
 from evgrid.errors import ScenarioError
 from evgrid.readers.faults import capped, shown
@@ -166,6 +168,25 @@ _NAMES = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "s
 def day_numbers(days: Iterable[str]) -> frozenset[int]:
     """Days of the week as numbers, Monday 0 to Sunday 6."""
     return frozenset(n for day in days for n in _NUMBERS.get(day) or [_NAMES.index(day)])
+
+
+class OneOfSeveral(Settings):
+    """Settings that have several kinds, each with a class of its own that extends the kinds' base."""
+
+    @classmethod
+    def alternatives(cls) -> tuple[type[OneOfSeveral], ...]:
+        """The classes that a field of this class may hold: all kinds of a base, itself of a kind."""
+        return (cls,)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The schema of the class; of a base, those of all kinds."""
+        kinds = cls.alternatives()
+        if kinds == (cls,):
+            return handler(schema)
+        return {"anyOf": [handler(kind.__pydantic_core_schema__) for kind in kinds]}
 
 
 ExistingFile = Annotated[Path, BeforeValidator(_beside_scenario, json_schema_input_type=Path)]

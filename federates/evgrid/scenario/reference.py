@@ -83,7 +83,8 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 def keys_of(schema: Node) -> Iterator[Key]:
     """Every key that a JSON schema allows, each before those inside it."""
-    yield from _keys(schema, schema.get("$defs", {}), "")
+    named = schema.get("$defs", {})
+    yield from _keys_at("", [kind for _, kind in _mappings_in(schema, named, "")], named)
 
 
 def _keys(node: Node, named: Node, prefix: str, told: Node | None = None) -> Iterator[Key]:
@@ -104,21 +105,23 @@ def _keys(node: Node, named: Node, prefix: str, told: Node | None = None) -> Ite
 
 def _keys_at(path: str, branches: Sequence[Node], named: Node) -> Iterator[Key]:
     """The keys of what may stand in one place; those that all branches have alike come once, first."""
+    prefix = f"{path}." if path else ""
     if len(branches) == 1:
-        yield from _keys(branches[0], named, f"{path}.")
+        yield from _keys(branches[0], named, prefix)
         return
     first, *others = (branch.get("properties", {}) for branch in branches)
     shared = {key: field for key, field in first.items() if all(o.get(key) == field for o in others)}
-    yield from _keys({"properties": shared}, named, f"{path}.")
+    yield from _keys({**branches[0], "properties": shared}, named, prefix)
     for branch in branches:
-        yield from _keys(branch, named, f"{path}({_choice(branch)}).", shared)
+        yield from _keys(branch, named, f"{path}({_choice(branch, shared)}).", shared)
 
 
-def _choice(branch: Node) -> str:
+def _choice(branch: Node, shared: Node) -> str:
     """What tells a branch from the others of its place: a constant, or the first key that it must have."""
     fields = branch.get("properties", {})
     constants = [fields[key]["const"] for key in _CHOICES if "const" in fields.get(key, {})]
-    return str([*constants, *branch.get("required", ()), *fields][0])
+    required = [key for key in branch.get("required", ()) if key not in shared]
+    return str([*constants, *required, *fields][0])
 
 
 def _mappings_in(field: Node, named: Node, path: str) -> Iterator[tuple[str, Node]]:

@@ -22,7 +22,7 @@ from evgrid.scenario.feeder import Feeder
 from evgrid.scenario.fields import Duration, ElementName, LocalTime, Name, Settings, faults
 from evgrid.scenario.fleet import Fleet
 from evgrid.scenario.system import System
-from evgrid.scenario.tariffs import Prices, Tariff, prices_of, tariff_of
+from evgrid.scenario.tariffs import Prices, Tariff, prices_of, tariff_from, tariff_of
 
 
 class Time(Settings):
@@ -103,7 +103,7 @@ def _tariff(value: Any, info: ValidationInfo) -> Any:
     if value is None or isinstance(value, Tariff):
         return value
     if isinstance(value, Mapping):
-        return value
+        return tariff_from(value, info.context)
     return tariff_of(str(value), (info.context or {}).get("folder"))
 
 
@@ -124,7 +124,9 @@ class Scenario(Settings):
     """The aggregators by name; EVs without one are uncontrolled. null takes one of the base away."""
     communication: Communication = Communication()
     """The link between aggregator and chargers."""
-    tariff: Annotated[Tariff | None, BeforeValidator(_tariff, json_schema_input_type=str | None)] = None
+    tariff: Annotated[
+        SerializeAsAny[Tariff] | None, BeforeValidator(_tariff, json_schema_input_type=str | None)
+    ] = None
     """A tariff shipped with evgrid (pge_ev2a, sce_tou_d_prime) or a tariff file (YAML). Left out: energy
     costs system.energy_price, where there is one."""
     system: System | None = None

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import GetJsonSchemaHandler, ValidationError
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import ValidationError
 
 from evgrid.core.registry import Registry
-from evgrid.scenario.fields import Settings, faults, faults_of
+from evgrid.scenario.fields import OneOfSeveral, faults, faults_of
 
 _SAMPLED, _IMPORTERS = "evgrid.fleet.sessions.sources", "evgrid.fleet.sessions.importers"
 SOURCES = Registry(
@@ -41,7 +39,7 @@ FILES = Registry(
 """Sources that read a file, by the key that names it."""
 
 
-class SessionSource(Settings):
+class SessionSource(OneOfSeveral):
     """What a scenario knows of any source of sessions; the rest is in its own class."""
 
     sampled: ClassVar[bool] = False
@@ -55,19 +53,10 @@ class SessionSource(Settings):
 
     @classmethod
     def alternatives(cls) -> tuple[type[SessionSource], ...]:
-        """The classes that a field of this class may hold."""
+        """All sources."""
         if cls is not SessionSource:
             return (cls,)
         return tuple(registry.find(name) for registry in (SOURCES, FILES) for name in registry.names())
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """The schema of the class; of any source, those of all."""
-        if cls is not SessionSource:
-            return handler(schema)
-        return {"anyOf": [handler(each.__pydantic_core_schema__) for each in cls.alternatives()]}
 
 
 def session_source(value: Any, context: Any) -> SessionSource:

@@ -1,9 +1,7 @@
 """Electricity tariffs: what a kWh costs at each time.
 
-A tariff is a small YAML file: seasons of whole months, each with periods of local hours, to the minute.
-The first period that covers a time gives its price; the last period of a season has no hours and covers
-the rest. A window over midnight belongs to the day on which it begins, and to the season of the date.
-Or a tariff is a series of prices from a file (``prices``), and of credits (``export_prices``).
+A tariff is a small YAML file of one of the forms in :mod:`evgrid.scenario.tariff_forms`: seasons of hours, or
+a series of prices. What all forms share is here.
 
 :class:`Prices` is the one law of what energy costs in a run: of a tariff, or, where there is none, of the
 scenario's ``system.energy_price``. Costs, strategies, the oracle and studies all go by it. The price of a
@@ -12,28 +10,25 @@ span (a tick, a slot of a plan) is its mean over the span. Beyond the end of a f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from evgrid.core.model import Array, Clock
+from evgrid.core.registry import Registry
 from evgrid.readers.series import PRICE, Series, read_series
 from evgrid.readers.yaml_files import read_yaml
 from evgrid.scenario.fields import (
     Duration,
-    HourSpan,
+    OneOfSeveral,
     Settings,
-    WeekDays,
-    day_numbers,
     fault,
     faults,
     faults_of,
@@ -46,46 +41,8 @@ _ALL_MONTHS = tuple(range(1, 13))
 USUAL_INTERVAL_S = 900.0
 """Interval of the meter where no tariff says another, s."""
 
-
-def _whole_minutes(value: tuple[float, float]) -> tuple[float, float]:
-    if any(abs(hour * 60.0 - round(hour * 60.0)) > 1e-6 for hour in value):
-        raise fault("must be whole minutes, such as ['22:30', 6]")
-    return value
-
-
-Span = Annotated[HourSpan, AfterValidator(_whole_minutes)]
-
-
-class Period(Settings):
-    """Hours with one price."""
-
-    name: str
-    """What the tariff calls it."""
-    hours: Annotated[list[Span], Field(min_length=1)] | None = None
-    """Pairs [from, until) of local times, such as [7, 9] or, over midnight, ['23:30', '5:30']; left out:
-    every time that no period before it covers."""
-    days: WeekDays = ("all",)
-    """Days of the week on which its hours begin: all, weekday, weekend, monday to sunday, or a list."""
-    price_per_kwh: float
-    """Price of energy drawn, currency per kWh."""
-
-
-class Season(Settings):
-    """Months with the same periods."""
-
-    name: str
-    """What the tariff calls it."""
-    months: list[Annotated[int, Field(ge=1, le=12)]]
-    """Months of the year, 1 to 12."""
-    periods: Annotated[list[Period], Field(min_length=1)]
-    """Periods, the first that covers an hour holds."""
-
-    @model_validator(mode="after")
-    def _covers_the_day(self) -> Season:
-        rest = self.periods[-1]
-        if rest.hours is not None or len(day_numbers(rest.days)) < 7:
-            raise fault(f"the last period of season {self.name} must hold all days and have no hours")
-        return self
+Steps = Callable[[float, float], Series]
+"""Prices as steps between two times, s from the run's start; currency per kWh."""
 
 
 class PriceFile(SeriesFile):
@@ -127,8 +84,8 @@ class DemandCharge(Settings):
         return sum(price.price_per_kw for price in self.prices if month in price.months)
 
 
-class Tariff(Settings):
-    """A time-of-use tariff, or a series of prices."""
+class Tariff(OneOfSeveral):
+    """What all forms of a tariff share; the price of energy drawn is the form's own."""
 
     name: str
     """What the utility calls it."""
@@ -146,12 +103,6 @@ class Tariff(Settings):
     export_per_kwh: float | None = None
     """Credit for energy given back, currency per kWh; left out: the price of energy drawn in the
     same hour, as for a vehicle that offsets the load of its own site or is net-metered."""
-    holidays: tuple[date, ...] = ()
-    """Dates that count as Sundays."""
-    seasons: Annotated[list[Season], Field(min_length=1)] | None = None
-    """Seasons, which cover every month once."""
-    prices: PriceFile | None = None
-    """Prices over time instead of seasons, such as {file: day_ahead.csv, per: MWh}."""
     export_prices: PriceFile | None = None
     """Credit for energy given back over time, instead of export_per_kwh."""
 
@@ -163,19 +114,56 @@ class Tariff(Settings):
         return f"tariff {self.name}: its prices hold from {self.valid_from} on; the run begins on {began}"
 
     @model_validator(mode="after")
-    def _covers_the_year(self) -> Tariff:
-        if (self.seasons is None) == (self.prices is None):
-            raise fault("give either seasons or prices")
+    def _one_credit(self) -> Self:
         if self.export_per_kwh is not None and self.export_prices is not None:
             raise fault("give either export_per_kwh or export_prices")
-        if self.seasons is None:
-            if self.holidays:
-                raise fault("holidays have no meaning with prices")
-            return self
-        months = sorted(month for season in self.seasons for month in season.months)
-        if months != list(range(1, 13)):
-            raise fault("the seasons must cover each month of the year once")
         return self
+
+    @classmethod
+    def alternatives(cls) -> tuple[type[Tariff], ...]:
+        """The forms of a tariff."""
+        return tuple(TARIFF_FORMS.find(name) for name in TARIFF_FORMS.names()) if cls is Tariff else (cls,)
+
+    def drawn(self, clock: Clock) -> tuple[Steps, float]:
+        """The price of energy drawn, and the time up to which it is known, s; infinite where it always is.
+
+        Raises ScenarioError for a file that is at fault.
+        """
+        raise NotImplementedError
+
+
+TARIFF_FORMS = Registry(
+    {
+        "seasons": "evgrid.scenario.tariff_forms.seasons:SeasonTariff",
+        "prices": "evgrid.scenario.tariff_forms.series:SeriesTariff",
+    }
+)
+"""Forms of a tariff by the key that tells them apart."""
+
+
+def form_of(content: Mapping[str, Any]) -> type[Tariff]:
+    """The form of a tariff that a mapping holds, by its keys.
+
+    Raises a fault (for pydantic) if they tell none or several.
+    """
+    keys = [key for key in TARIFF_FORMS.names() if content.get(key) is not None]
+    if len(keys) != 1:
+        raise faults([f"tariff: give either {' or '.join(TARIFF_FORMS.names())}"])
+    found: type[Tariff] = TARIFF_FORMS.find(keys[0])
+    return found
+
+
+def tariff_from(content: Mapping[str, Any], context: Any = None) -> Tariff:
+    """The tariff that a mapping holds; ``context``: with the ``folder`` at which paths in it start.
+
+    Raises a fault (for pydantic) with every fault, each with its path.
+    """
+    form = form_of(content)
+    content = {key: value for key, value in content.items() if value is not None or key not in TARIFF_FORMS}
+    try:
+        return form.model_validate(content, context=context)
+    except ValidationError as error:
+        raise faults(faults_of(error, form, "tariff")) from None
 
 
 def shipped_tariffs() -> tuple[str, ...]:
@@ -191,10 +179,7 @@ def tariff_of(name: str, folder: str | Path | None = None) -> Tariff:
     """
     content = read_tariff(name, folder)
     beside = (Path(folder or ".") / Path(name).expanduser()).resolve().parent
-    try:
-        return Tariff.model_validate(content, context={"folder": str(beside)})
-    except ValidationError as error:
-        raise faults(faults_of(error, Tariff, "tariff")) from None
+    return tariff_from(content, {"folder": str(beside)})
 
 
 def read_tariff(name: str, folder: str | Path | None = None) -> Mapping[str, Any]:
@@ -225,8 +210,8 @@ class Prices:
     ends_s : time up to which they are known; infinite but for those of files, see ``Series.until``
     """
 
-    drawn: Callable[[float, float], Series]
-    given: Callable[[float, float], Series]
+    drawn: Steps
+    given: Steps
     ends_s: float = np.inf
 
     def means(self, edges_s: Array) -> tuple[Array, Array]:
@@ -239,7 +224,7 @@ class Prices:
     def in_ticks(self, clock: Clock) -> Prices:
         """The prices by which a run counts: of each tick the mean."""
         edges_s = clock.step_s * np.arange(clock.ticks + 1, dtype=np.float64)
-        drawn, given = (_steps(edges_s, values) for values in self.means(edges_s))
+        drawn, given = (steps_without_repeats(edges_s, values) for values in self.means(edges_s))
         return Prices(lambda begin_s, end_s: drawn, lambda begin_s, end_s: given)
 
     def edges(self, begin_s: float, end_s: float) -> Array:
@@ -257,101 +242,40 @@ def prices_of(tariff: Tariff | None, system: System | None, clock: Clock) -> Pri
     if tariff is None:
         if system is None or system.energy_price is None:
             return None
-        wholesale = _of_file(system.energy_price, 1000.0, clock)
-        return Prices(wholesale, wholesale, _end_s(system.energy_price, wholesale))
-    if tariff.prices is not None:
-        drawn = _of_file(tariff.prices, _KWH[tariff.prices.per], clock)
-    else:
-        drawn = partial(_of_seasons, tariff, clock)
+        wholesale, end_s = _of_file(system.energy_price, 1000.0, clock)
+        return Prices(wholesale, wholesale, end_s)
+    drawn, end_s = tariff.drawn(clock)
     given = drawn
     if tariff.export_prices is not None:
-        given = _of_file(tariff.export_prices, _KWH[tariff.export_prices.per], clock)
+        given, credit_end_s = steps_of(tariff.export_prices, clock)
+        end_s = min(end_s, credit_end_s)
     elif tariff.export_per_kwh is not None:
         constant = Series(np.array([0.0, 1.0]), np.array([tariff.export_per_kwh]))
         given = lambda begin_s, end_s: constant  # noqa: E731
-    files = ((tariff.prices, drawn), (tariff.export_prices, given))
-    return Prices(drawn, given, min(_end_s(file, steps) for file, steps in files))
+    return Prices(drawn, given, end_s)
 
 
 _KWH = {"kWh": 1.0, "MWh": 1000.0}
 
 
-def _of_file(file: SeriesFile, kwh: float, clock: Clock) -> Callable[[float, float], Series]:
+def steps_of(file: PriceFile, clock: Clock) -> tuple[Steps, float]:
+    """The prices of a file, currency per kWh, and the time at which they end, s from the run's start.
+
+    Raises ScenarioError if the file is at fault.
+    """
+    return _of_file(file, _KWH[file.per], clock)
+
+
+def _of_file(file: SeriesFile, kwh: float, clock: Clock) -> tuple[Steps, float]:
     read = read_series(file.file, clock, PRICE, file.column, file.time_format)
-    steps = _steps(read.edges_s, read.values / kwh)
-    return lambda begin_s, end_s: steps.until(end_s)
+    steps = steps_without_repeats(read.edges_s, read.values / kwh)
+    return lambda begin_s, end_s: steps.until(end_s), float(steps.until(0.0).edges_s[-1])
 
 
-def _end_s(file: SeriesFile | None, steps: Callable[[float, float], Series]) -> float:
-    """Time at which the prices of a file end; infinite where there is none."""
-    return np.inf if file is None else float(steps(0.0, 0.0).edges_s[-1])
-
-
-def _of_seasons(tariff: Tariff, clock: Clock, begin_s: float, end_s: float) -> Series:
-    """A tariff's price between two times as steps."""
-    edges, _ = _table(_as_json(tariff))
-    start = clock.start.astype("datetime64[s]")
-    into_day_s = float((clock.start - clock.start.astype("datetime64[D]")) / np.timedelta64(1, "s"))
-    first, last = (int(np.floor((at + into_day_s) / _DAY_S)) for at in (begin_s, end_s))
-    of_days = np.arange(first, last + 1)[:, np.newaxis] * _DAY_S + edges
-    midnight = start.astype("datetime64[D]").astype("datetime64[s]")
-    stamps = midnight + of_days.ravel().astype("timedelta64[s]")
-    edges_s = np.append(of_days.ravel(), (last + 1) * _DAY_S) - into_day_s
-    return _steps(edges_s, _season_prices(tariff, stamps))
-
-
-def _steps(edges_s: Array, values: Array) -> Series:
+def steps_without_repeats(edges_s: Array, values: Array) -> Series:
     """Steps without those at which nothing changes."""
     kept = np.concatenate([[True], values[1:] != values[:-1]])
     return Series(np.append(edges_s[:-1][kept], edges_s[-1]), values[kept])
-
-
-@cache
-def _table(seasons_json: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Prices by kind of day, of seasons as JSON: the times of day at which they may change, (edge,) s from
-    midnight on, and the price from each on, (month, day of the week, that of the day before, edge).
-    """
-    seasons = [Season.model_validate(season) for season in json.loads(seasons_json)]
-    spans = [span for season in seasons for period in season.periods for span in _spans(period)]
-    edges = np.unique([0, *(edge % _DAY_S for span in spans for edge in span)])
-    table = np.empty((12, 7, 7, len(edges)))
-    every = np.arange(7)
-    for season in seasons:
-        months = np.array(season.months) - 1
-        for period in reversed(season.periods):
-            days = np.array(sorted(day_numbers(period.days)))
-            for first, last in _spans(period):
-                over = last <= first
-                evening = (edges >= first) & (edges < (_DAY_S if over else last))
-                table[np.ix_(months, days, every, np.flatnonzero(evening))] = period.price_per_kwh
-                if over:
-                    morning = np.flatnonzero(edges < last)
-                    table[np.ix_(months, every, days, morning)] = period.price_per_kwh
-    return edges, table
-
-
-def _as_json(tariff: Tariff) -> str:
-    return json.dumps([season.model_dump(mode="json") for season in tariff.seasons or ()])
-
-
-def _spans(period: Period) -> list[tuple[int, int]]:
-    """The hours of a period, s from midnight on; those over midnight end before they begin."""
-    hours = period.hours or [(0.0, 24.0)]
-    return [(round(first * 60) * 60 % _DAY_S, round(last * 60) * 60) for first, last in hours]
-
-
-def _season_prices(tariff: Tariff, stamps: NDArray[np.datetime64]) -> Array:
-    """Price of energy drawn at local times, (n,) for (n,) datetime64."""
-    edges, table = _table(_as_json(tariff))
-    days = stamps.astype("datetime64[D]")
-    place = edges.searchsorted((stamps - days) / np.timedelta64(1, "s") + _ROUNDING_S, "right") - 1
-    holidays = np.array(tariff.holidays, "datetime64[D]")
-    today, before = (
-        # 1970-01-01 was a Thursday, weekday 3
-        np.where(np.isin(at, holidays), 6, (at.astype(int) + 3) % 7)
-        for at in (days, days - np.timedelta64(1, "D"))
-    )
-    return np.asarray(table[stamps.astype("datetime64[M]").astype(int) % 12, today, before, place])
 
 
 def months_of(clock: Clock) -> NDArray[np.datetime64]:

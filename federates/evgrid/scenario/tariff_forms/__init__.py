@@ -1,0 +1,1 @@
+"""Forms of a tariff, a file each."""
