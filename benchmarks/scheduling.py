@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from evgrid.aggregator.planning.scheduler import Batteries, Schedule, alone, batteries_of, plan, schedule
+from evgrid.aggregator.planning.scheduler import (
+    Batteries,
+    Schedule,
+    batteries_of,
+    plan,
+    schedule,
+    schedule_each,
+)
 
 SLOT_H, SLOTS = 0.25, 144
 HOUR = (np.arange(SLOTS) * SLOT_H + 17.0) % 24.0
@@ -46,14 +53,14 @@ def timed(solve: partial[Schedule], repeats: int = 3) -> tuple[float, Schedule]:
 def rows(few: int = 300, many: int = 5000) -> list[dict[str, Any]]:
     """One row a way to plan."""
     small, large = fleet(few), fleet(many)
-    alone(small, PRICE, SLOT_H)  # compiled
-    each_s, each = timed(partial(alone, small, PRICE, SLOT_H, None, WEAR))
+    schedule_each(small, PRICE, SLOT_H)  # compiled
+    each_s, each = timed(partial(schedule_each, small, PRICE, SLOT_H, None, WEAR))
     program_s, program = timed(partial(schedule, small, PRICE, SLOT_H, wear_per_kwh=WEAR), 1)
     limit = np.full((1, SLOTS), 0.7 * each.power.sum(axis=0).max())
     limited = partial(plan, small, PRICE, SLOT_H, limit_kw=limit, wear_per_kwh=WEAR)
     clusters_s, clusters = timed(limited)
     exact_s, exact = timed(partial(limited, exact=True), 1)
-    large_s, _ = timed(partial(alone, large, PRICE, SLOT_H, None, WEAR))
+    large_s, _ = timed(partial(schedule_each, large, PRICE, SLOT_H, None, WEAR))
     limit = np.full((1, SLOTS), 0.6 * 7.4 * len(large))
     coupled_s, _ = timed(partial(plan, large, PRICE, SLOT_H, limit_kw=limit, wear_per_kwh=WEAR))
     found = []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 import evgrid
-from evgrid.aggregator.planning.scheduler import alone, batteries_of, plan, schedule
+from evgrid.aggregator.planning.scheduler import batteries_of, plan, schedule, schedule_each
 from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
 from evgrid.studies.oracle import least_cost
@@ -97,7 +97,7 @@ def one_direction(batteries, price, credit):
 def test_no_run_costs_less_than_the_bound(fleet, price, export, wear, seed):
     batteries, fine = of(fleet), of(fleet, PARTS)
     price, export = np.array(price), np.array(export)
-    bound = alone(batteries, price, SLOT_H, export, wear, alternates=True)
+    bound = schedule_each(batteries, price, SLOT_H, export, wear, alternates=True)
     program = schedule(batteries, price, SLOT_H, export, wear_per_kwh=wear, alternates=True)
     assert bound.cost == pytest.approx(program.cost, rel=1e-7, abs=1e-7)
     run = wander(fine, SLOT_H / PARTS, np.random.default_rng(seed))
@@ -109,9 +109,9 @@ def test_no_run_costs_less_than_the_bound(fleet, price, export, wear, seed):
 @settings(max_examples=20, deadline=None)
 def test_the_bound_against_one_direction_a_slot(fleet, price, wear):
     batteries, price = of(fleet), np.array(price)
-    bound = alone(batteries, price, SLOT_H, None, wear, alternates=True)
+    bound = schedule_each(batteries, price, SLOT_H, None, wear, alternates=True)
     best = one_direction(batteries, price, price - wear)
-    planned = alone(batteries, price, SLOT_H, None, wear)
+    planned = schedule_each(batteries, price, SLOT_H, None, wear)
     assert bound.cost <= best + 1e-6
     assert best <= planned.cost + 1e-6
     assert np.all((planned.charge == 0) | (planned.discharge == 0))

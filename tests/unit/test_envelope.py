@@ -10,7 +10,7 @@ import pytest
 from tests.support.fleet import HOUR, Run, car, feeder
 
 import evgrid
-from evgrid.aggregator.planning.scheduler import as_told, batteries_ahead, batteries_of
+from evgrid.aggregator.planning.scheduler import batteries_ahead, batteries_of, with_reported
 from evgrid.aggregator.strategy import Envelope
 from evgrid.core.model import ALL_PHASES
 from evgrid.errors import ScenarioError
@@ -266,13 +266,13 @@ def test_batteries_as_told_keep_depth_and_horizon():
         e_min=np.array([[-2.0, 0.5]]), e_max=np.array([[1.0, 2.0]]), round_trip=np.array([0.8]),
     )  # fmt: skip
     two = batteries_of(np.zeros(2), np.full(2, 3.0), np.full(2, 3.0), np.full(2, 4.0), 3, 0.25)
-    first = as_told(two, batteries_ahead(ahead, np.array([0])), np.array([0.75]))
+    first = with_reported(two, batteries_ahead(ahead, np.array([0])), np.array([0.75]))
     assert first.p_max.tolist() == [[4.0, 4.0, 0.0], two.p_max[1].tolist()]
     assert first.p_min.tolist() == [[-8.0, -8.0, 0.0], two.p_min[1].tolist()]
     assert first.e_max.tolist() == [[0.0, 1.0, 2.0, 2.0], two.e_max[1].tolist()]
     assert first.e_min.tolist() == [[0.0, -0.75, 0.5, 0.5], two.e_min[1].tolist()]
     assert [e.tolist() for e in first.efficiencies] == [[1.0, 0.9], [0.8, 0.9]]
-    never = as_told(two, batteries_ahead(ahead, np.array([0])), np.zeros(1))
+    never = with_reported(two, batteries_ahead(ahead, np.array([0])), np.zeros(1))
     assert never.p_min[0].tolist() == [0.0, 0.0, 0.0]
     assert never.e_min[0].tolist() == [0.0, 0.0, 0.5, 0.5]
 

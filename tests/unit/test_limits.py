@@ -157,7 +157,9 @@ def test_a_longer_interval_is_used_as_it_is_and_said():
     table = violations(run, limits.en_50160())
     assert list(table["criterion"]) == ["en_50160", "en_50160_always"]
     assert table["duration_h"].tolist() == [0.25, 0.25]
-    assert "en_50160_always: means over 900 s (recorded) stand for means over 600 s" in table.attrs["notes"]
+    assert (
+        "en_50160_always: means over 900 s (recorded) are used for means over 600 s" in table.attrs["notes"]
+    )
     assert "recorded" in violated(run, limits.en_50160()).attrs["notes"]
 
 

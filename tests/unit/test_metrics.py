@@ -48,7 +48,7 @@ def test_the_summary_tells_each_type_and_what_was_refused():
     rows = dict(_session_rows(sessions(**refused), np.array([True] * 4 + [False])))
     assert rows["sessions of van"] == (
         "SOC at departure 0.71 (5 %), 0.80 (median); unserved 1.00 kWh (median), 1.90 (95 %), "
-        "66.7 % of 3 missed something"
+        "66.7 % of 3 with energy unserved"
     )
     assert rows["discharge refused"] == "driver 1.5 kWh"
 
@@ -61,6 +61,6 @@ def test_a_result_that_lost_a_variable_is_told():
         }
     )  # fmt: skip
     with pytest.raises(
-        evgrid.EvgridError, match="not as its run has left it: no variable named 'session_cost'"
+        evgrid.EvgridError, match="the result is incomplete: no variable named 'session_cost'"
     ):
         summary(result.drop_vars("session_cost"))

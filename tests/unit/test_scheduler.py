@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from evgrid.aggregator.planning.scheduler import alone, assign, batteries_of, cluster, plan, schedule
+from evgrid.aggregator.planning.scheduler import assign, batteries_of, cluster, plan, schedule, schedule_each
 
 SLOT_H, SLOTS = 0.5, 48
 EDGES = np.arange(SLOTS) * SLOT_H
@@ -44,7 +44,7 @@ def test_each_ev_alone_equals_the_program_where_nothing_couples(seed, depth_shar
     rng = np.random.default_rng(seed)
     for price in (PRICE, rng.uniform(0.05, 0.6, SLOTS)):
         for wear, export in ((0.0, None), (0.05, 0.8 * price)):
-            best = alone(batteries, price, SLOT_H, export, wear)
+            best = schedule_each(batteries, price, SLOT_H, export, wear)
             kept(batteries, best)
             program = schedule(batteries, price, SLOT_H, export, wear_per_kwh=wear)
             assert best.cost == pytest.approx(program.cost, rel=1e-9, abs=1e-9)
@@ -87,7 +87,7 @@ def test_a_taper_is_planned_with_as_a_program_does(seed, out_kw):
         if not out_kw:
             ev = replace(ev, p_min=np.zeros_like(ev.p_max))
         ev = replace(ev, taper_kwh=taper - stored, full_kwh=full - stored)
-        best = alone(ev, price, SLOT_H, None, 0.05)
+        best = schedule_each(ev, price, SLOT_H, None, 0.05)
         energy = stored + SLOT_H * np.cumsum(best.charge[0] * gain - best.discharge[0] / fall)
         before = np.append(stored, energy[:-1])
         kept = np.exp(-SLOT_H * gain * power / (full - taper))
@@ -99,9 +99,9 @@ def test_a_taper_is_planned_with_as_a_program_does(seed, out_kw):
             stored, target, power, out_kw, 0.0, taper, full, price, price - 0.05, gain, fall
         )  # fmt: skip
         assert best.cost == pytest.approx(least, rel=1e-8)
-        roomy = alone(ev, price, SLOT_H, None, 0.05, np.full(slots, 100.0))
+        roomy = schedule_each(ev, price, SLOT_H, None, 0.05, np.full(slots, 100.0))
         assert roomy.cost == pytest.approx(least, rel=1e-8)
-        tight = alone(ev, price, SLOT_H, None, 0.05, np.full(slots, 6.0))  # not met in vain
+        tight = schedule_each(ev, price, SLOT_H, None, 0.05, np.full(slots, 6.0))  # not met in vain
         gained = SLOT_H * (tight.charge[0] * gain - tight.discharge[0] / fall).sum()
         assert gained == pytest.approx(need)
         assert tight.cost >= best.cost - 1e-9
@@ -110,7 +110,7 @@ def test_a_taper_is_planned_with_as_a_program_does(seed, out_kw):
 def test_a_bound_that_alternates_knows_no_taper():
     ev = replace(fleet(0, 2), taper_kwh=1.0, full_kwh=2.0)
     with pytest.raises(ValueError, match="taper_kwh: must be left out where batteries alternate"):
-        alone(ev, PRICE, SLOT_H, alternates=True)
+        schedule_each(ev, PRICE, SLOT_H, alternates=True)
 
 
 def test_efficiencies_are_each_ev_s_own_and_stays_need_not_fill_slots():
@@ -120,7 +120,7 @@ def test_efficiencies_are_each_ev_s_own_and_stays_need_not_fill_slots():
         charge_efficiency=np.array([0.8, 1.0]), discharge_efficiency=np.array([1.0, 1.0]),
     )  # fmt: skip
     price = np.array([0.1, 0.3, 0.1, 0.2])
-    best = alone(batteries, price, 1.0)
+    best = schedule_each(batteries, price, 1.0)
     np.testing.assert_allclose(best.charge, [[5, 0, 10, 5], [10, 0, 6, 0]], atol=1e-9)
     np.testing.assert_allclose(schedule(batteries, price, 1.0).cost, best.cost)
 
@@ -130,9 +130,9 @@ def test_a_full_battery_sells_what_it_has_to_spare():
     batteries = batteries_of(
         np.array([0]), np.array([3]), np.array([-4.0]), np.array([10.0]), 3, 1.0, 7.0, None, 1.0, 1.0
     )
-    best = alone(batteries, np.array([0.2, 0.25, 0.3]), 1.0)
+    best = schedule_each(batteries, np.array([0.2, 0.25, 0.3]), 1.0)
     np.testing.assert_allclose(best.power, [[0.0, 0.0, -4.0]])
-    best = alone(batteries, np.array([0.25, 0.2, 0.1]), 1.0)
+    best = schedule_each(batteries, np.array([0.25, 0.2, 0.1]), 1.0)
     np.testing.assert_allclose(best.power, [[-7.0, 0.0, 3.0]])
 
 

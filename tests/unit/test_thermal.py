@@ -187,10 +187,12 @@ def test_a_loss_of_life_is_told_up_to_the_hottest_spot_that_iec_allows():
     assert life == pytest.approx(24 * 2 ** ((hot_spot.sel(member=3, trafo="warm").item() - 98) / 6))
     rows = dict(_life_rows(aged["trafo_life_h"], hot_spot))
     assert rows["loss of life of cool"].startswith("24.000 h")
-    assert rows["loss of life not told"] == (
-        "warm, hot: hot spot above 160 °C, outside what the law of ageing holds for (IEC 60076-7)"
+    assert rows["loss of life not reported"] == (
+        "warm, hot: hot spot above 160 °C, outside the range of the ageing equations (IEC 60076-7)"
     )
-    assert list(dict(_life_rows(aged["trafo_life_h"][:, 2:], hot_spot[:, 2:]))) == ["loss of life not told"]
+    assert list(dict(_life_rows(aged["trafo_life_h"][:, 2:], hot_spot[:, 2:]))) == [
+        "loss of life not reported"
+    ]
 
 
 def test_ambient_series_is_read_at_the_middle_of_the_intervals():

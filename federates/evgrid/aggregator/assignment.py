@@ -1,9 +1,9 @@
-"""Who belongs to which aggregator.
+"""Assignment of EVs to aggregators.
 
 Every aggregator has a portfolio of EVs; an EV has at most one aggregator, and those with none charge as
-fast as they can. An aggregator says which by ``evs``; one that doesn't takes those that the others leave.
+fast as they can. An aggregator selects its EVs by ``evs``; one without takes all that remain.
 One aggregator with all EVs is the federate ``aggregator``; else each is a federate of its own, named
-``aggregator.NAME``, whose ports and result variables carry its name and hold its own EVs only.
+``aggregator.NAME``, whose ports and result variables carry its name and cover its own EVs only.
 
 Shares are drawn per member and EV from a stream of their own: row r never changes with the number of EVs.
 """
@@ -40,7 +40,7 @@ def portfolios(
     ------
     ScenarioError
         With every name that doesn't exist, the first EV that two aggregators claim, and an aggregator that
-        keeps to the feeder but has EVs upstream of it.
+        depends on the feeder but has EVs upstream of it.
 
     """
     given = scenario.aggregators
@@ -103,7 +103,7 @@ def _chosen(
     evs: EVs,
     vehicle: NDArray[np.str_],
 ) -> NDArray[np.bool_]:
-    """The EVs for which all that is given holds but the share, (ev,) bool."""
+    """The EVs that match all criteria but the share, (ev,) bool."""
     at = np.ones(len(connections), np.bool_)
     if wanted.connections is not None:
         at &= np.isin(connections.name, wanted.connections)
@@ -167,7 +167,7 @@ def _refuse_upstream(
         cls = settings.strategy_class
         if count and not cls.takes_upstream and (cls.goes_by_feeder(settings) or cls.uses_voltage):
             faults.append(
-                f"aggregators.{portfolio.name}.strategy = {settings.strategy}: goes by the feeder, and "
+                f"aggregators.{portfolio.name}.strategy = {settings.strategy}: depends on the feeder, and "
                 f"{count} of its EVs are upstream of it; give it others by evs: {{upstream: false}}"
             )
     if faults:

@@ -20,7 +20,7 @@ class DispatchSettings(StrategySettings):
 
     smoothing: Annotated[Duration, Field(gt=0)] | None = None
     """Range of laxity over which the share of an EV's limit falls from 1 to 0; left out: a tick.
-    Wide: EVs of like laxity charge alike at part of their power; narrow: one after the other."""
+    Wide: EVs of similar laxity charge together at part of their power; narrow: one after the other."""
     hysteresis: Annotated[Duration, Field(ge=0)] = 0.0
     """Laxity by which an EV that already charges (or discharges) goes before one that doesn't, against
     chatter."""
@@ -40,8 +40,8 @@ class Dispatching(Strategy):
     def dispatch(self, view: View, headroom: Array, p_min: Array | None = None) -> Array:
         """Split ``headroom``, (member · groups,) kW, over the EVs; (ev,) kW, valid until the next call.
 
-        ``p_min``: what each EV may be asked to give, if not all that it can. Who must charge to make
-        the departure does, whatever the headroom.
+        ``p_min``: the least power allowed for each EV, in place of its own. EVs that must charge to meet
+        their departure do so, whatever the headroom.
         """
         settings = self.settings
         width_s = view.step_s if settings.smoothing is None else settings.smoothing
@@ -54,7 +54,7 @@ class Dispatching(Strategy):
         return self._last
 
     def _reorder(self, view: View, groups: int) -> None:
-        """Look at those that are plugged in now; who is away has no power."""
+        """Reorder the EVs that are plugged in now; those away have no power."""
         self._rows = view.rows
         rows = np.flatnonzero(view.plugged).astype(np.uint32) if view.rows is None else view.rows
         self._order = order_by_group(rows, self.context.ev_group, groups)
@@ -72,8 +72,8 @@ class WithinSettings(DispatchSettings):
     export_limit_kw: Annotated[float, Field(ge=0)] | None = None
     """Most that each group may feed back, kW; left out: limit_kw."""
     limit_over: Annotated[Duration, Field(gt=0)] | None = None
-    """Interval over whose mean the limit holds, such as 15min, counted from the run's start: what a tick
-    draws beyond the limit is made up for in the rest of it. Left out: each tick."""
+    """Interval over whose mean the limit holds, such as 15min, counted from the run's start: energy beyond
+    the limit in a tick is compensated in the rest of the interval. Left out: each tick."""
 
     @property
     def most_kw(self) -> float:
@@ -102,15 +102,15 @@ class LimitSettings(WithinSettings):
 def room(settings: WithinSettings, view: View) -> tuple[Array, Array]:
     """Least and most that a limit lets the EVs of each group draw together, (member · groups,) kW each.
 
-    Both may be of either sign: a least above 0 asks them to take up what the group would else feed back.
+    Both may be of either sign: with a least above 0 they must draw what the group would otherwise feed back.
     """
-    low = settings.least_kw - view.base_load - np.minimum(view.owed, 0.0)
-    return low, settings.most_kw - view.base_load - np.maximum(view.owed, 0.0)
+    low = settings.least_kw - view.base_load - np.minimum(view.carry_over, 0.0)
+    return low, settings.most_kw - view.base_load - np.maximum(view.carry_over, 0.0)
 
 
 def least_powers(view: View) -> Array:
-    """Least mean power of each EV over the tick from which it makes its departure, (ev,) kW; 0 for those
-    away.
+    """Least mean power of each EV over the tick with which it still meets its departure, (ev,) kW; 0 for EVs
+    that are away.
 
     See :func:`evgrid.aggregator.kernels.bounds`.
     """

@@ -2,20 +2,20 @@
 
 Smoothed least-laxity-first (sLLF, arXiv 2102.08610): of the EVs of a group, those with the least
 laxity charge, up to a threshold of laxity that the group's power determines. Within ``width_s`` of the
-threshold the share of an EV's limit falls linearly from 1 to 0, so that EVs of like laxity charge
-alike instead of taking turns. To discharge, the same from the highest laxity down.
+threshold the share of an EV's limit falls linearly from 1 to 0, so that EVs of similar laxity charge
+together instead of taking turns. To discharge, the same from the highest laxity down.
 
-What an EV draws is its mean over the tick (:func:`bounds`): at most what it still needs, and at least what
-can't wait for the next tick, so that the departure guard of its EVSE never has to step in. So a group's
-power is kept as a mean over ticks of any length.
+The power of an EV is its mean over the tick (:func:`bounds`): at most what it still needs, and at least what
+can't wait for the next tick, so that the departure guard of its EVSE never has to act. So the mean power of a
+group is met for ticks of any length.
 
 Two passes over the EVs, and no sort. The first sums up limits and adds them into a histogram over laxity,
-in which the threshold is bracketed; it is then bisected over the few EVs alone whose share depends on where
-in the bracket it lies, and these dwindle with it. The second gives each EV its share.
+in which the threshold is bracketed; it is then bisected over only the few EVs whose share depends on where
+in the bracket it lies, fewer with each step. The second gives each EV its share.
 
-Only EVs that are plugged in are looked at, those of a group together (:class:`Order`), in blocks that threads
-share out. Each block has sums of its own, which are added up in order; blocks know no other group. So a
-member alone computes what it does in an ensemble, bit for bit, in as many threads as there are.
+Only EVs that are plugged in are processed, those of a group together (:class:`Order`), in blocks distributed
+over threads. Each block has sums of its own, which are added up in order, and belongs to one group. So a
+member gives the same result on its own as in an ensemble, bit for bit, with any number of threads.
 
 Power is in kW at the grid, positive when drawn; a group is a row of ``headroom``.
 """
@@ -32,27 +32,27 @@ from evgrid.core.jit import in_threads, njit
 BLOCK = 4096
 """EVs in a block at most."""
 _LEAST_BLOCKS = 3
-"""Blocks in a thread's part at least: fewer full ones take less time than to wake it."""
+"""Least number of blocks for a thread: fewer full ones take less time than to wake it."""
 _BINS = 1024
-"""Bins of a group's laxities, by which the search begins."""
+"""Bins of the histogram of a group's laxities."""
 _MIDDLE_S = 21600.0
 """Laxity in the middle of the bins, s: they are 84 s wide there, 21 s near 0 and 9 min at a day."""
 _WIDE = 0.1
-"""Bracket of the threshold, in widths, down to which the search leaves nobody out."""
+"""Bracket of the threshold, in widths, down to which the search includes all EVs."""
 _FEW = 256
 """EVs in a group up to which all are searched, without a histogram."""
 _NARROW_S = 1e-9
-"""Bracket of the threshold, s, within which what is left of the search doesn't matter."""
+"""Bracket of the threshold, s, at which the search ends."""
 _NONE = np.uint16(65535)
 """Bin of an EV that has no part in the search."""
 ALL = 1.0 - 1e-6
-"""Share of what is free above which an EV may draw all that it can."""
+"""Share of the free power above which an EV may draw its full power."""
 ROUND_TRIP = 0.75
-"""Energy given per energy drawn to make it up that is counted on where nothing is known: on the safe side."""
+"""Round-trip efficiency assumed where none is known: on the safe side."""
 
 
 class Order(NamedTuple):
-    """EVs by group, and the blocks in which they are worked on.
+    """EVs by group, and the blocks in which they are processed.
 
     rows : (n,) uint32, the EVs: those of a group together and ascending
     start : (block + 1,) int64, where each block begins in ``rows``; none is of more than one group
@@ -82,7 +82,7 @@ def _order(
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The fields of :class:`Order`."""
     count = np.zeros(groups, np.int64)
-    ordered = True  # as they are where groups are members
+    ordered = True  # true where groups are members
     last, run = 0, 0
     for ev in rows:
         at = group[ev]
@@ -130,16 +130,16 @@ def share_by_laxity(
 ) -> None:
     """Share each group's headroom over its EVs: charge by least laxity, discharge by most.
 
-    What can't wait for the next tick (:func:`bounds`) is served first, whatever the headroom: the EVSE would
-    charge it anyway. What is then left of the headroom charges by laxity; if it is negative, EVs discharge
-    from the highest laxity down, as far as they can make it up in time, until it is made up.
+    Energy that can't wait for the next tick (:func:`bounds`) is served first, whatever the headroom: the EVSE
+    would charge it anyway. The rest of the headroom is charged by laxity; if it is negative, EVs discharge
+    from the highest laxity down, as far as they can recharge in time, until it is met.
 
     Parameters
     ----------
     order
         The EVs that are plugged in, by group.
     headroom
-        (group,) kW that the group's EVs may draw together; negative asks for discharge.
+        (group,) kW that the group's EVs may draw together; negative: they are to discharge.
     p_max, p_min
         (ev,) kW, limits of each EV; p_min <= 0 <= p_max.
     time_left, time_needed
@@ -149,14 +149,13 @@ def share_by_laxity(
     width_s
         Range of laxity over which an EV's share falls from 1 to 0, s, above 0.
     power
-        (ev,) kW: the power of the tick before, in the place of which each EV in ``order`` gets its own. One
-        that can do nothing (p_max = p_min = 0) gets 0; one that may draw all that it can gets p_max, even if
-        it needs less than that over the tick.
+        (ev,) kW: the power of the tick before, overwritten for each EV in ``order``. An EV without limits
+        above 0 (p_max = p_min = 0) gets 0; one that may draw its full power gets p_max, even if it needs
+        less than that over the tick.
     hysteresis_s
         Laxity by which an EV that already charges (or discharges) goes before one that doesn't, s.
 
-    The headroom is used, and kept to rounding, by the means over the tick, wherever those served first leave
-    it.
+    The means over the tick meet the headroom, to rounding, unless the EVs served first exceed it.
 
     """
     blocks, least = len(order.group), order.least
@@ -171,7 +170,7 @@ def share_by_laxity(
 
     charges = headroom > 0.0
     left, total = survey(charges)
-    if not np.array_equal(left > 0.0, charges):  # rare: those served first take all that there was
+    if not np.array_equal(left > 0.0, charges):  # rare: those served first take all of it
         charges = left > 0.0
         left, total = survey(charges)
     search: tuple[Any, ...] = (*order, charges, *limits, width_s, bins, histogram, np.abs(left), total)
@@ -184,11 +183,11 @@ def share_by_laxity(
 def bounds(
     p_max: float, p_min: float, time_left: float, time_needed: float, step_s: float
 ) -> tuple[float, float]:
-    """Least and most mean power of an EV over a tick, kW, from which it makes its departure.
+    """Least and most mean power of an EV over a tick, kW, with which it still meets its departure.
 
-    Most: what it needs, if that takes less than the tick, and while it is there. Least: what all the time
-    after the tick, at full power, leaves; where that is less than nothing, the EV may give so much back (a
-    round trip of ``ROUND_TRIP`` allowed for), down to ``p_min``. An EV that is late has least = most.
+    Most: the power for the energy it needs, if that takes less than the tick. Least: the energy that full
+    power in all the time after the tick would leave missing; where that is negative, the EV may give as much
+    back (a round trip of ``ROUND_TRIP`` allowed for), down to ``p_min``. An EV that is late has least = most.
     """
     most = p_max * max(min(time_needed, time_left, step_s), 0.0) / step_s
     short_s = time_needed - max(time_left - step_s, 0.0)
@@ -212,7 +211,7 @@ def fill_least(
 def _free(
     p_max: float, p_min: float, time_left: float, time_needed: float, step_s: float, up: bool
 ) -> tuple[float, float]:
-    """What an EV must draw in a tick, and what it may draw more, or give, kW each and not negative."""
+    """Power that an EV must draw in a tick, and may draw or give besides, kW each, not negative."""
     least, most = bounds(p_max, p_min, time_left, time_needed, step_s)
     must = max(least, 0.0)
     return must, most - must if up else must - least
@@ -230,8 +229,8 @@ def _survey(
 ) -> None:  # fmt: skip
     """First pass, over blocks [low, high): fills the bins of their EVs, their histograms and their sums.
 
-    ``sums``: (block, 2) kW that must be drawn now, and of what is free in the direction of the group. Bins
-    are in order of who goes first: of rising laxity to charge, of falling to discharge.
+    ``sums``: (block, 2) kW that must be drawn now, and that is free in the direction of the group. Bins
+    are in order of priority: of rising laxity to charge, of falling to discharge.
     """
     for block in range(low, high):
         at = of_block[block]
@@ -264,7 +263,7 @@ def _survey(
 def _left(
     first: NDArray[np.int64], headroom: NDArray[np.float64], sums: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What those served first leave of each group's headroom, and what is free beside it, (group,) kW."""
+    """Headroom of each group after those served first, and the free power for it, (group,) kW."""
     left, total = headroom.copy(), np.zeros(len(headroom))
     for at in range(len(headroom)):
         for block in range(first[at], first[at + 1]):
@@ -333,7 +332,7 @@ def _levels(
 def _bracket(
     histogram: NDArray[np.float64], charges: bool, target: float, width_s: float
 ) -> tuple[int, int, float]:
-    """The first and the last bin of those that may have a part share, and the weights of the bins before.
+    """First and last bin of the EVs whose share may be between 0 and 1, and the weights of the bins before.
 
     histogram : (block, bin) kW
     """
@@ -362,7 +361,7 @@ def _bracket(
 
 @njit
 def _given(key: NDArray[np.float64], weight: NDArray[np.float64], level: float, per_s: float) -> float:
-    """``sum weight · clip((level - key) / width_s, 0, 1)``, in four sums that don't wait for each other."""
+    """``sum weight · clip((level - key) / width_s, 0, 1)``, in four independent sums."""
     first, second, third, fourth = 0.0, 0.0, 0.0, 0.0
     whole = len(key) // 4 * 4
     for i in range(0, whole, 4):
@@ -394,7 +393,7 @@ def _level(
         else:
             low = middle
     origin = low
-    slope = 0.0  # of what is settled, from the origin on
+    slope = 0.0  # of the settled weight, from the origin on
     while count > 0:
         middle = 0.5 * (low + high)
         value = settled + slope * (middle - origin)
@@ -426,7 +425,7 @@ def _level(
 
 @njit
 def _key(laxity: float, sign: float, power: float, hysteresis_s: float) -> float:
-    """What EVs are ordered by, the least first, s; ``power``: of the tick before."""
+    """Key by which EVs are ordered, the least first, s; ``power``: of the tick before."""
     key = sign * max(laxity, 0.0)
     return key - hysteresis_s if hysteresis_s > 0.0 and sign * power > 0.0 else key
 
@@ -474,14 +473,14 @@ def follow(
     energy_needed: NDArray[np.float64], time_left: NDArray[np.float64], time_needed: NDArray[np.float64],
     asked: NDArray[np.float64],
 ) -> bool:  # fmt: skip
-    """Send what is wanted of the EVs of blocks [low, high), and carry what they reported forward by a tick.
+    """Send set-points to the EVs of blocks [low, high), and extrapolate their reported status by a tick.
 
     wanted, sent : (ev,) kW; a set-point that is ``lost``, (ev,) or (0,) for none, leaves ``sent`` as it was
-    asked : (block,) takes the sum of what is sent, within the EVs' limits, kW
+    asked : (block,) sum of the set-points sent, within the EVs' limits, kW, written
 
     Others are updated in place. The EVs are taken to follow what is sent. The time needed changes in
-    proportion to the energy; an EV that needs no more can't draw, and one whose time is over is away. Returns
-    whether no set-point is NaN.
+    proportion to the energy; an EV that needs no more can't draw, and one past its departure is away. Returns
+    False if a set-point is NaN.
     """
     hours = step_s / 3600.0
     good = True  # no branches below on what differs from EV to EV: they could not be predicted

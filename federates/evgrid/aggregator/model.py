@@ -1,16 +1,16 @@
-"""The aggregator: turns what the chargers and the feeder report into set-points.
+"""The aggregator: computes set-points from the reports of the chargers and the feeder.
 
-In: the status of every EV, as of the last telemetry; the EVs' power and, for strategies that ask
-for it, the power through each transformer or the voltages, all of the last tick; the bulk system's signal and
-frequency of this tick, where a strategy asks for them. Out: one set-point an EV, kW,
+In: the status of every EV, as of the last telemetry; the EVs' power and, for strategies that use
+it, the power through each transformer or the voltages, all of the last tick; the bulk system's signal and
+frequency of this tick, where a strategy uses them. Out: one set-point an EV, kW,
 positive charges. Between two reports the status is carried forward with the set-points given.
 
-A charger tells at once that an EV has come, where it is linked without delay: what such an EV can't put off
-until the next tick (it hardly stays long enough) is counted with a limited group's base load from the tick's
-begin, as the others make room for it within the tick.
+A charger that is linked without delay reports an arrival at once: the energy that such an EV can't defer to
+the next tick (as its session is short) is counted with a limited group's base load from the tick's start,
+as the others make room for it within the tick.
 
-Several aggregators stand side by side, each with EVs of its own and a federate of its own: it sees its
-EVs alone, and of the power of a group all that is not theirs.
+Several aggregators may run, each with EVs and a federate of its own: it sees only its own EVs, and the power
+of a group without them.
 
 Left out: bids.
 """
@@ -55,9 +55,9 @@ _STATUS = ("soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
 _CARRIED = _STATUS[1:]
 _BLOCK = 256
 _BLOCK_BYTES = 2**24
-"""Ticks between two blocks of recorded values at most, and bytes in one."""
+"""Most ticks in a block of recorded values, and most bytes."""
 _LATE_S = 1.0
-"""Laxity at which an EV counts as charged by its departure guard, s."""
+"""Laxity below which an EV counts as charged by its departure guard, s."""
 _ENVELOPE = ("p_min", "p_max", "e_min", "e_max", "round_trip")
 _SETPOINT = Variable(
     "setpoint_kw", ("member",), "kW",
@@ -80,8 +80,8 @@ class AggregatorModel(Model):
 
     ``evs`` are all EVs of the run; ``trafos`` is the number of transformers of the feeder. Connections
     without a transformer above them are with those of the first; EVs upstream of the feeder are in a group
-    of their own, the last. ``sensitivity`` is for a strategy that uses voltages. ``planned``, of all EVs, and
-    ``base_load`` are what forecasts know; the latter gives (member, trafo + 1, n) kW of n times, or
+    of their own, the last. ``sensitivity`` is for a strategy that uses voltages. ``planned``, of
+    all EVs, and ``base_load`` are for forecasts; the latter gives (member, trafo + 1, n) kW of n times, or
     from those to n ends, by the transformer next upstream, the last for none.
     """
 
@@ -123,7 +123,9 @@ class AggregatorModel(Model):
         context = Context(
             scenario.clock, scenario.tariff, evs, groups, self._ev_group,
             scenario.system, scenario.members, scenario.ensemble.seed, sensitivity,
-            None if planned is None else planned if portfolio.whole else planned.of(portfolio.rows),
+            planned
+            if planned is None or portfolio.whole
+            else planned.of(portfolio.rows),
             None if base_load is None else partial(self._in_groups, base_load),
             connections.upstream,
             sum(a.strategy_class.uses_voltage for a in scenario.aggregators.values()),
@@ -146,7 +148,7 @@ class AggregatorModel(Model):
         if cls.uses_voltage:
             self.inputs += (self._power_port, "feeder/voltage")
         self._excess: Excess | None = None
-        self._coming: PlannedSessions | None = None
+        self._expected_sessions: PlannedSessions | None = None
         if self._uses_feeder and isinstance(settings, WithinSettings) and settings.limited:
             rows = len(self._members) * groups
             over_s = settings.limit_over or 0.0
@@ -154,8 +156,8 @@ class AggregatorModel(Model):
             self._excess = Excess(settings.least_kw, settings.most_kw, over_s, rows)
             self.inputs += ("fleet/p",)
             if context.planned_sessions is not None and link.telemetry <= self.period_s and link.delay == 0:
-                self._coming = context.planned_sessions
-                self._by_arrival = np.argsort(self._coming.arrival_s, kind="stable")
+                self._expected_sessions = context.planned_sessions
+                self._by_arrival = np.argsort(self._expected_sessions.arrival_s, kind="stable")
         self.inputs = tuple(dict.fromkeys(self.inputs))
         self._peak_of: Context | None = None
         if cls.may_raise_peak and portfolio.whole and planned is not None and base_load is not None:
@@ -167,8 +169,8 @@ class AggregatorModel(Model):
             )
         )  # fmt: skip
         self._base_load = self._of_others = np.zeros(len(self._members) * groups)
-        self._asked_of = np.zeros(len(evs) if self._excess is not None else 0)
-        """Of each EV in the last tick, as far as the limit is concerned, kW."""
+        self._requested = np.zeros(len(evs) if self._excess is not None else 0)
+        """Power requested of each EV in the last tick, within its limits, kW."""
         self._on_feeder = slice(connections.on_feeder)
         self._voltage = np.zeros((len(self._members), connections.on_feeder, len(connections.phases)))
         self._power_then = self._voltage
@@ -176,9 +178,9 @@ class AggregatorModel(Model):
         self._plugged = np.zeros(len(evs), np.bool_)
         self._sent = np.zeros(len(evs))
         self._order = order_by_group(np.zeros(0, np.uint32), evs.member, len(self._members))
-        self._asked = np.zeros(0)
-        self._kept: dict[str, list[Array]] = {}
-        self._first_kept = 0
+        self._setpoint_sums = np.zeros(0)
+        self._buffer: dict[str, list[Array]] = {}
+        self._buffer_begin = 0
         self._loss = 0.0 if link.per_evse else link.loss
         self._streams = [
             stream(scenario.ensemble.seed, member, Purpose.MESSAGE_LOSS, attempt=portfolio.number)
@@ -192,7 +194,7 @@ class AggregatorModel(Model):
         if self._feeder_has_solved(time_s):
             self._update_base_load(time_s, inputs)
             self._update_voltage(inputs)
-        status, newcomers = self._status, self._newcomers(time_s)
+        status, arrivals = self._status, self._must_run_arrivals(time_s)
         regulation = frequency = fleet_power = np.zeros(len(self._members))
         if "system/regulation" in self.inputs:
             regulation, frequency = inputs["system/regulation"], inputs["system/frequency"]
@@ -200,22 +202,22 @@ class AggregatorModel(Model):
         view = View(
             time_s, self.period_s, self._plugged, status["soc"], status["p_max"], status["p_min"],
             status["energy_needed"], status["time_left"], status["time_needed"],
-            self._base_load + newcomers, regulation, frequency, fleet_power,
+            self._base_load + arrivals, regulation, frequency, fleet_power,
             self._envelope(time_s, inputs), self._voltage, self._power_then,
-            np.zeros(len(self._base_load)) if self._excess is None else self._excess.owed_kw,
+            np.zeros(len(self._base_load)) if self._excess is None else self._excess.carry_over_kw,
             self._order.rows,
         )  # fmt: skip
         strategy = self._strategy
         assert strategy is not None
         wanted = self._checked(time_s, self._guarded(time_s, lambda: strategy.setpoints(view)))
         if self._excess is not None:
-            self._note(view, wanted, newcomers, self._excess)
+            self._note_request(view, wanted, arrivals, self._excess)
         total = self._send(time_s, wanted)
         self._record(round(time_s / self.period_s), {"setpoint_kw": total} | strategy.recorded)
         return {self._setpoint_port: self._sent}
 
     def finish(self) -> None:
-        """Write what the strategy has to say at the end."""
+        """Record the strategy's results."""
         assert self._strategy is not None
         self._flush()
         for name, values in self._guarded(self._clock.duration_s, self._strategy.results).items():
@@ -243,33 +245,34 @@ class AggregatorModel(Model):
         dims = ("member", *(("trafo",) if self._by_trafo else ()), "reason")
         return tuple(Variable(name, dims, unit, text, timed=False) for name, unit, text in _EXCESS)
 
-    def _newcomers(self, time_s: float) -> Array:
-        """What EVs that come in this tick can't put off until the next, mean over it, (member · groups,)."""
-        planned, step_s = self._coming, self.period_s
-        if planned is None:
+    def _must_run_arrivals(self, time_s: float) -> Array:
+        """Mean power that EVs arriving in this tick can't defer to the next, (member · groups,) kW."""
+        sessions, step_s = self._expected_sessions, self.period_s
+        if sessions is None:
             return np.zeros(len(self._base_load))
-        coming = np.searchsorted(planned.arrival_s, (time_s, time_s + step_s), sorter=self._by_arrival)
+        coming = np.searchsorted(sessions.arrival_s, (time_s, time_s + step_s), sorter=self._by_arrival)
         rows = self._by_arrival[coming[0] : coming[1]]
-        power, departure_s = planned.charge_kw[rows], planned.departure_s[rows]
+        power, departure_s = sessions.charge_kw[rows], sessions.departure_s[rows]
         missing = (
-            np.maximum(planned.soc_target[rows] - planned.soc_arrival[rows], 0.0) * planned.capacity_kwh[rows]
+            np.maximum(sessions.soc_target[rows] - sessions.soc_arrival[rows], 0.0)
+            * sessions.capacity_kwh[rows]
         )
         needed_s = np.zeros(len(rows))
-        fast_s = 3600.0 * missing / np.maximum(planned.charge_efficiency[rows] * power, 1e-9)
-        np.add(fast_s, planned.taper_s[rows], out=needed_s, where=(missing > 0) & (power > 0))
-        here_s = np.minimum(departure_s, time_s + step_s) - planned.arrival_s[rows]
+        fast_s = 3600.0 * missing / np.maximum(sessions.charge_efficiency[rows] * power, 1e-9)
+        np.add(fast_s, sessions.taper_s[rows], out=needed_s, where=(missing > 0) & (power > 0))
+        here_s = np.minimum(departure_s, time_s + step_s) - sessions.arrival_s[rows]
         now_s = np.clip(needed_s - np.maximum(departure_s - time_s - step_s, 0.0), 0.0, here_s)
-        group = self._ev_group[planned.ev[rows]]
+        group = self._ev_group[sessions.ev[rows]]
         return np.asarray(np.bincount(group, power * now_s / step_s, len(self._base_load)), np.float64)
 
-    def _note(self, view: View, wanted: Array, newcomers: Array, excess: Excess) -> None:
-        """Note what is asked of each group at this tick, by the mean of the tick."""
+    def _note_request(self, view: View, wanted: Array, arrivals: Array, excess: Excess) -> None:
+        """Record the power requested of each group in this tick, mean of the tick."""
         least = least_powers(view)
         most = view.p_max * np.minimum(np.minimum(view.time_needed, view.time_left) / view.step_s, 1.0)
         asked = np.maximum(np.minimum(np.clip(wanted, view.p_min, view.p_max), most), least)
-        self._asked_of = np.where(view.plugged, asked, 0.0)
-        must = self._sums(np.maximum(least, 0.0)) + newcomers
-        excess.asked(self._base_load, self._sums(self._asked_of) + newcomers, must, self._of_others)
+        self._requested = np.where(view.plugged, asked, 0.0)
+        must = self._sums(np.maximum(least, 0.0)) + arrivals
+        excess.record_request(self._base_load, self._sums(self._requested) + arrivals, must, self._of_others)
 
     def _sums(self, values: Array) -> Array:
         """Sums over the EVs of each group: (ev,) to (member · groups,)."""
@@ -283,7 +286,7 @@ class AggregatorModel(Model):
         return replace(variable, name=name, long_name=text)
 
     def _update_status(self, time_s: float, inputs: Values) -> None:
-        """Take the status where it is reported; else it has been carried forward from the last one."""
+        """Update the status where it is reported; else it has been extrapolated from the last one."""
         since_report = time_s % self._telemetry_s
         if min(since_report, self._telemetry_s - since_report) > 1e-6:
             return
@@ -292,11 +295,12 @@ class AggregatorModel(Model):
         self._plugged = self._portfolio.take(inputs["fleet/plugged"]) > 0.5
         rows = np.flatnonzero(self._plugged).astype(np.uint32)
         self._order = order_by_group(rows, self._evs.member, len(self._members))
-        self._asked = np.zeros(len(self._order.group))
+        self._setpoint_sums = np.zeros(len(self._order.group))
         self._sent[~self._plugged] = 0.0
 
     def _send(self, time_s: float, wanted: Array) -> Array:
-        """Send what is wanted, but for what is lost, and carry the status forward; sum asked, (member,) kW.
+        """Send the set-points that are not lost, and extrapolate the status; sum of the set-points, (member,)
+        kW.
 
         Raises StrategyError if a set-point is NaN.
         """
@@ -304,27 +308,27 @@ class AggregatorModel(Model):
         lost = self._lost() if self._loss else np.zeros(0, np.bool_)
         arguments: tuple[Any, ...] = (
             *order, wanted, lost, self._sent, self.period_s, self._plugged,
-            *(status[field] for field in _CARRIED), self._asked,
+            *(status[field] for field in _CARRIED), self._setpoint_sums,
         )  # fmt: skip
         good = in_threads(lambda low, high: follow(low, high, *arguments), len(order.group), order.least)
         if not all(part for _, part in good):
             self._refuse_nan(time_s, wanted)
-        return np.asarray(np.bincount(order.group, self._asked, len(self._members)), np.float64)
+        return np.asarray(np.bincount(order.group, self._setpoint_sums, len(self._members)), np.float64)
 
     def _record(self, tick: int, values: dict[str, Array]) -> None:
-        """Keep the values of a tick, to hand them on in blocks."""
-        if not self._kept:
-            self._first_kept = tick
+        """Buffer the values of a tick, to record them in blocks."""
+        if not self._buffer:
+            self._buffer_begin = tick
         for name, value in values.items():
-            self._kept.setdefault(name, []).append(np.array(value))
-        ticks = tick + 1 - self._first_kept
-        if ticks == _BLOCK or ticks * sum(kept[-1].nbytes for kept in self._kept.values()) > _BLOCK_BYTES:
+            self._buffer.setdefault(name, []).append(np.array(value))
+        ticks = tick + 1 - self._buffer_begin
+        if ticks == _BLOCK or ticks * sum(kept[-1].nbytes for kept in self._buffer.values()) > _BLOCK_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        for name, values in self._kept.items():
-            self._recorder.put(self._portfolio.variable(name), self._first_kept, np.stack(values))
-        self._kept = {}
+        for name, values in self._buffer.items():
+            self._recorder.put(self._portfolio.variable(name), self._buffer_begin, np.stack(values))
+        self._buffer = {}
 
     def _envelope(self, time_s: float, inputs: Values) -> Envelope | None:
         """The last envelope that the fleet sent."""
@@ -335,18 +339,18 @@ class AggregatorModel(Model):
         return Envelope(float(begin_s), self._ahead.slot, *limits)
 
     def _feeder_has_solved(self, time_s: float) -> bool:
-        """Whether the feeder solved in the last tick, so that its numbers and the fleet's go together."""
+        """Whether the feeder solved in the last tick, so that its values match the fleet's."""
         solved = (time_s - self.period_s) % self._feeder_step_s
         return time_s > 0 and min(solved, self._feeder_step_s - solved) <= 1e-6
 
     def _update_voltage(self, inputs: Values) -> None:
-        """The voltages, and the EVs' power that they go with."""
+        """Update the voltages, and the EVs' power at those voltages."""
         if self._cls.uses_voltage:
             self._voltage = np.array(inputs["feeder/voltage"][:, self._on_feeder])
             self._power_then = np.array(inputs[self._power_port][:, self._on_feeder])
 
     def _update_base_load(self, time_s: float, inputs: Values) -> None:
-        """What the groups drew besides the portfolio's EVs."""
+        """Update the power of the groups without the portfolio's EVs."""
         if not self._uses_feeder:
             return
         ev_power = self._by_group(inputs[self._power_port])
@@ -359,9 +363,9 @@ class AggregatorModel(Model):
         if self._excess is not None:
             status = self._status
             late = self._plugged & (status["time_left"] - status["time_needed"] <= _LATE_S)
-            beyond = np.where(late, np.maximum(status["p_max"] - self._asked_of, 0.0), 0.0)
+            beyond = np.where(late, np.maximum(status["p_max"] - self._requested, 0.0), 0.0)
             step_s = max(self._feeder_step_s, self.period_s)
-            self._excess.measured(
+            self._excess.record_outcome(
                 time_s, step_s, through.reshape(-1), ev_power.reshape(-1), self._sums(beyond)
             )
             self._of_others = (self._by_group(inputs["fleet/p"]) - ev_power).reshape(-1)
@@ -387,7 +391,7 @@ class AggregatorModel(Model):
         return grouped.reshape(-1, len(times_s))
 
     def _lost(self) -> NDArray[np.bool_]:
-        """Which set-points are lost on their way: (ev,) bool, from each member's own stream."""
+        """Whether a set-point is lost in transmission, (ev,) bool, drawn from each member's own stream."""
         bounds = self._evs_of_member
         counts = np.diff(bounds)
         return np.concatenate(
@@ -395,7 +399,7 @@ class AggregatorModel(Model):
         )
 
     def _checked(self, time_s: float, setpoint: object) -> Array:
-        """The strategy's answer as an array, if it is one set-point an EV."""
+        """The strategy's set-points as an array; an error unless it is one an EV."""
         what = f"aggregators.{self._title}: {self._cls.__name__}.setpoints"
         try:
             array = np.asarray(setpoint, dtype=np.float64)
@@ -422,7 +426,7 @@ class AggregatorModel(Model):
         )
 
     def _guarded(self, time_s: float, call: Callable[[], _T]) -> _T:
-        """Call into a strategy; what it raises is told with file, line, time and members."""
+        """Call into a strategy; its exceptions are reported with file, line, time and members."""
         try:
             return call()
         except StrategyError:
@@ -438,36 +442,36 @@ class AggregatorModel(Model):
             ) from error
 
     def _whom(self) -> str:
-        """The member that a strategy is looking at, as far as can be known."""
+        """The member that a strategy is processing, as far as known."""
         first, last = self._members[0], self._members[-1]
         at = self._strategy.at_member if self._strategy is not None else None
         if at is not None or first == last:
             return f"member {first if at is None else at}"
-        return f"members {first} to {last} at once (an evgrid.MemberStrategy looks at one at a time)"
+        return f"members {first} to {last} at once (an evgrid.MemberStrategy processes one at a time)"
 
 
 def uncontrolled_peak(context: Context) -> Array:
-    """What the base load and the EVs would come to at most if all charged as fast as they can, (member,) kW.
+    """Highest power of base load and EVs if all charged as fast as they can, (member,) kW.
 
-    Of means over 5 minutes (or a tick, if that is longer), without losses. A stay draws its rated power until
-    it has what it needs, as if there were no taper.
+    Of means over 5 minutes (or a tick, if that is longer), without losses. Sessions charge at rated power
+    until they have their energy, without taper.
     """
-    planned, clock = context.planned_sessions, context.clock
-    assert planned is not None
+    sessions, clock = context.planned_sessions, context.clock
+    assert sessions is not None
     assert context.base_load is not None
     slot_s = max(_PEAK_S, clock.step_s)
     edges_s = slot_s * np.arange(np.ceil(clock.duration_s / slot_s - 1e-9) + 1.0)
     base = context.base_load(edges_s[:-1], edges_s[1:])
     base = base.reshape(context.members, context.groups, -1).sum(axis=1)
-    missing = np.maximum(planned.soc_reach - planned.soc_arrival, 0.0) * planned.capacity_kwh
-    power = planned.charge_kw
-    needed_s = 3600.0 * missing / np.maximum(planned.charge_efficiency * power, 1e-9)
-    until_s = np.minimum(planned.arrival_s + needed_s, planned.departure_s)
-    member = context.evs.member[planned.ev]
+    missing = np.maximum(sessions.soc_reach - sessions.soc_arrival, 0.0) * sessions.capacity_kwh
+    power = sessions.charge_kw
+    needed_s = 3600.0 * missing / np.maximum(sessions.charge_efficiency * power, 1e-9)
+    until_s = np.minimum(sessions.arrival_s + needed_s, sessions.departure_s)
+    member = context.evs.member[sessions.ev]
     peak = np.zeros(context.members)
     for at in range(context.members):
         own = np.flatnonzero((member == at) & (power > 0))
-        times_s = np.concatenate([[0.0], planned.arrival_s[own], until_s[own]])
+        times_s = np.concatenate([[0.0], sessions.arrival_s[own], until_s[own]])
         change = np.concatenate([[0.0], power[own], -power[own]])
         order = np.argsort(times_s, kind="stable")
         times_s, drawn = times_s[order], np.cumsum(change[order])

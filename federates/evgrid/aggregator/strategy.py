@@ -1,8 +1,8 @@
-"""Charging strategies: what an aggregator asks of each EV.
+"""Charging strategies: the set-points of an aggregator for its EVs.
 
 A strategy is a class with a ``setpoints`` method, registered under the name that the YAML uses. A
-user's own is one class in the user's own file, named ``my_module:MyStrategy``; the file stands
-beside the scenario or anywhere Python finds it. Keys of the aggregator other than ``strategy`` are
+user's own is one class in the user's own file, named ``my_module:MyStrategy``; the file is
+beside the scenario or anywhere on Python's path. Keys of the aggregator other than ``strategy`` are
 the strategy's settings, checked against its ``Settings``.
 
 Every tick a strategy sees a :class:`View` of the fleet, as old as the telemetry, and returns one
@@ -28,23 +28,22 @@ from evgrid.scenario.tariffs import Prices, Tariff, prices_of
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a strategy knows from the start.
+    """The scenario's data for a strategy, constant over the run.
 
-    evs : those of the aggregator, in the order of all arrays (ev,)
+    evs : the aggregator's EVs, in the order of all arrays (ev,)
     groups : number of groups in each member; EVs upstream of the feeder are in one of their own, the last
     ev_group : (ev,) int64, row of the EV's group in arrays of shape (member · groups,)
     system : the scenario's bulk system, if it has one
-    numbers : the members' numbers
-    seed : the scenario's
+    numbers : numbers of the members
+    seed : seed of the scenario
     sensitivity : of the voltages at the connection points; None for a strategy that does not set
         ``uses_voltage``
-    planned_sessions : the EVs' sessions, past and to come: what the vehicles are, and what a perfect
-        forecast knows
-    base_load : power of everything in each group that is no EV, without losses, (member · groups, n) kW: what
-        a perfect forecast knows. Of (n,) times, s, the means over one feeder step from each; with (n,) ends
-        besides, the means from each time to its end
-    upstream : whether there are EVs upstream of the feeder
-    answering : number of the run's aggregators whose strategies set ``uses_voltage``
+        planned_sessions : the EVs' sessions, past and future, as a perfect forecast
+    base_load : power of each group without EVs and losses, (member · groups, n) kW, as a perfect forecast:
+        of (n,) times, s, the means over one feeder step from each; with (n,) ends besides, the means from
+        each time to its end
+        upstream : whether there are EVs upstream of the feeder
+    voltage_controllers : number of the run's aggregators whose strategies set ``uses_voltage``
     """
 
     clock: Clock
@@ -59,7 +58,7 @@ class Context:
     planned_sessions: PlannedSessions | None = None
     base_load: Callable[..., Array] | None = None
     upstream: bool = False
-    answering: int = 1
+    voltage_controllers: int = 1
 
     @property
     def members(self) -> int:
@@ -68,13 +67,13 @@ class Context:
 
     @property
     def prices(self) -> Prices | None:
-        """What energy costs, by the tariff or else by ``system.energy_price``; None where neither is."""
+        """Price of energy, by the tariff or else by ``system.energy_price``; None without both."""
         return prices_of(self.tariff, self.system, self.clock)
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What each EV may do over a horizon, (ev, slot) but for ``round_trip``; 0 for EVs that are away.
+    """Flexibility of each EV over a horizon, (ev, slot) except ``round_trip``; 0 for EVs that are away.
 
     begin_s, slot_s : begin of the first slot, and length of each
     p_min, p_max : least and most mean power in the slot, kW at the grid
@@ -94,10 +93,10 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a strategy sees at a tick; arrays are (ev,) unless said otherwise.
+    """Input of a strategy at a tick; arrays are (ev,) unless noted otherwise.
 
     Power is in kW at the grid, positive when drawn. The state of the EVs is the last that they
-    reported; times and energies are carried forward from then to now.
+    reported; times and energies are extrapolated from then to now.
     """
 
     time_s: float
@@ -110,11 +109,11 @@ class View:
     time_left: Array
     time_needed: Array
     base_load: Array
-    """(member · groups,) last known power of everything in the group but the aggregator's EVs, with
-    losses; zeros for a strategy that does not set ``uses_feeder``. With a limit also what EVs that come in
-    this tick can't put off until the next."""
+    """(member · groups,) kW, last known power of the group without the aggregator's EVs, with losses; zeros
+    for a strategy that does not set ``uses_feeder``. With a limit it includes the power that EVs arriving in
+    this tick can't defer to the next."""
     regulation: Array = field(default_factory=lambda: np.zeros(1))
-    """(member,) regulation signal of this tick, -1 to 1; positive asks for less drawn. Zeros for a
+    """(member,) regulation signal of this tick, -1 to 1; positive: less is to be drawn. Zeros for a
     strategy that does not set ``uses_system``, as the two below."""
     frequency: Array = field(default_factory=lambda: np.zeros(1))
     """(member,) Hz."""
@@ -128,12 +127,14 @@ class View:
     did. Zeros for a strategy that does not set ``uses_voltage``, as the one below."""
     power_then: Array = field(default_factory=lambda: np.zeros((1, 1, 1)))
     """(member, connection, phase) kW that the aggregator's EVs drew at that voltage."""
-    owed: Array = field(default_factory=lambda: np.zeros(1))
-    """(member · groups,) kW by which each group is to draw less than a limit allows, for what it drew beyond
-    in the interval of ``limit_over``; negative: by which it is to feed back less. 0 without an interval."""
+    carry_over: Array = field(default_factory=lambda: np.zeros(1))
+    """(member · groups,) kW by which each group is to draw less than a limit allows, to compensate for an
+    excess in the interval of ``limit_over``; negative: by which it is to feed back less. 0 without an
+    interval.
+    """
     rows: NDArray[np.uint32] | None = None
     """(n,) the EVs that were plugged in when they last reported, ascending; the same array until they report
-    again. None: not told."""
+    again. None: not reported."""
 
     @property
     def laxity(self) -> Array:
@@ -141,7 +142,7 @@ class View:
         return self.time_left - self.time_needed
 
     def of_member(self, position: int, evs: slice, groups: slice) -> View:
-        """What there is of one member: its place, its EVs and its groups along the arrays."""
+        """The view of one member: its position, its EVs and its groups along the arrays."""
         one = slice(position, position + 1)
         ahead = self.envelope
         if ahead is not None:
@@ -151,7 +152,7 @@ class View:
             self.time_s, self.step_s, self.plugged[evs], self.soc[evs], self.p_max[evs], self.p_min[evs],
             self.energy_needed[evs], self.time_left[evs], self.time_needed[evs], self.base_load[groups],
             self.regulation[one], self.frequency[one], self.fleet_power[one],
-            ahead, self.voltage[one], self.power_then[one], self.owed[groups],
+            ahead, self.voltage[one], self.power_then[one], self.carry_over[groups],
         )  # fmt: skip
 
 
@@ -160,7 +161,7 @@ class Strategy(ABC):
 
     Settings: ClassVar[type[StrategySettings]] = StrategySettings
     ignores: ClassVar[tuple[str, ...]] = ()
-    """Settings of every aggregator that mean nothing to the strategy: they are refused."""
+    """Settings of every aggregator that have no effect in the strategy: they are refused."""
     needs_prices: ClassVar[bool] = False
     """True if the strategy can't work without ``Context.prices``: a tariff or ``system.energy_price``."""
     uses_feeder: ClassVar[bool] = False
@@ -173,22 +174,22 @@ class Strategy(ABC):
     uses_voltage: ClassVar[bool] = False
     """True if the strategy reads ``View.voltage`` or ``Context.sensitivity``."""
     takes_upstream: ClassVar[bool] = False
-    """True if the strategy knows what to do with EVs upstream of the feeder though it goes by the feeder."""
+    """True if the strategy can handle EVs upstream of the feeder though it depends on the feeder."""
     may_raise_peak: ClassVar[bool] = False
-    """True if the strategy moves charging together for reasons of its own: the result then tells what peak
-    charging at once would have come to."""
+    """True if the strategy may synchronise charging: the result then contains the peak of uncontrolled
+    charging."""
     needs_of_system: ClassVar[tuple[str, ...]] = ()
     """Keys of the scenario's section ``system`` without which the strategy can't work."""
     variables: ClassVar[tuple[Variable, ...]] = ()
-    """What the strategy records: of the timed ones it puts the values of a tick into ``recorded``, the
-    others it returns from :meth:`results`. The dimension ``hour`` counts the run's whole hours."""
+    """Variables of the strategy: the values of timed ones are put into ``recorded`` at each tick, the
+    others are returned from :meth:`results`. The dimension ``hour`` counts the run's whole hours."""
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
         self.context = context
         self.recorded: dict[str, Array] = {}
         self.at_member: int | None = None
-        """Number of the member that is being looked at, for the messages of errors; None: all."""
+        """Number of the member being processed, for error messages; None: all."""
 
     @classmethod
     def needs(cls, settings: Any) -> tuple[str, ...]:
@@ -197,39 +198,39 @@ class Strategy(ABC):
 
     @classmethod
     def goes_by_prices(cls, settings: Any) -> bool:
-        """Whether the strategy can't work without prices with its settings; as ``needs_prices`` says."""
+        """Whether the strategy can't work without prices with its settings; see ``needs_prices``."""
         return cls.needs_prices
 
     @classmethod
     def goes_by_feeder(cls, settings: Any) -> bool:
-        """Whether the strategy reads ``View.base_load`` with its settings; as ``uses_feeder`` says."""
+        """Whether the strategy reads ``View.base_load`` with its settings; see ``uses_feeder``."""
         return cls.uses_feeder
 
     @classmethod
     def goes_by_envelope(cls, settings: Any) -> bool:
-        """Whether the strategy reads ``View.envelope`` with its settings; as ``uses_envelope`` says."""
+        """Whether the strategy reads ``View.envelope`` with its settings; see ``uses_envelope``."""
         return cls.uses_envelope
 
     @abstractmethod
     def setpoints(self, view: View) -> Array:
-        """Power asked of each EV, (ev,) kW: positive charges, negative discharges, +inf charges as
+        """Set-point of each EV, (ev,) kW: positive charges, negative discharges, +inf charges as
         fast as the EV can. Values for EVs that are away are ignored; NaN for another is an error.
         """
 
     def results(self) -> dict[str, Array]:
-        """Values of the variables without time, asked for once after the last tick."""
+        """Values of the variables without time; called once after the last tick."""
         return {}
 
 
 class MemberStrategy(Strategy):
-    """Base of strategies that look at one member at a time; an error then names the member.
+    """Base of strategies that process one member at a time; an error then names the member.
 
     Slower than arrays over all members, and easier to write.
     """
 
     @abstractmethod
     def member_setpoints(self, view: View, member: int) -> Array:
-        """Power asked of each EV of a member, as :meth:`Strategy.setpoints`; ``member`` is its number."""
+        """Set-point of each EV of a member, as :meth:`Strategy.setpoints`; ``member`` is its number."""
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
@@ -251,5 +252,5 @@ class MemberStrategy(Strategy):
 
 
 def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
-    """Class decorator: make a strategy of one's own known under ``name``."""
+    """Class decorator: register a user's own strategy under ``name``."""
     return STRATEGIES.register(name)

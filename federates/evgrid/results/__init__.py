@@ -5,8 +5,8 @@ name. Times are real local timestamps; a value at time t is the mean over the re
 that starts at t. The attributes hold the resolved scenario, the seed, the package versions and
 the energy audit.
 
-:mod:`evgrid.results.recorder` averages what the models record, :mod:`evgrid.results.stores` keeps it, and
-:mod:`evgrid.core.netcdf` is all that touches NetCDF files.
+:mod:`evgrid.results.recorder` averages the recorded values, :mod:`evgrid.results.stores` stores them, and
+only :mod:`evgrid.core.netcdf` accesses NetCDF files.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PACKAGES = ("evgrid", "helics", "pandapower", "power-grid-model", "numpy", "num
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that shape the numbers."""
+    """Versions of the packages that affect the numbers."""
     found = {}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -49,7 +49,7 @@ def versions() -> dict[str, str]:
 
 
 def open_results(path: str | Path, check: bool = True, chunks: Literal[-1] | None = None) -> xr.Dataset:
-    """Open a result that ``evgrid run`` or a study wrote; arrays are read when they are used, by any thread.
+    """Open a result of ``evgrid run`` or of a study; arrays are read when they are used, from any thread.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def open_results(path: str | Path, check: bool = True, chunks: Literal[-1] | Non
 def open_run(path: str | Path, check: bool = True, chunks: Literal[-1] | None = None) -> xr.Dataset:
     """:func:`open_results` of a run's result.
 
-    Raises ResultError for all others too, and where what every run's result has is missing.
+    Raises ResultError also for other results, and where a variable that every run has is missing.
     """
     dataset = open_results(path, check, chunks)
     fault = ""
@@ -97,11 +97,11 @@ def open_run(path: str | Path, check: bool = True, chunks: Literal[-1] | None = 
 
 
 def of_aggregator(dataset: xr.Dataset, name: str) -> xr.Dataset:
-    """The part of a result that is one aggregator's, as if it had been the only one.
+    """The part of a result that belongs to one aggregator, as if it had been the only one.
 
     Its own variables under their plain names (``regulation_score`` for ``regulation_score_NAME``;
-    ``fleet_power_kw`` is that of its EVs), its EVs and sessions, and all that is nobody's own. So whatever
-    works on the result of one aggregator works on it.
+    ``fleet_power_kw`` is that of its EVs), its EVs and sessions, and all that belongs to no aggregator. So
+    any function for the result of one aggregator works on it.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""Limits of the grid, and where a run breaks them.
+"""Limits of the grid, and their violations in a run.
 
 In: a result (Dataset with dimensions member, time and an element: bus and phase, line, trafo) and a
-:class:`LimitSet`. Out: :func:`violations`, a table of what, where, which phase, since when, how
-long and how badly; :func:`violated`, per member and criterion yes or no, the fast way for large
-ensembles; :func:`coverage`, which criteria could be checked at all.
+:class:`LimitSet`. Out: :func:`violations`, a table with criterion, element, phase, start, duration
+and severity; :func:`violated`, a bool per member and criterion, fast for large
+ensembles; :func:`coverage`, the criteria that could be checked.
 
 A :class:`Criterion` is one bound on one variable: a band, an averaging time, and the share of
 each week that may lie outside. The standards are presets of it (``PRESETS``); own limits are
@@ -13,16 +13,16 @@ criteria with own numbers.
 must be a multiple of that interval, else there is an error. Where the recording interval is longer
 than the averaging time, its values are used as they are, which hides short excursions, and
 ``notes`` says so. Blocks are counted from the start of the run; a last, incomplete block is left
-out, unless it is the only one. A moving mean is judged from its first complete window on; a run
-shorter than the window is judged on its mean.
+out, unless it is the only one. A moving mean is checked from its first complete window on; of a run
+shorter than the window its mean is checked.
 
 **Share of a week.** ``allowed_share`` of the means of each element and phase may lie outside the
-band within each week (EN 50160: 5 % of 1008 means). A run shorter than a week is judged on the
-means it has: on a day of 144 means, 7 may lie outside. That is stricter than a week of which one
-day is run, and right where the day stands for all days. A longer run is judged week by week from
+band within each week (EN 50160: 5 % of 1008 means). A run shorter than a week is checked on its
+means: on a day of 144 means, 7 may lie outside. That is stricter than for a week of which one
+day is run, and right where the day represents all days. A longer run is checked week by week from
 its start, and on its last seven days.
 
-**Not there.** NaN, and a voltage of 0, is an element, phase or time that is not energised: it
+**Not energised.** NaN, and a voltage of 0, is an element, phase or time that is not energised: it
 counts neither as a violation nor among the means. A value within 1e-6 of its limit (relative, above 1) is
 within it, since results are stored in single precision.
 
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 
 WEEK_S = 7 * 86400.0
 TOLERANCE = 1e-6
-"""How far beyond its limit a value still counts as within it: results are in single precision."""
+"""Tolerance within which a value beyond its limit counts as within it: results are in single precision."""
 
 KEPT = 1e-3
-"""The same of the limits of aggregators: what a control may be beyond its set-point and has kept it."""
+"""The same for the limits of aggregators: the tolerance of a control."""
 
 _BLOCK_BYTES = 64 * 2**20
 
@@ -86,7 +86,7 @@ class Criterion(Settings):
     per: str | None = None
     """Variable without time that holds the rating of each element; the bounds are then per rating."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = TOLERANCE
-    """How far beyond a bound a value still counts as within it, relative to the bounds (1 at least)."""
+    """Tolerance beyond a bound, relative to the bounds (1 at least)."""
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -102,7 +102,7 @@ class Criterion(Settings):
 
     @property
     def slack(self) -> float:
-        """How far beyond a bound a value still counts as within it, in the variable's unit."""
+        """Tolerance beyond a bound, in the variable's unit."""
         return self.tolerance * max(1.0, abs(self.low or 0.0), abs(self.high or 0.0))
 
     @property
@@ -120,7 +120,7 @@ class Criterion(Settings):
 
     @property
     def scale(self) -> float:
-        """What an excess is related to in ``severity``: half the band, or the only bound."""
+        """Reference of an excess in ``severity``: half the band, or the only bound."""
         if self.low is None or self.high is None:
             bound = abs(self.high if self.low is None else self.low)  # type: ignore[arg-type]
             return bound or 1.0
@@ -170,7 +170,7 @@ def en_50160(
 def ansi_c84_1_a(low: float = 0.95, high: float = 1.05, mean_over: float = 0.0) -> LimitSet:
     """Service voltage, range A, of ANSI C84.1, Table 1 (120 V to 600 V), pu.
 
-    The standard limits sustained voltages; ``mean_over`` (s) is the time that counts as sustained.
+    The standard limits sustained voltages; ``mean_over``, s, is the time taken as sustained.
     """
     return LimitSet(
         criteria=(
@@ -182,7 +182,7 @@ def ansi_c84_1_a(low: float = 0.95, high: float = 1.05, mean_over: float = 0.0) 
 def ansi_c84_1_b(low: float = 0.917, high: float = 1.058, mean_over: float = 0.0) -> LimitSet:
     """Service voltage, range B, of ANSI C84.1, Table 1 (120 V to 600 V), pu; see :func:`ansi_c84_1_a`.
 
-    That excursions into range B shall be limited in extent, frequency and duration is not judged.
+    That excursions into range B shall be limited in extent, frequency and duration is not checked.
     """
     return LimitSet(
         criteria=(
@@ -288,11 +288,11 @@ PRESETS: Mapping[str, Callable[[], LimitSet]] = {
 
 
 AGGREGATORS = "aggregators"
-"""Name that stands for the limits of the run's aggregators, see :func:`aggregator_limits`."""
+"""Name of the set of the limits of the run's aggregators, see :func:`aggregator_limits`."""
 
 
 def aggregator_limits(result: xr.Dataset) -> tuple[Criterion, ...]:
-    """The limits that the run's aggregators were to keep: a criterion each, on the power that it is for."""
+    """The limits of the run's aggregators: a criterion each, on the power that it is for."""
     try:
         aggregators = json.loads(result.attrs["scenario"]).get("aggregators") or {}
     except (KeyError, TypeError, ValueError):
@@ -349,7 +349,7 @@ def unbalance(a: complex, b: complex, c: complex) -> float:
     """Negative per positive sequence voltage, |V2|/|V1|, of three phase-to-neutral phasors.
 
     With α = exp(j 120°): 3 V1 = a + α b + α² c, 3 V2 = a + α² b + α c. NaN if a phase is 0 or NaN,
-    that is, not there.
+    that is, not energised.
     """
     if not (abs(a) > 0.0 and abs(b) > 0.0 and abs(c) > 0.0):
         return np.nan
@@ -394,7 +394,7 @@ def extent(values: NDArray[np.float32], dead: float) -> tuple[float, float]:
 
 
 @njit
-def judge(
+def check_series(
     values: NDArray[np.float32],
     dead: float,
     low: float,
@@ -408,9 +408,9 @@ def judge(
     first: NDArray[np.int64],
     worst: NDArray[np.float64],
 ) -> bool:
-    """Judge the series of all items of one member against one criterion; whether any item violates it.
+    """Check the series of all items of one member against one criterion; whether any item violates it.
 
-    values : (time, item), any float; NaN, and values up to ``dead``, are not there
+    values : (time, item), any float; NaN, and values up to ``dead``, are not energised
     low, high : bounds, tolerance included, -inf and inf for none
     window : intervals a mean goes over; moving : interval after interval, or block after block
     share, week : share of the means of each ``week`` means that may lie outside
@@ -497,20 +497,20 @@ def judge(
 
 @dataclass(frozen=True)
 class _Check:
-    """A criterion on the way to the kernel: what it needs of this result."""
+    """Arguments of the kernel for a criterion and a result."""
 
     criterion: Criterion
     dims: tuple[str, ...]
     window: int  # recording intervals a mean goes over
     week: int  # means a week
-    mean_s: float  # what a counted mean stands for
+    mean_s: float  # time that a counted mean covers
     rating: NDArray[np.float64] | None
     note: str
 
-    def judge(
+    def run(
         self, values: NDArray[Any], stop: bool = False
     ) -> tuple[bool, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """See :func:`judge`; values : (time, item) of one member."""
+        """See :func:`check_series`; values : (time, item) of one member."""
         c, items = self.criterion, values.shape[1]
         if self.rating is not None:
             values = values / self.rating
@@ -522,7 +522,7 @@ class _Check:
         least, greatest = extent(values, dead)
         if low <= least and greatest <= high:  # then every mean lies within, too
             return False, np.zeros(items, np.int64), first, worst
-        any_broken = judge(
+        any_broken = check_series(
             values, dead, low, high,
             self.window, c.moving, c.allowed_share, self.week, stop and c.allowed_share == 0,
             count, first, worst,
@@ -565,7 +565,7 @@ def violations(result: xr.Dataset, limits: LimitSet) -> pd.DataFrame:
             if loaded is not None:
                 phases = loaded[m]
             for check in group:
-                any_broken, count, first, worst = check.judge(values)
+                any_broken, count, first, worst = check.run(values)
                 if not any_broken:
                     continue
                 c, at = check.criterion, np.flatnonzero(count)
@@ -601,7 +601,7 @@ def violations(result: xr.Dataset, limits: LimitSet) -> pd.DataFrame:
 
 
 def violated(result: xr.Dataset, limits: LimitSet) -> xr.Dataset:
-    """Which member violates which criterion, and which violates any: each on its own and together.
+    """Whether each member violates each criterion, and any of them.
 
     Members are read one block after the other, so that the result may be larger than memory, and
     a criterion that allows no excursion is left at the first one.
@@ -627,7 +627,7 @@ def violated(result: xr.Dataset, limits: LimitSet) -> xr.Dataset:
     for variable, group in _by_variable(checks).items():
         for m, values in _members(result, variable):
             for check in group:
-                found[m, place[id(check)]] = check.judge(values, stop=True)[0]
+                found[m, place[id(check)]] = check.run(values, stop=True)[0]
     about = {"long_name": "whether the member violates the criterion", "units": "1"}
     together = {"long_name": "whether the member violates any criterion checked", "units": "1"}
     return xr.Dataset(
@@ -641,7 +641,7 @@ def violated(result: xr.Dataset, limits: LimitSet) -> xr.Dataset:
 
 
 def coverage(result: xr.Dataset, limits: LimitSet) -> pd.DataFrame:
-    """Which criteria can be checked on this result.
+    """The criteria that can be checked on this result.
 
     Returns
     -------
@@ -682,7 +682,7 @@ def interval_s(result: xr.Dataset) -> float:
 
 
 def _checks(result: xr.Dataset, limits: LimitSet) -> tuple[list[_Check], list[str]]:
-    """What can be checked, and what can't, with the reason."""
+    """Checks that can be made, and those that can't, with the reason."""
     step_s = interval_s(result)
     checks: list[_Check] = []
     missing: list[str] = []
@@ -707,7 +707,7 @@ def _checks(result: xr.Dataset, limits: LimitSet) -> tuple[list[_Check], list[st
             notes.append(no_rating(unrated, of, _kind(dims)))
         window = c.mean_over / step_s if c.mean_over else 1.0
         if window < 1 - 1e-9:
-            notes.append(f"means over {step_s:g} s (recorded) stand for means over {c.mean_over:g} s")
+            notes.append(f"means over {step_s:g} s (recorded) are used for means over {c.mean_over:g} s")
             window = 1.0
         if abs(window - round(window)) > 1e-9:
             raise ResultError(
@@ -716,10 +716,10 @@ def _checks(result: xr.Dataset, limits: LimitSet) -> tuple[list[_Check], list[st
             )
         whole, steps = round(window), result.sizes["time"]
         if whole > steps:
-            notes.append(f"the run is shorter than {c.mean_over:g} s and is judged on its mean")
+            notes.append(f"the run is shorter than {c.mean_over:g} s and is checked on its mean")
         mean_s = step_s if c.moving and whole <= steps else min(whole, steps) * step_s
         if c.allowed_share and steps * step_s < WEEK_S - 1e-6:
-            notes.append(f"the share of a week is taken of the {steps * step_s / 3600:g} h that were run")
+            notes.append(f"the share of a week is that of the {steps * step_s / 3600:g} h that were run")
         checks.append(
             _Check(
                 c, tuple(dim for dim in dims if dim not in ("member", "time")), whole,
@@ -738,12 +738,12 @@ _RATED_BY = {
 
 
 def no_rating(unrated: int, of: int, kind: str) -> str:
-    """What is said of elements whose loading can't be checked."""
+    """Remark on elements whose loading can't be checked."""
     return f"not checked: no rating of {unrated} of {of} {kind}s"
 
 
 def unrated_elements(result: xr.Dataset, variable: str) -> tuple[int, int]:
-    """How many elements have no rating, by which a variable could be judged, and how many there are."""
+    """Number of elements without a rating for a variable, and of all elements."""
     by = _RATED_BY.get(variable)
     if by is None or by not in result:
         return 0, 0
@@ -762,7 +762,7 @@ def _kind(dims: Sequence[str]) -> str:
 
 
 def _worst_phases(result: xr.Dataset, variable: str, kind: str) -> NDArray[Any] | None:
-    """Name of the phase of each element's highest loading, (member, element); None where nobody knows."""
+    """Name of the phase of each element's highest loading, (member, element); None if not recorded."""
     name = f"{kind}_worst_phase"
     if not variable.endswith("_loading") or name not in result:
         return None

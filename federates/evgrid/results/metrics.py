@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 _KEPT_KW = 0.05
 _RAISED = 0.02
-"""Share by which a peak must be above that of uncontrolled charging, known without taper, to be told."""
+"""Share by which a peak must exceed that of uncontrolled charging, without taper, to be reported."""
 
 
 def summary(result: xr.Dataset) -> list[tuple[str, str]]:
     """Key figures as (name, text) rows; over an ensemble the worst member, with its number.
 
-    Raises ResultError for a result that lacks a variable which every run has.
+    Raises ResultError for a result that lacks a variable of every run.
     """
     try:
         return _rows(result)
     except KeyError as error:
         lacking = str(error.args[0]).partition(". Did you")[0].lower()
-        raise ResultError(f"the result is not as its run has left it: {lacking}") from error
+        raise ResultError(f"the result is incomplete: {lacking}") from error
 
 
 def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
@@ -72,7 +72,7 @@ def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
 
 
 def session_quantiles(result: xr.Dataset, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> pd.DataFrame:
-    """Quantiles of what the complete sessions came to, by type of vehicle.
+    """Quantiles of the outcomes of complete sessions, by type of vehicle.
 
     A row a type and outcome: ``vehicle``, ``outcome`` (a variable of the result with the dimension session,
     ``session_`` left out), ``unit``, ``sessions`` (how many have a number) and a column for each quantile,
@@ -93,7 +93,7 @@ def session_quantiles(result: xr.Dataset, quantiles: Sequence[float] = (0.05, 0.
 
 
 def _peak_rows(result: xr.Dataset, head: xr.DataArray) -> list[tuple[str, str]]:
-    """Whether the strategy took the peak beyond that of charging at once; the member with the most beyond."""
+    """Peaks above that of uncontrolled charging, if any; the member with the largest excess."""
     if "uncontrolled_peak_kw" not in result:
         return []
     plain = result["uncontrolled_peak_kw"].values
@@ -111,22 +111,22 @@ def _peak_rows(result: xr.Dataset, head: xr.DataArray) -> list[tuple[str, str]]:
 
 
 def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
-    """Whether each aggregator's limit was kept, else by how much, how long and why, of the worst member."""
+    """Whether each aggregator's limit was met, else excess, duration and reasons, of the worst member."""
     rows = []
     for c in aggregator_limits(result):
         own = c.variable.removeprefix("limited_power_kw")
         ways = {"drawn": c.high, "fed back": None if c.low is None else -c.low}
-        told = ", ".join(f"{kw:g} kW {way}" for way, kw in ways.items() if kw is not None)
+        limit_text = ", ".join(f"{kw:g} kW {way}" for way, kw in ways.items() if kw is not None)
         if c.mean_over:
-            told += f", mean of {c.mean_over / 60:g} min"
+            limit_text += f", mean of {c.mean_over / 60:g} min"
         excess, dims = result[f"limit_excess_kw{own}"], ("member", "time")
         slack = max(c.slack, _KEPT_KW)
         broken = abs(excess) > slack
         name = f"limit of {c.name.removeprefix('limit_of_')}"
         if not bool(broken.any()):
-            rows.append((name, f"{told}: kept"))
+            rows.append((name, f"{limit_text}: kept"))
             continue
-        text = [f"{told}: passed"]
+        text = [f"{limit_text}: passed"]
         for way, beyond in (("drawn", excess), ("fed back", -excess)):
             if float(beyond.max()) > slack:
                 worst = beyond.max([d for d in beyond.dims if d not in dims])
@@ -146,7 +146,7 @@ def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
 
 
 def _mean_row(result: xr.Dataset, c: Criterion) -> tuple[str, str]:
-    """Whether the limit was kept by the means over its interval."""
+    """Whether the means over its interval meet the limit."""
     found = violations(result, LimitSet(criteria=(c,)))
     if found.empty:
         return "  its means", "kept"
@@ -183,24 +183,24 @@ def _device_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
 
 
 def _life_rows(life: xr.DataArray, highest_c: xr.DataArray) -> list[tuple[str, str]]:
-    """The worst loss of life, and the transformers of which the law tells none; (member, trafo) both."""
+    """The worst loss of life, and the transformers without one as they got too hot; (member, trafo) both."""
     from evgrid.feeder.transformer_thermal import LAW_UP_TO_C
 
     rows = []
     outside = (highest_c > LAW_UP_TO_C).any("member").values
     names = [str(name) for name in life["trafo"].values[outside]]
-    told = life.isel(trafo=np.flatnonzero(~outside))
-    if told.sizes["trafo"]:
-        worst = told.isel(trafo=int(told.max("member").fillna(0).argmax("trafo")))
+    within = life.isel(trafo=np.flatnonzero(~outside))
+    if within.sizes["trafo"]:
+        worst = within.isel(trafo=int(within.max("member").fillna(0).argmax("trafo")))
         name = str(worst["trafo"].values)
         rows.append((f"loss of life of {name}", f"{_over_members(worst, 'h', 3)} of normal ageing"))
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         rows.append(
             (
-                "loss of life not told",
-                f"{', '.join(names[:3])}{more}: hot spot above {LAW_UP_TO_C:g} °C, outside what the law of "
-                "ageing holds for (IEC 60076-7)",
+                "loss of life not reported",
+                f"{', '.join(names[:3])}{more}: hot spot above {LAW_UP_TO_C:g} °C, outside the range of "
+                "the ageing equations (IEC 60076-7)",
             )
         )
     return rows
@@ -249,7 +249,7 @@ def _session_rows(result: xr.Dataset, done: NDArray[np.bool_]) -> list[tuple[str
                 f"sessions of {name}" if name else "sessions",
                 f"SOC at departure {low:.2f} (5 %), {middle:.2f} (median); "
                 f"unserved {half:.2f} kWh (median), {most:.2f} (95 %), "
-                f"{100 * np.mean(unserved > 1e-6):.1f} % of {mine.sum()} missed something",
+                f"{100 * np.mean(unserved > 1e-6):.1f} % of {mine.sum()} with energy unserved",
             )
         )
     refused = {
@@ -305,7 +305,7 @@ def _over_members(values: xr.DataArray, unit: str, digits: int = 2) -> str:
 
 
 def _fixed(value: float, digits: int) -> str:
-    """A number of so many digits; 0 has no sign."""
+    """A number rounded to ``digits``; 0 has no sign."""
     return f"{round(float(value), digits) + 0.0:.{digits}f}"
 
 

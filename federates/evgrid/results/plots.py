@@ -94,8 +94,8 @@ def plot_envelope(
 ) -> Axes:
     """The least and the most energy of the EVs, or their power, from a time on (``fleet.envelope``).
 
-    ``time`` chooses the envelope and ``member`` whose; left out: the one with the most energy to shift. All
-    groups are taken together. EVs that come later are not in it.
+    ``time`` and ``member`` choose the envelope; left out: the one with the most flexible energy. All
+    groups are taken together. EVs that arrive later are not included.
     """
     import xarray as xr
 

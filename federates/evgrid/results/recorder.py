@@ -1,4 +1,4 @@
-"""Takes what the models record, averages it over the recording intervals, gives it to a store in blocks."""
+"""Averages the models' values over the recording intervals and writes them to a store in blocks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CHUNK_BYTES = 2**20
 
 
 class Store(Protocol):
-    """Where a result's arrays go: memory or a file."""
+    """Storage of a result's arrays: memory or a file."""
 
     def create(self, variable: Variable, dims: tuple[str, ...]) -> None:
-        """Make room for a variable with the Dataset's dimensions, filled with NaN."""
+        """Create a variable with the Dataset's dimensions, filled with NaN."""
 
     def write(self, name: str, key: tuple[slice, ...], values: NDArray[Any]) -> None:
         """Write a block."""
@@ -31,7 +31,7 @@ class Store(Protocol):
 
 @dataclass
 class ResultRecorder:
-    """Takes what the models record, averages it over the recording intervals, and stores it.
+    """Averages the models' values over the recording intervals, and stores them.
 
     Thread-safe: every federate writes from its own thread. ``sizes`` gives the length of every
     dimension but time. ``spent_s`` is the wall time that it took, by model.
@@ -55,7 +55,7 @@ class ResultRecorder:
         return round(self.clock.duration_s / self.record_step_s)
 
     def register(self, models: Sequence[Model], currency: str = "") -> None:
-        """Make room for the result variables of the models; ``currency``: of amounts, where it is known."""
+        """Create the result variables of the models; ``currency``: of amounts, where it is known."""
         for model in models:
             for variable in model.variables:
                 if currency and variable.unit:
@@ -90,7 +90,7 @@ class ResultRecorder:
             self.store.write(name, (slice(None),) * len(dims), self.selection.static(name, dims, values))
 
     def close(self) -> None:
-        """Write what is still buffered."""
+        """Write the remaining buffered values."""
         with self._lock:
             for buffer in self._variables.values():
                 buffer.flush()
@@ -104,7 +104,7 @@ class ResultRecorder:
 
 
 class _Buffer:
-    """A timed variable on its way to the store: a chunk of recording intervals."""
+    """Buffer of a timed variable: a chunk of recording intervals."""
 
     def __init__(self, recorder: ResultRecorder, variable: Variable, period_s: float) -> None:
         self.name = variable.name
@@ -175,9 +175,9 @@ class _Buffer:
 
 
 def blocks(members: int, intervals: int, row_bytes: int) -> tuple[int, int, int]:
-    """Intervals that are written at once, and members and intervals that a file keeps together as a chunk.
+    """Intervals that are written at once, and members and intervals of a file's chunk.
 
-    ``row_bytes``: of one member and interval. What is written at once consists of whole chunks.
+    ``row_bytes``: of one member and interval. Each write consists of whole chunks.
     """
     row = max(row_bytes, 1)
     buffered = min(max(_BUFFER_BYTES // (row * max(members, 1)), 1), intervals)

@@ -1,8 +1,8 @@
-"""Which buses, lines, transformers and shunts of a feeder a result holds.
+"""Selection of the buses, lines, transformers and shunts of a feeder in a result.
 
-With "none" nothing over time is recorded of a kind; with a list of names its dimension has these only. What
-is of the whole feeder, such as the lowest voltage, is recorded either way. ``attrs["recorded"]`` of a result
-says how many of how many there are, :func:`unrecorded` in a sentence.
+With "none" no variable over time is recorded of a kind; with a list of names its dimension has only these.
+Variables of the whole feeder, such as the lowest voltage, are recorded either way. ``attrs["recorded"]`` of
+a result has the numbers recorded and existing, :func:`unrecorded` as text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 KINDS = {"bus": "buses", "line": "lines", "trafo": "trafos", "shunt": "shunts"}
-"""Dimensions of which one can choose, and the setting of each."""
+"""Dimensions that can be selected from, and the setting of each."""
 
 POSITIONS = {"line_from_bus": "bus", "line_to_bus": "bus"}
 """Variables that hold positions along a dimension."""
@@ -29,11 +29,11 @@ POSITIONS = {"line_from_bus": "bus", "line_to_bus": "bus"}
 
 @dataclass(frozen=True)
 class Selection:
-    """What is recorded of each dimension.
+    """The recorded elements of each dimension.
 
-    dropped : dimensions of which nothing over time is recorded
-    rows : positions of what is recorded, for those of which not all is
-    sizes : how many there are of those that have been chosen from
+    dropped : dimensions without variables over time
+    rows : positions of the recorded elements, for dimensions recorded in part
+    sizes : number of elements of the dimensions that have been selected from
     """
 
     dropped: frozenset[str] = frozenset()
@@ -42,13 +42,13 @@ class Selection:
 
     @property
     def recorded(self) -> str:
-        """``attrs["recorded"]``: how many of how many, of each dimension chosen from, as JSON."""
+        """``attrs["recorded"]``: numbers recorded and existing, of each selected dimension, as JSON."""
         return json.dumps(
             {dim: [0 if dim in self.dropped else len(self.rows[dim]), n] for dim, n in self.sizes.items()}
         )
 
     def static(self, name: str, dims: tuple[str, ...], values: NDArray[Any]) -> NDArray[Any]:
-        """What is recorded of a variable without time; positions are those in the result, -1 for none."""
+        """The recorded values of a variable without time; positions are those in the result, -1 for none."""
         if name in POSITIONS and (rows := self.rows.get(POSITIONS[name])) is not None:
             place = np.full(self.sizes[POSITIONS[name]] + 1, -1)
             place[rows] = np.arange(len(rows))
@@ -60,9 +60,9 @@ class Selection:
 
 
 def selection(record: Any, labels: Mapping[str, NDArray[np.str_]]) -> Selection:
-    """What the settings ``record`` of a scenario choose; ``labels`` are the names along each dimension.
+    """The selection by a scenario's ``record`` settings; ``labels`` are the names along each dimension.
 
-    Raises ScenarioError with every name that there is not.
+    Raises ScenarioError with every unknown name.
     """
     dropped, rows, sizes, faults = set[str](), {}, {}, []
     for dim, setting in KINDS.items():
@@ -86,7 +86,7 @@ def selection(record: Any, labels: Mapping[str, NDArray[np.str_]]) -> Selection:
 
 
 def unrecorded(result: xr.Dataset, dim: str) -> str:
-    """What a result lacks of a dimension: "", "not recorded", or "3 of 55 recorded"."""
+    """Recorded part of a dimension as text: "" (all), "not recorded", or "3 of 55 recorded"."""
     some, all_of = json.loads(result.attrs.get("recorded", "{}")).get(dim, (1, 1))
     if some == all_of and not (some == 0 and all_of > 0):
         return ""

@@ -1,8 +1,8 @@
-"""What a run came to in money: energy, fixed and demand charges, regulation, degradation, drivers.
+"""Costs and revenue of a run: energy, fixed and demand charges, regulation, degradation, drivers.
 
 In: a result, the rates, and, to compare, the result of the same scenario uncontrolled. Out: a table
 of one row an EV and one of one row a member. Costs are positive, credits negative; currency is the
-scenario's. Sessions under way at the end count with what they had drawn by then.
+scenario's. Sessions under way at the end count with the energy drawn by then.
 
 Left out: taxes, the retail bill of the household behind the same meter but for the tariff's fixed charge.
 """
@@ -33,17 +33,17 @@ Price = Annotated[float, Field(ge=0)]
 
 
 class Rates(Settings):
-    """What besides the tariff's energy is charged and paid; all in the scenario's currency."""
+    """Charges and payments besides the tariff's energy, in the scenario's currency."""
 
     demand_charge: Price | None = None
     """Currency per kW of the highest power of each calendar month, as the scenario's tariff meters it
-    (``tariff.demand``: whose, and over which interval; else that of the EVs, over 15 min); left out: the
+    (``tariff.demand``: its power and interval; else that of the EVs, over 15 min); left out: the
     prices of the tariff."""
     fixed_per_day: Price | None = None
     """Base charge per customer and day; left out: the tariff's."""
     wear_per_kwh: Price = 0.0
-    """Currency per kWh that a battery gives back, for degradation; where the result has counted the ageing
-    of the batteries (fleet.vehicle.degradation), what that is worth takes its place."""
+    """Currency per kWh that a battery gives back, for degradation; where the result has the ageing
+    of the batteries (fleet.vehicle.degradation), its cost takes precedence."""
     driver_per_kwh: Price = 0.0
     """Currency that a driver is paid per kWh given back."""
     driver_share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -83,7 +83,7 @@ def settle(result: xr.Dataset, rates: Rates | None = None, against: xr.Dataset |
     """Settle a run; with ``against``, the fleet's table has ``uncontrolled`` and ``saved`` besides.
 
     The net cost is the aggregator's: energy + fixed charges + demand charge + degradation + drivers -
-    regulation (and reserve). What drivers are paid from their own batteries' wear is not netted. Without
+    regulation (and reserve). Payments to drivers are not netted with the wear of their batteries. Without
     prices energy costs 0.
 
     Raises
@@ -211,7 +211,7 @@ def _fixed(result: xr.Dataset, rates: Rates, scenario: Mapping[str, Any]) -> Arr
 
 
 def amount(value: float) -> str:
-    """A sum of money as text; what rounds to nothing is 0.00, without a sign."""
+    """A sum of money as text; 0.00 has no sign."""
     return f"{round(value, 2) + 0.0:,.2f}"
 
 
@@ -240,7 +240,7 @@ def _credits(result: xr.Dataset, rates: Rates) -> np.ndarray[Any, np.dtype[np.fl
 
 
 def _refuse_others(result: xr.Dataset, against: xr.Dataset) -> None:
-    """Only the same sessions can be compared: those of the same scenario and seed."""
+    """Raise ResultError unless both results have the same sessions: those of one scenario and seed."""
     names = [str(data.attrs.get("name", "a result")) for data in (against, result)]
     what = f"{names[0]} can't be compared with {names[1]}"
     if "session_cost" not in against:

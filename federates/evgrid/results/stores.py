@@ -1,4 +1,4 @@
-"""Where a result's arrays go while a run goes on: memory, or a NetCDF file."""
+"""Storage of a result's arrays during a run: memory, or a NetCDF file."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-_PATIENCE_S = 2.0  # for a thread that is stuck in a file; then the one that is abandoned stays open
+_PATIENCE_S = 2.0  # for a thread that is stuck in a file; then the abandoned file stays open
 
 
 class MemoryStore:
-    """Keeps a result in memory. ``coordinates`` is a Dataset of coordinates only."""
+    """Stores a result in memory. ``coordinates`` is a Dataset of coordinates only."""
 
     def __init__(self, coordinates: xr.Dataset) -> None:
         self._dataset = coordinates.copy()
@@ -53,11 +53,11 @@ class MemoryStore:
         return self._dataset.assign_attrs(attrs)
 
     def abandon(self) -> None:
-        """Nothing is left to drop."""
+        """Nothing to discard."""
 
 
 class FileStore:
-    """Streams a result into a NetCDF file beside its final place; nothing half-written is left.
+    """Streams a result into a temporary NetCDF file beside its final path; no partial file is left.
 
     ``compression`` is the level of zlib, 0 for none. Blocks of several stores may be written at once, from
     any thread.
@@ -110,7 +110,7 @@ class FileStore:
             self._file[name][key] = values
 
     def finish(self, attrs: Mapping[str, str]) -> xr.Dataset:
-        """Write the attributes, move the file to its final place, and open it."""
+        """Write the attributes, move the file to its final path, and open it."""
         with self._explained():
             self._file.setncatts(dict(attrs))
             self._file.close()
@@ -118,7 +118,7 @@ class FileStore:
         return open_netcdf(self.path)
 
     def abandon(self) -> None:
-        """Drop what was written."""
+        """Discard the file."""
         if NETCDF_LOCK.acquire(timeout=_PATIENCE_S):
             try:
                 with contextlib.suppress(Exception):
@@ -127,7 +127,7 @@ class FileStore:
                 NETCDF_LOCK.release()
         self._part.unlink(missing_ok=True)
         if self._made_folder:
-            with contextlib.suppress(OSError):  # not empty: somebody else's
+            with contextlib.suppress(OSError):  # not empty: used by another process
                 self.path.parent.rmdir()
 
     @contextlib.contextmanager
@@ -144,7 +144,7 @@ class FileStore:
 
 
 def chunk_of(shape: tuple[int, ...], dims: tuple[str, ...], dtype: str) -> tuple[int, ...]:
-    """What of a timed variable is stored, and so read, at once: some members and times, all of the rest."""
+    """Chunk of a timed variable: some members and times, all of the other dimensions."""
     sizes = dict(zip(dims, shape, strict=True))
     members, intervals = sizes.get("member", 1), sizes["time"]
     row_bytes = int(np.prod(shape)) // (members * intervals) * np.dtype(dtype).itemsize

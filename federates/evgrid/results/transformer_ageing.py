@@ -1,4 +1,4 @@
-"""Hot spot and loss of life of transformers from the loading that a result holds."""
+"""Hot spot and loss of life of transformers from the loading in a result."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Studies: questions that take many runs, answered with how sure the answer is."""
+"""Studies: questions that take many runs, answered with confidence intervals."""

@@ -1,14 +1,14 @@
-"""Studies that set variants of one scenario side by side, member by member.
+"""Studies that compare variants of one scenario, member by member.
 
 In: a scenario and *variants*, named overrides of it (no EVs, uncontrolled, V1G, …). All variants
 see the same members: the same households, drivers and sessions (common random numbers), so that
-their difference is the variant's. Out: a Dataset of key figures over (variant, member), a table,
+differences are due to the variant. Out: a Dataset of key figures over (variant, member), a table,
 a picture.
 
 The runs are a batch (:mod:`evgrid.runs.batch`): in processes of their own on all cores or on a Dask
 scheduler, resumable, and a variant that fails is named while the others go on. A study is one class
-that extends :class:`Comparison` and says what it judges a run by (:meth:`Comparison.figures`, and
-:meth:`Comparison.between` for what is seen between variants only) and how it is drawn
+that extends :class:`Comparison` and defines key figures (:meth:`Comparison.figures`, and
+:meth:`Comparison.between` for those that need several variants) and a picture
 (:meth:`Comparison.draw`). It may set up the variants itself (:meth:`Comparison.usual_variants`), and
 have parts that start from other overrides (:meth:`Comparison.parts`).
 """
@@ -37,34 +37,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROUNDING = 1e-9
-"""What is less, in any unit of a key figure, is the rounding of a difference."""
+"""Differences below this, in any unit of a key figure, are rounding."""
 
 FORMAT = "evgrid-comparison-1"
 """Written into each study's Dataset."""
 
 
 class Comparison(Study):
-    """Variants of one scenario side by side."""
+    """Comparison of variants of one scenario."""
 
     options: ClassVar[tuple[Option, ...]] = (Option("--members", "members", "Members of each variant.", int),)
 
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] | None = None
-    """The variants by name; each is overrides of the scenario. Left out: those that the kind of study sets
-    up from the scenario, if it does."""
+    """The variants by name; each is overrides of the scenario. Left out: the usual variants of the
+    kind of study, if it has any."""
     members: Annotated[int, Field(ge=1)] | None = None
     """Members of each variant; left out: those of the scenario."""
 
     def figures(self, result: xr.Dataset) -> xr.Dataset:
-        """What a run is judged by.
+        """Key figures of a run.
 
-        Variables of the dimension (member,) alone are key figures: with ``long_name`` and ``units`` they
+        Variables of the dimension (member,) only are key figures: with ``long_name`` and ``units`` they
         are lines of the table. Others, such as (member, time), are kept for plots. ``result`` may hold a
         part of the members.
         """
         raise NotImplementedError
 
     def between(self, study: xr.Dataset) -> xr.Dataset:
-        """The study's Dataset with the figures that need several variants, such as what one saves
+        """The study's Dataset with the figures that need several variants, such as savings of one
         against another.
         """
         return study
@@ -74,12 +74,12 @@ class Comparison(Study):
         raise NotImplementedError
 
     def usual_variants(self, scenario: Scenario) -> dict[str, dict[str, Any]]:
-        """The variants where the study file has none; ``scenario`` is the one they start from.
+        """The variants where the study file has none; ``scenario`` is their base.
 
         Raises
         ------
         ScenarioError
-            If the scenario lacks what the study needs, or there are no usual variants.
+            If the scenario lacks a section that the study needs, or there are no usual variants.
 
         """
         raise ScenarioError([f"variants: is required in a study of the kind {self.kind}"], self.name)
@@ -132,21 +132,21 @@ def run_comparison(
     scheduler: str | None = None,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> xr.Dataset:
-    """Run all variants and judge them.
+    """Run all variants and compute their key figures.
 
     Parameters
     ----------
     study
-        What to compare.
+        The comparison.
     folder
-        Where the runs' results go.
+        Folder of the runs' results.
     resume, workers, scheduler, progress
         See :func:`evgrid.runs.batch.run_batch`.
 
     Returns
     -------
     xarray.Dataset
-        What :meth:`Comparison.figures` and :meth:`Comparison.between` give, with ``variant`` in front.
+        Variables of :meth:`Comparison.figures` and :meth:`Comparison.between`, with ``variant`` in front.
         A variant of which a run has failed is left out: ``attrs["failed"]`` has its reason, as JSON.
 
     Raises
@@ -155,7 +155,7 @@ def run_comparison(
         If a scenario is at fault, the folder holds runs already and ``resume`` is not given, or no
         variant has finished.
     KeyboardInterrupt
-        On Ctrl-C; what is finished is kept.
+        On Ctrl-C; finished runs are kept.
 
     """
     import xarray as xr
@@ -174,7 +174,7 @@ def run_comparison(
         if len(missing):
             failed[variant] = str(missing["reason"].iloc[0])
             continue
-        chunks = [_judged(study, folder / "runs" / f"{run}.nc") for run in runs["id"]]
+        chunks = [_figures_of(study, folder / "runs" / f"{run}.nc") for run in runs["id"]]
         parts[variant] = chunks[0] if len(chunks) == 1 else xr.concat(chunks, "member", data_vars="minimal")
     return together(study, parts, failed)
 
@@ -201,7 +201,7 @@ def run_here(study: Comparison, *variants: str) -> xr.Dataset:
 def together(
     study: Comparison, parts: Mapping[str, xr.Dataset], failed: Mapping[str, str] | None = None
 ) -> xr.Dataset:
-    """The study's Dataset, from what :meth:`Comparison.figures` gives for each variant.
+    """The study's Dataset, from :meth:`Comparison.figures` of each variant.
 
     ``failed``: variants that did not finish, with the reason. Raises ResultError if there is no other.
     """
@@ -223,7 +223,7 @@ def together(
     )
 
 
-def _judged(study: Comparison, path: Path) -> xr.Dataset:
+def _figures_of(study: Comparison, path: Path) -> xr.Dataset:
     with open_results(path) as result:
         try:
             return study.figures(result).load()
@@ -241,8 +241,8 @@ def key_figures(study: xr.Dataset) -> list[str]:
 
 
 def figures_table(study: xr.Dataset) -> pd.DataFrame:
-    """Key figures as a long table: variant, figure, what it is, its unit, and over the members the median,
-    the 5th and 95th percentile, and the mean; NaN counts as missing.
+    """Key figures as a long table: variant, figure, its description and unit, and over the members the
+    median, the 5th and 95th percentile, and the mean; NaN counts as missing.
     """
     import pandas as pd
 
@@ -257,8 +257,8 @@ def figures_table(study: xr.Dataset) -> pd.DataFrame:
 
 
 def side_by_side(study: xr.Dataset) -> pd.DataFrame:
-    """Key figures as a person reads them: a row a figure, a column a variant, as text; over several
-    members the median and, in brackets, 5 to 95 %; of what is true or false, of how many members it is true.
+    """Key figures for reading: a row a figure, a column a variant, as text; over several members the
+    median and, in brackets, 5 to 95 %; of a bool the number of members for which it is true.
     """
     import pandas as pd
 
@@ -323,8 +323,8 @@ def failures(result: xr.Dataset) -> Mapping[str, str]:
 
 
 def _number(value: float) -> str:
-    """Three to four significant digits, without an exponent where that can be read; what is nothing but
-    rounding is 0.
+    """Three to four significant digits, without an exponent where that is readable; rounding errors
+    are 0.
     """
     if abs(value) < _ROUNDING:
         return "0"

@@ -1,4 +1,4 @@
-"""Key figures that several studies judge a run by: DataArrays over ``member`` with a text and a unit."""
+"""Key figures of several studies: DataArrays over ``member`` with a text and a unit."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def currency_of(result: xr.Dataset) -> str:
 
 
 def figure(values: xr.DataArray, text: str, unit: str) -> xr.DataArray:
-    """A key figure: values with what they are and their unit."""
+    """A key figure: values with a description and a unit."""
     return values.drop_vars([c for c in values.coords if c not in values.dims]).assign_attrs(
         long_name=text, units=unit
     )
 
 
 def over_sessions(result: xr.Dataset, values: Array, text: str, unit: str) -> xr.DataArray:
-    """The sum over each member's sessions that end within the run, of ``values`` (session,); NaN counts
-    as 0, but where all are NaN, or no session ends, so is the sum: nothing is known.
+    """The sum of ``values`` (session,) over each member's sessions that end within the run; NaN counts
+    as 0, but the sum is NaN where all are NaN or no session ends.
     """
     import xarray as xr
 
@@ -45,7 +45,7 @@ def violation_hours(result: xr.Dataset, limits: LimitSet) -> xr.DataArray:
     """Hours for which each member violates a limit at each place, (member, place); 0 where it doesn't.
 
     A place is a criterion with an element and, of a bus, a phase: that of a line or transformer is only the
-    one that is loaded most. Only places that some member violates are there.
+    one that is loaded most. Only places with a violation in some member are included.
     """
     import xarray as xr
 

@@ -1,23 +1,23 @@
-"""Study: what a fleet earns with regulation, what that costs drivers, batteries and feeder, and how much it
-lifts the frequency after a loss of generation.
+"""Study: the earnings of a fleet with regulation, the costs for drivers, batteries and feeder, and the effect
+on the frequency after a loss of generation.
 
-In: a scenario with a fleet and a regulation signal (``system.regulation``). Two comparisons come of it:
+In: a scenario with a fleet and a regulation signal (``system.regulation``). It has two comparisons:
 
 **The market day** (:class:`FrequencyRegulation`): the scenario without EVs, uncontrolled, and regulating,
-by charging alone (V1G) and with discharging (V2G), at ideal communication and over a link that loses
+by charging only (V1G) and with discharging (V2G), at ideal communication and over a link that loses
 5 % of the set-points and delays them by 4 s; and, with ``limit_kw``, V2G within a limit of the
-transformers. Energy, cost, degradation and what drivers miss count sessions that end within the run,
+transformers. Energy, cost, degradation and unserved energy count sessions that end within the run,
 which are the same in all variants. A violation is *new* if the same element, phase and criterion is
 not violated in the same member without EVs, or uncontrolled.
 
 **The loss** (:class:`GenerationLoss`): the same EVs around the moment at which a control area loses
 generation, at a tick of 0.1 s: at their operating point without response, each charger by itself on
 the frequency that it sees (droop, at the response time of IEEE 1547 and at the fastest it allows), and
-dispatched by the aggregator (strategy ``reserve``) on the same droop of what it offers. The fleet
-stands for as many like it as make up a stated share of the area.
+dispatched by the aggregator (strategy ``reserve``) on the same droop of its offered capacity. The fleet
+is scaled to a stated share of the area.
 
-Left out: the bulk system's own reserves beside the governor, what other variants of signal would
-ask, and payments other than capability and performance.
+Left out: the bulk system's own reserves beside the governor, other signals, and payments other than
+capability and performance.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from evgrid.studies.figures import (
     violation_hours,
     worst_of_feeder,
 )
-from evgrid.studies.judging import Limits
+from evgrid.studies.limit_check import Limits
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,10 +53,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_EVS, UNCONTROLLED, NO_RESPONSE = "no_evs", "uncontrolled", "no_response"
-"""Variants that the others are held against, where they are there."""
+"""Reference variants for the others, where they exist."""
 WEAK_LINK = {"communication.loss": 0.05, "communication.delay": "4s"}
 SERVED = 0.99
-"""Share of the wanted energy from which a driver counts as served."""
+"""Share of the wanted energy above which a driver counts as served."""
 RESPONSES_S = {"local_5s": 5.0, "local_200ms": 0.2}
 """Open-loop response times of the chargers' droop: the default of IEEE 1547-2018 and its least."""
 
@@ -66,14 +66,14 @@ _ORDER = (
     "energy_cost", "degradation_cost", "gain", "violations", f"new_violations_{NO_EVS}",
     f"new_violations_{NO_EVS}_h", f"new_violations_{UNCONTROLLED}", f"new_violations_{UNCONTROLLED}_h",
 )  # fmt: skip
-"""The figures from what is asked for to what it costs; the others follow."""
+"""Order of the figures, from the service to its cost; the others follow."""
 _HOURLY = ("regulation_capacity_kw", "regulation_held_kw", "regulation_score", "regulation_credit")
 
 Positive = Annotated[float, Field(gt=0)]
 
 
 class Loss(Settings):
-    """A loss of generation in a control area, and how the fleets answer it."""
+    """A loss of generation in a control area, and the response of the fleets."""
 
     at: LocalTime | None = None
     """Local time at which it happens; left out: 6 h after the scenario's start, or halfway if that is
@@ -81,17 +81,17 @@ class Loss(Settings):
     pu: Positive = 0.1
     """Generation lost, per unit of the area's base power."""
     chargers_pu: Positive = 0.1
-    """Rated power of the chargers of all the fleets that answer, per unit of the area's base power."""
+    """Rated power of the chargers of all fleets that respond, per unit of the area's base power."""
     area: dict[str, Any] = {"agc_gain": 7}
     """Settings of the area (those of system.frequency with source lfc)."""
     deadband_hz: Annotated[float, Field(ge=0)] = 0.036
-    """Deviation up to which nothing is answered."""
+    """Deviation up to which there is no response."""
     full_hz: Positive = 0.5
-    """Deviation at which the answer is whole: of what is offered, or of the charger's rating."""
+    """Deviation at which the response is full: of the offered capacity, or of the charger's rating."""
     lead: Annotated[Duration, Field(gt=0)] = 120.0
-    """Time before the loss that is run, in which the fleet reports and settles."""
+    """Simulated time before the loss, in which the fleet reports and settles."""
     watch: Annotated[Duration, Field(gt=0)] = 20.0
-    """Time after it that is run."""
+    """Simulated time after it."""
     step: Annotated[Duration, Field(gt=0)] = 0.1
     """Tick."""
     variants: dict[str, dict[str, Any]] | None = None
@@ -104,13 +104,13 @@ class Loss(Settings):
         return self
 
     def moment(self, scenario: Scenario) -> np.datetime64:
-        """When it happens."""
+        """Time of the loss."""
         if self.at is not None:
             return np.datetime64(self.at)
         return scenario.start + np.timedelta64(round(min(6 * 3600.0, scenario.time.duration / 2)), "s")
 
     def overrides(self, scenario: Scenario, fleet_kw: float) -> dict[str, Any]:
-        """The scenario around it; ``fleet_kw`` is the rated power of one fleet's chargers."""
+        """Overrides of the scenario around the loss; ``fleet_kw``: rated power of one fleet's chargers."""
         lead = timedelta(seconds=self.lead)
         lost = {"time": self.lead, "pu": self.pu}
         base_mw = float(self.area.get("base_mw", 1000.0))
@@ -136,12 +136,12 @@ class FrequencyRegulation(Comparison):
 
     kind: ClassVar[str] = "frequency-regulation"
     question: ClassVar[str] = (
-        "What the fleet of SCENARIO earns with regulation, what that costs drivers, batteries and feeder, "
-        "and how much it lifts the frequency after a loss of generation."
+        "The earnings of the fleet of SCENARIO with regulation, the costs for drivers, batteries and feeder, "
+        "and the effect on the frequency after a loss of generation."
     )
 
     limits: Limits = ("en_50160", "ratings")
-    """Limits of the feeder by the names of their presets, or criteria of one's own."""
+    """Limits of the feeder by the names of their presets, or own criteria."""
     limit_kw: Positive | None = None
     """Most that each transformer draws or feeds back in a further variant, v2g_limited, kW; left out: no
     such variant."""
@@ -152,7 +152,9 @@ class FrequencyRegulation(Comparison):
         """See :meth:`Comparison.usual_variants`."""
         _needs(scenario, self.name)
         name, regulating = _regulating(scenario)
-        ageing: dict[str, Any] = {"fleet.vehicle.degradation": {}}  # counted, as the scenario says if it does
+        ageing: dict[str, Any] = {
+            "fleet.vehicle.degradation": {}
+        }  # included, with the scenario's settings if it has some
         v1g, v2g = ({**ageing, f"aggregators.{name}": {**regulating, "discharge": d}} for d in (False, True))
         limited = {}
         if self.limit_kw is not None:
@@ -230,7 +232,7 @@ class FrequencyRegulation(Comparison):
 
 
 class GenerationLoss(Comparison):
-    """The frequency after a loss of generation, by how the fleet answers."""
+    """The frequency after a loss of generation, by the response of the fleet."""
 
     kind = "generation-loss"
 
@@ -292,10 +294,10 @@ class GenerationLoss(Comparison):
             given = (before - drawn).assign_attrs(long_name="power given by the fleets", units="MW")
             at_nadir = given.sel(after_s=hit.idxmin("after_s"))
             since = given.where(given["after_s"] >= 0, drop=True)
-            found["given_at_nadir_mw"] = figure(at_nadir, "power given by the fleets at it", "MW")
+            found["given_at_nadir_mw"] = figure(at_nadir, "power given by the fleets at the nadir", "MW")
             found["given_mw"] = figure(since.max("after_s"), "most power given by the fleets", "MW")
             found["given"] = given
-        # a signal that is not there is offered capacity, too, but nothing answers it
+        # without a signal capacity is offered, too, but there is no response
         if "reserve_capacity_kw" in result:
             before_s = int(np.searchsorted(after_s, 0.0)) - 1
             one = result["capacity_offered_kw"].isel(time=before_s)
@@ -308,17 +310,17 @@ class GenerationLoss(Comparison):
         if NO_RESPONSE not in study["variant"]:
             return study
         lifted = study["drop_mhz"].sel(variant=NO_RESPONSE, drop=True) - study["drop_mhz"]
-        return study.assign(lifted_mhz=figure(lifted, "less deep than without response", "mHz"))
+        return study.assign(lifted_mhz=figure(lifted, "nadir raised against no response", "mHz"))
 
     def draw(self, study: xr.Dataset) -> Figure:
-        """Frequency and what the fleets give, around the loss."""
+        """Frequency and power of the fleets, around the loss."""
         from matplotlib.figure import Figure
 
         picture = Figure(figsize=(12, 4.8), layout="constrained")
         left, right = picture.subplots(1, 2)
         plot_trace(study, "frequency_hz", left).set(ylabel="frequency (Hz)", title="Frequency")
         if "given" in study:
-            title = "What the fleets draw less, or give"
+            title = "Power that the fleets draw less, or give"
             plot_trace(study, "given", right).set(ylabel="power given by the fleets (MW)", title=title)
         return picture
 
@@ -334,7 +336,7 @@ def rated_kw(scenario: Scenario) -> float:
     most = np.zeros(len(world.evs))
     np.maximum.at(most, world.sessions.ev, world.sessions.charge_kw)
     if not most.sum() > 0:
-        raise ScenarioError(["fleet: has no sessions, so that nothing can answer"], scenario.name)
+        raise ScenarioError(["fleet: has no sessions, so that nothing can respond"], scenario.name)
     return float(most.sum() / len(scenario.members))
 
 
@@ -353,7 +355,7 @@ def _needs(scenario: Scenario, name: str) -> None:
 
 
 def _regulating(scenario: Scenario) -> tuple[str, dict[str, Any]]:
-    """Name and settings of the aggregator that regulates: the scenario's, or a usual one."""
+    """Name and settings of the aggregator that regulates: the scenario's, or a default one."""
     for name, settings in scenario.aggregators.items():
         if settings.strategy == "regulation":
             return name, settings.model_dump(exclude_unset=True)
@@ -362,7 +364,7 @@ def _regulating(scenario: Scenario) -> tuple[str, dict[str, Any]]:
 
 
 def _regulation_figures(result: xr.Dataset) -> dict[str, xr.DataArray]:
-    """What was offered, held, scored and paid, over the hours in which something was offered."""
+    """Capacity offered and held, score and credit, over the hours with an offer."""
     capacity = result["regulation_capacity_kw"]
     offered = capacity.where(capacity > 0)
     held, score = result["regulation_held_kw"], result["regulation_score"]
@@ -381,7 +383,7 @@ def _regulation_figures(result: xr.Dataset) -> dict[str, xr.DataArray]:
 
 
 def _session_figures(result: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Energy, cost, degradation and what drivers missed, of the sessions that end within the run."""
+    """Energy, cost, degradation and unserved energy, of the sessions that end within the run."""
     asked = result["session_energy_requested_kwh"].values
     avoidable = np.round(result["session_energy_unserved_avoidable_kwh"].values, 6)
     missed = (np.nan_to_num(avoidable) > (1 - SERVED) * asked + 1e-9).astype(float)
@@ -482,7 +484,7 @@ _DASHES = ("-", "--", "-.", ":")
 
 
 def _regulating_variants(study: xr.Dataset) -> list[tuple[xr.Dataset, dict[str, Any]]]:
-    """Medians over the members of the variants that offered something, each with its style."""
+    """Medians over the members of the variants with an offer, each with its style."""
     found = list[tuple["xr.Dataset", dict[str, Any]]]()
     if "regulation_capacity_kw" not in study:
         return found
@@ -503,7 +505,7 @@ def _name(at: xr.Dataset) -> str:
 
 
 def _bars(study: xr.Dataset, parts: dict[str, xr.DataArray], ax: Axes, numbers: bool = False) -> Axes:
-    """Groups of bars by variant, medians of the members; variants of which nothing is known are left out."""
+    """Groups of bars by variant, medians of the members; variants without values are left out."""
     medians = {text: values.median("member").values for text, values in parts.items()}
     known = np.array(
         [bool(np.isfinite([m[k] for m in medians.values()]).any()) for k in range(study.sizes["variant"])]

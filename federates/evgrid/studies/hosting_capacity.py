@@ -1,7 +1,7 @@
-"""Hosting capacity: how many EVs a feeder takes, and how sure that is.
+"""Hosting capacity: the number of EVs that a feeder can host, with its confidence interval.
 
 In: a scenario, levels of penetration, ways of charging (variants) and limits. Out: a Dataset with
-what each member violates at each level, and what follows from it (:func:`assess`).
+the violations of each member at each level, and the statistics of them (:func:`assess`).
 
 A member of the ensemble is a *deployment*: an order in which households get EVs, with their
 phases, trips and household loads. Deployments are nested: each level adds EVs to those of the
@@ -23,8 +23,8 @@ a street has to pass every level on its way. Its interval are the levels at whic
 of the distribution function cross the risk. A capacity lies on the grid of levels; NaN is below the
 lowest level. At the highest level it is 'at least'.
 
-Members are added in rounds until the interval of the share at the capacity is as narrow as asked,
-or the budget ends. That the data decide when to stop makes the interval slightly too narrow.
+Members are added in rounds until the interval of the share at the capacity is as narrow as required,
+or the budget ends. Stopping by the data makes the interval slightly too narrow.
 
 Left out: levels that differ between parts of the feeder, correlation between neighbours who buy EVs.
 """
@@ -50,7 +50,7 @@ from evgrid.runs.worker_process import Reduction
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.scenario.fields import Share, fault
 from evgrid.studies import reading
-from evgrid.studies.judging import Limits, judged
+from evgrid.studies.limit_check import Limits, check_limits
 from evgrid.studies.statistics import wilson
 from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
 
@@ -64,17 +64,19 @@ FORMAT = "evgrid-hosting-capacity-2"
 """Written into each study's Dataset."""
 
 COUNTED = "EVs in all"
-"""What levels are called that are numbers of EVs."""
+"""Name of levels that are numbers of EVs."""
 
 TOGETHER = "any"
-"""The criterion that stands for all of them together."""
+"""The criterion of a violation of any."""
 
 
 class HostingCapacity(Study):
     """A hosting capacity study."""
 
     kind: ClassVar[str] = "hosting-capacity"
-    question: ClassVar[str] = "How many EVs the feeder of SCENARIO takes, and how sure that is."
+    question: ClassVar[str] = (
+        "The number of EVs that the feeder of SCENARIO can host, with its confidence interval."
+    )
     options: ClassVar[tuple[Option, ...]] = (
         Option("--precision", "precision", "Add members until the interval is ± this narrow, such as 0.02."),
         Option("--budget", "budget", "Most members in all.", int),
@@ -86,8 +88,8 @@ class HostingCapacity(Study):
     levels: Annotated[tuple[Share, ...], Field(min_length=1)] = tuple(round(0.1 * i, 12) for i in range(11))
     """Penetrations, EVs per household, ascending."""
     evs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    """Numbers of EVs, ascending, in place of levels: for car parks, depots and all else that no household
-    stands for."""
+    """Numbers of EVs, ascending, in place of levels: for car parks, depots and other EVs without
+    households."""
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {
         "uncontrolled": {"aggregators": {"main": {"strategy": "uncontrolled"}}}
     }
@@ -96,7 +98,7 @@ class HostingCapacity(Study):
     limits: Limits = (
         "en_50160", "vuf", "thermal_instantaneous", "thermal_moving_average", "hot_spot",
     )  # fmt: skip
-    """Limits by the names of their presets, or criteria of one's own."""
+    """Limits by the names of their presets, or own criteria."""
     risk: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Share of deployments that may violate a limit on the way to the capacity."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
@@ -109,8 +111,8 @@ class HostingCapacity(Study):
     budget: Annotated[int, Field(ge=1)] = 1000
     """Most members in all."""
     nodal_kw: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    """Loads to add at each connection on its own, kW, ascending, for the map of what it can draw besides
-    the base load of the first member, without EVs; left out: no map."""
+    """Loads to add at each connection on its own, kW, ascending, for the map of the power that it can draw
+    besides the base load of the first member, without EVs; left out: no map."""
 
     @field_validator("levels", "evs", "nodal_kw")
     @classmethod
@@ -128,7 +130,7 @@ class HostingCapacity(Study):
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """What is gone through: numbers of EVs, or EVs per household."""
+        """The levels: numbers of EVs, or EVs per household."""
         return self.levels if self.evs is None else self.evs
 
     @property
@@ -140,7 +142,7 @@ class HostingCapacity(Study):
         return {"fleet.count" if self.evs is None else "fleet.penetration": None}
 
     def batch(self, members: int) -> Batch:
-        """The runs with so many members: a case for each variant and, fastest, each level."""
+        """The runs with ``members`` members: a case for each variant and, fastest, each level."""
         shared = {**self.overrides, **self._no_evs, "ensemble.members": members}
         cases = [
             {**overrides, self._key: level} for overrides in self.variants.values() for level in self.steps
@@ -175,7 +177,7 @@ class HostingCapacity(Study):
         yield Answer(self.name, summary(result), partial(save_study, result, folder))
 
     def case(self, number: int) -> str:
-        """What a case of the batch is, for messages."""
+        """Label of a case of the batch, for messages."""
         variant, level = divmod(number, len(self.steps))
         what = "penetration" if self.evs is None else "EVs"
         return f"variant {list(self.variants)[variant]}, {what} {self.steps[level]:g}"
@@ -203,11 +205,11 @@ def load_study(path: str | Path, **changes: Any) -> HostingCapacity:
     return reading.load_study(path, HostingCapacity, "hosting-capacity", **changes)
 
 
-# ---- what follows from the violations -----------------------------------------------------------
+# ---- statistics of the violations ---------------------------------------------------------------
 
 
 def assess(violated: xr.DataArray, risk: float = 0.05, confidence: float = 0.95) -> xr.Dataset:
-    """What follows from which deployment violates what at which level.
+    """Statistics of the deployments' violations by level.
 
     Parameters
     ----------
@@ -286,8 +288,8 @@ def run_study(
     study
         A :class:`HostingCapacity`, or the path of a study or scenario file.
     folder
-        Where what each run violates is kept, so that a study that was stopped can go on; left out:
-        nowhere.
+        Folder of the runs' violations, so that a study that was stopped can continue; left out:
+        none.
     resume, workers, scheduler, progress
         See :func:`evgrid.runs.batch.run_batch`.
 
@@ -296,7 +298,7 @@ def run_study(
     xarray.Dataset
         ``violated`` (variant, level, member, criterion), all of :func:`assess`,
         ``binding_level`` (variant), the first level past the capacity, and ``binding_kind``, ``_element``,
-        ``_phase`` and ``_time`` (variant, member, criterion) of what each deployment violates there;
+        ``_phase`` and ``_time`` (variant, member, criterion) of each deployment's violation there;
         ``first_criterion``, ``first_kind``, … (variant, member) of each deployment's first violation (the
         worst one at its level); and the extremes of voltage at each bus, over members and time, by variant
         and level. The attributes hold the study, the criteria that could not be checked, and where time
@@ -305,7 +307,7 @@ def run_study(
     Raises
     ------
     EvgridError
-        If a scenario is at fault or a run fails; what has finished is kept in the folder.
+        If a scenario is at fault or a run fails; finished runs are kept in the folder.
     KeyboardInterrupt
         On Ctrl-C, likewise.
 
@@ -316,11 +318,11 @@ def run_study(
         with tempfile.TemporaryDirectory() as own:
             return run_study(study, own, workers=workers, scheduler=scheduler, progress=progress)
     begin = time.perf_counter()
-    runs, judged_runs, result = _rounds(study, Path(folder), resume, workers, scheduler, progress)
-    result = result.merge(_at_capacity(judged_runs, result)).merge(_first(judged_runs))
+    runs, checked_runs, result = _rounds(study, Path(folder), resume, workers, scheduler, progress)
+    result = result.merge(_at_capacity(checked_runs, result)).merge(_first(checked_runs))
     for name in ("violated", "bus_voltage_min_pu", "bus_voltage_max_pu"):
-        result[name] = judged_runs[name]
-    evs = study.evs or [round(level * judged_runs.attrs["households"]) for level in study.levels]
+        result[name] = checked_runs[name]
+    evs = study.evs or [round(level * checked_runs.attrs["households"]) for level in study.levels]
     result = result.assign_coords(level_evs=("level", list(evs), {"long_name": "EVs in each deployment"}))
     what = "penetration, EVs per household" if study.evs is None else COUNTED
     result["level"].attrs = {"long_name": what, "units": "1"}
@@ -334,11 +336,11 @@ def run_study(
         format=FORMAT,
         name=study.name,
         study=study.model_dump_json(),
-        not_checked=judged_runs.attrs["not_checked"],
-        remarks=judged_runs.attrs["remarks"],
+        not_checked=checked_runs.attrs["not_checked"],
+        remarks=checked_runs.attrs["remarks"],
         wall_s=time.perf_counter() - begin,
-        runs_s=judged_runs.attrs["runs_s"],
-        feeder_s=judged_runs.attrs["feeder_s"],
+        runs_s=checked_runs.attrs["runs_s"],
+        feeder_s=checked_runs.attrs["feeder_s"],
     )
 
 
@@ -350,10 +352,10 @@ def _rounds(
     scheduler: str | None,
     progress: Callable[[int, int, int], None] | None,
 ) -> tuple[Sequence[Run], xr.Dataset, xr.Dataset]:
-    """The runs, what they have kept and what follows from it, after as many rounds as are needed."""
+    """The runs, their violations and the statistics, after as many rounds as needed."""
     limits = json.dumps({"limits": study.model_dump(mode="json")["limits"]})
-    reduction = Reduction("evgrid.studies.hosting_capacity:judge_run", limits)
-    study.plans()  # faults before anything is started
+    reduction = Reduction("evgrid.studies.hosting_capacity:check_run", limits)
+    study.plans()  # report faults before the first run
     members = 0
     with dask_client(scheduler, workers) as client:
         while True:
@@ -370,23 +372,23 @@ def _rounds(
                     f"study {study.name}: {len(report.failed)} of {len(report.runs)} runs failed, the first "
                     f"at {study.case(run.case)}: {outcome.reason}; {KEPT}"
                 )
-            judged_runs = _gathered(study, folder)
-            result = assess(judged_runs["violated"], study.risk, study.confidence)
+            checked_runs = _gathered(study, folder)
+            result = assess(checked_runs["violated"], study.risk, study.confidence)
             precise = study.precision is None or half_width(result).max() <= study.precision
             if precise or members >= study.budget:
-                return report.runs, judged_runs, result
+                return report.runs, checked_runs, result
             resume = True
 
 
 def _limit_set(limits: Sequence[Any]) -> LimitSet:
-    """The criteria of a study's setting ``limits`` as it stands in JSON."""
+    """The criteria of a study's setting ``limits`` as in JSON."""
     return limit_set(
         *(given if isinstance(given, str) else Criterion.model_validate(given) for given in limits)
     )
 
 
-def judge_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> xr.Dataset:
-    """What is kept of a run.
+def check_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> xr.Dataset:
+    """Violations of a run.
 
     ``violated`` (member, criterion), with the criterion ``any``; of the worst violation of each member and
     criterion ``worst_kind``, ``worst_element``, ``worst_phase`` ("" without one) and ``worst_time``;
@@ -397,7 +399,7 @@ def judge_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> x
 
     begin = time.perf_counter()
     chosen = _limit_set(limits)
-    result, checked = judged(result, chosen)
+    result, checked = check_limits(result, chosen)
     if not checked.sizes["criterion"]:
         raise ResultError("none of the limits can be checked on this feeder")
     together = checked["violated_any"].expand_dims(criterion=[TOGETHER])
@@ -434,7 +436,7 @@ _WORST = {
     "phase": ("phase", "phase"),
     "time": ("first_time", "time"),
 }
-"""Of a violation: name, its column of :func:`evgrid.results.limits.violations`, what it is."""
+"""Attributes of a violation: name, column of :func:`evgrid.results.limits.violations`, description."""
 
 
 def _worst(result: xr.Dataset, violated: xr.DataArray, limits: LimitSet) -> xr.Dataset:
@@ -467,7 +469,7 @@ def _worst(result: xr.Dataset, violated: xr.DataArray, limits: LimitSet) -> xr.D
 
 
 def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
-    """What :func:`judge_run` has kept of all runs, with (variant, level) in front."""
+    """The results of :func:`check_run` of all runs, with (variant, level) in front."""
     import pandas as pd
     import xarray as xr
 
@@ -500,8 +502,8 @@ def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
     return gathered
 
 
-def _at_capacity(judged_runs: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
-    """What each deployment violates at the first level past the capacity: that is what sets it."""
+def _at_capacity(checked_runs: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
+    """Violations of each deployment at the first level past the capacity, which determine it."""
     import xarray as xr
 
     levels = result["level"].values
@@ -516,7 +518,7 @@ def _at_capacity(judged_runs: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
         )
     }
     for name, (_, text) in _WORST.items():
-        worst = judged_runs[f"worst_{name}"].isel(level=at).drop_vars("level")
+        worst = checked_runs[f"worst_{name}"].isel(level=at).drop_vars("level")
         none = np.datetime64("NaT") if name == "time" else ""
         data[f"binding_{name}"] = worst.where(reached, none).assign_attrs(
             long_name=f"{text} of the deployment's worst violation at the first level past the capacity"
@@ -524,13 +526,13 @@ def _at_capacity(judged_runs: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(data)
 
 
-def _first(judged_runs: xr.Dataset) -> xr.Dataset:
+def _first(checked_runs: xr.Dataset) -> xr.Dataset:
     """The worst violation of each deployment at its first violating level, (variant, member)."""
     import xarray as xr
 
-    broken = judged_runs["violated"].sel(criterion=TOGETHER, drop=True)
-    first = broken.argmax("level")  # level 0 of those that violate nothing, where there is no worst either
-    worst = judged_runs.sel(criterion=TOGETHER, drop=True)
+    broken = checked_runs["violated"].sel(criterion=TOGETHER, drop=True)
+    first = broken.argmax("level")  # level 0 for those without violation, where there is no worst either
+    worst = checked_runs.sel(criterion=TOGETHER, drop=True)
     texts = {"criterion": "criterion", **{name: text for name, (_, text) in _WORST.items()}}
     return xr.Dataset(
         {
@@ -559,10 +561,10 @@ def capacity_table(result: xr.Dataset) -> pd.DataFrame:
 
 
 def binding_table(result: xr.Dataset) -> pd.DataFrame:
-    """What sets the capacity: what deployments violate at the first level past it.
+    """Violations at the first level past the capacity, which determine it.
 
     A row for each variant, criterion, element and phase, by the share of deployments that violate the
-    criterion there (``criterion_share``; the first row of a variant is what sets its capacity), then by the
+    criterion there (``criterion_share``; the first row of a variant determines its capacity), then by the
     number of deployments whose worst violation of the criterion is at the element; with the median hour of
     the day. A deployment may be in rows of several criteria.
     """
@@ -582,11 +584,11 @@ def binding_table(result: xr.Dataset) -> pd.DataFrame:
 
 
 def first_violations_table(result: xr.Dataset) -> pd.DataFrame:
-    """What comes first as EVs are added: criterion, element and phase of each deployment's first violation.
+    """Criterion, element and phase of each deployment's first violation as EVs are added.
 
     Most frequent first, with the number of deployments, their share, and the median hour of the day.
 
-    It need not be what sets the capacity (:func:`binding_table`).
+    It need not determine the capacity (:func:`binding_table`).
     """
     names = [f"first_{name}" for name in ("criterion", *_WORST)]
     table = result[names].to_dataframe().reset_index()

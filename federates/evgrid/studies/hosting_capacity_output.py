@@ -1,4 +1,4 @@
-"""What a hosting capacity study leaves in a folder: Dataset, tables, map and plots.
+"""Output of a hosting capacity study: Dataset, tables, map and plots.
 
 Each plot takes the study's Dataset and an Axes, draws, and returns the Axes.
 """
@@ -29,11 +29,11 @@ SHARES = ("probability", "first_share")
 
 
 def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
-    """Write everything into a folder; returns the files.
+    """Write all output into a folder; returns the files.
 
     ``study.nc`` (the Dataset), ``capacity.csv``, ``shares.csv`` (P(violation) and first violations
-    by level with their intervals), ``binding.csv`` (what sets the capacity), ``first_violations.csv``,
-    ``buses.geojson``, ``study.png``; with nodal
+    by level with their intervals), ``binding.csv`` (violations that determine the capacity),
+    ``first_violations.csv``, ``buses.geojson``, ``study.png``; with nodal
     capacities ``nodal.csv`` and ``nodal.png``.
 
     Raises
@@ -132,7 +132,7 @@ def plot_first_violation(result: xr.Dataset, ax: Axes, criterion: str = TOGETHER
 
 
 def plot_nodal_capacity(result: xr.Dataset, ax: Axes) -> Axes:
-    """Map of what the connections at each bus can draw besides, one at a time, kW."""
+    """Map of the power that the connections at each bus can draw besides, one at a time, kW."""
     nodal = _by_bus(result) or {}
     x, y = result["bus_x"].values, result["bus_y"].values
     kw = np.array([nodal.get(str(bus), np.nan) for bus in result["bus"].values])
@@ -142,7 +142,7 @@ def plot_nodal_capacity(result: xr.Dataset, ax: Axes) -> Axes:
     points = ax.scatter(x[there & ~below], y[there & ~below], c=kw[there & ~below], s=45, cmap="viridis")
     if below.any():
         ax.scatter(x[below], y[below], s=45, marker="x", color="red", label="none")
-    ax.figure.colorbar(points, ax=ax, label="power that can be added at the bus alone (kW)")
+    ax.figure.colorbar(points, ax=ax, label="power that can be added at this bus only (kW)")
     ax.set(xlabel="x (as in the network)", ylabel="y (as in the network)", title="Nodal capacity")
     ax.set_aspect("equal", adjustable="datalim")
     ax.legend(frameon=False)

@@ -1,22 +1,22 @@
-"""Managed charging: what the ways of charging cost, emit and draw at most, side by side.
+"""Managed charging: comparison of costs, emissions and peaks of ways of charging.
 
-In: a scenario with a tariff or ``system.energy_price``. Out: for each way of charging and each member, what
-the sessions that end within the run cost, how much CO2 they cause, the fleet's and the feeder's highest
-power, and what drivers are left without; a table, and a picture. The usual variants, where the scenario has
-what they go by:
+In: a scenario with a tariff or ``system.energy_price``. Out: for each way of charging and each member, the
+cost and CO2 of the sessions that end within the run, the fleet's and the feeder's highest
+power, and the unserved energy; a table, and a picture. The usual variants, where the scenario has
+the data they need:
 
 ===================  =========================================================================
 uncontrolled         every EV charges as fast as it can
 tou                  at the cheapest times
 emissions            in the hours of the lowest ``system.emissions``
 demand response      keeps out of ``system.events``, otherwise by the prices
-arbitrage (V2G)      gives back in dear hours down to 15 kWh below the target, at the cost of wear
+arbitrage (V2G)      gives back in expensive hours down to 15 kWh below the target, at the cost of wear
 scheduled (V2G)      at the least cost, as deep as the battery allows; V1G where no EV can discharge
 scheduled in limit   the same with each group under ``limit_kw``
-oracle               the least cost with every session known ahead, which nobody can beat
+oracle               the least cost with every session known ahead, a lower bound
 ===================  =========================================================================
 
-The oracle is no run: it is a bound of the cost alone (:mod:`evgrid.studies.oracle`).
+The oracle is no run: it is a bound of the cost only (:mod:`evgrid.studies.oracle`).
 """
 
 from __future__ import annotations
@@ -39,28 +39,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNCONTROLLED = "uncontrolled"
-"""The variant that savings are counted against."""
+"""Reference variant of savings."""
 ORACLE = "oracle"
 """The bound's name among the variants."""
 
 
 class ManagedCharging(Comparison):
-    """Ways of charging side by side, by what they cost, emit and draw."""
+    """Comparison of costs, emissions and peaks of ways of charging."""
 
     kind: ClassVar[str] = "managed-charging"
-    question: ClassVar[str] = (
-        "What ways of charging cost, emit and draw at most, and how near they come to the least cost."
-    )
+    question: ClassVar[str] = "Costs, emissions and peaks of ways of charging, compared with the least cost."
 
     wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
-    """Cost of degradation, currency per kWh given back: what V2G goes by, and is judged by."""
+    """Cost of degradation, currency per kWh given back, in V2G's plans and in the key figures."""
     limit_kw: Annotated[float, Field(gt=0)] | None = None
-    """What each group is kept under in the variant scheduled in limit, kW, EVs and everything else together.
+    """Limit of each group in the variant scheduled in limit, kW, EVs and everything else together.
     Left out: the limit_kw of the scenario's aggregator; where it has none, there is no such variant."""
     event_kw: float = 0.0
-    """What each group's EVs may draw together in an event, kW; negative asks them to give back."""
+    """Power that each group's EVs may draw together in an event, kW; negative: they are to discharge."""
     oracle: bool = True
-    """Whether the bound is worked out."""
+    """Whether the bound is computed."""
 
     def usual_variants(self, scenario: Scenario) -> dict[str, dict[str, Any]]:
         """See :meth:`Comparison.usual_variants`."""
@@ -133,8 +131,8 @@ class ManagedCharging(Comparison):
         return xr.Dataset(found)
 
     def between(self, study: xr.Dataset) -> xr.Dataset:
-        """The bound, and what each variant saves against uncontrolled: in all, and of a positive base in
-        percent; NaN where the base is 0 or a credit, of which there is no share.
+        """The bound, and the savings of each variant against uncontrolled: in total, and in percent of a
+        positive base; NaN where the base is 0 or a credit.
         """
         study = self._with_oracle(study) if self.oracle else study
         if UNCONTROLLED not in study["variant"].values:
@@ -191,7 +189,7 @@ class ManagedCharging(Comparison):
 
 
 def _may_discharge(scenario: Scenario) -> bool:
-    """Whether any of the EVs can and may; a session file says for each what it can.
+    """Whether any EV may discharge; with a session file, by its rows.
 
     Raises ScenarioError for a file of sessions that is at fault.
     """
@@ -212,7 +210,7 @@ def _may_discharge(scenario: Scenario) -> bool:
 
 
 def plot_power(study: xr.Dataset, scenario: Scenario, ax: Axes) -> Axes:
-    """Power of the EVs over time, median of the members, a line a variant; dear hours are shaded."""
+    """Power of the EVs over time, median of the members, a line a variant; expensive hours are shaded."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     time = study["time"].values
@@ -233,7 +231,7 @@ def plot_power(study: xr.Dataset, scenario: Scenario, ax: Axes) -> Axes:
     ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     ax.set_xlim(time[0], time[-1])
     ax.set(
-        xlabel="local time (shaded: the darker, the dearer)", ylabel="power of the EVs (kW)",
+        xlabel="local time (shaded: the darker, the more expensive)", ylabel="power of the EVs (kW)",
         title=f"Power of the EVs{_over(study, 'median')}",
     )  # fmt: skip
     ax.grid(alpha=0.3)
@@ -298,7 +296,7 @@ def plot_peaks(study: xr.Dataset, ax: Axes) -> Axes:
 
 
 def _over(study: xr.Dataset, how: str) -> str:
-    """How the members are summed up, for a title."""
+    """Statistic over the members, for a title."""
     return f", {how} of the members" if study.sizes["member"] > 1 else ""
 
 

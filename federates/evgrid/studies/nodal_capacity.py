@@ -1,4 +1,4 @@
-"""Nodal capacity: how much power one connection point can draw besides, while all others stay as they are.
+"""Nodal capacity: the additional power that one connection point can draw while all others are unchanged.
 
 In: the base load of a deployment without EVs, and added loads to try, kW. Out: for each connection the
 highest of them up to which no limit is violated at it *or any below it*, as in
@@ -7,7 +7,7 @@ that the highest that passes would be wrong. The added load is steady, all day, 
 the phase of the connection, or on all three where it has three.
 
 Each connection with each added load is a member of one ensemble, all with the same base load: large
-batches of power flows, judged by the limits of the study.
+batches of power flows, checked against the limits of the study.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evgrid.results import MemoryStore, ResultRecorder
 from evgrid.results.limits import LimitSet
 from evgrid.runs.simulation import World, build_world, coordinates
 from evgrid.scenario import Scenario
-from evgrid.studies.judging import judged
+from evgrid.studies.limit_check import check_limits
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,16 +41,16 @@ def nodal_capacity(
     limits: LimitSet,
     at_once: int = 1,
 ) -> xr.DataArray:
-    """Power that each connection can draw besides.
+    """Additional power that each connection can draw.
 
     Parameters
     ----------
     scenario
-        Feeder, base load, period and the one member whose base load it is; its EVs are left out.
+        Feeder, base load, period and the one member whose base load is used; its EVs are left out.
     added_kw
-        Added loads, kW, ascending, of which the first is tried first.
+        Added loads, kW, ascending.
     limits
-        What must hold.
+        Limits that must hold.
     at_once
         Cases that are in memory at once; more where the period has few steps.
 
@@ -124,20 +124,20 @@ def added_load(connections: Connections, at: NDArray[np.int64], kw: Array) -> Ar
 
 def _violates(world: World, power: Array, limits: LimitSet) -> NDArray[np.bool_]:
     """Whether each case violates any limit, (case,) bool."""
-    alone = world.scenario
-    many = alone.ensemble.model_copy(update={"members": len(power)})
-    cases = replace(world, scenario=alone.model_copy(update={"ensemble": many}))
+    single = world.scenario
+    many = single.ensemble.model_copy(update={"members": len(power)})
+    cases = replace(world, scenario=single.model_copy(update={"ensemble": many}))
     store = MemoryStore(coordinates(cases))
-    recorder = ResultRecorder(cases.clock, alone.record_step_s, cases.sizes, store)
-    base = base_load(alone, world.network)  # of the one member, which all cases share
+    recorder = ResultRecorder(cases.clock, single.record_step_s, cases.sizes, store)
+    base = base_load(single, world.network)  # of the one member, which all cases share
     model = FeederModel(cases.scenario, world.network, recorder, fleet=True, feedback=False, base=base)
     recorder.register([model])
     given = {"fleet/p": power, "fleet/q": np.zeros_like(power)}
-    for step in range(round(cases.clock.duration_s / alone.feeder_step_s)):
-        model.step(step * alone.feeder_step_s, given)
+    for step in range(round(cases.clock.duration_s / single.feeder_step_s)):
+        model.step(step * single.feeder_step_s, given)
     model.finish()
     recorder.close()
-    _, checked = judged(store.finish({}), limits)
+    _, checked = check_limits(store.finish({}), limits)
     if not checked.sizes["criterion"]:
         raise ResultError("nodal capacity: none of the limits can be checked on this feeder")
     found: NDArray[np.bool_] = checked["violated_any"].values.copy()

@@ -1,21 +1,21 @@
-"""The least that charging can cost: every session known ahead, every EV scheduled over the whole run.
+"""Lower bound of the cost of charging: every session known ahead, every EV scheduled over the whole run.
 
-In: a scenario with its sessions. Out: a bound that no strategy beats which gives the drivers what it could,
-at prices of either sign. It is one because whatever it neglects would cost more: batteries take their full
-power up to the target, an EV that comes or leaves within a slot may use all that its part of it allows, may
-change between drawing and giving within a slot as often as it likes
-(:mod:`evgrid.aggregator.planning.scheduler`), and nobody but the EVSE has to permit discharge. Limits and
-demand charges hold for the means of the slots, which a run that keeps them at every tick keeps, too. Only
+In: a scenario with its sessions. Out: a bound for every strategy that serves the drivers as far as possible,
+at prices of either sign. Everything it neglects would add cost: batteries take their full
+power up to the target, an EV that arrives or leaves within a slot may use its part of it in full, may
+change between drawing and giving within a slot any number of times
+(:mod:`evgrid.aggregator.planning.scheduler`), and only the EVSE has to permit discharge. Limits and
+demand charges hold for the means of the slots, as they do in a run that meets them at every tick. Only
 sessions that end within the run count.
 
 **Losses** are the least of any power where energy costs something. Where the price is negative, losses earn:
-what is drawn then lies on the chord of the converter's curve between drawing for its idle loss (or standby)
-alone and rated power, above the curve. The idle loss counts as drawn for the whole stay, and the
-battery's loss while next to nothing is given back as room that is filled at the least price of the stay. With
+the power drawn then lies on the chord of the converter's curve between drawing for its idle loss (or standby)
+only and rated power, above the curve. The idle loss counts as drawn for the whole session, and the
+battery's loss while almost nothing is given back as room that is filled at the session's least price. With
 a constant efficiency there is no idle loss, and the bound is exact but for the taper.
 
-Without a limit or a demand charge the EVs don't know each other and each has its exact optimum, however many
-they are; with one a program of all EVs is solved for each member (up to about 1,000).
+Without a limit or a demand charge the EVs are independent and each has its exact optimum, for any number;
+with one a linear program of all EVs is solved for each member (up to about 1,000).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evgrid.aggregator.planning.scheduler import alone, batteries_of, interval_means, schedule
+from evgrid.aggregator.planning.scheduler import batteries_of, interval_means, schedule, schedule_each
 from evgrid.core.model import Array
 from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import load_by_trafo
@@ -32,16 +32,16 @@ from evgrid.fleet.planned_sessions import converters_of, planned_sessions_of
 from evgrid.runs.simulation import World
 
 _SHORTEST_S = 60.0
-"""Shortest slot, s: there would be too many of shorter ones."""
+"""Shortest slot, s: shorter ones would be too many."""
 _AT_ONCE = 512
-"""Steps of the feeder for which the base load is looked up together."""
+"""Steps of the feeder for which the base load is read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
     """The least cost of the complete sessions, (member,) each.
 
-    cost : energy, less the credit for what is given back, wear and demand charge together
+    cost : energy, less the credit for energy given back, wear and demand charge together
     energy_cost : the first of these
     given_kwh : energy given back, kWh at the grid
     """
@@ -67,7 +67,7 @@ def least_cost(
     wear_per_kwh
         Currency per kWh given back.
     slot_s
-        Longest length of a slot, s; divides an hour. It is cut to where the prices of ticks are constant.
+        Longest length of a slot, s; divides an hour. It is shortened to spans of constant prices.
     limit_kw
         Most that the feeder may draw, EVs and base load (without losses) together, kW, mean of a slot.
     demand_charge
@@ -76,7 +76,7 @@ def least_cost(
     Raises
     ------
     ScenarioError
-        If nothing says what energy costs.
+        If there are no prices of energy.
     ValueError
         If no schedule keeps the limit.
 
@@ -86,7 +86,7 @@ def least_cost(
         why = "tariff: is required, or system.energy_price, to know the least cost"
         raise ScenarioError([why], scenario.name)
     tables = (scenario, world.connections, world.evs, world.sessions)
-    planned, losses = planned_sessions_of(*tables, best=True), converters_of(*tables)
+    sessions, losses = planned_sessions_of(*tables, best=True), converters_of(*tables)
     prices = scenario.prices.in_ticks(clock)
     since_hour_s = float((clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s"))
     changes = np.round(prices.edges(0.0, clock.duration_s) + since_hour_s).astype(np.int64)
@@ -104,33 +104,33 @@ def least_cost(
     base = None if limit_kw is None else _base_load(world, slots, slot_s, offset_s)
     members, slot_h = len(scenario.members), slot_s / 3600.0
     cost, energy_cost, given_kwh = np.zeros((3, members))
-    done = planned.departure_s <= clock.duration_s
-    # power at the best efficiency that fills the battery as rated power does
-    full_kw = planned.charge_kw * losses.charge_efficiency / planned.charge_efficiency
+    done = sessions.departure_s <= clock.duration_s
+    # power at the best efficiency that fills the battery as fast as rated power
+    full_kw = sessions.charge_kw * losses.charge_efficiency / sessions.charge_efficiency
     for member in range(members):
-        rows = np.flatnonzero(done & (world.evs.member[planned.ev] == member))
+        rows = np.flatnonzero(done & (world.evs.member[sessions.ev] == member))
         if not len(rows):
             continue
-        begin, end = ((at[rows] + offset_s) / slot_s for at in (planned.arrival_s, planned.departure_s))
-        capacity, soc = planned.capacity_kwh[rows], planned.soc_arrival[rows]
-        reach = planned.charge_efficiency[rows] * full_kw[rows] * slot_h * (end - begin)
+        begin, end = ((at[rows] + offset_s) / slot_s for at in (sessions.arrival_s, sessions.departure_s))
+        capacity, soc = sessions.capacity_kwh[rows], sessions.soc_arrival[rows]
+        reach = sessions.charge_efficiency[rows] * full_kw[rows] * slot_h * (end - begin)
         need = np.where(
-            soc > planned.soc_target[rows], planned.soc_target[rows] - soc, planned.soc_reach[rows] - soc
+            soc > sessions.soc_target[rows], sessions.soc_target[rows] - soc, sessions.soc_reach[rows] - soc
         )
-        both_ways = planned.discharge_kw[rows] > 0
-        depth = np.where(both_ways, np.maximum(soc - planned.soc_floor[rows], 0.0), 0.0)
+        both_ways = sessions.discharge_kw[rows] > 0
+        depth = np.where(both_ways, np.maximum(soc - sessions.soc_floor[rows], 0.0), 0.0)
         batteries = batteries_of(
             begin, end, np.minimum(need * capacity, reach), full_kw[rows], slots, slot_h,
-            depth * capacity, None, planned.charge_efficiency[rows], planned.discharge_efficiency[rows],
-            planned.discharge_kw[rows],
+            depth * capacity, None, sessions.charge_efficiency[rows], sessions.discharge_efficiency[rows],
+            sessions.discharge_kw[rows],
         )  # fmt: skip
-        # at prices below 0: the chord above the idle loss, and what that may earn besides, at most
-        rated, idle = planned.charge_kw[rows], losses.charge_idle_kw[rows]
+        # at prices below 0: the chord above the idle loss, and the most that this may earn besides
+        rated, idle = sessions.charge_kw[rows], losses.charge_idle_kw[rows]
         steepest = np.divide(rated - idle, full_kw[rows], out=np.zeros(len(rows)), where=full_kw[rows] > 0)
         price = np.where(drawn < 0, drawn * steepest[:, None], drawn)
         out, lost = losses.battery_out_kw[rows], losses.discharge_idle_kw[rows]
         flattest = np.divide(
-            planned.discharge_kw[rows], (out - lost) * planned.discharge_efficiency[rows],
+            sessions.discharge_kw[rows], (out - lost) * sessions.discharge_efficiency[rows],
             out=np.ones(len(rows)), where=out > lost,
         )  # fmt: skip
         earned = np.where(
@@ -140,12 +140,12 @@ def least_cost(
         here = slot_h * (here - np.clip(np.arange(slots), begin[:, None], here))
         idle_cost = (here * np.minimum(drawn, 0.0)).sum(axis=1) * idle
         least = np.where(here > 0, price, 0.0).min(axis=1, initial=0.0)
-        lost = np.maximum(lost, out - planned.discharge_kw[rows] / planned.discharge_efficiency[rows])
+        lost = np.maximum(lost, out - sessions.discharge_kw[rows] / sessions.discharge_efficiency[rows])
         idle_cost += np.where(
-            both_ways, here.sum(axis=1) * lost * least / planned.charge_efficiency[rows], 0.0
+            both_ways, here.sum(axis=1) * lost * least / sessions.charge_efficiency[rows], 0.0
         )
         if base is None and demand_charge <= 0:
-            best = alone(batteries, price, slot_h, earned, wear_per_kwh, alternates=True)
+            best = schedule_each(batteries, price, slot_h, earned, wear_per_kwh, alternates=True)
         else:
             limit = None if base is None or limit_kw is None else limit_kw - base[member][None]
             best = schedule(
@@ -160,7 +160,7 @@ def least_cost(
 
 
 def _base_load(world: World, slots: int, slot_s: float, offset_s: float) -> Array:
-    """Mean base load of the feeder in each slot's part of the run, as it has it, (member, slot) kW."""
+    """Mean base load of the feeder in each slot's part of the run, (member, slot) kW."""
     scenario = world.scenario
     step_s = scenario.feeder_step_s
     tick_s = min(step_s, slot_s)

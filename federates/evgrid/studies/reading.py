@@ -1,4 +1,4 @@
-"""Study files: YAML that names a scenario and says what is asked of it."""
+"""Study files: YAML that names a scenario and the settings of a study."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def settings_of(kind: str) -> type[Settings]:
 
 
 def check_study(path: str | Path) -> tuple[str, list[Run]]:
-    """The kinds of study that take a file, "managed-charging or …", and the runs that the first asks for.
+    """The kinds of study that accept a file, "managed-charging or …", and the runs of the first.
 
-    Where none does, the faults are those of the kind that has the fewest.
+    If none does, the faults are those of the kind with the fewest.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def load_study(path: str | Path, schema: type[AnySettings], kind: str, **changes
     """Read a study file, or make a study of a scenario file with the defaults; ``changes`` on top.
 
     A study file has the key ``scenario``; ``kind``, such as ``voltage-support``, ends the name of a
-    study that has no file of its own. Changes that are None are none.
+    study that has no file of its own. Changes that are None are ignored.
 
     Raises
     ------

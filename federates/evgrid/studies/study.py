@@ -1,7 +1,7 @@
-"""What every kind of study is: settings, runs, and answers that the command line prints and saves.
+"""Base of all kinds of study: settings, runs, and answers that the command line prints and saves.
 
 A kind is a class that extends :class:`Study` in a file of its own, and one line in :data:`STUDIES`: then
-``evgrid study KIND`` and ``evgrid validate`` know it. Kinds that set variants of a scenario side by side
+``evgrid study KIND`` and ``evgrid validate`` know it. Kinds that compare variants of a scenario
 extend :class:`evgrid.studies.comparison.Comparison` instead.
 """
 
@@ -50,7 +50,7 @@ class Option(NamedTuple):
 
 
 class BatchOptions(TypedDict, total=False):
-    """How runs are carried out: see :func:`evgrid.runs.batch.run_batch`."""
+    """Options of :func:`evgrid.runs.batch.run_batch`."""
 
     resume: bool
     workers: int | None
@@ -68,7 +68,7 @@ class Answer:
     title : of the table
     table : a table of texts, or key figures with their texts
     save : writes the answer's files and returns them
-    failures : what has failed, with the reason
+    failures : failed variants, with the reason
     """
 
     title: str
@@ -88,9 +88,9 @@ class Study(Settings):
     """Settings that the command line may give."""
 
     name: Name
-    """What the study is called; its folder is results/NAME unless another is given."""
+    """Name of the study; its folder is results/NAME unless another is given."""
     scenario: ExistingFile
-    """The scenario: of the feeder, the EVs and the period; what the study varies starts from it."""
+    """The scenario with the feeder, the EVs and the period; the study's variants start from it."""
     overrides: dict[str, Any] = {}
     """Overrides of the scenario that all runs share, such as {time.step: 5min}."""
 
@@ -104,9 +104,9 @@ class Study(Settings):
         Raises
         ------
         EvgridError
-            If a scenario is at fault, or nothing can be answered.
+            If a scenario is at fault, or there is no answer.
         KeyboardInterrupt
-            On Ctrl-C; what is finished is kept.
+            On Ctrl-C; finished runs are kept.
 
         """
         raise NotImplementedError

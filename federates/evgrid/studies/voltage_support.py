@@ -1,15 +1,15 @@
-"""Voltage support: what charge control and reactive power of the chargers buy, side by side.
+"""Voltage support: comparison of charge control and reactive power of the chargers.
 
 In: a scenario with bidirectional chargers. Out: for each way of charging and each member of the
-ensemble, the voltages and what limits they break, voltage unbalance, losses, the energy held back
+ensemble, the voltages and their violations, voltage unbalance, losses, the energy held back
 and unserved, the chargers' reactive energy, and the ageing of the transformers; a table, and a
 picture. The usual variants:
 
 ======================  =====================================================================
-no EVs                the feeder alone
+no EVs    the feeder only
 uncontrolled          every EV charges as fast as it can
 V1G, peak limit       charging is postponed to keep each transformer under ``limit_kw``; without a
-                      limit "V1G, tou": it goes by the prices
+                      limit "V1G, tou": it follows the prices
 volt-watt             each charger draws less at low voltage (``charging_limit``), and gives
                       less at high voltage (IEEE 1547); it needs no aggregator
 volt-var              each charger draws or gives reactive power by its voltage (``volt_var``)
@@ -20,15 +20,15 @@ coordinated           the aggregator holds all voltages above ``v_min_pu``: stra
 coordinated + volt-var  the same beside the chargers' own volt-var
 ======================  =====================================================================
 
-**Tick and response.** In a coupling that is ``lagged`` a charger answers to the voltage of the tick
-before. Many chargers whose response is done within a tick answer all at once to a voltage that is
-gone, and swing: a charging limit with a response of 10 s at ticks of 60 s takes the European LV
+**Tick and response.** With a ``lagged`` coupling a charger responds to the voltage of the previous
+tick. Many chargers whose response is faster than a tick respond together to an outdated voltage,
+and may oscillate: a charging limit with a response of 10 s at ticks of 60 s takes the European LV
 feeder lower than no control does. So the responses here are slower than the tick of 60 s that the
 study is made for: 90 s for volt-var (the most that IEEE 1547-2018 allows for category B) and
-300 s for volt-watt, which moves more voltage per pu. For faster curves take a tick below their
-response, or ``coupling: iterated``.
+300 s for volt-watt, which has a larger effect on the voltage per pu. For faster curves take a tick below
+their response, or ``coupling: iterated``.
 
-Violations are judged on the recorded intervals; ``overrides: {record.step: 10min}`` records the means
+Violations are checked on the recorded intervals; ``overrides: {record.step: 10min}`` records the means
 that EN 50160 asks for, and keeps the runs small.
 """
 
@@ -48,7 +48,7 @@ from evgrid.scenario import Scenario
 from evgrid.scenario.fields import fault
 from evgrid.scenario.inverter_functions import VOLT_VAR, ChargingLimit, VoltVar
 from evgrid.studies.comparison import Comparison
-from evgrid.studies.judging import judged
+from evgrid.studies.limit_check import check_limits
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNCONTROLLED = "uncontrolled"
-"""The variant that energy held back is counted against."""
+"""Reference variant of energy held back."""
 
 _FLEET_FIGURES = {
     "drawn_kwh": ("energy drawn by EVs", "kWh"),
@@ -72,15 +72,15 @@ _NAMES = {
     "v2g_peak_shaving": "peak shaving",
     "arbitrage": "arbitrage",
 }
-"""What the variants of V1G and V2G are called by the strategy that they stand for."""
+"""Names of the variants of V1G and V2G by their strategy."""
 
 
 class VoltageSupport(Comparison):
-    """Ways of charging side by side, by what they do to the voltages."""
+    """Comparison of the effect of ways of charging on the voltages."""
 
     kind: ClassVar[str] = "voltage-support"
     question: ClassVar[str] = (
-        "What charge control and reactive power of the chargers do to the voltages, and what it costs."
+        "The effect of charge control and reactive power of the chargers on the voltages, and its costs."
     )
 
     limits: Annotated[tuple[str, ...], Field(min_length=1)] = (
@@ -91,10 +91,10 @@ class VoltageSupport(Comparison):
     )
     """Limits to check, by the names of :data:`evgrid.results.limits.PRESETS`."""
     limit_kw: Annotated[float, Field(gt=0)] | None = None
-    """What V1G and V2G keep each transformer under, kW. Left out: the limit_kw of the scenario's
-    aggregator; where it has none, they go by the prices (tou, arbitrage)."""
+    """Limit of each transformer for V1G and V2G, kW. Left out: the limit_kw of the scenario's
+    aggregator; where it has none, they follow the prices (tou, arbitrage)."""
     v_min_pu: Annotated[float, Field(gt=0)] = 0.92
-    """Voltage below which coordinated charging lets no connection point fall, pu of nominal."""
+    """Least voltage of all connection points with coordinated charging, pu of nominal."""
     volt_var: str | VoltVar = VoltVar(points=VOLT_VAR["ieee_1547_b"].points, response_s=90)
     """Curve of the variants with volt-var, as in charger.functions."""
     charging_limit: ChargingLimit = ChargingLimit(points=((0.88, 0), (0.94, 100)), response_s=300)
@@ -169,7 +169,7 @@ class VoltageSupport(Comparison):
         return {"strategy": "tou"}, {"strategy": "arbitrage"}
 
     def figures(self, result: xr.Dataset) -> xr.Dataset:
-        """See :meth:`Comparison.figures`; NaN for members that were given up, but for what they violate."""
+        """See :meth:`Comparison.figures`; NaN for members that were given up, except for violations."""
         import xarray as xr
 
         hours = interval_s(result) / 3600
@@ -215,14 +215,14 @@ class VoltageSupport(Comparison):
                 "highest transformer loading", "%")  # fmt: skip
             add("hot_spot_c", aged["trafo_hot_spot_highest_c"].max("trafo"), "highest hot spot", "°C")
             add("life_h", aged["trafo_life_h"].max("trafo", skipna=False),
-                "loss of life of the worst transformer; NaN: hotter than the law holds for", "h")  # fmt: skip
+                "loss of life of the worst transformer; NaN: above 160 °C", "h")  # fmt: skip
         return found
 
     def _violations(self, result: xr.Dataset) -> xr.Dataset:
-        """For each criterion: whether a member violates it, at how many elements and phases, and how long."""
+        """Violations by criterion: whether a member has any, the number of elements and phases, the time."""
         import xarray as xr
 
-        result, checked = judged(result, self.limit_set)
+        result, checked = check_limits(result, self.limit_set)
         if not checked.sizes["criterion"]:
             raise ResultError(f"study {self.name}: none of the limits can be checked on this feeder")
         table = violations(result, self.limit_set)
@@ -232,7 +232,7 @@ class VoltageSupport(Comparison):
             found[f"violates_{name}"] = checked["violated"].sel(criterion=name, drop=True)
             found[f"violates_{name}"].attrs = {"long_name": f"{name}: members that violate it", "units": "1"}
             for kind, values, text, unit in (
-                ("places", mine.size(), "elements and phases that do", "1"),
+                ("places", mine.size(), "elements and phases that violate it", "1"),
                 ("hours", mine.sum(), "time, summed over them", "h"),
             ):
                 of_member = values.reindex(result["member"].values, fill_value=0).to_numpy(float)
@@ -254,7 +254,7 @@ class VoltageSupport(Comparison):
         return study.assign(held_back_kwh=held)
 
     def draw(self, study: xr.Dataset) -> Figure:
-        """Voltages as a distribution and over time, violations, and what the voltage costs in losses."""
+        """Voltages as a distribution and over time, violations, and losses."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(13, 9), layout="constrained")
@@ -268,7 +268,7 @@ class VoltageSupport(Comparison):
 
 
 _BY_VOLTAGE = ("volt_var", "watt_var", "power_factor", "volt_watt", "charging_limit")
-"""Functions that the variants choose from; others, such as trips, all have or none."""
+"""Functions that differ between variants; others, such as trips, are in all or none."""
 
 
 def _fleet(result: xr.Dataset, hours: float) -> dict[str, xr.DataArray]:

@@ -1,1 +1,1 @@
-"""Plans over a horizon: what a fleet draws and gives at least cost, with what couples its EVs."""
+"""Plans over a horizon: least-cost charging and discharging of a fleet with coupled EVs."""

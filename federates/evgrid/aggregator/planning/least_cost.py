@@ -1,28 +1,28 @@
-"""The least-cost schedule of each battery at given prices, exactly and without a program; arrays only.
+"""The exact least-cost schedule of each battery at given prices, without a linear program; arrays only.
 
 A battery's cost to go is a convex, piecewise linear function of its energy. Going back in time by a
-slot, that function is convolved with what the slot offers (give energy back, draw it, draw it above
-the room that is left), which merges slopes into a sorted list, and is cut to the limits of energy of
+slot, that function is convolved with the options of the slot (give energy back, draw it, draw it above
+the remaining room), which merges slopes into a sorted list, and is cut to the limits of energy at
 that moment. Going forward, each slot moves the energy up as long as a kWh in the battery is worth more
 than it costs. That is the greedy fill of the cheapest slots, and where energy may be given back it is
 the exact optimum of the battery's linear program. ``T`` slots take at most ``O(T²)`` steps.
 
 **Giving and drawing within a slot.** Where giving a kWh back earns more than it costs to draw it again
 (negative prices: losses are paid for), the least cost of a change of energy is not convex for a battery that
-has one direction at a time. With ``alternates`` a battery may change direction within a slot as often as it
-likes, giving in a part of it and drawing in the rest: the function is then the straight line between giving
-and drawing all along, convex again, and the schedule is exact. Without, it is taken to earn no more
+has one direction at a time. With ``alternates`` a battery may change direction within a slot any number of
+times, giving in a part of it and drawing in the rest: the function is then the straight line between giving
+and drawing throughout, convex again, and the schedule is exact. Without, it is taken to earn no more
 than drawing costs, so that nothing is gained by doing both.
 
 **Taper.** Charging power may fall with the energy, ``p_max (full - e) / (full - taper)`` above ``taper``. The
 most that a slot charges to is then the lesser of two lines in the energy that it begins with: that of full
-power, and that of the taper all along, ``full - (full - e) exp(-gain p_max / (full - taper))``. It is concave
-and rises, so that the cost to go stays convex: slopes at which it pays to charge all that can be charged are
-moved along it. Where the taper begins within the slot the lines allow too much: of what the slot charges, at
-most an eighth of ``gain p_max / (full - taper)``.
+power, and that of the taper throughout, ``full - (full - e) exp(-gain p_max / (full - taper))``. It is
+concave and rises, so that the cost to go stays convex: slopes at which it pays to charge all that can be
+charged are moved along it. Where the taper begins within the slot the lines allow too much: of what the slot
+charges, at most an eighth of ``gain p_max / (full - taper)``.
 
-Batteries are scheduled one after the other, and each leaves what it doesn't draw of the ``room``, and doesn't
-give of ``gives``, to those after it. Without a limit (both infinite) the order doesn't matter.
+Batteries are scheduled one after the other, and each leaves the rest of the ``room``, and of ``gives``, to
+those after it. Without a limit (both infinite) the order doesn't matter.
 
 Energy is the battery's, kWh; power is in kW at the grid; positive is drawn.
 """
@@ -37,7 +37,7 @@ from evgrid.core.jit import njit
 Floats = NDArray[np.float64]
 
 _ROUNDING_KWH = 1e-10
-"""Change of energy that is rounding: nothing is drawn or given."""
+"""Change of energy, kWh, below which it is rounding and counts as 0."""
 
 
 @njit
@@ -58,13 +58,13 @@ def least_cost(
     full_kwh: Floats,
     alternates: bool = False,
 ) -> tuple[Floats, Floats]:
-    """What each battery draws and gives in each slot, (battery, slot) kW each and not negative.
+    """Power that each battery draws and gives in each slot, (battery, slot) kW each and not negative.
 
     p_max, p_min : (battery, slot) kW, p_min <= 0 <= p_max
     e_max, e_min : (battery, slot + 1) kWh at the slots' edges; the first e_min is where it begins
     charge_efficiency, discharge_efficiency : (battery,), 0 to 1
     price, export_price : (slot,) or (battery, slot) currency per kWh drawn and given, the latter less wear
-    room, gives : (slot,) kW that the batteries may draw, and give, together, in place: what is left of it
+    room, gives : (slot,) kW that the batteries may draw, and give, together; reduced in place to the rest
     overrun_price : currency per kWh drawn beyond the room, besides the price
     taper_kwh, full_kwh : (battery,) energy above which the power of charging falls, and at which it would be
         0; infinite where it doesn't
@@ -172,7 +172,7 @@ def _values(
     price: float, credit: float, charge_efficiency: float, discharge_efficiency: float,
     p_max: float, p_out: float, alternates: bool,
 ) -> tuple[float, float, bool]:  # fmt: skip
-    """What a kWh in the battery costs to draw and earns when given, and whether a slot is used both ways."""
+    """Cost of drawing a kWh of the battery, earning of giving it, and whether a slot is used both ways."""
     drawn = price / charge_efficiency
     given = credit * discharge_efficiency
     if given <= drawn or p_max <= 0.0 or p_out <= 0.0:
@@ -202,7 +202,7 @@ def _charge(
 
     low : where its domain begins
     new : slope that it has where the slot charges, but not all it can
-    size, full, width : what it can, as :func:`most_kwh` has it
+    size, full, width : its charging, as in :func:`most_kwh`
 
     Returns where its domain begins now, and the number of pieces.
     """

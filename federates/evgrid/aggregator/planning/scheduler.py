@@ -1,8 +1,8 @@
-"""Scheduling over a horizon: the least cost of a fleet, with what couples its EVs.
+"""Scheduling over a horizon: the least cost of a fleet with coupled EVs.
 
 In: batteries (EVs, or clusters of them) as limits of power and energy over slots, prices, and, where
-EVs are coupled, the most that each group may draw. Out: what each battery draws and gives in each
-slot, and what it costs.
+EVs are coupled, the most that each group may draw. Out: the power that each battery draws and gives in
+each slot, and the cost.
 
 ::
 
@@ -11,17 +11,18 @@ slot, and what it costs.
                 e_min <= e <= e_max,  0 <= c <= p_max,  0 <= d <= -p_min,  not both in a slot
                 least_g <= sum_{i in g} (c - d) + base_g <= limit_g,  <= peak_g
 
-:func:`plan` chooses: where nothing couples the EVs, :func:`alone` is exact for each in its own, without
-a program (5,000 EVs that may discharge, 144 slots: 0.1 s). Where something does, :func:`schedule` solves
+:func:`plan` chooses: where the EVs are not coupled, :func:`schedule_each` is exact for each on its own,
+  without
+a linear program (5,000 EVs that may discharge, 144 slots: 0.1 s). Where they are, :func:`schedule` solves
 the program with HiGHS for some hundred clusters (:func:`cluster`), and :func:`assign` schedules the EVs of
-each cluster in the room that the others leave. A cluster is a virtual battery: the sum of its EVs' limits.
+each cluster in the room left by the others. A cluster is a virtual battery: the sum of its EVs' limits.
 That is an outer approximation, so its cost is not above that of the EVs (but for efficiencies, of which it
 has the mean). :func:`schedule` of each EV is the oracle, up to 1,000 EVs.
 
 **Not both in a slot.** Where prices are negative, or a kWh given back earns more than it costs to draw it
-again, it pays to do both for the sake of the losses. A plan can't: there a kWh given is taken to earn no more
-than it costs to draw it again, so that doing both gains nothing, and what is left of it is netted. That is a
-schedule of one direction a slot, and the best where no battery would lose energy on purpose. A bound
+again, it pays to do both because of the losses. A plan can't: there a kWh given is taken to earn no more
+than it costs to draw it again, so that doing both gains nothing, and the remaining overlap is netted. That is
+a schedule of one direction a slot, and the best where no battery would lose energy on purpose. A bound
 (``alternates``) lets a battery give in a part of the slot and draw in the rest, c / p_max + d / -p_min <= 1:
 the convex hull of all that a battery may do within the slot at ticks of any length. It is exact for ticks
 short enough, and no run of longer ones costs less.
@@ -44,24 +45,24 @@ from evgrid.aggregator.strategy import Envelope
 from evgrid.core.model import Array
 
 CLUSTERS = 100
-"""Virtual batteries, besides the kinds of EVs that can't be mixed, that stand for a fleet."""
+"""Virtual batteries that represent a fleet, besides one for each kind of EVs that can't be mixed."""
 _OVERRUN = 100.0
-"""Price of a kWh above a limit, over the highest price: only what nothing else serves is drawn."""
+"""Price of a kWh above a limit, over the highest price: so it is a last resort."""
 _EARLIER = 1e-4
-"""What charging costs more at the end of the horizon than at its begin, over the highest price, where a
-program would not mind: who charges early has time to spare when a plan turns out wrong."""
+"""Additional price of charging at the end of the horizon, over the highest price, to break ties of the
+linear program: EVs charged early have time to spare when a plan turns out wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batteries:
-    """What EVs, or clusters of them, may do in each slot.
+    """Limits of EVs, or clusters of them, in each slot.
 
     p_max, p_min : (battery, slot) kW; 0 while away; p_min <= 0
     e_max, e_min : (battery, slot + 1) kWh at the slots' edges; the first is where each begins
     group : (battery,) int64, row of the limits
     charge_efficiency, discharge_efficiency : (battery,) or one for all, 0 to 1
     taper_kwh, full_kwh : (battery,) or one for all: energy above which the power of charging falls, to
-        p_max (full - e) / (full - taper); infinite where it doesn't. Only :func:`alone` goes by them
+        p_max (full - e) / (full - taper); infinite where it doesn't. Only :func:`schedule_each` uses them
     """
 
     p_max: Array
@@ -79,7 +80,7 @@ class Batteries:
 
     @property
     def efficiencies(self) -> tuple[Array, Array]:
-        """Of charging and of discharging, (battery,) each."""
+        """Efficiencies of charging and of discharging, (battery,) each."""
         return self._of_each(self.charge_efficiency), self._of_each(self.discharge_efficiency)
 
     @property
@@ -115,12 +116,11 @@ def batteries_of(
 ) -> Batteries:
     """Batteries of EVs that are plugged in from arrival to departure, in slots; parts of a slot count so.
 
-    energy_kwh : (ev,) kWh that the battery gains by departure; must be within reach. Negative: what it has
-        to spare
+    energy_kwh : (ev,) kWh that the battery gains by departure; must be within reach. Negative: surplus
     power_kw : (ev,) most that is drawn, kW
     depth_kwh : most that the battery may fall below its state at arrival, kWh
     discharge_kw : (ev,) most that is given where ``depth_kwh`` > 0, kW; left out: ``power_kw``
-    early : (ev,) slots before departure at which an EV that is in time has its energy
+    early : (ev,) slots before departure by which an EV that is not late has its energy
 
     The limits of energy are those from which the departure can be met, and that can be reached. A
     departure beyond the horizon is met from there on.
@@ -153,7 +153,7 @@ def batteries_of(
 def batteries_ahead(
     envelope: Envelope, rows: NDArray[np.int64], group: NDArray[np.int64] | None = None
 ) -> Batteries:
-    """Batteries of the EVs in ``rows`` of what the fleet says that they may do.
+    """Batteries of the EVs in ``rows`` of the fleet's envelope.
 
     Energy is at the meter then, from the envelope's begin on: charging needs no efficiency, and discharging
     has that of the round trip.
@@ -170,32 +170,32 @@ def batteries_ahead(
     )
 
 
-def as_told(batteries: Batteries, told: Batteries, depth_kwh: Array) -> Batteries:
-    """The batteries, of which the first are as the fleet has told (:func:`batteries_ahead`).
+def with_reported(batteries: Batteries, reported: Batteries, depth_kwh: Array) -> Batteries:
+    """The batteries, the first of them replaced by the ``reported`` ones (:func:`batteries_ahead`).
 
-    depth_kwh : (told,) most that a battery may fall below its state of now, kWh at the meter that it takes to
-        make that up; 0 where it may not discharge
+    depth_kwh : (reported,) most that a battery may fall below its state of now, kWh at the meter that it
+        takes to make that up; 0 where it may not discharge
     """
-    count, slots = len(told), batteries.p_max.shape[1]
-    more = [(0, 0), (0, max(slots - told.p_max.shape[1], 0))]
+    count, slots = len(reported), batteries.p_max.shape[1]
+    more = [(0, 0), (0, max(slots - reported.p_max.shape[1], 0))]
 
     def joined(of: Array, first: Array, edge: Literal["constant", "edge"]) -> Array:
         return np.concatenate([np.pad(first, more, edge)[:, : of.shape[1]], of[count:]])
 
     charge, discharge = batteries.efficiencies
-    charge[:count], discharge[:count] = told.efficiencies
-    p_min = np.where(depth_kwh[:, None] > 0, told.p_min, 0.0)
-    e_min = np.minimum(np.maximum(told.e_min, -depth_kwh[:, None]), told.e_max)
+    charge[:count], discharge[:count] = reported.efficiencies
+    p_min = np.where(depth_kwh[:, None] > 0, reported.p_min, 0.0)
+    e_min = np.minimum(np.maximum(reported.e_min, -depth_kwh[:, None]), reported.e_max)
     return Batteries(
-        joined(batteries.p_max, told.p_max, "constant"), joined(batteries.p_min, p_min, "constant"),
-        joined(batteries.e_max, told.e_max, "edge"), joined(batteries.e_min, e_min, "edge"),
+        joined(batteries.p_max, reported.p_max, "constant"), joined(batteries.p_min, p_min, "constant"),
+        joined(batteries.e_max, reported.e_max, "edge"), joined(batteries.e_min, e_min, "edge"),
         batteries.group, charge, discharge,
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What batteries draw and give, (battery, slot) kW each and not negative, and the cost."""
+    """Power that batteries draw and give, (battery, slot) kW each and not negative, and the cost."""
 
     charge: Array
     discharge: Array
@@ -235,13 +235,13 @@ def schedule(
     Parameters
     ----------
     batteries
-        What each may do.
+        Limits of each battery.
     price, export_price
         (slot,) or (battery, slot) currency per kWh drawn and given; the latter left out: the former.
     slot_h
         Length of a slot, h.
     limit_kw, base_kw
-        (group, slot) most that a group may draw, and what it draws besides; without, no limit.
+        (group, slot) most that a group may draw, and its power without the batteries; without, no limit.
     demand_charge
         Currency per kW of each group's highest power over the horizon, base load included.
     wear_per_kwh
@@ -249,7 +249,7 @@ def schedule(
     overrun_price
         Currency per kWh above the limits, part of the cost; without, they are never exceeded.
     peak_kw
-        (group,) power up to which no demand charge is due: what has been reached before.
+        (group,) power up to which no demand charge is due: the highest so far.
     margin
         Share of the room that the base load leaves below the limits whose use costs the highest price
         besides, so that only departures have it; and of the room above ``least_kw``, which is left.
@@ -262,7 +262,7 @@ def schedule(
         (interval, slot) weights of the slots in the intervals over whose means the demand charge goes
         (:func:`interval_means`); left out: each slot.
     passed_kw
-        (group,) what of the first interval's mean has been drawn before the first slot, kW.
+        (group,) part of the first interval's mean that has been drawn before the first slot, kW.
 
     Raises
     ------
@@ -373,7 +373,7 @@ def schedule(
 
 
 def interval_means(begins_s: Array, slot_s: float, interval_s: float) -> Array:
-    """Weights of slots in the means of intervals, (interval, slot): what of an interval each slot is.
+    """Weights of slots in the means of intervals, (interval, slot): the share of an interval in each slot.
 
     begins_s : (slot,) when slots of ``slot_s`` begin, s; intervals of ``interval_s`` begin at its multiples.
         In intervals that are shorter than a slot power is taken to be that of the slot
@@ -398,14 +398,14 @@ def highest_mean(power_kw: Array, means: Array | None, passed_kw: Array | float 
 def _of_batteries(
     batteries: Batteries, price: Array, export_price: Array | None, wear_per_kwh: float
 ) -> tuple[Array, Array]:
-    """What each battery pays for a kWh drawn, and earns by one given less its wear, (battery, slot) each."""
+    """Price of a kWh drawn, and credit for one given less its wear, (battery, slot) each."""
     export = price if export_price is None else export_price
     shape = batteries.p_max.shape
     return np.broadcast_to(price, shape), np.broadcast_to(export - wear_per_kwh, shape)
 
 
 def _pays_both_ways(batteries: Batteries, price: Array, credit: Array) -> NDArray[np.bool_]:
-    """Where giving a kWh back earns at least what it costs to draw it again, (battery, slot)."""
+    """Whether giving a kWh back earns at least the cost of drawing it again, (battery, slot)."""
     charge, discharge = (e[:, None] for e in batteries.efficiencies)
     can = (batteries.p_max > 0) & (batteries.p_min < 0)
     return np.asarray(can & (credit * discharge * charge >= price))
@@ -427,8 +427,8 @@ def _groups(batteries: Batteries, *of_groups: Array | float | None) -> int:
 def cluster(batteries: Batteries, most: int = CLUSTERS) -> tuple[Batteries, NDArray[np.int64]]:
     """Virtual batteries, and the cluster of each battery, (battery,).
 
-    EVs of a group that can and that can't discharge stay apart. Of the clusters the one that is
-    most spread in one feature is divided at that feature's mean, until there are ``most`` (more only
+    EVs of a group that can and that can't discharge are kept separate. The cluster with the largest
+    spread in one feature is divided at that feature's mean, until there are ``most`` (more only
     where there are more kinds). Features, in slots: arrival, departure, the time that charging takes, and
     the time that discharging to the lowest energy takes.
     """
@@ -473,7 +473,7 @@ def cluster(batteries: Batteries, most: int = CLUSTERS) -> tuple[Batteries, NDAr
 
 
 def _spread(features: Array) -> tuple[float, int]:
-    """Largest sum of squared deviations over the features, (battery, feature), and whose it is."""
+    """Largest sum of squared deviations over the features, (battery, feature), and its feature."""
     squares = ((features - features.mean(axis=0)) ** 2).sum(axis=0)
     return (float(squares.max()) if np.ptp(features, axis=0).max() > 1e-9 else 0.0), int(squares.argmax())
 
@@ -490,11 +490,11 @@ def assign(
     wear_per_kwh: float = 0.0,
     least_kw: Array | None = None,
 ) -> Schedule:
-    """Schedule the EVs of each cluster at least cost in the room that the other clusters leave.
+    """Schedule the EVs of each cluster at least cost in the room left by the other clusters.
 
     Cluster by cluster, and in each the EV with the least time to spare first, each takes its optimum
-    (:func:`alone`) in what is left; the others draw what they have been assigned or, before their
-    turn, what was ``planned`` for their clusters, (cluster, slot). What an EV needs is drawn even
+    (:func:`schedule_each`) in the remaining room; the others draw their assigned power or, before their
+    turn, the power ``planned`` for their clusters, (cluster, slot). The energy that an EV needs is drawn even
     above a limit, at a hundred times the highest price. For a demand charge pass the group's planned
     peak as its limit. ``cost`` is that of the energy and the wear.
     """
@@ -514,14 +514,14 @@ def assign(
         rows = rows[np.argsort(spare[rows], kind="stable")]
         room = left[group[k]] + planned.power[k]
         give = gives[group[k]] - planned.power[k]
-        best = alone(batteries.take(rows), price, slot_h, export_price, wear_per_kwh, room, give)
+        best = schedule_each(batteries.take(rows), price, slot_h, export_price, wear_per_kwh, room, give)
         charge[rows], discharge[rows] = best.charge, best.discharge
         left[group[k]] = room - best.power.sum(axis=0)
         gives[group[k]] = give + best.power.sum(axis=0)
     return _priced(charge, discharge, price, slot_h, export_price, wear_per_kwh)
 
 
-def alone(
+def schedule_each(
     batteries: Batteries,
     price: Array,
     slot_h: float,
@@ -534,7 +534,7 @@ def alone(
     """The least cost of each battery on its own, exactly; of slots at equal cost the earliest charge.
 
     ``room_kw`` and ``give_kw``, (slot,): what they may draw, and give, together; each in turn takes its
-    optimum in what those before it leave, and what it needs beyond that as :func:`assign` says; not with
+    optimum in the room left by those before it, and any further need as in :func:`assign`; not with
     ``alternates``. Otherwise as :func:`schedule`.
     """
     if alternates and room_kw is not None:
@@ -578,14 +578,14 @@ def plan(
     means: Array | None = None,
     passed_kw: Array | float = 0.0,
 ) -> Schedule:
-    """The schedule of EVs that an aggregator follows, by the way that fits what couples them.
+    """The schedule of EVs that an aggregator follows, by the method that fits their coupling.
 
-    As :func:`schedule`, but that limits are of the EVs alone, and yield where nothing else serves a
-    departure. ``billed_kw``: (group, slot) what the demand charge is for besides the EVs. ``exact``: the
-    program of each EV where something couples them. ``cost`` is that of the energy and the wear.
+    As :func:`schedule`, but limits are for the EVs only, and yield where a departure can't be met otherwise.
+    ``billed_kw``: (group, slot) power besides the EVs that the demand charge includes. ``exact``: the
+    linear program of each EV where they are coupled. ``cost`` is that of the energy and the wear.
     """
     if limit_kw is None and least_kw is None and demand_charge <= 0:
-        return alone(batteries, price, slot_h, export_price, wear_per_kwh)
+        return schedule_each(batteries, price, slot_h, export_price, wear_per_kwh)
     groups, slots = _groups(batteries, limit_kw, peak_kw, least_kw), len(price)
     limit = np.full((groups, slots), np.inf) if limit_kw is None else np.asarray(limit_kw, np.float64)
     billed = np.broadcast_to(np.asarray(billed_kw, np.float64), (groups, slots))

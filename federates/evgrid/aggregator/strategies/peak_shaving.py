@@ -15,9 +15,9 @@ from evgrid.core.model import Array
 class PeakLimit(Dispatching):
     """Keep each group within a limit by postponing charging, least laxity first (V1G).
 
-    What the limit leaves beside the group's other load is given to its EVs by laxity, so that they take up
-    what the group would else feed back as long as they can charge. The limit yields where it would cost a
-    driver a departure that was in reach.
+    The rest of the limit besides the group's other load is shared among its EVs by laxity, so that they draw
+    what the group would otherwise feed back as long as they can charge. The limit yields where a driver would
+    otherwise miss a departure that was in reach.
     """
 
     Settings = LimitSettings
@@ -42,9 +42,9 @@ class PeakShavingSettings(LimitSettings):
     """Settings of the strategy ``peak_shaving``."""
 
     discharge: bool = True
-    """Whether EVs may be asked to give back where postponing does not suffice."""
+    """Whether EVs may be discharged where postponing does not suffice."""
     soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """State of charge below which an EV is not asked to."""
+    """State of charge below which an EV is not discharged."""
 
 
 class PeakShaving(Dispatching):

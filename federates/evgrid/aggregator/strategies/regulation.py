@@ -2,9 +2,9 @@
 
 **Preferred operating point** (POP), every ``period``: the power at which the fleet would be without a
 signal. Each EV keeps a ``band`` of energy free below its target, so that it can still take energy, until
-``tail`` before its departure. What it misses beyond the band is spread over the time until
-then; an EV with less room than the band drifts back to it by discharging; in the tail it charges what is
-left evenly. So the state of charge recentres and every driver gets the energy wanted.
+``tail`` before its departure. The missing energy beyond the band is spread over the time until
+then; an EV with less room than the band drifts back to it by discharging; in the tail it charges the rest
+evenly. So the state of charge recentres and every driver gets the energy wanted.
 
 **Capacity**, at the start of each hour, from the envelopes of the EVs that are plugged in and stay:
 
@@ -13,16 +13,16 @@ left evenly. So the state of charge recentres and every driver gets the energy w
 
 summed over the EVs at every five minutes of the hour, less those that leave by then. The capacity is
 the least of all these sums, upward and downward: it is sold both ways. ``availability`` is the
-probability that an EV is there and answers; of the sum, only what is there with the probability
+probability that an EV is there and responds; of the sum, only the part available with the probability
 ``reliability`` is offered (normal approximation: ``a S - z sqrt(a (1 - a) Q)``, with S the sum and Q
-the sum of the squares of the EVs' powers). EVs yet to come are not counted on.
+the sum of the squares of the EVs' powers). Future arrivals are not counted.
 
-**Response**, every tick: the fleet is asked for POP - capacity · signal, split by laxity.
+**Response**, every tick: the fleet's target is POP - capacity · signal, split by laxity.
 
 **Limit.** With ``limit_kw`` (``export_limit_kw``) no group, transformer or feeder, draws (feeds back) more
-than that by its EVs: POP and capacity are those of the groups, each as far as its limit leaves room beside
-what else it draws when they are set, and what is asked of a group in a tick keeps to what the limit leaves
-then. What the others draw beyond the limit is not made up for. EVs upstream of the feeder have no limit.
+than that by its EVs: POP and capacity are those of the groups, each within the room of its limit besides
+its other load when they are set, and the target of a group in a tick is kept within that room at the time.
+Excess of the other load over the limit is not compensated. EVs upstream of the feeder have no limit.
 
 Hours are counted from the run's start. At the start nothing has been reported, so nothing is offered in
 the first hour, which has no score. Left out: bids that may be refused, forecasts of arrivals.
@@ -48,13 +48,13 @@ from evgrid.system.scores import Scorer, find_scorer
 
 HOUR_S = 3600.0
 _CHECK_S = 300.0
-"""Spacing of the moments of an hour at which the envelopes are looked at, s."""
+"""Spacing of the times in an hour at which the envelopes are evaluated, s."""
 _TAPERED = 0.5
 """Share of its rated power that an EV near its target is counted on to draw, as it may be tapering."""
 _RECENTRE_H = 3.0
 """Time in which an EV with too little room below its target drifts back, h."""
 _EARLY_H = 0.25
-"""How long before its departure an EV is to be done, h."""
+"""Time before its departure by which an EV is to be done, h."""
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -71,13 +71,13 @@ class OfferSettings(WithinSettings):
     tail: Annotated[Duration, Field(gt=0)] = 10800.0
     """Time before departure from which the band is charged."""
     availability: Share = 0.97
-    """Probability that an EV that is counted on is there and answers."""
+    """Probability that an EV that is counted on is there and responds."""
     reliability: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """Probability with which the offered capacity is there."""
     soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.3
     """State of charge below which an EV is not counted on to discharge."""
     discharge: bool = True
-    """Whether EVs that can give back are asked to; false: charging is modulated only (V1G)."""
+    """Whether EVs may be discharged; false: charging is modulated only (V1G)."""
 
 
 def _scorer_of(name: str, info: ValidationInfo) -> Scorer:
@@ -98,7 +98,7 @@ class RegulationSettings(OfferSettings):
     """Settings of the strategy ``regulation``."""
 
     scorer: Annotated[str, AfterValidator(_check_scorer)] = "pjm"
-    """What rates the response: pjm (three parts), caiso (accuracy), or my_module:MyScorer, a class with
+    """Scorer of the response: pjm (three parts), caiso (accuracy), or my_module:MyScorer, a class with
     period_s and score(signal, response, step_s). Of periods within an hour the mean is the hour's score."""
     capability_price: Annotated[float, Field(ge=0)] = 20.0
     """Price of capability (RMCCP), currency per MW and hour."""
@@ -115,7 +115,7 @@ class RegulationSettings(OfferSettings):
 
     @property
     def found_scorer(self) -> Scorer:
-        """What rates the response: the one that these settings were checked with."""
+        """Scorer of the response: the one that these settings were checked with."""
         return self._scorer
 
     @property
@@ -145,7 +145,7 @@ _HOURLY = tuple(
 
 
 class Offering(Dispatching):
-    """Base of strategies that offer capacity and move the fleet about its operating point as asked."""
+    """Base of strategies that offer capacity and move the fleet about its operating point on activation."""
 
     Settings: ClassVar[type[StrategySettings]] = OfferSettings
     uses_system = True
@@ -153,7 +153,7 @@ class Offering(Dispatching):
     variables: ClassVar[tuple[Variable, ...]] = (
         Variable("capacity_offered_kw", ("member",), "kW", "capacity offered, each way that is sold"),
         Variable("operating_point_kw", ("member",), "kW", "preferred operating point of the fleet"),
-        Variable("regulation_target_kw", ("member",), "kW", "power asked of the fleet by the signal"),
+        Variable("regulation_target_kw", ("member",), "kW", "target power of the fleet for the signal"),
     )
     sides: tuple[bool, bool] = (True, True)
     """Whether capacity is sold upward, and downward."""
@@ -172,16 +172,16 @@ class Offering(Dispatching):
         self._members = members
         self._rated = np.zeros(len(context.evs))
         self._capacity = np.zeros(members)
-        # of each group, (member · groups,): operating point, and its part of the capacity
+        # of each group, (member · groups,): operating point, and its share of the capacity
         self._group_point, self._group_capacity = np.zeros((2, members * context.groups))
         self._hours = int(clock.duration_s / HOUR_S + 1e-9)
-        # what was offered, asked and given, (member, tick)
+        # capacity offered, signal and power, (member, tick)
         self._offered, self._signal, self._points, self._power = np.zeros((4, members, clock.ticks))
         self._tick = 0
 
     @abstractmethod
-    def asked(self, view: View) -> Array:
-        """Share of the capacity that is asked for, (member,) -1 to 1; positive asks for less drawn."""
+    def activation(self, view: View) -> Array:
+        """Share of the capacity that is activated, (member,) -1 to 1; positive: less is drawn."""
 
     @classmethod
     def goes_by_feeder(cls, settings: Any) -> bool:
@@ -189,7 +189,7 @@ class Offering(Dispatching):
         return bool(settings.limited)
 
     def offers(self, view: View) -> bool:
-        """Whether capacity is offered anew: at the start of an hour."""
+        """Whether the offer is renewed: at the start of an hour."""
         return begins(view.time_s, HOUR_S)
 
     def setpoints(self, view: View) -> Array:
@@ -200,8 +200,8 @@ class Offering(Dispatching):
         self._power[:, max(tick - 1, 0)] = view.fleet_power
         offers = self.offers(view)
         if offers or begins(view.time_s, self.settings.period):
-            self._look(view, offers)
-        signal = self.asked(view)
+            self._update_offer(view, offers)
+        signal = self.activation(view)
         point = self._of_member(self._group_point)
         self._offered[:, tick], self._signal[:, tick], self._points[:, tick] = self._capacity, signal, point
         target = self._group_point - self._group_capacity * np.repeat(signal, self.context.groups)
@@ -214,8 +214,8 @@ class Offering(Dispatching):
         return self.dispatch(view, target)
 
     def response(self) -> Array:
-        """How far below the operating point the fleet was, (member, tick) kW, after the last tick."""
-        self._power[:, self._tick] = self._power[:, max(self._tick - 1, 0)]  # not told before the end
+        """Deviation of the fleet below the operating point, (member, tick) kW, after the last tick."""
+        self._power[:, self._tick] = self._power[:, max(self._tick - 1, 0)]  # not reported before the end
         return self._points - self._power
 
     def by_hour(self, values: Array) -> Array:
@@ -227,8 +227,8 @@ class Offering(Dispatching):
         """Energy of the whole hours: (member, tick) kW to (member, hour) kWh."""
         return np.asarray(self.by_hour(power).mean(axis=-1))
 
-    def _look(self, view: View, offers: bool) -> None:
-        """Set the operating point and, if it is offered anew, the capacity."""
+    def _update_offer(self, view: View, offers: bool) -> None:
+        """Set the operating point and, if the offer is renewed, the capacity."""
         plugged = view.plugged
         self._rated = np.where(plugged, np.maximum(self._rated, np.maximum(view.p_max, -view.p_min)), 0.0)
         point = operating_points(self.settings, view, self._rated)
@@ -273,7 +273,7 @@ class Offering(Dispatching):
         return np.asarray(values.reshape(self._members, -1).sum(axis=1))
 
     def _reliable(self, powers: Array) -> Array:
-        """Sum of the EVs' powers that is there with the wanted probability, (member,) kW."""
+        """Sum of the EVs' powers that is available with the wanted probability, (member,) kW."""
         a = self.settings.availability
         total = np.bincount(self._member, powers, self._members)
         squares = np.bincount(self._member, powers**2, self._members)
@@ -288,8 +288,8 @@ class Regulation(Offering):
     needs_of_system = ("regulation",)
     variables = (*Offering.variables, *_HOURLY)
 
-    def asked(self, view: View) -> Array:
-        """See :meth:`Offering.asked`."""
+    def activation(self, view: View) -> Array:
+        """See :meth:`Offering.activation`."""
         return view.regulation
 
     def results(self) -> dict[str, Array]:
@@ -324,7 +324,7 @@ class Regulation(Offering):
 
 
 def operating_points(settings: OfferSettings, view: View, rated: Array) -> Array:
-    """Preferred power of each EV until the next look, (ev,) kW; see the module. 0 for EVs away."""
+    """Preferred power of each EV until the next update, (ev,) kW; see the module. 0 for EVs away."""
     left_h, missing = view.time_left / HOUR_S, view.energy_needed
     band, tail_h = rated * settings.band / HOUR_S, settings.tail / HOUR_S
     beyond = missing - band
@@ -338,13 +338,13 @@ def operating_points(settings: OfferSettings, view: View, rated: Array) -> Array
 def envelope(
     settings: OfferSettings, view: View, rated: Array, point: Array, after_s: float
 ) -> tuple[Array, Array]:
-    """How far each EV can go up (less drawn) and down (more drawn) from its operating point, (ev,) kW.
+    """Range of each EV up (less drawn) and down (more drawn) from its operating point, (ev,) kW.
 
     ``after_s`` from now, having kept to the point until then, and for ``settings.hold`` from
-    then on. 0 for EVs that are away, or leave before that is over.
+    then on. 0 for EVs that are away, or leave before its end.
     """
     hold_h, after_h = settings.hold / HOUR_S, after_s / HOUR_S
-    stays = view.plugged & (view.time_left > after_s + settings.hold)
+    remains = view.plugged & (view.time_left > after_s + settings.hold)
     band = rated * settings.band / HOUR_S
     missing = np.maximum(view.energy_needed - point * after_h, 0.0)
     tapered = np.divide(missing, band, out=np.zeros_like(band), where=band > 0)
@@ -353,8 +353,8 @@ def envelope(
     laxity_h = view.time_left / HOUR_S - after_h - needed_h
     may = np.where(view.soc > settings.soc_reserve, -view.p_min, 0.0)
     lowest = -np.clip(highest * (laxity_h / hold_h - 1.0) / 2.0, 0.0, may)
-    up = np.where(stays, np.maximum(point - lowest, 0.0), 0.0)
-    down = np.where(stays, np.maximum(np.minimum(highest, missing / hold_h) - point, 0.0), 0.0)
+    up = np.where(remains, np.maximum(point - lowest, 0.0), 0.0)
+    down = np.where(remains, np.maximum(np.minimum(highest, missing / hold_h) - point, 0.0), 0.0)
     return up, down
 
 
@@ -364,6 +364,6 @@ def ratio(values: Array, by: Array) -> Array:
 
 
 def begins(time_s: float, period_s: float) -> bool:
-    """Whether a period begins at a time, but for rounding."""
+    """Whether a period begins at a time, up to rounding."""
     rest = time_s % period_s
     return min(rest, period_s - rest) < 1e-6

@@ -1,17 +1,17 @@
-"""Reserve: a fleet that offers a product's capacity and delivers what frequency or set-points activate.
+"""Reserve: a fleet that offers a product's capacity and delivers it as frequency or set-points require.
 
-The product (:mod:`evgrid.scenario.products`) says what is asked of each unit of capacity: by its curve of
+The product (:mod:`evgrid.scenario.products`) defines the activation per unit of capacity: by its curve of
 the system's frequency (FCR, FCR-N, FCR-D, Dynamic Containment, or one of the user's own), or by the
 set-points of the operator (aFRR), which are ``system.regulation`` held for the product's ``signal_step_s``.
 Operating point and capacity are those of :mod:`evgrid.aggregator.strategies.regulation`, with two
 differences: a product of one direction is offered from that side of the envelopes only, and full activation
-must hold for the product's endurance, unless ``hold`` is given. It is offered anew every hour and, so that
-short runs can be looked at, as soon as the fleet has reported.
+must hold for the product's endurance, unless ``hold`` is given. The offer is renewed every hour and, for
+short runs, made as soon as the fleet has reported.
 
-**Rating.** Required of each tick is the slowest delivery that still meets the product's response time;
+**Rating.** Required in each tick is the slowest delivery that still meets the product's response time;
 delivered is the fleet's deviation from its operating point in the direction required, up to what is
 required. Their energies over an hour give the share delivered. The capacity is paid by that share, in
-full where nothing was asked; products have rules of their own for that, which are left out, as is the
+full without activation; the products' own rules for that are left out, as is the
 price of the energy.
 """
 
@@ -52,7 +52,7 @@ _HOURLY = tuple(
 
 
 class Reserve(Offering):
-    """Sell a reserve product and deliver what the frequency or the operator's set-points activate."""
+    """Sell a reserve product and deliver it as the frequency or the operator's set-points require."""
 
     Settings = ReserveSettings
     needs_of_system = ("frequency",)
@@ -82,8 +82,8 @@ class Reserve(Offering):
         self._known |= first
         return first or super().offers(view)
 
-    def asked(self, view: View) -> Array:
-        """See :meth:`Offering.asked`."""
+    def activation(self, view: View) -> Array:
+        """See :meth:`Offering.activation`."""
         product: Product = self.settings.product
         if product.driver == "frequency":
             return activation(product, view.frequency)
@@ -92,10 +92,10 @@ class Reserve(Offering):
         return self._setpoint
 
     def results(self) -> dict[str, Array]:
-        """What was required and delivered in each whole hour, (member, hour)."""
+        """Energy required and delivered in each whole hour, (member, hour)."""
         product: Product = self.settings.product
         slowest = slowest_delivery(product, self._signal, self.context.clock.step_s)
-        # who is asked for less may go at once
+        # a smaller activation may be followed at once
         least = np.where(slowest * self._signal > 0, np.minimum(np.abs(slowest), np.abs(self._signal)), 0.0)
         required = self._offered * np.sign(self._signal) * least
         given = np.clip(self.response() * np.sign(required), 0.0, np.abs(required))

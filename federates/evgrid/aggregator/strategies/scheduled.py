@@ -1,4 +1,4 @@
-"""A schedule over a rolling horizon, at least cost: what to draw and give when, made anew every quarter hour.
+"""Least-cost schedule of charging and discharging over a rolling horizon, recomputed every quarter hour.
 
 **Plan**, every ``period`` of the clock: the EVs that are plugged in (with ``arrivals_known`` also those to
 come) as batteries over the slots of the horizon, up to their departures; prices are those of the tariff or
@@ -6,27 +6,27 @@ of ``system.energy_price``, means over a slot, the emissions' and the demand cha
 :func:`evgrid.aggregator.planning.scheduler.plan` solves it: exactly for each EV where nothing couples them,
 by a program of about a hundred virtual batteries where a group's limit or a demand charge does. A plan knows
 efficiencies at rated power. Where nothing couples the EVs it knows the taper; else an EV that can only charge
-is planned with its mean power to the target, and one that can discharge with its rated power, and ready by
-what the taper takes before its departure. With ``envelope`` the EVs that are plugged in are planned as the
-fleet's own envelope has them (``fleet.envelope``): taper, losses by power, permission and warranty as they
-are. What a plan neglects, the next puts right.
+is planned with its mean power to the target, and one that can discharge with its rated power, and ready
+before its departure by the time that the taper takes. With ``envelope`` the EVs that are plugged in are
+planned with the fleet's own envelope (``fleet.envelope``), which includes taper, losses by power, permission
+and warranty. What a plan neglects, the next corrects.
 
-**Forecast**: tariffs and, without errors, base load and emissions are known as they will be; to the base
-load is added what was measured beyond it, mostly losses, with a memory of an hour. With
+**Forecast**: tariffs and, without errors, base load and emissions are known exactly; to the base
+load is added the deviation measured so far, mostly losses, with a time constant of an hour. With
 ``price_error`` and ``base_load_error`` every plan sees them multiplied by 1 + e, where e is a random walk
 in the lead: 0 now, of that standard deviation a day ahead, drawn from the scenario's seed.
 
 **Dispatch**, every tick: each EV follows the plan of the slot. Where a group would draw more than its limit
-or than the peak that is paid for, the group's EVs are asked for less, the one with the most laxity first,
-and for discharge where that does not suffice. Where it would feed back more than its limit, they give less,
-all alike, and charge where that does not suffice, the one with the least laxity first.
+or than the peak that is paid for, the group's EVs draw less, the one with the most laxity first,
+and discharge where that does not suffice. Where it would feed back more than its limit, they give less,
+in equal shares, and charge where that does not suffice, the one with the least laxity first.
 
 **Demand charge**: plans, and the dispatch between them, keep the mean of the meter's interval at the peak
-that is paid for, of the EVs alone or of the group with its base load; what is drawn more in one tick is made
-up for in the rest of the interval.
+that is paid for, of only the EVs or of the group with its base load; an excess in one tick is compensated
+in the rest of the interval.
 
-**Newcomers**: an EV that comes between two plans gets one of its own as soon as it is seen, at the least cost
-in the room that the plan of the others leaves. Left out: trips after a departure that isn't known.
+**Arrivals**: an EV that arrives between two plans gets one of its own as soon as it is seen, at the least
+cost in the room left by the plan of the others. Left out: trips after a departure that isn't known.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from evgrid.aggregator.dispatch import Dispatching, WithinSettings, least_powers
 from evgrid.aggregator.planning.scheduler import (
     Batteries,
     Schedule,
-    alone,
-    as_told,
     batteries_ahead,
     batteries_of,
     highest_mean,
     interval_means,
     plan,
+    schedule_each,
+    with_reported,
 )
 from evgrid.aggregator.strategy import Context, View
 from evgrid.core.model import Array, PlannedSessions, Variable
@@ -60,7 +60,7 @@ from evgrid.scenario.tariffs import Tariff
 
 _DAY_S = 86400.0
 _MEMORY_S = 3600.0
-"""Time constant with which the base load measured beyond the forecast is followed."""
+"""Time constant of the correction of the forecast base load by the measured one, s."""
 
 
 class ScheduledSettings(WithinSettings):
@@ -69,20 +69,20 @@ class ScheduledSettings(WithinSettings):
     period: Annotated[Duration, Field(gt=0)] = 900.0
     """How often a plan is made, and the length of its slots: a multiple of the tick that divides an hour."""
     horizon: Annotated[Duration, Field(gt=0)] = 129600.0
-    """How far a plan looks ahead."""
+    """Horizon of a plan."""
     limit_kw: Annotated[float, Field(gt=0)] | None = None
     """Most that each group may draw, kW, EVs and everything else together, and most that it may feed back
     unless export_limit_kw says otherwise; left out: no limit. It yields to departures. Where it is tight,
-    give plans arrivals_known or more margin: room that EVs to come will need is else used up before by those
+    set arrivals_known or a larger margin: otherwise room that later arrivals will need is used up by those
     that discharge now."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the room within the limits that plans use for departures only, not to save: for what they
-    neglect, such as losses and arrivals."""
+    """Share of the room within the limits that plans use for departures only, not to save cost: a reserve for
+    losses, arrivals and other effects that they neglect."""
     demand_charge: Annotated[float, Field(ge=0)] | None = None
     """Currency per kW of the highest power of a calendar month; left out: that of tariff.demand, if there is
     one."""
     demand_of: Literal["evs", "group"] | None = None
-    """Whose power that is: the EVs' alone (together; of each group where there is a limit), or that of each
+    """Power that is charged: only the EVs' (together; of each group where there is a limit), or that of each
     group, EVs and base load. Left out: by tariff.demand.of, else evs."""
     demand_interval: Annotated[Duration, Field(gt=0)] | None = None
     """Interval of the meter, from midnight on, over whose mean that power is; left out: that of
@@ -92,32 +92,31 @@ class ScheduledSettings(WithinSettings):
     wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
     """Cost of degradation, currency per kWh given back."""
     discharge: bool = True
-    """Whether EVs may be asked to give back."""
+    """Whether EVs may be discharged."""
     soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """State of charge below which an EV is not asked to."""
+    """State of charge below which an EV is not discharged."""
     depth_kwh: Annotated[float, Field(ge=0)] | None = None
-    """How far below its target a battery may be discharged, kWh; left out: to its floor."""
+    """Energy below its target down to which a battery may be discharged, kWh; left out: to its floor."""
     arrivals_known: bool = False
-    """Whether sessions to come are planned with, as where there is a timetable or a reservation; it matters
+    """Whether future sessions are planned with, as where there is a timetable or a reservation; it matters
     where a limit or a demand charge couples the EVs."""
     envelope: bool = False
-    """Whether plans go by fleet.envelope, whose slot and every must be the period, instead of by rated
-    values."""
+    """Whether plans use fleet.envelope, whose slot and every must be the period, instead of rated values."""
     price_error: Annotated[float, Field(ge=0)] = 0.0
     """Relative standard deviation of forecast prices a day ahead."""
     base_load_error: Annotated[float, Field(ge=0)] = 0.0
     """Relative standard deviation of the forecast base load a day ahead."""
     exact: bool = False
-    """Whether each EV has variables of its own where something couples them (up to about 1,000 EVs)."""
+    """Whether each EV has variables of its own where they are coupled (up to about 1,000 EVs)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A demand charge that plans go by.
+    """A demand charge in plans.
 
     price : currency per kW of the highest power of each month, for its number
     interval_s : interval of the meter, from midnight on
-    of_group : whether it is for each group, EVs and base load; else for the EVs alone
+    of_group : whether it is for each group, EVs and base load; else for the EVs only
     """
 
     price: Callable[[int], float]
@@ -126,24 +125,24 @@ class Demand:
 
 
 def demand_of(settings: ScheduledSettings, tariff: Tariff | None) -> Demand | None:
-    """The demand charge that plans go by: that of the settings, else the tariff's; None where there is none,
+    """The demand charge of plans: that of the settings, else the tariff's; None where there is none,
     or where the tariff's is for other groups than the aggregator's.
     """
-    told = tariff.demand if tariff is not None else None
-    interval_s = settings.demand_interval or (told.interval if told is not None else 900.0)
+    reported = tariff.demand if tariff is not None else None
+    interval_s = settings.demand_interval or (reported.interval if reported is not None else 900.0)
     of_group = settings.demand_of == "group"
-    if settings.demand_of is None and told is not None and told.of != "evs":
-        if told.of != settings.group and settings.demand_charge is None:
+    if settings.demand_of is None and reported is not None and reported.of != "evs":
+        if reported.of != settings.group and settings.demand_charge is None:
             return None
-        of_group = told.of == settings.group
+        of_group = reported.of == settings.group
     if settings.demand_charge is not None:
         price = settings.demand_charge
         return Demand(lambda month: price, interval_s, of_group) if price > 0 else None
-    return Demand(told.price, interval_s, of_group) if told is not None else None
+    return Demand(reported.price, interval_s, of_group) if reported is not None else None
 
 
 class Meter:
-    """The meter that a demand charge goes by: means of intervals, and the highest of the calendar month.
+    """The meter of a demand charge: means of intervals, and the highest of the calendar month.
 
     peak_kw : (member · groups,) highest mean of the month so far
     cap_kw : (member · groups,) highest mean that the last plan pays for
@@ -177,11 +176,11 @@ class Meter:
             self._month = month
 
     def left_s(self, time_s: float) -> float:
-        """What is left of the interval, s."""
+        """Rest of the interval, s."""
         return (self._interval + 1) * self._interval_s - time_s - self._since_midnight_s
 
     def room(self, left_s: float) -> Array:
-        """Power for the rest of the interval that makes its mean what is paid for, (member · groups,) kW."""
+        """Power for the rest of the interval at which its mean is the cap, (member · groups,) kW."""
         return (self.cap_kw * self._interval_s - 3600.0 * self._used_kwh) / left_s
 
     def count(self, power_kw: Array, seconds: float) -> None:
@@ -189,8 +188,8 @@ class Meter:
         self._used_kwh += power_kw * seconds / 3600.0
 
     def means(self, begins_s: Array, slot_s: float) -> tuple[Array, Array]:
-        """Weights of slots in the means of intervals (:func:`interval_means`), and what of the first one's
-        mean has been drawn, (member · groups,) kW.
+        """Weights of slots in the means of intervals (:func:`interval_means`), and the part of the first
+        one's mean that has been drawn, (member · groups,) kW.
         """
         passed = self._used_kwh * 3600.0 / self._interval_s
         if self._interval_s < slot_s:
@@ -203,9 +202,7 @@ class Scheduled(Dispatching):
 
     Settings = ScheduledSettings
     may_raise_peak = True
-    variables = (
-        Variable("planned_power_kw", ("member",), "kW", "power that the plan of the slot wants of the EVs"),
-    )
+    variables = (Variable("planned_power_kw", ("member",), "kW", "planned power of the EVs in the slot"),)
 
     @classmethod
     def needs(cls, settings: Any) -> tuple[str, ...]:
@@ -214,7 +211,7 @@ class Scheduled(Dispatching):
 
     @classmethod
     def goes_by_prices(cls, settings: Any) -> bool:
-        """See :meth:`Strategy.goes_by_prices`; a plan may go by emissions, a peak or a limit alone."""
+        """See :meth:`Strategy.goes_by_prices`; a plan may use emissions, a peak or a limit only."""
         other = settings.emissions_price > 0 or settings.demand_charge or settings.limited
         return cls.needs_prices or not other
 
@@ -240,11 +237,11 @@ class Scheduled(Dispatching):
                 f"time.step = {clock.step_s:g}s"
             )
         if context.planned_sessions is None:
-            raise ValueError("the strategy needs the planned sessions: Context.planned_sessions is None")
+            raise ValueError("the strategy needs the vehicles' sessions: Context.planned_sessions is None")
         self._sessions: PlannedSessions = context.planned_sessions
         since_hour = (clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s")
         self._offset_s = float(since_hour) % period
-        """How far into its slot the run begins, s."""
+        """Start of the run within its slot, s."""
         if settings.envelope and self._offset_s:
             raise ValueError(
                 f"envelope: the run must begin at a multiple of period = {period:g}s of the hour"
@@ -260,12 +257,12 @@ class Scheduled(Dispatching):
         self._planned = np.zeros(len(context.evs))
         self._meter = Meter(context, demand) if demand is not None else None
         self._beyond = np.full(groups, np.nan)
-        """Base load measured beyond what was forecast, (member · groups,) kW; NaN before the first."""
+        """Measured less forecast base load, (member · groups,) kW; NaN before the first."""
         self._slot = -1
         self._until_s = np.full(len(context.evs), -np.inf)
-        """Departure of each EV that was last planned with, s."""
+        """Departure of each EV in its last plan, s."""
         self._ahead_of: dict[int, tuple[NDArray[np.int64], NDArray[np.int64], Array]] = {}
-        """Of each member whose EVs are coupled, the last plan: sessions, their groups, what they draw."""
+        """Of each member whose EVs are coupled, the last plan: sessions, their groups, their power."""
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
@@ -305,7 +302,7 @@ class Scheduled(Dispatching):
         return wanted
 
     def _billed(self, view: View) -> Array:
-        """What the demand charge is for besides the EVs now, as it is forecast, (member · groups,) kW."""
+        """Forecast of the power besides the EVs in the demand charge now, (member · groups,) kW."""
         assert self._demand is not None
         if not self._demand.of_group:
             return np.zeros(self.context.members * self.context.groups)
@@ -315,7 +312,7 @@ class Scheduled(Dispatching):
         return int((time_s + self._offset_s + 1e-6) // self.settings.period)
 
     def _measure(self, view: View) -> None:
-        """Follow the base load beyond the forecast; what is seen is of the last tick."""
+        """Update the correction of the base load forecast; the measured one is of the last tick."""
         beyond = view.base_load - self._base[:, self._slot_at(view.time_s - view.step_s)]
         weight = np.where(np.isnan(self._beyond), 1.0, -np.expm1(-view.step_s / _MEMORY_S))
         self._beyond = np.where(np.isnan(self._beyond), 0.0, self._beyond) * (1.0 - weight) + weight * beyond
@@ -324,7 +321,7 @@ class Scheduled(Dispatching):
         """The plan's set-points, changed where groups would draw less than ``low`` or more than ``high``."""
         group, groups = self.context.ev_group, len(high)
         least, needed_s = least_powers(view), np.maximum(view.time_needed, view.step_s)
-        # means of the tick: who needs less stops within it, and what can't wait charges in any case
+        # means of the tick: EVs that need less stop within it, and those that can't wait charge in any case
         here = np.minimum(np.minimum(view.time_needed, view.time_left) / view.step_s, 1.0)
         asked, wanted = np.maximum(np.minimum(asked, view.p_max * here), least), np.maximum(wanted, least)
         total = np.bincount(group, asked, groups)
@@ -332,7 +329,7 @@ class Scheduled(Dispatching):
         over, under = total > high + 1e-9, total < low - 1e-9
         self._last = asked
         if over.any():
-            # as batteries of the power that is asked for, of the same laxity and with the same least power
+            # as batteries of the requested power, of the same laxity and with the same least power
             left_s = view.time_left + (needed_s - view.time_needed)
             must = np.divide(least, asked, out=np.zeros_like(asked), where=(least > 0) & (asked > 0))
             must_s = np.maximum(view.time_left - view.step_s, 0.0) + view.step_s * must
@@ -341,7 +338,7 @@ class Scheduled(Dispatching):
                 time_left=np.where(must > 0, view.time_left, left_s),
                 time_needed=np.where(must > 0, must_s, needed_s),
             )  # fmt: skip
-            # who gives already may give more, as far as the departure allows
+            # EVs that give already may give more, as far as the departure allows
             most_given = np.minimum(np.maximum(view.p_min, least) - asked, 0.0)
             more_given = np.where(asked < 0, most_given, view.p_min)
             less = self.dispatch(
@@ -354,35 +351,35 @@ class Scheduled(Dispatching):
                 1.0 - np.divide(low - total, given, out=np.ones(groups), where=given > 0), 0.0, 1.0
             )
             wanted = np.where(under[group], np.where(asked < 0, asked * kept[group], asked), wanted)
-            short = low > total + given + 1e-9  # though nobody gives
+            short = low > total + given + 1e-9  # though none gives
             if short.any():
                 more = self.dispatch(view, np.where(short, low, 0.0), np.zeros(len(asked)))
                 wanted = np.where(short[group], more, wanted)
         return wanted
 
     def _means(self, view: View, asked: Array, span_s: float) -> Array:
-        """Mean power of each EV over a time from now on that comes of what is ``asked``, (ev,) kW: who leaves
-        or is full meanwhile draws less, and what can't wait charges whatever is asked.
+        """Mean power of each EV over a time from now on with the set-points ``asked``, (ev,) kW: EVs that
+        leave or are full meanwhile draw less, and those that can't wait charge whatever the set-point.
         """
-        stay = np.clip(view.time_left / span_s, 0.0, 1.0)
+        present = np.clip(view.time_left / span_s, 0.0, 1.0)
         most = view.p_max * np.clip(view.time_needed / span_s, 0.0, 1.0)
-        return np.maximum(np.minimum(asked * stay, most), least_powers(replace(view, step_s=span_s)))
+        return np.maximum(np.minimum(asked * present, most), least_powers(replace(view, step_s=span_s)))
 
     def _may_discharge(self, view: View) -> NDArray[np.bool_]:
-        """Which EVs the strategy may ask to give back, (ev,)."""
+        """Whether the strategy may discharge an EV, (ev,)."""
         return np.asarray(self.settings.discharge & (view.soc > self.settings.soc_reserve))
 
     # ---- plan ---------------------------------------------------------------------------------
 
     def _unplanned(self, view: View) -> NDArray[np.int64]:
-        """The EVs that have come since they were last planned with, or with another departure."""
+        """The EVs that have arrived since the last plan, or have another departure."""
         moved = np.abs(view.time_s + view.time_left - self._until_s) > 0.5 * view.step_s
         return np.flatnonzero(view.plugged & moved)
 
     def _plan(self, view: View, slot: int, rows: NDArray[np.int64]) -> None:
         """Plan the EVs in ``rows`` from now on; the powers of this slot are kept. Members are planned
         together where nothing couples their EVs and all see the same prices. A member that has a plan of
-        this slot keeps to it, and gives those in ``rows`` what room that leaves.
+        this slot follows it, and plans those in ``rows`` in the room that it leaves.
         """
         context, settings = self.context, self.settings
         slot_h = settings.period / 3600.0
@@ -398,9 +395,9 @@ class Scheduled(Dispatching):
         for member, rows in enumerate(of_members):
             if not len(rows):
                 continue
-            stay = current[rows]
+            session = current[rows]
             to_come = member not in self._ahead_of
-            batteries, late, of = self._batteries(view, rows, stay, slot, member, to_come)
+            batteries, late, of = self._batteries(view, rows, session, slot, member, to_come)
             slots = batteries.p_max.shape[1]
             price, export, base = self._forecast(slot, slots, member)
             of_member = slice(member * context.groups, (member + 1) * context.groups)
@@ -428,11 +425,11 @@ class Scheduled(Dispatching):
                     meter.cap_kw[of_member] = np.maximum(peak, highest_mean(drawn, means, passed))
             now, most = best.power[: len(rows), 0], batteries.p_max[: len(rows), 0]
             share = np.clip(view.time_left[rows] / settings.period, 1e-9, 1.0)
-            if not self._told(view):
-                rated = self._rated_kw(view, rows, stay)
+            if not self._has_envelope(view):
+                rated = self._rated_kw(view, rows, session)
                 share = np.maximum(most / np.maximum(rated, 1e-9), 1e-9)
             stored = batteries.efficiencies[0][: len(rows)] * now * slot_h
-            # along the taper: what the battery would not take at the slot's end is all that it takes
+            # along the taper: at the most that the battery takes at the slot's end, no limit is set
             taper, full = (of_each[: len(rows)] for of_each in batteries.taper)
             falls, known = np.ones(len(rows)), np.isfinite(full)
             falls[known] = (full[known] - stored[known]) / (full[known] - taper[known])
@@ -449,8 +446,8 @@ class Scheduled(Dispatching):
         least_kw: Array | None,
         member: int,
     ) -> Schedule:
-        """The schedule of the sessions ``of``, (battery,): that of the last plan for those that it knew would
-        come, and for the others the least cost in the room that it leaves.
+        """The schedule of the sessions ``of``, (battery,): that of the last plan for those that it included,
+        and for the others the least cost in the room that it leaves.
         """
         settings, groups = self.settings, self.context.groups
         sessions, group, power = self._ahead_of[member]
@@ -479,7 +476,7 @@ class Scheduled(Dispatching):
         charge, discharge = np.zeros((2, *batteries.p_max.shape))
         for at in np.unique(batteries.group):
             rows = np.flatnonzero(batteries.group == at)
-            best = alone(
+            best = schedule_each(
                 batteries.take(rows), price, settings.period / 3600.0, export, settings.wear_per_kwh,
                 left[at], gives[at],
             )  # fmt: skip
@@ -492,107 +489,113 @@ class Scheduled(Dispatching):
         )
         return Schedule(charge, discharge, np.nan)
 
-    def _rated_kw(self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64]) -> Array:
-        """Power that EVs are planned to charge with, kW: below the taper, where plans know it; else of those
+    def _rated_kw(self, view: View, rows: NDArray[np.int64], session: NDArray[np.int64]) -> Array:
+        """Power that EVs are planned to charge with, kW: below the taper, where plans know it; else for those
         that can't discharge their mean.
         """
-        rated = self._sessions.charge_kw[stay]
+        rated = self._sessions.charge_kw[session]
         needed, needed_h = view.energy_needed[rows], view.time_needed[rows] / 3600.0
         if not self._coupled:
             # less where the fleet needs longer than at rated power, such as in the cold
-            taper, full = self._taper(view, rows, stay)
-            missing = self._sessions.charge_efficiency[stay] * needed
+            taper, full = self._taper(view, rows, session)
+            missing = self._sessions.charge_efficiency[session] * needed
             begin = np.clip(taper, 0.0, missing)
             falls = np.log(np.maximum(full - begin, 1e-9) / np.maximum(full - missing, 1e-9))
-            at_rated = (begin + (full - taper) * falls) / self._sessions.charge_efficiency[stay]
+            at_rated = (begin + (full - taper) * falls) / self._sessions.charge_efficiency[session]
             mean = np.divide(at_rated, needed_h, out=rated.copy(), where=needed_h > 0)
             return np.minimum(mean, rated)
         mean = np.divide(needed, needed_h, out=rated.copy(), where=needed_h > 0)
-        return np.where(self._sessions.discharge_kw[stay] > 0, rated, np.minimum(mean, rated))
+        return np.where(self._sessions.discharge_kw[session] > 0, rated, np.minimum(mean, rated))
 
-    def _taper(self, view: View, rows: NDArray[np.int64], stay: NDArray[np.int64]) -> tuple[Array, Array]:
-        """Energy above what is stored now at which the taper begins, and would end, (row,) kWh each."""
-        known = self._sessions
-        capacity, target = known.capacity_kwh[stay], known.soc_target[stay]
-        missing = known.charge_efficiency[stay] * view.energy_needed[rows]
+    def _taper(self, view: View, rows: NDArray[np.int64], session: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Energy above the present one at which the taper begins, and would end, (row,) kWh each."""
+        sessions = self._sessions
+        capacity, target = sessions.capacity_kwh[session], sessions.soc_target[session]
+        missing = sessions.charge_efficiency[session] * view.energy_needed[rows]
         short = np.where(missing > 0, missing, (target - view.soc[rows]) * capacity)
-        taper, full = (short + (at[stay] - target) * capacity for at in (known.taper_soc, known.full_soc))
+        taper, full = (
+            short + (at[session] - target) * capacity for at in (sessions.taper_soc, sessions.full_soc)
+        )
         return taper, full
 
     def _batteries(
         self,
         view: View,
         rows: NDArray[np.int64],
-        stay: NDArray[np.int64],
+        session: NDArray[np.int64],
         slot: int,
         member: int,
         to_come: bool,
     ) -> tuple[Batteries, NDArray[np.bool_], NDArray[np.int64]]:
-        """The EVs that are plugged in, then, if asked for, the sessions ``to_come``; which of the former are
-        late, (row,); and the stay of each battery.
+        """The EVs that are plugged in, then, with ``to_come``, the future sessions; whether each of the
+        former is late, (row,) bool; and the session of each battery.
         """
-        settings, known, context = self.settings, self._sessions, self.context
+        settings, sessions, context = self.settings, self._sessions, self.context
         slot_h, since = settings.period / 3600.0, view.time_s - self._begins_s[slot]
         begin = np.full(len(rows), since / settings.period)
         left = view.time_left[rows] / settings.period
-        power = self._rated_kw(view, rows, stay)
-        capacity = known.capacity_kwh[stay]
-        missing = known.charge_efficiency[stay] * view.energy_needed[rows]
-        reach = known.charge_efficiency[stay] * power * slot_h * left
+        power = self._rated_kw(view, rows, session)
+        capacity = sessions.capacity_kwh[session]
+        missing = sessions.charge_efficiency[session] * view.energy_needed[rows]
+        reach = sessions.charge_efficiency[session] * power * slot_h * left
         late = missing >= reach
         may = (view.p_min[rows] < 0) & self._may_discharge(view)[rows]
-        spare = np.where(may, np.maximum(view.soc[rows] - known.soc_target[stay], 0.0) * capacity, 0.0)
+        spare = np.where(may, np.maximum(view.soc[rows] - sessions.soc_target[session], 0.0) * capacity, 0.0)
         need = np.where(missing > 0, np.minimum(missing, reach), -spare)
-        least = np.maximum(known.soc_floor[stay], settings.soc_reserve)
+        least = np.maximum(sessions.soc_floor[session], settings.soc_reserve)
         depth = np.where(may, np.maximum(view.soc[rows] - least, 0.0) * capacity, 0.0)
         if settings.depth_kwh is not None:
             depth = np.minimum(depth, np.maximum(settings.depth_kwh - missing, 0.0) + spare)
         early = np.where(
-            self._coupled & (known.discharge_kw[stay] > 0), known.taper_s[stay] / settings.period, 0.0
+            self._coupled & (sessions.discharge_kw[session] > 0),
+            sessions.taper_s[session] / settings.period,
+            0.0,
         )
         columns = [begin, begin + left, need, power, depth, -view.p_min[rows], early]
-        group, of = context.ev_group[rows], stay
+        group, of = context.ev_group[rows], session
         if settings.arrivals_known and self._coupled and to_come:
-            # seen at the tick after that in which they come
-            seen_s = (np.floor(known.arrival_s / view.step_s + 1e-9) + 1.0) * view.step_s
-            due = (np.minimum(seen_s, known.departure_s) - self._begins_s[slot]) / settings.period
+            # seen at the tick after that in which they arrive
+            seen_s = (np.floor(sessions.arrival_s / view.step_s + 1e-9) + 1.0) * view.step_s
+            due = (np.minimum(seen_s, sessions.departure_s) - self._begins_s[slot]) / settings.period
             s = np.flatnonzero(
-                (context.evs.member[known.ev] == member)
-                & (known.arrival_s > view.time_s + 1e-6)
+                (context.evs.member[sessions.ev] == member)
+                & (sessions.arrival_s > view.time_s + 1e-6)
                 & (due < self._ahead)
-                & (known.charge_kw > 0)
+                & (sessions.charge_kw > 0)
             )
-            floor = np.maximum(known.soc_floor[s], settings.soc_reserve)
+            floor = np.maximum(sessions.soc_floor[s], settings.soc_reserve)
             more = [
-                due[s], (known.departure_s[s] - self._begins_s[slot]) / settings.period,
-                (known.soc_reach[s] - known.soc_arrival[s]) * known.capacity_kwh[s], known.charge_kw[s],
-                np.where(
-                    settings.discharge & (known.discharge_kw[s] > 0),
-                    np.maximum(known.soc_arrival[s] - floor, 0.0) * known.capacity_kwh[s], 0.0,
+                due[s], (sessions.departure_s[s] - self._begins_s[slot]) / settings.period,
+                (sessions.soc_reach[s] - sessions.soc_arrival[s]) * sessions.capacity_kwh[s],
+                sessions.charge_kw[s], np.where(
+                    settings.discharge & (sessions.discharge_kw[s] > 0),
+                    np.maximum(sessions.soc_arrival[s] - floor, 0.0) * sessions.capacity_kwh[s], 0.0,
                 ),
-                known.discharge_kw[s],
-                known.taper_s[s] / settings.period,
+                sessions.discharge_kw[s],
+                sessions.taper_s[s] / settings.period,
             ]  # fmt: skip
-            within = known.charge_efficiency[s] * more[3] * slot_h * (more[1] - more[0])
+            within = sessions.charge_efficiency[s] * more[3] * slot_h * (more[1] - more[0])
             more[2] = np.minimum(more[2], within)
             columns = [np.concatenate(pair) for pair in zip(columns, more, strict=True)]
-            group, of = np.concatenate([group, context.ev_group[known.ev[s]]]), np.concatenate([of, s])
+            group, of = np.concatenate([group, context.ev_group[sessions.ev[s]]]), np.concatenate([of, s])
         begin, end, need, power, depth, given, early = columns
         slots = int(np.clip(np.ceil(end.max(initial=1.0)), 1, self._ahead))
         batteries = batteries_of(
             begin, end, need, power, slots, slot_h, depth, group - member * context.groups,
-            known.charge_efficiency[of], known.discharge_efficiency[of], given, early,
+            sessions.charge_efficiency[of], sessions.discharge_efficiency[of], given, early,
         )  # fmt: skip
-        if self._told(view):
+        if self._has_envelope(view):
             assert view.envelope is not None
-            told = batteries_ahead(view.envelope, rows)
-            batteries = as_told(batteries, told, depth[: len(rows)] / known.charge_efficiency[stay])
+            reported = batteries_ahead(view.envelope, rows)
+            batteries = with_reported(
+                batteries, reported, depth[: len(rows)] / sessions.charge_efficiency[session]
+            )
         elif not self._coupled:
-            taper, full = self._taper(view, rows, stay)
+            taper, full = self._taper(view, rows, session)
             batteries = replace(batteries, taper_kwh=taper, full_kwh=full)
         return batteries, late, of
 
-    def _told(self, view: View) -> bool:
+    def _has_envelope(self, view: View) -> bool:
         """Whether the fleet has sent the envelope that begins now.
 
         Raises ValueError if its slots are not the plan's.
@@ -606,7 +609,7 @@ class Scheduled(Dispatching):
             )
         return abs(view.envelope.begin_s - view.time_s) < 1e-6
 
-    # ---- what is forecast ---------------------------------------------------------------------
+    # ---- forecasts ----------------------------------------------------------------------------
 
     def _prices(self) -> tuple[Array, Array]:
         """Price of energy drawn and credit for energy given in each slot, emissions included, (slot,)."""
@@ -635,7 +638,7 @@ class Scheduled(Dispatching):
         return self.context.base_load(begins_s, self._begins_s + self.settings.period)
 
     def _forecast(self, slot: int, slots: int, member: int) -> tuple[Array, Array, Array]:
-        """Prices drawn and given, (slot,), and base load, (group, slot), as they are forecast."""
+        """Forecast prices drawn and given, (slot,), and base load, (group, slot)."""
         context, settings = self.context, self.settings
         window = slice(slot, slot + slots)
         price, export = self._price[window], self._export[window]
@@ -657,12 +660,12 @@ class ArbitrageSettings(ScheduledSettings):
     """Settings of the strategy ``arbitrage``: those of ``scheduled``, with another depth."""
 
     depth_kwh: Annotated[float, Field(ge=0)] | None = 15.0
-    """How far below its target a battery may be discharged, kWh; null: to its floor."""
+    """Energy below its target down to which a battery may be discharged, kWh; null: to its floor."""
 
 
 class Arbitrage(Scheduled):
-    """Charge in cheap hours and give back in dear ones, at the least cost for each EV (V2G): ``scheduled``
-    by the tariff, and not deeper than 15 kWh below the target.
+    """Charge in cheap hours and discharge in expensive ones, at the least cost for each EV (V2G):
+    ``scheduled`` by the tariff, and not deeper than 15 kWh below the target.
     """
 
     Settings = ArbitrageSettings

@@ -1,4 +1,4 @@
-"""Charging from what each group would export."""
+"""Charging from the surplus that each group would export."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from evgrid.aggregator.strategy import Context, View
 from evgrid.core.model import Array
 
 _COUNTED_ON = 0.9
-"""Share of the room within a limit that is counted on for later: the rest is for what can't be foreseen, such
-as arrivals, and for what sharing by laxity falls short of."""
+"""Share of the room within a limit that is planned for later: the rest is a reserve for arrivals and for the
+shortfall of sharing by laxity."""
 _AHEAD_S = 900.0
-"""Spacing of the moments at which a forecast of the base load is looked up, s."""
+"""Spacing of the times at which the base load is forecast, s."""
 
 
 class SelfConsumptionSettings(WithinSettings):
     """Settings of the strategy ``pv_self_consumption``."""
 
     discharge: bool = False
-    """Whether EVs give back what the group draws when there is no surplus."""
+    """Whether EVs discharge to supply the group when there is no surplus."""
     soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """State of charge below which an EV is not asked to."""
+    """State of charge below which an EV is not discharged."""
 
 
 class SelfConsumption(Dispatching):
-    """Charge from what each group would export, least laxity first, and from the grid only what the
-    departures need; give it back to the group's load, where allowed.
+    """Charge from the surplus that each group would export, least laxity first, and from the grid only as the
+    departures need; discharge to the group's load, where allowed.
 
     Without a limit EVs wait for a surplus as long as their departures allow, so that many of them may charge
     together at last, and the peak may be higher than without control. With one they charge from the grid as
-    early as the limit demands: what they need until their departures, less what the limit leaves for that
-    after this tick beside the highest base load that is forecast until then.
+    early as the limit demands: the energy they need until their departures, less the room of the limit for it
+    after this tick besides the highest base load forecast until then.
     """
 
     Settings = SelfConsumptionSettings
@@ -60,7 +60,7 @@ class SelfConsumption(Dispatching):
         return self.dispatch(view, target, np.where(may, view.p_min, 0.0))
 
     def _due(self, view: View) -> Array:
-        """Least power of each group from which the limit can still be kept later, (member · groups,) kW."""
+        """Least power of each group with which the limit can still be met later, (member · groups,) kW."""
         due = np.zeros(len(view.base_load))
         if not np.isfinite(self.settings.most_kw):
             return due
@@ -80,9 +80,9 @@ class SelfConsumption(Dispatching):
 def least_now(p_max: Array, time_left: Array, time_needed: Array, room_kw: float, step_s: float) -> float:
     """Least power that EVs draw together in a tick so that afterwards ``room_kw`` suffices for all, kW.
 
-    By a time ``s`` an EV must have drawn what full power from then to its departure leaves. The sum over the
-    EVs may exceed what the room gives from the tick's end to ``s`` by no more than the tick's energy, for all
-    ``s``; that is all there is to it, as full power is each EV's only limit and all are there.
+    By a time ``s`` an EV must have drawn what full power from then to its departure leaves missing. The sum
+    over the EVs may exceed the room's energy from the tick's end to ``s`` by no more than the tick's energy,
+    for all ``s``; that is sufficient, as full power is each EV's only limit and all are present.
 
     p_max : (ev,) kW; time_left, time_needed : (ev,) s
     """

@@ -1,6 +1,6 @@
 """Strategies that follow a series over time: emissions, events.
 
-What a strategy needs of the bulk system (emission rates, events) stands in the scenario's section
+The data of the bulk system (emission rates, events) are in the scenario's section
 ``system``; prices are those of the tariff, or else of ``system.energy_price``.
 """
 
@@ -26,7 +26,7 @@ QUARTER_S = 900.0
 class Emissions(CheapestFirst):
     """Charge in the quarter hours of the lowest emission rate that still meet the departure.
 
-    As ``tou``, on ``system.emissions``; beyond its end its last day is taken to come again.
+    As ``tou``, on ``system.emissions``; beyond its end its last day is repeated.
     """
 
     needs_of_system = ("emissions",)
@@ -46,22 +46,22 @@ class DemandResponseSettings(DispatchSettings):
     """Settings of the strategy ``demand_response``."""
 
     notice: Annotated[Duration, Field(ge=0)] = 14400.0
-    """How long before it begins an event is known; charging is moved before it, or after."""
+    """Time before its start at which an event is known; charging is moved before it, or after."""
     target_kw: float = 0.0
-    """What each group's EVs that take part may draw together during an event, kW; negative asks them to
+    """Power that each group's participating EVs may draw together during an event, kW; negative: they are to
     discharge."""
     opt_out: Share = 0.0
-    """Share of the EVs that don't take part in an event, drawn for each event."""
+    """Share of the EVs that opt out of an event, drawn for each event."""
     least_level: Annotated[int, Field(ge=1, le=3)] = 1
-    """Level from which on an event is answered."""
+    """Least level of the events that are followed."""
 
 
 class DemandResponse(CheapestFirst, Dispatching):
-    """Keep out of the events of ``system.events``; charge by the prices, or without any at once, at other
-    times.
+    """Avoid charging in the events of ``system.events``; at other times charge by the prices, or without any
+    at once.
 
-    An event counts from ``notice`` before it begins: its quarter hours are then dearer than any other.
-    While it lasts, EVs that take part share ``target_kw`` by laxity. Who opted out knows of no event.
+    An event counts from ``notice`` before it begins: its quarter hours then cost more than any other.
+    While it lasts, participating EVs share ``target_kw`` by laxity. EVs that opted out ignore it.
     """
 
     Settings = DemandResponseSettings
@@ -79,7 +79,7 @@ class DemandResponse(CheapestFirst, Dispatching):
                 self._events.append((begin_s, begin_s + event.duration, self._out(number)))
 
     def slots(self, begin_s: float, end_s: float) -> Array:
-        """See :meth:`CheapestFirst.slots`: quarter hours, parted where prices change within."""
+        """See :meth:`CheapestFirst.slots`: quarter hours, split where prices change within."""
         return np.union1d(super().slots(begin_s, end_s), self.price_edges(begin_s, end_s))
 
     def costs(self, edges_s: Array) -> Array:
@@ -108,7 +108,7 @@ class DemandResponse(CheapestFirst, Dispatching):
         return self.dispatch(part, headroom, np.zeros(len(out)) if self.settings.target_kw >= 0 else None)
 
     def _out(self, number: int) -> Array:
-        """Who opts out of an event, (ev,) bool."""
+        """Whether each EV opts out of an event, (ev,) bool."""
         evs, seed = self.context.evs, self.context.seed
         counts = np.bincount(evs.member, minlength=self.context.members)
         draws = [

@@ -15,7 +15,7 @@ class CheapestFirst(Strategy):
     """Base of strategies that charge in the cheapest slots that still meet the departure.
 
     Exact without a schedule: an EV charges now if and only if the cheaper slots left before its
-    departure do not suffice, and only for as much of the tick as they fall short. That is the
+    departure do not suffice, and only for the part of the tick by which they fall short. That is the
     greedy fill of the cheapest slots, of equal ones the earliest, which is optimal since nothing couples
     the EVs; an EV in its taper, whose power falls with its state of charge, is served as if all slots
     were alike.
@@ -30,7 +30,7 @@ class CheapestFirst(Strategy):
         super().__init__(settings, context)
         clock = context.clock
         origin = clock.start.astype("datetime64[h]")
-        # slots to look ahead: a departure further off is planned when it comes nearer
+        # slots of the horizon: a later departure is planned when it comes nearer
         hours = int(np.ceil(clock.duration_s / 3600)) + 1 + _LOOK_AHEAD_H
         begin_s = -float((clock.start - origin) / np.timedelta64(1, "s"))
         self.edges_s = self.slots(begin_s, begin_s + 3600.0 * hours)
@@ -82,7 +82,7 @@ class CheapestFirst(Strategy):
 class TimeOfUse(CheapestFirst):
     """Charge at the cheapest times that still meet the departure; of equal ones, the earliest.
 
-    Slots are what lies between two changes of the price.
+    Slots are the times between two changes of the price.
     """
 
     needs_prices = True

@@ -1,10 +1,10 @@
-"""Holding voltages by the power of EVs, worst place first: arrays in, arrays out.
+"""Control of voltages by the power of EVs, worst place first: arrays in, arrays out.
 
 A *place* is a connection point and phase at which the voltage is known. Voltages are predicted as the
-last ones plus sensitivity times the change of the EVs' power since; each cut of an EV moves the
-prediction at all places, by the coupling of the phases also the wrong way. The most pressing place is
-relieved by one EV, then the most pressing one is looked for again. Members know nothing of each
-other, and sums run in one order, so a member alone computes what it does in an ensemble.
+last ones plus sensitivity times the change of the EVs' power since; each change of an EV moves the
+prediction at all places, by the coupling of the phases also in the wrong direction. The place with the
+largest violation is relieved by one EV, then the next one is looked for. Members are independent, and sums
+run in a fixed order, so a member gives the same result on its own as in an ensemble.
 
 Power is in kW at the grid, positive when drawn; voltages in pu.
 """
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from evgrid.core.jit import njit
 
 LEAST_EFFECT = 0.1
-"""EVs whose effect on a place is less than this share of the greatest are not asked to relieve it."""
+"""EVs whose effect on a place is less than this share of the greatest are not used to relieve it."""
 
 CLOSE_PU = 1e-7
-"""A voltage this close to its limit keeps it."""
+"""A voltage this close to its limit, pu, counts as within."""
 
 _ROUNDS = 20
-"""Most cuts, per EV and place: a bound that is not met, since cuts that undo each other dwindle."""
+"""Most changes per EV and place: a bound that is not reached, since changes that undo each other dwindle."""
 
 
 @njit
@@ -46,13 +46,13 @@ def hold_voltages(
     """Power of each EV that holds all voltages between their limits, as close to ``want`` as that allows.
 
     Low voltages first, by charging less, down to ``floor``, then by discharging, down to ``p_min``; of
-    the EVs that have an effect on the lowest place those go first for which effect times ``wait_s`` is
-    greatest. Then high voltages, by charging more, up to ``p_max``, where effect per ``wait_s`` is greatest,
+    the EVs that have an effect on the lowest place those with the greatest effect times ``wait_s`` come
+    first. Then high voltages, by charging more, up to ``p_max``, where effect per ``wait_s`` is greatest,
     as far as no voltage falls below its limit by it.
 
     first : (member + 1,) row of each member's first EV, and the number of EVs
     voltage : (member, place) last voltages; not above 0: not there, and not held
-    power : (member, place) what the EVs drew at those voltages
+    power : (member, place) power of the EVs at those voltages
     dv_dp : (place, place) change of the voltage (first) per kW drawn (second), pu
     low, high : (member, place) limits
     place, width : (ev,) first place that the EV draws from, and how many in a row, evenly; an EV of
@@ -111,7 +111,9 @@ def hold_voltages(
                         fall = _effect(dv_dp, at, place[ev], width[ev])
                         if voltage[member, at] > 0.0 and fall * room > 0.0:
                             room = min(room, max(ahead[at] - low[member, at], 0.0) / fall)
-                    if room < by:  # this one would spoil another place, and the others would sooner or later
+                    if (
+                        room < by
+                    ):  # this one would violate the limit of another place, and so would the others later
                         by = room
                         waiting[worst] = False
                 setpoint[ev] += by
@@ -138,7 +140,7 @@ def _most_pressing(
 
 @njit
 def _effect(dv_dp: NDArray[np.float64], at: int, place: int, width: int) -> float:
-    """How much the voltage at a place falls per kW that an EV draws, pu."""
+    """Fall of the voltage at a place per kW that an EV draws, pu."""
     total = 0.0
     for other in range(place, place + width):
         total -= dv_dp[at, other]

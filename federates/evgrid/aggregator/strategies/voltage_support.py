@@ -1,19 +1,18 @@
-"""Coordinated voltage support: the aggregator knows the voltages and what each EV does to them.
+"""Coordinated voltage support: the aggregator knows the voltages and the effect of each EV on them.
 
-In: the voltages at all connection points when the feeder last solved, what the EVs drew then, and the
-feeder's sensitivities (:mod:`evgrid.feeder.sensitivity`). Out: set-points that hold the voltages. How is
-in :mod:`evgrid.aggregator.strategies.voltage_kernels`: the worst place first, by the EVs that do most to it
-per kW, drivers with little time last.
+In: the voltages at all connection points when the feeder last solved, the EVs' power then, and the
+feeder's sensitivities (:mod:`evgrid.feeder.sensitivity`). Out: set-points that keep the voltages within
+limits (:mod:`evgrid.aggregator.strategies.voltage_kernels`): the worst place first, by the EVs with the
+largest effect on it per kW, drivers with little time last.
 
-A set-point is absolute, found from the last voltages and the power at which they were: where the
-sensitivities are somewhat off, the next tick makes it up, and a set-point that is late is not asked for
-twice.
+A set-point is absolute, computed from the last voltages and the power at the time: errors of the
+sensitivities are corrected in the next tick, and a set-point that is late is not counted twice.
 
-Left out: reactive power, which no set-point asks for. Chargers with ``volt_var`` add theirs on their
+Left out: reactive power, for which there are no set-points. Chargers with ``volt_var`` add theirs on their
 own; the aggregator sees its effect in the voltages of the next tick.
 
-Of several aggregators with this strategy each goes its part of the way from the last voltage to a limit:
-all would else answer to the same voltage as if they were alone, and swing.
+Of several aggregators with this strategy each corrects its share of the deviation of the last voltage from a
+limit: otherwise all would correct the whole of it, and might oscillate.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ class VoltageSupportSettings(StrategySettings):
     v_max_pu: Voltage = 1.08
     """Voltage above which none shall rise, pu of nominal."""
     hysteresis_pu: Annotated[float, Field(ge=0)] = 0.002
-    """How far above v_min_pu a place is held once it had to be relieved, until nothing more holds it back."""
+    """Margin above v_min_pu at which a place is held once it had to be relieved, pu."""
     hysteresis: Annotated[Duration, Field(ge=0)] = 600.0
-    """Time that an EV that is held back counts as having more, so that EVs don't take turns."""
+    """Time added to the laxity of an EV that is held back, so that EVs don't take turns."""
     discharge: bool = True
-    """Whether EVs may be asked to give back where charging less does not suffice."""
+    """Whether EVs may be discharged where charging less does not suffice."""
     soc_reserve: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """State of charge below which an EV is not asked to."""
+    """State of charge below which an EV is not discharged."""
     pace: Literal["fast", "even"] = "fast"
-    """How EVs charge while the voltages allow: as fast as they can, or evenly until they depart. What even
-    leaves is there to lower high voltages."""
+    """Charging while the voltages allow: as fast as possible, or evenly until departure. The reserve of even
+    serves to lower high voltages."""
 
     @model_validator(mode="after")
     def _band(self) -> Self:
@@ -62,15 +61,15 @@ class VoltageSupportSettings(StrategySettings):
 
 
 class VoltageSupport(Strategy):
-    """Hold all voltages within limits: EVs charge less, or discharge, where it helps the worst place most."""
+    """Keep all voltages within limits: EVs charge less, or discharge, where it helps the worst place most."""
 
     Settings = VoltageSupportSettings
     uses_voltage = True
     variables = (
         Variable("voltage_support_reduced_kw", ("member",), "kW",
-                 "power that EVs are asked to draw less, or give, to raise low voltages"),
+                 "power that EVs draw less, or give, to raise low voltages, as requested"),
         Variable("voltage_support_raised_kw", ("member",), "kW",
-                 "power that EVs are asked to draw more to lower high voltages"),
+                 "power that EVs draw more to lower high voltages, as requested"),
     )  # fmt: skip
 
     def __init__(self, settings: Any, context: Context) -> None:
@@ -97,7 +96,7 @@ class VoltageSupport(Strategy):
             want = np.where(must, p_max, np.minimum(even, p_max))
         may = view.plugged & ~must & settings.discharge & (view.soc > settings.soc_reserve)
         shape = self._held.shape
-        voltage, part = view.voltage.reshape(shape), 1.0 / self.context.answering
+        voltage, part = view.voltage.reshape(shape), 1.0 / self.context.voltage_controllers
         low = settings.v_min_pu + settings.hysteresis_pu * self._held
         low, high = (voltage + part * (limit - voltage) for limit in (low, settings.v_max_pu))
         setpoint, self._held = hold_voltages(

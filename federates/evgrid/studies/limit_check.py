@@ -1,4 +1,4 @@
-"""What a result violates, with what has to be worked out for it first."""
+"""Check of a result against limits, with hot spots computed where needed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def _known(limits: tuple[str | Criterion, ...]) -> tuple[str | Criterion, ...]:
 
 
 Limits = Annotated[tuple[str | Criterion, ...], Field(min_length=1), AfterValidator(_known)]
-"""Limits that a study judges by: names of presets, or criteria of one's own."""
+"""Limits of a study: names of presets, or own criteria."""
 
 
-def judged(result: xr.Dataset, limits: LimitSet) -> tuple[xr.Dataset, xr.Dataset]:
-    """The result, with hot spots of transformers where they're asked for, and what each member violates.
+def check_limits(result: xr.Dataset, limits: LimitSet) -> tuple[xr.Dataset, xr.Dataset]:
+    """The result, with hot spots of transformers where a criterion needs them, and its violations.
 
     See :func:`evgrid.results.limits.violated`.
     """
