@@ -1,15 +1,19 @@
-"""The command line, as its users meet it: in a process of its own."""
+"""The command line, as its users meet it."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import chdir
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from tests.support.waiting import wait_until
 
 import evgrid
+from evgrid.cli import main
 
 SCENARIO = """
 name: cli-case
@@ -20,11 +24,12 @@ communication: {telemetry: 5min}
 """
 
 
-def call(*arguments, cwd, timeout=280):
-    return subprocess.run(
-        [sys.executable, "-m", "evgrid.cli", *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+def call(*arguments, cwd):
+    """Exit code and output of a command, run in this process."""
+    with chdir(cwd):
+        done = CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="evgrid")
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    return SimpleNamespace(returncode=done.exit_code, stdout=done.stdout, stderr=done.stderr)
 
 
 @pytest.fixture
@@ -175,7 +180,7 @@ def test_the_keys_of_other_files_and_of_a_part(tmp_path):
     ]
     unknown = call("scenario", "--of", "results", cwd=tmp_path)
     assert unknown.returncode == 2
-    assert "results: must be one of scenario, batch, hosting-capacity" in unknown.stderr
+    assert "results: must be one of batch, rates, scenario, tariff" in unknown.stderr
     nothing = call("scenario", "fleet.speed", cwd=tmp_path)
     assert nothing.returncode == 2
     assert "there is no key fleet.speed in a file of the kind scenario" in nothing.stderr

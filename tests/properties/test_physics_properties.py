@@ -129,7 +129,7 @@ NEARLY_NOTHING = [
 ]  # fmt: skip
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @example(NEARLY_NOTHING, FUNCTIONS[0], 60.0, ((1e-9, 1.0, 60.0),) * 3)  # 3.3e-12 of the battery a minute
 @example(NEARLY_NOTHING, FUNCTIONS[0], 60.0, ((3e-10, 1.0, 60.0),) * 3)
 @given(
