@@ -640,7 +640,7 @@ def test_nhts_2022_numbers_its_modes_differently(tmp_path):
     assert result.table["energy_kwh"].tolist() == pytest.approx([14.4444, 10.8333, 7.2222, 18.0556], abs=1e-4)
     assert result.table["energy_kwh"].sum() == pytest.approx(50.556, abs=1e-3)
     assert result.report.assumptions[0] == (
-        "wave 2022, told by VEHCASEID and SEQ_TRIPID: "
+        "wave 2022, recognised by VEHCASEID and SEQ_TRIPID: "
         "kept are trips with TRPTRANS 1 car, 2 van, 3 SUV, 4 pickup"
     )
 
@@ -648,7 +648,7 @@ def test_nhts_2022_numbers_its_modes_differently(tmp_path):
 def test_nhts_wave_is_told_or_asked_for(tmp_path):
     trip = "1,01,01,06,01,6,1700,1730,01,02,5,01"
     path = nhts_file(tmp_path, trip)
-    with pytest.raises(ScenarioError, match="don't tell the survey's wave.*state wave: 2017 or wave: 2022"):
+    with pytest.raises(ScenarioError, match="don't show the survey's wave.*state wave: 2017 or wave: 2022"):
         read_nhts(path, "2026-01-15", CAR)
     assert len(read_nhts(path, "2026-01-15", CAR, wave=2017).table) == 1  # a pickup
     assert len(read_nhts(path, "2026-01-15", CAR, wave=2022).table) == 0  # a motorcycle
@@ -656,7 +656,7 @@ def test_nhts_wave_is_told_or_asked_for(tmp_path):
     report = read_nhts(path, "2026-01-15", CAR).report
     assert report.kept == 1
     assert report.assumptions[0].startswith(
-        "wave 2017, told by TRACC_WLK: kept are trips with TRPTRANS 3 car, 4 SUV"
+        "wave 2017, recognised by TRACC_WLK: kept are trips with TRPTRANS 3 car, 4 SUV"
     )
     with pytest.raises(ScenarioError, match="wave = 2022: has columns of another .TRACC_WLK"):
         read_nhts(path, "2026-01-15", CAR, wave=2022)

@@ -1,6 +1,6 @@
-"""What the EVs can offer: their reserve for a horizon, and the envelope of what they may do ahead.
+"""Flexibility of the EVs: their reserve for a horizon, and the envelope of their power and energy ahead.
 
-In: what the kernels find for each EV, or for groups of EVs. Out: sums over groups, which are recorded, and
+In: what the kernels compute for each EV, or for groups of EVs. Out: sums over groups, which are recorded, and
 what goes to aggregators. Kernels: :func:`evgrid.fleet.physics.flexibility` for the reserve,
 :mod:`evgrid.fleet.envelope` for the envelope, with its equations.
 """
@@ -20,7 +20,7 @@ _RESERVES = {
     "fleet_reserve_down_kw": "power that the EVs can draw more, for the reserve horizon",
 }
 _OFFER = ("p_min", "p_max", "e_min", "e_max", "up", "down")
-"""Rows of what the kernel finds for each EV."""
+"""Rows of ``of_ev``, in the order of the kernel's arguments."""
 _ENVELOPE = {
     "p_min": ("kW", "least mean power in the slot from which every departure is met"),
     "p_max": ("kW", "most mean power in the slot"),
@@ -30,7 +30,7 @@ _ENVELOPE = {
 
 
 class Reserve:
-    """What each EV can offer for the reserve horizon, and its sum over groups, every telemetry period."""
+    """Reserve of each EV for the reserve horizon, and its sums over groups, every telemetry period."""
 
     of_ev: Array
     """(6, ev): p_min, p_max (kW), e_min, e_max (kWh), up, down (kW), as of the last telemetry."""
@@ -54,7 +54,7 @@ class Reserve:
         self.variables = tuple(Variable(name, dims, "kW", text) for name, text in _RESERVES.items())
 
     def due(self, end_s: float) -> bool:
-        """Whether it is to be found at a time."""
+        """Whether it is to be computed at a time."""
         return is_multiple(end_s, self._period_s)
 
     def sum_up(self) -> None:
@@ -63,7 +63,7 @@ class Reserve:
             total[:] = np.bincount(self._row, of_ev, total.size).reshape(total.shape)
 
     def offer(self) -> dict[str, Array]:
-        """What each EV can offer by name, (ev,) each: a copy."""
+        """The offer of each EV by name, (ev,) each: a copy."""
         return dict(zip(_OFFER, self.of_ev.copy(), strict=True))
 
     def record(self, recorder: Recorder, tick: int) -> None:
@@ -107,7 +107,7 @@ class EnvelopeAhead:
         return self._limits.shape[2] * self._limits.shape[3]
 
     def due(self, end_s: float) -> bool:
-        """Whether it is to be found at a time."""
+        """Whether it is to be computed at a time."""
         return is_multiple(end_s, self.settings.every_s)
 
     def begins_h(self, hour: float) -> Array:
@@ -127,7 +127,7 @@ class EnvelopeAhead:
 
     @staticmethod
     def named(limits: tuple[Array, ...]) -> dict[str, Array]:
-        """What the kernel found, by name."""
+        """Limits that the kernel has filled, by name."""
         return dict(zip((*_ENVELOPE, "round_trip"), limits, strict=True))
 
     def record(self, recorder: Recorder) -> None:

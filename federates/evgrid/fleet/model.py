@@ -322,7 +322,7 @@ class FleetModel(Model):
         return limits
 
     def envelope(self) -> dict[str, Array]:
-        """What each EV may do from now on, (ev, slot): p_min, p_max (kW), e_min, e_max (kWh at the meter),
+        """Limits of each EV from now on, (ev, slot): p_min, p_max (kW), e_min, e_max (kWh at the meter),
         and round_trip, (ev,): see :mod:`evgrid.fleet.envelope`.
         """
         assert self._ahead is not None
@@ -330,7 +330,7 @@ class FleetModel(Model):
         return self._ahead.named(self._limits_ahead(self._ahead, np.arange(count), count))
 
     def flexibility(self) -> dict[str, Array]:
-        """What each EV can offer, as of the last telemetry, (ev,): see :func:`.physics.flexibility`.
+        """Reserve that each EV can offer, as of the last telemetry, (ev,): see :func:`.physics.flexibility`.
 
         p_min, p_max (kW), e_min, e_max (kWh in the battery, at the end of the horizon), up, down (kW).
         """

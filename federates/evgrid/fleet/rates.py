@@ -1,4 +1,4 @@
-"""What energy costs and emits in each tick: the prices of energy drawn and given, and its emissions."""
+"""Prices of energy drawn and given in each tick, and its emissions."""
 
 from __future__ import annotations
 

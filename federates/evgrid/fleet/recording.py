@@ -1,4 +1,4 @@
-"""What the fleet records: power and EVs of each tick, peaks of months, and the result of each session.
+"""Results of the fleet: power and EVs of each tick, peaks of months, and the outcome of each session.
 
 In: what the kernels leave after each tick, and of each session when it ends. Out: result variables, and the
 accumulators that the energy audit compares. Positive power is drawn from the grid.

@@ -1,4 +1,4 @@
-"""What the chargers report to aggregators at the end of a tick, every telemetry period."""
+"""Reports of the chargers to aggregators at the end of a tick, every telemetry period."""
 
 from __future__ import annotations
 

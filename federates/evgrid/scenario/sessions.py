@@ -40,7 +40,7 @@ FILES = Registry(
 
 
 class SessionSource(OneOfSeveral):
-    """What a scenario knows of any source of sessions; the rest is in its own class."""
+    """The facts that a scenario needs of any source of sessions; the rest is in its own class."""
 
     sampled: ClassVar[bool] = False
     """Whether the number of EVs, their types and their places are the scenario's, not a file's."""

@@ -1,7 +1,7 @@
-"""Electricity tariffs: what a kWh costs at each time.
+"""Electricity tariffs: the price of a kWh at each time.
 
 A tariff is a small YAML file of one of the forms in :mod:`evgrid.scenario.tariff_forms`: seasons of hours, or
-a series of prices. What all forms share is here.
+a series of prices. The part that all forms share is here.
 
 :class:`Prices` is the one law of what energy costs in a run: of a tariff, or, where there is none, of the
 scenario's ``system.energy_price``. Costs, strategies, the oracle and studies all go by it. The price of a
@@ -49,11 +49,11 @@ class PriceFile(SeriesFile):
     """Prices over time from a file, of either sign."""
 
     per: Literal["kWh", "MWh"]
-    """What the prices are for."""
+    """Unit of energy of the prices."""
 
 
 class PowerPrice(Settings):
-    """What a kW costs in some months."""
+    """Price of a kW in some months."""
 
     months: Annotated[tuple[Annotated[int, Field(ge=1, le=12)], ...], Field(min_length=1)] = _ALL_MONTHS
     """Months of the year, 1 to 12; left out: all."""
@@ -62,15 +62,15 @@ class PowerPrice(Settings):
 
 
 class DemandCharge(Settings):
-    """What the highest power of each calendar month costs, the mean of an interval of the meter."""
+    """Charge for the highest power of each calendar month, as means over intervals of the meter."""
 
     prices: Annotated[tuple[PowerPrice, ...], Field(min_length=1)]
     """Prices by month; those that share a month add up."""
     interval: Annotated[Duration, Field(gt=0)] = 900.0
     """Interval of the meter, from midnight on; divides a day."""
     of: Literal["evs", "transformer", "feeder"] = "evs"
-    """Whose power: all EVs of the fleet (of the aggregator, where there are several) together; everything
-    below each transformer next upstream of connection points, EVs and load, each with a peak of its own;
+    """The power that is metered: all EVs of the fleet (of the aggregator, where there are several) together;
+    all below each transformer next upstream of connection points, EVs and load, each with its own peak;
     or the whole feeder. The latter two are metered with losses, and the charge is the whole site's."""
 
     @model_validator(mode="after")
@@ -85,10 +85,10 @@ class DemandCharge(Settings):
 
 
 class Tariff(OneOfSeveral):
-    """What all forms of a tariff share; the price of energy drawn is the form's own."""
+    """The part that all forms of a tariff share; the price of energy drawn is the form's own."""
 
     name: str
-    """What the utility calls it."""
+    """Name that the utility gives it."""
     currency: str = "USD"
     """Currency of every price."""
     valid_from: date | None = None
@@ -107,7 +107,7 @@ class Tariff(OneOfSeveral):
     """Credit for energy given back over time, instead of export_per_kwh."""
 
     def note(self, start: np.datetime64) -> str:
-        """What a run that begins before the prices held should say; "" for another."""
+        """A note for a run that begins before the prices held; "" for another."""
         if self.valid_from is None or start.astype("datetime64[D]") >= np.datetime64(self.valid_from):
             return ""
         began = start.astype("datetime64[D]")
@@ -138,13 +138,13 @@ TARIFF_FORMS = Registry(
         "prices": "evgrid.scenario.tariff_forms.series:SeriesTariff",
     }
 )
-"""Forms of a tariff by the key that tells them apart."""
+"""Forms of a tariff by the key that only they have."""
 
 
 def form_of(content: Mapping[str, Any]) -> type[Tariff]:
     """The form of a tariff that a mapping holds, by its keys.
 
-    Raises a fault (for pydantic) if they tell none or several.
+    Raises a fault (for pydantic) if they are those of none or several.
     """
     keys = [key for key in TARIFF_FORMS.names() if content.get(key) is not None]
     if len(keys) != 1:
@@ -203,7 +203,7 @@ def read_tariff(name: str, folder: str | Path | None = None) -> Mapping[str, Any
 
 @dataclass(frozen=True)
 class Prices:
-    """What energy costs in a run.
+    """Prices of energy in a run.
 
     drawn, given : functions that give price and credit between two times, s from the run's start, as steps,
         currency per kWh
@@ -235,7 +235,7 @@ class Prices:
 
 
 def prices_of(tariff: Tariff | None, system: System | None, clock: Clock) -> Prices | None:
-    """What energy costs in a run: by the tariff, else by ``system.energy_price``; None where neither is.
+    """Prices of energy in a run: by the tariff, else by ``system.energy_price``; None where neither is.
 
     Raises ScenarioError for a file that is at fault.
     """

@@ -5,15 +5,15 @@ both with the EVs of all members, and neither dependent on the time step.
 
 =================  ================================================================================
 ``sessions``       the table of sessions
-``source``         what a source of sessions is
+``source``         the base of all sources
 ``sources/``       sampled sources, a file each: home, workplace, public, …
-``travel``         what they share: when EVs leave and come, and how far they drive
+``travel``         their common part: when EVs leave and come, and how far they drive
 ``sampling``       who plugs in when and with what, from that
 ``table``          a session table of the user's
 ``snapshot``       exactly what a scenario sampled or imported, to be replayed
 ``importers/``     recorded sessions of other formats, a file each: ACN-Data, ElaadNL, NHTS
 ``evse``           phases of the EVSEs
-``notes``          what the tables assume
+``notes``          assumptions of the tables
 =================  ================================================================================
 
 A source is added by its own file and one line in :data:`evgrid.scenario.sessions.SOURCES` (sampled) or

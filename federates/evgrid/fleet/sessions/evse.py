@@ -1,6 +1,6 @@
 """The phases of EVSEs, and whether any charge on one, so that the feeder is to be solved in three.
 
-The latter follows from the settings and from whole session files alone, not from what is drawn, so that all
+The latter follows only from the settings and whole session files, not from what is drawn, so that all
 members and penetrations of a scenario are solved alike.
 """
 

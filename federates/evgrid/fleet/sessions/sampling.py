@@ -134,7 +134,7 @@ class _Types:
     """The vehicle types of a scenario with their limits at each rating of its chargers; (type,) each.
 
     Of chargers of three phases all types stand there once more, in the same order, with their limits at the
-    same EVSE on one phase; ``share_up_to`` is of the first ones alone.
+    same EVSE on one phase; ``share_up_to`` is only of the first ones.
     """
 
     name: NDArray[np.str_]

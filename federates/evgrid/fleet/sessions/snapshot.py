@@ -28,6 +28,7 @@ from evgrid.fleet.sessions.evse import charges_on_one_phase
 from evgrid.fleet.sessions.sessions import COLUMNS, TEXTS, Sessions, no_fleet, outside_run, within_run
 from evgrid.fleet.sessions.table import MOST
 from evgrid.readers import Faults, Table, read_table, shown
+from evgrid.readers.tables import PARQUET
 from evgrid.scenario import Scenario
 from evgrid.scenario.vehicles import chemistries
 
@@ -54,7 +55,7 @@ def write_snapshot(
 
     """
     path = Path(path)
-    if path.suffix.lower() not in (".parquet", ".pq"):
+    if path.suffix.lower() not in PARQUET:
         raise ScenarioError([f"{path.name}: the name of a snapshot must end in .parquet"], str(path))
     ev = np.arange(len(evs))
     columns: dict[str, Any] = {
@@ -88,7 +89,7 @@ def write_snapshot(
 
 def is_snapshot(path: Path) -> bool:
     """Whether a file is one that :func:`write_snapshot` wrote."""
-    if path.suffix.lower() not in (".parquet", ".pq"):
+    if path.suffix.lower() not in PARQUET:
         return False
     try:
         return _KEY in (pq.read_schema(path).metadata or {})

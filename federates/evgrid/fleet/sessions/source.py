@@ -1,4 +1,4 @@
-"""What every source of sessions is: settings that make the tables of EVs and sessions."""
+"""Sources of sessions: settings from which the tables of EVs and sessions follow."""
 
 from __future__ import annotations
 

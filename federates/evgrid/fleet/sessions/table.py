@@ -232,8 +232,8 @@ class _Table:
             has_arrival & has_target & has_energy,
             "give two of soc_arrival, soc_target and energy_kwh: two determine the third",
         )
-        alone = np.where(gain <= taper, taper, 1.0)
-        target = np.where(has_target, target, np.where(has_arrival, arrival + gain, alone))
+        usual = np.where(gain <= taper, taper, 1.0)
+        target = np.where(has_target, target, np.where(has_arrival, arrival + gain, usual))
         target = np.where(has_arrival & ~has_target & ~has_energy, usual_target, target)
         arrival = np.where(has_arrival, arrival, target - gain)
         too_much = has_energy & ((target > 1 + _ROUNDING) | (arrival < -_ROUNDING))

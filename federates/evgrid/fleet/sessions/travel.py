@@ -125,7 +125,7 @@ def trip(index: int, hours: Array, driven: NDArray[np.bool_], miles: Array) -> S
 
 
 class SampledSessions(Source):
-    """What all sampled sources share: settings, and the events of a day, drawn by each source."""
+    """A sampled source: settings that all have, and the events of a day, drawn by each in its own way."""
 
     sampled: ClassVar[bool] = True
 

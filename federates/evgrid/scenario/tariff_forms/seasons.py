@@ -37,7 +37,7 @@ class Period(Settings):
     """Hours with one price."""
 
     name: str
-    """What the tariff calls it."""
+    """Name that the tariff gives it."""
     hours: Annotated[list[Span], Field(min_length=1)] | None = None
     """Pairs [from, until) of local times, such as [7, 9] or, over midnight, ['23:30', '5:30']; left out:
     every time that no period before it covers."""
@@ -51,7 +51,7 @@ class Season(Settings):
     """Months with the same periods."""
 
     name: str
-    """What the tariff calls it."""
+    """Name that the tariff gives it."""
     months: list[Annotated[int, Field(ge=1, le=12)]]
     """Months of the year, 1 to 12."""
     periods: Annotated[list[Period], Field(min_length=1)]

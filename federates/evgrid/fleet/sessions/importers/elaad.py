@@ -223,7 +223,7 @@ class ElaadFile(ImportedFile):
     elaad: ExistingFile
     """CSV file of ElaadNL transactions."""
     times: Literal["local", "utc"] = "local"
-    """What the columns named UTC hold: local times, as reported, or UTC."""
+    """Times in the columns named UTC: local, as reported, or UTC."""
     zone: str = "Europe/Amsterdam"
     """Zone of the local times."""
     time_format: TimeFormat | None = None

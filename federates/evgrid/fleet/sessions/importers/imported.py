@@ -1,4 +1,4 @@
-"""What an importer gives: sessions, and a report of what became of the rows.
+"""The result of an importer: sessions, and a report of rows read, dropped and changed.
 
 The table has a row a session, in order of arrival as the file has them. Columns of every importer:
 
@@ -23,6 +23,7 @@ import pandas as pd
 
 from evgrid.errors import ScenarioError
 from evgrid.fleet.sessions.table import OPTIONAL, REQUIRED
+from evgrid.readers.tables import PARQUET
 from evgrid.scenario.fleet import Vehicle
 
 SHOWN = 5
@@ -31,7 +32,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the rows of a file. Prints as sentences.
+    """Rows of a file that were read, dropped and changed, and why. Prints as sentences.
 
     source : the file
     noun : what a row is, such as "sessions"
@@ -105,7 +106,7 @@ class Tally:
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """Sessions, and what became of the rows of the file they are from."""
+    """Sessions, and a report of the rows of the file they are from."""
 
     table: pd.DataFrame
     """A row a session; see :mod:`evgrid.fleet.sessions.importers.imported` and the importer."""
@@ -166,7 +167,7 @@ class Imported:
         """Write the sessions as a session file, CSV or (by its suffix) Parquet."""
         path = Path(path)
         table = self.plain()
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if path.suffix.lower() in PARQUET:
             table.to_parquet(path, index=False)
         else:
             table.to_csv(path, index=False, date_format="%Y-%m-%dT%H:%M:%S.%f")

@@ -1,7 +1,7 @@
 """The US National Household Travel Survey: a vehicle's day, from the trips of its drivers.
 
 Format: the trip file of 2017 (``trippub.csv``) or 2022 (``tripv2pub.csv``), a row a person's trip:
-``HOUSEID, PERSONID, VEHID, TRPTRANS`` (by which car, van, SUV and pickup are told, :data:`MODES`: the
+``HOUSEID, PERSONID, VEHID, TRPTRANS`` (by which car, van, SUV and pickup are recognised, :data:`MODES`: the
 waves number them differently), ``DRVR_FLG`` (1 drove), ``TRPMILES, STRTTIME, ENDTIME`` (HHMM),
 ``WHYTO`` (1 is home), ``TDWKND`` (1 weekend, 2 weekday), ``WTTRDFIN`` (trip weight) and, if it is
 there, ``WHYFROM``. Negative values are codes for "not known". The survey's day runs from 04:00 to
@@ -108,7 +108,7 @@ def read_nhts(
     home
         WHYTO (and WHYFROM) of home; (1,) in 2017 and 2022.
     wave
-        Year of the survey, 2017 or 2022; left out: told by the columns that only one of them has.
+        Year of the survey, 2017 or 2022; left out: recognised by the columns that only one of them has.
 
     Dropped are trips by other means, of passengers, and in vehicles of others. A trip of a driver
     with an unknown miles, time or purpose is dropped, and with it the vehicle's other trips of
@@ -119,7 +119,7 @@ def read_nhts(
     Raises
     ------
     ScenarioError
-        If the file can't be read or lacks columns, or its columns don't tell the wave.
+        If the file can't be read or lacks columns, or its columns don't show the wave.
 
     """
     path, vehicle = Path(path), vehicle or Vehicle()
@@ -135,7 +135,7 @@ def read_nhts(
     has_origin = False
     marks = tuple(name for names in COLUMNS_OF.values() for name in names)
     table, found = read_rows(path, tally, REQUIRED, ("WHYFROM", *marks), numbers=NUMBERS)
-    wave, told = _wave(table, wave)
+    wave, evidence = _wave(table, wave)
     kept = MODES[wave] if modes is None else {mode: MODES[wave].get(mode, "") for mode in modes}
     for place, cells, values in found:
         reason = _not_driven(cells, values, kept)
@@ -163,7 +163,7 @@ def read_nhts(
             continue
         rows += _stays(name, houses[name], trips, vehicle, first, days, tally)
     tally.assumptions += [
-        f"wave {wave}, {told}: kept are trips with TRPTRANS "
+        f"wave {wave}, {evidence}: kept are trips with TRPTRANS "
         + ", ".join(f"{mode} {name}".rstrip() for mode, name in kept.items()),
         f"{vehicle.consumption_kwh_per_mile:g} kWh a mile, charged at an efficiency of "
         f"{vehicle.charge_efficiency:g} into {vehicle.capacity_kwh:g} kWh",
@@ -177,23 +177,23 @@ def read_nhts(
 
 def _wave(table: Table, stated: int | None) -> tuple[int, str]:
     """The wave, and how it is known."""
-    told = [wave for wave, names in COLUMNS_OF.items() if any(name in table for name in names)]
+    shown = [wave for wave, names in COLUMNS_OF.items() if any(name in table for name in names)]
     if stated is not None and stated not in MODES:
         raise ScenarioError(
             [f"wave = {stated}: must be one of {', '.join(map(str, MODES))}"], str(table.source)
         )
-    if stated is not None and told not in ([], [stated]):
-        names = ", ".join(name for wave in told for name in COLUMNS_OF[wave] if name in table)
+    if stated is not None and shown not in ([], [stated]):
+        names = ", ".join(name for wave in shown for name in COLUMNS_OF[wave] if name in table)
         raise ScenarioError([f"wave = {stated}: has columns of another ({names})"], str(table.source))
     if stated is not None:
         return stated, "as stated"
-    if len(told) != 1:
+    if len(shown) != 1:
         text = (
-            "the columns don't tell the survey's wave, by which codes differ: state wave: 2017 or wave: 2022"
+            "the columns don't show the survey's wave, by which codes differ: state wave: 2017 or wave: 2022"
         )
         raise ScenarioError([text], str(table.source))
-    names = " and ".join(name for name in COLUMNS_OF[told[0]] if name in table)
-    return told[0], f"told by {names}"
+    names = " and ".join(name for name in COLUMNS_OF[shown[0]] if name in table)
+    return shown[0], f"recognised by {names}"
 
 
 def _not_driven(cells: Cells, values: Values, modes: Container[float]) -> str:
@@ -302,8 +302,8 @@ class NhtsFile(ImportedFile):
     nhts: ExistingFile
     """The survey's file of trips, of 2017 (trippub.csv) or 2022 (tripv2pub.csv)."""
     wave: Literal[2017, 2022] | None = None
-    """The survey's wave, whose codes differ; left out: told by the columns VEHCASEID or SEQ_TRIPID (2022) and
-    TRACC_WLK or TREGR_WLK (2017)."""
+    """The survey's wave, whose codes differ; left out: recognised by the columns VEHCASEID or SEQ_TRIPID
+    (2022) and TRACC_WLK or TREGR_WLK (2017)."""
     day: Annotated[date, Field(ge=date(1900, 1, 1), lt=date(2200, 1, 1))] | None = None
     """Date on which the surveyed day is put first; left out: the day before the run's first."""
     days: Annotated[int, Field(ge=1, le=3660)] | None = None

@@ -33,7 +33,7 @@ class ImportedFile(Source):
     dealt in order of their first session, or a mapping; left out: dealt over all connection points."""
 
     def read(self, scenario: Scenario) -> Imported:
-        """The sessions of the file, and the report of what became of its rows.
+        """The sessions of the file, and the report of its rows.
 
         Raises ScenarioError if it is not of its format.
         """
