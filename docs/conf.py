@@ -43,6 +43,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
 
+nitpicky = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autoclass_content = "class"

@@ -76,7 +76,7 @@ def sensitivity(
     generation
         Active and reactive power of the fixed generation, (gen, phase); left out: the network's own.
     solver, reduce
-        See :func:`evgrid.feeder.solvers.make_solver`.
+        See ``evgrid.feeder.solvers.make_solver``.
     buses
         Positions of the buses whose voltages are returned; left out: those of the connection points.
 

@@ -141,7 +141,7 @@ def run_comparison(
     folder
         Folder of the runs' results.
     resume, workers, scheduler, progress
-        See :func:`evgrid.runs.batch.run_batch`.
+        See :func:`evgrid.run_batch`.
 
     Returns
     -------

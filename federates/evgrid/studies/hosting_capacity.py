@@ -291,7 +291,7 @@ def run_study(
         Folder of the runs' violations, so that a study that was stopped can continue; left out:
         none.
     resume, workers, scheduler, progress
-        See :func:`evgrid.runs.batch.run_batch`.
+        See :func:`evgrid.run_batch`.
 
     Returns
     -------

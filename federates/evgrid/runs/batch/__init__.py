@@ -2,7 +2,7 @@
 
 In: a batch file, :class:`Batch`, with a base scenario and a grid, a list or a random sample of
 overrides. Out: a folder with one NetCDF file a run, an index of all runs, and, opened lazily as one
-Dataset with the overrides as coordinates, :func:`open_batch`.
+Dataset with the overrides as coordinates, :func:`evgrid.open_batch`.
 
 A *case* is one set of overrides, a *run* is a case, or a chunk of a case's members where these are
 too many for the memory of a process. A run is known by the hash of its resolved scenario (files
@@ -406,7 +406,7 @@ def run_batch(
     Parameters
     ----------
     batch
-        A :class:`Batch`, or the path of one.
+        A :class:`evgrid.runs.batch.Batch`, or the path of one.
     folder
         Where results and index go.
     resume
