@@ -354,7 +354,7 @@ def run(
         folder).
     output
         NetCDF file to stream the result into; it appears when the run is complete, whole or not
-        at all. Left out: the result planned_sessions in memory.
+        at all. Left out: the result is kept in memory.
     progress
         Called now and then with the simulated seconds that are done.
 

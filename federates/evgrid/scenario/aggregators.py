@@ -1,4 +1,4 @@
-"""The section ``aggregators`` of a scenario: strategies and which EVs each has."""
+"""The section ``aggregators`` of a scenario: strategies and their EVs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from evgrid.scenario.fields import Duration, ElementName, Settings, fault, fault
 
 
 class Selection(Settings):
-    """The EVs of an aggregator: those for which all that is given holds."""
+    """The EVs of an aggregator: those that match all given criteria."""
 
     share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the EVs, drawn; aggregators that differ in the share alone draw from the same EVs, and none
+    """Share of the EVs, drawn; aggregators that differ only in the share draw from the same EVs, and none
     twice."""
     connections: tuple[ElementName, ...] | None = None
-    """Connection points at which they charge."""
+    """Connection points at which the EVs charge."""
     transformers: tuple[ElementName, ...] | None = None
     """Transformers next upstream of them."""
     vehicles: tuple[ElementName, ...] | None = None
     """Vehicle types."""
     upstream: bool | None = None
-    """Whether they are upstream of the modelled feeder."""
+    """Whether the EVs are upstream of the modelled feeder."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Selection:
@@ -42,23 +42,23 @@ class Selection(Settings):
 
     @property
     def besides_share(self) -> str:
-        """All that is given but the share, as text; alike for selections that differ in the share alone."""
+        """All criteria but the share, as text; equal for selections that differ only in the share."""
         return self.model_dump_json(exclude={"share"})
 
 
 class OwnCommunication(Settings):
-    """The link between an aggregator and its chargers; what is left out is the scenario's."""
+    """The link between an aggregator and its chargers; keys left out are the scenario's."""
 
     delay: Annotated[Duration, Field(ge=0)] | None = None
-    """Time that a set-point travels."""
+    """Delay of a set-point."""
     telemetry: Annotated[Duration, Field(gt=0)] | None = None
-    """Period at which it hears from the chargers, at least a tick."""
+    """Period at which it receives the chargers' reports, at least a tick."""
     loss: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of an EV's set-points that are lost."""
 
 
 def selection_faults(aggregators: Mapping[str, StrategySettings]) -> list[str]:
-    """What is wrong with the ``evs`` of aggregators whatever the fleet is, a sentence each."""
+    """Faults in the ``evs`` of aggregators that do not depend on the fleet, a sentence each."""
     rest = [name for name, settings in aggregators.items() if settings.evs is None]
     found = []
     if len(rest) > 1:
@@ -110,9 +110,9 @@ class StrategySettings(Settings):
     strategy: str
     """Name of a built-in strategy, or my_module:MyStrategy."""
     group: Literal["transformer", "feeder"] = "transformer"
-    """What the EVs are grouped by: the transformer next upstream, or the whole feeder."""
+    """Grouping of the EVs: by the transformer next upstream, or the whole feeder."""
     evs: Selection | None = None
-    """Which EVs it has, such as {share: 0.4}; left out: those that no other aggregator has."""
+    """Its EVs, such as {share: 0.4}; left out: those that no other aggregator has."""
     communication: OwnCommunication | None = None
     """Its own link to the chargers; left out: the scenario's."""
     _class: type[Strategy] | None = PrivateAttr(None)
@@ -124,7 +124,7 @@ class StrategySettings(Settings):
 
     @property
     def user_classes(self) -> tuple[type, ...]:
-        """The classes of the user's own that these settings name."""
+        """The user's own classes that these settings name."""
         return (self.strategy_class,) if ":" in self.strategy else ()
 
 
@@ -164,7 +164,7 @@ def aggregators_of(value: Any, info: ValidationInfo) -> Any:
         raise fault("must be a mapping of names to aggregators, such as {main: {strategy: tou}}")
     checked, found = {}, []
     for name, given in value.items():
-        if given is None:  # an override that takes an aggregator away
+        if given is None:  # an override that removes an aggregator
             continue
         if not (isinstance(name, str) and name.isidentifier()):
             found.append(f"aggregators: {name} can't be a name: must be a word of letters, digits and _")

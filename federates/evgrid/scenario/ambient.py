@@ -1,6 +1,6 @@
 """Ambient temperature over the run: a number, a sinusoid of a day, or a table.
 
-In: what a scenario says. Out: its mean over any part of the run, °C.
+In: the setting of a scenario. Out: its mean over any part of the run, °C.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DAY_S = 86400.0
 
 
 class Sinusoid(Settings):
-    """Ambient temperature as a sinusoid of a day."""
+    """Ambient temperature as a daily sinusoid."""
 
     mean_c: float
     """Mean of the day, °C."""

@@ -13,13 +13,13 @@ class ScheduledPower(Settings):
     """A daily window of an EVSE's own schedule."""
 
     begin: Annotated[HourOfDay, Field(alias="from")]
-    """Local time at which it begins."""
+    """Local time at which the window begins."""
     until: HourOfDay
-    """Local time at which it ends; before from: on the next day."""
+    """Local time at which the window ends; before from: on the next day."""
     power_kw: float | None = None
     """Set-point, kW at the grid; negative discharges."""
     share: Share | None = None
-    """Set-point as a share of the most that the EV draws, the lesser of EVSE and vehicle, in place of
+    """Set-point as a share of the EV's greatest power, the lesser of EVSE and vehicle, in place of
     power_kw."""
     days: WeekDays = ("all",)
     """Days of the week on which it begins: all, weekday, weekend, monday to sunday, or a list of these."""
@@ -37,26 +37,26 @@ class Communication(Settings):
     """The link between aggregator and chargers."""
 
     delay: Annotated[Duration, Field(ge=0)] = 0.0
-    """Time that a set-point travels."""
+    """Delay of a set-point."""
     telemetry: Annotated[Duration, Field(gt=0)] = 60.0
     """Period at which chargers report, at least a tick."""
     loss: Share = 0.0
     """Share of an EV's set-points that are lost, drawn from the scenario's seed."""
     latency: Annotated[Duration, Field(ge=0)] = 0.0
-    """Longest additional time that set-points travel to an EVSE; each has its own, drawn evenly from 0 to
-    this, and acts from the next tick on."""
+    """Longest additional delay of set-points to an EVSE; each has its own, drawn uniformly from 0 to this,
+    and a set-point acts from the next tick on."""
     outages_per_day: Annotated[float, Field(ge=0)] = 0.0
     """Mean number of outages of an EVSE's link a day."""
     outage_duration: Annotated[Duration, Field(gt=0)] = 600.0
     """Mean duration of an outage (exponentially distributed)."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
-    """Age at which an EVSE takes its last set-point for stale; left out: never."""
+    """Age at which an EVSE's last set-point is stale; left out: never."""
     fallback: Literal["uncontrolled", "last", "stop", "schedule"] = "uncontrolled"
-    """What an EVSE does with a stale set-point: charge as fast as it can, keep it, wait, or follow its
+    """Behaviour of an EVSE with a stale set-point: charge as fast as it can, keep it, wait, or follow its
     schedule. Its departure guard acts in any case."""
     schedule: list[ScheduledPower] | None = None
     """The EVSE's own schedule for fallback = schedule, such as [{from: 22:00, until: 06:00, power_kw: 3.7}];
-    the first window that a tick begins in holds, outside of all it waits."""
+    the first window in which a tick begins applies; outside of all it waits."""
 
     @model_validator(mode="after")
     def _can_fall_back(self) -> Communication:

@@ -1,4 +1,4 @@
-"""What a scenario says of the feeder's devices: tap changers, capacitors, PV inverters, transformers' oil."""
+"""Settings of the feeder's devices: tap changers, capacitors, PV inverters, transformer ageing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LineDrop(Settings):
     """Line-drop compensation: hold the voltage at the end of a line that is not measured."""
 
     r_ohm: Annotated[float, Field(ge=0)] = 0.0
-    """Resistance from the transformer to there, ohm a phase at the regulated side's voltage."""
+    """Resistance from the transformer to that point, ohm a phase at the regulated side's voltage."""
     x_ohm: float = 0.0
     """Reactance, likewise."""
 
@@ -29,10 +29,10 @@ class _Regulator(Settings):
     target_pu: Positive = 1.0
     """Voltage to hold, pu of nominal; in three phases the mean of their magnitudes."""
     deadband_pu: Positive
-    """Width of the band about the target in which nothing happens, pu."""
+    """Width of the band about the target in which the device does not operate, pu."""
     delay: Annotated[Duration, Field(ge=0)] = 30.0
     """Time for which the voltage must lie on one side of the band before the device operates. Back in
-    the band, the time starts anew."""
+    the band, the time restarts."""
     next_delay: Annotated[Duration, Field(ge=0)] | None = None
     """Time from one operation to the next while the voltage stays outside; 0s: until it is in the band
     at once; left out: delay."""
@@ -68,8 +68,8 @@ class PvInverters(Settings):
     """The network's generation (sgen) as inverters with local functions."""
 
     functions: LocalFunctions
-    """What they do by themselves with the voltage they see: the functions of charger.functions, without
-    those of frequency. They take the place of the network's reactive power."""
+    """Local functions of the voltage: those of charger.functions, without those of frequency. They replace
+    the network's reactive power."""
     at: list[ElementName] | None = None
     """Names of the generators; left out: all sgens, but not storage, motors and wards."""
     oversize: Annotated[float, Field(ge=1)] = 1.1
@@ -146,7 +146,8 @@ class TransformerAgeing(Settings):
     ] = "onan_distribution"
     """Thermal constants: a set by name, your own, or your own for each transformer by its name."""
     start_load: Annotated[float, Field(ge=0)] | None = None
-    """Load, per rated current, at which they have settled before the run; left out: the first step's."""
+    """Load, per rated current, at which they are in steady state before the run; left out: the first
+    step's."""
 
     def constants(self, trafo: str) -> TransformerThermal | None:
         """Constants of a transformer; None if it has none."""

@@ -17,8 +17,8 @@ class GenerationFile(Settings):
 
     file: ExistingFile
     """CSV, Parquet or NetCDF: minute or time, then a column of kW into the grid for each generator and
-    storage, named like them, or one column named share: the part of what the network has that all
-    generators give."""
+    storage, named like them, or one column named share: the share of their power in the network
+    that all generators feed in."""
     time_format: TimeFormat | None = None
     """Form of the file's times, as base_load.time_format."""
 
@@ -39,13 +39,13 @@ class BaseLoad(Settings):
     annual_kwh: Annotated[float, Field(gt=0)] = 3500.0
     """Mean yearly energy of a household, kWh (standard)."""
     scale: Literal["households", "net"] = "households"
-    """What standard profiles are scaled to. households: the yearly energy of the households behind each
+    """Scaling of standard profiles. households: the yearly energy of the households behind each
     load (feeder.households); net: the network's own load, which each load reaches, without noise, in the
     profile's highest quarter-hour of the year."""
     generation: Literal["none", "nameplate"] | GenerationFile | None = None
-    """What the network's generators and storages give, which have no profile of their own. none: nothing;
-    nameplate: what the network has, day and night; {file: pv.csv}: a table. Left out: as the network has it
-    with net, their own profiles with simbench, else an error where the network has some."""
+    """Power of the network's generators and storages, which have no profile of their own. none: 0; nameplate:
+    the network's own, day and night; {file: pv.csv}: a table. Left out: the network's own with net, the
+    profiles with simbench, else an error where the network has some."""
 
     @model_validator(mode="after")
     def _one_source(self) -> BaseLoad:
@@ -63,7 +63,7 @@ class BaseLoad(Settings):
 
     @property
     def kind(self) -> Literal["standard", "net", "none", "simbench", "file"]:
-        """Where the load comes from."""
+        """Source of the load."""
         if self.file is not None:
             return "file"
         return self.source or "standard"
@@ -96,7 +96,7 @@ NetworkName = Annotated[str, BeforeValidator(_network, json_schema_input_type=st
 
 
 class ZeroSequence(Settings):
-    """A recipe for the zero-sequence data that a network lacks; what it has is kept."""
+    """A recipe for the zero-sequence data that a network lacks; existing data are kept."""
 
     recipe: Literal["four_wire"]
     """four_wire: lines with a neutral like the phases, r0 = 4 r1, x0 = 4 x1, c0 = c1; transformers
@@ -144,10 +144,10 @@ class Feeder(Settings):
     base_load: BaseLoad = BaseLoad()
     """The load without EVs."""
     reduce: bool = True
-    """Merge buses that carry nothing before solving, and recover them exactly after."""
+    """Merge buses without load before solving, and recover their voltages exactly after."""
     households: Annotated[int, Field(ge=0)] | Households = 1
-    """Households behind each load: a number, {kw_each: 2.0} or {by_load: {Supermarket: 0}}. They are where
-    EVs at home are and what standard profiles stand for."""
+    """Households behind each load: a number, {kw_each: 2.0} or {by_load: {Supermarket: 0}}. EVs at home
+    and standard profiles are by household."""
     phases: Literal[1, 3, "auto"] = "auto"
     """1: balanced (positive sequence), with all power spread evenly over three phases; 3: each phase; auto:
     3 where loads or generators of the network have phases of their own or EVs charge on one phase, which
@@ -155,16 +155,16 @@ class Feeder(Settings):
     unbalance: bool = True
     """Record voltage unbalance and neutral currents where phases are solved separately."""
     zero_sequence: ZeroSequence | None = None
-    """Where the network lacks zero-sequence data and is solved in three phases; left out: an error."""
+    """Recipe for missing zero-sequence data of a network solved in three phases; left out: an error."""
     tap_changers: tuple[TapChanger, ...] = ()
-    """On-load tap changers that hold a voltage; the others stay where the network has them."""
+    """On-load tap changers that hold a voltage; the others keep the network's positions."""
     capacitors: tuple[Capacitor, ...] = ()
-    """Shunts that are switched to hold a voltage; the others stay as the network has them."""
+    """Shunts that are switched to hold a voltage; the others keep the network's steps."""
     pv: PvInverters | None = None
-    """The network's generation as inverters that see their voltage; left out: it gives what it is said to."""
+    """The network's generation as inverters with functions of their voltage; left out: fixed power."""
     transformer_ageing: TransformerAgeing | None = None
     """Hot spot and loss of life of the transformers; left out: not recorded."""
     on_divergence: Literal["stop", "keep"] | None = None
-    """What a power flow without solution does: stop ends the run; keep gives up its member (no
-    numbers from then on, and the summary names it) and goes on with the others. Left out: stop
-    for one member, keep for an ensemble."""
+    """Effect of a power flow without solution: stop ends the run; keep gives up its member (NaN from then on,
+    and named in the summary) and continues with the others. Left out: stop for one member, keep for an
+    ensemble."""

@@ -1,7 +1,7 @@
-"""What every part of a scenario's schema is built from.
+"""Building blocks of the scenario's schema.
 
 A setting is a field of a frozen pydantic model that forbids unknown keys; the docstring under it
-says what it is and in which unit, and becomes its text in ``evgrid scenario --schema``.
+is its description with the unit, also in ``evgrid scenario --schema``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def fault(text: str) -> PydanticCustomError:
-    """A fault found by a validator: one sentence that says what is allowed."""
+    """A fault found by a validator: one sentence with the allowed values."""
     return PydanticCustomError("fault", "{text}", {"text": text})
 
 
@@ -203,7 +203,7 @@ _RESERVED = frozenset(
 
 
 def _name(value: str) -> str:
-    """A name that is a file's too: one that leads nowhere else; a slash makes a folder in that of results."""
+    """A name that is also a file's: without a path to elsewhere; a slash makes a subfolder of the results."""
     if re.search(r"[\\\x00-\x1f\x7f]|^[A-Za-z]:", value):
         raise fault("must be a name, without \\ and control characters: results are called by it")
     for part in value.split("/"):
@@ -217,11 +217,11 @@ def _name(value: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1), AfterValidator(_name)]
-"""What something is called, and its files with it."""
+"""A name, also of files."""
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A YAML file that a user has named, which holds a mapping.
+    """Content of a user's YAML file, a mapping.
 
     Raises ScenarioError with one sentence that names the file.
     """
@@ -246,14 +246,14 @@ def checked(
 
 
 def faults_of(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> list[str]:
-    """One sentence for each fault of a validation error, with path and value; of a kind, the first ones."""
+    """One sentence for each fault of a validation error, with path and value; the first ones of each kind."""
     by_kind: dict[tuple[Any, ...], list[str]] = {}
     for details in error.errors(include_url=False):
         whole = details["type"] == "faults"
-        told = details["msg"].split("\n") if whole else [_sentence(details, schema, prefix)]
+        sentences = details["msg"].split("\n") if whole else [_sentence(details, schema, prefix)]
         kind = (details["type"], *(part for part in details["loc"] if isinstance(part, str)))
-        by_kind.setdefault(kind, []).extend(told)
-    return [sentence for told in by_kind.values() for sentence in capped(list(dict.fromkeys(told)))]
+        by_kind.setdefault(kind, []).extend(sentences)
+    return [sentence for found in by_kind.values() for sentence in capped(list(dict.fromkeys(found)))]
 
 
 def _sentence(details: ErrorDetails, schema: type[BaseModel], prefix: str) -> str:
@@ -278,7 +278,7 @@ def _sentence(details: ErrorDetails, schema: type[BaseModel], prefix: str) -> st
 
 
 _BRANCH = re.compile(r"^(<\w+>$|(function-\w+|literal|list|tuple|dict|constrained-\w+|nullable)\[)")
-"""Part of a location that names a branch of a union, and no key of the user's."""
+"""Part of a location that names a branch of a union, not a key of the user's."""
 _WORDS = {
     "a mapping": re.compile(r"an? (valid )?(dictionary|mapping)( or (an )?instance of \w+)?"),
     "a list": re.compile(r"a valid (list|tuple)"),
@@ -289,7 +289,7 @@ _WORDS = {
     "true or false": re.compile(r"a valid boolean(, unable to interpret input)?"),
     "text": re.compile(r"a valid string"),
 }
-"""pydantic's words in those of a user of YAML."""
+"""pydantic's terms, replaced by those of YAML."""
 
 
 def _allowed(keys: list[str]) -> str:
@@ -306,7 +306,7 @@ def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
             return []
         schema = inner
         if _holds_several(field.annotation):
-            next(parts, None)  # a key of one's own, or a place in a list
+            next(parts, None)  # a user-defined key, or an index of a list
     return [field.alias or name for name, field in schema.model_fields.items()]
 
 
@@ -318,7 +318,7 @@ def _holds_several(annotation: Any) -> bool:
 
 
 def settings_in(annotation: Any) -> list[type[BaseModel]]:
-    """The pydantic models inside a field's annotation; of one that has alternatives, these."""
+    """The pydantic models inside a field's annotation; of one with alternatives, these."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         alternatives = getattr(annotation, "alternatives", None)
         return [annotation] if alternatives is None else list(alternatives())

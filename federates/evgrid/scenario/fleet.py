@@ -25,25 +25,26 @@ class Charger(Settings):
     """Shares of chargers by rated power, {3.7: 0.5, 7.4: 0.5}, drawn for each EV, in place of power_kw;
     relative to their sum. Left out: all have power_kw."""
     phases: Literal[1, 3] = 1
-    """Single-phase (on the phase of its connection point) or three-phase."""
+    """Number of phases: 1 (on the phase of its connection point) or 3."""
     current: Literal["ac", "dc"] = "ac"
     """ac: the vehicle's on-board charger limits the power; dc: its DC inlet, and phases must be 3."""
     bidirectional: Annotated[Share, Field()] = 0.0
     """Share of the chargers that can discharge, 0 to 1 (true and false stand for 1 and 0)."""
     apparent_kva: Annotated[float, Field(gt=0)] | None = None
-    """Rated apparent power, kVA, at least power_kw; left out: power_kw. Reactive power needs room beside
-    active power. It scales with what a session draws or gives at most, where that is not power_kw."""
+    """Rated apparent power, kVA, at least power_kw; left out: power_kw. Reactive power is limited by it
+    together with active power. It scales with a session's greatest power, where that is not power_kw."""
     functions: LocalFunctions | None = None
-    """What the EVSE does by itself with the voltage and frequency that it sees; left out: nothing.
-    Its trips and limits win over the departure guard: safety first."""
+    """Local functions of voltage and frequency; left out: none. Their trips and limits take precedence over
+    the departure guard."""
     minimum_current_a: Annotated[float, Field(ge=0)] = 0.0
-    """Least charging current, A a phase; set-points below it are 0. IEC 61851-1 knows none below 6 A."""
+    """Least charging current, A a phase; set-points below it are 0. IEC 61851-1 has none below 6 A."""
     pilot_step_a: Annotated[float, Field(ge=0)] = 0.0
-    """Step of the currents that the EVSE can offer, A; set-points to charge are cut to a step. 0: any."""
+    """Step of the currents that the EVSE can offer, A; set-points to charge are rounded down to a step.
+    0: continuous."""
     nominal_v: Annotated[float, Field(gt=0)] = 230.0
-    """Voltage from phase to neutral by which set-points become currents, V."""
+    """Voltage from phase to neutral for the conversion of set-points to currents, V."""
     ramp_kw_per_s: Annotated[float, Field(gt=0)] | None = None
-    """Most that the power followed changes, kW/s; left out: no limit. The departure guard knows none."""
+    """Greatest ramp rate of the power, kW/s; left out: no limit. It does not apply to the departure guard."""
 
     @property
     def shares(self) -> dict[float, float]:
@@ -63,12 +64,12 @@ class Charger(Settings):
 
 
 class Temperature(Settings):
-    """Temperature of the battery and what it allows."""
+    """Temperature of the battery and its limits of power."""
 
     ambient: Ambient = 20.0
     """Ambient temperature: °C, {mean_c, amplitude_c, warmest_h}, or {file: weather.csv, column: t}."""
     time_constant: Annotated[Duration, Field(gt=0)] = 14400.0
-    """Time constant with which the cell follows the ambient."""
+    """Thermal time constant of the cell."""
     heating_k_per_kw: Annotated[float, Field(ge=0)] = 0.0
     """Steady rise of the cell temperature per kW of conversion loss, K/kW."""
     freezing_c: float = 0.0
@@ -91,12 +92,12 @@ class Temperature(Settings):
 
 
 class Degradation(Settings):
-    """Ageing of the batteries, counted while it happens."""
+    """Ageing of the batteries, computed during the run."""
 
     battery_price: Annotated[float, Field(ge=0)] = 139.0
     """Price of a new battery, currency per kWh of capacity."""
     worthless_at: Annotated[float, Field(ge=0, lt=1)] = 0.8
-    """Relative capacity at which a battery has lost all its worth: a lost kWh costs its price over
+    """Relative capacity at which a battery is worth nothing: a lost kWh costs its price over
     1 - worthless_at."""
     age_years: Annotated[float, Field(ge=0)] = 3.0
     """Age of the batteries at the start; a new one loses fastest."""
@@ -126,7 +127,7 @@ class Vehicle(Settings):
     soc_floor: Share = 0.2
     """State of charge below which the vehicle does not discharge."""
     soc_target: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """State of charge that the driver wants by departure."""
+    """State of charge wanted by departure."""
     consumption_kwh_per_mile: Annotated[float, Field(gt=0)] = 0.325
     """Energy out of the battery per mile driven, kWh."""
     losses: Literal["constant", "by_power", "bidirectional_by_power"] = "bidirectional_by_power"
@@ -136,13 +137,13 @@ class Vehicle(Settings):
     bidirectional_by_power: so for sampled EVs that can discharge, constant for others and in session
     files. Left out: constant where an efficiency is given, else bidirectional_by_power."""
     standby_kw: Annotated[float, Field(ge=0)] = 0.0
-    """Drawn while plugged in and neither charging nor discharging, kW; it is lost. About 0.066 kW."""
+    """Standby loss while plugged in and neither charging nor discharging, kW. About 0.066 kW."""
     chemistry: Literal["nmc", "lfp"] = "nmc"
-    """Chemistry of the battery, for its degradation, of EVs whose vehicle type or session says none."""
+    """Chemistry of the battery, for its degradation, of EVs whose vehicle type or session gives none."""
     temperature: Temperature | None = None
-    """Temperature of the battery; left out: it limits nothing."""
+    """Temperature of the battery; left out: no limits by temperature."""
     degradation: Degradation | None = None
-    """Ageing of the battery; left out: not counted."""
+    """Ageing of the battery; left out: not computed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -154,12 +155,12 @@ class Vehicle(Settings):
 
 
 class Warranty(Settings):
-    """What the battery's warranty allows; caps are an EV's over the run."""
+    """Limits of the battery's warranty; caps are per EV over the run."""
 
     approved: Share = 1.0
-    """Share of the EVSEs that the vehicles' makers have approved."""
+    """Share of the EVSEs approved by the vehicles' makers."""
     soc_floor: Share = 0.0
-    """State of charge below which it forbids to discharge."""
+    """State of charge below which it forbids discharging."""
     throughput_kwh: Annotated[float, Field(ge=0)] | None = None
     """Most energy discharged, kWh out of the battery; left out: no cap."""
     hours: Annotated[float, Field(ge=0)] | None = None
@@ -167,19 +168,19 @@ class Warranty(Settings):
 
 
 class Driver(Settings):
-    """What the drivers allow."""
+    """Permission of the drivers."""
 
     willing: Share = 1.0
     """Share of the drivers who let their EV discharge."""
     soc_floor: Share = 0.0
-    """State of charge below which they don't."""
+    """State of charge below which they don't allow it."""
     window: HourSpan | None = None
-    """Local hours between which they do, such as [16, 21], ['17:30', 21] or, over midnight, [22, 6]; left
-    out: always. A tick counts by its beginning."""
+    """Local hours between which they allow it, such as [16, 21], ['17:30', 21] or, over midnight, [22, 6];
+    left out: always. A tick counts by its beginning."""
 
 
 class Permission(Settings):
-    """Who must allow an EV to discharge, besides its EVSE (charger.bidirectional): all of them."""
+    """Permissions that an EV needs to discharge, besides its EVSE (charger.bidirectional): all of them."""
 
     vehicle: Share = 1.0
     """Share of the vehicles that can discharge."""
@@ -198,14 +199,14 @@ class FlexibilityEnvelope(Settings):
     """Limits of the fleet's power and energy over a horizon, from which every departure is met."""
 
     horizon: Annotated[Duration, Field(gt=0)] = 86400.0
-    """Time that it looks ahead; a multiple of the slot."""
+    """Horizon; a multiple of the slot."""
     slot: Annotated[Duration, Field(gt=0)] = 900.0
     """Length of its slots."""
     every: Annotated[Duration, Field(gt=0)] | None = None
-    """How often it is made anew, a multiple of time.step; left out: every slot."""
+    """Period at which it is recomputed, a multiple of time.step; left out: every slot."""
     group: Group = "feeder"
-    """What the result sums it over in each member: all EVs, those below each transformer, or those at each
-    connection point."""
+    """Groups over which the result sums it in each member: all EVs, those below each transformer, or those
+    at each connection point."""
 
     @model_validator(mode="after")
     def _whole_slots(self) -> FlexibilityEnvelope:
@@ -220,7 +221,7 @@ class FlexibilityEnvelope(Settings):
 
     @property
     def every_s(self) -> float:
-        """How often it is made anew, s."""
+        """Period at which it is recomputed, s."""
         return self.slot if self.every is None else self.every
 
 
@@ -245,9 +246,9 @@ class Fleet(Settings):
     count: Annotated[int, Field(ge=0)] | None = None
     """Number of EVs in each member, instead of penetration."""
     upstream: Annotated[int, Field(ge=0)] = 0
-    """Number of EVs in each member besides, connected upstream of the feeder. Their power doesn't enter its
-    power flow, and they see nominal voltage; the aggregator, the bulk system and the results count them. In a
-    session file: those with the connection upstream."""
+    """Number of additional EVs in each member, connected upstream of the feeder. Their power is not in its
+    power flow, and they see nominal voltage; the aggregator, the bulk system and the results include them. In
+    a session file: those with the connection upstream."""
     at: list[ElementName] | ElementName | None = None
     """Connection points at which the chargers are; left out: households (home), or all that have the
     charger's phases."""
@@ -262,22 +263,22 @@ class Fleet(Settings):
     charger: Charger = Charger()
     """The EVSE."""
     vehicle: Vehicle = Vehicle()
-    """The vehicle; with a mix, what all its types share."""
+    """The vehicle; with a mix, the settings common to all types."""
     mix: Annotated[Mix | None, BeforeValidator(_mix, json_schema_input_type=str | dict[str, Any] | None)] = (
         None
     )
     """Vehicle types: default, {file: my_mix.yaml}, or shares of shipped types ({bev250: 0.7, phev50: 0.3});
     left out: one type, fleet.vehicle (school_bus and delivery_van: the shipped type of that name)."""
     permission: Permission | None = None
-    """Who must allow an EV to discharge; with it, energy refused is counted by its reason. Left out: its
-    EVSE alone, and nothing is counted."""
+    """Permissions that an EV needs to discharge; with it, refused energy is recorded by reason. Left out:
+    only that of its EVSE, and nothing is recorded."""
     reserve_horizon: Annotated[Duration, Field(gt=0)] | None = None
     """Time for which the fleet's reserve up and down must hold, 15 to 30 min; left out: not recorded."""
     reserve_group: Group = "feeder"
-    """What the result sums the reserve over in each member: as envelope.group."""
+    """Groups over which the result sums the reserve in each member: as envelope.group."""
     envelope: FlexibilityEnvelope | None = None
     """Limits of power and energy over a horizon, for the result and for strategies that plan with them; {}
-    takes the defaults; left out: none."""
+    for the defaults; left out: none."""
 
     @model_validator(mode="after")
     def _number_of_evs(self) -> Fleet:

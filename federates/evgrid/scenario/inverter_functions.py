@@ -1,4 +1,4 @@
-"""What a scenario says of the local functions of chargers and inverters, and the standards' defaults.
+"""Settings of the local functions of chargers and inverters, and the standards' defaults.
 
 In: settings and the ratings of a charger. Out: rows of :data:`evgrid.inverter_functions.kernels.PARAMETERS`.
 
@@ -9,7 +9,7 @@ in which positive power is drawn from the grid: category B's +44 % at 0.92 pu be
 **Defaults.** IEEE 1547-2018: volt-var Table 8, watt-var Table 9, volt-watt Table 10, trips Tables 11 to 13
 and 18, frequency droop 6.5.2.7 with Table 24, entering service Table 4. VDE-AR-N 4105:2018: the knees of
 Q(U) and the power factors that bound it. All may be replaced by the user's own numbers, and should be
-where a grid code's current edition or the grid operator says otherwise.
+where a grid code's current edition or the grid operator requires others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _name_or_settings(value: Any) -> str:
 
 
 def _check_curve(points: Sequence[Point], what: str, low: float, high: float, way: str = "") -> None:
-    """Raise a fault unless x rises and y stays within ``low`` to ``high`` and goes the right ``way``."""
+    """Raise a fault unless x rises, and y is within ``low`` to ``high`` and changes the right ``way``."""
     for (x, y), (next_x, next_y) in pairwise(points):
         if next_x < x:
             raise fault(f"points must be in ascending order, but {next_x:g} follows {x:g}")
@@ -115,7 +115,7 @@ class WattVar(Settings):
 
 
 class PowerFactor(Settings):
-    """Constant power factor, while charging and while discharging; it acts at once."""
+    """Constant power factor, while charging and while discharging; without delay."""
 
     value: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Power factor cos phi, 0 to 1."""
@@ -124,7 +124,7 @@ class PowerFactor(Settings):
 
 
 class FrequencyWatt(Settings):
-    """Active power by frequency, around what the charger would draw: droop with a deadband."""
+    """Active power by frequency, relative to the charger's set-point: droop with a deadband."""
 
     droop_over: Positive = 0.05
     """Droop at high frequency: relative frequency beyond the deadband per relative power."""
@@ -140,7 +140,7 @@ Thresholds = Annotated[tuple[Point, ...], Field(max_length=2)]
 
 
 class Trips(Settings):
-    """When voltage or frequency beyond a threshold ceases to energise."""
+    """Thresholds of voltage and frequency, with clearing times, beyond which it ceases to energise."""
 
     over_voltage: Thresholds = ()
     """[voltage in pu of nominal, clearing time in s], two at most."""
@@ -164,7 +164,7 @@ class Trips(Settings):
 
 
 class EnterService(Settings):
-    """When a charger that was off starts again, and how fast."""
+    """Conditions for a charger that was off to restart, and its ramp."""
 
     voltage_low_pu: Annotated[float, Field(ge=0)] = 0.917
     """Least healthy voltage, pu of nominal."""
@@ -239,7 +239,7 @@ class Rating:
 
 
 def volt_var_vde_ar_n_4105(rating: Rating) -> VoltVar:
-    """Q(U) of VDE-AR-N 4105: all of what a power factor of 0.95, or 0.90 above 4.6 kVA, leaves.
+    """Q(U) of VDE-AR-N 4105: up to the reactive power at a power factor of 0.95, or 0.90 above 4.6 kVA.
 
     ``Q = sqrt(1 - cos(phi)**2)`` of rated apparent power: 31.2 % up to 4.6 kVA, 43.6 % above.
     The response time is a parameter, 10 s unless the user writes the curve as points.
@@ -256,7 +256,7 @@ def volt_watt_ieee_1547(rating: Rating) -> VoltWatt:
 
 
 class LocalFunctions(Settings):
-    """What chargers do by themselves, without the aggregator. Everything is off unless it is given."""
+    """Local functions of chargers, independent of the aggregator. All are off unless given."""
 
     volt_var: (
         Annotated[
@@ -288,7 +288,7 @@ class LocalFunctions(Settings):
     ) = None
     """Limit to export by voltage: IEEE 1547's (the same for both categories), or {points, response_s}."""
     charging_limit: ChargingLimit | None = None
-    """Limit to charging by voltage, {points, response_s}; no standard's, so there is no name for one."""
+    """Limit to charging by voltage, {points, response_s}; not standardised, so there is no named curve."""
     frequency_watt: (
         Annotated[
             Annotated[Literal["ieee_1547"], Tag("<name>")] | Annotated[FrequencyWatt, Tag("<settings>")],
@@ -298,7 +298,7 @@ class LocalFunctions(Settings):
     ) = None
     """Active power by frequency: IEEE 1547's droop of 5 % beyond 36 mHz, or its settings."""
     priority: Literal["watt", "var"] = "watt"
-    """What is kept where rated apparent power can't carry both: active or reactive power."""
+    """Priority where rated apparent power does not suffice for both: active or reactive power."""
     trips: (
         Annotated[
             Annotated[Literal["I", "II", "III"], Tag("<name>")] | Annotated[Trips, Tag("<settings>")],
@@ -311,7 +311,7 @@ class LocalFunctions(Settings):
         Annotated[Literal["ieee_1547"], Tag("<name>")] | Annotated[EnterService, Tag("<settings>")],
         Discriminator(_name_or_settings),
     ] = "ieee_1547"
-    """Starting again after a trip or an outage: IEEE 1547's (its frequencies are scaled to
+    """Restart after a trip or an outage: IEEE 1547's (its frequencies are scaled to
     ``nominal_hz``), or its settings."""
     nominal_hz: Literal[50, 60] = 60
     """Nominal frequency, Hz."""
@@ -341,7 +341,7 @@ class LocalFunctions(Settings):
         return self
 
     def service(self) -> EnterService:
-        """When a charger enters service, with a standard's frequencies scaled to the nominal one."""
+        """Conditions to enter service, with a standard's frequencies scaled to the nominal one."""
         if isinstance(self.enter_service, EnterService):
             return self.enter_service
         scale = self.nominal_hz / IEEE_NOMINAL_HZ
@@ -366,8 +366,8 @@ class LocalFunctions(Settings):
 def parameters(functions: LocalFunctions | None, rating: Rating) -> NDArray[np.void]:
     """The parameters of one kind of charger, (1,) PARAMETERS; concatenate them for several kinds.
 
-    Without functions (None: a charger that isn't capable), it draws what it wants at unity power
-    factor while its connection point is energised, and again at once when that comes back.
+    Without functions (None: a charger that isn't capable), it draws its set-point at unity power factor
+    while its connection point is energised, and again at once when that returns.
     """
     table = np.zeros(1, kernels.PARAMETERS)
     row: Any = table[0]

@@ -61,8 +61,10 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML file as a mapping, merged over what it extends."""
-    with suppress(OSError, ValueError):  # a NUL in the name, or one that is too long: told when it is read
+    """A YAML file as a mapping, merged over its base."""
+    with suppress(
+        OSError, ValueError
+    ):  # a NUL in the name, or one that is too long: reported when it is read
         path = path.resolve()
     if path in seen:
         raise ScenarioError([f"extends: {path} extends itself"], str(seen[0]))
@@ -76,12 +78,12 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 _WHOLE = {"mix"}
-"""Keys whose value is replaced whole: shares that are merged would not add up."""
+"""Keys whose value is replaced as a whole: merged shares would not add up."""
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
-    kinds = {"strategy", "source", *FILES.names()}  # a mapping with one of these names its kind
+    kinds = {"strategy", "source", *FILES.names()}  # a mapping with one of these keys selects its kind
     for key, value in over.items():
         below = result.get(key)
         whole = key in _WHOLE or (isinstance(value, Mapping) and kinds & value.keys())

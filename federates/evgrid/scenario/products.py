@@ -1,9 +1,9 @@
 """Reserve and regulation products as parameter sets.
 
-A product says what it asks of a provider: an activation from -1 to 1 as a function of frequency
-(droop products), or a signal that the operator sends. +1 is all of the capacity upward (more
-generation, or less drawn), at low frequency. Values that are not in the named rule stand
-beside it as defaults that a scenario can change.
+A product defines the activation of a provider, from -1 to 1: a function of frequency
+(droop products), or a signal of the operator. +1 is all of the capacity upward (more
+generation, or less drawn), at low frequency. Values that are not in the cited rule are
+defaults that a scenario can change.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class Product(Settings):
     name: str
     """Name in scenarios."""
     title: str
-    """Name in full, and where it is traded."""
+    """Full name and market."""
     driver: Literal["frequency", "signal"]
-    """What activates it: local frequency, or the operator's signal."""
+    """Source of the activation: local frequency, or the operator's signal."""
     nominal_hz: Annotated[float, Field(gt=0)] = 50.0
     """Nominal frequency of the system, Hz."""
     curve: tuple[Point, ...] = ()
     """Activation by frequency: pairs of deviation (Hz, ascending, at least 0) and share of the
-    capacity (0 to 1, not falling), linear between, constant beyond the last; both ways alike."""
+    capacity (0 to 1, not falling), linear between, constant beyond the last; symmetric."""
     deadband_hz: Annotated[float, Field(ge=0)] = 0.0
-    """Deviation up to which nothing is activated, Hz. The curve is not shifted by it: where it has
-    a value at the deadband's edge, activation begins with that."""
+    """Deviation up to which nothing is activated, Hz. The curve is not shifted by it: activation begins
+    with the curve's value at the deadband's edge."""
     direction: Literal["both", "up", "down"] = "both"
     """up: only at low frequency or positive signals; down: only at high ones."""
     response_s: Annotated[float, Field(ge=0)] = 0.0
@@ -50,7 +50,7 @@ class Product(Settings):
     scorer: str | None = None
     """Scorer that rates a response (evgrid.system.scores), if the product has one."""
     source: str = ""
-    """Where the rule stands."""
+    """Source of the rule."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Product:
@@ -126,13 +126,13 @@ _PRODUCTS = (
 )  # fmt: skip
 
 PRODUCTS: dict[str, Product] = {product.name: product for product in _PRODUCTS}
-"""The products that evgrid knows, by name."""
+"""The built-in products by name."""
 
 
 def find_product(value: Any) -> Any:
     """A product by name, or by name with changes: ``{name: fcr, endurance_s: 1800}``; for pydantic.
 
-    A mapping whose name is not known is a product of the user's own, whole.
+    A mapping whose name is not known is a user's own product, in full.
     """
     if isinstance(value, str):
         if value not in PRODUCTS:

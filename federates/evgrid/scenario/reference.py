@@ -3,9 +3,9 @@
 In: a pydantic model. Out: its JSON schema, :func:`schema_of`, and from that a row a key, :func:`keys_of`.
 ``evgrid scenario`` prints both, and the reference of the documentation is made of the rows.
 
-A path has ``[]`` for each entry of a list (``feeder.tap_changers[].trafo``), ``NAME`` for names of the user's
-own (``aggregators.NAME.group``), and in brackets what depends on a choice (``fleet.sessions(home).return_h``,
-``aggregators.NAME(scheduled).horizon``).
+A path has ``[]`` for each entry of a list (``feeder.tap_changers[].trafo``), ``NAME`` for user-defined names
+(``aggregators.NAME.group``), and in brackets the choice that a key depends on
+(``fleet.sessions(home).return_h``, ``aggregators.NAME(scheduled).horizon``).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Node = Mapping[str, Any]
 """Part of a JSON schema."""
 
 REQUIRED = "required"
-"""Stands in place of the default of a key that has none."""
+"""Default of a required key."""
 
 _EXTENDS = {"type": "string", "format": "path", "description": "The scenario that this one starts from."}
 _CHOICES = ("strategy", "source")
-"""Keys whose constant value tells apart what may stand in one place."""
+"""Keys whose constant value distinguishes alternatives."""
 _RANGE = {
     "minimum": "≥", "ge": "≥", "exclusiveMinimum": ">", "gt": ">",
     "maximum": "≤", "le": "≤", "exclusiveMaximum": "<", "lt": "<",
@@ -42,9 +42,9 @@ _WORDS = {"string": "text", "integer": "whole number", "boolean": "true or false
 class Key:
     """A key of a settings file.
 
-    path : as the module's text says
-    values : what is allowed, such as "number > 0"
-    default : as JSON; REQUIRED if there is none; "" for what has keys inside
+    path : see the module
+    values : allowed values, such as "number > 0"
+    default : as JSON; REQUIRED if there is none; "" for a section
     text : meaning and unit
     """
 
@@ -55,7 +55,7 @@ class Key:
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a settings file; that of a scenario knows the settings of each strategy."""
+    """The JSON schema of a settings file; that of a scenario includes the settings of each strategy."""
     if model is not Scenario:
         return model.model_json_schema()
     strategies = {name: STRATEGIES.find(name) for name in STRATEGIES.names()}
@@ -87,10 +87,10 @@ def keys_of(schema: Node) -> Iterator[Key]:
     yield from _keys_at("", [kind for _, kind in _mappings_in(schema, named, "")], named)
 
 
-def _keys(node: Node, named: Node, prefix: str, told: Node | None = None) -> Iterator[Key]:
-    """The keys of a mapping but for those that have been told."""
+def _keys(node: Node, named: Node, prefix: str, listed: Node | None = None) -> Iterator[Key]:
+    """The keys of a mapping, without those ``listed`` before."""
     for name, field in node.get("properties", {}).items():
-        if told and told.get(name) == field:
+        if listed and listed.get(name) == field:
             continue
         path = f"{prefix}{name}"
         inner = list(_mappings_in(field, named, path))
@@ -104,7 +104,7 @@ def _keys(node: Node, named: Node, prefix: str, told: Node | None = None) -> Ite
 
 
 def _keys_at(path: str, branches: Sequence[Node], named: Node) -> Iterator[Key]:
-    """The keys of what may stand in one place; those that all branches have alike come once, first."""
+    """The keys of the alternatives at one path; those common to all branches come once, first."""
     prefix = f"{path}." if path else ""
     if len(branches) == 1:
         yield from _keys(branches[0], named, prefix)
@@ -117,7 +117,7 @@ def _keys_at(path: str, branches: Sequence[Node], named: Node) -> Iterator[Key]:
 
 
 def _choice(branch: Node, shared: Node) -> str:
-    """What tells a branch from the others of its place: a constant, or the first key that it must have."""
+    """Label that distinguishes a branch: a constant, or its first required key."""
     fields = branch.get("properties", {})
     constants = [fields[key]["const"] for key in _CHOICES if "const" in fields.get(key, {})]
     required = [key for key in branch.get("required", ()) if key not in shared]
@@ -125,14 +125,14 @@ def _choice(branch: Node, shared: Node) -> str:
 
 
 def _mappings_in(field: Node, named: Node, path: str) -> Iterator[tuple[str, Node]]:
-    """The mappings with keys of their own in a field, each with the path that leads to it."""
+    """The mappings with keys of their own in a field, each with its path."""
     there = _named(field, named) if "$ref" in field else field
     if parts := (*there.get("anyOf", ()), *there.get("oneOf", ())):
         for part in parts:
             yield from _mappings_in(part, named, path)
     elif "pattern" not in there.get("properties", {}).get(
         "strategy", {}
-    ):  # the user's own has keys of its own
+    ):  # a user-defined name has keys of its own
         yield from [(path, there)] if "properties" in there else []
     if isinstance(items := field.get("items"), Mapping):
         yield from _mappings_in(items, named, f"{path}[]")
@@ -145,7 +145,7 @@ def _named(reference: Node, named: Node) -> Any:
 
 
 def values_of(field: Node, named: Node) -> str:
-    """What a field allows, as text, such as "number > 0" or "ac or dc"."""
+    """Allowed values of a field, as text, such as "number > 0" or "ac or dc"."""
     if "$ref" in field or "properties" in field:
         return "mapping"
     if "const" in field:

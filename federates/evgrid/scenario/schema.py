@@ -1,9 +1,9 @@
-"""A scenario: what a run is, from YAML, checked before anything starts.
+"""A scenario: the definition of a run, from YAML, checked before the run starts.
 
 A scenario is a YAML file with the sections below. It may start from another
 (``extends: base.yaml``), and single values may be overridden (``--set fleet.penetration=0.8``).
-Both are merged key by key, but a mapping that chooses a kind anew (``strategy``, ``source``, ``file``
-and other files of sessions) and a vehicle mix replace the one before them whole. Unknown keys are
+Both are merged key by key, but a mapping that chooses another kind (``strategy``, ``source``, ``file``
+and other files of sessions) and a vehicle mix replace the previous value as a whole. Unknown keys are
 errors, and all faults are reported at once, each with its path.
 """
 
@@ -42,13 +42,13 @@ class Ensemble(Settings):
     members: Annotated[int, Field(ge=1)] = 1
     """Number of members."""
     first: Annotated[int, Field(ge=0)] = 0
-    """Number of the first member; member 17 alone is {first: 17, members: 1}."""
+    """Number of the first member; only member 17 is {first: 17, members: 1}."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of everything that is drawn; each member has a stream of its own."""
+    """Seed of all random numbers; each member has streams of its own."""
 
 
 class Coupling(Settings):
-    """How fleet and feeder see each other inside a tick; a name alone is its mode."""
+    """Coupling of fleet and feeder within a tick; a name without settings is its mode."""
 
     mode: Literal["lagged", "iterated"] = "lagged"
     """lagged: chargers and PV inverters see the voltages of the last step. iterated: those of the same
@@ -79,14 +79,14 @@ Recorded = Literal["all", "none"] | Annotated[tuple[ElementName, ...], Field(min
 
 
 class Record(Settings):
-    """What the result holds."""
+    """Content of the result."""
 
     buses: Recorded = "all"
     """Buses whose voltage is recorded: all, none, or a list of names."""
     lines: Recorded = "all"
     """Lines whose loading is recorded: all, none, or a list of names."""
     trafos: Recorded = "all"
-    """Transformers whose loading and the like are recorded over time: all, none, or a list of names."""
+    """Transformers whose variables are recorded over time: all, none, or a list of names."""
     shunts: Recorded = "all"
     """Shunts whose steps are recorded: all, none, or a list of names."""
 
@@ -108,10 +108,10 @@ def _tariff(value: Any, info: ValidationInfo) -> Any:
 
 
 class Scenario(Settings):
-    """A run, whole."""
+    """The complete definition of a run."""
 
     name: Name
-    """What the scenario is called; results and plots carry it."""
+    """Name of the scenario, also in results and plots."""
     time: Time
     """Period and tick."""
     ensemble: Ensemble = Ensemble()
@@ -121,23 +121,23 @@ class Scenario(Settings):
     fleet: Fleet | None = None
     """The EVs; left out: none."""
     aggregators: Annotated[dict[str, SerializeAsAny[StrategySettings]], BeforeValidator(aggregators_of)] = {}
-    """The aggregators by name; EVs without one are uncontrolled. null takes one of the base away."""
+    """The aggregators by name; EVs without one are uncontrolled. null removes one of the base."""
     communication: Communication = Communication()
     """The link between aggregator and chargers."""
     tariff: Annotated[
         SerializeAsAny[Tariff] | None, BeforeValidator(_tariff, json_schema_input_type=str | None)
     ] = None
-    """A tariff shipped with evgrid (pge_ev2a, sce_tou_d_prime) or a tariff file (YAML). Left out: energy
-    costs system.energy_price, where there is one."""
+    """A tariff shipped with evgrid (pge_ev2a, sce_tou_d_prime) or a tariff file (YAML). Left out: the price
+    of energy is system.energy_price, where given."""
     system: System | None = None
     """The bulk system: frequency and regulation signal; left out: none."""
     coupling: Annotated[
         Coupling, BeforeValidator(_coupling, json_schema_input_type=Coupling | Literal["lagged", "iterated"])
     ] = Coupling()
-    """How fleet and feeder see each other inside a tick: lagged, iterated, or
+    """Coupling of fleet and feeder within a tick: lagged, iterated, or
     {mode, tolerance, most_iterations}."""
     record: Record = Record()
-    """What the result holds."""
+    """Content of the result."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Scenario:
@@ -211,17 +211,17 @@ class Scenario(Settings):
 
     @property
     def bills(self) -> bool:
-        """Whether the highest power of each month is in the result: of the EVs, or what the tariff says."""
+        """Whether the highest power of each month is in the result: of the EVs, or as the tariff requires."""
         return self.fleet is not None or (self.tariff is not None and self.tariff.demand is not None)
 
     @property
     def has_prices(self) -> bool:
-        """Whether something says what energy costs: a tariff or ``system.energy_price``."""
+        """Whether there is a price of energy: a tariff or ``system.energy_price``."""
         return self.tariff is not None or (self.system is not None and self.system.energy_price is not None)
 
     @property
     def prices(self) -> Prices | None:
-        """What energy costs in the run; None where nothing says it.
+        """Prices of energy in the run; None without any.
 
         Raises ScenarioError for a file of prices that is at fault.
         """
@@ -262,7 +262,7 @@ class Scenario(Settings):
 
     @property
     def uses_envelope(self) -> bool:
-        """Whether an aggregator's strategy asks for the fleet's envelope."""
+        """Whether an aggregator's strategy uses the fleet's envelope."""
         return any(a.strategy_class.goes_by_envelope(a) for a in self.aggregators.values())
 
     @property

@@ -1,8 +1,8 @@
-"""The settings of ``fleet.sessions``: where sessions come from.
+"""The settings of ``fleet.sessions``: sources of sessions.
 
 A source is a name (``home``), a name with other parameters (``{source: home, return_h: [18, 3]}``),
 or a file (``{file: ...}``, ``{acn: ...}``, ``{elaad: ...}``, ``{nhts: ...}``). Each is a class of its own in
-:mod:`evgrid.fleet.sessions`; the two tables below say where.
+:mod:`evgrid.fleet.sessions`, listed in the two tables below.
 """
 
 from __future__ import annotations

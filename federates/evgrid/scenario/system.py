@@ -1,4 +1,4 @@
-"""What a scenario says of the bulk system: its section ``system``.
+"""The section ``system`` of a scenario: the bulk system.
 
 .. code-block:: yaml
 
@@ -51,7 +51,7 @@ LONGEST_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a synthetic signal is like; see the module.
+    """Parameters of a synthetic signal; see the module.
 
     fast_s, slow_s : time constants of the low-pass and the high-pass, s; slow_s None: no high-pass
     spread : standard deviation before the cut
@@ -93,13 +93,13 @@ class Disturbance(Settings):
     """A step of generation or load."""
 
     time: Annotated[Duration, Field(ge=0)]
-    """When it happens, from the run's start."""
+    """Time of the step, from the run's start."""
     mw: float | None = None
     """Generation lost or load gained, MW; negative: load lost."""
     pu: float | None = None
     """The same per unit of base_mw, instead of mw."""
     duration: Annotated[Duration, Field(gt=0)] | None = None
-    """How long it lasts; left out: to the end."""
+    """Duration of the step; left out: to the end."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Disturbance:
@@ -109,13 +109,13 @@ class Disturbance(Settings):
 
 
 class FleetFeedback(Settings):
-    """How the fleet's power acts on the area: as its deviation from what was scheduled."""
+    """Effect of the fleet's power on the area: its deviation from the scheduled power."""
 
     stands_for: Annotated[float, Field(ge=0)] = 1.0
     """Number of fleets like this one that act on the area together; 0: none."""
     schedule_kw: float | None = None
-    """Power that generation was scheduled for, kW of one fleet; left out: the moving average of the
-    fleet's own power, as the market follows what is slow."""
+    """Scheduled power of one fleet, kW; left out: the moving average of the fleet's own power, as the
+    market follows slow changes."""
     schedule: Annotated[Duration, Field(gt=0)] = 900.0
     """Time constant of that moving average."""
 
@@ -148,7 +148,7 @@ class LoadFrequency(Settings):
     agc_full_pu: Positive = 0.02
     """Command of the AGC, per unit of base_mw, at which the regulation signal is 1 (source agc)."""
     governor_deadband_hz: Annotated[float, Field(ge=0)] = 0.0
-    """Deviation that the governor does not see, Hz; it answers to what is beyond."""
+    """Deadband of the governor, Hz; it responds to the deviation beyond it."""
     reserve_up_pu: Annotated[float, Field(ge=0)] | None = None
     """Most that the valve opens above its schedule, per unit; left out: no limit."""
     reserve_down_pu: Annotated[float, Field(ge=0)] | None = None
@@ -158,7 +158,7 @@ class LoadFrequency(Settings):
     load: SeriesFile | None = None
     """Deviation of net load from schedule over time, MW."""
     fleet: FleetFeedback = FleetFeedback()
-    """How the fleet acts on the area."""
+    """Effect of the fleet on the area."""
 
 
 class ReplayedFrequency(SeriesFile):
@@ -203,7 +203,7 @@ class SyntheticRegulation(Settings):
 
     @property
     def shape(self) -> Shape:
-        """The kind's figures, and what is set in their place."""
+        """The kind's parameters, replaced by those that are set."""
         kind = REGD if self.kind == "regd" else REGA
         slow, neutral = self.slow, self.neutral
         return Shape(
@@ -216,7 +216,7 @@ class SyntheticRegulation(Settings):
 
 
 class ReplayedRegulation(SeriesFile):
-    """A regulation signal from a file, -1 to 1, at up to 10 s; positive asks for power upward."""
+    """A regulation signal from a file, -1 to 1, at up to 10 s; positive: upward."""
 
 
 class AGCRegulation(Settings):
@@ -230,7 +230,7 @@ class ProductRegulation(Settings):
     """The activation of a droop product by the system's frequency."""
 
     source: Literal["product"]
-    """product: what a product driven by frequency asks for."""
+    """product: the activation of a product driven by frequency."""
     product: Annotated[Product, BeforeValidator(find_product, json_schema_input_type=str | Product)]
     """Name of the product, or a product of your own."""
 
@@ -270,7 +270,7 @@ class EmissionsFile(Settings):
     """Time zone of the run's local time, for WattTime's UTC."""
 
     def note(self, clock: Clock) -> str:
-        """What becomes of data in UTC where clocks change in a run, a sentence; "" where they don't."""
+        """Note on data in UTC where clocks change in a run, a sentence; "" where they don't."""
         if self.timezone is None or self.file.suffix.lower() != ".json":
             return ""
         changes = clock_changes(
@@ -289,11 +289,11 @@ class Event(Settings):
     """A demand-response event."""
 
     name: str
-    """What it is called."""
+    """Name of the event."""
     start: LocalTime
     """Local time at which it begins."""
     duration: Annotated[Duration, Field(gt=0)]
-    """How long it lasts."""
+    """Duration of the event."""
     level: Annotated[int, Field(ge=0, le=3)] = 1
     """0 normal, 1 moderate, 2 high, 3 special (OpenADR SIMPLE)."""
     priority: Annotated[int, Field(ge=0)] = 0
@@ -346,13 +346,13 @@ class System(Settings):
     nominal_hz: Positive = 60.0
     """Nominal frequency, Hz."""
     frequency: Frequency = ConstantFrequency()
-    """Where the frequency comes from: {source: lfc}, {file: frequency.csv} or {source: constant}."""
+    """Source of the frequency: {source: lfc}, {file: frequency.csv} or {source: constant}."""
     regulation: Regulation = NoRegulation()
-    """Where the regulation signal comes from: {source: synthetic}, {file: signal.csv}, {source: agc},
+    """Source of the regulation signal: {source: synthetic}, {file: signal.csv}, {source: agc},
     {source: product} or {source: none}."""
     energy_price: EnergyPrice | None = None
-    """Wholesale price over time, currency per MWh. Where the scenario has no tariff it is what energy costs
-    and is credited with: strategies, costs and settlement go by it."""
+    """Wholesale price over time, currency per MWh. Where the scenario has no tariff it is the price of
+    energy drawn and given back in strategies, costs and settlement."""
     emissions: EmissionsFile | None = None
     """Emission rate over time."""
     events: tuple[Event, ...] = ()

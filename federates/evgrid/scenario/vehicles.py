@@ -1,7 +1,7 @@
-"""Vehicle types: what a mix of EVs is made of, and how much each takes at which connection.
+"""Vehicle types of a mix of EVs, and their charging limits by connection.
 
-A mix is a small YAML or CSV file with types and their shares; ``data/vehicles/default.yaml`` is shipped
-and says where its numbers are from. Power is positive and at the grid, in kW; capacity is usable.
+A mix is a small YAML or CSV file with types and their shares; ``data/vehicles/default.yaml`` is shipped,
+with the sources of its numbers. Power is positive and at the grid, in kW; capacity is usable.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class VehicleType(Settings):
     share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the EVs that are of this type."""
     source: str = ""
-    """Where its numbers are from."""
+    """Source of its numbers."""
 
 
 _NUMBERS = (
@@ -62,9 +62,9 @@ class Mix(Settings):
     """Vehicle types and their shares."""
 
     name: str = "mix"
-    """What the mix is called."""
+    """Name of the mix."""
     source: str = ""
-    """Where its numbers are from."""
+    """Source of its numbers."""
     types: Annotated[dict[str, VehicleType], Field(min_length=1)]
     """Types by name."""
 
@@ -162,7 +162,7 @@ def _of_table(path: Path) -> dict[str, Any]:
 
 
 def single_type(name: str) -> Mix:
-    """A mix of one shipped type alone, such as school_bus."""
+    """A mix of only one shipped type, such as school_bus."""
     return read_mix({name: 1.0})
 
 
