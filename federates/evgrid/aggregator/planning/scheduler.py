@@ -13,10 +13,10 @@ each slot, and the cost.
 
 :func:`plan` chooses: where the EVs are not coupled, :func:`schedule_each` is exact for each on its own,
 without a linear program (5,000 EVs that may discharge, 144 slots: 0.1 s). Where they are, :func:`schedule`
-solves the program with HiGHS for some hundred clusters (:func:`cluster`), and :func:`assign` schedules the EVs of
-each cluster in the room left by the others. A cluster is a virtual battery: the sum of its EVs' limits.
-That is an outer approximation, so its cost is not above that of the EVs (but for efficiencies, of which it
-has the mean). :func:`schedule` of each EV is the oracle, up to 1,000 EVs.
+solves the program with HiGHS for some hundred clusters (:func:`cluster`), and :func:`assign` schedules the
+EVs of each cluster in the room left by the others. A cluster is a virtual battery: the sum of its EVs'
+limits. That is an outer approximation, so its cost is not above that of the EVs (but for efficiencies, of
+which it has the mean). :func:`schedule` of each EV is the oracle, up to 1,000 EVs.
 
 **Not both in a slot.** Where prices are negative, or a kWh given back earns more than it costs to draw it
 again, it pays to do both because of the losses. A plan can't: there a kWh given is taken to earn no more
