@@ -179,7 +179,7 @@ def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> 
     from evgrid.runs.simulation import build_world, check_files
 
     world = build_world(checked)
-    check_files(world)
+    check_files(checked)
     sizes = world.sizes
     _print_notes(world.notes, world.sessions.unreachable[:SHOWN], len(world.sessions.unreachable))
     click.echo(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import evgrid
 from evgrid.errors import ScenarioError
 from evgrid.scenario import load_scenario, parse_override, scenario_from
 
@@ -208,3 +209,38 @@ def test_bad_strategy_names(tmp_path, name, message):
         scenario_from(
             {**MINIMAL, "fleet": {"count": 2}}, {"aggregators.main.strategy": name}, folder=tmp_path
         )
+
+
+@pytest.mark.parametrize("given", [3, None, ["a"]])
+def test_what_is_no_scenario_is_refused(given):
+    with pytest.raises(ScenarioError, match="must be the path of a file, a mapping, or a Scenario"):
+        evgrid.run(given)
+
+
+@pytest.mark.parametrize(
+    ("households", "message"),
+    [
+        ({"by_load": {"A": -1}}, "feeder.households.by_load.A = -1: must be at least 0"),
+        ({"by_load": {"A": 1.5}}, "feeder.households.by_load.A = 1.5: must be a whole number"),
+        ({"by_load": 3}, "feeder.households.by_load = 3: must be a mapping"),
+        ({"by_loads": {}}, "feeder.households.by_loads: unknown key; did you mean 'by_load'?"),
+        (-3, "feeder.households = -3: must be at least 0"),
+        ("many", "feeder.households = many: must be a whole number"),
+    ],
+)
+def test_households_at_fault_are_one_sentence(households, message):
+    time = {"start": "2026-01-15T12:00", "duration": "1h", "step": "5min"}
+    content = {"name": "x", "time": time, "feeder": {"network": "case33bw", "households": households}}
+    with pytest.raises(ScenarioError) as caught:
+        scenario_from(content)
+    assert list(caught.value.faults) == [message]
+
+
+def test_an_anchor_that_is_used_again_stands_for_the_last(tmp_path, recwarn):
+    path = tmp_path / "case.yaml"
+    path.write_text(
+        "name: &a case\ntime: {start: 2026-01-15T12:00, duration: &a 2h, step: 5min}\n"
+        "feeder: {network: case33bw, step: *a}\n"
+    )
+    assert load_scenario(path).feeder.step == 7200.0
+    assert not recwarn.list

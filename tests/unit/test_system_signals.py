@@ -429,6 +429,35 @@ def test_a_value_that_holds_into_the_last_day_is_part_of_it():
     np.testing.assert_allclose(means, [1.0, 2.0])
 
 
+def test_faults_of_all_files_are_reported_together(tmp_path):
+    from evgrid.runs.simulation import run
+    from evgrid.scenario import scenario_from
+
+    for name in ("load", "cars", "price", "weather"):
+        (tmp_path / f"{name}.csv").write_text("time,here\n2026-01-15T12:00,soon\n")
+    content = {
+        "name": "test",
+        "time": {"start": "2026-01-15T12:00", "duration": "1h", "step": "5min"},
+        "feeder": {
+            "network": "case33bw", "base_load": {"file": str(tmp_path / "load.csv")},
+            "transformer_ageing": {"ambient": {"file": str(tmp_path / "weather.csv")}},
+        },
+        "fleet": {"sessions": {"file": str(tmp_path / "cars.csv")}, "charger": {"phases": 3}},
+        "communication": {"telemetry": "5min"},
+        "system": {"energy_price": {"file": str(tmp_path / "price.csv")}},
+    }  # fmt: skip
+    with pytest.raises(ScenarioError) as caught:
+        run(scenario_from(content))
+    files = {fault.split(".csv: ")[0].rsplit("/")[-1] for fault in caught.value.faults}
+    assert files == {"load", "cars", "price", "weather"}
+    content["feeder"]["base_load"] = {"source": "net"}
+    content["fleet"] = {"count": 1, "charger": {"phases": 3}}
+    with pytest.raises(ScenarioError) as caught:
+        run(scenario_from(content))
+    files = {fault.split(".csv: ")[0].rsplit("/")[-1] for fault in caught.value.faults}
+    assert files == {"price", "weather"}
+
+
 def test_validate_reads_what_a_run_reads_and_says_that_clocks_change(tmp_path):
     from evgrid.runs.simulation import build_world, check_files
     from evgrid.scenario import scenario_from
@@ -448,7 +477,7 @@ def test_validate_reads_what_a_run_reads_and_says_that_clocks_change(tmp_path):
     world = build_world(scenario_from(content))
     assert [note for note in world.notes if note.startswith("clocks change in the run (America/Los_Angeles")]
     with pytest.raises(ScenarioError, match=r"german.csv: 3 faults") as caught:
-        check_files(world)
+        check_files(world.scenario)
     assert (
         "must be a time of the form %d.%m.%Y" in caught.value.faults[0]
     )  # the price's lacks the time of day

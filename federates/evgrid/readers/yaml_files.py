@@ -34,7 +34,9 @@ def parse_yaml(text: str) -> Any:
     """YAML text as Python values. Raises ValueError with one sentence."""
     try:
         _check_size(text)
-        return YAML(typ="safe", pure=True).load(text)
+        reader = YAML(typ="safe", pure=True)
+        reader.composer.warn_double_anchors = False  # the last one holds, as YAML says
+        return reader.load(text)
     except YAMLError as error:
         raise ValueError(f"is no YAML: {_line(error)}") from None
     except RecursionError:

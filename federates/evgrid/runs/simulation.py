@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -123,7 +123,8 @@ class World:
 def build_world(scenario: Scenario) -> World:
     """Load the network and draw or read the sessions.
 
-    Raises NetworkError or ScenarioError, also where the run would take more memory than there is.
+    Raises NetworkError, or ScenarioError with the faults of all files of the scenario, also where the run
+    would take more memory than there is.
     """
     from evgrid.feeder.base_load import base_load
     from evgrid.feeder.networks import load_network
@@ -133,11 +134,16 @@ def build_world(scenario: Scenario) -> World:
 
     network = load_network(scenario.feeder, charges_on_one_phase(scenario))
     check_memory(scenario, network)
-    base = base_load(scenario, network)
     connections = network.connections
     if UPSTREAM not in connections.name:
         connections = connections.with_upstream()
-    evs, sessions = fleet_tables(scenario, connections)
+    try:
+        base, (evs, sessions) = _all_read(
+            [partial(base_load, scenario, network), partial(fleet_tables, scenario, connections)]
+        )
+    except ScenarioError as error:
+        _all_read([partial(_raise, error), partial(check_files, scenario)])
+        raise
     if not (evs.connection == network.connections.on_feeder).any():
         connections = network.connections
     vehicle = np.zeros(len(evs), sessions.vehicle.dtype)
@@ -148,8 +154,8 @@ def build_world(scenario: Scenario) -> World:
     return made
 
 
-def check_files(world: World) -> None:
-    """Read the files that else only a run reads: of the system, the tariff and the weather.
+def check_files(scenario: Scenario) -> None:
+    """Read the files that are else read by models only: of the system, the tariff and the weather.
 
     Raises ScenarioError with every fault of all of them.
     """
@@ -158,8 +164,7 @@ def check_files(world: World) -> None:
     from evgrid.scenario.tariffs import prices_of
     from evgrid.system.model import SystemModel
 
-    scenario, clock = world.scenario, world.clock
-    fleet, ageing = scenario.fleet, scenario.feeder.transformer_ageing
+    clock, fleet, ageing = scenario.clock, scenario.fleet, scenario.feeder.transformer_ageing
     reads: list[Callable[[], Any]] = [partial(prices_of, scenario.tariff, scenario.system, clock)]
     if scenario.system is not None:
         seed, members = scenario.ensemble.seed, scenario.members
@@ -167,16 +172,29 @@ def check_files(world: World) -> None:
     for settings in (ageing, fleet and fleet.vehicle.temperature):
         if settings:
             reads.append(partial(AmbientTemperature, settings.ambient, clock))
-    found: dict[str, dict[str, None]] = {}  # the faults of each file, once
+    _all_read(reads)
+
+
+def _all_read(reads: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What each gives. Raises ScenarioError with the faults of all, each once, named by their files."""
+    values, errors = list[Any](), list[ScenarioError]()
     for read in reads:
         try:
-            read()
+            values.append(read())
         except ScenarioError as error:
-            found.setdefault(error.source, {}).update(dict.fromkeys(error.faults))
-    if len(found) > 1:
-        raise ScenarioError([f"{source}: {fault}" for source, faults in found.items() for fault in faults])
-    for source, faults in found.items():
-        raise ScenarioError(list(faults), source)
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        found = dict.fromkeys((error.source, fault) for error in errors for fault in error.faults)
+        if len({source for source, _ in found}) == 1:
+            raise ScenarioError([fault for _, fault in found], errors[0].source)
+        raise ScenarioError([fault if of == "scenario" else f"{of}: {fault}" for of, fault in found])
+    return values
+
+
+def _raise(error: ScenarioError) -> None:
+    raise error
 
 
 def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
@@ -386,7 +404,11 @@ def run_with_report(
     store = FileStore(Path(output), axes, scenario.record.compression) if output else MemoryStore(axes)
     try:
         recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store, world.selection)
-        models = build_models(world, recorder)
+        try:
+            models = build_models(world, recorder)
+        except ScenarioError:
+            check_files(scenario)  # all that is wrong with them
+            raise
         prepared = perf_counter()
         report = run_federation(
             models,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 
 from evgrid.core.registry import Registry
 from evgrid.scenario.devices import Capacitor, PvInverters, TapChanger, TransformerAgeing
@@ -130,6 +131,10 @@ class Households(Settings):
         return self
 
 
+def _number_or_rule(value: Any) -> str:
+    return "<rule>" if isinstance(value, Households | Mapping) else "<number>"
+
+
 class Feeder(Settings):
     """The distribution feeder."""
 
@@ -145,7 +150,10 @@ class Feeder(Settings):
     """The load without EVs."""
     reduce: bool = True
     """Merge buses without load before solving, and recover their voltages exactly after."""
-    households: Annotated[int, Field(ge=0)] | Households = 1
+    households: Annotated[
+        Annotated[int, Field(ge=0), Tag("<number>")] | Annotated[Households, Tag("<rule>")],
+        Discriminator(_number_or_rule),
+    ] = 1
     """Households behind each load: a number, {kw_each: 2.0} or {by_load: {Supermarket: 0}}. EVs at home
     and standard profiles are by household."""
     phases: Literal[1, 3, "auto"] = "auto"

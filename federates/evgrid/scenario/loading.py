@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ def load_scenario(path: str | Path, overrides: Mapping[str, Any] | None = None) 
         With every fault found, each with its path.
 
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ScenarioError([f"{shown(path)}: must be the path of a file, a mapping, or a Scenario"])
     path = Path(path)
     return scenario_from(_read(path), overrides, folder=path.parent, source=str(path))
 
