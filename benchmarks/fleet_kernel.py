@@ -5,7 +5,7 @@ machine that does something else meanwhile shows in both, and the best of all ti
 Touched, per plugged-in EV: its share of a block of STATE (68 B, read and written), its set-point (8 B) where
 managed, and its slot of power (8 B); with a kind an EV, its constants too.
 
-The last cases have all physics on (:mod:`evgrid.fleet.full`), and 40 % of the EVs plugged in: quadratic
+The last cases have all physics on (the detailed step), and 40 % of the EVs plugged in: quadratic
 losses, volt-var at a voltage that asks for some, volt-watt, trips, permission, temperature with heating,
 ramp limit, pilots, emissions, and ageing. What a tick touches of a plugged-in EV: its share of the blocks
 of STATE and PHYSICS (68 and 72 B), its set-point, voltage, active and reactive power (8 B each). Ageing is
@@ -28,12 +28,27 @@ import numpy as np
 
 from evgrid.core.jit import THREADS, in_threads
 from evgrid.core.model import Array, Connections, MemoryRecorder
-from evgrid.fleet import degradation, full, physics
+from evgrid.fleet import degradation
 from evgrid.fleet.battery import BIDIRECTIONAL
 from evgrid.fleet.commands import Commands
 from evgrid.fleet.extras import Extras
-from evgrid.fleet.kernels import KIND, derive_kinds, step
-from evgrid.fleet.lanes import LANES, STATE, blocked, blocks_of, columns_of, lay_out
+from evgrid.fleet.kernels.charging import derive_kinds, tapers
+from evgrid.fleet.kernels.lanes import LANES, STATE, blocked, blocks_of, columns_of, lay_out
+from evgrid.fleet.kernels.laws import REASONS
+from evgrid.fleet.kernels.one_ev import age
+from evgrid.fleet.kernels.records import (
+    FUNCTIONS,
+    KIND,
+    OPTIONS,
+    PHYSICS,
+    Details,
+    Kinds,
+    Results,
+    SessionTable,
+    Tick,
+)
+from evgrid.fleet.kernels.records import Fleet as FleetState
+from evgrid.fleet.kernels.step import step
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.recording import FleetRecording, SessionResults
 from evgrid.fleet.sessions import COLUMNS, fleet_tables
@@ -45,7 +60,7 @@ from evgrid.scenario.inverter_functions import LocalFunctions, Rating, parameter
 EVS, MEMBERS, STEP_S = 100_000, 1000, 4.0
 
 STATE_BYTES = blocked(STATE).itemsize // LANES
-PHYSICS_BYTES = blocked(physics.PHYSICS).itemsize // LANES
+PHYSICS_BYTES = blocked(PHYSICS).itemsize // LANES
 """An EV's share of a block."""
 
 TURN = 25
@@ -62,46 +77,49 @@ class Fleet:
         rng = np.random.default_rng(0)
         members = min(MEMBERS, evs)
         self.evs, self.managed, self.time_s = evs, managed, 0.0
-        self.kinds = np.zeros(kinds, KIND)
+        rows = np.zeros(kinds, KIND)
         for name, value in {
-            "capacity_kwh": 60, "soc_target": 0.9, "soc_floor": 0.2, "taper_soc": 0.8, "charge_kw": 7.4,
+            "capacity_kwh": 60, "soc_target": 0.9, "soc_floor": 0.2, "charge_kw": 7.4,
             "charge_b": 1 / 0.9 - 1, "discharge_kw": 7.4, "discharge_b": 0.1,
         }.items():  # fmt: skip
-            self.kinds[name] = value
-        self.kinds["capacity_kwh"] += np.arange(kinds) / max(kinds, 1)
+            rows[name] = value
+        rows["capacity_kwh"] += np.arange(kinds) / max(kinds, 1)
+        curves, rows["curve"] = tapers(np.full(kinds, 0.8))
+        self.kinds = Kinds(rows, curves)
         derive_kinds(self.kinds)
         kind_of = (np.arange(evs) % kinds).astype(np.int32)
         member = np.arange(evs) * members // evs
         shuffled = np.lexsort((rng.random(evs), member))
-        self.places, self.state = lay_out(
+        places, state = lay_out(
             np.searchsorted(member, np.arange(members + 1)), (3 * shuffled).astype(np.int32),
             np.zeros(evs, bool), 3 * evs,
         )  # fmt: skip
         self.cursor = 0
-        self.columns = columns_of(STATE, self.state)
-        self.sessions = (
-            np.arange(evs, dtype=np.int32), np.where(rng.random(evs) < plugged, 0.0, 9e5),
-            np.full(evs, 1e6), rng.uniform(0.45, 0.7, evs),
-            np.full(evs, np.nan), kind_of, np.zeros(evs, np.int32),
+        self.fleet = FleetState(places, state, columns_of(STATE, state), self.kinds)
+        arrival_s = np.where(rng.random(evs) < plugged, 0.0, 9e5)
+        self.sessions = SessionTable(
+            np.arange(evs, dtype=np.int32), arrival_s, np.full(evs, 1e6), rng.uniform(0.45, 0.7, evs),
+            np.full(evs, np.nan), kind_of, np.argsort(arrival_s, kind="stable").astype(np.int32),
+            np.zeros((evs, 5)), np.zeros((evs, len(REASONS) + 3)),
         )  # fmt: skip
-        self.sessions[-1][:] = np.argsort(self.sessions[1], kind="stable")
         self.setpoint = rng.uniform(-7.4, 7.4, evs)
-        self.power, self.plugged = np.zeros(3 * evs), np.zeros(members)
-        self.outcome, self.nothing = np.zeros((evs, 5)), np.zeros(0)
+        nothing = np.zeros(0)
+        self.results = Results(
+            np.zeros(3 * evs), np.zeros(3 * evs), np.zeros(members), nothing, nothing, np.zeros(evs),
+            np.zeros(evs),
+        )  # fmt: skip
         self.rates = np.array([0.3, 0.1, 0.4]) / 3600.0
-        self.mean, self.gone = np.zeros(evs), np.zeros((0, 2), np.int64)
+        self.gone = np.zeros((0, 2), np.int64)
         self.tick()
 
     def tick(self) -> float:
         """One tick; returns how long it took, s."""
         self.setpoint *= -1.0  # keeps the state of charge where it is
         begin = perf_counter()
+        tick = Tick(self.time_s, STEP_S, self.managed, self.setpoint, self.rates)
         self.cursor, self.gone = step(
-            self.time_s, STEP_S, self.rates, self.managed, self.setpoint, self.kinds, *self.sessions,
-            self.cursor, self.places, self.state, self.columns,
-            self.power, self.plugged, self.outcome, self.nothing, self.nothing, self.mean,
-            self.gone,
-        )  # fmt: skip
+            tick, self.sessions, self.fleet, None, self.results, self.cursor, self.gone
+        )
         took = perf_counter() - begin
         self.time_s += STEP_S
         return took
@@ -109,7 +127,7 @@ class Fleet:
     @property
     def bytes_touched(self) -> int:
         """Per EV and tick."""
-        return STATE_BYTES + 8 * self.managed + 8 + KIND.itemsize * (len(self.kinds) > 1)
+        return STATE_BYTES + 8 * self.managed + 8 + KIND.itemsize * (len(self.kinds.rows) > 1)
 
 
 class AllPhysics(Fleet):
@@ -121,7 +139,7 @@ class AllPhysics(Fleet):
         functions = LocalFunctions(volt_var="ieee_1547_b", trips="II", volt_watt="ieee_1547_b")
         self.parameters = np.concatenate([parameters(functions, rating), parameters(None, rating)])
         prepare(self.parameters, STEP_S)
-        self.options = np.zeros(1, physics.OPTIONS)[0]
+        self.options = np.zeros(1, OPTIONS)[0]
         for name, value in {
             "throughput_kws": 1e12, "discharging_s": 1e12, "ramp_kw_per_s": 10.0, "least_a": 6.0,
             "pilot_a": 0.1, "volt": 230.0, "standby_kw": 0.066, "heating_k_per_kw": 5.0,
@@ -130,16 +148,14 @@ class AllPhysics(Fleet):
             "warm_c": 45.0, "hot_c": 55.0, "functions": 1, "emissions": 1, "ageing": 1, "away_c_rate": 0.3,
         }.items():  # fmt: skip
             self.options[name] = value
-        rows = np.zeros(evs, physics.PHYSICS)
+        rows = np.zeros(evs, PHYSICS)
         rows["capable"] = rows["phases"] = 1
         self.functions, self.ageing = (
-            np.zeros(evs, physics.FUNCTIONS),
+            np.zeros(evs, FUNCTIONS),
             degradation.new_state(np.full(evs, "nmc")),
         )
         self.voltage = np.random.default_rng(1).uniform(0.95, 1.05, 3 * evs)
         self.hertz = np.full(min(MEMBERS, evs), 60.0)
-        self.reactive, self.mean_kvar = np.zeros(3 * evs), np.zeros(evs)
-        self.more = np.zeros((evs, len(physics.REASONS) + 3))
         self.rows = rows
         super().__init__(evs, True, 1, 0.4)
 
@@ -147,25 +163,27 @@ class AllPhysics(Fleet):
         if self.time_s == 0.0:
             for way in ("charge", "discharge"):
                 for name, value in zip("abc", BIDIRECTIONAL, strict=True):
-                    self.kinds[f"{way}_{name}"] = value
+                    self.kinds.rows[f"{way}_{name}"] = value
             derive_kinds(self.kinds)
-            self.physics = blocks_of(physics.PHYSICS, self.rows, self.state)
-            self.columns += columns_of(physics.PHYSICS, self.physics)
+            blocks = blocks_of(PHYSICS, self.rows, self.fleet.state)
+            self.fleet = self.fleet._replace(columns=self.fleet.columns + columns_of(PHYSICS, blocks))
+            self.details = Details(
+                self.options, blocks, self.parameters, np.zeros(1, np.int32), self.functions, self.ageing,
+                degradation.LAWS,
+            )  # fmt: skip
         self.setpoint[round(self.time_s / STEP_S) % self.turns_every :: self.turns_every] *= -1.0
         begin = perf_counter()
-        self.cursor, self.gone = full.step(
-            self.time_s, STEP_S, self.rates, True, self.setpoint, self.kinds, *self.sessions,
-            self.cursor, self.places, self.state, self.columns,
-            self.power, self.plugged, self.outcome, self.nothing, self.nothing, self.mean,
-            self.options, self.physics, self.parameters, np.zeros(1, np.int32), self.functions, self.voltage,
-            self.hertz, self.reactive, self.mean_kvar, True, 15.0, self.ageing, degradation.LAWS,
-            self.more, self.gone,
-        )  # fmt: skip
+        tick = Tick(
+            self.time_s, STEP_S, True, self.setpoint, self.rates, self.voltage, self.hertz, True, 15.0
+        )
+        self.cursor, self.gone = step(
+            tick, self.sessions, self.fleet, self.details, self.results, self.cursor, self.gone
+        )
+        end_s = self.time_s + STEP_S
         if self.time_s % 900.0 + STEP_S >= 900.0:
             in_threads(
-                lambda low, high: physics.age(low, high, self.places, self.state, self.physics, self.kinds,
-                                              self.ageing, degradation.LAWS, self.time_s + STEP_S, 15.0),
-                len(self.places.filled), 16,
+                lambda low, high: age(low, high, self.fleet, self.details, end_s, 15.0),
+                len(self.fleet.places.filled), 16,
             )  # fmt: skip
         took = perf_counter() - begin
         self.time_s += STEP_S
@@ -200,18 +218,18 @@ def benchmark(evs: int, seconds: float) -> list[dict[str, float | str]]:
 
 def measure(fleet: Fleet, seconds: float) -> dict[str, float]:
     """Time the ticks of a fleet, and copies of the bytes that they touch, in turns, for about ``seconds``."""
-    evs = int(fleet.places.filled.sum())
+    evs = int(fleet.fleet.places.filled.sum())
     source = np.ones(fleet.bytes_touched * evs // 8)
     target = np.ones_like(source)
     kernel, copy = [], []
     end = perf_counter() + seconds
-    start = fleet.state.copy()
+    start = fleet.fleet.state.copy()
     while perf_counter() < end or len(kernel) < 2 * TURN:
         if not fleet.managed:  # else the EVs would be full after a while
-            fleet.state[:] = start
+            fleet.fleet.state[:] = start
         kernel += [fleet.tick() for _ in range(TURN)]
         copy += [_copy(source, target) for _ in range(TURN)]
-    assert fleet.places.filled.sum() == evs
+    assert fleet.fleet.places.filled.sum() == evs
     return {
         "evs": fleet.evs,
         "plugged": evs,
@@ -252,7 +270,8 @@ def memory_per_ev(evs: int) -> dict[str, float]:
     assert model._extras is not None
     held = {id(array): array for array in _arrays(model)}.values()
     own = sum(array.nbytes for array in held if len(array) in (evs, evs + 1))
-    own += sum(array.nbytes for array in (model._state, model._extras.physics, *model._places))
+    blocks = model._fleet.state, model._extras.details.physics, *model._fleet.places
+    own += sum(array.nbytes for array in blocks)
     of_sessions = [*held, *(getattr(sessions, name) for name in COLUMNS)]
     per_session = sum(array.nbytes for array in of_sessions if len(array) == len(sessions))
     return {"bytes_per_ev": own / evs, "bytes_per_session": per_session / len(sessions)}
@@ -268,6 +287,8 @@ def _arrays(holder: Any) -> Iterator[Array]:
             yield value
         elif isinstance(value, dict):
             yield from (each for each in value.values() if isinstance(each, np.ndarray))
+        elif isinstance(value, Details | Results | SessionTable):
+            yield from (each for each in value if isinstance(each, np.ndarray) and each.ndim)
         elif isinstance(value, _PARTS):
             yield from _arrays(value)
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.oracles import fleet as reference
 from tests.oracles.rainflow import loss_by_rainflow
 from tests.support.drawn_fleets import connections_of, scenario_of, single, table
 
 from evgrid.core.model import MemoryRecorder
-from evgrid.fleet import degradation, reference
+from evgrid.fleet import degradation
 from evgrid.fleet.model import FleetModel
 
 AWAY_C_RATE = 0.3
@@ -45,7 +46,7 @@ def aged(sessions, chemistry, asked, step):
     for tick in range(ticks):
         model.step(tick * step, {"aggregator/setpoint": asked[int(tick * step // QUARTER_S)]})
     model.finish()
-    return model._extras.ageing
+    return model._extras.details.ageing
 
 
 def share_of(low, high):

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tests.oracles import fleet as reference
 from tests.support.drawn_fleets import connections_of, run, runs, scenario_of, single, table
 
 from evgrid.aggregator.planning.scheduler import batteries_ahead, schedule
 from evgrid.aggregator.strategy import Envelope
 from evgrid.core.model import MemoryRecorder
-from evgrid.fleet import reference
-from evgrid.fleet.lanes import STATE
+from evgrid.fleet.kernels.lanes import STATE
+from evgrid.fleet.kernels.records import PHYSICS
 from evgrid.fleet.link import receive
 from evgrid.fleet.model import FleetModel
-from evgrid.fleet.physics import PHYSICS
 
 LIMITS = ("p_min", "p_max", "e_min", "e_max")
 SLOTS = 12
@@ -41,8 +41,9 @@ def here_at(evs, now_s):
 
 def kept(model, name):
     """What a fleet remembers of each EV, (ev,)."""
-    row, blocks = (STATE, model._state) if name in STATE.names else (PHYSICS, model._extras.physics)
-    return model._places.by_ev(row, blocks, model._state)[name]
+    state = model._fleet.state
+    row, blocks = (STATE, state) if name in STATE.names else (PHYSICS, model._extras.details.physics)
+    return model._fleet.places.by_ev(row, blocks, state)[name]
 
 
 @settings(max_examples=60, deadline=None)
@@ -171,7 +172,7 @@ def test_status_and_reserve_are_their_plain_python_twins(drawn, never, horizon_s
     model = FleetModel(scenario, *world, recorder, True)
     for tick in range(4):
         outputs = model.step(900.0 * tick, {"aggregator/setpoint": asked[tick]})
-    guarded, power_kw = kept(model, "guarded"), model._ev_power.copy()
+    guarded, power_kw = kept(model, "guarded"), model._out.ev_power_kw.copy()
     offers = model.flexibility()
     reports = {name: outputs[f"fleet/{name}"].copy() for name in reference.status(evs[0][0], 0.5, False, 0.0)}
     model.finish()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.oracles import fleet as reference
 from tests.support.drawn_fleets import connections_of, run, runs, scenario_of, single, table
 
 from evgrid.core.model import EVs
-from evgrid.fleet import reference
 from evgrid.fleet.sessions import fleet_tables
 
 

@@ -1,4 +1,4 @@
-"""The full pass for any sessions, set-points and rules: its twin, energy, and the plain pass."""
+"""The detailed step for any sessions, set-points and rules: its twin, energy, and the basic step."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.oracles import fleet as reference
 from tests.oracles import inverter_functions as curves_reference
 from tests.support.drawn_fleets import (
     connections_of,
@@ -18,8 +19,12 @@ from tests.support.drawn_fleets import (
     table,
 )
 
-from evgrid.fleet import degradation, physics, reference
-from evgrid.fleet.lanes import STATE
+from evgrid.fleet import degradation
+from evgrid.fleet.kernels.lanes import STATE, columns_of, lay_out
+from evgrid.fleet.kernels.laws import REASONS
+from evgrid.fleet.kernels.one_ev import Seen, make_room_for_one, window
+from evgrid.fleet.kernels.records import FUNCTIONS as EVSE_STATE
+from evgrid.fleet.kernels.records import OPTIONS, PHYSICS, Details, Fleet, Tick
 from evgrid.inverter_functions import kernels as curves
 from evgrid.scenario.inverter_functions import LocalFunctions, Rating, parameters
 
@@ -138,20 +143,26 @@ NEARLY_NOTHING = [
 )  # fmt: skip
 def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, seconds, ticks):
     for session in own:
-        kind = table([[session]]).kinds()[0][0]
-        session = replace(session, discharge_kw=float(kind["discharge_kw"]), departure_s=1e5)
+        kinds, _ = table([[session]]).kinds()
+        given_kw = float(kinds.rows[0]["discharge_kw"])
+        session = replace(session, discharge_kw=given_kw, departure_s=1e5)
         most = 1.1 * max(session.charge_kw, session.discharge_kw)
         rating = Rating(most, session.charge_kw, session.discharge_kw)
         curve = parameters(LocalFunctions.model_validate(chosen), rating)
         curves.prepare(curve, seconds)
-        options = np.zeros(1, physics.OPTIONS)[0]
+        options = np.zeros(1, OPTIONS)[0]
         options["throughput_kws"] = options["discharging_s"] = options["ramp_kw_per_s"] = np.inf
         options["volt"], options["functions"] = 230.0, 1
-        row, evse = np.zeros(1, STATE)[0], np.zeros(1, physics.PHYSICS)[0]
-        row["soc"], evse["phases"] = session.soc_arrival, 1
-        battery = degradation.new_state("nmc")[0]
-        cold, memory = np.zeros(1, physics.FUNCTIONS)[0], np.zeros(1, curves.STATE)[0]
-        refused = np.zeros(len(physics.REASONS))
+        room = make_room_for_one()
+        row, evse = room.row[0], room.own[0]
+        row["soc"], row["departure_s"], evse["phases"] = session.soc_arrival, 1e5, 1
+        places, state_blocks = lay_out(np.array([0, 1]), np.zeros(1, np.int32), np.zeros(1, bool), 1)
+        fleet = Fleet(places, state_blocks, columns_of(STATE, state_blocks), kinds)
+        details = Details(
+            options, np.zeros(0, PHYSICS), curve, np.zeros(1, np.int32), np.zeros(1, EVSE_STATE),
+            degradation.new_state(["nmc"]), degradation.LAWS,
+        )  # fmt: skip
+        refused = np.zeros(len(REASONS))
         account, past = reference.Account(session.soc_arrival), reference.Past()
         par, state = (
             curves_reference.as_dict(curve[0]),
@@ -170,10 +181,9 @@ def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, secon
             reference.follow_rules(
                 session, account, past, reference.Rules(), asked, start, seconds, answer=answer
             )
-            _, _, q_kvars = physics.window(
-                options, kind, row, evse, curve[0], cold, memory, refused, asked, seconds, 1e5 - start, True,
-                volt, volt, volt, 1.0, hertz, 25.0, battery, degradation.LAWS, start,
-            )  # fmt: skip
+            tick = Tick(start, seconds, True, np.array([asked]), np.zeros(3))
+            seen_now = Seen(volt, volt, volt, 1.0, hertz)
+            _, q_kvars = window(tick, seen_now, fleet, details, room, refused, start, seconds)
             start += seconds
             scale = session.capacity_kwh + most
             assert q_kvars / seconds == pytest.approx(seen["q"], rel=1e-12, abs=1e-12 * most)
@@ -183,6 +193,6 @@ def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, secon
                 assert row[f"{name}_kws"] / 3600 == pytest.approx(expected, rel=1e-12, abs=1e-12 * scale), (
                     name
                 )
-            for reason, counted in zip(physics.REASONS, refused, strict=True):
+            for reason, counted in zip(REASONS, refused, strict=True):
                 expected = past.refused_kwh.get(reason, 0.0)
                 assert counted == pytest.approx(expected, rel=1e-12, abs=1e-12 * scale), reason

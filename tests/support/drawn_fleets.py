@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 from hypothesis import strategies as st
+from tests.oracles import fleet as reference
 
 from evgrid.core.model import ALL_PHASES, Connections, EVs, MemoryRecorder
-from evgrid.fleet import reference
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import Sessions
 from evgrid.scenario import scenario_from

@@ -1,10 +1,10 @@
 """Runs of a few EVs whose sessions a test writes down, each EV at a connection of its own."""
 
 import numpy as np
+from tests.oracles.fleet import Session
 
 from evgrid.core.model import ALL_PHASES, Connections, EVs, MemoryRecorder
 from evgrid.fleet.model import FleetModel
-from evgrid.fleet.reference import Session
 from evgrid.fleet.sessions import Sessions
 from evgrid.scenario import scenario_from
 

@@ -5,6 +5,7 @@ from math import sqrt
 
 import numpy as np
 import pytest
+from tests.oracles.fleet import Session
 from tests.oracles.rainflow import loss_by_rainflow, rms_v
 from tests.support.drawn_fleets import connections_of, run, scenario_of, single, table
 
@@ -12,7 +13,6 @@ from evgrid.core.model import EVs, MemoryRecorder
 from evgrid.fleet import degradation
 from evgrid.fleet.extras import ageing_notes
 from evgrid.fleet.model import FleetModel
-from evgrid.fleet.reference import Session
 from evgrid.fleet.sessions import Sessions
 from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
@@ -52,7 +52,7 @@ def day(asked_kw, step_s):
         model.step(tick * step_s, {"aggregator/setpoint": np.full(2, kw)})
     model.finish()
     soc = np.concatenate([np.full((1, 2), 0.5), recorder.series("ev_soc")])
-    return model._extras.ageing, recorder.static, soc
+    return model._extras.details.ageing, recorder.static, soc
 
 
 def test_a_day_of_regulation_wears_as_rainflow_of_the_recorded_soc_says():
@@ -150,8 +150,10 @@ def test_the_guard_turns_a_discharge_inside_a_tick():
             connections_of(1), single([[session]]), table([[session]]),
             np.full((round(14400 / step_s), 1), -11.0),
         )[1:]  # fmt: skip
-        of_tick.append((model._extras.ageing["points"][0], *degradation.cycle_loss(model._extras.ageing),
-                        *degradation.calendar_loss(model._extras.ageing)))  # fmt: skip
+        ageing = model._extras.details.ageing
+        of_tick.append(
+            (ageing["points"][0], *degradation.cycle_loss(ageing), *degradation.calendar_loss(ageing))
+        )
     # 4 h of 11 kW both ways: down for x h and up for 4 h - x by 0.3 more: x = (4 - 12 / 11) / 2
     low = 0.5 - 11 * (4 - 12 / 11) / 2 / 40
     k = [7.348e-3 * (rms_v(low, high) - 3.667) ** 2 + 7.6e-4 + 4.081e-3 * (high - low) for high in (0.5, 0.8)]

@@ -13,7 +13,7 @@ from tests.support.fleet import HOUR, INF, Run, car, feeder
 
 from evgrid.core.model import ALL_PHASES, MemoryRecorder
 from evgrid.errors import StrategyError
-from evgrid.fleet import kernels
+from evgrid.fleet.kernels import laws
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables, no_fleet
 from evgrid.scenario import scenario_from
@@ -160,25 +160,25 @@ def test_departure_on_a_tick_is_complete_and_one_after_the_end_is_not():
 @pytest.mark.parametrize("grid_kw", [0.2, 3.7, 11.0])
 def test_inverse_of_the_loss(loss, grid_kw):
     a, b, c = loss
-    into = kernels.battery_kw_drawn(grid_kw, a, b, c)
+    into = laws.battery_kw_drawn(grid_kw, a, b, c)
     assert into + a + b * into + c * into**2 == pytest.approx(grid_kw, rel=1e-14)
-    out = kernels.battery_kw_given(grid_kw, a, b, c)
+    out = laws.battery_kw_given(grid_kw, a, b, c)
     assert out - (a + b * out + c * out**2) == pytest.approx(grid_kw, rel=1e-14)
 
 
 def test_inverse_of_the_loss_at_its_limits():
-    assert kernels.battery_kw_drawn(0.05, 0.0664, 0.0, 0.0) == 0.0  # the converter eats it all
-    assert kernels.battery_kw_given(0.0, 0.0664, 0.0, 0.0) == 0.0
-    assert kernels.battery_kw_drawn(7.2, 0.0, 0.25, 0.0) == 7.2 / 1.25  # exact without c
+    assert laws.battery_kw_drawn(0.05, 0.0664, 0.0, 0.0) == 0.0  # the converter eats it all
+    assert laws.battery_kw_given(0.0, 0.0664, 0.0, 0.0) == 0.0
+    assert laws.battery_kw_drawn(7.2, 0.0, 0.25, 0.0) == 7.2 / 1.25  # exact without c
     # Pb - 0.05 Pb² has its maximum, 5 kW, at 10 kW.
-    assert kernels.battery_kw_given(50.0, 0.0, 0.0, 0.05) == pytest.approx(10.0)
+    assert laws.battery_kw_given(50.0, 0.0, 0.0, 0.05) == pytest.approx(10.0)
 
 
 def test_energies_with_a_quadratic_loss_match_a_fine_integration():
     loss = (0.0664, 0.0356, 2.24e-3)
     session = car(soc=0.6, charge=11.0, charge_loss=loss)
     run = Run([session], step=900.0, hours=5)
-    full = kernels.battery_kw_drawn(11.0, *loss)
+    full = laws.battery_kw_drawn(11.0, *loss)
 
     def rates(_, state):
         power = full * max(min(1.0, (1 - state[0]) / 0.2), 0.05)

@@ -1,4 +1,4 @@
-"""The full pass of the fleet. Expected values are worked by hand, beside each test.
+"""The detailed step of the fleet. Expected values are worked by hand, beside each test.
 
 The battery of most tests is that of test_fleet_model: 60 kWh, 7.2 kW, lossless, 0.12 SOC an hour.
 """
@@ -13,8 +13,8 @@ from tests.support.fleet import HOUR, Run, car, feeder, table
 
 from evgrid.core.model import ALL_PHASES, Clock, EVs, MemoryRecorder
 from evgrid.errors import ScenarioError
-from evgrid.fleet import kernels
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE, THREE_PHASE, IdleCell
+from evgrid.fleet.kernels import laws
 from evgrid.fleet.link import Link, scheduled
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables
@@ -260,7 +260,7 @@ def test_round_trip_of_the_bidirectional_vehicle_at_three_times_16_a_is_87_perce
 )
 def test_losses_by_power_go_through_the_measured_efficiencies(loss, phases, percent):
     drawn = phases * 0.23 * np.array([6, 8, 10, 12, 14, 16])
-    into = np.array([kernels.battery_kw_drawn(power, *loss) for power in drawn])
+    into = np.array([laws.battery_kw_drawn(power, *loss) for power in drawn])
     assert 100 * into / drawn == pytest.approx(percent, abs=0.8)
 
 

@@ -76,5 +76,5 @@ def test_a_folder_that_cannot_be_written_is_done_without(installed, tmp_path):
 
 
 def test_what_a_kernel_is_made_of_is_found_whatever_the_import():
-    found = {path.name for path in sources_of(PACKAGE / "fleet" / "full.py")}
-    assert {"full.py", "physics.py", "kernels.py", "jit.py"} <= found
+    found = {path.name for path in sources_of(PACKAGE / "fleet" / "kernels" / "step.py")}
+    assert {"step.py", "detailed_step.py", "steady.py", "laws.py", "charging.py", "jit.py"} <= found

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evgrid.fleet import lanes
-from evgrid.fleet.lanes import ALONE, LANES, LINE, SHARED, STATE, STRETCH, WIDE
+from evgrid.fleet.kernels import lanes
+from evgrid.fleet.kernels.lanes import EXCLUSIVE, LANES, LINE, SHARED, STATE, STRETCH, WIDE
 
 
 def laid_out(sizes, slot=None, wide=None):
@@ -69,14 +69,14 @@ def test_stretches_hold_whole_members_or_a_part_of_one_and_parts_of_many_members
         assert np.isin(places.first_ev[places.parts[:-1]], start).all()
 
 
-def test_an_ev_is_alone_shares_its_slot_or_spreads_over_three():
+def test_an_ev_has_its_slot_exclusively_shares_its_slot_or_spreads_over_three():
     # 0 and 1 on one phase of a connection, 2 alone, 3 on three phases, 4 on one of these
     places, state = laid_out([5], slot=[0, 0, 4, 6, 8], wide=[False, False, False, True, False])
     rows = places.by_ev(STATE, state, state)
-    assert rows["spread"].tolist() == [SHARED, SHARED, ALONE, WIDE, SHARED]
+    assert rows["spread"].tolist() == [SHARED, SHARED, EXCLUSIVE, WIDE, SHARED]
     assert rows["slot"].tolist() == [0, 0, 4, 6, 8]
-    assert not places.alone[0]
-    assert laid_out([5])[0].alone.all()
+    assert not places.exclusive[0]
+    assert laid_out([5])[0].exclusive.all()
 
 
 def test_blocks_begin_at_a_cache_line_and_are_whole_ones():

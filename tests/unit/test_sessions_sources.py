@@ -9,7 +9,7 @@ from scipy import stats
 
 from evgrid.core.model import ALL_PHASES, Connections
 from evgrid.errors import ScenarioError
-from evgrid.fleet.kernels import LEAST_SOC
+from evgrid.fleet.kernels.sessions import LEAST_SOC
 from evgrid.fleet.sessions import COLUMNS, fleet_tables
 from evgrid.fleet.sessions.snapshot import is_snapshot, write_snapshot
 from evgrid.scenario import Scenario, scenario_from

@@ -57,6 +57,13 @@ def njit(function: _Function) -> _Function:
     return cast(_Function, compiled)
 
 
+def inlined(function: _Function) -> _Function:
+    """Compile a small function of scalars into the kernels that call it: so a loop over it is vectorised."""
+    compiled = numba.njit(nogil=True, fastmath=False, error_model="numpy", forceinline=True)(function)
+    keep(compiled)
+    return cast(_Function, compiled)
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def prefetch(typing_context: Any, array: Any, index: Any, offset: Any, write: Any) -> Any:
     """Ask for the cache line ``offset`` bytes behind the begin of ``array[index]``; changes nothing else.

@@ -34,15 +34,15 @@ function of q and of the present stress. Then ``d(q**(1/p)) = k**(1/p) dx``: (6)
 before. The result doesn't depend on how an even movement or a rest is cut into steps, and a parked EV
 needs one addition when it comes back.
 
-**Cycles** are counted by rainflow (ASTM E1049-85, 5.4.4, the three-point count) while they happen:
-a stack holds the turning points that are still open, and the loss to date counts them as half
-cycles, as the standard does at the end of a history. The fleet's pass tells every turning point at its
-moment (:mod:`evgrid.fleet.physics`), so no cycle is too short to be counted, whatever the tick. Each cycle
-and half cycle enters its law by its own: D is its range; Vrms, the root mean square of the voltage over
-that range; Q or N, the charge moved in it, both ways; C, the integral of its C-rate over that charge, per
-charge: pauses don't lower it, and power that varies counts by its square, ``int C dq = int C**2 dt``; the
-temperature factor of (4), likewise weighted by charge. Calendar ageing takes SOC to move evenly between
-two updates, which are turning points, arrival, departure and every 15 min.
+**Cycles** are counted by rainflow (ASTM E1049-85, 5.4.4, the three-point count) while they happen: a
+stack holds the turning points that are still open, and the loss to date counts them as half cycles, as
+the standard does at the end of a history. The fleet's step reports every turning point at its moment
+(:mod:`evgrid.fleet.kernels.one_ev`), so no cycle is too short to be counted, whatever the tick. Each
+cycle and half cycle enters its law by its own: D is its range; Vrms, the root mean square of the voltage
+over that range; Q or N, the charge moved in it, both ways; C, the integral of its C-rate over that
+charge, per charge: pauses don't lower it, and power that varies counts by its square, ``int C dq = int
+C**2 dt``; the temperature factor of (4), likewise weighted by charge. Calendar ageing takes SOC to move
+evenly between two updates, which are turning points, arrival, departure and every 15 min.
 
 The stack holds ``POINTS`` - 1 turning points and the present state of charge. Where a history nests
 deeper, its innermost open range is closed early, as if the movement that begins went past it: the

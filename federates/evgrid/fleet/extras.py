@@ -1,7 +1,6 @@
-"""What a scenario asks of the full pass: its settings as arrays, and what they draw.
+"""What a scenario asks of the detailed step: its settings as arrays, and what they draw.
 
-None of it where a scenario asks for nothing beyond the plain fleet: :func:`extras_of` gives None then, and
-the plain pass of :mod:`evgrid.fleet.kernels` runs.
+None of it where a scenario asks for nothing beyond the basic step: :func:`extras_of` gives None then.
 """
 
 from __future__ import annotations
@@ -18,17 +17,9 @@ from evgrid.core.ports import PORTS
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.fleet import degradation
 from evgrid.fleet.battery import IdleCell, with_losses_by_power
-from evgrid.fleet.lanes import Blocks, blocks_of
-from evgrid.fleet.physics import (
-    DRIVER,
-    FUNCTIONS,
-    INTERCONNECTION,
-    OPTIONS,
-    PHYSICS,
-    REASONS,
-    VEHICLE,
-    WARRANTY,
-)
+from evgrid.fleet.kernels.lanes import Blocks, blocks_of
+from evgrid.fleet.kernels.laws import DRIVER, INTERCONNECTION, REASONS, VEHICLE, WARRANTY
+from evgrid.fleet.kernels.records import FUNCTIONS, OPTIONS, PHYSICS, Details, Kinds
 from evgrid.fleet.sessions import Sessions
 from evgrid.readers.series import read_emissions
 from evgrid.scenario import Scenario
@@ -48,8 +39,10 @@ AWAY_C_RATE = 0.3
 
 @dataclass
 class Extras:
-    """The arguments of :func:`evgrid.fleet.full.step` beyond the plain ones, and how to look them up.
+    """What the detailed step takes besides, and how to look up what changes from tick to tick.
 
+    details : see :class:`evgrid.fleet.kernels.records.Details`
+    outcome : (session, len(REASONS) + 3), see :func:`evgrid.fleet.kernels.one_ev.end_session`
     counts : whether refused discharge is counted
     frequency : whether the EVSEs see the system's frequency
     nominal_hz : the frequency that they see otherwise
@@ -58,13 +51,8 @@ class Extras:
     emissions : kg per MWh over a span, or None
     """
 
-    options: Any
-    physics: Blocks
-    parameters: NDArray[np.void]
-    parameters_of: NDArray[np.int32]
-    functions: NDArray[np.void]
-    ageing: NDArray[Any]
-    more: Array
+    details: Details
+    outcome: Array
     counts: bool
     with_functions: bool
     frequency: bool
@@ -96,12 +84,12 @@ class Extras:
 
 
 def extras_of(
-    scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions, kinds: NDArray[np.void],
+    scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions, kinds: Kinds,
     state: Blocks,
 ) -> Extras | None:  # fmt: skip
-    """What the scenario's fleet needs of the full pass, None if nothing; ``state``: the EVs' blocks of STATE.
+    """What the scenario's fleet needs of the detailed step, None if nothing.
 
-    Raises ScenarioError for a file that is at fault.
+    ``state``: the EVs' blocks of STATE. Raises ScenarioError for a file that is at fault.
     """
     fleet, system = scenario.fleet, getattr(scenario, "system", None)
     if fleet is None:
@@ -117,7 +105,7 @@ def extras_of(
     ):
         return None
     wide = on_three_phases(fleet, connections, evs)
-    table, table_of = _parameters(fleet, kinds)
+    table, table_of = _parameters(fleet, kinds.rows)
     functions = charger.functions
     emissions = None
     if source is not None:
@@ -125,13 +113,16 @@ def extras_of(
             source.file, scenario.clock, source.timezone, source.column, source.time_format
         ).mean
     return Extras(
-        options=_options(fleet, emissions is not None),
-        physics=blocks_of(PHYSICS, _physics(scenario, evs, permission, wide), state),
-        parameters=table,
-        parameters_of=table_of,
-        functions=np.zeros(len(evs) if functions is not None else 1, FUNCTIONS),
-        ageing=_ageing(fleet, len(evs), sessions),
-        more=np.full((len(sessions), len(REASONS) + 3), np.nan),
+        details=Details(
+            options=_options(fleet, emissions is not None),
+            physics=blocks_of(PHYSICS, _physics(scenario, evs, permission, wide), state),
+            parameters=table,
+            parameters_of=table_of,
+            functions=np.zeros(len(evs) if functions is not None else 1, FUNCTIONS),
+            ageing=_ageing(fleet, len(evs), sessions),
+            laws=degradation.LAWS,
+        ),
+        outcome=np.full((len(sessions), len(REASONS) + 3), np.nan),
         counts=permission is not None,
         with_functions=functions is not None,
         frequency=functions is not None and system is not None and "system/frequency" in PORTS,

@@ -1,8 +1,8 @@
 """Flexibility of the EVs: their reserve for a horizon, and the envelope of their power and energy ahead.
 
 In: what the kernels compute for each EV, or for groups of EVs. Out: sums over groups, which are recorded, and
-what goes to aggregators. Kernels: :func:`evgrid.fleet.physics.flexibility` for the reserve,
-:mod:`evgrid.fleet.envelope` for the envelope, with its equations.
+what goes to aggregators. Kernels: :func:`evgrid.fleet.kernels.reports.flexibility` for the reserve,
+:mod:`evgrid.fleet.kernels.envelope` for the envelope, with its equations.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from evgrid.core.model import Array, Connections, EVs, Recorder, Variable
 from evgrid.fleet.grouping import GROUP_DIMS, groups_of, is_multiple
+from evgrid.fleet.kernels.envelope import Limits
+from evgrid.fleet.kernels.reports import Flexibility
 from evgrid.scenario import Scenario
 from evgrid.scenario.fleet import FlexibilityEnvelope
 
@@ -19,8 +21,6 @@ _RESERVES = {
     "fleet_reserve_up_kw": "power that the EVs can draw less or give, for the reserve horizon",
     "fleet_reserve_down_kw": "power that the EVs can draw more, for the reserve horizon",
 }
-_OFFER = ("p_min", "p_max", "e_min", "e_max", "up", "down")
-"""Rows of ``of_ev``, in the order of the kernel's arguments."""
 _ENVELOPE = {
     "p_min": ("kW", "least mean power in the slot from which every departure is met"),
     "p_max": ("kW", "most mean power in the slot"),
@@ -32,8 +32,8 @@ _ENVELOPE = {
 class Reserve:
     """Reserve of each EV for the reserve horizon, and its sums over groups, every telemetry period."""
 
-    of_ev: Array
-    """(6, ev): p_min, p_max (kW), e_min, e_max (kWh), up, down (kW), as of the last telemetry."""
+    of_ev: Flexibility
+    """As of the last telemetry."""
     variables: tuple[Variable, ...]
 
     def __init__(
@@ -46,7 +46,7 @@ class Reserve:
         assert scenario.fleet is not None
         group = scenario.fleet.reserve_group
         self.horizon_s, self._period_s = horizon_s, scenario.telemetry_s
-        self.of_ev = np.zeros((len(_OFFER), len(evs)))
+        self.of_ev = Flexibility(*(np.zeros(len(evs)) for _ in Flexibility._fields))
         groups, self._row = groups_of("reserve_group", group, connections, evs, trafos)
         self._sums = np.zeros((2, len(scenario.members), groups))
         self._whole = group == "feeder"
@@ -59,12 +59,12 @@ class Reserve:
 
     def sum_up(self) -> None:
         """Sum what each EV offers over the groups."""
-        for total, of_ev in zip(self._sums, self.of_ev[4:], strict=True):
+        for total, of_ev in zip(self._sums, (self.of_ev.up, self.of_ev.down), strict=True):
             total[:] = np.bincount(self._row, of_ev, total.size).reshape(total.shape)
 
     def offer(self) -> dict[str, Array]:
         """The offer of each EV by name, (ev,) each: a copy."""
-        return dict(zip(_OFFER, self.of_ev.copy(), strict=True))
+        return {name: values.copy() for name, values in self.of_ev._asdict().items()}
 
     def record(self, recorder: Recorder, tick: int) -> None:
         """Record the sums of the last telemetry for a tick."""
@@ -97,9 +97,7 @@ class EnvelopeAhead:
             Variable(f"envelope_{name}_{unit.lower()}", dims, unit, text, timed=False, dtype="float32")
             for name, (unit, text) in _ENVELOPE.items()
         )
-        self.outputs = (
-            tuple(f"fleet/envelope_{name}" for name in (*_ENVELOPE, "round_trip")) if reported else ()
-        )
+        self.outputs = tuple(f"fleet/envelope_{name}" for name in Limits._fields) if reported else ()
 
     @property
     def rows(self) -> int:
@@ -114,21 +112,16 @@ class EnvelopeAhead:
         """Local hours at which the slots begin, (slot,), from that of now, ``hour``."""
         return hour + np.arange(self.settings.slots, dtype=np.float64) * self.settings.slot / 3600.0
 
-    def room(self, rows: int, count: int) -> tuple[Array, Array, Array, Array, Array]:
-        """Arrays for the kernel: four of (row, slot), and one of (ev,) for the round trip."""
+    def room(self, rows: int, count: int) -> Limits:
+        """Arrays for the kernel to fill."""
         shape = (rows, self.settings.slots)
-        return np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape), np.ones(count)
+        return Limits(np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape), np.ones(count))
 
-    def keep(self, end_s: float, limits: tuple[Array, ...]) -> None:
+    def keep(self, end_s: float, limits: Limits) -> None:
         """Keep the limits of all groups, (row, slot) each, for the time at which they were found."""
         now = self._limits[:, round(end_s / self.settings.every_s) - 1]
-        for kept, values in zip(now, limits, strict=True):
+        for kept, values in zip(now, limits[:-1], strict=True):
             kept[:] = values.reshape(kept.shape)
-
-    @staticmethod
-    def named(limits: tuple[Array, ...]) -> dict[str, Array]:
-        """Limits that the kernel has filled, by name."""
-        return dict(zip((*_ENVELOPE, "round_trip"), limits, strict=True))
 
     def record(self, recorder: Recorder) -> None:
         """Record all envelopes of the run."""

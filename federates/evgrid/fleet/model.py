@@ -5,15 +5,14 @@ local functions), of the last tick, or of this one (``coupling: iterated``, :mod
 Out: the mean active and reactive power of the EVs at each connection and phase over the tick, and, every
 telemetry period, what the chargers report at the end of the tick.
 
-How an EV charges is in :mod:`evgrid.fleet.kernels`; what more a scenario may ask for (local functions,
-permission to discharge, temperature, degradation, …) in :mod:`evgrid.fleet.physics`; the pass of
-:mod:`evgrid.fleet.full` runs instead where it does; the links to the EVSEs in :mod:`evgrid.fleet.link`.
+How an EV charges is in :mod:`evgrid.fleet.kernels`: the basic step, or the detailed one where a scenario asks
+for more (local functions, permission to discharge, temperature, degradation, …); the links to the EVSEs are
+in :mod:`evgrid.fleet.link`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +20,18 @@ from numpy.typing import NDArray
 from evgrid.core.fixed_point import FixedPoint, coupling_variables
 from evgrid.core.jit import in_threads
 from evgrid.core.model import Array, Connections, EVs, Model, Portfolio, Recorder, Values
-from evgrid.fleet import degradation, full, physics
 from evgrid.fleet.commands import Commands
-from evgrid.fleet.envelope import limits_ahead
 from evgrid.fleet.extras import AGEING_PERIOD_S, Extras, extras_of, in_force
 from evgrid.fleet.flexibility import EnvelopeAhead, Reserve
 from evgrid.fleet.grouping import slots_of
 from evgrid.fleet.iteration import TickIteration
-from evgrid.fleet.kernels import close_session, reprice, status, step
-from evgrid.fleet.lanes import STATE, WIDE, columns_of, lay_out
+from evgrid.fleet.kernels.envelope import Limits, limits_ahead
+from evgrid.fleet.kernels.lanes import STATE, WIDE, columns_of, in_use, lay_out
+from evgrid.fleet.kernels.one_ev import age, end_session_of, rate_emissions
+from evgrid.fleet.kernels.records import PHYSICS, Fleet, Results, SessionTable, Tick
+from evgrid.fleet.kernels.reports import flexibility, status, withhold
+from evgrid.fleet.kernels.sessions import close_session_of, reprice
+from evgrid.fleet.kernels.step import step
 from evgrid.fleet.rates import Rates
 from evgrid.fleet.recording import FleetRecording, SessionResults
 from evgrid.fleet.sessions import Sessions
@@ -84,17 +86,16 @@ class FleetModel(Model):
         members, count = len(scenario.members), len(evs)
         shape = (members, len(connections), len(connections.phases))
 
-        self._kinds, self._kind_of = sessions.kinds()
+        kinds, kind_of = sessions.kinds()
         slot, wide = slots_of(connections, evs)
         member_start = np.searchsorted(evs.member, np.arange(members + 1))
-        self._places, self._state = lay_out(member_start, slot, wide, int(np.prod(shape)))
-        self._columns = columns_of(STATE, self._state)
+        places, state = lay_out(member_start, slot, wide, int(np.prod(shape)))
+        columns = columns_of(STATE, state)
         self._gone = np.zeros((0, 2), np.int64)
-        self._extras = extras = extras_of(scenario, connections, evs, sessions, self._kinds, self._state)
+        self._extras = extras = extras_of(scenario, connections, evs, sessions, kinds, state)
         if extras is not None:
-            self._columns += columns_of(physics.PHYSICS, extras.physics)
-        self._soc_arrival = sessions.soc_arrival.astype(np.float64)  # a copy, which the kernel updates
-        self._by_arrival = np.argsort(sessions.arrival_s, kind="stable").astype(np.int32)
+            columns += columns_of(PHYSICS, extras.details.physics)
+        self._fleet = Fleet(places, state, columns, kinds)
         self._cursor = 0
         self._end_s = 0.0
         self._start_h = _hour_of_day(scenario.start)
@@ -115,19 +116,28 @@ class FleetModel(Model):
                 reported = managed and scenario.uses_envelope
                 self._ahead = EnvelopeAhead(scenario, envelope, connections, evs, trafos, reported)
         self._recording = FleetRecording(scenario, connections, evs, recorder, parts)
-        self._results = SessionResults(scenario, evs, sessions, self._kinds, self._kind_of, extras)
+        self._results = SessionResults(scenario, evs, sessions, kinds, kind_of, extras)
+        self._table = SessionTable(
+            sessions.ev, sessions.arrival_s, sessions.departure_s,
+            sessions.soc_arrival.astype(np.float64),  # a copy, which the kernel updates
+            sessions.drive_kwh, kind_of, np.argsort(sessions.arrival_s, kind="stable").astype(np.int32),
+            self._results.outcome, extras.outcome if extras is not None else np.zeros((0, 0)),
+        )  # fmt: skip
 
         self._p, self._q = np.zeros(shape), np.zeros(shape)
-        self._plugged = np.zeros(members)
         per_ev = count if self._recording.by_ev or self._reserve is not None else 0
-        self._ev_power, self._ev_soc = np.zeros(per_ev), np.zeros(per_ev)
+        report = self._telemetry.report if self._telemetry is not None else None
         # Room for the kernels to work in: a report holds until the next step, and is recomputed when due.
-        report = self._telemetry.report if self._telemetry is not None else {}
-        self._mean_kw = report["time_needed"] if managed else np.zeros(count)
+        mean_kw = report.time_needed if report is not None else np.zeros(count)
+        mean_kvar = np.zeros(0)
         if extras is not None:
-            self._mean_kvar = report["energy_needed"] if managed else np.zeros(count)
-            self._no_grid = np.zeros(0)
-            self._hertz = np.full(members, extras.nominal_hz)
+            mean_kvar = report.energy_needed if report is not None else np.zeros(count)
+        self._out = Results(
+            self._p.reshape(-1), self._q.reshape(-1), np.zeros(members), np.zeros(per_ev), np.zeros(per_ev),
+            mean_kw, mean_kvar,
+        )  # fmt: skip
+        self._no_grid = np.zeros(0)
+        self._hertz = np.full(members, extras.nominal_hz if extras is not None else np.nan)
         self._iteration = self._make_iteration(shape)
         self._declare()
 
@@ -159,8 +169,8 @@ class FleetModel(Model):
         if extras is None or not extras.with_functions or coupling.mode != "iterated":
             return None
         changed = (
-            self._state, self._places.filled, self._places.plugged, self._rates, extras.physics,
-            extras.functions, extras.ageing, extras.more,
+            self._fleet.state, self._fleet.places.filled, self._fleet.places.plugged, self._rates,
+            extras.details.physics, extras.details.functions, extras.details.ageing, extras.outcome,
         )  # fmt: skip
         fixed_point = FixedPoint(
             self._rating_kva(extras), self._scenario.members, coupling.tolerance, coupling.most_iterations
@@ -204,30 +214,28 @@ class FleetModel(Model):
 
     def _advance(self, time_s: float, setpoint: Array, inputs: Values) -> Values:
         """Step the fleet through a tick; the outputs at its end."""
-        sessions = self._sessions
-        plain: tuple[Any, ...] = (
-            self._managed, setpoint,
-            self._kinds, sessions.ev, sessions.arrival_s, sessions.departure_s, self._soc_arrival,
-            sessions.drive_kwh, self._kind_of, self._by_arrival, self._cursor,
-            self._places, self._state, self._columns,
-            self._p.reshape(-1), self._plugged, self._results.outcome, self._ev_power, self._ev_soc,
-            self._mean_kw,
-        )  # fmt: skip
+        fleet, extras = self._fleet, self._extras
         rates = self._energy_rates.at(round(time_s / self.period_s), time_s)
         if np.any(rates != self._rates):
-            reprice(self._places, self._state, self._rates, rates)
-            if self._extras is not None:
-                physics.rate_emissions(self._places, self._state, self._extras.physics, self._rates, rates)
-        tick_and_rates = (time_s, self.period_s, self._rates)
-        if self._extras is None:
-            arguments: tuple[Any, ...] = (*tick_and_rates, *plain, self._gone)
-            self._cursor, self._gone = step(*arguments)
-        else:
-            self._step_with_extras(self._extras, tick_and_rates, plain, inputs)
+            reprice(fleet.places, fleet.state, self._rates, rates)
+            if extras is not None:
+                rate_emissions(fleet.places, fleet.state, extras.details.physics, self._rates, rates)
+        tick = Tick(
+            float(time_s), float(self.period_s), self._managed, setpoint, self._rates, self._no_grid,
+            self._hertz, True, 25.0,
+        )  # fmt: skip
+        details = None
+        if extras is not None:
+            tick, details = self._detailed_tick(extras, tick, inputs), extras.details
+        self._cursor, self._gone = step(
+            tick, self._table, fleet, details, self._out, self._cursor, self._gone
+        )
         self._end_s = time_s + self.period_s
+        if extras is not None:
+            self._bring_up_ageing(extras, tick)
         self._update_reserve()
         outputs: dict[str, Array] = {"fleet/p": self._p, "fleet/q": self._q}
-        outputs |= self._own_power.values(self._ev_power)
+        outputs |= self._own_power.values(self._out.ev_power_kw)
         return outputs | self._report() | self._update_envelope()
 
     def _report(self) -> dict[str, Array]:
@@ -235,50 +243,31 @@ class FleetModel(Model):
         telemetry, extras = self._telemetry, self._extras
         if telemetry is None or not telemetry.due(self._end_s):
             return {}
-        report = telemetry.report
-        status(
-            self._end_s, self._kinds, self._places, self._state,
-            *report.values(),
-        )  # fmt: skip
+        status(self._end_s, self._fleet, telemetry.report)
         if extras is not None and extras.counts:
-            physics.withhold(
-                extras.options, self._kinds, self._places, self._state, extras.physics,
-                self._willing(self._end_s), report["p_min"],
-            )  # fmt: skip
+            withhold(self._fleet, extras.details, self._willing(self._end_s), telemetry.report.p_min)
         return telemetry.values()
 
-    def _step_with_extras(
-        self,
-        extras: Extras,
-        tick_and_rates: tuple[float, float, Array],
-        plain: tuple[Any, ...],
-        inputs: Values,
-    ) -> None:
-        """The full pass over the tick."""
-        time_s = tick_and_rates[0]
-        voltage = self._no_grid
-        hertz = self._hertz
+    def _detailed_tick(self, extras: Extras, tick: Tick, inputs: Values) -> Tick:
+        """The tick with what the EVSEs see of the grid, the drivers' will and the temperature."""
+        voltage, hertz = tick.voltage_pu, tick.frequency_hz
         if extras.with_functions:
             voltage = np.ascontiguousarray(inputs["feeder/voltage"], np.float64).reshape(-1)
             if extras.frequency:
                 hertz = np.ascontiguousarray(inputs["system/frequency"], np.float64)
-            prepare(extras.parameters, self.period_s)
-        idle_c = extras.idle_c(time_s)
-        arguments: tuple[Any, ...] = (
-            *tick_and_rates, *plain,
-            extras.options, extras.physics, extras.parameters, extras.parameters_of, extras.functions,
-            voltage, hertz, self._q.reshape(-1), self._mean_kvar, self._willing(time_s), idle_c,
-            extras.ageing, degradation.LAWS, extras.more, self._gone,
+            prepare(extras.details.parameters, self.period_s)
+        return tick._replace(
+            voltage_pu=voltage, frequency_hz=hertz, willing=self._willing(tick.begin_s),
+            idle_c=extras.idle_c(tick.begin_s),
         )  # fmt: skip
-        self._cursor, self._gone = full.step(*arguments)
-        end_s = time_s + self.period_s
-        if len(extras.ageing) and int(end_s // AGEING_PERIOD_S) > int(time_s // AGEING_PERIOD_S):
+
+    def _bring_up_ageing(self, extras: Extras, tick: Tick) -> None:
+        """Bring the ageing of all EVs up to the tick's end, where that is due."""
+        details, end_s = extras.details, self._end_s
+        if len(details.ageing) and int(end_s // AGEING_PERIOD_S) > int(tick.begin_s // AGEING_PERIOD_S):
             in_threads(
-                lambda low, high: physics.age(
-                    low, high, self._places, self._state, extras.physics, self._kinds, extras.ageing,
-                    degradation.LAWS, end_s, idle_c,
-                ),
-                len(self._places.filled), 16,
+                lambda low, high: age(low, high, self._fleet, details, end_s, tick.idle_c),
+                len(self._fleet.places.filled), 16,
             )  # fmt: skip
 
     def _willing(self, time_s: float) -> bool:
@@ -291,9 +280,9 @@ class FleetModel(Model):
         extras, reserve = self._extras, self._reserve
         if extras is None or reserve is None or not reserve.due(self._end_s):
             return
-        physics.flexibility(
-            self._end_s, reserve.horizon_s, extras.options, self._kinds, self._places, self._state,
-            extras.physics, self._willing(self._end_s), self._ev_power, *reserve.of_ev,
+        flexibility(
+            self._end_s, reserve.horizon_s, self._fleet, extras.details, self._willing(self._end_s),
+            self._out.ev_power_kw, reserve.of_ev,
         )  # fmt: skip
         reserve.sum_up()
 
@@ -302,12 +291,12 @@ class FleetModel(Model):
         ahead = self._ahead
         if ahead is None or not ahead.due(self._end_s):
             return {}
-        ahead.keep(self._end_s, self._limits_ahead(ahead, ahead.row_of, ahead.rows)[:-1])
+        ahead.keep(self._end_s, self._limits_ahead(ahead, ahead.row_of, ahead.rows))
         if not ahead.reported:
             return {}
         return {f"fleet/envelope_{name}": values for name, values in self.envelope().items()}
 
-    def _limits_ahead(self, ahead: EnvelopeAhead, row_of: NDArray[np.int64], rows: int) -> tuple[Array, ...]:
+    def _limits_ahead(self, ahead: EnvelopeAhead, row_of: NDArray[np.int64], rows: int) -> Limits:
         """Least and most power and energy, (row, slot) each, and the round trip, (ev,), from now on."""
         extras = self._extras
         assert extras is not None
@@ -315,22 +304,19 @@ class FleetModel(Model):
         begins_h = ahead.begins_h(self._start_h + self._end_s / 3600.0)
         willing = extras.willing_share(begins_h, slot_s / 3600.0)
         limits = ahead.room(rows, len(self._evs))
-        limits_ahead(
-            self._end_s, slot_s, willing, extras.options, self._kinds, self._places, self._state,
-            extras.physics, row_of, *limits,
-        )  # fmt: skip
+        limits_ahead(self._end_s, slot_s, willing, self._fleet, extras.details, row_of, limits)
         return limits
 
     def envelope(self) -> dict[str, Array]:
         """Limits of each EV from now on, (ev, slot): p_min, p_max (kW), e_min, e_max (kWh at the meter),
-        and round_trip, (ev,): see :mod:`evgrid.fleet.envelope`.
+        and round_trip, (ev,): see :mod:`evgrid.fleet.kernels.envelope`.
         """
         assert self._ahead is not None
         count = len(self._evs)
-        return self._ahead.named(self._limits_ahead(self._ahead, np.arange(count), count))
+        return self._limits_ahead(self._ahead, np.arange(count), count)._asdict()
 
     def flexibility(self) -> dict[str, Array]:
-        """Reserve that each EV can offer, as of the last telemetry, (ev,): see :func:`.physics.flexibility`.
+        """Reserve that each EV can offer, as of the last telemetry, (ev,): see :func:`.reports.flexibility`.
 
         p_min, p_max (kW), e_min, e_max (kWh in the battery, at the end of the horizon), up, down (kW).
         """
@@ -344,24 +330,21 @@ class FleetModel(Model):
         if self._iteration is not None:
             self._iteration.fixed_point.finish(self._recorder)
         self._close_sessions()
-        self._results.record(self._recorder, self._end_s, self._soc_arrival, self._energy_rates.priced)
+        self._results.record(self._recorder, self._end_s, self._table.soc_arrival, self._energy_rates.priced)
         if self._ahead is not None:
             self._ahead.record(self._recorder)
 
     def _close_sessions(self) -> None:
         """End the sessions that the end of the run cuts off."""
-        extras, outcome = self._extras, self._results.outcome
-        rows = self._places.by_ev(STATE, self._state, self._state)
-        own = self._places.by_ev(physics.PHYSICS, extras.physics, self._state) if extras is not None else rows
-        for ev in self._places.plugged_in(self._state):
+        extras, table = self._extras, self._table
+        for lane in in_use(self._fleet.places):
             if extras is None:
-                close_session(rows[ev], self._rates, outcome)
+                close_session_of(lane, self._fleet, table, self._rates)
             else:
-                physics.leave(
-                    rows[ev], extras.options, self._kinds[rows[ev]["kind"]], own[ev], extras.functions,
-                    extras.ageing, degradation.LAWS, ev, self._end_s, extras.idle_c(self._end_s), self._rates,
-                    outcome, extras.more,
-                )  # fmt: skip
+                idle_c = extras.idle_c(self._end_s)
+                end_session_of(
+                    lane, self._fleet, extras.details, table, self._rates, float(self._end_s), idle_c
+                )
 
     def audit(self) -> dict[str, Array]:
         """See :class:`evgrid.core.model.Model`; complete after ``finish``.
@@ -371,7 +354,7 @@ class FleetModel(Model):
         loss_kwh : integral of the loss formula
         power_given_kw_sum : power given to the feeder, summed over the ticks at which it steps
         """
-        gain, loss = self._results.energy(self._soc_arrival, len(self._plugged))
+        gain, loss = self._results.energy(self._table.soc_arrival, len(self._out.plugged))
         return {
             "grid_energy_kwh": self._recording.grid_energy_kws / 3600.0,
             "battery_energy_kwh": gain,
@@ -386,10 +369,10 @@ class FleetModel(Model):
 
     def _rating_kva(self, extras: Extras) -> Array:
         """Rated apparent power of the EVSEs at each connection and phase, (member, connection, phase)."""
-        of_kind = extras.parameters["s_kva"][extras.parameters_of]
+        of_kind = extras.details.parameters["s_kva"][extras.details.parameters_of]
         of_ev = np.zeros(len(self._evs))
-        np.maximum.at(of_ev, self._sessions.ev, of_kind[self._kind_of])
-        rows = self._places.by_ev(STATE, self._state, self._state)
+        np.maximum.at(of_ev, self._sessions.ev, of_kind[self._table.kind])
+        rows = self._fleet.places.by_ev(STATE, self._fleet.state, self._fleet.state)
         slot, wide = rows["slot"], rows["spread"] == WIDE
         rating = np.zeros(self._p.size)
         for phase in range(3):
@@ -409,7 +392,9 @@ class FleetModel(Model):
 
     def _record(self, time_s: float) -> None:
         """Record a tick that began at a time."""
-        self._recording.record(time_s, self._p, self._q, self._plugged, self._ev_power, self._ev_soc)
+        self._recording.record(
+            time_s, self._p, self._q, self._out.plugged, self._out.ev_power_kw, self._out.ev_soc
+        )
         if self._reserve is not None:
             self._reserve.record(self._recorder, round(time_s / self.period_s))
 

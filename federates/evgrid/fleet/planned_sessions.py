@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from evgrid.core.model import Array, Connections, EVs, PlannedSessions
 from evgrid.fleet.extras import in_force
-from evgrid.fleet.kernels import LEAST_SOC, battery_kw_given, charge_as_fast_as_possible
+from evgrid.fleet.kernels.charging import charge_as_fast_as_possible
+from evgrid.fleet.kernels.sessions import LEAST_SOC
 from evgrid.fleet.sessions import Sessions
 from evgrid.scenario import Scenario
 
@@ -28,6 +29,7 @@ def planned_sessions_of(
     """
     sessions = in_force(scenario, connections, evs, sessions)
     kinds, kind_of = sessions.kinds()
+    constants = kinds.rows
     arrival, reach = sessions.soc_arrival.astype(np.float64), np.zeros(len(sessions))
     rank = np.arange(len(sessions)) - np.searchsorted(sessions.ev, sessions.ev)
     for number in range(int(rank.max(initial=-1)) + 1):
@@ -40,30 +42,31 @@ def planned_sessions_of(
         stay_s = sessions.departure_s[rows] - sessions.arrival_s[rows]
         fastest = charge_as_fast_as_possible(kinds, kind_of[rows], arrival[rows], stay_s)
         reach[rows] = np.maximum(np.minimum(fastest, sessions.soc_target[rows]), arrival[rows])
-    charge, discharge = (e[kind_of] for e in _efficiencies(kinds, best))
+    charge, discharge = (e[kind_of] for e in _efficiencies(constants, best))
     return PlannedSessions(
         sessions.ev.astype(np.int64), sessions.arrival_s, sessions.departure_s, arrival, sessions.soc_target,
         sessions.soc_floor, np.minimum(reach, np.maximum(sessions.soc_target, arrival)),
         sessions.capacity_kwh, sessions.charge_kw, sessions.discharge_kw, charge, discharge,
-        (kinds["full_charge_s"] - kinds["soc_target"] * kinds["s_per_soc"])[kind_of],
-        kinds["taper_soc"][kind_of], _full_soc(kinds)[kind_of],
+        (constants["full_charge_s"] - constants["soc_target"] * constants["s_per_soc"])[kind_of],
+        constants["knee_soc"][kind_of], _full_soc(constants)[kind_of],
     )  # fmt: skip
 
 
 def _full_soc(kinds: NDArray[np.void]) -> Array:
-    """State of charge at which charging power that falls in a straight line from ``taper_soc`` on, and takes
-    as long to the target as with the cut-off, would be 0, (kind,): 1 for targets below the cut-off.
+    """State of charge at which power that falls in a straight line from the knee of the charging curve on,
+    and takes as long to the target, would be 0, (kind,): 1 for a taper whose cut-off the target is below.
     """
     full = np.ones(len(kinds))
-    rows = np.flatnonzero(kinds["soc_target"] > kinds["cut_off_soc"])
-    kinds = kinds[rows]
-    taper, target = kinds["taper_soc"], kinds["soc_target"]
-    # time from taper_soc to the target, in those that full power takes for a whole battery
-    time = kinds["full_charge_s"] / kinds["s_per_soc"] - kinds["full_power_soc"]
-    low, high = target + 1e-12, np.full(len(kinds), 2.0)  # the time falls with it, from infinity
+    time = kinds["knee_s"] / kinds["s_per_soc"]  # in those that full power takes for a whole battery
+    with np.errstate(divide="ignore", invalid="ignore"):
+        width = 1.0 - kinds["knee_soc"]
+        straight = width * np.log(width / (1.0 - kinds["soc_target"]))
+    rows = np.flatnonzero((time > 0.0) & ~(np.abs(straight - time) <= 1e-12 * time))
+    knee, target, time = kinds["knee_soc"][rows], kinds["soc_target"][rows], time[rows]
+    low, high = target + 1e-12, np.full(len(rows), 2.0)  # the time falls with it, from infinity
     for _ in range(50):
         middle = (low + high) / 2.0
-        longer = (middle - taper) * np.log((middle - taper) / (middle - target)) > time
+        longer = (middle - knee) * np.log((middle - knee) / (middle - target)) > time
         low, high = np.where(longer, middle, low), np.where(longer, high, middle)
     full[rows] = high
     return full
@@ -89,22 +92,19 @@ class Converters:
 def converters_of(scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions) -> Converters:
     """The converters of the sessions of :func:`planned_sessions_of`, in their order."""
     kinds, kind_of = in_force(scenario, connections, evs, sessions).kinds()
+    rows = kinds.rows
     standby = scenario.fleet.vehicle.standby_kw if scenario.fleet is not None else 0.0
-    charge, discharge = _efficiencies(kinds, best=False)
+    charge, discharge = _efficiencies(rows, best=False)
     found = (
-        charge, discharge, np.maximum(kinds["charge_a"], standby), kinds["discharge_a"], kinds["most_out_kw"],
+        charge, discharge, np.maximum(rows["charge_a"], standby), rows["discharge_a"], rows["most_out_kw"],
     )  # fmt: skip
     return Converters(*(np.asarray(of_kind[kind_of], np.float64) for of_kind in found))
 
 
 def _efficiencies(kinds: NDArray[np.void], best: bool) -> tuple[Array, Array]:
     """Of charging and discharging, (kind,) each: at the rated power, or the best at any power."""
-    given_kw = [
-        battery_kw_given(kind["discharge_kw"], *(kind[f"discharge_{name}"] for name in "abc"))
-        for kind in kinds
-    ]
     loss = []
-    for way, power_kw in (("charge", kinds["battery_kw"]), ("discharge", np.array(given_kw))):
+    for way, power_kw in (("charge", kinds["battery_kw"]), ("discharge", kinds["most_out_kw"])):
         a, b, c = (kinds[f"{way}_{name}"] for name in "abc")
         if best:  # a / P + b + c P is least at sqrt(a / c)
             power_kw = np.minimum(

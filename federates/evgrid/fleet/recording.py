@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.core.model import Array, Connections, EVs, Portfolio, Recorder, Variable
-from evgrid.fleet import degradation, physics
+from evgrid.fleet import degradation
 from evgrid.fleet.extras import Extras
 from evgrid.fleet.grouping import is_multiple
-from evgrid.fleet.kernels import charge_as_fast_as_possible, grid_energy_to_target_kwh
+from evgrid.fleet.kernels.charging import charge_as_fast_as_possible, grid_energy_to_target_kwh
+from evgrid.fleet.kernels.laws import REASONS
+from evgrid.fleet.kernels.records import Kinds
 from evgrid.fleet.sessions import Sessions
 from evgrid.scenario import Scenario
 from evgrid.scenario.tariffs import USUAL_INTERVAL_S, MonthlyPeaks
@@ -63,7 +65,7 @@ _REFUSED_VARIABLES = tuple(
         timed=False,
     )
     for reason, text in zip(
-        physics.REASONS,
+        REASONS,
         (
             "the vehicle can't",
             "the EVSE can't",
@@ -211,7 +213,7 @@ class SessionResults:
     outcome: Array
 
     def __init__(
-        self, scenario: Scenario, evs: EVs, sessions: Sessions, kinds: NDArray[np.void],
+        self, scenario: Scenario, evs: EVs, sessions: Sessions, kinds: Kinds,
         kind_of: NDArray[np.int32], extras: Extras | None,
     ) -> None:  # fmt: skip
         self._evs, self._sessions, self._kinds, self._kind_of = evs, sessions, kinds, kind_of
@@ -223,11 +225,11 @@ class SessionResults:
             return
         if extras.counts:
             self.variables += _REFUSED_VARIABLES
-        if len(extras.ageing):
+        if len(extras.details.ageing):
             self.variables += _AGEING_VARIABLES + _EV_AGEING_VARIABLES
             self._loss_before = np.zeros(len(degradation.LAWS))  # the same for all of a chemistry
-            law, first = np.unique(extras.ageing["law"], return_index=True)
-            self._loss_before[law] = degradation.loss_percent(extras.ageing[first])
+            law, first = np.unique(extras.details.ageing["law"], return_index=True)
+            self._loss_before[law] = degradation.loss_percent(extras.details.ageing[first])
         if extras.emissions is not None:
             self.variables += (_EMISSIONS_VARIABLE,)
 
@@ -281,23 +283,26 @@ class SessionResults:
         if extras is None:
             return {}
         values: dict[str, Array] = {}
-        reasons = len(physics.REASONS)
+        reasons = len(REASONS)
         if extras.counts:
-            values |= {v.name: extras.more[:, i] for i, v in enumerate(_REFUSED_VARIABLES)}
+            values |= {v.name: extras.outcome[:, i] for i, v in enumerate(_REFUSED_VARIABLES)}
         if self._degradation is not None:
             price, worthless = self._degradation.battery_price, self._degradation.worthless_at
             capacity = self._sessions.capacity_kwh
-            calendar, cycle = extras.more[:, reasons], extras.more[:, reasons + 1]
+            calendar, cycle = extras.outcome[:, reasons], extras.outcome[:, reasons + 1]
             values["session_degradation_calendar_percent"] = 100.0 * calendar
             values["session_degradation_cycle_percent"] = 100.0 * cycle
             values["session_degradation_cost"] = degradation.cost(
                 calendar + cycle, capacity, price, worthless
             )
-            lost = degradation.loss_percent(extras.ageing) - self._loss_before[extras.ageing["law"]]
+            lost = (
+                degradation.loss_percent(extras.details.ageing)
+                - self._loss_before[extras.details.ageing["law"]]
+            )
             of_ev = np.full(len(self._evs), np.nan)
             of_ev[self._sessions.ev] = capacity
             values["ev_degradation_percent"] = lost
             values["ev_degradation_cost"] = lost / 100.0 * of_ev * price / (1.0 - worthless)
         if extras.emissions is not None:
-            values["session_emissions_kg"] = extras.more[:, reasons + 2]
+            values["session_emissions_kg"] = extras.outcome[:, reasons + 2]
         return values

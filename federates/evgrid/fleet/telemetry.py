@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from evgrid.core.model import Array, Portfolio
 from evgrid.fleet.grouping import SlotSums, is_multiple
+from evgrid.fleet.kernels.reports import Status
 from evgrid.scenario import Scenario
 
-STATUS = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
-"""Fields of a report, those that :func:`evgrid.fleet.kernels.status` fills, in its order."""
+STATUS = Status._fields
+"""Fields of a report."""
 
 
 class Telemetry:
@@ -31,12 +32,12 @@ class Telemetry:
 
     outputs: tuple[str, ...]
     """Ports of the reports."""
-    report: dict[str, Array]
-    """Each field, (ev,): as of the last report until the next step, which may use it as work space."""
+    report: Status
+    """As of the last report until the next step, which may use it as work space."""
 
     def __init__(self, scenario: Scenario, count: int, portfolios: Sequence[Portfolio]) -> None:
         self.outputs = tuple(f"fleet/{field}" for field in STATUS)
-        self.report = {field: np.zeros(count) for field in STATUS}
+        self.report = Status(*(np.zeros(count) for _ in STATUS))
         periods = [scenario.link_of(p.name).telemetry for p in portfolios]
         self._periods_s = {
             max(period_s, scenario.time.step) for period_s in periods or [scenario.communication.telemetry]
@@ -48,7 +49,7 @@ class Telemetry:
 
     def values(self) -> dict[str, Array]:
         """The report by port."""
-        return {f"fleet/{field}": values for field, values in self.report.items()}
+        return {f"fleet/{field}": values for field, values in self.report._asdict().items()}
 
 
 class OwnPower:

@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.jit import njit
+from evgrid.core.jit import inlined, njit
 
 POINTS = 8
 """Most points of a curve."""
@@ -190,6 +190,27 @@ def lagged_mean(start: float, target: float, rate: float, seconds: float, low: f
     return (from_value * entry + inside + to_value * (seconds - leaving)) / seconds
 
 
+@inlined
+def first_order(before: float, target: float, left: float, mean: float) -> tuple[float, float, float]:
+    """Value at the begin of a tick, at its end, and mean over it, of a first-order lag from ``before``.
+
+    ``left``, ``mean``: share of a deviation that is left at the end, and in the mean over the tick; 0: at
+    once.
+    """
+    off = before - target if mean != 0.0 else 0.0
+    rest = off * left
+    return target + off, target + (rest if abs(rest) >= REST else 0.0), target + off * mean
+
+
+@inlined
+def frequency_shift_kw(
+    frequency_hz: float, high_hz: float, low_hz: float, over_kw_per_hz: float, under_kw_per_hz: float
+) -> float:
+    """See :func:`droop_target_kw`."""
+    over_kw = max(frequency_hz - high_hz, 0.0) * over_kw_per_hz
+    return over_kw + min(frequency_hz - low_hz, 0.0) * under_kw_per_hz
+
+
 @njit
 def droop_target_kw(parameters: Row, frequency_hz: float) -> float:
     """Shift of active power that a frequency asks for, kW; positive draws more (high frequency).
@@ -197,11 +218,10 @@ def droop_target_kw(parameters: Row, frequency_hz: float) -> float:
     IEEE 1547-2018, 6.5.2.7: ``(f - (f0 + db)) / (f0 k)`` of rated power above the deadband,
     ``((f0 - db) - f) / (f0 k)`` of it, injected, below.
     """
-    if frequency_hz > parameters["droop_high_hz"]:
-        return float((frequency_hz - parameters["droop_high_hz"]) * parameters["over_kw_per_hz"])
-    if frequency_hz < parameters["droop_low_hz"]:
-        return float((frequency_hz - parameters["droop_low_hz"]) * parameters["under_kw_per_hz"])
-    return 0.0
+    return frequency_shift_kw(
+        frequency_hz, parameters["droop_high_hz"], parameters["droop_low_hz"],
+        parameters["over_kw_per_hz"], parameters["under_kw_per_hz"],
+    )  # fmt: skip
 
 
 @njit

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evgrid.core.model import Array, EVs
-from evgrid.fleet.kernels import KIND, charge_as_fast_as_possible, derive_kinds
+from evgrid.fleet.kernels.charging import charge_as_fast_as_possible, derive_kinds, tapers
+from evgrid.fleet.kernels.records import KIND, Kinds
 
 ONE_TYPE = "vehicle"
 """Name of the type of EVs that are all ``fleet.vehicle``."""
@@ -80,8 +81,8 @@ class Sessions:
         """The sessions of some rows, in that order."""
         return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
-    def kinds(self) -> tuple[NDArray[np.void], NDArray[np.int32]]:
-        """The constants that sessions share: (kind,) KIND, and the kind of each session, (session,).
+    def kinds(self) -> tuple[Kinds, NDArray[np.int32]]:
+        """The constants that sessions share, and the kind of each session, (session,).
 
         Kinds are numbered in order of appearance.
         """
@@ -101,9 +102,12 @@ class Sessions:
             frame = pd.DataFrame({name: columns[name] for name in varying})
             kind_of = np.asarray(frame.groupby(varying, sort=False).ngroup(), np.int64)
         _, first = np.unique(kind_of, return_index=True)
-        kinds = np.zeros(len(first), KIND)
+        rows = np.zeros(len(first), KIND)
+        taper_soc = columns.pop("taper_soc")[first]
         for name, column in columns.items():
-            kinds[name] = column[first]
+            rows[name] = column[first]
+        curves, rows["curve"] = tapers(taper_soc)
+        kinds = Kinds(rows, curves)
         derive_kinds(kinds)
         return kinds, kind_of.astype(np.int32)
 

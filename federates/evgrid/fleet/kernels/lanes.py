@@ -40,7 +40,7 @@ MANY_MEMBERS = 64
 LINE = 64
 """Bytes of a cache line."""
 
-ALONE, SHARED, WIDE = 0, 1, 2
+EXCLUSIVE, SHARED, WIDE = 0, 1, 2
 """How an EV's power goes into the slots: the only EV ever in its one, one of several, or over three."""
 
 STATE = np.dtype(
@@ -57,16 +57,19 @@ STATE = np.dtype(
         ("slot", "i4"),  # the first of its slots, in the arrays of power and voltage
         ("guarded", "i1"),  # 1 once laxity has reached zero
         ("fresh", "i1"),  # 1 in the tick of arrival
-        ("spread", "i1"),  # ALONE, SHARED or WIDE
+        ("spread", "i1"),  # EXCLUSIVE, SHARED or WIDE
     ]
 )
 """What a tick reads and writes of an EV: 67 bytes."""
 
-Blocks = Any
+Block = np.void
+"""An element of Blocks."""
+
+Blocks = NDArray[np.void]
 """An array, (block,), of a dtype that :func:`blocked` made."""
 
-Row = Any
-"""A row of STATE."""
+Row = np.void
+"""A row of a table."""
 
 Columns = tuple[NDArray[Any], ...]
 """Views of blocks, (block, column, lane) of equal width each: what moves with an EV."""
@@ -122,7 +125,7 @@ class Places(NamedTuple):
     parts : (part + 1,), the stretch with which each part begins
     member_start : (member + 1,), first EV of each member
     plugged : (member,), its EVs that are plugged in
-    alone : (part,), whether all its EVs are ALONE
+    exclusive : (part,), whether all its EVs are EXCLUSIVE
     """
 
     first_ev: NDArray[np.int64]
@@ -131,7 +134,7 @@ class Places(NamedTuple):
     parts: NDArray[np.int64]
     member_start: NDArray[np.int64]
     plugged: NDArray[np.int64]
-    alone: NDArray[np.bool_]
+    exclusive: NDArray[np.bool_]
 
     def by_ev(self, row: np.dtype[Any], blocks: Blocks, state: Blocks) -> NDArray[Any]:
         """A copy of what blocks hold, (ev,) rows."""
@@ -168,7 +171,7 @@ def lay_out(
     used = np.bincount(slot, minlength=slots)
     for phase in (1, 2):
         used += np.bincount(slot[wide] + phase, minlength=slots)
-    spread = np.where(wide, WIDE, np.where(used[slot] == 1, ALONE, SHARED))
+    spread = np.where(wide, WIDE, np.where(used[slot] == 1, EXCLUSIVE, SHARED))
     ev = np.repeat(first_ev[:-1], np.diff(first_lane))  # a lane that no EV has shows the first
     there = np.arange(len(slot)) + np.repeat(first_lane[:-1] - first_ev[:-1], sizes)
     ev[there] = np.arange(len(slot))
@@ -177,7 +180,7 @@ def lay_out(
     state["slot"], state["spread"] = slot[state["ev"]], spread[state["ev"]]
     state["session"] = -1
     parts = _parts(first_ev, member_start)
-    others = np.concatenate([[0], np.cumsum(spread != ALONE)])[first_ev[parts]]
+    others = np.concatenate([[0], np.cumsum(spread != EXCLUSIVE)])[first_ev[parts]]
     places = Places(
         first_ev, first_lane, np.zeros(len(sizes), np.int64), parts,
         member_start.astype(np.int64), np.zeros(len(member_start) - 1, np.int64), others[1:] == others[:-1],
@@ -209,37 +212,22 @@ def _parts(first_ev: NDArray[np.int64], member_start: NDArray[np.integer[Any]]) 
     return np.array([*parts, len(first_ev) - 1], np.int64)
 
 
+FIELDS = STATE.names
+"""Fields of STATE."""
+
+
 @njit
-def lift(block: Blocks, i: int, row: Row) -> None:
+def lift(block: Block, i: int, row: Row) -> None:
     """Copy what a block of STATE holds of lane ``i`` to a row."""
-    row["soc"] = block["soc"][i]
-    row["departure_s"] = block["departure_s"][i]
-    row["drawn_kws"] = block["drawn_kws"][i]
-    row["given_kws"] = block["given_kws"][i]
-    row["loss_kws"] = block["loss_kws"][i]
-    row["past_cost"] = block["past_cost"][i]
-    row["kind"] = block["kind"][i]
-    row["session"] = block["session"][i]
-    row["ev"] = block["ev"][i]
-    row["slot"] = block["slot"][i]
-    row["guarded"] = block["guarded"][i]
-    row["fresh"] = block["fresh"][i]
-    row["spread"] = block["spread"][i]
+    for name in literal_unroll(FIELDS):
+        row[name] = block[name][i]
 
 
 @njit
-def lower(row: Row, block: Blocks, i: int) -> None:
-    """Copy what changes of a row of STATE back to lane ``i`` of a block."""
-    block["soc"][i] = row["soc"]
-    block["departure_s"][i] = row["departure_s"]
-    block["drawn_kws"][i] = row["drawn_kws"]
-    block["given_kws"][i] = row["given_kws"]
-    block["loss_kws"][i] = row["loss_kws"]
-    block["past_cost"][i] = row["past_cost"]
-    block["kind"][i] = row["kind"]
-    block["session"][i] = row["session"]
-    block["guarded"][i] = row["guarded"]
-    block["fresh"][i] = row["fresh"]
+def lower(row: Row, block: Block, i: int) -> None:
+    """Copy a row of STATE to lane ``i`` of a block."""
+    for name in literal_unroll(FIELDS):
+        block[name][i] = row[name]
 
 
 @njit

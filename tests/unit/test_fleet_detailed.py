@@ -1,4 +1,4 @@
-"""The full pass: its blocks against the exact way, EV by EV, and its threads."""
+"""The detailed step: its blocks against the exact way, EV by EV, and its threads."""
 
 from math import inf
 
@@ -6,10 +6,27 @@ import numpy as np
 import pytest
 
 from evgrid.core import jit as compiling
-from evgrid.fleet import degradation, full, lanes, physics
+from evgrid.fleet import degradation
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE
-from evgrid.fleet.kernels import KIND, derive_kinds, reprice
-from evgrid.fleet.lanes import MANY_MEMBERS, STATE, blocks_of, columns_of, lay_out
+from evgrid.fleet.kernels import lanes, one_ev
+from evgrid.fleet.kernels.charging import derive_kinds, tapers
+from evgrid.fleet.kernels.lanes import MANY_MEMBERS, STATE, blocks_of, columns_of, lay_out
+from evgrid.fleet.kernels.records import (
+    FUNCTIONS as EVSE_STATE,
+)
+from evgrid.fleet.kernels.records import (
+    KIND,
+    OPTIONS,
+    PHYSICS,
+    Details,
+    Fleet,
+    Kinds,
+    Results,
+    SessionTable,
+    Tick,
+)
+from evgrid.fleet.kernels.sessions import reprice
+from evgrid.fleet.kernels.step import step
 from evgrid.inverter_functions import kernels as curves
 from evgrid.scenario.inverter_functions import LocalFunctions, Rating, parameters
 
@@ -37,17 +54,19 @@ class World:
         rng = np.random.default_rng(seed)
         self.rng, self.time_s, self.cursor = rng, 0.0, 0
         n = 12
-        self.kinds = np.zeros(n, KIND)
+        rows = np.zeros(n, KIND)
         for name, values in {
             "capacity_kwh": [20.0, 40.0, 80.0], "soc_target": [0.6, 0.9, 1.0], "soc_floor": [0.0, 0.2, 0.5],
-            "taper_soc": [0.5, 0.8], "charge_kw": [3.6, 7.2, 11.0], "discharge_kw": [0.0, 5.0, 11.0],
+            "charge_kw": [3.6, 7.2, 11.0], "discharge_kw": [0.0, 5.0, 11.0],
         }.items():  # fmt: skip
-            self.kinds[name] = rng.choice(values, n)
+            rows[name] = rng.choice(values, n)
         for way in ("charge", "discharge"):
             for i, name in enumerate("abc"):
-                self.kinds[f"{way}_{name}"] = rng.choice([BIDIRECTIONAL[i], ONE_PHASE[i], 0.0], n)
+                rows[f"{way}_{name}"] = rng.choice([BIDIRECTIONAL[i], ONE_PHASE[i], 0.0], n)
+        curves_of_kinds, rows["curve"] = tapers(rng.choice([0.5, 0.8], n))
+        self.kinds = Kinds(rows, curves_of_kinds)
         derive_kinds(self.kinds)
-        self.options = np.zeros(1, physics.OPTIONS)[0]
+        self.options = np.zeros(1, OPTIONS)[0]
         every = {
             "throughput_kws": 3600.0 * 20, "discharging_s": 3600.0, "warranty_floor": 0.2, "volt": 230.0,
             "least_a": 6.0, "pilot_a": 0.5, "ramp_kw_per_s": 0.05, "standby_kw": 0.066,
@@ -57,7 +76,7 @@ class World:
         }  # fmt: skip
         for name, value in every.items():
             self.options[name] = value
-        limits = np.column_stack([self.kinds["charge_kw"], self.kinds["discharge_kw"]])
+        limits = np.column_stack([rows["charge_kw"], rows["discharge_kw"]])
         chosen = FUNCTIONS[functions]
         self.parameters = np.concatenate(
             [parameters(chosen, Rating(1.05 * max(row), *row)) for row in limits.tolist()]
@@ -65,11 +84,11 @@ class World:
         )
         self.parameters_of = np.arange(n, dtype=np.int32)
         curves.prepare(self.parameters, STEP_S)
-        own = np.zeros(evs, physics.PHYSICS)
+        own = np.zeros(evs, PHYSICS)
         own["phases"] = rng.choice([1, 3], evs)
         own["capable"] = rng.random(evs) < 0.8
         own["refusal"] = rng.choice([0, 0, 0, 1, 3, 4, 5], evs)
-        self.functions = np.zeros(evs if functions != "none" else 1, physics.FUNCTIONS)
+        self.functions = np.zeros(evs if functions != "none" else 1, EVSE_STATE)
         sessions = 3 * evs
         begin = np.sort(rng.uniform(-0.3, 1.0, (evs, 3)) * stay_s, axis=1)
         length = rng.uniform(0.1, 1.0, (evs, 3)) * np.diff(
@@ -77,11 +96,11 @@ class World:
         )
         end = np.maximum(begin + length, 1.0)
         begin = np.maximum(begin, 0.0)
-        self.sessions = (
+        self.sessions = [
             np.repeat(np.arange(evs, dtype=np.int32), 3), begin.reshape(-1),
             np.maximum(end, begin + 1.0).reshape(-1), rng.random(sessions), np.full(sessions, np.nan),
             rng.integers(0, n, sessions).astype(np.int32),
-        )  # fmt: skip
+        ]  # fmt: skip
         starts = np.maximum(self.sessions[1].reshape(evs, 3), 0.0)
         stops = self.sessions[2].reshape(evs, 3)
         starts[:, 1:] = np.maximum(starts[:, 1:], stops[:, :-1])  # one after the other
@@ -95,8 +114,8 @@ class World:
         if shared:
             self.slot, self.wide = (3 * (np.arange(evs) // shared)).astype(np.int32), np.zeros(evs, bool)
         self.places, self.blocks = lay_out(self.member_start, self.slot, self.wide, 3 * evs)
-        self.own_blocks = blocks_of(physics.PHYSICS, own, self.blocks)
-        self.columns = columns_of(STATE, self.blocks) + columns_of(physics.PHYSICS, self.own_blocks)
+        self.own_blocks = blocks_of(PHYSICS, own, self.blocks)
+        self.columns = columns_of(STATE, self.blocks) + columns_of(PHYSICS, self.own_blocks)
         self.gone, self.rates = np.zeros((0, 2), np.int64), np.array([0.3, 0.1, 0.4]) / 3600.0
         self.power, self.reactive = np.zeros(3 * evs), np.zeros(3 * evs)
         self.mean_kw, self.mean_kvar = np.zeros(evs), np.zeros(evs)
@@ -113,7 +132,7 @@ class World:
 
     @property
     def physics(self):
-        return self.places.by_ev(physics.PHYSICS, self.own_blocks, self.blocks)
+        return self.places.by_ev(PHYSICS, self.own_blocks, self.blocks)
 
     def draw(self):
         """Set-points, voltages and frequencies of the next tick."""
@@ -126,13 +145,31 @@ class World:
         self.volt[rng.random(3 * evs) < 0.001] = 0.0
         self.hertz = 60.0 + rng.uniform(-0.1, 0.1, len(self.plugged)) * (rng.random(len(self.plugged)) < 0.5)
 
+    @property
+    def fleet(self):
+        return Fleet(self.places, self.blocks, self.columns, self.kinds)
+
+    @property
+    def details(self):
+        return Details(
+            self.options, self.own_blocks, self.parameters, self.parameters_of, self.functions, self.ageing,
+            degradation.LAWS,
+        )  # fmt: skip
+
+    @property
+    def table(self):
+        return SessionTable(*self.sessions, self.by_arrival, self.outcome, self.more)
+
+    def tick_of(self, idle_c, willing):
+        return Tick(self.time_s, STEP_S, True, self.asked, self.rates, self.volt, self.hertz, willing, idle_c)
+
     def tick(self, idle_c=15.0, willing=True):
-        self.cursor, self.gone = full.step(
-            self.time_s, STEP_S, self.rates, True, self.asked, self.kinds, *self.sessions,
-            self.by_arrival, self.cursor, self.places, self.blocks, self.columns, self.power, self.plugged,
-            self.outcome, self.ev_power, self.ev_soc, self.mean_kw, self.options, self.own_blocks,
-            self.parameters, self.parameters_of, self.functions, self.volt, self.hertz, self.reactive,
-            self.mean_kvar, willing, idle_c, self.ageing, degradation.LAWS, self.more, self.gone,
+        results = Results(
+            self.power, self.reactive, self.plugged, self.ev_power, self.ev_soc, self.mean_kw, self.mean_kvar
+        )
+        self.cursor, self.gone = step(
+            self.tick_of(idle_c, willing), self.table, self.fleet, self.details, results, self.cursor,
+            self.gone,
         )  # fmt: skip
         self.time_s += STEP_S
 
@@ -140,24 +177,24 @@ class World:
 def by_the_exact_way(world, idle_c, willing):
     """What ``window`` makes of the tick that a world is about to take, of EVs that stay plugged in."""
     state, own, more = world.state, world.physics, world.more.copy()
-    functions, memory = world.functions.copy(), np.zeros(1, curves.STATE)
-    ageing = world.ageing.copy()
+    details = world.details._replace(functions=world.functions.copy(), ageing=world.ageing.copy())
+    tick, room = world.tick_of(idle_c, willing), one_ev.make_room_for_one()
     p, q = np.zeros(len(state)), np.zeros(len(state))
     staying = (state["session"] >= 0) & (state["departure_s"] > world.time_s + STEP_S)
     member = np.searchsorted(world.member_start, np.arange(len(state)), "right") - 1
     for ev in np.flatnonzero(staying):
-        first, row = world.slot[ev], state[ev]
-        own_slots = slice(first, first + (3 if world.wide[ev] else 1))
-        volt = world.volt[own_slots]
-        drawn, given, q_kvars = physics.window(
-            world.options, world.kinds[row["kind"]], row, own[ev], world.parameters[own[ev]["parameters"]],
-            functions[ev if len(functions) > 1 else 0], memory[0], more[row["session"]], world.asked[ev],
-            STEP_S, row["departure_s"] - world.time_s, willing, volt.mean(), volt.min(), volt.max(),
-            float(volt.min() > 0.0), world.hertz[member[ev]], idle_c, ageing[ev], degradation.LAWS,
-            world.time_s,
-        )  # fmt: skip
-        p[ev], q[ev] = (drawn - given) / STEP_S, q_kvars / STEP_S
-    return staying, state, own, more, functions, ageing, p, q
+        first = world.slot[ev]
+        volt = world.volt[first : first + (3 if world.wide[ev] else 1)]
+        seen = one_ev.Seen(
+            volt.mean(), volt.min(), volt.max(), float(volt.min() > 0.0), world.hertz[member[ev]]
+        )
+        room.row[0], room.own[0] = state[ev], own[ev]
+        net_kws, q_kvars = one_ev.window(
+            tick, seen, world.fleet, details, room, more[state[ev]["session"]], world.time_s, STEP_S
+        )
+        state[ev], own[ev] = room.row[0], room.own[0]
+        p[ev], q[ev] = net_kws / STEP_S, q_kvars / STEP_S
+    return staying, state, own, more, details.functions, details.ageing, p, q
 
 
 SCALE = {"drawn_kws": 1e3, "given_kws": 1e3, "loss_kws": 1e3, "out_kws": 1e3, "discharging_s": 60.0,
@@ -247,10 +284,7 @@ def test_only_those_plugged_in_age_when_asked():
         world.tick()
     before = world.ageing.copy()
     stretches = len(world.places.filled)
-    physics.age(
-        0, stretches, world.places, world.blocks, world.own_blocks, world.kinds, world.ageing,
-        degradation.LAWS, world.time_s, 20.0,
-    )  # fmt: skip
+    one_ev.age(0, stretches, world.fleet, world.details, world.time_s, 20.0)
     here = world.state["session"] >= 0
     assert 100 < here.sum() < 1100
     assert np.all(world.ageing["since_s"][here] == world.time_s)
@@ -267,7 +301,7 @@ def test_a_session_costs_what_each_tick_s_energy_costs_at_the_rates_of_the_tick(
         world.draw()
         if tick % 3 == 0:
             rates = world.rng.uniform(-0.1, 0.5, 3) / 3600.0
-            physics.rate_emissions(world.places, world.blocks, world.own_blocks, world.rates, rates)
+            one_ev.rate_emissions(world.places, world.blocks, world.own_blocks, world.rates, rates)
             reprice(world.places, world.blocks, world.rates, rates)
             assert np.all(world.rates == rates)
         world.tick()
@@ -305,20 +339,15 @@ def test_power_of_those_that_left_is_cleared_and_the_number_plugged_in_is_the_me
 
 def test_a_session_is_charged_with_the_ageing_that_it_added():
     world = World(1, 1)
-    battery, row, own = world.ageing[0], world.state[0], world.physics[0]
+    room = one_ev.make_room_for_one()
+    row = room.row[0]
+    room.row[0], room.own[0] = world.state[0], world.physics[0]
     row["session"], row["soc"] = 2, 0.3
     degradation.rest(world.ageing, 0.5, 365 * 86400.0, 300.0)
-    physics.welcome(
-        row, world.options, own, world.parameters_of, 0, world.ageing, degradation.LAWS, 0, 3600.0, 20.0,
-        world.more,
-    )  # fmt: skip
+    one_ev.start_details(room, world.details, world.table, 3600.0, 20.0)
     calendar, cycle = degradation.calendar_loss(world.ageing)[0], degradation.cycle_loss(world.ageing)[0]
     row["soc"] = 0.8
-    physics.leave(
-        row, world.options, world.kinds[0], own, world.functions, world.ageing, degradation.LAWS, 0,
-        6 * 3600.0, 20.0,
-        world.rates, world.outcome, world.more,
-    )  # fmt: skip
-    assert battery["since_s"] == 6 * 3600.0
+    one_ev.end_session(room, world.fleet, world.details, world.table, world.rates, 6 * 3600.0, 20.0)
+    assert world.ageing[0]["since_s"] == 6 * 3600.0
     assert world.more[2, 8] == degradation.calendar_loss(world.ageing)[0] - calendar > 0.0
     assert world.more[2, 9] == degradation.cycle_loss(world.ageing)[0] - cycle > 0.0

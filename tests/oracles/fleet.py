@@ -217,7 +217,7 @@ def simulate(
     import_price: Sequence[float] | None = None,
     export_price: Sequence[float] | None = None,
 ) -> tuple[list[float], list[Account]]:
-    """Follow one EV's sessions over a run. Twin of :func:`evgrid.fleet.kernels.step`.
+    """Follow one EV's sessions over a run. Twin of :func:`evgrid.fleet.kernels.step.step`.
 
     ``setpoint``: tick to kW. Returns the mean power of each tick, kW, and the account of each session.
     """
@@ -243,7 +243,7 @@ def simulate(
 
 @dataclass(frozen=True)
 class Rules:
-    """What :data:`evgrid.fleet.physics.OPTIONS` hold, of what the twin covers; the defaults are off."""
+    """What :data:`evgrid.fleet.kernels.records.OPTIONS` hold of what the twin covers; off by default."""
 
     throughput_kwh: float = math.inf
     hours: float = math.inf
@@ -274,7 +274,7 @@ def follow_rules(
     session: Session, account: Account, past: Past, rules: Rules, setpoint_kw: float, start_s: float,
     seconds: float, never: str = "", willing: bool = True, answer: Answer | None = None,
 ) -> float:  # fmt: skip
-    """Advance over a window under the rules of the full pass. Twin of :func:`evgrid.fleet.physics.window`.
+    """Advance over a window in full detail. Twin of :func:`evgrid.fleet.kernels.one_ev.window`.
 
     ``never``: reason for which the EV may never discharge. Returns the net energy drawn, kWh.
     """
@@ -386,7 +386,7 @@ def envelope(
     session: Session, soc: float, guarded: bool, now_s: float, slot_s: float, willing: Sequence[float],
     never: bool = False, spare_kwh: float = math.inf, spare_s: float = math.inf,
 ) -> dict[str, list[float]]:  # fmt: skip
-    """Limits of one EV in each slot. Twin of :func:`evgrid.fleet.envelope.limits_ahead`.
+    """Limits of one EV in each slot. Twin of :func:`evgrid.fleet.kernels.envelope.limits_ahead`.
 
     ``never``: it may not discharge; ``spare_kwh``, ``spare_s``: what its warranty leaves.
     """
@@ -440,7 +440,7 @@ def limit_kw(session: Session, soc: float) -> tuple[float, float]:
 
 
 def status(session: Session, soc: float, guarded: bool, now_s: float) -> dict[str, float]:
-    """What a charger reports while the session is plugged in. Twin of :func:`evgrid.fleet.kernels.status`."""
+    """What a charger reports of a session. Twin of :func:`evgrid.fleet.kernels.reports.status`."""
     return {
         "plugged": 1.0,
         "soc": soc,
@@ -456,7 +456,7 @@ def flexibility(
     session: Session, soc: float, guarded: bool, now_s: float, horizon_s: float, power_kw: float,
     never: bool = False,
 ) -> dict[str, float]:  # fmt: skip
-    """What one EV can offer for a horizon. Twin of :func:`evgrid.fleet.physics.flexibility`."""
+    """What one EV can offer for a horizon. Twin of :func:`evgrid.fleet.kernels.reports.flexibility`."""
     capacity, hours = session.capacity_kwh, horizon_s / 3600
     may = not never and session.discharge_kw > 0 and soc > session.soc_floor
     into_kw, p_max = limit_kw(session, soc)

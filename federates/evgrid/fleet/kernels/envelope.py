@@ -24,26 +24,36 @@ temperature, ramps.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.core.jit import njit
-from evgrid.fleet.kernels import battery_kw_given, charge, energy_to_target_kwh, soc_that_reaches
-from evgrid.fleet.lanes import LANES, Blocks, Places, in_use
-from evgrid.fleet.physics import refusal_of
+from evgrid.fleet.kernels.charging import charge, energy_to_target_kwh, soc_that_reaches
+from evgrid.fleet.kernels.lanes import LANES, Row, in_use
+from evgrid.fleet.kernels.records import Details, Fleet, Floats
+from evgrid.fleet.kernels.reports import may_discharge
 
-Row = Any
-"""A row of KIND or OPTIONS."""
+
+class Limits(NamedTuple):
+    """Limits of power (mean over each slot, kW) and energy (at its end, kWh), (row, slot) each.
+
+    round_trip : (ev,) energy given per energy drawn to make it up, at full power below the taper, of those
+        plugged in; 1 where the EV may not discharge
+    """
+
+    p_min: Floats
+    p_max: Floats
+    e_min: Floats
+    e_max: Floats
+    round_trip: Floats
 
 
 @njit
 def limits_ahead(
-    now_s: float, slot_s: float, willing: NDArray[np.float64], options: Row, kinds: Row, places: Places,
-    state: Blocks, physics: Blocks, row_of: NDArray[np.int64],
-    p_min_kw: NDArray[np.float64], p_max_kw: NDArray[np.float64],
-    e_min_kwh: NDArray[np.float64], e_max_kwh: NDArray[np.float64], round_trip: NDArray[np.float64],
+    now_s: float, slot_s: float, willing: Floats, fleet: Fleet, details: Details, row_of: NDArray[np.int64],
+    limits: Limits,
 ) -> None:  # fmt: skip
     """Limits of the EVs plugged in at ``now_s``, added up by row; see the module's text.
 
@@ -53,48 +63,44 @@ def limits_ahead(
         Begin of the horizon, and length of a slot.
     willing
         (slot,) share of each slot in which drivers let discharge.
-    options, kinds, places, state, physics
-        Those of :func:`evgrid.fleet.full.step`.
+    fleet, details
+        See :mod:`.records`.
     row_of
         (ev,) row to which each EV is added: its own, or its group's.
-    p_min_kw, p_max_kw, e_min_kwh, e_max_kwh
-        (row, slot) filled; a row without EVs is 0.
-    round_trip
-        (ev,) filled for those plugged in: energy given per energy drawn to make it up, at full power below
-        the taper; 1 where the EV may not discharge.
+    limits
+        Filled; a row without EVs is 0.
 
     """
-    for array in (p_min_kw, p_max_kw, e_min_kwh, e_max_kwh):
+    for array in (limits.p_min, limits.p_max, limits.e_min, limits.e_max):
         array[:] = 0.0
     slots = len(willing)
     slot_h = slot_s / 3600.0
-    for lane in in_use(places):
-        block, own, i = state[lane // LANES], physics[lane // LANES], lane % LANES
+    options = details.options
+    for lane in in_use(fleet.places):
+        block, own, i = fleet.state[lane // LANES], details.physics[lane // LANES], lane % LANES
         ev = block["ev"][i]
         to = row_of[ev]
-        kind = kinds[block["kind"][i]]
+        kind = fleet.kinds.rows[block["kind"][i]]
+        curve = fleet.kinds.curves[kind["curve"]]
         soc, guarded = block["soc"][i], block["guarded"][i]
-        never, out_kws, discharging_s = own["refusal"][i], own["out_kws"][i], own["discharging_s"][i]
         left_s = block["departure_s"][i] - now_s
         out_kw = 0.0
         lowest = soc
         spare_s = 0.0  # of discharging, that the warranty leaves
-        round_trip[ev] = 1.0
-        if not guarded and refusal_of(options, kind, never, out_kws, discharging_s, True) == 0:
-            out_kw = battery_kw_given(
-                kind["discharge_kw"], kind["discharge_a"], kind["discharge_b"], kind["discharge_c"]
-            )
-            round_trip[ev] = kind["discharge_kw"] / out_kw * kind["battery_kw"] / kind["charge_kw"]
+        limits.round_trip[ev] = 1.0
+        if not guarded and may_discharge(fleet, details, lane, True):
+            out_kw = kind["most_out_kw"]
+            limits.round_trip[ev] = kind["discharge_kw"] / out_kw * kind["battery_kw"] / kind["charge_kw"]
             spare_s = min(
-                (options["throughput_kws"] - out_kws) / out_kw,
-                options["discharging_s"] - discharging_s,
+                (options["throughput_kws"] - own["out_kws"][i]) / out_kw,
+                options["discharging_s"] - own["discharging_s"][i],
             )
             lowest = max(kind["soc_floor"], soc - spare_s * out_kw * kind["soc_per_kws"])
         out_per_s = out_kw * kind["soc_per_kws"]
         high = soc
         low = soc
         falling = soc  # Emin but for the departure
-        now_kwh = _to_target_kwh(kind, soc)
+        now_kwh = _to_target_kwh(kind, curve, soc)
         high_kwh = now_kwh
         low_kwh = now_kwh
         most_kwh = -1.0  # drawn from ``low`` in a whole slot, where known
@@ -102,37 +108,37 @@ def limits_ahead(
             here_s = min(max(left_s - slot * slot_s, 0.0), slot_s)
             if here_s > 0.0:
                 if most_kwh < 0.0 or here_s < slot_s:
-                    full = charge(kind, low, kind["battery_kw"], here_s)[0]
-                    most_kwh = low_kwh - _to_target_kwh(kind, full)
-                p_max_kw[to, slot] += most_kwh / slot_h
+                    full = charge(kind, curve, low, kind["battery_kw"], here_s)[0]
+                    most_kwh = low_kwh - _to_target_kwh(kind, curve, full)
+                limits.p_max[to, slot] += most_kwh / slot_h
                 before, before_kwh = high, high_kwh
                 if high < kind["soc_target"]:
-                    high = charge(kind, high, kind["battery_kw"], here_s)[0]
-                    high_kwh = _to_target_kwh(kind, high)
+                    high = charge(kind, curve, high, kind["battery_kw"], here_s)[0]
+                    high_kwh = _to_target_kwh(kind, curve, high)
                 least = high
                 out_s = here_s * willing[slot]
                 if not guarded:
                     if falling > lowest:
                         falling = max(falling - out_per_s * out_s, lowest)
-                    reach = soc_that_reaches(kind, left_s - slot * slot_s - here_s)
+                    reach = soc_that_reaches(kind, curve, left_s - slot * slot_s - here_s)
                     least = min(max(falling, reach), high)
                 if least != low:
                     low = least
-                    low_kwh = _to_target_kwh(kind, low)
+                    low_kwh = _to_target_kwh(kind, curve, low)
                     most_kwh = -1.0
                 if low > before:
-                    p_min_kw[to, slot] += (before_kwh - low_kwh) / slot_h
+                    limits.p_min[to, slot] += (before_kwh - low_kwh) / slot_h
                 elif out_kw > 0.0:
                     room_s = max(before - max(low, kind["soc_floor"]), 0.0) / out_per_s
                     out_s = min(out_s, room_s, spare_s)
-                    p_min_kw[to, slot] -= kind["discharge_kw"] * out_s / slot_s
-            e_min_kwh[to, slot] += now_kwh - low_kwh
-            e_max_kwh[to, slot] += now_kwh - high_kwh
+                    limits.p_min[to, slot] -= kind["discharge_kw"] * out_s / slot_s
+            limits.e_min[to, slot] += now_kwh - low_kwh
+            limits.e_max[to, slot] += now_kwh - high_kwh
 
 
 @njit
-def _to_target_kwh(kind: Row, soc: float) -> float:
+def _to_target_kwh(kind: Row, curve: Row, soc: float) -> float:
     """Energy at the meter from ``soc`` to the target, kWh; above it negative, at full power's efficiency."""
     if soc <= kind["soc_target"]:
-        return energy_to_target_kwh(kind, soc)
+        return energy_to_target_kwh(kind, curve, soc)
     return float((kind["soc_target"] - soc) * kind["capacity_kwh"] * kind["charge_kw"] / kind["battery_kw"])
