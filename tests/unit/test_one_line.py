@@ -12,7 +12,7 @@ from evgrid.runs.batch import Batch, identity, plan
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.scenario.feeder import NETWORK_FILES
 from evgrid.scenario.reference import keys_of, schema_of
-from evgrid.scenario.sessions import FILES, SOURCES
+from evgrid.scenario.sessions import SESSION_FILES, SOURCES
 from evgrid.scenario.tariffs import TARIFF_FORMS
 from evgrid.studies.study import STUDIES
 
@@ -67,14 +67,14 @@ def test_a_sampled_source(path):
 
 
 def test_an_importer(path, lines, tmp_path):
-    lines(FILES, "toy", toys.ToyFile)
+    lines(SESSION_FILES, "toy", toys.ToyFile)
     table = tmp_path / "kwh.txt"
     table.write_text("1\n2\n")
     own = {"fleet": {"sessions": {"toy": "kwh.txt"}}}
     (tmp_path / "own.yaml").write_text(
         f"extends: s.yaml\nfleet: {{count: null, sessions: {{toy: {table}}}}}\n"
     )
-    assert own["fleet"]["sessions"].keys() <= FILES._places.keys()
+    assert own["fleet"]["sessions"].keys() <= SESSION_FILES._places.keys()
     result = evgrid.run(tmp_path / "own.yaml")
     assert result["session_energy_requested_kwh"].values == pytest.approx([1.0, 2.0])
     assert "read 2 sessions, kept 2" in call("validate", tmp_path / "own.yaml").output

@@ -257,9 +257,9 @@ class Fleet(Settings):
     ] = Field(
         default_factory=lambda: session_source("home", {}),
     )
-    """home, workplace, public, dc_fast, school_bus, rental or delivery_van, sampled from stated
-    statistics, or with parameters {source: home, return_h: [18, 3]}; or a file: {file: sessions.csv},
-    {acn: sessions.json}, {elaad: transactions.csv}, {nhts: trippub.csv}."""
+    """A source that is sampled from stated statistics, such as home, or with parameters
+    {source: home, return_h: [18, 3]}; or a file: {file: sessions.csv}, or of another format, such as
+    {acn: sessions.json}. Left out: home."""
     charger: Charger = Charger()
     """The EVSE."""
     vehicle: Vehicle = Vehicle()
@@ -268,7 +268,7 @@ class Fleet(Settings):
         None
     )
     """Vehicle types: default, {file: my_mix.yaml}, or shares of shipped types ({bev250: 0.7, phev50: 0.3});
-    left out: one type, fleet.vehicle (school_bus and delivery_van: the shipped type of that name)."""
+    left out: one type, fleet.vehicle, or the source's own shipped type (school_bus, delivery_van)."""
     permission: Permission | None = None
     """Permissions that an EV needs to discharge; with it, refused energy is recorded by reason. Left out:
     only that of its EVSE, and nothing is recorded."""

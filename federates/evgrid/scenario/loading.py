@@ -13,7 +13,7 @@ from evgrid.readers.faults import shown
 from evgrid.readers.yaml_files import parse_yaml
 from evgrid.scenario.fields import checked, read_settings
 from evgrid.scenario.schema import Scenario
-from evgrid.scenario.sessions import FILES
+from evgrid.scenario.sessions import SESSION_FILES
 
 
 def load_scenario(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Scenario:
@@ -86,7 +86,7 @@ _WHOLE = {"mix"}
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
-    kinds = {"strategy", "source", *FILES.names()}  # a mapping with one of these keys selects its kind
+    kinds = {"strategy", "source", *SESSION_FILES.names()}  # a mapping with one of them selects its kind
     for key, value in over.items():
         below = result.get(key)
         whole = key in _WHOLE or (isinstance(value, Mapping) and kinds & value.keys())

@@ -28,7 +28,7 @@ SOURCES = Registry(
     }
 )
 """Sampled sources by name, which is their field ``source``."""
-FILES = Registry(
+SESSION_FILES = Registry(
     {
         "file": "evgrid.fleet.sessions.table:SessionFile",
         "acn": f"{_IMPORTERS}.acn:AcnFile",
@@ -56,7 +56,7 @@ class SessionSource(OneOfSeveral):
         """All sources."""
         if cls is not SessionSource:
             return (cls,)
-        return tuple(registry.find(name) for registry in (SOURCES, FILES) for name in registry.names())
+        return tuple(kinds.find(name) for kinds in (SOURCES, SESSION_FILES) for name in kinds.names())
 
 
 def session_source(value: Any, context: Any) -> SessionSource:
@@ -64,19 +64,20 @@ def session_source(value: Any, context: Any) -> SessionSource:
 
     Raises PydanticCustomError with every fault, each with its path.
     """
-    allowed = f"must be one of {', '.join(SOURCES.names())}, or {{{': ...}, {'.join(FILES.names())}: ...}}"
+    files = ": ...}, {".join(SESSION_FILES.names())
+    allowed = f"must be one of {', '.join(SOURCES.names())}, or {{{files}: ...}}"
     if isinstance(value, SessionSource):
         return value
     if isinstance(value, str):
         value = {"source": value}
     if not isinstance(value, Mapping):
         raise faults([f"fleet.sessions: {allowed}"])
-    kinds = [key for key in FILES.names() if key in value]
+    kinds = [key for key in SESSION_FILES.names() if key in value]
     name = str(value.get("source"))
     if "source" in value and not kinds and name in SOURCES:
         found: type[SessionSource] = SOURCES.find(name)
     elif len(kinds) == 1:
-        found = FILES.find(kinds[0])
+        found = SESSION_FILES.find(kinds[0])
     else:
         given = f" = {name}" if "source" in value and not kinds else ""
         raise faults([f"fleet.sessions{given}: {allowed}"])

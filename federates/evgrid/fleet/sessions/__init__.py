@@ -17,7 +17,7 @@ both with the EVs of all members, and neither dependent on the time step.
 =================  ================================================================================
 
 A source is added by its own file and one line in :data:`evgrid.scenario.sessions.SOURCES` (sampled) or
-:data:`~evgrid.scenario.sessions.FILES` (of a file).
+:data:`~evgrid.scenario.sessions.SESSION_FILES` (of a file).
 """
 
 from __future__ import annotations
