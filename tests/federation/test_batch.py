@@ -247,7 +247,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(batch_file, tmp_
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "what is finished is kept" in errors
+    assert "finished runs are kept" in errors
     assert "Traceback" not in errors + out
     runs = tmp_path / "out" / "runs"
     finished = sorted(runs.glob("*.nc"))

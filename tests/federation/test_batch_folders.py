@@ -72,7 +72,7 @@ def test_a_second_batch_in_the_folder_is_refused_while_one_is_at_work(batch, tmp
         part = folder / "runs" / ".x.nc.part"
         part.parent.mkdir()
         part.touch()
-        with pytest.raises(evgrid.EvgridError, match="another batch is at work in .*out: process .* on "):
+        with pytest.raises(evgrid.EvgridError, match="another batch is running in .*out: process .* on "):
             run_batch(batch, folder)
         assert part.exists()
     with locked(folder):

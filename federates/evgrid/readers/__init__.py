@@ -1,14 +1,14 @@
-"""Reading the files of a user's data: tables, JSON, numbers, times, and what is wrong with them.
+"""Reading the files of a user's data: tables, JSON, numbers, times, and their faults.
 
 ==============  =================================================================================
 ``files``       a file as bytes, text or JSON: regular files only, up to a stated size
 ``tables``      CSV, Parquet and NetCDF as one kind of table; separator, decimal sign, encoding
 ``times``       local times: ISO 8601, a form that the scenario states, or seconds from the start
-``faults``      the sentences about a file, at most twenty rows of one fault
+``faults``   the faults of a file as sentences, at most twenty rows of one kind
 ==============  =================================================================================
 
-Every reader of evgrid uses these. Nothing is guessed by value: what can be read in two ways is a
-fault that says how to make it clear.
+Every reader of evgrid uses these. Nothing is guessed from values: an ambiguous cell is a fault that says how
+to resolve it.
 """
 
 from evgrid.readers.faults import Faults, capped, shown

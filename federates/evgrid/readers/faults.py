@@ -1,4 +1,4 @@
-"""What is wrong with a file, as sentences: every kind of fault, at most twenty rows of each."""
+"""Faults of a file as sentences: all kinds, at most twenty rows of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_SHOWN = 60
 
 
 def shown(value: Any) -> str:
-    """A cell as a message shows it: on one line, cut after 60 characters; "nothing" if it is empty."""
+    """A cell for a message: on one line, cut after 60 characters; "nothing" if it is empty."""
     text = value if isinstance(value, str) else str(value)
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: _MOST_SHOWN + 1])
     return (text[:_MOST_SHOWN] + "…" if len(text) > _MOST_SHOWN else text) or "nothing"
@@ -33,7 +33,7 @@ def capped(sentences: Sequence[str]) -> list[str]:
 
 
 class Faults:
-    """The faults of a table while it is being read."""
+    """Collector of the faults of a table."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -43,7 +43,7 @@ class Faults:
 
     @property
     def place(self) -> str:
-        """What a row is called: line, row or point."""
+        """Name of a row: line, row or point."""
         return self._table.place
 
     def __bool__(self) -> bool:
@@ -56,39 +56,39 @@ class Faults:
     def rows(self, rows: NDArray[Any] | Sequence[int], rule: str | Callable[[int], str]) -> None:
         """Add a fault of rows, given by number (from 0) or as a mask.
 
-        ``rule``: what is wrong with a row, or a function that says it.
+        ``rule``: the fault of a row, or a function that returns it.
         """
-        say = (lambda row: rule) if isinstance(rule, str) else rule
-        self._add(rows, say, rule if isinstance(rule, str) else f"rule {len(self._of_rule)}")
+        describe = (lambda row: rule) if isinstance(rule, str) else rule
+        self._add(rows, describe, rule if isinstance(rule, str) else f"rule {len(self._of_rule)}")
 
     def cells(
         self, rows: NDArray[Any] | Sequence[int], column: str, rule: str, cells: Sequence[str] | None = None
     ) -> None:
         """Add that cells of a column break a rule; ``cells``: as they are to be shown."""
 
-        def say(row: int) -> str:
+        def describe(row: int) -> str:
             given = self._table.text(column) if cells is None else cells
             return f"{column} = {shown(given[row])}: {rule}"
 
-        self._add(rows, say, rule)
+        self._add(rows, describe, rule)
 
     def rows_unlike_header(self) -> None:
         """Add the rows that have another number of cells than the header."""
         odd, expected = self._table.ragged, len(self._table.names)
         self.file(*(f"line {line}: has {n} values: must have {expected} as the header" for line, n in odd))
 
-    def _add(self, rows: NDArray[Any] | Sequence[int], say: Callable[[int], str], kind: str) -> None:
+    def _add(self, rows: NDArray[Any] | Sequence[int], describe: Callable[[int], str], kind: str) -> None:
         masked = isinstance(rows, np.ndarray) and rows.dtype == np.bool_
         found = np.flatnonzero(rows) if masked else np.asarray(rows, np.int64)
         room = max(MOST_ROWS - self._of_rule.get(kind, 0), 0)
         listed = found[:room].tolist()
         for row, line in zip(listed, self._table.lines(listed), strict=True):
-            self._rows.append((row, len(self._rows), f"{self.place} {line}: {say(row)}"))
+            self._rows.append((row, len(self._rows), f"{self.place} {line}: {describe(row)}"))
         if len(found):
             self._of_rule[kind] = self._of_rule.get(kind, 0) + len(found)
 
     def sentences(self) -> list[str]:
-        """All faults: of the file, then of the rows in order, then how many of a kind are not listed."""
+        """All faults: of the file, then of the rows in order, then the numbers of those not listed."""
         rest = sum(max(count - MOST_ROWS, 0) for count in self._of_rule.values())
         more = [f"and {rest} more such {self.place}s"] if rest else []
         return [*self._whole, *(sentence for _, _, sentence in sorted(self._rows)), *more]

@@ -1,8 +1,8 @@
 """A file as bytes, text or JSON.
 
 Files are read whole, so their size is bounded; a folder, a pipe or a device is refused before it is
-opened. Text is UTF-8, or UTF-16 with a byte order mark; other encodings are refused, since no rule
-tells them apart.
+opened. Text is UTF-8, or UTF-16 with a byte order mark; other encodings are refused, since they
+can't be distinguished.
 """
 
 from __future__ import annotations

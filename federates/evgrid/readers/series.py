@@ -58,8 +58,8 @@ class Series:
         return np.asarray(weight @ self.values[first : last + 1])
 
     def means(self, edges_s: Array) -> Array:
-        """Mean between each two of ascending times, (n,) for (n + 1,); exact where one value holds all the
-        while. The ends' values hold beyond the ends.
+        """Mean between each two of ascending times, (n,) for (n + 1,); exact where one value holds
+        throughout. The ends' values hold beyond the ends.
         """
         last_row = len(self.values) - 1
         first = np.clip(self.edges_s.searchsorted(edges_s[:-1] + _ROUNDING_S, "right") - 1, 0, last_row)
@@ -70,8 +70,8 @@ class Series:
         return np.asarray(found)
 
     def until(self, end_s: float) -> Series:
-        """The series up to ``end_s`` at least: what a forecast takes beyond its end is its last day again and
-        again, or, if it has no whole day, its last value.
+        """The series up to ``end_s`` at least, for forecasts: beyond its end its last day is repeated, or, if
+        it has no whole day, its last value.
         """
         edges_s, values = self.edges_s, self.values
         if end_s <= edges_s[-1] or len(values) < 2:
@@ -96,9 +96,9 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a series must obey.
+    """Constraints of a series.
 
-    what : what the values are, for messages; low, high : smallest and largest value allowed
+    what : description of the values, for messages; low, high : smallest and largest value allowed
     longest_step_s : longest interval; with ``regular`` all intervals must be of the same length
     """
 
@@ -129,7 +129,7 @@ def read_series(
     Parameters
     ----------
     path, clock, rules
-        The file, the run, and what the values must obey.
+        The file, the run, and the constraints of the values.
     column
         Name of the column of values; left out: the only one besides ``time``.
     time_format
@@ -233,7 +233,7 @@ def _moment(time: Any) -> datetime | None:
 
 
 def _rate(value: Any) -> float:
-    """A JSON number; NaN for what is none."""
+    """A JSON number; NaN for other values."""
     try:
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     except OverflowError:

@@ -1,9 +1,9 @@
 """Tables of users: CSV, Parquet and NetCDF.
 
 **CSV.** The first line names the columns. Cells are separated by comma, semicolon or tab, whichever
-the header holds; where it holds several, the one that divides all of the first rows as the header.
+the header holds; where it holds several, the one that splits the first rows into as many cells.
 A decimal sign is a point or a comma; see :meth:`Table.numbers`. Blank lines and rows of empty cells
-are no rows. **Parquet.** Any flat table. **NetCDF.** Variables over one dimension, whose coordinate
+are ignored. **Parquet.** Any flat table. **NetCDF.** Variables over one dimension, whose coordinate
 is the first column.
 
 Cells are compared and shown without blanks at their ends. Faults are sentences, with the line of
@@ -53,7 +53,7 @@ _THOUSANDS_BY_POINT = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"
 class Table:
     """A table as it was read: columns of text, numbers, times or flags.
 
-    source : what faults name, a path; place : "line" or "row"
+    source : path, for messages; place : "line" or "row"
     names : the columns, in order; ragged : (line, number of cells) of rows unlike the header
     """
 
@@ -87,7 +87,7 @@ class Table:
         return name in self._columns
 
     def column(self, name: str) -> pa.Array:
-        """A column as it is in the file; text without blanks at its ends, NULL where empty."""
+        """A column with the types of the file; text without blanks at its ends, NULL where empty."""
         return self._columns[name]
 
     def line(self, row: int) -> int:
@@ -108,7 +108,7 @@ class Table:
         return mask_of(pc.is_null(column, nan_is_null=True))
 
     def text(self, name: str) -> list[str]:
-        """The cells of a column as text, "" where there is none."""
+        """The cells of a column as text, "" where empty."""
         if name not in self._text:
             column = self._columns[name]
             if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
@@ -138,9 +138,9 @@ class Table:
     def numbers(self, names: Sequence[str], faults: Faults, rule: str = "must be a number") -> list[Array]:
         """Columns as numbers, NaN where a cell is empty or at fault.
 
-        ``1.5``, ``1,5``, ``1.234,5`` and ``1,234.5`` are read. Where it takes the other numbers of these
-        columns to tell whether a sign is decimal they are asked: beside ``0,5`` the cell ``1,234`` is
-        1.234 and ``1.234`` is at fault; where nothing tells, ``1,234`` is.
+        ``1.5``, ``1,5``, ``1.234,5`` and ``1,234.5`` are read. An ambiguous sign is resolved by the other
+        numbers of these columns: beside ``0,5`` the cell ``1,234`` is 1.234 and ``1.234`` is at fault; if
+        they don't resolve it, ``1,234`` is at fault.
         """
         values, readable, unclear = self.parsed(names)
         for name, number, good, doubtful in zip(names, values, readable, unclear, strict=True):
@@ -155,8 +155,8 @@ class Table:
     def parsed(
         self, names: Sequence[str]
     ) -> tuple[list[Array], list[NDArray[np.bool_]], list[NDArray[np.bool_]]]:
-        """Values of columns, whether each cell is empty or a finite number, and where it can be read in
-        two ways; see :meth:`numbers`.
+        """Values of columns, whether each cell is empty or a finite number, and whether it is ambiguous;
+        see :meth:`numbers`.
         """
         columns = [self._columns[name] for name in names]
         found: list[tuple[Array, NDArray[np.bool_]] | None] = [_plain(column) for column in columns]
@@ -190,13 +190,13 @@ class Table:
 def read_table(path: str | Path, comments: bool = False, only: Mapping[str, str] | None = None) -> Table:
     """The table of a file: Parquet or NetCDF by its suffix, else CSV.
 
-    ``comments``: lines of a CSV that begin with # are none. ``only``: the columns that are kept, by their
+    ``comments``: lines of a CSV that begin with # are ignored. ``only``: the columns to read, by their
     spelling in lower case, with their names; left out: all.
 
     Raises
     ------
     ScenarioError
-        If the file can't be read, is too large, names no columns or two alike, or is not flat.
+        If the file can't be read, is too large, names no columns or one twice, or is not flat.
 
     """
     path = Path(path)
@@ -209,7 +209,7 @@ def read_table(path: str | Path, comments: bool = False, only: Mapping[str, str]
 
 
 def _kept(names: Sequence[str], only: Mapping[str, str] | None, path: Path) -> dict[int, str]:
-    """Position and name of the columns that are kept. Raises ScenarioError for names that are at fault."""
+    """Position and name of the selected columns. Raises ScenarioError for names that are at fault."""
     found = {i: name.strip() for i, name in enumerate(names)}
     if only is not None:
         found = {i: only[name.lower()] for i, name in found.items() if name.lower() in only}
@@ -242,7 +242,7 @@ def _read_csv(path: Path, comments: bool, only: Mapping[str, str] | None) -> Tab
     if text.count('"') % 2:
         raise ScenarioError(['a quote (") is opened and never closed'], str(path))
     if text[:1] in (" ", "\t") or "\n " in text or "\n\t" in text:
-        text = re.sub(r"(?m)^[ \t]+(?=[\r\n]|\Z)", "", text)  # a line of blanks is no row
+        text = re.sub(r"(?m)^[ \t]+(?=[\r\n]|\Z)", "", text)  # lines of blanks are ignored
     header, separator = _header(text, path)
     kept = _kept(header, only, path)
     ragged: list[Any] = []
@@ -274,7 +274,7 @@ def _read_csv(path: Path, comments: bool, only: Mapping[str, str] | None) -> Tab
         raise ScenarioError([f"can't be read as CSV: {shown(str(error))}"], str(path)) from None
     columns = {name: _trimmed(_joined(content.column(f"f{i}")).slice(1)) for i, name in kept.items()}
     unnamed = [name for i, name in kept.items() if not header[i].strip()]
-    for name in unnamed:  # as spreadsheets leave behind
+    for name in unnamed:  # as left by spreadsheets
         if columns[name].null_count == len(columns[name]):
             del columns[name]
     filled = _filled(list(columns.values())) if only is None else None
@@ -326,7 +326,7 @@ def _header(text: str, path: Path) -> tuple[list[str], str]:
 
 
 def _divides(text: str, separator: str) -> bool:
-    """Whether a separator gives each of the first rows as many cells as the header, and more than one."""
+    """Whether a separator splits the first rows into as many cells as the header, more than one."""
     counts = set()
     for number, (_, cells) in enumerate(_csv_rows(text, separator)):
         counts.add(len(cells))
@@ -336,7 +336,7 @@ def _divides(text: str, separator: str) -> bool:
 
 
 def _filled(columns: Sequence[pa.Array]) -> NDArray[np.bool_] | None:
-    """Rows of which some cell is not empty; None where all are."""
+    """Rows with some cell that is not empty, (row,) bool; None for all."""
     bare: NDArray[np.bool_] | None = None
     for column in columns:
         null = mask_of(pc.is_null(column))
@@ -347,7 +347,7 @@ def _filled(columns: Sequence[pa.Array]) -> NDArray[np.bool_] | None:
 
 
 def _trimmed(column: pa.Array) -> pa.Array:
-    """Text without blanks at its ends, NULL where nothing is left."""
+    """Text without blanks at its ends, NULL where empty."""
     column = pc.utf8_trim_whitespace(pc.cast(column, pa.large_string()))
     return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.large_string()), column)
 
@@ -368,7 +368,7 @@ def _read_parquet(path: Path, only: Mapping[str, str] | None) -> Table:
             content = file.read()
     except ScenarioError:
         raise
-    except Exception as error:  # pyarrow raises whatever it meets in a damaged file
+    except Exception as error:  # pyarrow raises various errors for a damaged file
         raise ScenarioError([f"can't be read as Parquet: {_short(error)}"], str(path)) from None
     kept = {
         i: name
@@ -392,7 +392,7 @@ def _read_netcdf(path: Path, only: Mapping[str, str] | None) -> Table:
                 return _of_dataset(dataset, path, only)
     except ScenarioError:
         raise
-    except Exception as error:  # the readers raise whatever they meet
+    except Exception as error:  # the readers raise various errors
         raise ScenarioError([f"can't be read as NetCDF: {_short(error)}"], str(path)) from None
 
 
@@ -446,7 +446,7 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _plain(column: pa.Array) -> tuple[Array, NDArray[np.bool_]] | None:
-    """Values and whether each is empty or finite; None for text with something besides plain numbers."""
+    """Values and whether each is empty or finite; None for text that is not all plain numbers."""
     kind = column.type
     if pa.types.is_large_string(kind):
         try:
@@ -462,7 +462,7 @@ def _plain(column: pa.Array) -> tuple[Array, NDArray[np.bool_]] | None:
 
 
 def _decimal_sign(columns: Sequence[pa.Array]) -> str:
-    """Comma or point where the numbers show which is decimal, "?" where both do, "" where none does."""
+    """Decimal sign shown by the numbers: comma or point, "?" where both are, "" where none is."""
     comma = point = False
     for column in columns:
         if not comma:
@@ -475,7 +475,7 @@ def _decimal_sign(columns: Sequence[pa.Array]) -> str:
 
 
 def _signed(text: pa.Array, sign: str) -> tuple[tuple[Array, NDArray[np.bool_]], NDArray[np.bool_]]:
-    """Values, whether each is empty or a finite number, and which can be read in two ways."""
+    """Values, whether each is empty or a finite number, and whether it is ambiguous."""
     if sign == "," and not _holds_point(text):
         found = _plain(pc.replace_substring(text, ",", "."))
         if found is not None:

@@ -1,16 +1,16 @@
 """Times in tables: local wall-clock times, as seconds from the run's start.
 
-What is read:
+Accepted forms:
 
 - ISO 8601: ``2026-01-15``, ``2026-01-15T18:30``, ``2026-01-15 18:30:15.25``, ``20260115T1830``; ``24:00``
   ends the day. Fractions of a second are kept to a millionth.
 - A number: seconds from the run's start.
-- What Parquet and NetCDF hold as dates or times.
-- Any other form only where it is stated (``time_format``): a form of strptime such as
+- Dates or times of Parquet and NetCDF.
+- Any other form if stated (``time_format``): a form of strptime such as
   ``%d.%m.%Y %H:%M``, ``excel`` for serial days of a spreadsheet, or ``seconds``.
 
-01.02.2026 is the first of February or the second of January: such cells ask for the form. A time with
-a zone or an offset is a fault, since the clock of a run is local; :func:`utc_times` is for data in UTC.
+01.02.2026 is the first of February or the second of January: for such cells the form must be stated. A time
+with a zone or an offset is a fault, since the clock of a run is local; :func:`utc_times` is for data in UTC.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _SECONDS, _EXCEL = "seconds", "excel"
 _DIRECTIVES = set("dmYyHMSfIpbBjaA%")
 _EXCEL_ZERO = np.datetime64("1899-12-30", "us")
 _EXCEL_RANGE, _EXCEL_SPAN = (36526.0, 73051.0), 366.0
-"""Serial days from 2000 to 2099: broken numbers that lie there, within a year, may be such."""
+"""Serial days from 2000 to 2099: fractional numbers in this range, within a year, may be such."""
 
 _YEARS = (1700, 2200)
-"""Years that a time may have: what nanoseconds since 1970 hold in 64 bits."""
+"""Years that a time may have: the range of nanoseconds since 1970 in 64 bits."""
 _MOST_S = 1e10
 """Most seconds from the run's start, 317 years."""
 _EARLIEST, _LATEST = (np.datetime64(f"{year}-01-01", "us") for year in _YEARS)
 
 
 def check_time_format(form: str) -> str:
-    """A form of times as a scenario states it. Raises ValueError with one sentence."""
+    """A scenario's form of times, checked. Raises ValueError with one sentence."""
     if form in (_SECONDS, _EXCEL):
         return form
     what = "must be a form such as '%d.%m.%Y %H:%M', or excel, or seconds"
@@ -80,7 +80,7 @@ def read_times(
 ) -> list[Array]:
     """Columns of local times as seconds from ``start``, NaN where a cell is empty or at fault.
 
-    What is wrong is added to ``faults``; empty cells are left to the caller.
+    Faults are added to ``faults``; empty cells are left to the caller.
     """
     stored = {name for name in columns if pa.types.is_temporal(table.column(name).type)}
     others = [name for name in columns if name not in stored]
@@ -99,7 +99,7 @@ def read_times(
 
 
 def _unclear(table: Table, columns: Sequence[str], faults: Faults) -> bool:
-    """Whether numbers may be dates, which is a fault that asks for the form."""
+    """Whether numbers may be dates, which is a fault that requires the form to be stated."""
     numbers = [name for name in columns if not _all_iso(table.column(name))]
     if not numbers:
         return False
@@ -152,7 +152,7 @@ def _from_numbers(
         )
     days = table.numbers(columns, faults, "must be a day of a spreadsheet, such as 46037.75")
     offset_s = float((_EXCEL_ZERO - start.astype("datetime64[us]")).astype(np.int64)) / 1e6
-    found_s = [np.round(values * 86400.0, 3) + offset_s for values in days]  # such days are good to 1 ms
+    found_s = [np.round(values * 86400.0, 3) + offset_s for values in days]  # accurate to 1 ms
     return _within(table, columns, found_s, faults)
 
 
@@ -166,7 +166,7 @@ def _within(table: Table, columns: Sequence[str], found_s: list[Array], faults: 
 
 
 def _stored(table: Table, name: str, start: np.datetime64, faults: Faults) -> Array:
-    """A column that holds dates or times as such."""
+    """A column of dates or times."""
     column, nothing = table.column(name), np.full(len(table), np.nan)
     kind = column.type
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
@@ -216,7 +216,7 @@ def _explain(
     table: Table, name: str, form: str | None, bad: NDArray[np.bool_], good: NDArray[np.bool_],
     faults: Faults, asked: list[str],
 ) -> None:  # fmt: skip
-    """Say what is wrong with cells that are no times."""
+    """Add the faults of cells that are no times."""
     text = table.column(name)
     zoned = bad & mask_of(pc.match_substring_regex(text, _ISO_ZONED if form is None else _ANY_ZONED))
     if form is None:
@@ -376,10 +376,10 @@ def utc_of(moment: datetime) -> datetime | None:
 def utc_times(
     moments: Sequence[datetime], zone: ZoneInfo, start: np.datetime64
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Times in UTC, ascending, as seconds from ``start`` on a run's local clock, and which are to be used.
+    """Times in UTC, ascending, as seconds from ``start`` on a run's local clock, and whether each is used.
 
-    The hour that comes twice in autumn is read once: what follows the change begins where the clock passes
-    what it has shown. What the clocks skip in spring has no data, so what was before it holds.
+    The repeated hour in autumn is used once: data after the change begin where the clock passes the times
+    already shown. The hour skipped in spring has no data, so the value before it holds.
     """
     local = np.array([moment.astimezone(zone).replace(tzinfo=None) for moment in moments], "datetime64[us]")
     seconds = _seconds(local, start)

@@ -1,6 +1,6 @@
 """YAML 1.2 as Python values: data only, of bounded size, depth and expansion.
 
-Duplicate keys are errors. Aliases are counted with what they stand for, so that a few lines can't stand for
+Duplicate keys are errors. Aliases count with their expansion, so that a few lines can't expand to
 millions of values.
 """
 
@@ -27,7 +27,7 @@ MOST_BYTES = 16 * 2**20
 MOST_DEPTH = 40
 """Deepest nesting of mappings and lists."""
 MOST_VALUES = 1_000_000
-"""Most values, each as often as an alias stands for it."""
+"""Most values, with aliases expanded."""
 
 
 def parse_yaml(text: str) -> Any:
@@ -62,7 +62,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _check_size(text: str) -> None:
     """Raise ValueError where nesting or expansion is beyond the bounds, before anything is built."""
-    open_ones: list[tuple[str | None, int]] = []  # anchor, and how many values there were before
+    open_ones: list[tuple[str | None, int]] = []  # anchor, and the number of values before
     stands_for: dict[str, int] = {}
     values = 0
     for event in YAML(typ="safe", pure=True).parse(text):

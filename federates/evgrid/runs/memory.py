@@ -1,7 +1,7 @@
-"""What a scenario takes of the memory, estimated before anything of it is allocated.
+"""Estimate of a scenario's memory, before anything is allocated.
 
-The estimates are within a factor of two or so; they are there to tell a run that fits from one that never
-can, and to part the members of a batch.
+The estimates are within a factor of about two; they serve to refuse runs that can't fit, and to split the
+members of a batch.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from evgrid.scenario import Scenario
 
 BYTES_OF_AN_EV = 2000.0
-"""Of an EV, and of a session."""
+"""Bytes of an EV, and of a session."""
 _DAY_S = 86400.0
 _NUMBER = 8.0
 
 
 def flow_bytes(network: Network) -> float:
-    """Of the power flow of one member: about 20 numbers for each bus, line and transformer, and phase."""
+    """Bytes of the power flow of one member: about 20 numbers for each element and phase."""
     sizes = network.sizes
     return _NUMBER * 20 * sizes["phase"] * (sizes["bus"] + sizes["line"] + sizes["trafo"])
 
 
 def load_bytes(network: Network) -> float:
-    """Of the base load of one member."""
+    """Bytes of the base load of one member."""
     return _NUMBER * 96 * 20 * network.sizes["connection"]
 
 
 def memory_of(scenario: Scenario, network: Network) -> dict[str, float]:
-    """Bytes that a run takes at least, by the settings that ask for them."""
+    """Least memory of a run, bytes, by the settings that need it."""
     members, clock = float(scenario.ensemble.members), scenario.clock
     intervals = clock.duration_s / scenario.record_step_s
     found = {

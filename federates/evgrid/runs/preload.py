@@ -1,7 +1,7 @@
-"""Importing this module makes a process ready to run: libraries and kernels loaded, no thread started.
+"""Preloading of a process by importing this module: libraries and kernels are loaded, no thread is started.
 
-For the process that those of a batch's runs are forked from (:mod:`evgrid.runs.worker_process`): what it has
-done, they needn't. Two ticks of a small case are stepped; the result is thrown away.
+For the process from which a batch's runs are forked (:mod:`evgrid.runs.worker_process`), so that they need
+not load them. Two ticks of a small case are stepped; the result is discarded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CASE = {
 
 
 LIBRARIES = ("netCDF4", "distributed")
-"""What a run imports besides; xarray asks for the last when it writes a file."""
+"""Further imports of a run; xarray imports the last when it writes a file."""
 
 
 def warm() -> None:
@@ -51,4 +51,4 @@ def warm() -> None:
 
 warm()
 gc.collect()
-gc.freeze()  # what is there stays shared with the processes forked from this one
+gc.freeze()  # existing objects stay shared with the processes forked from this one

@@ -1,4 +1,4 @@
-"""From a scenario to a Dataset: build the models, couple them, keep what they record."""
+"""Runs: build the models of a scenario, couple them, and return the result as a Dataset."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class World:
-    """The static facts of a run, which every process derives alike from the resolved scenario.
+    """The static data of a run, which every process derives equally from the resolved scenario.
 
     ``connections``: the feeder's, and one for EVs upstream of it where there are any; ``base``: the load
     of the feeder without EVs.
@@ -57,12 +57,12 @@ class World:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is assumed, read and dropped, a sentence each: said by ``run`` and ``validate``, kept in the
-        result.
+        """Notes on assumptions and on data read and dropped, a sentence each: printed by ``run`` and
+        ``validate``, and stored in the result.
         """
         from evgrid.feeder.base_load import base_load_notes
 
-        told = base_load_notes(self.scenario, self.network, self.base)
+        base_load = base_load_notes(self.scenario, self.network, self.base)
         system = self.scenario.system
         emissions = None if system is None else system.emissions
         of_clock = "" if emissions is None else emissions.note(self.clock)
@@ -70,11 +70,18 @@ class World:
         of_tariff = "" if tariff is None else tariff.note(self.scenario.start)
         own = [note for note in (of_clock, of_tariff) if note]
         of_plans = self._notes_of_plans
-        return (*self.network.notes, *told, *self.sessions.notes, *self._notes_of_ageing, *own, *of_plans)
+        return (
+            *self.network.notes,
+            *base_load,
+            *self.sessions.notes,
+            *self._notes_of_ageing,
+            *own,
+            *of_plans,
+        )
 
     @cached_property
     def _notes_of_ageing(self) -> tuple[str, ...]:
-        """Where the laws of ageing are used outside their tests."""
+        """Notes on ageing models used outside their validated range."""
         fleet = self.scenario.fleet
         if fleet is None or fleet.vehicle.degradation is None:
             return ()
@@ -84,12 +91,12 @@ class World:
 
     @cached_property
     def _notes_of_plans(self) -> tuple[str, ...]:
-        """What plans look at beyond its end."""
+        """Notes on plans that look beyond the end of data."""
         return tuple(_notes_of_plans(self))
 
     @cached_property
     def selection(self) -> Selection:
-        """What is recorded of the feeder. Raises ScenarioError for names that it has not."""
+        """The recorded elements of the feeder. Raises ScenarioError for unknown names."""
         labels = {dim: self.network.coordinates()[dim][1] for dim in KINDS}
         return selection(self.scenario.record, labels)
 
@@ -123,7 +130,7 @@ class World:
 def build_world(scenario: Scenario) -> World:
     """Load the network and draw or read the sessions.
 
-    Raises NetworkError, or ScenarioError with the faults of all files of the scenario, also where the run
+    Raises NetworkError, or ScenarioError with the faults of all files of the scenario, also if the run
     would take more memory than there is.
     """
     from evgrid.feeder.base_load import base_load
@@ -150,12 +157,12 @@ def build_world(scenario: Scenario) -> World:
     vehicle[sessions.ev] = sessions.vehicle
     owners = portfolios(scenario, connections, network.grid.trafos.name, evs, vehicle)
     made = World(scenario, network, connections, evs, sessions, owners, base)
-    made.selection  # noqa: B018 (names that the network has not are refused)
+    made.selection  # noqa: B018 (unknown names are refused)
     return made
 
 
 def check_files(scenario: Scenario) -> None:
-    """Read the files that are else read by models only: of the system, the tariff and the weather.
+    """Read the files that are otherwise read only by models: of the system, the tariff and the weather.
 
     Raises ScenarioError with every fault of all of them.
     """
@@ -198,7 +205,7 @@ def _raise(error: ScenarioError) -> None:
 
 
 def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
-    """The models of a run in causal order, and room for what they record."""
+    """The models of a run in causal order; their variables are registered with the recorder."""
     from evgrid.aggregator.model import AggregatorModel
     from evgrid.feeder.base_load import load_by_trafo
     from evgrid.feeder.model import FeederModel, GroupMeter
@@ -257,7 +264,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
 
 
 def _notes_of_plans(world: World) -> Iterator[str]:
-    """What is taken beyond the end of each file that an aggregator's plans look beyond, a sentence each."""
+    """Notes on the values used beyond the end of files by an aggregator's plans, a sentence each."""
     from evgrid.feeder.base_load import base_load
     from evgrid.readers.series import read_emissions
     from evgrid.scenario.tariffs import prices_of
@@ -320,13 +327,13 @@ def _limited(world: World, controlled: list[Portfolio]) -> Iterator[tuple[Any, .
 
 @dataclass(frozen=True)
 class RunReport:
-    """How a run went: the federation's account of time, the energy audit, and its sessions.
+    """Report of a run: wall times of the federation, the energy audit, and its sessions.
 
-    preparing_s : for network, sessions and models, before the federation
-    recording_s : inside the models' steps, for what they record, by federate
-    writing_s : for the result, after the federation
-    notes : what is assumed, read and dropped, a sentence each
-    unreachable : sessions of a file whose energy doesn't fit into their stay, a sentence each
+    preparing_s : preparation of network, sessions and models, before the federation
+    recording_s : recording inside the models' steps, by federate
+    writing_s : writing of the result, after the federation
+    notes : assumptions, and data read and dropped, a sentence each
+    unreachable : sessions of a file whose energy can't be charged in their duration, a sentence each
     """
 
     federation: FederationReport
@@ -344,7 +351,7 @@ class RunReport:
 
     @property
     def split_s(self) -> dict[str, float]:
-        """What the wall time went into, s; together all of it. Federates are without what they record."""
+        """The wall time by activity, s; they add up to all of it. Federates are without recording."""
         time = self.federation
         federates = {
             name: seconds + time.finishing_s[name] - self.recording_s.get(name, 0.0)
@@ -371,10 +378,10 @@ def run(
         A :class:`Scenario`, the path of one, or its content as a mapping (relative paths start at the current
         folder).
     output
-        NetCDF file to stream the result into; it appears when the run is complete, whole or not
-        at all. Left out: the result is kept in memory.
+        NetCDF file to stream the result into; it appears only when the run is complete. Left out: the result
+        is kept in memory.
     progress
-        Called now and then with the simulated seconds that are done.
+        Called repeatedly with the simulated seconds so far.
 
     Raises
     ------
@@ -391,7 +398,7 @@ def run_with_report(
     output: str | Path | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[xr.Dataset, RunReport]:
-    """Like :func:`run`, with an account of how the run went."""
+    """Like :func:`run`, with a report of the run."""
     from evgrid.federation.runtime import run_federation
 
     start = perf_counter()
@@ -438,14 +445,14 @@ def run_with_report(
 
 
 def _by_member(models: list[Model], name: str) -> dict[int, str]:
-    """What models tell of members, by number: those whose power flow had no solution (``failures``), those
-    whose iteration did not converge (``unconverged``).
+    """Reasons reported by models for members, by number: power flows without solution (``failures``), or
+    iterations that did not converge (``unconverged``).
     """
-    told: dict[int, list[str]] = {}
+    reasons: dict[int, list[str]] = {}
     for model in models:
         for member, reason in getattr(model, name, {}).items():
-            told.setdefault(member, []).append(reason)
-    return {member: "; ".join(told[member]) for member in sorted(told)}
+            reasons.setdefault(member, []).append(reason)
+    return {member: "; ".join(reasons[member]) for member in sorted(reasons)}
 
 
 def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
@@ -491,7 +498,7 @@ def coordinates(world: World) -> xr.Dataset:
         for variable in settings.strategy_class.variables
     )
     limited = any(isinstance(a, WithinSettings) and a.limited for a in scenario.aggregators.values())
-    reasons = ("reason", np.array(REASONS), {"long_name": "why a limit was passed"})
+    reasons = ("reason", np.array(REASONS), {"long_name": "reason of an excess over a limit"})
     begins = clock.timestamps(np.arange(world.sizes["hour"]) * 3600.0)
     hours = {"hour": ("hour", begins, {"long_name": "local time at which the hour starts"})}
     return xr.Dataset(
@@ -550,7 +557,7 @@ def _months(clock: Clock) -> dict[str, Any]:
 
 
 def _owners(world: World) -> dict[str, Any]:
-    """The aggregator of each EV and session, as coordinates, where one has not all EVs."""
+    """The aggregator of each EV and session, as coordinates, unless one has all EVs."""
     if all(p.whole for p in world.portfolios):
         return {}
     names = np.array(["", *(p.name for p in world.portfolios)])

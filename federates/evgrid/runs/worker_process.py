@@ -1,10 +1,10 @@
-"""One run of a batch, in a process of its own that can be ended.
+"""One run of a batch, in a process of its own that can be terminated.
 
 In: a :class:`Task`. Out: an :class:`Outcome`, whatever happens to the run: it raises, is killed,
 never ends or finds the disk full. :func:`execute` is what a Dask worker calls; it starts a process,
 forked from one that :mod:`evgrid.runs.preload` has made ready (multiprocessing's forkserver, where there is
-one), waits for it as long as the time limit allows, and ends it after. A process whose worker is gone
-ends itself, so that a run is never computed twice side by side.
+one), waits for it up to the time limit, and then terminates it. A process whose worker is lost
+ends itself, so that a run is never computed twice at a time.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _GRACE_S = 2.0
 
 @dataclass(frozen=True)
 class Reduction:
-    """What is kept of a run instead of its whole result, which then never leaves the run's memory.
+    """Function whose result is stored in place of the run's whole result, which is then not written.
 
     function : ``package.module:name``, called with the result, the :class:`evgrid.runs.simulation.RunReport`
-        and the arguments; returns the Dataset that is kept
+        and the arguments; returns the Dataset to store
     arguments : keyword arguments, as JSON
     """
 
@@ -45,15 +45,15 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker has to know of a run.
+    """Data of a run for a worker.
 
     id : name of the run and of its files
     scenario : the resolved scenario as JSON
-    folder : where a strategy of the user's own is looked for
-    output : NetCDF file that the result goes to; its folder exists
+    folder : folder in which a user's own strategy is looked for
+    output : NetCDF file of the result; its folder exists
     version : version of evgrid that has resolved the scenario
     time_limit_s : wall time after which the run is ended; None: never
-    reduction : what is kept of it; None: the result
+    reduction : stored part of the result; None: all of it
     """
 
     id: str
@@ -67,11 +67,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """Outcome of a run.
 
     reason : why it failed, in a sentence; "" if it finished
-    log : the end of what it printed, of failed runs only
-    wall_s, peak_memory_mib : what it took; 0 where the process could not say
+    log : end of its printed output, of failed runs only
+    wall_s, peak_memory_mib : wall time and memory; 0 where not reported
     """
 
     id: str
@@ -82,7 +82,7 @@ class Outcome:
 
     @property
     def finished(self) -> bool:
-        """Whether the result is there."""
+        """Whether there is a result."""
         return not self.reason
 
 
@@ -104,7 +104,7 @@ def execute(task: Task) -> Outcome:
         sender.close()
         report, in_time = _wait(process, receiver, task.time_limit_s)
         reason = report.get("reason", "")
-        process.join(_GRACE_S if in_time else 0)  # what it has left to do after its report is to exit
+        process.join(_GRACE_S if in_time else 0)  # after its report it only has to exit
         if process.is_alive():
             process.kill()
             process.join()
@@ -123,7 +123,7 @@ def execute(task: Task) -> Outcome:
 
 
 def leave_signals() -> None:
-    """Leave Ctrl-C and the end of a terminal, which all its processes get, to the one that runs the batch."""
+    """Ignore Ctrl-C and hang-ups, which all processes of a terminal get: the batch's process handles them."""
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGINT", "SIGHUP"):
             if hasattr(signal, name):
@@ -131,7 +131,7 @@ def leave_signals() -> None:
 
 
 def remove_parts(output: Path) -> None:
-    """Remove what a run that was ended has left of its result."""
+    """Remove the partial result of a terminated run."""
     from evgrid.core.netcdf import parts_of
 
     for part in parts_of(output):
@@ -140,7 +140,7 @@ def remove_parts(output: Path) -> None:
 
 
 def _refusal(task: Task) -> str:
-    """Why this worker can't run the task; "" if it can."""
+    """Reason why this worker can't run the task; "" if it can."""
     from evgrid.results import versions
 
     here = versions().get("evgrid", "")
@@ -208,7 +208,7 @@ def _run(task: Task, log: str, sender: Connection) -> None:
     sys.stderr.flush()
     with contextlib.suppress(OSError):
         sender.send(report)
-    os._exit(1 if report["reason"] else 0)  # at once, whatever threads a stuck library holds
+    os._exit(1 if report["reason"] else 0)  # at once, even if a library's threads are stuck
 
 
 def _simulate(task: Task) -> None:
@@ -230,7 +230,7 @@ def _simulate(task: Task) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the worker that asked for it is gone, gently first."""
+    """End this process when its worker is lost, gently first."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -1,23 +1,23 @@
-"""Batches: a base scenario and many overrides of it, run on Dask, kept and resumed run by run.
+"""Batches: a base scenario and many overrides of it, run on Dask, stored and resumed run by run.
 
 In: a batch file, :class:`Batch`, with a base scenario and a grid, a list or a random sample of
 overrides. Out: a folder with one NetCDF file a run, an index of all runs, and, opened lazily as one
 Dataset with the overrides as coordinates, :func:`evgrid.open_batch`.
 
 A *case* is one set of overrides, a *run* is a case, or a chunk of a case's members where these are
-too many for the memory of a process. A run is known by the hash of its resolved scenario (files
-that it names by their content) and the version of evgrid; a batch is resumed by running what has no
-result yet. Members have random streams of their own, so that the numbers do not depend on the
-chunks, on the workers or on what was resumed.
+too many for the memory of a process. A run is identified by the hash of its resolved scenario (files
+that it names by their content) and the version of evgrid; resuming a batch runs those without
+a result. Members have random streams of their own, so that the numbers do not depend on the
+chunks, the workers or a resumption.
 
 ::
 
     FOLDER/
-        .lock           held by the process that is at work in the folder
+        .lock           held by the process that runs the batch
         batch.json      the batch: its overrides and runs, the version of evgrid
         index.csv       a row a run: case, overrides, members, state, reason, wall time, peak memory
-        runs/ID.nc      the result of a run; it is there whole, or not at all
-        runs/ID.json    how the run ended, with the end of its log if it failed
+        runs/ID.nc      the result of a run, complete or not at all
+        runs/ID.json    the outcome of the run, with the end of its log if it failed
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from pydantic import BaseModel, Field, model_validator
 from evgrid.core.netcdf import write_text
 from evgrid.errors import ScenarioError
 from evgrid.results import versions
-from evgrid.runs.batch.cluster import WORKERS_WITHIN_S, check_scheduler, dask_client, work_off
+from evgrid.runs.batch.cluster import WORKERS_WITHIN_S, check_scheduler, dask_client, run_tasks
 from evgrid.runs.batch.folder import (
     FORMAT,
     Record,
@@ -58,10 +58,10 @@ from evgrid.scenario.feeder import is_network_file
 from evgrid.scenario.fields import Duration, ExistingFile, Name, Settings, checked, fault, read_settings
 
 FIXED_MEMORY_GB = 0.45
-"""What a run of one member takes: Python, its libraries and the buffers of the result, GB."""
+"""Memory of a run besides its members: Python, its libraries and the buffers of the result, GB."""
 
-KEPT = "what is finished is kept, go on with --resume"
-"""What Ctrl-C leaves."""
+KEPT = "finished runs are kept, continue with --resume"
+"""Message after Ctrl-C."""
 
 __all__ = [
     "FORMAT", "KEPT", "Batch", "BatchReport", "Case", "Run", "batch_sessions", "dask_client", "identity",
@@ -80,8 +80,8 @@ class Case:
     """A set of overrides.
 
     overrides : path of a setting to its value
-    name : what the case is called; "" where it has no name
-    labels : what its values are called, by path, where they have a name
+    name : name of the case; "" without one
+    labels : names of its values, by path, where they have one
     """
 
     overrides: Overrides
@@ -90,14 +90,14 @@ class Case:
 
 
 class Range(Settings):
-    """Values drawn evenly from a range, or from a list."""
+    """Values drawn uniformly from a range, or from a list."""
 
     low: float | None = None
     """Least value."""
     high: float | None = None
     """Greatest value."""
     integer: bool = False
-    """Whether only whole numbers are drawn, both ends among them."""
+    """Whether only whole numbers are drawn, both ends included."""
     choices: Annotated[list[Any], Field(min_length=1)] | None = None
     """The values to choose from, instead of a range."""
 
@@ -122,7 +122,7 @@ class Range(Settings):
 
 
 class Sample(Settings):
-    """A random sample of overrides: a Latin hypercube, which covers every range evenly."""
+    """A random sample of overrides: a Latin hypercube, which covers every range uniformly."""
 
     size: Annotated[int, Field(ge=1)]
     """Number of cases."""
@@ -149,9 +149,9 @@ class Batch(Settings):
     """A batch of runs."""
 
     name: Name
-    """What the batch is called; its folder is results/NAME unless another is given."""
+    """Name of the batch; its folder is results/NAME unless another is given."""
     base: ExistingFile
-    """The scenario that all cases start from."""
+    """The base scenario of all cases."""
     overrides: Overrides = {}
     """Overrides of the base that all cases share, such as {time.duration: 24h}."""
     grid: dict[str, Annotated[list[Any] | dict[Names, Any], Field(min_length=1)]] | None = None
@@ -166,11 +166,11 @@ class Batch(Settings):
     members_per_run: Annotated[int, Field(ge=1)] | None = None
     """Most members in one run; left out: as many as fit into memory_gb."""
     memory_gb: Annotated[float, Field(gt=0)] = 2.0
-    """Memory that a run may take, GB: members are parted into chunks by an estimate."""
+    """Memory that a run may take, GB: members are split into chunks by an estimate."""
     time_limit: Annotated[Duration, Field(gt=0)] | None = None
     """Wall time after which a run is ended as failed; left out: none."""
     workers_within: Annotated[Duration, Field(gt=0)] = WORKERS_WITHIN_S
-    """Time after which the batch ends if there is no worker at all, s: at its start, or when all are gone."""
+    """Time without any worker after which the batch ends, s: at its start, or when all are lost."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Batch:
@@ -222,7 +222,7 @@ class Run:
 
     id : hash of the resolved scenario and the version of evgrid
     case : number of the case
-    chosen : the case
+    chosen : its case
     scenario : resolved, with the members of this run
     """
 
@@ -233,12 +233,12 @@ class Run:
 
     @property
     def overrides(self) -> Overrides:
-        """What the case changes."""
+        """Overrides of the case."""
         return self.chosen.overrides
 
     @property
     def record(self) -> RunRecord:
-        """The run as ``batch.json`` has it."""
+        """The run's entry in ``batch.json``."""
         ensemble = self.scenario.ensemble
         return RunRecord(
             id=self.id, case=self.case, overrides=self.overrides, first=ensemble.first,
@@ -247,14 +247,14 @@ class Run:
 
 
 def plan(batch: Batch, reduction: Reduction | None = None) -> list[Run]:
-    """Resolve every case and part it into runs, of which ``reduction`` is kept.
+    """Resolve every case and split it into runs, of which ``reduction`` is stored.
 
     Raises
     ------
     ScenarioError
         With every fault of every case.
     NetworkError
-        If members have to be parted and the feeder can't be read.
+        If members have to be split and the feeder can't be read.
 
     """
     runs, faults = list[Run](), list[str]()
@@ -280,10 +280,10 @@ def plan(batch: Batch, reduction: Reduction | None = None) -> list[Run]:
 
 
 def identity(scenario: Scenario, reduction: Reduction | None = None) -> str:
-    """What a run is known by: a hash of the resolved scenario, of what is kept, and the version of evgrid.
+    """Identity of a run: a hash of the resolved scenario, the reduction, and the version of evgrid.
 
-    Files count with their content, wherever they lie: session tables, base loads, networks and the
-    modules of strategies and scorers of the user's own.
+    Files count with their content, wherever they are: session tables, base loads, networks and the
+    modules of the user's own strategies and scorers.
     """
     content = scenario.model_dump_json(exclude_none=True)
     for path in sorted(_files(scenario)):
@@ -313,7 +313,7 @@ def _files(value: Any) -> Iterator[Path]:
 
 
 def _own_modules(scenario: Scenario) -> Iterator[Path]:
-    """Files of the strategies and scorers of the user's own."""
+    """Files of the user's own strategies and scorers."""
     from evgrid.core.user_code import sources_of
 
     for settings in scenario.aggregators.values():
@@ -322,7 +322,7 @@ def _own_modules(scenario: Scenario) -> Iterator[Path]:
 
 
 def _chunks(scenario: Scenario, batch: Batch) -> Iterator[Scenario]:
-    """The scenario with its members parted into runs of at most as many as fit."""
+    """The scenario with its members split into runs that fit into memory."""
     most = batch.members_per_run
     if most is None:
         most = scenario.ensemble.members
@@ -335,7 +335,7 @@ def _chunks(scenario: Scenario, batch: Batch) -> Iterator[Scenario]:
 
 
 def members_that_fit(scenario: Scenario, memory_gb: float) -> int:
-    """How many members one run can have within a bound on its memory, at least 1.
+    """Number of members of one run within a bound on its memory, at least 1.
 
     An estimate from the sizes of the feeder and of one member's fleet: a power flow holds about 20
     numbers for each bus, line and phase, a step of every result variable is buffered once, and a
@@ -359,15 +359,15 @@ def members_that_fit(scenario: Scenario, memory_gb: float) -> int:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """How a batch went.
+    """Report of a batch.
 
     runs : all runs of the plan
-    outcomes : of each run that was tried this time
-    finished_before : identities of the runs that had a result already
+    outcomes : outcome of each run started this time
+    finished_before : identities of the runs that already had a result
     wall_s : seconds from the start of the workers to the end of the last run
     stopped : whether Ctrl-C has ended it
-    finished_untold : identities of the runs that wrote their result while it was stopped
-    damaged : identities of the runs whose result in the folder was not as it was written; they are run again
+    finished_while_stopped : identities of the runs that wrote their result while it was stopped
+    damaged : identities of the runs whose result in the folder was damaged; they are run again
     """
 
     runs: Sequence[Run]
@@ -375,12 +375,12 @@ class BatchReport:
     finished_before: frozenset[str]
     wall_s: float
     stopped: bool
-    finished_untold: frozenset[str] = frozenset()
+    finished_while_stopped: frozenset[str] = frozenset()
     damaged: frozenset[str] = frozenset()
 
     @property
     def failed(self) -> list[tuple[Run, Outcome]]:
-        """The runs that failed, with how they did."""
+        """The runs that failed, with their outcomes."""
         pairs = ((run, self.outcomes.get(run.id)) for run in self.runs)
         return [(run, outcome) for run, outcome in pairs if outcome is not None and not outcome.finished]
 
@@ -388,7 +388,7 @@ class BatchReport:
     def finished(self) -> int:
         """Number of runs that have a result now."""
         now = sum(outcome.finished for outcome in self.outcomes.values())
-        return len(self.finished_before) + len(self.finished_untold) + now
+        return len(self.finished_before) + len(self.finished_while_stopped) + now
 
 
 def run_batch(
@@ -408,17 +408,17 @@ def run_batch(
     batch
         A :class:`evgrid.runs.batch.Batch`, or the path of one.
     folder
-        Where results and index go.
+        Folder of results and index.
     resume
-        Go on with a batch in the folder: only runs without a result are run.
+        Continue a batch in the folder: only runs without a result are run.
     workers
         Worker processes of the local cluster; left out: one for each core.
     scheduler
         Address of a Dask scheduler to use instead (``tcp://host:8786``); its workers must see the
         same folder and have the same version of evgrid. With ``tls://host:8786`` Dask's own settings
-        (``distributed.comm.tls``) say where certificate and key are.
+        (``distributed.comm.tls``) give certificate and key.
     reduction
-        What is kept of a run; left out: its whole result.
+        The stored part of a run's result; left out: all of it.
     progress
         Called after every run with the number of runs done, failed and in all (done counts the
         failed, and those finished before).
@@ -427,13 +427,13 @@ def run_batch(
     ------
     EvgridError
         If a scenario is at fault, if the folder holds a batch already and ``resume`` is not given, if it
-        holds another or another process is at work in it, if there is no scheduler, or for ``workers_within``
-        no worker. A run that fails raises nothing: see the report.
+        holds another or another process is running in it, if there is no scheduler, or no worker for
+        ``workers_within``. A run that fails raises nothing: see the report.
 
     Notes
     -----
-    In a script, call this under ``if __name__ == "__main__":``, as everything that starts
-    processes.
+    In a script, call this under ``if __name__ == "__main__":``, as for any code that
+    starts processes.
 
     """
     folder = Path(folder).absolute()
@@ -460,20 +460,20 @@ def _run_missing(
     reduction: Reduction | None,
     progress: Callable[[int, int, int], None] | None,
 ) -> BatchReport:
-    """Run what has no result in a folder that is ours."""
+    """Run all runs without a result, in a locked folder."""
     before = frozenset(run.id for run in runs if whole(result_of(folder, run.id)))
     missing = [run for run in runs if run.id not in before]
     damaged = [run.id for run in missing if result_of(folder, run.id).exists()]
     for run in missing:
         remove_parts(result_of(folder, run.id))
-        with suppress(OSError):  # what is there is damaged
+        with suppress(OSError):  # a damaged result
             result_of(folder, run.id).unlink(missing_ok=True)
     outcomes: dict[str, Outcome] = {}
     begin, stopped = time.monotonic(), False
 
-    def told(outcome: Outcome) -> None:
+    def record_outcome(outcome: Outcome) -> None:
         outcomes[outcome.id] = outcome
-        with suppress(OSError):  # a full disk; the outcome is in the report all the same
+        with suppress(OSError):  # a full disk; the outcome is in the report anyway
             write_text(folder / "runs" / f"{outcome.id}.json", json.dumps(asdict(outcome), indent=1))
         if progress is not None:
             failed = sum(not outcome.finished for outcome in outcomes.values())
@@ -485,17 +485,17 @@ def _run_missing(
         if missing:
             tasks = [_task(run, batch, folder, reduction) for run in missing]
             with dask_client(scheduler, min(workers or os.cpu_count() or 1, len(tasks))) as client:
-                work_off(client, tasks, told, batch.workers_within)
+                run_tasks(client, tasks, record_outcome, batch.workers_within)
     except KeyboardInterrupt:
         stopped = True
     finally:
         for run in missing:
             remove_parts(result_of(folder, run.id))
-    untold = [run.id for run in missing if run.id not in outcomes and whole(result_of(folder, run.id))]
+    unreported = [run.id for run in missing if run.id not in outcomes and whole(result_of(folder, run.id))]
     with suppress(OSError):
         write_text(folder / "index.csv", read_index(folder).to_csv(index=False))
     return BatchReport(
-        runs, outcomes, before, time.monotonic() - begin, stopped, frozenset(untold), frozenset(damaged)
+        runs, outcomes, before, time.monotonic() - begin, stopped, frozenset(unreported), frozenset(damaged)
     )
 
 

@@ -1,8 +1,8 @@
-"""The workers of a batch: a local cluster of processes, or a Dask scheduler that somebody has started.
+"""The workers of a batch: a local cluster of processes, or a running Dask scheduler.
 
-A local cluster listens on the loopback interface only and has no dashboard; Dask asks nobody who connects for
-a password, so that on a machine of many users ``--scheduler tls://…`` with Dask's certificates is the safe
-way. What a scheduler of one's own opens is up to how it was started.
+A local cluster listens on the loopback interface only and has no dashboard; Dask has no passwords, so on a
+shared machine use ``--scheduler tls://…`` with Dask's certificates. The open ports of an own scheduler depend
+on how it was started.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 WORKERS_WITHIN_S = 60.0
-"""Time for which a batch waits for a first worker, and for others when all are gone, s."""
+"""Time for which a batch waits for a first worker, and for others when all are lost, s."""
 
 _POLL_S = 1.0
 _CONNECT_S = 10.0
 
 
 def check_scheduler(address: str) -> None:
-    """See that somebody listens at the address of a scheduler.
+    """Check that a scheduler listens at an address.
 
-    Raises EvgridError, with one sentence, at once where it is misspelt or nobody does.
+    Raises EvgridError, with one sentence, if the address is malformed or nothing listens.
     """
     from distributed.comm import parse_address, parse_host_port
     from distributed.comm.registry import backends
@@ -68,7 +68,7 @@ def dask_client(scheduler: str | None, workers: int | None) -> Iterator[Client]:
         check_scheduler(scheduler)
         try:
             client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
-        except Exception as error:  # Dask raises whatever it meets on the other end
+        except Exception as error:  # Dask raises various errors of the other end
             text = " ".join(str(error).split())
             raise EvgridError(f"--scheduler {scheduler}: there is no Dask scheduler: {text}") from error
         with client:
@@ -88,13 +88,13 @@ def dask_client(scheduler: str | None, workers: int | None) -> Iterator[Client]:
         yield client
 
 
-def work_off(
+def run_tasks(
     client: Client,
     tasks: Sequence[Task],
-    told: Callable[[Outcome], None],
+    report: Callable[[Outcome], None],
     workers_within_s: float = WORKERS_WITHIN_S,
 ) -> None:
-    """Give all tasks to the workers, and tell of each as it ends.
+    """Submit all tasks to the workers, and report each outcome as it ends.
 
     Raises EvgridError if there has been no worker for ``workers_within_s``.
     """
@@ -118,9 +118,9 @@ def work_off(
                 continue
             task_id = futures.pop(future)
             if future.status == "finished":
-                told(future.result())
+                report(future.result())
             else:
-                told(Outcome(task_id, _loss(future), "", 0.0, 0.0))
+                report(Outcome(task_id, _loss(future), "", 0.0, 0.0))
             future.release()
     except BaseException:
         with suppress(Exception):
@@ -138,7 +138,7 @@ def _has_workers(client: Client) -> bool:
 
 
 def _loss(future: Any) -> str:
-    """Why Dask has no outcome of a run."""
+    """Reason why Dask has no outcome of a run."""
     from distributed import KilledWorker
 
     if future.status == "cancelled":
@@ -150,7 +150,7 @@ def _loss(future: Any) -> str:
 
 
 def _leave_signals() -> Any:
-    """A plugin for Dask's workers, also for those that take the place of dead ones."""
+    """A plugin for Dask's workers, also for replacements of dead ones."""
     from distributed import WorkerPlugin
 
     class LeaveSignals(WorkerPlugin):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The folder of a batch: what lies where, who may write into it, and what of it is to be trusted."""
+"""The folder of a batch: its files, lock and checks."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ FORMAT = "evgrid-batch-1"
 
 
 class RunRecord(BaseModel):
-    """A run as ``batch.json`` has it."""
+    """A run's entry in ``batch.json``."""
 
     model_config = ConfigDict(frozen=True)
 
     id: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
-    """Name of its files."""
+    """Name of the run's files."""
     case: int
     """Number of the case."""
     overrides: dict[str, Any]
-    """What the case changes."""
+    """Overrides of the case."""
     first: int
     """Its first member."""
     members: int
     """Its number of members."""
     name: str = ""
-    """What the case is called, where it has a name."""
+    """Name of the case, if it has one."""
     labels: dict[str, str] = {}
-    """What its values are called, where they have a name."""
+    """Names of its values, if they have some."""
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The overrides as a person reads them, or a table holds them."""
+        """The overrides as labels, for reading and for tables."""
         return {key: self.labels.get(key, shown(value)) for key, value in self.overrides.items()}
 
     @property
@@ -56,7 +56,7 @@ class Record(BaseModel):
     format: str
     """FORMAT."""
     name: str
-    """What the batch is called."""
+    """Name of the batch."""
     version: str
     """Version of evgrid."""
     runs: list[RunRecord]
@@ -91,14 +91,14 @@ def result_of(folder: Path, run_id: str) -> Path:
 
 
 def whole(path: Path) -> bool:
-    """Whether a run's result is there, as it was written: not truncated, empty or changed."""
+    """Whether a run's result exists and is intact: not truncated, empty or changed."""
     with suppress(OSError):
         return path.is_file() and sealed(path)
     return False
 
 
 def outcome_of(folder: Path, run_id: str) -> Outcome | None:
-    """How a run ended when it was last tried, as far as it is on disk."""
+    """Last outcome of a run, if it is on disk."""
     with suppress(OSError, ValueError, TypeError, RecursionError):
         found = Outcome(**json.loads((folder / "runs" / f"{run_id}.json").read_text(encoding="utf-8")))
         if isinstance(found.reason, str) and all(
@@ -137,9 +137,9 @@ def read_record(folder: Path) -> Record:
 
 
 def open_folder(folder: Path, name: str, resume: bool) -> None:
-    """Make the folder of a batch, or see to it that the one there is this batch's.
+    """Make the folder of a batch, or check that an existing one is this batch's.
 
-    Raises ResultError if it is another's, or holds the batch and ``resume`` is not given.
+    Raises ResultError if it is another batch's, or holds the batch and ``resume`` is not given.
     """
     if (folder / "batch.json").exists():
         there = read_record(folder)
@@ -159,7 +159,7 @@ def open_folder(folder: Path, name: str, resume: bool) -> None:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write ``batch.json``. Raises ResultError if that can't be done."""
+    """Write ``batch.json``. Raises ResultError if it can't be written."""
     try:
         write_text(folder / "batch.json", record.model_dump_json(indent=1))
     except OSError as error:
@@ -168,7 +168,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for one batch at a time; the system lets go of it however the process ends.
+    """Lock the folder for one batch at a time; the system releases the lock when the process ends.
 
     Raises ResultError, which names the process, if another holds it.
     """
@@ -181,7 +181,7 @@ def locked(folder: Path) -> Iterator[None]:
         if not _lock(handle):
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip() if hasattr(os, "pread") else ""
             raise ResultError(
-                f"another batch is at work in {folder}{f': {holder}' if holder else ''}; "
+                f"another batch is running in {folder}{f': {holder}' if holder else ''}; "
                 "wait for its end, or choose another folder with -o"
             )
         os.ftruncate(handle, 0)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def read_index(folder: str | Path) -> pd.DataFrame:
     """Every run of a batch: its case and its name, overrides, members, state (finished, failed, missing,
-    damaged: its result is not as it was written), the reason where it failed, wall time and peak memory.
+    damaged: its result was changed or truncated), the reason where it failed, wall time and peak memory.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def open_batch(folder: str | Path, check: bool = True) -> xr.Dataset:
     Parameters
     ----------
     folder
-        That of the batch.
+        Folder of the batch.
     check
         See :func:`evgrid.open_results`.
 
@@ -67,15 +67,15 @@ def open_batch(folder: str | Path, check: bool = True) -> xr.Dataset:
     -------
     xarray.Dataset
         The variables of the results with the dimension ``case`` in front. Cases may differ in anything, in
-        variables, sizes, dimensions and coordinates: each keeps its own values, what a case has not is NaN
-        (NaT for times, "" for text). What all have alike and that varies neither with members nor with time
-        has no ``case``.
+        variables, sizes, dimensions and coordinates: each keeps its own values, and missing values are NaN
+        (NaT for times, "" for text). Variables that are equal in all cases and vary neither with members nor
+        with time have no ``case``.
 
         Along ``case``: ``case_name``, its name in the batch, else its overrides; each setting that the batch
         overrides ("" or NaN where a case does not); the attributes that differ, as ``case_scenario``, and as
         ``VARIABLE_units`` those of a variable.
 
-        Members that have no result are NaN; cases without any are not there, and ``attrs["missing"]`` counts
+        Members without a result are NaN; cases without any are left out, and ``attrs["missing"]`` counts
         the runs without a result. A result that is damaged is left out with a warning, and is named in
         ``attrs["damaged"]``. The tables of EVs and sessions, which differ in length, are left out:
         :func:`batch_sessions`.
@@ -132,7 +132,7 @@ def open_batch(folder: str | Path, check: bool = True) -> xr.Dataset:
 
 
 def _case(chunks: Sequence[xr.Dataset]) -> xr.Dataset:
-    """A case from the results of its runs, which have some of its members each."""
+    """A case from the results of its runs, each with some of its members."""
     import json
 
     case = stack(chunks, "member")
@@ -170,7 +170,8 @@ def _settings(runs: Sequence[RunRecord]) -> dict[str, Any]:
 def batch_sessions(folder: str | Path, check: bool = True) -> pd.DataFrame:
     """The charging sessions of all finished runs, a row a session, with case, its name and overrides.
 
-    Results that are damaged are left out with a warning. What the sessions of a case have not is missing.
+    Results that are damaged are left out with a warning. Columns that a case's sessions lack are missing
+    values.
 
     Raises
     ------

@@ -1,10 +1,10 @@
-"""Results side by side that may differ in anything: variables, sizes, coordinates, types, attributes.
+"""Stacking of results that may differ in variables, sizes, coordinates, types and attributes.
 
 In: Datasets, one a case, or one a chunk of a case's members. Out: one Dataset in which each keeps its own
-values. What one has and another has not is filled: NaN for numbers (whole numbers and yes or no become
+values. Missing values are filled: NaN for numbers (whole numbers and bool become
 floats), NaT for times, "" for text. A variable that lacks a dimension which the same variable of another has
-does not vary along it. Of what is numbers in one and text or times in another text is made. What all have
-alike, and that is neither of members nor of time, is kept once.
+does not vary along it. Numbers in one and text or times in another become text. Variables that are equal in
+all, and vary neither with members nor with time, are stored once.
 
 Entries along a dimension are the same where their labels are; of several with one label the first is the same
 as the first, and so on; without labels position counts. Arrays of Dask stay such.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     Places = Mapping[str, NDArray[np.int64] | None]
-    """By dimension, where in a part the entries of the whole are, -1 where it has none; None: in place."""
+    """By dimension, positions in a part of the entries of the whole, -1 for none; None: in place."""
 
 _VARYING = frozenset({"member", "time"})
 
@@ -71,7 +71,7 @@ def stack(parts: Sequence[xr.Dataset], dim: str) -> xr.Dataset:
 def _aligned(
     parts: Sequence[xr.Dataset], dim: str
 ) -> tuple[dict[str, xr.Variable | None], list[dict[str, NDArray[np.int64] | None]]]:
-    """The coordinate of each dimension but ``dim`` (None: it has none), and its places in each part."""
+    """The coordinate of each dimension but ``dim`` (None: it has none), and its positions in each part."""
     import pandas as pd
     import xarray as xr
 
@@ -109,7 +109,7 @@ def _aligned(
 
 
 def _keys(values: NDArray[Any]) -> pd.MultiIndex:
-    """Each label with how often it has been there before."""
+    """Each label with the number of its earlier occurrences."""
     import pandas as pd
 
     series = pd.Series(values)
@@ -130,7 +130,7 @@ def _stacked(
     dims = list(dict.fromkeys(str(d) for v in present for d in v.dims if d != dim))
     dims.sort(key=lambda d: d not in _VARYING)  # the order of evgrid's results: member, time, others
     has_dim = any(dim in v.dims for v in present)
-    parted = dim in parts[0].dims  # chunks of one case, of which one may have lacked what makes the variable
+    parted = dim in parts[0].dims  # chunks of one case, of which some may lack the variable
     if not has_dim and (parted or (len(present) == len(parts) and not _VARYING & set(dims))):
         loaded = [v.compute() for v in present]
         unmoved = all(place.get(d) is None for place in places for d in dims)
@@ -181,7 +181,7 @@ def _alike(one: xr.Variable, other: xr.Variable) -> bool:
 
 
 def _type(present: Sequence[xr.Variable], gaps: bool) -> tuple[np.dtype[Any], Any]:
-    """The type that holds the values of all, and what stands for none."""
+    """The type that holds the values of all, and the value for missing ones."""
     kinds = {v.dtype.kind for v in present}
     if kinds <= set("biufc"):
         common = np.result_type(*(v.dtype for v in present))
@@ -213,7 +213,7 @@ def _as(variable: xr.Variable, dtype: np.dtype[Any]) -> xr.Variable:
 
 
 def _common(attrs: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
-    """The attributes that all have alike."""
+    """The attributes that are equal in all."""
     first = attrs[0]
     return {
         key: value
@@ -223,7 +223,7 @@ def _common(attrs: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
 
 
 def _differing(attrs: Sequence[Mapping[Any, Any] | None]) -> dict[str, list[Any]]:
-    """The attributes that do not, with the value of each; "" for none. Those of None do not count."""
+    """The attributes that differ, with the value of each; "" for none. Entries of None are ignored."""
     given = [a for a in attrs if a is not None]
     keys = dict.fromkeys(key for a in given for key in a)
     common = _common(given)
