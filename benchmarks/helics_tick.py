@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from evgrid.core.model import Clock, Model, Values
-from evgrid.core.ports import CAUSAL_ORDER, PORTS, ports_given, ports_taken
+from evgrid.core.ports import CAUSAL_ORDER, PORTS, ports_published, ports_subscribed
 from evgrid.federation import run_federation, step_in_line
 
 FEDERATES = ("aggregator", "fleet", "feeder")
@@ -38,9 +38,9 @@ class Still(Model):
 
     def __init__(self, name: str, sizes: dict[str, int], step_s: float) -> None:
         self.name, self.period_s = name, step_s
-        taken = (port.name for port in ports_taken(name) if port.giver in FEDERATES)
+        taken = (port.name for port in ports_subscribed(name) if port.publisher in FEDERATES)
         self.inputs = tuple(port for port in taken if not port.startswith(OPTIONAL))
-        self.outputs = tuple(p.name for p in ports_given(name) if not p.name.startswith(OPTIONAL))
+        self.outputs = tuple(p.name for p in ports_published(name) if not p.name.startswith(OPTIONAL))
         arrays = {port: np.ones(PORTS[port].array_shape(sizes)) for port in self.outputs}
         slow = {port for port in self.outputs if name == "fleet" and PORTS[port].shape == ("ev",)}
         self._all: Values = arrays

@@ -87,6 +87,6 @@ def ports() -> Iterator[str]:
     """The ports, as a table."""
     yield "| port | unit | shape | from | to | meaning |\n|---|---|---|---|---|---|\n"
     for port in PORTS.values():
-        shape, takers = ", ".join(port.shape), ", ".join(port.takers)
+        shape, subscribers = ", ".join(port.shape), ", ".join(port.subscribers)
         unit, text = port.unit or "1", _plain(port.text)
-        yield f"| `{port.name}` | {unit} | {shape} | {port.giver} | {takers} | {text} |\n"
+        yield f"| `{port.name}` | {unit} | {shape} | {port.publisher} | {subscribers} | {text} |\n"

@@ -1,4 +1,4 @@
-"""The command line: ``evgrid run``, ``batch``, ``study``, ``validate``, ``sessions`` and what reads results.
+"""The command line: ``evgrid run``, ``batch``, ``study``, ``validate``, ``sessions``, and others.
 
 Exit codes: 0 done, 1 a run or a file failed, 2 the scenario or the command is wrong, 130 Ctrl-C, 143 SIGTERM,
 129 SIGHUP.
@@ -33,7 +33,7 @@ SHOWN = 5
 
 
 class _Group(click.Group):
-    """Prints an error that is the user's to mend as its sentence, without a traceback."""
+    """Prints user errors as a sentence, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with _signals_as_interrupts() as caught:
@@ -50,7 +50,7 @@ class _Group(click.Group):
 
 @contextmanager
 def _signals_as_interrupts() -> Iterator[list[signal.Signals]]:
-    """SIGTERM and SIGHUP end a command as Ctrl-C does, which cleans up; the signals that came."""
+    """SIGTERM and SIGHUP end a command as Ctrl-C does, with clean-up; yields the signals received."""
     caught: list[signal.Signals] = []
 
     def interrupt(number: int, frame: object) -> None:
@@ -111,9 +111,9 @@ def run(
 
     output = output or Path("results") / f"{checked.name}.nc"
     _check_output(output)
-    with _told("no result was written"), _progress(checked) as advance:
+    with _message_on_interrupt("no result was written"), _progress(checked) as advance:
         result, report = run_with_report(checked, output, advance)
-    with result, _told(f"the result is {output}"):
+    with result, _message_on_interrupt(f"the result is {output}"):
         _print_notes(report.notes, report.unreachable[:SHOWN], len(report.unreachable))
         _print_summary(result, report)
         click.echo(f"result   {output}")
@@ -124,7 +124,7 @@ def run(
 
 
 def _check_output(output: Path) -> None:
-    """Refuse a place for a result that is another kind of file's, before anything is computed."""
+    """Refuse an output path of another kind of file, before anything is computed."""
     from evgrid.core.netcdf import check_output
 
     try:
@@ -134,8 +134,8 @@ def _check_output(output: Path) -> None:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Say what there is when a command is stopped in the middle."""
+def _message_on_interrupt(what: str) -> Iterator[None]:
+    """Add a message on the state of the output when a command is interrupted."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -144,7 +144,7 @@ def _told(what: str) -> Iterator[None]:
 
 @contextmanager
 def _read(path: Path) -> Iterator[xr.Dataset]:
-    """A run's result; what is found to be wrong with one that other programs have changed is a sentence."""
+    """A run's result; faults of one changed by other programs are reported as a sentence."""
     from evgrid.core.netcdf import sealed
     from evgrid.results import open_run
 
@@ -154,7 +154,7 @@ def _read(path: Path) -> Iterator[xr.Dataset]:
         except EvgridError:
             raise
         except Exception as error:
-            if sealed(path):  # our own mistake
+            if sealed(path):  # a bug of evgrid
                 raise
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise ResultError(
@@ -218,7 +218,7 @@ def _validate_many(path: Path, is_batch: bool, settings: tuple[str, ...], member
 @_members_option
 @_no_code_option
 def sessions(scenario: Path, output: Path | None, settings: tuple[str, ...], members: int | None) -> None:
-    """Draw or import the sessions of SCENARIO, say what became of them, and write a snapshot."""
+    """Draw or import the sessions of SCENARIO, print a report of them, and write a snapshot."""
     checked = _load(scenario, settings, members)
     from evgrid.fleet.sessions.snapshot import write_snapshot
     from evgrid.runs.simulation import build_world
@@ -239,7 +239,7 @@ def sessions(scenario: Path, output: Path | None, settings: tuple[str, ...], mem
 )  # fmt: skip
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the whole file.")
 def scenario(key: str, kind: str, schema: bool) -> None:
-    """List the keys of a scenario: what is allowed, the default, the meaning.
+    """List the keys of a scenario: allowed values, default and meaning.
 
     KEY, such as fleet.charger or aggregators.NAME, lists those below it only.
     """
@@ -289,12 +289,12 @@ def plot(result: Path, output: Path | None) -> None:
     default=("en_50160", "ratings", "aggregators"),
     show_default=True,
     help="Set of limits to check, such as en_50160, ansi_c84_1_a, thermal_moving_average; aggregators: those "
-    "that the run's aggregators were to keep; may be repeated.",
+    "of the run's aggregators; may be repeated.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole table as CSV.")
 @click.option("--rows", default=20, show_default=True, help="Rows to print, the most severe first.")
 def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: int) -> None:
-    """List where, when and how badly RESULT breaks grid limits."""
+    """List the violations of grid limits in RESULT: place, time and severity."""
     from rich.console import Console
     from rich.table import Table
 
@@ -334,7 +334,7 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
 @main.command()
 @click.argument("result", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), help="Result of the same scenario, uncontrolled.")
-@click.option("--rates", type=click.Path(path_type=Path), help="YAML file of what is charged and paid.")
+@click.option("--rates", type=click.Path(path_type=Path), help="YAML file of charges and payments.")
 @click.option(
     "--set",
     "settings",
@@ -352,7 +352,7 @@ def settle(
     output: Path | None,
     fleet: Path | None,
 ) -> None:
-    """Tell what RESULT came to in money: energy, demand charge, degradation, drivers, regulation.
+    """Settle RESULT: costs of energy, demand charge, degradation and drivers, and revenue of regulation.
 
     RATES may hold demand_charge, fixed_per_day, wear_per_kwh, driver_per_kwh, driver_share, capability_price,
     performance_price and mileage_ratio.
@@ -369,9 +369,7 @@ def settle(
         _print_rows(str(dataset.attrs["name"]), summary(books, str(dataset.attrs.get("currency", ""))))
         open_ones = int((~dataset["session_complete"].values.astype(bool)).sum())
     if open_ones:
-        click.echo(
-            f"{open_ones} sessions are under way at the end: they count with what they have drawn so far"
-        )
+        click.echo(f"{open_ones} sessions are under way at the end: they count with the energy drawn so far")
     for path, table, index in ((output, books.evs, False), (fleet, books.fleet, True)):
         if path is not None:
             _write_csv(table, path, index)
@@ -390,11 +388,11 @@ def _write_csv(table: pd.DataFrame, path: Path, index: bool = False) -> None:
 
 
 def _print_notes(notes: tuple[str, ...], unreachable: tuple[str, ...], count: int) -> None:
-    """Print what is assumed, read and dropped, and the sessions that can't be delivered."""
+    """Print the notes, and the sessions whose energy can't be delivered."""
     for note in notes:
         click.echo(note)
     if count:
-        click.echo(f"{count} sessions ask for more than their stay allows:")
+        click.echo(f"{count} sessions need more energy than their duration allows:")
         for sentence in unreachable:
             click.echo(f"  {sentence}")
         if count > len(unreachable):
@@ -402,7 +400,7 @@ def _print_notes(notes: tuple[str, ...], unreachable: tuple[str, ...], count: in
 
 
 _batch_options = (
-    click.option("--resume", is_flag=True, help="Go on in the folder: run only what is missing."),
+    click.option("--resume", is_flag=True, help="Continue in the folder: run only missing runs."),
     click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default one a core."),
     _no_code_option,
     click.option("--scheduler", metavar="ADDRESS", help="Use this Dask scheduler, such as tcp://host:8786."),
@@ -442,7 +440,7 @@ def batch(study: Path, output: Path | None, resume: bool, workers: int | None, s
 
 
 class _Studies(click.Group):
-    """The kinds of study as commands, each made when it is asked for."""
+    """The kinds of study as commands, each made when requested."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all kinds."""
@@ -459,7 +457,7 @@ class _Studies(click.Group):
 
 @main.group(cls=_Studies)
 def study() -> None:
-    """Answer a question that takes many runs."""
+    """Run a study of many runs."""
 
 
 def _study_command(kind: str) -> click.Command:
@@ -565,7 +563,7 @@ def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenari
 
 
 def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
-    """What ``--set`` says, by key."""
+    """Overrides of ``--set``, by key."""
     from evgrid.scenario import parse_override
 
     overrides, faults = {}, []
@@ -628,7 +626,7 @@ def _batch_progress(name: str) -> Iterator[Callable[[int, int, int], None]]:
 
 
 def _print_batch(name: str, report: BatchReport, folder: Path) -> None:
-    """Print how a batch went, and each run that failed with its reason."""
+    """Print the report of a batch, and each failed run with its reason."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -654,7 +652,7 @@ def _print_batch(name: str, report: BatchReport, folder: Path) -> None:
 
 
 def _print_summary(result: xr.Dataset, report: RunReport) -> None:
-    """Print the key figures of a run, how its time split, and the audit."""
+    """Print the key figures of a run, its wall times, and the audit."""
     import json
 
     from rich.console import Console

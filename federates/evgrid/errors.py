@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 MOST_OF_ONE_FAULT = 20
-"""Rows of one fault that are told; of the rest only how many they are."""
+"""Rows of one fault that are listed; the rest are counted."""
 
 
 def shortened(sentences: Iterable[str]) -> list[str]:
-    """Sentences of one fault, the first :data:`MOST_OF_ONE_FAULT` and then how many more there are."""
+    """Sentences of one fault: the first :data:`MOST_OF_ONE_FAULT`, then the number of the rest."""
     rest = iter(sentences)
-    told = list(islice(rest, MOST_OF_ONE_FAULT))
+    listed = list(islice(rest, MOST_OF_ONE_FAULT))
     more = sum(1 for _ in rest)
-    return [*told, f"and {more} more of this fault"] if more else told
+    return [*listed, f"and {more} more of this fault"] if more else listed
 
 
 def _listed(source: str, faults: Sequence[str]) -> str:

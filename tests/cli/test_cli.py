@@ -115,7 +115,7 @@ def test_a_diverging_flow_names_member_and_time(scenario, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_bad_rows_of_a_session_file_are_all_told_with_their_line(scenario, tmp_path):
+def test_bad_rows_of_a_session_file_are_all_reported_with_their_line(scenario, tmp_path):
     (tmp_path / "sessions.csv").write_text(
         "ev,connection,arrival,departure,soc_arrival,capacity_kwh\n"
         "a,Load R1,0,3600,0.5,60\n"

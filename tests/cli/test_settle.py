@@ -52,7 +52,7 @@ def test_the_books_against_uncontrolled(folder):
     assert f"{fleet.loc[0, 'saved']:,.2f} USD" in done.output
 
 
-def test_what_is_wrong_is_told_in_a_sentence(folder):
+def test_what_is_wrong_is_reported_in_a_sentence(folder):
     cases = {
         ("none.nc",): "evgrid: there is no result none.nc",
         (folder / "tou.nc", "--against", folder / "other.nc"): "it has other sessions; both must be of the",

@@ -143,9 +143,9 @@ def test_one_of_many_that_does_not_converge_is_named_and_the_others_are_kept(two
     ensemble = {"ensemble": {"members": 4}}
     short = two_buses({"mode": "iterated", "most_iterations": 2}, sessions=sessions, **ensemble)
     whole = two_buses("iterated", sessions=sessions, **ensemble)
-    told = json.loads(short.attrs["unconverged_members"])
-    assert list(told) == ["1", "3"]
-    for number, text in told.items():
+    unconverged = json.loads(short.attrs["unconverged_members"])
+    assert list(unconverged) == ["1", "3"]
+    for number, text in unconverged.items():
         assert text.startswith(f"member {number}: chargers and feeder did not converge in 2 iterations in ")
         assert "first at 2026-01-15 12:00:00 with a residual of " in text
     assert short["coupling_unconverged"].values[[0, 2]].tolist() == [0, 0]
@@ -168,9 +168,9 @@ def test_power_beyond_what_the_line_can_carry_switches_off_and_is_named(two_buse
     broken = two_buses(sessions=[row(0, 22), row(1, 1e5), row(2, 11)], changes=changes, **ensemble)
     whole = two_buses(sessions=[row(0, 22), row(1, 22), row(2, 11)], changes=changes, **ensemble)
     assert json.loads(broken.attrs["failed_members"]) == {}
-    told = json.loads(broken.attrs["unconverged_members"])
-    assert list(told) == ["1"]
-    assert "in 1 step, first at 2026-01-15 12:02:00 with a residual of 1 (" in told["1"]
+    unconverged = json.loads(broken.attrs["unconverged_members"])
+    assert list(unconverged) == ["1"]
+    assert "in 1 step, first at 2026-01-15 12:02:00 with a residual of 1 (" in unconverged["1"]
     assert broken["fleet_power_kw"].values[1].tolist() == [0.0] * 6
     names = ["voltage_pu", "fleet_reactive_kvar", "coupling_iterations", "losses_kw"]
     same(broken[names].isel(member=[0, 2]), whole[names].isel(member=[0, 2]))
@@ -239,8 +239,10 @@ def test_pv_inverters_see_their_own_step(two_buses, with_chargers):
 def test_pv_inverters_that_do_not_converge_are_named(two_buses):
     changes = {"feeder.pv": {"functions": {"volt_var": VOLT_VAR}}, "fleet.charger.functions": None}
     result = two_buses({"mode": "iterated", "most_iterations": 2}, pv_kw=60.0, changes=changes)
-    told = json.loads(result.attrs["unconverged_members"])
-    assert told["0"].startswith("member 0: PV inverters and feeder did not converge in 2 iterations in ")
+    unconverged = json.loads(result.attrs["unconverged_members"])
+    assert unconverged["0"].startswith(
+        "member 0: PV inverters and feeder did not converge in 2 iterations in "
+    )
     assert result["pv_coupling_residual_worst"].values[0] > 1e-6
 
 

@@ -1,4 +1,4 @@
-"""Limits of a group's power: kept both ways, and what passes them is told with its reason."""
+"""Limits of a group's power: kept both ways, and excesses are reported with their reasons."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def run(strategy, count=30, overrides=None, base=None, **sections):
     return evgrid.run(scenario_from(content, overrides))
 
 
-def told(result, name):
+def summary_row(result, name):
     return next((text for row, text in summary(result) if row.strip() == name), None)
 
 
@@ -49,7 +49,7 @@ def test_a_plan_keeps_its_limit_both_ways(exact, own, least):
     assert least - 0.5 < head.min() < 0.7 * least
     assert float(result["session_energy_unserved_avoidable_kwh"].max()) < 1e-6
     assert float(result["session_energy_discharged_kwh"].sum()) > 20
-    assert f"{-head.min():.1f} kW" in told(result, "reverse, highest")
+    assert f"{-head.min():.1f} kW" in summary_row(result, "reverse, highest")
 
 
 def test_an_export_limit_alone_leaves_what_is_drawn_alone():
@@ -61,7 +61,7 @@ def test_an_export_limit_alone_leaves_what_is_drawn_alone():
     assert by_reason.sum() == pytest.approx(-head[0, :-1].clip(None, 0).sum() / 12, abs=1e-5)
     assert by_reason["chargers"] + by_reason["lag"] > 0.99 * by_reason.sum()
     assert head.max() > 100
-    assert told(result, "limit of main").startswith("0 kW fed back: ")
+    assert summary_row(result, "limit of main").startswith("0 kW fed back: ")
 
 
 def test_what_passes_the_limit_is_recorded_with_its_reason():
@@ -78,11 +78,11 @@ def test_what_passes_the_limit_is_recorded_with_its_reason():
     assert float(result["limit_excess_h"].sum()) == pytest.approx((excess[:-1] > 1e-5).sum() / 12, abs=0.2)
     worst = int(excess.argmax())
     stamp = str(result["time"].values[worst].astype("datetime64[m]")).replace("T", " ")
-    text = told(result, "limit of main")
+    text = summary_row(result, "limit of main")
     assert text.startswith(
         f"8 kW drawn, 8 kW fed back: passed by {excess[worst]:.1f} kW ({stamp}) drawn for "
     )
-    assert told(result, "because of").startswith("departure guard ")
+    assert summary_row(result, "because of").startswith("departure guard ")
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +141,8 @@ def test_a_base_load_that_rises_within_a_tick_is_the_reason_and_is_made_up_for(p
     ]
     assert halves[0].max() > 35.3
     assert halves[1].max() < 35.01
-    assert told(made_up, "its means") == "kept"
-    assert told(made_up, "limit of main").startswith(
+    assert summary_row(made_up, "its means") == "kept"
+    assert summary_row(made_up, "limit of main").startswith(
         "35 kW drawn, 35 kW fed back, mean of 30 min: passed by "
     )
 
@@ -157,10 +157,10 @@ def test_a_base_load_above_the_limit_is_the_reason_then(park, tmp_path):
         by_reason = result["limit_excess_kwh"].isel(member=0, trafo=0).to_series()
         assert by_reason["base_load"] > 0.9 * by_reason.sum()
         way = "drawn" if level > 0 else "fed back"
-        assert f"kW ({str(result['time'].values[int(np.abs(excess).argmax())])[:10]}" in told(
+        assert f"kW ({str(result['time'].values[int(np.abs(excess).argmax())])[:10]}" in summary_row(
             result, "limit of main"
         )
-        assert f") {way} for 3.00 h" in told(result, "limit of main")
+        assert f") {way} for 3.00 h" in summary_row(result, "limit of main")
 
 
 def test_evs_of_others_are_the_reason_then(park, tmp_path):
@@ -170,7 +170,7 @@ def test_evs_of_others_are_the_reason_then(park, tmp_path):
     by_reason = result["limit_excess_kwh_main"].isel(member=0, trafo=0).to_series()
     assert by_reason.sum() > 20
     assert by_reason["others"] > 0.8 * by_reason.sum()
-    assert told(result, "because of").startswith("EVs of others ")
+    assert summary_row(result, "because of").startswith("EVs of others ")
 
 
 def test_chargers_that_do_not_follow_are_the_reason_then(park, tmp_path):
@@ -233,7 +233,7 @@ def at_work(park, tmp_path, strategy, count=40, step="5min"):
     return evgrid.run(scenario_from(content))
 
 
-def test_a_peak_higher_than_uncontrolled_is_told_and_a_limit_prevents_it(park, tmp_path):
+def test_a_peak_higher_than_uncontrolled_is_reported_and_a_limit_prevents_it(park, tmp_path):
     plain = at_work(park, tmp_path, {"strategy": "uncontrolled"})
     peaks = {}
     results = {}
@@ -245,9 +245,11 @@ def test_a_peak_higher_than_uncontrolled_is_told_and_a_limit_prevents_it(park, t
     free = results["free"]
     assert float(free["uncontrolled_peak_kw"][0]) == pytest.approx(uncontrolled, rel=0.02)
     assert peaks["free"] > 1.1 * uncontrolled
-    assert told(free, "higher than uncontrolled").startswith(f"{peaks['free']:.1f} kW without losses, about ")
+    assert summary_row(free, "higher than uncontrolled").startswith(
+        f"{peaks['free']:.1f} kW without losses, about "
+    )
     assert peaks["limited"] < 151 < uncontrolled
-    assert told(results["limited"], "higher than uncontrolled") is None
+    assert summary_row(results["limited"], "higher than uncontrolled") is None
     assert float(results["limited"]["limit_excess_kwh"].sel(reason="lag").sum()) < 0.5  # as PV fades
     assert float(results["limited"]["limit_excess_kwh"].sum()) < 0.5
     # and it still takes up more of the surplus than charging at once

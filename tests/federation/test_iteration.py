@@ -172,7 +172,7 @@ def test_a_model_that_stalls_while_it_iterates(toy, sizes, clock):
 def test_a_model_that_never_stands(toy, sizes, clock, monkeypatch):
     monkeypatch.setattr("evgrid.federation.adapter._MOST_AGAIN", 500)
     fleet, feeder = pair(toy, lambda _, v: v + 1)
-    message = r"fleet failed at .*\(0 s\): was asked 500 times to take a step again, and no end is in sight"
+    message = r"fleet failed at .*\(0 s\): was asked 500 times to repeat a step, without converging"
     with pytest.raises(RunError, match=message):
         run_federation([fleet, feeder], sizes, clock(50))
 

@@ -172,7 +172,7 @@ def test_a_snapshot_of_single_phase_evs_are_not_spread_unasked(tmp_path):
     ).network.three_phase
 
 
-def test_generators_with_phases_of_their_own_are_told_apart(tmp_path):
+def test_generators_with_phases_of_their_own_are_distinguished(tmp_path):
     net = street()
     pp.create_asymmetric_sgen(net, net.bus.index[-1], p_a_mw=0.003, type="wye")
     path = tmp_path / "net.json"

@@ -117,7 +117,7 @@ def test_forecast_errors_cost_something(free):
     assert served(noisy)
 
 
-def test_what_it_needs_is_told():
+def test_what_it_needs_is_reported():
     with pytest.raises(evgrid.ScenarioError, match="main.strategy = scheduled: needs system.emissions"):
         run({"strategy": "scheduled", "emissions_price": 50})
     with pytest.raises(evgrid.EvgridError, match="period = 420s: must divide an hour and be a multiple of"):

@@ -185,7 +185,7 @@ def test_a_fleet_of_5000_holds_its_score_for_a_day():
 
 
 def test_what_is_held_and_exchanged(regulated):
-    """The signal of 4 s is told once a tick, so by hour what was asked is a sum over recorded minutes."""
+    """The signal of 4 s is sent once a tick, so by hour the activation is a sum over recorded minutes."""
     offered, held = regulated["regulation_capacity_kw"].values, regulated["regulation_held_kw"].values
     assert np.all(np.isnan(held[:, 0]))
     assert np.all((held[:, 1:] > 0.9 * offered[:, 1:]) & (held[:, 1:] <= offered[:, 1:]))

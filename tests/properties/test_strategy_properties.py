@@ -134,7 +134,7 @@ def tables(evs, duration_s):
 
 
 class Run:
-    """Steps a strategy's aggregator and the fleet; what each tick was told, asked and did."""
+    """Steps a strategy's aggregator and the fleet; inputs, set-points and power of each tick."""
 
     def __init__(self, name, own, world, emissions, step_s=300.0):
         fast = STRATEGIES.find(name).uses_system

@@ -95,7 +95,7 @@ def test_nothing_finished_is_an_error_with_the_reasons(study, tmp_path, schedule
         run_comparison(alone, tmp_path / "out", scheduler=scheduler)
 
 
-def test_faults_of_a_study_file_are_told_with_their_paths(study, tmp_path):
+def test_faults_of_a_study_file_are_reported_with_their_paths(study, tmp_path):
     (tmp_path / "bad.yaml").write_text(json.dumps({"name": "x", "scenario": "none.yaml", "variant": {}}))
     with pytest.raises(ScenarioError, match="variant: unknown key; did you mean 'variants'") as caught:
         load_study(tmp_path / "bad.yaml", Peaks, "peaks")

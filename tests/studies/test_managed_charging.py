@@ -129,7 +129,7 @@ def test_ways_of_charging_side_by_side(study, tmp_path):
     assert all(file.stat().st_size > 0 for file in save_comparison(study, result, tmp_path / "out"))
 
 
-def test_what_the_study_needs_is_told(study):
+def test_what_the_study_needs_is_reported(study):
     for change, sentence in (
         (
             {"tariff": None, "system": None},
@@ -185,7 +185,7 @@ def test_what_is_saved_of_a_base_that_is_a_credit_has_no_percentage(tmp_path):
     assert all(re.fullmatch(r"-?\d+\.\d\d|–", text) for text in money.to_numpy().ravel())
 
 
-def test_cars_that_can_discharge_are_told_as_such(tmp_path):
+def test_cars_that_can_discharge_are_reported_as_such(tmp_path):
     names = list(
         sunny(
             tmp_path, 0.1, 7.0, **{"fleet": {"sessions": {"file": "s.csv"}, "charger": {"phases": 3}}}

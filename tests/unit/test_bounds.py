@@ -60,7 +60,7 @@ def test_what_a_run_would_take_of_the_memory_is_said_before(changes, message):
         build_world(scenario)
 
 
-def test_devices_pipes_and_odd_names_are_told(tmp_path):
+def test_devices_pipes_and_odd_names_are_reported(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     with pytest.raises(ScenarioError, match="is a pipe or device: must be a file"):
         load_scenario(tmp_path / "pipe.yaml")
@@ -91,7 +91,7 @@ def test_an_override_that_is_no_yaml_names_its_key():
         parse_override("feeder.base_load.time_format=%d.%m")
 
 
-def test_a_study_is_told_by_what_takes_it(tmp_path):
+def test_a_study_is_found_by_what_takes_it(tmp_path):
     scenario = {**CONTENT, "system": {}, "tariff": "pge_ev2a"}
     (tmp_path / "base.yaml").write_text(json.dumps(scenario))
     (tmp_path / "study.yaml").write_text("{name: s, scenario: base.yaml, limit_kw: 50}")

@@ -148,7 +148,7 @@ def test_frequency_watt_stays_within_the_limits_of_the_moment():
     assert charger.step(inf, frequency=59.664, high=0.0)[0] == pytest.approx(-1.0)
 
 
-def test_time_beyond_a_threshold_starts_anew_once_it_is_back():
+def test_time_beyond_a_threshold_starts_again_once_it_is_back():
     charger = Charger(trips="III")
     charger.step(-5.0, voltage=0.87, tick=20.0)
     charger.step(-5.0, voltage=0.89, tick=0.5)
@@ -200,7 +200,7 @@ def test_corners_of_entering_service(voltage, frequency, healthy):
     )
 
 
-def test_the_delay_starts_anew_after_a_disturbance():
+def test_the_delay_starts_again_after_a_disturbance():
     charger = Charger(trips="III")
     charger.step(8.0, energised=0.0)
     charger.step(8.0, tick=299.0)

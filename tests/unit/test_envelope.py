@@ -260,7 +260,7 @@ def test_the_schedule_by_the_envelope_serves_everyone_at_less_cost(settings):
     assert cost[0] < cost[1]
 
 
-def test_batteries_as_told_keep_depth_and_horizon():
+def test_batteries_as_reported_keep_depth_and_horizon():
     ahead = Envelope(
         0.0, 900.0, p_min=np.array([[-8.0, -8.0]]), p_max=np.array([[4.0, 4.0]]),
         e_min=np.array([[-2.0, 0.5]]), e_max=np.array([[1.0, 2.0]]), round_trip=np.array([0.8]),

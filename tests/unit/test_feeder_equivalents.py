@@ -135,7 +135,7 @@ def test_the_recipe_fills_only_what_is_missing(small_net):
     assert "vector group of 1 trafo by the recipe four_wire" in done.notes
 
 
-def test_phases_are_told_apart_or_not_as_asked(small_net):
+def test_phases_are_solved_separately_or_not_as_asked(small_net):
     one = load_network(Feeder(network="european_lv", phases=1))
     assert one.connections.phases == ("abc",)
     assert one.grid.loads.p_kw.sum() == pytest.approx(

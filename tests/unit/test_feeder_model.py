@@ -178,7 +178,7 @@ def test_a_diverging_member_stops_the_run_where_asked(run):
         run("case33bw", members=3, hours=0.5, overload=(1, 3), on_divergence="stop")
 
 
-def test_unbalance_is_recorded_where_phases_are_told_apart(run, feeder):
+def test_unbalance_is_recorded_where_phases_are_solved_separately(run, feeder):
     recorder, model, _, _ = run(members=2, hours=0.5)
     names = {variable.name for variable in model.variables}
     assert {"voltage_unbalance", "neutral_current_a", "trafo_neutral_current_a"} <= names

@@ -186,7 +186,7 @@ def test_a_fault_is_one_sentence_that_says_where_and_what_is_allowed(case, writt
     assert found[0].startswith(sentence) if sentence.endswith("99.0.0") else found == [sentence]
 
 
-def test_all_faults_are_told_at_once(written):
+def test_all_faults_are_reported_at_once(written):
     def change(tables):
         for one in ("dangling bus", "negative length", "zero rating", "an unknown switch", "frequency"):
             ONE[one][0](tables)
@@ -197,7 +197,7 @@ def test_all_faults_are_told_at_once(written):
     ]
 
 
-def test_of_one_fault_twenty_rows_are_told(written):
+def test_of_one_fault_twenty_rows_are_reported(written):
     def change(tables):
         cells = tables["load"]["_object"]
         cells["data"] = [list(cells["data"][0]) for _ in range(1000)]
@@ -269,7 +269,7 @@ def test_a_cell_far_away_in_an_excel_file_takes_no_memory(tmp_path):
     assert len(found) == 1
 
 
-def test_the_memory_that_a_file_takes_is_told_before_it_is_read(written, monkeypatch, tmp_path):
+def test_the_memory_that_a_file_takes_is_reported_before_it_is_read(written, monkeypatch, tmp_path):
     monkeypatch.setenv("EVGRID_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(net_file, "SMALL_BYTES", 1000)
     path = written()
@@ -325,7 +325,7 @@ def test_names_have_no_spaces_at_their_ends(written, tmp_path):
     assert result["trafo"].values.tolist() == ["T"]
 
 
-def test_names_that_become_the_same_are_told_apart(written):
+def test_names_that_become_the_same_are_distinguished(written):
     def change(tables):
         cells = tables["load"]["_object"]
         cells["data"].append(list(cells["data"][0]))

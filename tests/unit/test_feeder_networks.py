@@ -69,7 +69,7 @@ def test_distance_and_transformer_upstream(feeder, small_net):
     assert topology.node[7] == topology.node[8]
 
 
-def test_same_names_are_told_apart(feeder, small_net):
+def test_same_names_are_distinguished(feeder, small_net):
     net = small_net(False)
     net.bus["name"] = "same"
     net.load["name"] = None

@@ -123,7 +123,7 @@ def test_positions_do_not_depend_on_the_step(run):
             assert fine == pytest.approx(minutes[0].series(name), rel=1e-9, abs=1e-9), name
 
 
-def test_the_time_starts_anew_in_the_band(run):
+def test_the_time_starts_again_in_the_band(run):
     # 40 s outside, 20 s inside: never 45 s in a row
     load = [300, 300, 60] * 4
     assert run(street(), load, 20.0, 20.0, tap_changers=tap_changer(delay="45s")).static[

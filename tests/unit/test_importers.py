@@ -645,7 +645,7 @@ def test_nhts_2022_numbers_its_modes_differently(tmp_path):
     )
 
 
-def test_nhts_wave_is_told_or_asked_for(tmp_path):
+def test_nhts_wave_is_reported_or_asked_for(tmp_path):
     trip = "1,01,01,06,01,6,1700,1730,01,02,5,01"
     path = nhts_file(tmp_path, trip)
     with pytest.raises(ScenarioError, match="don't show the survey's wave.*state wave: 2017 or wave: 2022"):

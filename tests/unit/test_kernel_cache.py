@@ -49,7 +49,7 @@ def ask(package, **environment):
     return float(value), int(hits)
 
 
-def test_a_kernel_that_a_changed_one_is_called_by_is_compiled_anew(installed, tmp_path):
+def test_a_kernel_that_a_changed_one_is_called_by_is_compiled_again(installed, tmp_path):
     cache = str(tmp_path / "cache")
     assert ask(installed, EVGRID_CACHE=cache) == (7.0, 0)
     assert ask(installed, EVGRID_CACHE=cache) == (7.0, 1)

@@ -139,7 +139,7 @@ def test_instantaneous_and_moving_limits_differ():
     assert found["violated_any"].values.tolist() == [True, True]
 
 
-def test_a_run_shorter_than_the_window_is_judged_on_its_mean():
+def test_a_run_shorter_than_the_window_is_checked_on_its_mean():
     table = violations(loads([1.0, 1.6], 900), limits.thermal_moving_average())
     assert table["worst"].tolist() == [pytest.approx(1.3)]
     assert table["duration_h"].tolist() == [0.5]
@@ -188,7 +188,7 @@ def test_a_week_may_have_50_of_1008_means_outside(low, broken):
     assert not any("share" in note for note in violations(run, limits.en_50160()).attrs["notes"])
 
 
-def test_weeks_are_judged_one_by_one_and_the_last_seven_days():
+def test_weeks_are_checked_one_by_one_and_the_last_seven_days():
     two = with_low(with_low(volts(2016, 600), 0, 50), 1500, 50)
     assert not violated(two, limits.en_50160())["violated_any"].item()
     second = with_low(volts(2016, 600), 1500, 51)

@@ -53,7 +53,7 @@ def test_the_summary_tells_each_type_and_what_was_refused():
     assert rows["discharge refused"] == "driver 1.5 kWh"
 
 
-def test_a_result_that_lost_a_variable_is_told():
+def test_a_result_that_lost_a_variable_is_reported():
     result = evgrid.run(
         {
             "name": "small", "time": {"start": "2026-01-15T18:00", "duration": "30min", "step": "15min"},

@@ -48,6 +48,6 @@ def test_time_and_member_choose_and_power_is_in_steps():
     assert ax.get_ylabel() == "power (kW, negative: to the grid)"
 
 
-def test_a_result_without_envelope_is_told():
+def test_a_result_without_envelope_is_reported():
     with pytest.raises(ResultError, match="the result has no envelope_p_max_kw, which this plot needs"):
         plot_envelope(envelope().drop_vars("envelope_p_max_kw"), Figure().subplots())

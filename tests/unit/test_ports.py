@@ -4,20 +4,28 @@ from pathlib import Path
 
 import pytest
 
-from evgrid.core.ports import CAUSAL_ORDER, PORTS, federation_picture, kind_of, port, ports_given, ports_taken
+from evgrid.core.ports import (
+    CAUSAL_ORDER,
+    PORTS,
+    federation_picture,
+    kind_of,
+    port,
+    ports_published,
+    ports_subscribed,
+)
 
 
 @pytest.mark.parametrize("port", PORTS.values(), ids=PORTS)
 def test_a_port_is_given_and_taken_by_federates_of_the_causal_order(port):
-    assert port.name.startswith(f"{port.giver}/")
-    assert {port.giver, *port.takers} <= set(CAUSAL_ORDER)
-    assert port.giver not in port.takers
+    assert port.name.startswith(f"{port.publisher}/")
+    assert {port.publisher, *port.subscribers} <= set(CAUSAL_ORDER)
+    assert port.publisher not in port.subscribers
     assert port.text
 
 
 def test_every_port_is_found_from_both_ends():
-    assert {p.name for f in CAUSAL_ORDER for p in ports_given(f)} == set(PORTS)
-    assert {p.name for f in CAUSAL_ORDER for p in ports_taken(f)} == set(PORTS)
+    assert {p.name for f in CAUSAL_ORDER for p in ports_published(f)} == set(PORTS)
+    assert {p.name for f in CAUSAL_ORDER for p in ports_subscribed(f)} == set(PORTS)
 
 
 def test_shapes_and_lengths():
@@ -29,9 +37,13 @@ def test_shapes_and_lengths():
 
 def test_an_aggregators_own_ports():
     asked, drawn = port("aggregator.north/setpoint"), port("fleet/own_p.north")
-    assert (asked.giver, asked.takers, asked.transport) == ("aggregator.north", ("fleet",), "message")
+    assert (asked.publisher, asked.subscribers, asked.transport) == (
+        "aggregator.north",
+        ("fleet",),
+        "message",
+    )
     assert asked.length({"ev": 7, "ev.north": 3}) == 3
-    assert (drawn.giver, drawn.takers) == ("fleet", ("aggregator.north",))
+    assert (drawn.publisher, drawn.subscribers) == ("fleet", ("aggregator.north",))
     assert kind_of("aggregator.north") == kind_of("aggregator") == "aggregator"
     assert port("fleet/p") is PORTS["fleet/p"]
 

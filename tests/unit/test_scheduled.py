@@ -118,7 +118,7 @@ def charge(settings, demand=None):
     return demand_of(ScheduledSettings(strategy="scheduled", **settings), tariff_from(told))
 
 
-def test_a_demand_charge_is_the_tariff_s_unless_told_otherwise():
+def test_a_demand_charge_is_the_tariff_s_unless_set_otherwise():
     summer = {"prices": [{"months": [6], "price_per_kw": 12}], "interval": "30min", "of": "feeder"}
     assert charge({}) is None
     assert charge({"demand_charge": 0}, summer) is None
@@ -143,7 +143,7 @@ def test_means_of_intervals_by_hand():
     np.testing.assert_allclose(interval_means(np.array([0.0, 900.0]), 900.0, 300.0), np.eye(2))
 
 
-def test_a_meter_counts_means_and_begins_anew_each_month():
+def test_a_meter_counts_means_and_begins_again_each_month():
     clock = Clock(np.datetime64("2026-06-30T23:30"), 300.0, 12)
     context = Context(clock, None, EVs(*(np.zeros(0, np.int64),) * 3, np.zeros(0, "U1")), 1, np.zeros(0, int))
     meter = Meter(context, Demand(lambda month: float(month), 900.0, False))

@@ -297,7 +297,7 @@ def test_a_session_inside_an_earlier_one_overlaps_though_another_lies_between(re
             "v,LOAD1,300,400,0.5", count=2)  # fmt: skip
 
 
-def test_all_faults_are_told_at_once_in_order_of_the_lines(read):
+def test_all_faults_are_reported_at_once_in_order_of_the_lines(read):
     with pytest.raises(ScenarioError) as caught:
         read("v,LOAD9,0,10,2", "", "w,LOAD1,9,5,0.5")
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["line 2", "line 2", "line 4"]
@@ -330,7 +330,7 @@ OFFSETS = ["+01", "+01:00", "+0100", "Z", " +02:00", " CET"]
 
 
 @pytest.mark.parametrize("offset", OFFSETS)
-def test_a_zone_in_any_form_is_told_for_each_line(read, offset):
+def test_a_zone_in_any_form_is_reported_for_each_line(read, offset):
     lines = [
         f"e{k},LOAD1,2026-01-15 18:00:00{offset if k % 2 else ''},2026-01-16 07:00:00+01,0.4"
         for k in range(4)

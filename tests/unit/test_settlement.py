@@ -150,7 +150,7 @@ def test_amounts_as_text(value, text):
     assert amount(value) == text
 
 
-def test_what_can_t_be_settled_is_told():
+def test_what_can_t_be_settled_is_reported():
     with pytest.raises(ResultError, match="hand has no EVs: there is nothing to settle"):
         settle(result().drop_vars("session_cost"))
     other = result().assign_coords(session_arrival=result()["session_arrival"] + np.timedelta64(1, "m"))

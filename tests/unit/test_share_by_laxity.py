@@ -241,7 +241,7 @@ def test_the_status_is_carried_as_by_the_plain_twin(seed, step_s, loses):
     np.testing.assert_allclose(sums, np.bincount(member, columns[1], 3), rtol=1e-12, atol=1e-12)
 
 
-def test_nan_is_told_of_evs_that_are_plugged_in():
+def test_nan_is_reported_of_evs_that_are_plugged_in():
     for plugged, good in ((True, False), (False, True)):
         one, nan = np.ones(1), np.full(1, np.nan)
         order = order_by_group(np.zeros(1, np.uint32), np.zeros(1, np.int64), 1)

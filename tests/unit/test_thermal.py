@@ -168,7 +168,7 @@ def test_ageing_of_a_result():
     assert aged["trafo_hot_spot_c"].attrs["units"] == "degC"
 
 
-def test_a_loss_of_life_is_told_up_to_the_hottest_spot_that_iec_allows():
+def test_a_loss_of_life_is_reported_up_to_the_hottest_spot_that_iec_allows():
     """At 20 °C, settled: 134 °C at 1.3, 161 °C at 1.5, just over the limit, 257 °C at 2.1."""
     load = np.ones((2, 24, 3))
     load[0, :, 1], load[1, :, 1], load[:, :, 2] = 1.3, 1.5, 2.1

@@ -1,4 +1,4 @@
-"""The user's folder of what evgrid keeps between runs: compiled kernels, arrays of networks, profiles."""
+"""The user's cache folder: compiled kernels, arrays of networks, profiles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 
 def arrays_file(kind: str, key: object) -> Path:
-    """Where arrays of some kind are kept that depend on ``key`` (its ``repr``) and on nothing else."""
+    """Cache file of arrays that depend only on ``key`` (its ``repr``)."""
     return cache_folder() / f"{kind}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz"
 
 
@@ -33,12 +33,12 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
-    except Exception:  # NumPy and zipfile raise whatever they meet in a damaged file
+    except Exception:  # NumPy and zipfile raise various errors for a damaged file
         return None
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Keep arrays in a file, whole or not at all: where it can't be written nothing happens."""
+    """Write arrays to a file atomically; without effect where it can't be written."""
     part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""The energy audit: what must balance on every run, from accumulators that do not know each other.
+"""The energy audit: balances of every run, from independent accumulators.
 
 - conversion: energy from the grid into the EVs = energy gained by the batteries + losses
-- hand-over: the power that the fleet gave = the power that the feeder received, exactly
+- hand-over: power sent by the fleet = power received by the feeder, exactly
 - feeder: head power = base load + losses + EVs
 
-A breach is an error; the residuals stand in the result.
+A breach is an error; the residuals are in the result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def audit(
 ) -> dict[str, float]:
     """Check the balances of a run and return the worst residual of each over the members.
 
-    ``fleet`` and ``feeder`` are what the models' ``audit`` returned, (member,) arrays; ``fleet`` is
+    ``fleet`` and ``feeder`` are the results of the models' ``audit``, (member,) arrays; ``fleet`` is
     None in a run without EVs.
 
     Raises
@@ -47,8 +47,8 @@ def audit(
         )  # fmt: skip
         difference = fleet["power_given_kw_sum"] - feeder["power_received_kw_sum"]
         residuals["hand_over_kw"] = _worst(
-            np.abs(difference), 0.0, members, "the feeder received another power than the fleet gave",
-            difference,
+            np.abs(difference), 0.0, members,
+            "the power received by the feeder is not that sent by the fleet", difference,
         )  # fmt: skip
     gap = (
         feeder["head_energy_kwh"]

@@ -1,26 +1,26 @@
-"""The fixed point of a tick: what devices draw at a voltage, and the voltage at which they draw it.
+"""The fixed point of a tick: the devices' power at a voltage, and the voltage at that power.
 
-Devices answer a voltage V with power S = f(V); a power flow answers power with voltages V = g(S).
+Devices respond to a voltage V with power S = f(V); a power flow gives voltages V = g(S).
 ``coupling: iterated`` looks for S = f(g(S)), member by member, with damping d:
 
     S[k+1] = S[k] + d F[k],    F[k] = f(g(S[k])) - S[k]
 
 Where the derivative of f(g) has an eigenvalue -m, that converges for d < 2 / (1 + m): the steeper the curve
 and the weaker the feeder, the smaller d. d = 1 makes volt-var oscillate. It begins at 0.5 and is halved
-when the residual has not fallen for a while. From the second power flow on, Anderson acceleration takes
+when the residual has stopped falling. From the second power flow on, Anderson acceleration takes
 the last few S and F into account (Walker and Ni 2011, 10.1137/10078356X; in its form with
-differences and with damping): category B of IEEE 1547 stands after about ten power flows, a curve twelve
+differences and with damping): category B of IEEE 1547 converges after about ten power flows, a curve twelve
 times as steep after fifteen to thirty-five (docs/guide/coupling.md).
 
 The residual is the greatest |F|, active or reactive, per rated power of its place. Once it is within the
-tolerance, the devices hand over f itself, undamped, so that what is recorded is a state of the devices; the
-power flow of that must reproduce the voltages that they saw within the tolerance (pu), or it goes on. A
-member that stands is left alone, so its numbers don't depend on those of the others.
+tolerance, the devices hand over f itself, undamped, so that the recorded state is one of the devices; its
+power flow must reproduce the voltages that they saw within the tolerance (pu), or the iteration continues. A
+member that has converged is not changed, so its numbers don't depend on those of the others.
 
 Devices that have a response time are those of :mod:`evgrid.inverter_functions`: f is then the mean over the
-tick of the exact first-order response towards the curve at the tick's own voltage, from where the tick
-before left it. That is the response solved implicitly; with ticks much longer than the response time, the
-equilibrium.
+tick of the exact first-order response towards the curve at the tick's own voltage, from its value at
+the end of the previous tick. That is the response solved implicitly; with ticks much longer than the response
+time, the equilibrium.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from evgrid.core.model import Array, Recorder, Variable
 START = 0.5
 """Damping at the beginning of a tick."""
 PATIENCE = 4
-"""Power flows without a smaller residual, after which damping is halved and the past forgotten."""
+"""Power flows without a smaller residual, after which damping is halved and the history cleared."""
 DEPTH = 5
-"""Differences to the power flows before that acceleration looks at."""
+"""Differences to earlier power flows that the acceleration uses."""
 
 
 def coupling_variables(prefix: str = "", what: str = "chargers") -> tuple[Variable, ...]:
-    """What is recorded of an iteration."""
+    """Recorded variables of an iteration."""
     return (
         Variable(f"{prefix}coupling_iterations", ("member",), "1",
-                 f"power flows until {what} and feeder stood still, mean over the interval"),
+                 f"power flows until {what} and feeder converged, mean over the interval"),
         Variable(f"{prefix}coupling_residual", ("member",), "1",
                  f"voltage (pu) or power (per rated power) by which {what} and feeder differ at the end of "
                  "the iteration, mean over the interval"),
@@ -57,14 +57,14 @@ def coupling_variables(prefix: str = "", what: str = "chargers") -> tuple[Variab
 class FixedPoint:
     """The iteration of all members of a run through its ticks.
 
-    In each: ``begin`` with what the devices draw at the voltages of the tick before; then ``found`` with
-    the voltages of each power flow, and unless all stand, ``damped`` with what the devices draw at
-    ``seen``, which gives what the next power flow takes; at last ``close``.
+    In each: ``begin`` with the devices' power at the voltages of the previous tick; then ``found`` with
+    the voltages of each power flow, and unless all have converged, ``damped`` with the devices' power at
+    ``seen``, which returns the power for the next power flow; at last ``close``.
 
     seen : (member, …) voltages that the devices see, pu
-    moving : (member,) whether a member goes on; the devices of the others are to stay as they are
+    moving : (member,) whether a member iterates; the devices of the others must not change
     iterations, residual : (member,) of the tick; power flows, and the greater of both residuals
-    unconverged : by number of the member, what did not converge
+    unconverged : reasons by number of the member
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class FixedPoint:
         self.unconverged: dict[int, str] = {}
         self._first: dict[int, str] = {}
         self._last: NDArray[np.bool_] = np.zeros(count, bool)
-        """Whether a member's devices have handed over f itself."""
+        """Whether a member's devices have returned f itself."""
         self._gap = np.zeros(count)
         self._searches = [_Search() for _ in range(count)]
         self._given = np.zeros((2, *rating_kva.shape))
 
     def begin(self, seen: Array, p_kw: Array, q_kvar: Array) -> None:
-        """Start a tick from what the devices draw at ``seen``."""
+        """Start a tick from the devices' power at ``seen``."""
         self.seen = seen.copy()
         self._given[0], self._given[1] = p_kw, q_kvar
         self.moving[:], self._last[:] = True, False
@@ -100,7 +100,7 @@ class FixedPoint:
         self.iterations[:], self.residual[:] = 0.0, 0.0
 
     def found(self, voltage_pu: Array) -> bool:
-        """Take the voltages of a power flow; whether all members stand.
+        """Update with the voltages of a power flow; whether all members have converged.
 
         Those that don't are to be evaluated at :attr:`seen` again.
         """
@@ -115,9 +115,9 @@ class FixedPoint:
         return not self.moving.any()
 
     def damped(self, p_kw: Array, q_kvar: Array) -> tuple[Array, Array]:
-        """What the next power flow takes, from what the devices draw at :attr:`seen`.
+        """Power for the next power flow, from the devices' power at :attr:`seen`.
 
-        Members whose devices draw exactly what they drew stand from here on.
+        Members whose devices' power is exactly unchanged have converged.
         """
         wanted = np.stack([p_kw, q_kvar])
         given = np.moveaxis(self._given / self._rating, 0, 1)
@@ -133,7 +133,7 @@ class FixedPoint:
         return self._given[0], self._given[1]
 
     def close(self, stamp: str) -> None:
-        """End a tick: note who did not converge. ``stamp``: its time, for messages."""
+        """End a tick: note the members that did not converge. ``stamp``: its time, for messages."""
         np.maximum(self.worst, self.residual, out=self.worst)
         above = self.residual > self._tolerance
         if not above.any():
@@ -157,13 +157,13 @@ class FixedPoint:
         recorder.put(f"{prefix}coupling_residual", tick, self.residual[np.newaxis])
 
     def finish(self, recorder: Recorder, prefix: str = "") -> None:
-        """Record what stands at the end of the run."""
+        """Record the results of the whole run."""
         recorder.put_static(f"{prefix}coupling_residual_worst", self.worst)
         recorder.put_static(f"{prefix}coupling_unconverged", self.steps_unconverged)
 
 
 class _Search:
-    """The power to try next for one member, per rated power, and what it is derived from."""
+    """Search for the power of one member, per rated power, with its history."""
 
     def __init__(self) -> None:
         self._damping, self._best, self._since = START, np.inf, 0

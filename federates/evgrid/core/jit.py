@@ -1,8 +1,8 @@
-"""How kernels are compiled and spread over cores: numba's options, once.
+"""Compilation of kernels and their distribution over cores, with numba's options in one place.
 
-- kept on disk (:mod:`~evgrid.core.kernel_cache`): the second start of evgrid doesn't compile.
+- cached on disk (:mod:`~evgrid.core.kernel_cache`): the second start of evgrid doesn't compile.
 - ``nogil``: other federates of the process run meanwhile.
-- ``fastmath`` is off: results don't depend on the CPU, and NaN and infinity mean what they mean.
+- ``fastmath`` is off: results don't depend on the CPU, and NaN and infinity are respected.
 - ``error_model="numpy"``: a division by zero gives infinity, as in numpy, and costs no test.
 - ``parallel`` is off: sums have one order, and federates may call kernels from several threads.
   Where items know nothing of each other, :func:`in_threads` and :func:`take_turns` share them among cores.
@@ -26,7 +26,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from evgrid.core.kernel_cache import keep
+from evgrid.core.kernel_cache import enable_cache
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
@@ -41,7 +41,7 @@ _LEAST_PARTS = 8
 """Parts for a thread at least."""
 
 _PATIENCE = 100_000
-"""How often a thread that has nothing left to do looks whether the others are ready: a millisecond or so."""
+"""Spins of an idle thread between checks whether the others are done: about a millisecond."""
 
 _COURTESY = 1500
 """The same for the other threads: some 10 µs, so that thread 0, which goes on, has the interpreter first."""
@@ -53,14 +53,14 @@ _APART = 16
 def njit(function: _Function) -> _Function:
     """Compile a function of arrays and numbers to machine code at its first call."""
     compiled = numba.njit(nogil=True, fastmath=False, error_model="numpy")(function)
-    keep(compiled)
+    enable_cache(compiled)
     return cast(_Function, compiled)
 
 
 def inlined(function: _Function) -> _Function:
     """Compile a small function of scalars into the kernels that call it: so a loop over it is vectorised."""
     compiled = numba.njit(nogil=True, fastmath=False, error_model="numpy", forceinline=True)(function)
-    keep(compiled)
+    enable_cache(compiled)
     return cast(_Function, compiled)
 
 
@@ -115,7 +115,7 @@ def next_part(counters: NDArray[np.int64], thread: int, parts: int) -> int:
     """The next of a number of parts for a thread to do, or -1; see :func:`take_turns`.
 
     Each thread has a share, which it takes first, and so from call to call: that finds its data in its
-    cache. Then it takes of the others' shares. To ask says that the part before is done. Thread 0 is told -1
+    cache. Then it takes of the others' shares. Asking marks the part before as done. Thread 0 gets -1
     when all parts are done, or, if that takes long, so that it may look what has become of the others.
     """
     threads = len(counters) // _APART - 1
@@ -182,7 +182,7 @@ _Tasks = SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], _Replies]]
 
 @cache
 def _inbox(thread: int) -> _Tasks:
-    """Where a thread takes its tasks from; started when first asked for.
+    """Task queue of a thread, which is started at the first call.
 
     A ThreadPoolExecutor takes some 25 µs longer to start a task, which shows in the ticks of large fleets.
     """

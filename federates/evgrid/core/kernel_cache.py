@@ -1,8 +1,8 @@
-"""Compiled kernels on disk, and what they depend on.
+"""Cache of compiled kernels on disk, and its dependencies.
 
-numba's own cache goes by the file of the kernel alone: where a kernel that it calls in another module has
-changed, it goes on with the old one. Here the place of a module's kernels is named by the content of its file
-and of all modules of the package that it imports. A cache that can't be read or written is as good as none:
+numba's own cache depends only on the kernel's file: where a kernel that it calls in another module has
+changed, the old code is used. Here the path of a module's kernels depends on the content of its file
+and of all modules of the package that it imports. A cache that can't be read or written is ignored:
 kernels are then compiled in each process.
 """
 
@@ -29,7 +29,7 @@ _IMPORT = re.compile(
 
 
 class _Locator(caching._CacheLocator):  # type: ignore[misc]
-    """Tells numba where the kernels of a module of the package are kept."""
+    """Location of a module's cached kernels, for numba."""
 
     def __init__(self, function: Callable[..., Any], source: Path, folder: Path) -> None:
         self._line = function.__code__.co_firstlineno
@@ -57,7 +57,7 @@ class _Content(caching.CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class KernelCache(caching.FunctionCache):  # type: ignore[misc]
-    """numba's cache of a function, in a place that its sources name; a damaged one is as good as none."""
+    """numba's cache of a function, at a path that depends on its sources; a damaged one is ignored."""
 
     _impl_class = _Content
 
@@ -70,22 +70,22 @@ class KernelCache(caching.FunctionCache):  # type: ignore[misc]
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled kernel, if there is room."""
+        """Cache a compiled kernel, if it can be written."""
         try:
             super().save_overload(sig, data)
         except Exception:  # full, read-only, or with a damaged index: this process has the kernel
             self.flush()
 
     def flush(self) -> None:
-        """Forget the index, where it can be written."""
+        """Clear the index, where it can be written."""
         try:
             super().flush()
         except OSError:
             self.disable()
 
 
-def keep(compiled: Any) -> None:
-    """Have a dispatcher of numba keep its machine code between processes, where there is a place for it."""
+def enable_cache(compiled: Any) -> None:
+    """Cache the machine code of a numba dispatcher on disk, where the cache folder can be written."""
     source = Path(compiled.py_func.__code__.co_filename)
     if kernel_folder() is not None and source.is_relative_to(PACKAGE):
         compiled._cache = KernelCache(compiled.py_func)

@@ -1,8 +1,8 @@
-"""What a model is, and the static facts that all models of a run share.
+"""The interface of a model, and the static data shared by all models of a run.
 
 A model is plain Python: it names the ports it takes and gives, its period, the result variables
-it records, and steps. It never sees HELICS, a broker or a thread, so it can be tested alone and
-run in any deployment. Static facts (:class:`Connections`, :class:`Clock`) never cross HELICS:
+it records, and steps. It never sees HELICS, a broker or a thread, so it can be tested on its own and
+run in any deployment. Static data (:class:`Connections`, :class:`Clock`) never cross HELICS:
 every process derives them from the same resolved scenario and seed.
 """
 
@@ -21,7 +21,7 @@ Values = Mapping[str, Array]
 """Port name to array of the port's shape."""
 
 ALL_PHASES = -1
-"""Phase index of what is connected to all three phases."""
+"""Phase index of elements on all three phases."""
 UPSTREAM = "upstream"
 """Name of the connection point of EVs that are connected upstream of the modelled feeder."""
 
@@ -44,7 +44,7 @@ class Variable:
 
 
 class Recorder(Protocol):
-    """Where a model puts the values of its result variables."""
+    """Receives the values of a model's result variables."""
 
     def put(self, name: str, tick: int, values: NDArray[Any]) -> None:
         """Record a timed variable. ``values``: (n, *dims), for n of the model's own steps, the
@@ -62,7 +62,7 @@ class Model(ABC):
     valid only inside the call), and returns arrays of the outputs' shapes. An exception raised
     in it ends the run with its message; a message about one member or element names it.
 
-    Models that say ``iterates`` solve for each other's outputs inside a step: after ``step``, ``again``
+    Models with ``iterates`` solve for each other's outputs inside a step: after ``step``, ``again``
     is called as often as one of them gives new values, until none does.
     """
 
@@ -72,7 +72,7 @@ class Model(ABC):
     outputs: tuple[str, ...] = ()
     variables: tuple[Variable, ...] = ()
     checked: frozenset[str] = frozenset()
-    """Outputs that the model itself looks through for NaN, which ends the run."""
+    """Outputs that the model itself checks for NaN, which ends the run."""
     iterates: bool = False
 
     @abstractmethod
@@ -80,15 +80,15 @@ class Model(ABC):
         """Advance over [time_s, time_s + period_s)."""
 
     def again(self, time_s: float, inputs: Values) -> Values:
-        """Take the step at ``time_s`` once more from its beginning, with newer inputs.
+        """Repeat the step at ``time_s`` from its beginning, with newer inputs.
 
-        Returns the outputs, or nothing where those of the last call stand. The last call counts:
-        what the step leaves behind and records is that of it.
+        Returns the outputs, or nothing if those of the last call hold. The last call counts:
+        the state and the results of the step are those of it.
         """
         raise NotImplementedError(f"{self.name} can't take a step again")
 
     def finish(self) -> None:
-        """Called once after the last step: write what is left to the recorder."""
+        """Called once after the last step: write remaining values to the recorder."""
 
     def audit(self) -> Mapping[str, Array]:
         """Independent accumulators, (member,) each, that the energy audit compares after the run."""
@@ -120,7 +120,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """The feeder's connection points, one a load of the net: where households are and EVs connect.
+    """The feeder's connection points, one a load of the net, of households and EVs.
 
     name : (connection,) str, the load's name
     bus : (connection,) int, position of its bus along the result's ``bus`` dimension
@@ -129,7 +129,7 @@ class Connections:
     households : (connection,) int, households behind it
     phases : labels of the phase dimension, ("a", "b", "c"), or ("abc",) for a balanced feeder,
         whose only slot carries the sum over the phases
-    upstream : whether the last one is no load of the net but stands for what is connected upstream of the
+    upstream : whether the last one is no load of the net but represents EVs upstream of the
         feeder: of three phases, without bus (-1) and transformer; its power never enters the power flow
     """
 
@@ -150,7 +150,7 @@ class Connections:
         return len(self) - self.upstream
 
     def with_upstream(self) -> Connections:
-        """The same and a last one, named UPSTREAM, for what is connected upstream of the feeder."""
+        """The same and a last one, named UPSTREAM, for EVs upstream of the feeder."""
         return Connections(
             np.append(self.name, UPSTREAM), np.append(self.bus, -1),
             np.append(self.phase, np.int8(ALL_PHASES)), np.append(self.trafo, -1),
@@ -183,7 +183,7 @@ class EVs:
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """How voltages follow the power drawn at the connection points, about an operating point.
+    """Sensitivities of voltages to the power drawn at the connection points, about an operating point.
 
     bus : (place,) int, position of the bus of each place; by default the connection points' own
     voltage_pu : (place, phase) voltage at the operating point; NaN where no source feeds the bus
@@ -222,7 +222,7 @@ class Portfolio:
         return AGGREGATOR if self.whole else f"{AGGREGATOR}.{self.name}"
 
     def port(self, name: str) -> str:
-        """Its own port of the kind ``aggregator/...`` or ``fleet/...``; that itself if it has all EVs."""
+        """Its own port for ``aggregator/...`` or ``fleet/...``; the same port if it has all EVs."""
         giver, _, quantity = name.partition("/")
         if self.whole:
             return name
@@ -233,7 +233,7 @@ class Portfolio:
         return name if self.whole else f"{name}_{self.name}"
 
     def take(self, values: NDArray[Any]) -> NDArray[Any]:
-        """What of an array over all EVs is its own."""
+        """Its part of an array over all EVs."""
         return values if self.whole else values[self.rows]
 
 
@@ -291,7 +291,7 @@ class PlannedSessions:
 
 @dataclass
 class MemoryRecorder:
-    """Keeps everything in memory: for tests and for models run alone."""
+    """Stores all values in memory: for tests and for single models."""
 
     timed: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     static: dict[str, NDArray[Any]] = field(default_factory=dict)

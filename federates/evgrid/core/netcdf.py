@@ -1,12 +1,12 @@
-"""NetCDF files: one lock around all use of the libraries, files that are whole or not there, and a checksum.
+"""NetCDF files: one lock around all use of the libraries, atomic writing, and a checksum.
 
-Neither netCDF-C nor HDF5 is thread-safe, and a damaged file can lead HDF5 astray without an end. So
+Neither netCDF-C nor HDF5 is thread-safe, and a damaged file can make HDF5 loop without end. So
 
-- whatever touches a NetCDF file in this process holds :data:`NETCDF_LOCK`: writing, opening, closing, and the
+- all accesses to a NetCDF file in this process hold :data:`NETCDF_LOCK`: writing, opening, closing, and the
   reads of arrays that xarray makes later, when they are used;
 - a file is written under another name beside its place and moved there when it is whole;
-- a *seal* stands behind the end of the file as HDF5 sees it: a CRC-32 of all bytes before it. It is checked
-  before HDF5 sees the file, so that no flipped byte is read. Other programs do not notice it;
+- a *seal* follows the end of the file as HDF5 sees it: a CRC-32 of all bytes before it. It is checked
+  before HDF5 opens the file, so that no flipped byte is read. Other programs ignore it;
 - a file without one, which another program has written, is first read in a process of its own, within a
   bound on time and memory.
 """
@@ -70,7 +70,7 @@ try:
 except Exception as error:
     sys.exit(" ".join(f"{error}".split()) or type(error).__name__)
 """
-"""Reads all of a file; exits with what is wrong."""
+"""Reads all of a file; exits with the fault."""
 
 
 # ---- the lock ------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class _NetCDFLock:
         self._depth = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock, as :meth:`threading.Lock.acquire`; tells whether it could be had."""
+        """Take the lock, as :meth:`threading.Lock.acquire`; returns whether it was acquired."""
         if not self._own.acquire(blocking, timeout):
             return False
         if self._depth == 0:
@@ -100,7 +100,7 @@ class _NetCDFLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._depth -= 1
         if self._depth == 0:
             for lock in _locks_of_xarray():
@@ -132,13 +132,13 @@ NETCDF_LOCK = _NetCDFLock()
 """Held by whatever uses netCDF or HDF5 in this process."""
 
 
-# ---- files that are whole, or not there ----------------------------------------------------------
+# ---- atomic writing ------------------------------------------------------------------------------
 
 
 def new_part(path: Path) -> Path:
     """An empty file beside ``path`` to write it into; :func:`finish_part` moves it there.
 
-    Parts of ``path`` that processes of this machine have left when they were killed are removed.
+    Parts of ``path`` left by killed processes of this machine are removed.
 
     Raises OSError if there can't be one.
     """
@@ -153,12 +153,12 @@ def new_part(path: Path) -> Path:
 
 
 def parts_of(path: Path) -> list[Path]:
-    """What is being written of a file, or was left of it."""
+    """Parts of a file that are being written, or were left."""
     return list(path.parent.glob(f".{_escaped(path.name)}.*.part"))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole, or not at all. Raises OSError."""
+    """Write a text file atomically. Raises OSError."""
     part = new_part(path)
     try:
         part.write_text(text, encoding="utf-8")
@@ -177,7 +177,7 @@ def _here() -> str:
 
 
 def _left_behind(part: Path, name: str) -> bool:
-    """Whether a part is of a process of this machine that is gone, and nobody has it open for writing."""
+    """Whether a part belongs to an ended process of this machine, and is not open for writing."""
     import psutil
 
     found = re.fullmatch(rf"\.{re.escape(name)}\.{_here()}-(\d+)-[0-9a-f]{{8}}\.part", part.name)
@@ -194,7 +194,7 @@ def _left_behind(part: Path, name: str) -> bool:
 
 
 def check_output(path: Path) -> None:
-    """Refuse a place for a result that is by its name, or by what is there, that of another kind of file.
+    """Refuse a path for a result with another suffix, or with an existing file of another kind.
 
     Raises ResultError.
     """
@@ -217,7 +217,7 @@ def check_output(path: Path) -> None:
 
 
 def finish_part(part: Path, path: Path) -> None:
-    """Put the seal behind a NetCDF file that is complete and closed, and move it to its place."""
+    """Append the seal to a NetCDF file that is complete and closed, and move it to its final path."""
     crc, length = _crc(part, part.stat().st_size)
     with part.open("ab") as file:
         file.write(b"\nevgrid-crc32 %08x %016x\n" % (crc, length))
@@ -226,7 +226,7 @@ def finish_part(part: Path, path: Path) -> None:
 
 
 def sealed(path: Path) -> bool:
-    """Whether a file is one that evgrid has written, and as it was written.
+    """Whether a file was written by evgrid and is unchanged.
 
     Files that have not changed since this process has checked them last are not read again. Raises OSError.
     """
@@ -246,7 +246,7 @@ def sealed(path: Path) -> bool:
 
 
 _checked: dict[str, tuple[int, int, int]] = {}
-"""Size, time and number of the files that were found whole."""
+"""Size, time and inode of the files that were found intact."""
 
 
 def _state(path: Path) -> tuple[int, int, int]:
@@ -264,7 +264,7 @@ def _crc(path: Path, length: int) -> tuple[int, int]:
 
 
 def _fault(path: Path) -> str:
-    """Why a file can't be trusted, "" if it can. Raises OSError."""
+    """Fault of a file, "" without one. Raises OSError."""
     if sealed(path):
         return ""
     size = path.stat().st_size
@@ -292,7 +292,7 @@ def _fault(path: Path) -> str:
 
 
 def _probe(path: Path, size: int) -> str:
-    """Read all of a file that evgrid has not written, in a process of its own; what is wrong with it."""
+    """Read all of a file that evgrid has not written, in a process of its own; its fault."""
     limit_s = _PROBE_S + size / _PROBE_BYTES_PER_S
     command = [sys.executable, "-c", _PROBE, str(path), str(_PROBE_MEMORY)]
     try:
@@ -350,7 +350,7 @@ def open_netcdf(path: str | Path, check: bool = True, chunks: Literal[-1] | None
                     if v.dtype.kind == "O" and "char_dim_name" in v.encoding
                 }
             )
-        except Exception as error:  # xarray raises whatever it meets in a file of others
+        except Exception as error:  # xarray raises various errors for files of other programs
             raise ResultError(f"{path} is no NetCDF file: {' '.join(str(error).split())}") from error
     if chunks is not None:
         dataset = dataset.chunk(chunks)
@@ -363,7 +363,7 @@ def open_netcdf(path: str | Path, check: bool = True, chunks: Literal[-1] | None
 
     dataset.set_close(close_locked)
     for variable in dataset.variables.values():
-        if variable.dtype.kind == "M":  # another dataset that it becomes a part of may need finer units
+        if variable.dtype.kind == "M":  # a dataset that includes it may need finer units
             for key in ("units", "calendar", "dtype"):
                 variable.encoding.pop(key, None)
     return dataset
@@ -404,7 +404,7 @@ def dump(dataset: xr.Dataset, path: Path, compression: int = COMPRESSION) -> Non
 
 
 def storage(shape: tuple[int, ...], dtype: Any, compression: int) -> dict[str, Any]:
-    """How a variable is stored: checksum and compression of each chunk, where it has chunks."""
+    """Storage options of a variable: checksum and compression of each chunk, where it has chunks."""
     import numpy as np
 
     if not shape or 0 in shape or np.dtype(dtype).kind not in "fiub":
@@ -413,9 +413,9 @@ def storage(shape: tuple[int, ...], dtype: Any, compression: int) -> dict[str, A
 
 
 def save_dataset(dataset: xr.Dataset, path: Path) -> None:
-    """Write a Dataset of a study into a NetCDF file, whole or not at all; texts are stored as such.
+    """Write a Dataset of a study into a NetCDF file atomically; texts are stored as such.
 
-    Raises OSError if that can't be done.
+    Raises OSError if it can't be written.
     """
     stored = dataset.compute().drop_encoding()
     for name, variable in stored.variables.items():

@@ -1,4 +1,4 @@
-"""Every quantity that the federates exchange, once.
+"""The quantities that the federates exchange.
 
 A port is one vector on the wire, named ``<federate>/<quantity>``. Its shape is given in
 dimensions whose sizes follow from the scenario; on the wire the array is flattened in C order.
@@ -15,8 +15,8 @@ from math import prod
 from typing import Literal
 
 CAUSAL_ORDER = ("system", "aggregator", "sites", "fleet", "feeder")
-"""Federates in the order in which they step inside a tick: each sees what those before it said
-in this tick, and what those after it said in the last. Several aggregators, each with EVs of its own, are the
+"""Federates in the order in which they step inside a tick: each sees the outputs of those before it
+of this tick, and of those after it of the last. Several aggregators, each with EVs of its own, are the
 federates ``aggregator.NAME``, one after the other."""
 
 
@@ -24,16 +24,16 @@ federates ``aggregator.NAME``, one after the other."""
 class Port:
     """One exchanged quantity.
 
-    ``initial`` is what a taker sees before the giver has spoken. ``transport`` is ``value`` (a
+    ``initial`` is the value before the publisher has sent one. ``transport`` is ``value`` (a
     publication: the last value holds) or ``message`` (sent between targeted endpoints, so that a
-    HELICS filter can delay it: the taker sees the last message that has arrived).
+    HELICS filter can delay it: the subscriber sees the last message that has arrived).
     """
 
     name: str
     unit: str
     shape: tuple[str, ...]
-    giver: str
-    takers: tuple[str, ...]
+    publisher: str
+    subscribers: tuple[str, ...]
     text: str
     initial: float = 0.0
     transport: Literal["value", "message"] = "value"
@@ -56,17 +56,17 @@ PORTS: dict[str, Port] = {
         Port("system/frequency", "Hz", ("member",), "system", ("aggregator", "fleet"),
              "frequency of the bulk system at the end of the tick", initial=60.0),
         Port("system/regulation", "", ("member",), "system", ("aggregator", "fleet"),
-             "regulation signal, -1 to 1; positive asks for less power drawn"),
+             "regulation signal, -1 to 1; positive: less power is drawn"),
         Port(
             "aggregator/setpoint", "kW", ("ev",), "aggregator", ("fleet",),
-            "active power asked of each EV: positive charges, negative discharges, "
+            "set-point of active power of each EV: positive charges, negative discharges, "
             "+inf charges as fast as the EV can",
             transport="message",
         ),
         Port("fleet/p", "kW", _PER_PHASE, "fleet", ("feeder", "aggregator", "system"),
              "active power of the EVs, mean over the tick"),
         Port("fleet/own_p", "kW", _PER_PHASE, "fleet", ("aggregator",),
-             "active power of an aggregator's own EVs, mean over the tick; of each that has not all EVs"),
+             "active power of an aggregator's own EVs, mean over the tick; unless it has all EVs"),
         Port("fleet/q", "kVAR", _PER_PHASE, "fleet", ("feeder",),
              "reactive power of the EVs, mean over the tick; positive is inductive"),
         Port("fleet/plugged", "", ("ev",), "fleet", ("aggregator",),
@@ -82,7 +82,7 @@ PORTS: dict[str, Port] = {
         Port("fleet/time_left", "s", ("ev",), "fleet", ("aggregator",),
              "time until the EV departs"),
         Port("fleet/time_needed", "s", ("ev",), "fleet", ("aggregator",),
-             "time that charging as fast as possible takes to what is wanted; "
+             "time that charging as fast as possible takes to the energy wanted; "
              "laxity = time_left - time_needed"),
         Port("fleet/envelope_p_min", "kW", _AHEAD, "fleet", ("aggregator",),
              "least mean power of the EV in each slot of the horizon"),
@@ -93,10 +93,10 @@ PORTS: dict[str, Port] = {
         Port("fleet/envelope_e_max", "kWh", _AHEAD, "fleet", ("aggregator",),
              "most energy at the meter, likewise"),
         Port("fleet/envelope_round_trip", "", ("ev",), "fleet", ("aggregator",),
-             "energy given per energy drawn to make it up; 1 for an EV that may not discharge"),
+             "energy given per energy drawn to recharge it; 1 for an EV that may not discharge"),
         Port("feeder/voltage", "", _PER_PHASE, "feeder", ("fleet", "aggregator"),
              "voltage magnitude at each connection point, per unit of its nominal voltage; "
-             "0 on a phase that is not there, and where it isn't energised", initial=1.0),
+             "0 on a missing phase, and where it isn't energised", initial=1.0),
         Port("feeder/head_p", "kW", ("member", "phase"), "feeder", ("aggregator",),
              "active power drawn from the grid above the feeder"),
         Port("feeder/trafo_p", "kW", ("member", "trafo"), "feeder", ("aggregator",),
@@ -106,48 +106,51 @@ PORTS: dict[str, Port] = {
 
 
 def kind_of(federate: str) -> str:
-    """What a federate is: ``aggregator`` for ``aggregator.NAME``, else its name."""
+    """Kind of a federate: ``aggregator`` for ``aggregator.NAME``, else its name."""
     return federate.partition(".")[0]
 
 
 def port(name: str) -> Port:
     """A port by its name on the wire; KeyError if there is none.
 
-    ``aggregator.NAME/setpoint`` and ``fleet/own_p.NAME`` are those of the aggregator NAME, and what has a
-    dimension ``ev`` then has ``ev.NAME``, its own EVs.
+    ``aggregator.NAME/setpoint`` and ``fleet/own_p.NAME`` are those of the aggregator NAME, with the
+    dimension ``ev.NAME``, its own EVs, in place of ``ev``.
     """
     if name in PORTS:
         return PORTS[name]
     federate, _, quantity = name.partition("/")
-    giver, _, own = federate.partition(".")
+    publisher, _, own = federate.partition(".")
     if own:
-        general = PORTS[f"{giver}/{quantity}"]
+        general = PORTS[f"{publisher}/{quantity}"]
         shape = tuple(f"ev.{own}" if dim == "ev" else dim for dim in general.shape)
-        return replace(general, name=name, giver=federate, shape=shape)
+        return replace(general, name=name, publisher=federate, shape=shape)
     quantity, _, own = quantity.partition(".")
     if not own:
         raise KeyError(name)
-    return replace(PORTS[f"{federate}/{quantity}"], name=name, takers=(f"aggregator.{own}",))
+    return replace(PORTS[f"{federate}/{quantity}"], name=name, subscribers=(f"aggregator.{own}",))
 
 
-def ports_given(federate: str) -> tuple[Port, ...]:
-    """The ports that a federate gives, in the order of ``PORTS``."""
-    return tuple(port for port in PORTS.values() if port.giver == federate)
+def ports_published(federate: str) -> tuple[Port, ...]:
+    """The ports that a federate publishes, in the order of ``PORTS``."""
+    return tuple(port for port in PORTS.values() if port.publisher == federate)
 
 
-def ports_taken(federate: str) -> tuple[Port, ...]:
-    """The ports that a federate takes, in the order of ``PORTS``."""
-    return tuple(port for port in PORTS.values() if federate in port.takers)
+def ports_subscribed(federate: str) -> tuple[Port, ...]:
+    """The ports that a federate subscribes to, in the order of ``PORTS``."""
+    return tuple(port for port in PORTS.values() if federate in port.subscribers)
 
 
 def federation_picture() -> str:
-    """The federation as a Mermaid flowchart: federates in causal order, an arrow per giver and taker."""
+    """The federation as a Mermaid flowchart: federates in causal order, an arrow per connection."""
     lines = ["flowchart LR"]
-    used = {f for port in PORTS.values() for f in (port.giver, *port.takers)}
+    used = {f for port in PORTS.values() for f in (port.publisher, *port.subscribers)}
     lines += [f"    {name}" for name in CAUSAL_ORDER if name in used]
     arrows: dict[tuple[str, str], list[str]] = {}
     for port in PORTS.values():
-        for taker in port.takers:
-            arrows.setdefault((port.giver, taker), []).append(port.name.split("/")[1])
-    lines += [f'    {giver} -->|"{", ".join(names)}"| {taker}' for (giver, taker), names in arrows.items()]
+        for subscriber in port.subscribers:
+            arrows.setdefault((port.publisher, subscriber), []).append(port.name.split("/")[1])
+    lines += [
+        f'    {publisher} -->|"{", ".join(names)}"| {subscriber}'
+        for (publisher, subscriber), names in arrows.items()
+    ]
     return "\n".join(lines)

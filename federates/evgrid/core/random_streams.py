@@ -1,8 +1,8 @@
 """Random streams: every draw of a run comes from a stream of its own.
 
-A stream is addressed by the scenario's seed, the number of the member, what is drawn, and, where
-that matters, the day and the attempt. So member 17 draws the same numbers alone, in an ensemble
-of a thousand or on another machine, and one more draw somewhere changes nothing elsewhere.
+A stream is addressed by the scenario's seed, the number of the member, the purpose, and, where
+needed, the day and the attempt. So member 17 draws the same numbers on its own, in an ensemble
+of a thousand or on another machine, and an additional draw changes nothing elsewhere.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 
 @unique
 class Purpose(IntEnum):
-    """What a stream is for. The numbers are part of every result's reproducibility: never reuse one."""
+    """Purpose of a stream. The numbers are part of every result's reproducibility: never reuse one."""
 
     DEPLOYMENT = 1
-    """Which households get an EV, in which order."""
+    """Order in which households get an EV."""
     EV = 2
     """Attributes of each EV."""
     TRAVEL_TIMES = 3
@@ -27,9 +27,9 @@ class Purpose(IntEnum):
     BASE_LOAD = 5
     """Diversity of the base load."""
     MESSAGE_LOSS = 6
-    """Which messages are lost."""
+    """Loss of messages."""
     PERMISSION = 7
-    """Who may discharge, and which EVSEs have local functions."""
+    """Permissions to discharge, and EVSEs with local functions."""
     LINK_LATENCY = 8
     """Latency of each EVSE's link."""
     LINK_OUTAGE = 9
@@ -39,17 +39,17 @@ class Purpose(IntEnum):
     VEHICLE = 30
     """Vehicle type of each EV."""
     USE = 31
-    """Whether an EV is driven, comes or is rented on a day."""
+    """Whether an EV is driven, arrives or is rented on a day."""
     PLUG_IN = 32
     """Whether an EV that arrives plugs in."""
     STAY = 33
-    """Lengths of stays of a day."""
+    """Durations of sessions of a day."""
     OPT_OUT = 40
-    """Which EVs opt out of a demand-response event."""
+    """EVs that opt out of a demand-response event."""
     AGGREGATOR = 41
-    """Which EVs an aggregator has a share of."""
+    """EVs of an aggregator with a share."""
     FORECAST = 42
-    """Errors of what a plan forecasts."""
+    """Errors of a plan's forecasts."""
 
 
 def stream(seed: int, member: int, purpose: Purpose, day: int = 0, attempt: int = 0) -> np.random.Generator:
@@ -62,9 +62,9 @@ def stream(seed: int, member: int, purpose: Purpose, day: int = 0, attempt: int 
     member
         Number of the member as in ``scenario.members``, not its position in this run.
     purpose
-        What is drawn.
+        Purpose of the draw.
     day
-        Number of the day for what is drawn daily, at least 0 (``datetime.date.toordinal``).
+        Number of the day for daily draws, at least 0 (``datetime.date.toordinal``).
     attempt
         Counts the repetitions where draws are rejected and drawn again.
 

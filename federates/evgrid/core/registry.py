@@ -1,4 +1,4 @@
-"""Registries: the implementations of one kind of thing by the name that a scenario uses.
+"""Registries: the implementations of one kind by the name that a scenario uses.
 
 Every kind that evgrid can be extended by has one: to add an implementation takes its own file and one line
 in the table of the kind. An implementation is imported when it is first asked for. A user's own is named
@@ -20,8 +20,8 @@ _Class = TypeVar("_Class", bound=type)
 class Registry:
     """Implementations of one kind by name.
 
-    entries : where each is, by name: ``package.module:Name``
-    base : where the class is that a user's own must extend, likewise; None: users name none of their own
+    entries : location of each, by name: ``package.module:Name``
+    base : location of the base class of users' own; None: users can't add their own
     """
 
     def __init__(self, entries: Mapping[str, str], base: str | None = None) -> None:
@@ -37,7 +37,7 @@ class Registry:
         return tuple(sorted({*self._places, *self._found}))
 
     def register(self, name: str) -> Callable[[_Class], _Class]:
-        """Class decorator: make a class known under ``name``."""
+        """Class decorator: register a class under ``name``."""
 
         def add(cls: _Class) -> _Class:
             self._found[name] = cls
@@ -68,6 +68,6 @@ class Registry:
 
 
 def imported(place: str) -> Any:
-    """What ``package.module:Name`` names."""
+    """The object that ``package.module:Name`` names."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -1,9 +1,9 @@
-"""Classes that a scenario names in a file of the user's own, ``my_module:MyClass``.
+"""Classes in a user's own file that a scenario names, ``my_module:MyClass``.
 
 The file is looked for beside the scenario, then as a module on Python's path. A file beside the scenario is
-known by its path and content, together with those that it imports from the same folder: scenarios of two
-folders whose modules have one name each get their own, and one that was edited is read again. ``sys.path`` is
-left as it was, and nothing beside a scenario can take the place of an installed package.
+identified by its path and content, together with those that it imports from the same folder: scenarios of two
+folders with modules of one name each get their own, and an edited one is read again. ``sys.path`` is not
+changed, and nothing beside a scenario can replace an installed package.
 
 A scenario that names a class runs its code. Where :data:`NO_CODE` is set in the environment, none is run.
 """
@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any
 
 NO_CODE = "EVGRID_NO_CODE"
-"""Environment variable that refuses code of a user's own (``--no-code``)."""
+"""Environment variable that refuses users' own code (``--no-code``)."""
 
 _PREFIX = "_evgrid_user_"
 _loading = threading.RLock()
@@ -47,7 +47,7 @@ _loaded: dict[tuple[Path, str], _Loaded] = {}
 
 
 def user_class(name: str, folder: str | Path | None) -> Any:
-    """What ``my_module:MyClass`` names; ``folder`` is that of the scenario, None for none.
+    """The class that ``my_module:MyClass`` names; ``folder`` is that of the scenario, None for none.
 
     Raises ValueError with one sentence if it isn't there, can't be imported, or code is refused.
     """
@@ -71,7 +71,7 @@ def user_class(name: str, folder: str | Path | None) -> Any:
 
 
 def sources_of(found: type) -> tuple[Path, ...]:
-    """Files that a user's class is made of: its own, and those that it imports from the same folder."""
+    """Source files of a user's class: its own, and those that it imports from the same folder."""
     module = sys.modules.get(found.__module__)
     for loaded in _loaded.values():
         if loaded.module is module:
@@ -92,7 +92,7 @@ def _module(name: str, folder: str | Path | None) -> ModuleType:
 
 
 def _from_file(path: Path, name: str, root: Path) -> ModuleType:
-    """The module of a file: the one that was loaded before, if nothing has changed."""
+    """The module of a file; the loaded one if nothing has changed."""
     with _loading:
         kept = _loaded.get((path, name))
         if kept is not None and kept.current:
@@ -120,7 +120,7 @@ def _from_file(path: Path, name: str, root: Path) -> ModuleType:
 def _beside(root: Path) -> Iterator[list[Path]]:
     """While a module is run, modules of its folder can be imported, after all others; not for other folders.
 
-    Yields the list of their files, whole at the end.
+    Yields the list of their files, complete at the end.
     """
     before, files = set(sys.modules), list[Path]()
     sys.path.append(str(root))

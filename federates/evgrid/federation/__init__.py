@@ -1,6 +1,6 @@
 """Models coupled over HELICS: the only part of evgrid that imports it.
 
-``wiring`` decides who gives what to whom and who steps when; ``adapter`` makes a HELICS federate
+``wiring`` connects ports and orders steps; ``adapter`` makes a HELICS federate
 of any model; ``helics_io`` moves the vectors; ``runtime`` runs the whole in one process; ``inline`` steps
 models without HELICS.
 """

@@ -1,21 +1,21 @@
 """One generic federate: makes a HELICS federate of any model.
 
-In goes a model with its place in the federation; the adapter registers its ports with their
-units, moves the vectors, keeps the clock and checks what the model returns. It knows nothing of
-threads, brokers or the other models: it is told the name of a core, and ``advance`` takes one
-grant of HELICS after the other from whoever waits for them.
+In: a model with its place in the federation. The adapter registers its ports with their
+units, moves the vectors, keeps the clock and checks the model's outputs. It is independent of
+threads, brokers and the other models: it gets the name of a core, and ``advance`` processes one
+grant of HELICS after the other.
 
-Time: at tick k a federate is granted k ticks plus its offset; the model is told k ticks. A time
+Time: at tick k a federate is granted k ticks plus its offset; the model gets k ticks. A time
 request asks for half an offset less and HELICS rounds it up to the federate's grid: a double
 holds whole nanoseconds only up to 104 days, and a request that rounding has put just above the
 grid is granted a whole period late.
 
 Iteration: federates whose models iterate with each other have one offset and ask for their next time
-with ITERATE_IF_NEEDED, so that HELICS grants them the time at which they are once more when new values
-are there. The one that leads steps when its time comes. The others ask for that time once more with
+with ITERATE_IF_NEEDED, so that HELICS grants them the present time again when new values have
+arrived. The leader steps when its time comes. The others request that time again with
 FORCE_ITERATION and step then: only then have they the leader's values for certain, for HELICS may or
-may not hand them over with the first grant. From then on whoever gets values takes the step again.
-When nobody gives any, all go on.
+may not deliver them with the first grant. From then on a federate that receives values repeats the step.
+When none sends any, all continue.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ from evgrid.federation.wiring import Place, delay_of
 _TICKS_IN_A_GRANT = 16
 """Most ticks between two grants of a federate.
 
-While a federate waits, HELICS goes through all that has come for it whenever something more does: with one
+While a federate waits, HELICS processes all messages that have arrived for it at each new one: with one
 grant a step, its time grew with the square of the period of a slow federate.
 """
 
 _SILENT = int(h.HELICS_LOG_LEVEL_NO_PRINT)
 _SHORT = 4096
 _MOST_AGAIN = 100_000
-"""Times that a step may be taken again: more is a model that never stands."""
+"""Most repetitions of a step: more is a model that never converges."""
 _FLOAT64 = np.dtype(np.float64)
 
 
 class Stopped(Exception):
-    """The run is being ended for a reason that lies elsewhere."""
+    """The run is being ended by another federate or the caller."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where a federate stands, for those who watch it from another thread.
+    """Progress of a federate, for observers in other threads.
 
     phase : ``starting`` until HELICS starts the run, then ``stepping`` or ``waiting``,
         ``finishing`` in the model's ``finish``, at last ``ended``: the end marker
@@ -92,8 +92,8 @@ class _Output:
 class Adapter:
     """A HELICS federate around one model.
 
-    Creating it registers its ports; when all federates of a run have been created, each is told
-    to ``wait_for_others`` and then to ``start``. From then on only ``advance`` touches HELICS.
+    Creating it registers its ports; when all federates of a run have been created, call
+    ``wait_for_others`` and then ``start`` of each. From then on only ``advance`` touches HELICS.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Adapter:
         self._offset_s = place.offset_s
         self._again_on, self._leads = place.again_on, place.leads
         self._taken_again = -1
-        """Times that the step under way was taken again; -1 before it is taken."""
+        """Repetitions of the step under way; -1 before its first call."""
         self._kept: Any = None
         self.federate = self._create(core_name)
         self._outputs = {
@@ -199,19 +199,19 @@ class Adapter:
 
     @property
     def done_s(self) -> float:
-        """Simulated time that the model has been through."""
+        """Simulated time that the model has completed."""
         whole = self.progress.phase in ("finishing", "ended")
         return (self.steps if whole else self.progress.step) * self._stride * self._tick_s
 
     def advance(self, granted_s: float, iterating: bool, stopping: Callable[[], bool]) -> Request:
-        """Take the model through the step that a grant of HELICS stands for.
+        """Advance the model by the step of a HELICS grant.
 
-        Returns what to ask HELICS for next. The first grant, as the run starts, has no step, nor have
+        Returns the next request to HELICS. The first grant, as the run starts, has no step, nor have
         those between the steps of a slow model; the last grant is followed by the model's ``finish``.
-        After it a time past the end is asked for: HELICS 3.6.1 can forget to wake a callback federate
-        when another one leaves, so that none must leave before all have ended. ``stopping`` is asked
-        when the model returns; if it says yes, Stopped is raised and HELICS left alone. Whatever goes
-        wrong comes out as it was raised.
+        After it a time past the end is requested: HELICS 3.6.1 can forget to wake a callback federate
+        when another one leaves, so that none must leave before all have ended. ``stopping`` is called
+        when the model returns; if it is true, Stopped is raised and HELICS is not called. Other
+        exceptions are not caught.
         """
         progress = self.progress
         if progress.phase == "starting":
@@ -248,14 +248,12 @@ class Adapter:
         elif fresh:
             self._taken_again += 1
             if self._taken_again > _MOST_AGAIN:
-                raise EvgridError(
-                    f"was asked {_MOST_AGAIN} times to take a step again, and no end is in sight"
-                )
+                raise EvgridError(f"was asked {_MOST_AGAIN} times to repeat a step, without converging")
             self._call(self.model.again, stopping)
         return self._request(self._grant + 1)
 
     def _call(self, step: Callable[[float, Values], Values], stopping: Callable[[], bool]) -> None:
-        """Have the model take its step, and give what it returns."""
+        """Call the model's step, and send its outputs."""
         progress = self.progress
         progress.since, progress.phase = monotonic(), "stepping"
         start = perf_counter()
@@ -292,7 +290,7 @@ class Adapter:
             raise EvgridError(f"HELICS granted {granted_s:.9g} s where {due:.9g} s was due")
 
     def _take(self) -> bool:
-        """Receive what has arrived; whether some of it is what the model iterates on."""
+        """Receive the values that have arrived; whether the model iterates on some of them."""
         fresh = False
         try:
             for name, receive in self._receivers:
@@ -326,7 +324,7 @@ class Adapter:
     # -- the start -------------------------------------------------------------------------------
 
     def wait_for_others(self) -> None:
-        """Let HELICS know whom this federate waits for; once all federates have been created."""
+        """Register the federates that this one waits for; once all federates have been created."""
         for other in self._waits_for:
             add_dependency(self.federate, other)
 
@@ -340,7 +338,7 @@ class Adapter:
 
 
 def grants_in(stride: int) -> int:
-    """How often a federate that steps every ``stride`` ticks is granted a time in each of its periods."""
+    """Number of grants in each period of a federate that steps every ``stride`` ticks."""
     ticks = next(ticks for ticks in range(min(_TICKS_IN_A_GRANT, stride), 0, -1) if stride % ticks == 0)
     return stride // ticks
 
@@ -361,7 +359,7 @@ def _kind(value: object) -> str:
 
 
 def _misfit(output: _Output, values: object) -> str:
-    """What is wrong with an output that is not the declared array."""
+    """Fault of an output that is not the declared array."""
     dims = ", ".join(f"{dim} {size}" for dim, size in zip(output.port.shape, output.shape, strict=True))
     if not isinstance(values, np.ndarray):
         found = _kind(values)
@@ -373,7 +371,7 @@ def _misfit(output: _Output, values: object) -> str:
 
 
 def _first_nan(port: Port, values: Array) -> str:
-    """Where the first NaN of an output is, and how many there are."""
+    """Position of the first NaN of an output, and the number of NaN."""
     missing = np.isnan(values)
     first = np.unravel_index(int(np.argmax(missing)), values.shape)
     where = ", ".join(f"{dim} {index}" for dim, index in zip(port.shape, first, strict=True))

@@ -1,6 +1,6 @@
-"""What crosses HELICS in every tick, through its C interface and without copies in Python.
+"""Exchange of values over HELICS in every tick, through its C interface and without copies in Python.
 
-Vectors leave straight from a model's array and arrive in a buffer that is used again each tick;
+Vectors are sent directly from a model's array and received in a buffer that is reused each tick;
 messages carry the same doubles as raw bytes. On the wire a vector keeps HELICS' standard double
 vector type, so that any other federate can read it. This is the only module that touches
 ``helics.capi``: pyhelics' own functions build Python lists (405 microseconds for 10,000 doubles).
@@ -70,7 +70,7 @@ def _new_error() -> Any:
 
 
 def _raise(error: Any) -> None:
-    """Raise what HELICS reports, and make ``error`` usable again."""
+    """Raise an error reported by HELICS, and reset ``error``."""
     code, text = error.error_code, ffi.string(error.message).decode(errors="replace")
     error.error_code = 0
     raise h.HelicsException(f"[{code}] {text}")
@@ -79,10 +79,10 @@ def _raise(error: Any) -> None:
 def on_grant(federate: Any, granted: Callable[[float, bool], Request], iterates: bool) -> Any:
     """Have ``granted`` called with each time that HELICS grants to a callback federate.
 
-    Its arguments are the time, and whether the federate had it before and gets it once more. Its result
-    is the next time to ask for, ``NEVER`` to leave the federation, and whether to get the present time
-    once more in any case; with ``iterates`` that also happens when new values arrive. It is called in
-    the core's own thread and must not raise. Returns what has to be kept alive as long as the federate.
+    Its arguments are the time, and whether it is granted again. Its result
+    is the next time to request, ``NEVER`` to leave the federation, and whether to get the present time
+    again in any case; with ``iterates`` that also happens when new values arrive. It is called in
+    the core's own thread and must not raise. Returns an object to be kept alive as long as the federate.
     """
 
     @ffi.callback("HelicsTime(HelicsTime, void *)", error=NEVER)  # type: ignore[untyped-decorator]
@@ -117,7 +117,7 @@ def value_sender(publication: Any) -> Send:
 
 
 def value_receiver(source: Any, length: int) -> tuple[Array, Receive]:
-    """Copies what arrives at an input into a buffer, (length,), which is returned beside it.
+    """Copies values of an input into a buffer, (length,), which is returned with it.
 
     The receiver returns False if there is nothing new. It raises ValueError if the vector's length
     is not that of the buffer.
@@ -154,7 +154,7 @@ def message_sender(endpoint: Any) -> Send:
 
 
 def message_receiver(endpoint: Any, length: int) -> tuple[Array, Receive]:
-    """Copies the newest message that has arrived into a buffer, (length,), returned beside it.
+    """Copies the newest message that has arrived into a buffer, (length,), returned with it.
 
     Older messages are dropped; HELICS hands them over in the order of their time. The receiver
     returns False if none has arrived. It raises ValueError if the newest one's length is not that
@@ -199,7 +199,7 @@ def add_dependency(federate: Any, other: str) -> None:
 
 
 def end(federates: Sequence[Any], core: Any, broker: Any) -> None:
-    """Disconnect federates, core and broker, then free them; what is None was never made.
+    """Disconnect federates, core and broker, then free them; None for those never created.
 
     Nothing is freed before the core's thread has ended, for it may still be in a federate.
     """
@@ -226,9 +226,9 @@ def end(federates: Sequence[Any], core: Any, broker: Any) -> None:
 
 
 def leave_behind(federates: Sequence[Any], core: Any, broker: Any) -> None:
-    """Let federates, core and broker be as they are until the process ends.
+    """Leave federates, core and broker open until the process ends.
 
-    At exit pyhelics closes its library, which would wait for them; so it is told not to.
+    At exit pyhelics closes its library, which would wait for them; this is disabled.
     """
     _forget(federates, core, broker)
     atexit.unregister(h.helicsCloseLibrary)

@@ -1,7 +1,8 @@
 """Steps models in the calling thread, in the federation's order and without HELICS.
 
 For tests and for making a process ready to run. Wiring, order, periods, initial values and the iteration
-inside a step are those of a federation; messages travel without delay, and what models return is not checked.
+inside a step are those of a federation; messages travel without delay, and the models' outputs are not
+checked.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from evgrid.federation.wiring import Place, wire
 
 
 def step_in_line(models: Sequence[Model], sizes: Mapping[str, int], clock: Clock) -> dict[str, Array]:
-    """Take models through all ticks of a run and call their ``finish``.
+    """Step models through all ticks of a run and call their ``finish``.
 
     sizes : the size of every dimension of the ports in use
 
-    Returns the last values of all ports in use. Raises WiringError if the models don't fit together; what a
-    model raises comes out as it is.
+    Returns the last values of all ports in use. Raises WiringError if the models don't fit together;
+    exceptions of models are not caught.
     """
     places = wire(models, sizes, clock)
     names = {name for model in models for name in (*model.inputs, *model.outputs)}

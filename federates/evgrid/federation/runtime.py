@@ -1,7 +1,7 @@
 """Runs a federation in this process: broker, core, federates, watchdog.
 
-In go the models, the sizes of the ports' dimensions and the clock; out comes a report of where
-the time went. One in-process broker and one core carry all federates, created one after the other
+In: the models, the sizes of the ports' dimensions and the clock. Out: a report of the wall
+times. One in-process broker and one core carry all federates, created one after the other
 by the calling thread. They are HELICS' callback federates: the core's thread calls the model whose
 time has come. With a thread for each federate a tick cost 66 changes of thread and three times as
 much. The calling thread watches, and handles signals. Names are unique, so that runs may follow
@@ -58,7 +58,7 @@ _process: int | None = None
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a federation may stand still before the watchdog ends it, in seconds of wall time.
+    """Longest time without progress before the watchdog ends a federation, s of wall time.
 
     startup_s : until HELICS' first grant, for each model's first step, in which kernels are
         compiled, and for its ``finish``
@@ -70,7 +70,7 @@ class Limits:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Limits:
-        """The defaults, or what EVGRID_STARTUP_LIMIT_S and EVGRID_STEP_LIMIT_S say."""
+        """The defaults, or EVGRID_STARTUP_LIMIT_S and EVGRID_STEP_LIMIT_S."""
         return cls(
             startup_s=_limit(environment, "EVGRID_STARTUP_LIMIT_S", cls().startup_s),
             step_s=_limit(environment, "EVGRID_STEP_LIMIT_S", cls().step_s),
@@ -92,7 +92,7 @@ def _limit(environment: Mapping[str, str], name: str, default: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FederationReport:
-    """Where the wall time of a run went, in seconds.
+    """Wall times of a run, s.
 
     setup_s, run_s, close_s : creating the federation, from the first thread's start to the last
         one's end, closing
@@ -115,7 +115,7 @@ class FederationReport:
 
     @property
     def coupling_s(self) -> float:
-        """What is left of ``run_s`` beside the models: HELICS, moving and checking the vectors."""
+        """Part of ``run_s`` outside the models: HELICS, moving and checking the vectors."""
         return self.run_s - sum(self.stepping_s.values()) - sum(self.finishing_s.values())
 
     @property
@@ -134,13 +134,13 @@ def run_federation(
     limits: Limits | None = None,
     cancel: threading.Event | None = None,
 ) -> FederationReport:
-    """Couple models over HELICS and take them through the run.
+    """Couple models over HELICS and run them.
 
     sizes : the size of every dimension of the ports in use
-    message_delay_s : how long messages (set-points) travel, all or by port
+    message_delay_s : delay of messages (set-points), of all or by port
     progress : called from this thread, a few times a second and at the end, with the simulated
         seconds that all models have done
-    limits : the watchdog's; from the environment where not given
+    limits : limits of the watchdog; from the environment where not given
     cancel : ends the run when set
 
     Inside a tick the models step one at a time, in causal order; each has ``finish`` called after
@@ -218,7 +218,7 @@ class _Federation:
     def open(self, sizes: Mapping[str, int], message_delay_s: Mapping[str, float] | float) -> None:
         """Create broker, core and federates, all from the calling thread."""
         broker, core = f"evgrid-broker-{self._key}", f"evgrid-core-{self._key}"
-        # no heartbeat: a long step is no failure, and in one process nobody disappears unseen
+        # no heartbeat: a long step is no failure, and in one process no federate can be lost
         count = f"--federates={len(self._places)} --loglevel=no_print --slowresponding --disable_timer"
         try:
             with _creating:
@@ -250,7 +250,7 @@ class _Federation:
                 raise RunError(f"{adapter.name} ended at {self._when(adapter.time_s)} before its last step")
 
     def stop(self, reason: str) -> None:
-        """End what is still running, here and in whatever else is in the federation."""
+        """End what is still running, also other members of the federation."""
         self._stopping = True
         if self._core is not None:
             core_global_error(self._core, reason)
@@ -258,7 +258,7 @@ class _Federation:
     def close(self) -> None:
         """Free everything, unless a model is stuck in the core's thread: then leave it all behind.
 
-        Waits a moment for a step under way. One that goes on is broken off with an exception,
+        Waits a moment for a step under way. One that continues is interrupted with an exception,
         which reaches a model at its next line of Python, not inside a library's call or a sleep.
         """
         self._stopping = True
@@ -267,13 +267,13 @@ class _Federation:
             break_off(self._stepper, Stopped)
             idle = self._turn.acquire(timeout=_GRACE_S / 4)
         if idle:
-            self._turn.release()  # no step begins from here on
+            self._turn.release()  # no further step begins
         self._turns.put(None)
         self._requests.put(_LEAVE)  # for the core's thread, if it waits for a worker that is stuck or gone
         parts = [adapter.federate for adapter in self.adapters], self._core, self._broker
         ended = False
         if idle or self._hand_over:
-            # HELICS has no limit on how long it waits for a core; so it does its waiting elsewhere
+            # HELICS waits for a core without limit; so it waits in another thread
             ending = threading.Thread(target=end, args=parts, name="evgrid-end", daemon=True)
             ending.start()
             ending.join(_PATIENCE_S)
@@ -325,7 +325,7 @@ class _Federation:
     # -- the watchdog -------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Raise RunError if nothing has moved for longer than the limits allow."""
+        """Raise RunError if there was no progress for longer than the limits allow."""
         now = monotonic()
         busy = [a for a in self.adapters if a.progress.phase in ("stepping", "finishing")]
         for adapter in busy:
@@ -358,11 +358,11 @@ class _Federation:
         return min(self.adapters, key=lambda adapter: adapter.done_s)
 
     def _when(self, time_s: float) -> str:
-        """A simulated time for the eye: its timestamp and its seconds."""
+        """A simulated time for messages: its timestamp and its seconds."""
         return f"{_stamp(self._clock, time_s)} ({time_s:.9g} s)"
 
     def _sentence(self, adapter: Adapter, error: BaseException) -> str:
-        """What went wrong, where and when, from an exception raised by an adapter or its model."""
+        """Sentence on an exception raised by an adapter or its model: cause, federate and time."""
         time_s = adapter.time_s
         text = describe(error)
         if adapter.name in text and _stamp(self._clock, time_s) in text:

@@ -1,7 +1,7 @@
-"""Who gives what to whom, and who steps when: the federation before HELICS sees it.
+"""Wiring of ports and order of steps of a federation, before HELICS.
 
-In go the models of a run; out comes the place of each one: its offset inside the tick, its number
-of steps, whom it waits for and which of its outputs somebody takes. Everything follows from
+In: the models of a run. Out: the place of each one: its offset inside the tick, its number
+of steps, the federates it waits for and its outputs that others take. Everything follows from
 ``ports.port`` and ``ports.CAUSAL_ORDER``. All faults are collected and raised together.
 No HELICS here.
 """
@@ -18,7 +18,7 @@ from evgrid.core.ports import CAUSAL_ORDER, Port, kind_of, port
 from evgrid.errors import EvgridError
 
 SHORTEST_TICK_S = 1e-6
-"""HELICS counts whole nanoseconds; a tick must leave room for offsets inside it."""
+"""Shortest tick, s: HELICS counts whole nanoseconds, and a tick must leave room for offsets."""
 
 _LONGEST_OFFSET_S = 1e-3
 _PARTS = 16
@@ -40,11 +40,11 @@ class Place:
 
     stride : ticks between its steps
     steps : number of its steps, ticks / stride
-    offset_s : when it steps inside a tick; larger than that of every federate before it
+    offset_s : time of its step inside a tick; larger than that of every federate before it
     waits_for : federates that HELICS must let pass before this one, besides those whose ports
         it takes
     taken : its outputs that another model takes
-    again_on : its inputs from models with which it iterates; new ones have it take its step again
+    again_on : its inputs from models with which it iterates; new values make it repeat its step
     leads : whether it is the first to step of those that iterate with each other, who share an offset;
         the others wait for its outputs
     """
@@ -98,7 +98,7 @@ def wire(
             waits_for=_waits_for(position, names, strides, bool(loop)),
             taken=frozenset(taken.intersection(model.outputs)),
             again_on=frozenset(
-                name for name in model.inputs if model.name in loop and port(name).giver in loop
+                name for name in model.inputs if model.name in loop and port(name).publisher in loop
             ),
             leads=position == leader,
         )
@@ -116,7 +116,7 @@ def offset_s(tick_s: float) -> float:
 
 
 def _waits_for(position: int, names: Sequence[str], strides: Sequence[int], iterate: bool) -> tuple[str, ...]:
-    """Whom a federate waits for, so that one steps at a time whatever ports they share.
+    """The federates that one waits for, so that one steps at a time whatever ports they share.
 
     Without this a model that takes nothing would run ahead to the end of the run. With one period
     it is enough that each waits for the one before it, and the first for the last; with several
@@ -133,7 +133,7 @@ def _stride(model: Model, clock: Clock) -> int:
 
 
 def delay_of(name: str, message_delay_s: Mapping[str, float] | float) -> float:
-    """How long the messages of a port travel, s."""
+    """Delay of the messages of a port, s."""
     return message_delay_s.get(name, 0.0) if isinstance(message_delay_s, Mapping) else message_delay_s
 
 
@@ -182,8 +182,8 @@ def _output_faults(models: Sequence[Model]) -> list[str]:
                 faults.append(f"{model.name}.outputs: unknown port {name}")
                 continue
             givers.setdefault(name, []).append(model.name)
-            if found.giver != model.name:
-                faults.append(f"{model.name}.outputs: {name} belongs to {found.giver}")
+            if found.publisher != model.name:
+                faults.append(f"{model.name}.outputs: {name} belongs to {found.publisher}")
     faults += [
         f"{name}: given by {len(by)} models ({', '.join(by)}); one is allowed"
         for name, by in givers.items()
@@ -201,14 +201,14 @@ def _input_faults(models: Sequence[Model]) -> list[str]:
             found = _known(name)
             if found is None:
                 faults.append(f"{model.name}.inputs: unknown port {name}")
-            elif not {model.name, kind_of(model.name)}.intersection(found.takers):
-                faults.append(f"{model.name}.inputs: {name} is taken by {', '.join(found.takers)} only")
-            elif found.giver not in outputs:
+            elif not {model.name, kind_of(model.name)}.intersection(found.subscribers):
+                faults.append(f"{model.name}.inputs: {name} is taken by {', '.join(found.subscribers)} only")
+            elif found.publisher not in outputs:
                 faults.append(
-                    f"{model.name}.inputs: {name} comes from {found.giver}, which is not in the run"
+                    f"{model.name}.inputs: {name} comes from {found.publisher}, which is not in the run"
                 )
-            elif name not in outputs[found.giver]:
-                faults.append(f"{model.name}.inputs: {name} is not among the outputs of {found.giver}")
+            elif name not in outputs[found.publisher]:
+                faults.append(f"{model.name}.inputs: {name} is not among the outputs of {found.publisher}")
     return faults
 
 
@@ -243,7 +243,7 @@ def _size_faults(models: Sequence[Model], sizes: Mapping[str, int]) -> list[str]
 
 
 def _iteration_faults(ordered: Sequence[Model]) -> list[str]:
-    """What keeps models, in causal order, from solving for each other inside a step."""
+    """Reasons why models, in causal order, can't solve for each other inside a step."""
     loop = [model for model in ordered if model.iterates]
     if len(loop) < 2:
         return []
@@ -256,7 +256,7 @@ def _iteration_faults(ordered: Sequence[Model]) -> list[str]:
     ]
     for model in loop:
         others = set(names[1:] if model is first else names[:1])
-        if not others.intersection(port(name).giver for name in model.inputs):
+        if not others.intersection(port(name).publisher for name in model.inputs):
             faults.append(f"{model.name} iterates, but takes nothing from {' or '.join(sorted(others))}")
         times = model.period_s / first.period_s
         if not math.isclose(times, max(round(times), 1), rel_tol=1e-9):

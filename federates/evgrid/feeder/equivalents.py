@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from evgrid.scenario.feeder import ZeroSequence
 
 MAGNETISING_IMPEDANCE_PERCENT = 1e12
-"""Zero-sequence magnetising impedance, percent of the short-circuit impedance, that stands for none."""
+"""Zero-sequence magnetising impedance, percent of the short-circuit impedance, that counts as infinite."""
 
 SWITCH_R_PER_X = 2.0
 """R/X of a switch with an impedance, pandapower's default."""

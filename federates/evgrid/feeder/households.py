@@ -1,8 +1,8 @@
 """Number of households behind each load of a network.
 
-In: the scenario's ``feeder.households`` and the loads. Out: (load,) whole numbers. A household is where an
-EV of sessions at home may be, and what a standard profile stands for. No network says how many there are,
-so it is a stated rule: one a load by default.
+In: the scenario's ``feeder.households`` and the loads. Out: (load,) whole numbers. A household may have an EV
+with sessions at home, and has a standard profile. No network gives their number, so a stated rule does: one a
+load by default.
 """
 
 from __future__ import annotations

@@ -309,7 +309,7 @@ class FeederModel(Model):
         base
             The base load; left out: the scenario's.
         upstream
-            Whether the last connection of the ports stands for EVs upstream of the feeder: their power is
+            Whether the last connection of the ports is that of EVs upstream of the feeder: their power is
             ignored, and they see nominal voltage.
         iterates
             Whether the fleet solves for the feeder's voltages inside a step.

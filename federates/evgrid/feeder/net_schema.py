@@ -45,7 +45,7 @@ class Rule:
         ``reference``
     least, most : range of a number; ``above``: ``least`` itself is outside
     needed : whether an element in service must have a value; a reference always must
-    infinite : whether infinity stands for "none"
+    infinite : whether infinity means "none"
     allowed : allowed texts; empty: any
     to : table whose index a reference must be in
     default : value of an empty cell or a missing column; None: none is filled in

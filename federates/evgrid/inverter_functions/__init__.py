@@ -1,1 +1,1 @@
-"""Voltage and frequency functions that EVSEs and PV inverters follow by themselves."""
+"""Voltage and frequency functions of EVSEs and PV inverters."""

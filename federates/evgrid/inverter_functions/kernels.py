@@ -1,18 +1,18 @@
-"""What an EVSE does by itself in a tick: curves, response time, limits, trips, entering service.
+"""Local functions of an EVSE in a tick: curves, response time, limits, trips, entering service.
 
 In: voltage (pu), frequency (Hz) and the active power that the charger would draw (kW), each held over
 the tick. Out: active power (kW) and reactive power (kvar), mean over the tick; the values at its end
-stay in the state. Signs: positive P and Q are drawn from the grid, so that discharge is negative P and
+are kept in the state. Signs: positive P and Q are drawn from the grid, so that discharge is negative P and
 injected reactive power, which raises the voltage, is negative Q. The tables of the standards count
 injected Q as positive; :mod:`evgrid.scenario.inverter_functions` converts them, once.
 
 **Functions.** Reactive power by voltage (volt-var), by active power (watt-var) or as a share of it
-(constant power factor). Volt-watt limits what is *exported* at high voltage; it neither asks an EV to
-charge there nor limits charging. Charging has a limit curve of its own, off unless the user gives one.
-Frequency-watt shifts active power around what is wanted, up and down, within the limits of the moment.
+(constant power factor). Volt-watt limits what is *exported* at high voltage; it neither starts
+charging nor limits it. Charging has a limit curve of its own, off unless the user gives one.
+Frequency-watt shifts active power up or down from the set-point, within the limits of the moment.
 
 **Response.** Each of the four responses (reactive power, export limit, charging limit, frequency shift)
-approaches what its curve says as a first-order lag, ``x(t) = target + (x(0) - target) exp(-rate t)``,
+approaches the value of its curve as a first-order lag, ``x(t) = target + (x(0) - target) exp(-rate t)``,
 ``rate = ln(10) / T``, so that 90 % of a step is reached at its response time ``T``, for any tick.
 Set-points, the limits of the charger and of the battery, and the power factor act at once. The lag of
 watt-var takes the active power that P settles at, not its transient.
@@ -20,7 +20,7 @@ watt-var takes the active power that P settles at, not its transient.
 **Capability.** ``P**2 + Q**2 <= S**2``: watt priority cuts Q, var priority cuts P.
 
 **Trips.** A voltage or frequency beyond a threshold for its clearing time ceases to energise: P = Q = 0.
-Equal to the threshold is not beyond it. Time beyond accumulates from tick to tick and starts anew once
+Equal to the threshold is not beyond it. Time beyond accumulates from tick to tick and restarts once
 the value is back; it trips at the clearing time, the latest that a standard allows. Until then the
 charger rides through in normal operation: momentary cessation and dynamic voltage support are left out.
 
@@ -33,8 +33,8 @@ one quantity moves, the mean is a closed form, with the moments found at which l
 bind. Where several move and bind each other (such as Q under a limit that follows a moving P), the
 moments are found by bisection and the smooth pieces between them integrated by Gauss-Legendre.
 
-Arrays and numbers only. ``PARAMETERS`` holds what all chargers of one kind share, ``STATE`` what a tick
-reads and writes of one charger; zeros are a charger in service that does nothing but its set-point.
+Arrays and numbers only. ``PARAMETERS`` holds the constants of a kind of charger, ``STATE`` the state of one
+charger; zeros are a charger in service at its set-point.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ POINTS = 8
 """Most points of a curve."""
 
 UNITY, VOLT_VAR, WATT_VAR, POWER_FACTOR = 0, 1, 2, 3
-"""Values of ``reactive``: where reactive power comes from."""
+"""Values of ``reactive``: source of reactive power."""
 
 IN_SERVICE, RAMPING, OFF = 0, 1, 2
 """Values of ``mode``."""
@@ -92,8 +92,8 @@ PARAMETERS = np.dtype(
         ("trip_high_pu", "f8"),
         ("trip_low_hz", "f8"),
         ("trip_high_hz", "f8"),
-        ("calm_low_pu", "f8"),  # voltages at which no trip counts and no curve limits active power
-        ("calm_high_pu", "f8"),
+        ("normal_low_pu", "f8"),  # voltages at which no trip counts and no curve limits active power
+        ("normal_high_pu", "f8"),
         ("enter_low_pu", "f8"),
         ("enter_high_pu", "f8"),
         ("enter_low_hz", "f8"),
@@ -126,7 +126,7 @@ STATE = np.dtype(
     ],
     align=True,
 )
-"""What a tick reads and writes of a charger: 64 bytes, and 64 more while a threshold is exceeded."""
+"""State of a charger: 64 bytes, and 64 more while a threshold is exceeded."""
 
 Row = Any
 """A row of PARAMETERS or STATE."""
@@ -135,7 +135,7 @@ _SWITCHES = 32
 _roots, _weights = np.polynomial.legendre.leggauss(16)
 _u = (_roots + 1.0) / 2.0
 NODES: NDArray[np.float64] = _u * _u * (3.0 - 2.0 * _u)
-"""Where a smooth piece is sampled: Gauss-Legendre after t = 3 u**2 - 2 u**3, which makes an end at which
+"""Sampling points of a smooth piece: Gauss-Legendre after t = 3 u**2 - 2 u**3, which makes an end at which
 a square root vanishes smooth."""
 WEIGHTS: NDArray[np.float64] = 3.0 * _weights * _u * (1.0 - _u)
 
@@ -194,8 +194,8 @@ def lagged_mean(start: float, target: float, rate: float, seconds: float, low: f
 def first_order(before: float, target: float, left: float, mean: float) -> tuple[float, float, float]:
     """Value at the begin of a tick, at its end, and mean over it, of a first-order lag from ``before``.
 
-    ``left``, ``mean``: share of a deviation that is left at the end, and in the mean over the tick; 0: at
-    once.
+    ``left``, ``mean``: share of a deviation that remains at the end, and in the mean over the tick; 0:
+    without lag.
     """
     off = before - target if mean != 0.0 else 0.0
     rest = off * left
@@ -213,7 +213,7 @@ def frequency_shift_kw(
 
 @njit
 def droop_target_kw(parameters: Row, frequency_hz: float) -> float:
-    """Shift of active power that a frequency asks for, kW; positive draws more (high frequency).
+    """Shift of active power by frequency, kW; positive draws more (high frequency).
 
     IEEE 1547-2018, 6.5.2.7: ``(f - (f0 + db)) / (f0 k)`` of rated power above the deadband,
     ``((f0 - db) - f) / (f0 k)`` of it, injected, below.
@@ -460,8 +460,8 @@ def _operate(
     # Closed forms, while at most one quantity moves P and neither P nor Q moves the other's limit.
     s = parameters["s_kva"]
     p_most = max(abs(p_start), abs(p_end))
-    bound = s  # of P, by a Q that stands still
-    limit = s  # of Q, by a P that stands still
+    bound = s  # of P, by a constant Q
+    limit = s  # of Q, by a constant P
     closed = not (droop_moves and cut_moves)
     if closed and mode == POWER_FACTOR:
         tangent = parameters["kvar_per_kw"]
@@ -527,21 +527,21 @@ def _uncut(at: NDArray[np.float64], cut: NDArray[np.float64]) -> tuple[float, fl
 
 @njit
 def prepare(parameters: Row, seconds: float) -> None:
-    """Set what a tick's length gives, for all ``parameters``, (kind,); the common case is faster then."""
+    """Set the constants of a tick's length in all ``parameters``, (kind,), for the faster common case."""
     for i in range(len(parameters)):
         row = parameters[i]
         if row["tick_s"] != seconds:
             row["tick_s"] = seconds
-            row["calm_low_pu"] = row["trip_low_pu"]
-            row["calm_high_pu"] = row["trip_high_pu"]
+            row["normal_low_pu"] = row["trip_low_pu"]
+            row["normal_high_pu"] = row["trip_high_pu"]
             if row["limits_export"]:
                 low, high = _uncut(row["export_at"], row["export_cut"])
-                row["calm_low_pu"] = max(low, row["calm_low_pu"])
-                row["calm_high_pu"] = min(high, row["calm_high_pu"])
+                row["normal_low_pu"] = max(low, row["normal_low_pu"])
+                row["normal_high_pu"] = min(high, row["normal_high_pu"])
             if row["limits_charging"]:
                 low, high = _uncut(row["charging_at"], row["charging_cut"])
-                row["calm_low_pu"] = max(low, row["calm_low_pu"])
-                row["calm_high_pu"] = min(high, row["calm_high_pu"])
+                row["normal_low_pu"] = max(low, row["normal_low_pu"])
+                row["normal_high_pu"] = min(high, row["normal_high_pu"])
             x = row["reactive_rate"] * seconds
             row["reactive_left"] = exp(-x)
             row["reactive_mean"] = -expm1(-x) / x
@@ -635,7 +635,7 @@ def _common(
 
 @njit
 def _wait(parameters: Row, state: Row, voltage_pu: float, frequency_hz: float, seconds: float) -> None:
-    """Draw nothing for ``seconds``; the limits go on following voltage and frequency."""
+    """Draw nothing for ``seconds``; the limits continue to follow voltage and frequency."""
     if seconds > 0.0:
         target = droop_target_kw(parameters, frequency_hz)
         state["droop_kw"] = lagged(state["droop_kw"], target, parameters["droop_rate"], seconds)
@@ -650,7 +650,7 @@ def _wait(parameters: Row, state: Row, voltage_pu: float, frequency_hz: float, s
 
 @njit
 def cease(state: Row) -> None:
-    """Cease to energise: off, no power, all times start anew."""
+    """Cease to energise: off, no power, all times restart."""
     state["mode"] = OFF
     state["clock_s"] = 0.0
     state["reactive_kvar"] = 0.0
@@ -664,7 +664,7 @@ def cease(state: Row) -> None:
 
 @njit
 def unplug(state: Row) -> None:
-    """The car is gone: no power; trips and entering service, which are the charger's, go on."""
+    """Unplug the EV: no power; trips and entering service, which are the charger's, continue."""
     state["reactive_kvar"] = 0.0
     state["p_kw"] = 0.0
     state["q_kvar"] = 0.0
@@ -674,7 +674,7 @@ def unplug(state: Row) -> None:
 def _time_to_trip(
     parameters: Row, state: Row, lowest_pu: float, highest_pu: float, frequency_hz: float, seconds: float
 ) -> float:
-    """When it trips, s from now, inf if not within ``seconds``; books the time beyond thresholds."""
+    """Time to the trip, s, inf if not within ``seconds``; adds the time beyond thresholds."""
     if not state["timing"] and (
         lowest_pu >= parameters["trip_low_pu"]
         and highest_pu <= parameters["trip_high_pu"]
@@ -731,17 +731,17 @@ def respond(
     state
         Row of STATE, updated.
     voltage_pu
-        That the curves see: of the phase, or the mean of three.
+        Voltage for the curves: of the phase, or the mean of three.
     lowest_pu, highest_pu
-        Least and greatest of the phases' voltages, which the trips and entering service see.
+        Least and greatest of the phases' voltages, for the trips and entering service.
     frequency_hz
-        Of the grid.
+        Frequency of the grid.
     energised
         0 where the connection point is dead.
     p_wanted_kw
-        Power that the charger would draw without these functions, +inf: as much as it can.
+        Set-point of the charger without these functions, +inf: as much as it can.
     p_low_kw, p_high_kw
-        What car and charger can do now: ``p_low_kw <= 0 <= p_high_kw``, 0 and 0 when nothing.
+        Present limits of EV and charger: ``p_low_kw <= 0 <= p_high_kw``.
     seconds
         Length of the tick, > 0.
 

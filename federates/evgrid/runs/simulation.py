@@ -183,7 +183,7 @@ def check_files(scenario: Scenario) -> None:
 
 
 def _all_read(reads: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What each gives. Raises ScenarioError with the faults of all, each once, named by their files."""
+    """Results of all calls. Raises ScenarioError with the faults of all, each once, named by their files."""
     values, errors = list[Any](), list[ScenarioError]()
     for read in reads:
         try:

@@ -69,15 +69,15 @@ class ManagedCharging(Comparison):
             why = "needs a tariff or system.energy_price: the scenario has neither"
             raise ScenarioError([f"{self.kind} {why}"], self.name)
         main = next(iter(scenario.aggregators), "main")
-        nobody: dict[str, Any] = {f"aggregators.{name}": None for name in scenario.aggregators}
+        no_aggregators: dict[str, Any] = {f"aggregators.{name}": None for name in scenario.aggregators}
 
         own = next(iter(scenario.aggregators.values()), None)
         group = own.group if own is not None else "transformer"
 
         def by(strategy: str, **settings: Any) -> dict[str, Any]:
-            return nobody | {f"aggregators.{main}": {"strategy": strategy, **settings}}
+            return no_aggregators | {f"aggregators.{main}": {"strategy": strategy, **settings}}
 
-        found = {UNCONTROLLED: nobody, "tou": by("tou")}
+        found = {UNCONTROLLED: no_aggregators, "tou": by("tou")}
         if system is not None and system.emissions is not None:
             found["emissions"] = by("emissions")
         if system is not None and system.events:
@@ -287,7 +287,7 @@ def plot_peaks(study: xr.Dataset, ax: Axes) -> Axes:
         study[key].sel(variant=names).median("member").values for key in ("fleet_peak_kw", "head_peak_kw")
     )
     ax.bar(at, head, fill=False, edgecolor="black", linewidth=1, label="feeder")
-    ax.bar(at, fleet, width=0.6, color=[colour for _, colour in _runs(study)], label="EVs alone")
+    ax.bar(at, fleet, width=0.6, color=[colour for _, colour in _runs(study)], label="EVs only")
     ax.set(ylabel="highest power (kW)", title=f"Highest power{_over(study, 'median')}")
     ax.set_ylim(top=1.25 * float(np.nanmax(head)))
     ax.legend(frameon=False, fontsize="small", ncols=2, loc="upper left")

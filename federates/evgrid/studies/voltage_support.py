@@ -125,7 +125,7 @@ class VoltageSupport(Comparison):
                 self.name,
             )
         main = next(iter(scenario.aggregators), "main")
-        nobody: dict[str, Any] = {f"aggregators.{name}": None for name in scenario.aggregators}
+        no_aggregators: dict[str, Any] = {f"aggregators.{name}": None for name in scenario.aggregators}
         v1g, v2g = self._by_peak(scenario)
         support = {"strategy": "voltage_support", "v_min_pu": self.v_min_pu}
         volt_var = self.volt_var if isinstance(self.volt_var, str) else self.volt_var.model_dump(mode="json")
@@ -138,7 +138,7 @@ class VoltageSupport(Comparison):
         def variant(
             strategy: dict[str, Any] | None, functions: dict[str, Any] | None = None
         ) -> dict[str, Any]:
-            changes = dict(nobody)
+            changes = dict(no_aggregators)
             if strategy is not None:
                 changes[f"aggregators.{main}"] = strategy
             if functions or fleet.charger.functions is not None:
@@ -146,7 +146,7 @@ class VoltageSupport(Comparison):
             return changes
 
         return {
-            "no EVs": {**nobody, "fleet": None},
+            "no EVs": {**no_aggregators, "fleet": None},
             UNCONTROLLED: variant(None),
             f"V1G, {_NAMES[v1g['strategy']]}": variant(v1g),
             "volt-watt": variant(None, active),

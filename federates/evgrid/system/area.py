@@ -115,7 +115,7 @@ class Area:
 
     @property
     def agc_signal(self) -> Array:
-        """The AGC's command as a regulation signal, -1 to 1, (member,); positive asks for power upward."""
+        """The AGC's command as a regulation signal, -1 to 1, (member,); positive: upward."""
         command = -self._settings.agc_gain * self._state[:, 3] / self._settings.agc_full_pu
         return np.clip(command, -1.0, 1.0)
 
@@ -126,7 +126,7 @@ class Area:
 
     @property
     def nadir_s(self) -> Array:
-        """When that was, (member,) s from the run's start."""
+        """Time of the lowest frequency, (member,) s from the run's start."""
         return self._extremes[:, LOWEST_AT].copy()
 
     @property
@@ -152,7 +152,7 @@ def discretise(
 ) -> tuple[Array, Array]:
     """The exact solution of the linear area over a step with constant load, (4, 4) and (4,).
 
-    From the exponential of the equations with the load as a fifth state that rests.
+    From the exponential of the equations with the load as a constant fifth state.
     """
     a = np.zeros((5, 5))
     a[0, 0], a[0, 1], a[0, 4] = -damping / (2 * inertia_s), 1 / (2 * inertia_s), -1 / (2 * inertia_s)
@@ -172,9 +172,9 @@ class Schedule:
         self._scheduled_kw: Array | None = None
 
     def deviation(self, power_kw: Array, step_s: float) -> Array:
-        """What the fleets draw beyond schedule, (member,); ``power_kw`` is the mean of one over a tick.
+        """Power that the fleets draw beyond schedule, (member,); ``power_kw`` is the mean of one over a tick.
 
-        Without a schedule in the settings, the moving average starts at the first power seen.
+        Without a schedule in the settings, the moving average starts at the first power.
         """
         if self._settings.schedule_kw is not None:
             scheduled: Array | float = self._settings.schedule_kw

@@ -36,7 +36,7 @@ LOWEST, LOWEST_AT, HIGHEST, STEEPEST = 0, 1, 2, 3
 
 @njit
 def cubic_turn(w0: float, w1: float, d0: float, d1: float, step_s: float) -> float:
-    """Where the cubic through both ends of a step, with their slopes, turns; share of the step.
+    """Turning point of the cubic through both ends of a step, with their slopes, as a share of the step.
 
     The slopes d0 and d1 (1/s) must differ in sign. Returns 0 to 1.
     """
@@ -58,7 +58,7 @@ def cubic_turn(w0: float, w1: float, d0: float, d1: float, step_s: float) -> flo
 def note_extremes(
     row: Array, time_s: float, step_s: float, w0: float, w1: float, d0: float, d1: float
 ) -> None:
-    """Keep what one inner step adds to a member's row of ``extremes``."""
+    """Update a member's row of ``extremes`` with one inner step."""
     if abs(d0) > abs(row[STEEPEST]):
         row[STEEPEST] = d0
     if abs(d1) > abs(row[STEEPEST]):
@@ -131,7 +131,7 @@ def valve_speed(
 ) -> float:
     """dPv/dt with a governor deadband and valve limits; 1/s.
 
-    Inside ±deadband the governor sees no deviation; outside, what is beyond it. At a limit the valve
+    Inside ±deadband the governor sees no deviation; outside, the deviation beyond it. At a limit the valve
     moves only inward.
     """
     seen = 0.0
@@ -278,7 +278,7 @@ def correlation_and_delay(
 
 @njit
 def limit_ramp(asked: Array, start: Array, most: float) -> Array:
-    """What is delivered where power may change by at most ``most`` from one sample to the next.
+    """Power delivered with a change of at most ``most`` from one sample to the next.
 
     asked : (n, sample); start : (n,), delivered before the first sample. Returns (n, sample).
     """

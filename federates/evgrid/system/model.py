@@ -1,11 +1,11 @@
 """The bulk system as a model behind a federate: frequency and regulation signal of every tick.
 
-In (only where the area listens to the fleet): the fleet's power, which acts as its mean over the
-last tick. Out: ``system/frequency``, the frequency at the end of the tick, which the fleet answers in
-the same tick and which feels the answer in the next; ``system/regulation``, the signal of the tick.
+In (only with feedback of the fleet): the fleet's power, which acts as its mean over the
+last tick. Out: ``system/frequency``, the frequency at the end of the tick, to which the fleet responds in
+the same tick, with an effect in the next; ``system/regulation``, the signal of the tick.
 
-So the loop from frequency over the fleet and back is held for one tick and not delayed further. A fleet
-that is to act within a second needs a tick well below a second; the area itself is exact at any.
+So the loop from frequency over the fleet and back has a delay of one tick. A fleet
+that is to act within a second needs a tick well below a second; the area itself is exact at any tick.
 
 Recorded: both as means over the tick; price, emission rate and level of events, where given; and of
 a load-frequency model the nadir, the peak and the steepest rate of change, which are those of the
@@ -36,11 +36,11 @@ from evgrid.system.products import activation
 from evgrid.system.signals import SyntheticSignal
 
 _BLOCK = 256
-"""Ticks between two blocks of recorded values."""
+"""Ticks in a block of recorded values."""
 
 _TIMED = (
     Variable("frequency_hz", ("member",), "Hz", "frequency of the bulk system"),
-    Variable("regulation_signal", ("member",), "1", "regulation signal; positive asks for less drawn"),
+    Variable("regulation_signal", ("member",), "1", "regulation signal; positive: less is drawn"),
 )
 _MARKET = (
     Variable("energy_price_per_mwh", (), "currency MWh-1", "wholesale price of energy"),
@@ -69,9 +69,9 @@ class SystemModel(Model):
     settings
         The scenario's section ``system``.
     clock, members, seed
-        Static facts: the run, the members' numbers and the scenario's seed.
+        The run's clock, the members' numbers and the scenario's seed.
     recorder
-        Takes the result variables.
+        Receives the results.
     fleet
         Whether there is a fleet whose power can act on the area.
 
@@ -127,7 +127,7 @@ class SystemModel(Model):
     def _regulation_source(
         self, settings: System, clock: Clock, members: Sequence[int], seed: int
     ) -> Callable[[float, float], Array]:
-        """A function that gives the regulation signal of a tick, (member,) or ()."""
+        """A function that returns the regulation signal of a tick, (member,) or ()."""
         regulation, area = settings.regulation, self._area
         if isinstance(regulation, SyntheticRegulation):
             return SyntheticSignal(regulation.shape, clock, members, seed).mean
@@ -167,7 +167,7 @@ class SystemModel(Model):
         return {"system/frequency": self._frequency, "system/regulation": self._regulation}
 
     def finish(self) -> None:
-        """Write what is left, and the extremes."""
+        """Write the remaining values, and the extremes."""
         self._flush()
         area = self._area
         if area is None:
@@ -187,7 +187,7 @@ class SystemModel(Model):
             raise RunError(
                 f"system: the frequency of member {self._member_numbers[place]} reached "
                 f"{frequency_hz[place]:g} Hz at {self._clock.stamp(end_s)}: the area is unstable with "
-                "these settings, or the fleet's answer is too large or too late for the tick"
+                "these settings, or the fleet's response is too large or too late for the tick"
             )
 
     def _record(self, tick: int, mean_hz: Array, fleet_mw: Array) -> None:

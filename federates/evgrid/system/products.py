@@ -1,4 +1,4 @@
-"""Activation, ramps and energy that reserve and regulation products ask for."""
+"""Activation, ramps and energy that reserve and regulation products require."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evgrid.system.kernels import limit_ramp
 
 
 def activation(product: Product, frequency_hz: Array | float) -> Array:
-    """Share of the capacity that a droop product asks for, -1 to 1, of the shape of ``frequency_hz``.
+    """Share of the capacity that a droop product activates, -1 to 1, of the shape of ``frequency_hz``.
 
     0 inside the deadband (its edge included), the curve outside. NaN frequency gives NaN. FCR at
     49.9 Hz: 0.5. Raises ValueError for a product driven by a signal.
@@ -35,7 +35,7 @@ def one_way(product: Product, wanted: Array) -> Array:
 
 
 def slowest_delivery(product: Product, wanted: Array, step_s: float, start: Array | float = 0.0) -> Array:
-    """The slowest delivery that still meets the response time, ramping towards what is wanted.
+    """The slowest delivery that still meets the response time, ramping towards the activation.
 
     wanted : (..., time), share of capacity, every ``step_s``; start : (...), delivered before.
     Returns (..., time). With no response time it is ``wanted``.

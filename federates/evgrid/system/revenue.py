@@ -1,4 +1,4 @@
-"""What regulation earns.
+"""Revenue of regulation.
 
 Revenues are in the currency of the prices; capacity is in MW or kW as the name says.
 """
@@ -22,7 +22,7 @@ class Revenue:
 
     @property
     def total(self) -> float:
-        """Both together."""
+        """Sum of both."""
         return self.capacity + self.energy
 
 

@@ -1,8 +1,8 @@
-"""How well a response followed a regulation signal.
+"""Performance scores of a response to a regulation signal.
 
 A scorer takes a signal and a response, both per unit of the capacity sold and positive upward,
 with time as the last axis, and returns a :class:`Score` for each whole period (an hour, a quarter
-of an hour). Samples after the last whole period are not scored themselves, but are looked at
+of an hour). Samples after the last whole period are not scored themselves, but are used
 as the late response to the last one.
 
 ``pjm`` is PJM's three-part score, in force to 30 September 2025, ``caiso`` CAISO's accuracy. A
@@ -29,7 +29,7 @@ FLAT_RESPONSE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The score of each period and what it is made of, (..., period) each."""
+    """The score of each period and its parts, (..., period) each."""
 
     total: Array
     parts: Mapping[str, Array]
@@ -66,7 +66,7 @@ def find_scorer(name: str, folder: str | None = None) -> Scorer:
         return scorer
     try:
         scorer = user_class(name, folder)()
-    except Exception as error:  # what its constructor raises, too
+    except Exception as error:  # also errors of its constructor
         raise ValueError(f"scorer = {name}: {error}") from error
     if not isinstance(scorer, Scorer):
         raise ValueError(f"scorer = {name}: must have period_s and score(signal, response, step_s)")
@@ -96,8 +96,8 @@ class PJMScore:
     windows: Literal["rolling", "blocks"] = "rolling"
     """rolling: a window begins every 10 s; blocks: 12 windows that do not overlap."""
     latency_s: float = 10.0
-    """Delay of signal propagation that is allowed: a delay up to this scores D = 1, and precision is the
-    better of those with the response as it is and with it taken so much later."""
+    """Allowed delay of signal propagation: a delay up to this scores D = 1, and precision is the better of
+    those with the response as it is and with it shifted by this delay."""
     flat_signal: float = 0.01
     """Standard deviation of a window up to which the signal counts as constant (the manual names a
     threshold without a value)."""
@@ -191,7 +191,7 @@ def mileage(signal: Array, step_s: float, period_s: float = HOUR_S) -> Array:
 
 
 def mileage_ratio(signal: Array, reference: Array, step_s: float, period_s: float = HOUR_S) -> Array:
-    """Mileage of a signal over that of a reference (RegA) in each period; NaN where that rests."""
+    """Mileage of a signal over that of a reference (RegA) in each period; NaN where that is constant."""
     own, other = mileage(signal, step_s, period_s), mileage(reference, step_s, period_s)
     own, other = np.broadcast_arrays(own, other)
     return np.asarray(np.divide(own, other, out=np.full(own.shape, np.nan), where=other > 0))

@@ -21,9 +21,9 @@ The columns on the right are what comes out over twenty days. These are stand-in
 character, a fast neutral signal and a slow one that is not; they are not fitted to any operator's.
 :func:`statistics` gives the figures of what was drawn.
 
-The noise is drawn by member and local day, and the poles start in the day before, long enough ago
-that nothing is left of how. So a value depends on seed, member and time of the calendar only:
-neither on the tick, nor on when the run starts, nor on the other members. The signal of a
+The noise is drawn by member and local day, and the poles start in the day before, early enough
+for their initial state to have decayed. So a value depends only on seed, member and calendar time:
+neither on the tick, nor on the start of the run, nor on the other members. The signal of a
 tick is the mean over it.
 """
 
@@ -45,7 +45,7 @@ _EPOCH = date(1970, 1, 1).toordinal()
 
 
 class SyntheticSignal:
-    """A synthetic regulation signal of each member, drawn as the run gets there."""
+    """A synthetic regulation signal of each member, drawn day by day during the run."""
 
     def __init__(self, shape: Shape, clock: Clock, members: Sequence[int], seed: int) -> None:
         """Prepare; ``members`` are the members' numbers, ``seed`` is the scenario's."""

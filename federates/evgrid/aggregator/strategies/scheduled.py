@@ -67,7 +67,7 @@ class ScheduledSettings(WithinSettings):
     """Settings of the strategy ``scheduled``."""
 
     period: Annotated[Duration, Field(gt=0)] = 900.0
-    """How often a plan is made, and the length of its slots: a multiple of the tick that divides an hour."""
+    """Period of the plans, and length of their slots: a multiple of the tick that divides an hour."""
     horizon: Annotated[Duration, Field(gt=0)] = 129600.0
     """Horizon of a plan."""
     limit_kw: Annotated[float, Field(gt=0)] | None = None

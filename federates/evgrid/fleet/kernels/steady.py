@@ -194,10 +194,10 @@ def fill_functions(w: Row, i: int, parameters: Row) -> None:
     w["droop_mean"][i] = parameters["droop_mean"]
     w["reactive_left"][i] = parameters["reactive_left"]
     w["reactive_mean"][i] = parameters["reactive_mean"]
-    w["steady_low_pu"][i] = max(parameters["calm_low_pu"], LEAST_PU)
+    w["steady_low_pu"][i] = max(parameters["normal_low_pu"], LEAST_PU)
     w["by_power"][i] = parameters["reactive"] == WATT_VAR
     w["kvar_per_kw"][i] = parameters["kvar_per_kw"] if parameters["reactive"] == POWER_FACTOR else 0.0
-    w["steady_high_pu"][i] = parameters["calm_high_pu"]
+    w["steady_high_pu"][i] = parameters["normal_high_pu"]
     w["steady_low_hz"][i] = parameters["trip_low_hz"]
     w["steady_high_hz"][i] = parameters["trip_high_hz"]
     w["first_kvar"][i] = parameters["reactive_kvar"][0]

@@ -345,8 +345,8 @@ def members_that_fit(scenario: Scenario, memory_gb: float) -> int:
     from evgrid.runs.memory import BYTES_OF_AN_EV, flow_bytes, load_bytes
     from evgrid.runs.simulation import build_world
 
-    alone = scenario.model_copy(update={"ensemble": scenario.ensemble.model_copy(update={"members": 1})})
-    world = build_world(alone)
+    single = scenario.model_copy(update={"ensemble": scenario.ensemble.model_copy(update={"members": 1})})
+    world = build_world(single)
     sizes = world.sizes
     flow = flow_bytes(world.network)
     member = BYTES_OF_AN_EV * (sizes["ev"] + sizes["session"]) + load_bytes(world.network)
