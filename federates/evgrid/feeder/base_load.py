@@ -487,7 +487,7 @@ def rows_of_year(quarters: Ints, year: int) -> Ints:
 
 def simbench_profiles(name: str) -> dict[str, Any]:
     """Profiles of a simbench network: load_p, load_q (quarter-hour, load) and gen_p, gen_q (quarter-
-    hour, generator, then storage; positive into the grid), kW and kvar, of what is in service.
+    hour, generator, then storage; positive into the grid), kW and kvar, of elements in service.
     """
     code = name.partition(":")[2]
     path = arrays_file("profiles", (code, simbench_version(), _PROFILES_FORMAT))

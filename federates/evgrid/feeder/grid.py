@@ -6,8 +6,8 @@ results keep their place) with both ends open. The arrays need no pandapower, so
 cached on disk.
 
 Buses stand in the order of the net's table, and a *position* below is a place in that order.
-Impedances are those of all parallel systems together. Left out: what has no part in a steady
-state with fixed set-points (controllers, measurements, costs).
+Impedances are those of all parallel systems together. Left out: tables without effect in a
+steady state with fixed set-points (controllers, measurements, costs).
 """
 
 from __future__ import annotations

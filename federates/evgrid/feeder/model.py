@@ -319,7 +319,7 @@ class FeederModel(Model):
         Raises
         ------
         NetworkError
-            Naming what the solver can't represent.
+            Naming the elements that the solver can't represent.
         ScenarioError
             With every fault of a base load file.
 

@@ -3,7 +3,7 @@
 A tariff is a small YAML file of one of the forms in :mod:`evgrid.scenario.tariff_forms`: seasons of hours, or
 a series of prices. The part that all forms share is here.
 
-:class:`Prices` is the one law of what energy costs in a run: of a tariff, or, where there is none, of the
+:class:`Prices` holds the prices of energy of a run: of a tariff, or, where there is none, of the
 scenario's ``system.energy_price``. Costs, strategies, the oracle and studies all go by it. The price of a
 span (a tick, a slot of a plan) is its mean over the span. Beyond the end of a file its last price holds.
 """

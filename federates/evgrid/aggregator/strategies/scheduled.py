@@ -85,7 +85,7 @@ class ScheduledSettings(WithinSettings):
     """Power that is charged: only the EVs' (together; of each group where there is a limit), or that of each
     group, EVs and base load. Left out: by tariff.demand.of, else evs."""
     demand_interval: Annotated[Duration, Field(gt=0)] | None = None
-    """Interval of the meter, from midnight on, over whose mean that power is; left out: that of
+    """Interval of the meter, from midnight on, of which that power is the mean; left out: that of
     tariff.demand, else 15 min."""
     emissions_price: Annotated[float, Field(ge=0)] = 0.0
     """Price of CO2, currency per t, on system.emissions; energy given back is credited alike."""
