@@ -34,6 +34,8 @@ def advance_staying(
     """
     places, state = fleet.places, fleet.state
     step_s, end_s = tick.step_s, tick.begin_s + tick.step_s
+    managed, setpoint_kw, kinds = tick.managed, tick.setpoint_kw, fleet.kinds.rows
+    power_kw, mean_kw = results.power_kw, results.mean_kw
     at_once = adds_at_once(results)
     rows = np.zeros(1, STATE)
     work, kind_at = np.zeros(1, WORK), np.full(LANES, -1, np.int32)
@@ -45,16 +47,16 @@ def advance_staying(
             break
         exclusive = places.exclusive[part]
         if at_once and not exclusive:  # before anything is added to a slot
-            clear_part(places.parts[part], places.parts[part + 1], places, state, results.power_kw)
+            clear_part(places.parts[part], places.parts[part + 1], places, state, power_kw)
         for stretch in range(places.parts[part], places.parts[part + 1]):
             count = places.filled[stretch]
             for begin in range(0, count, LANES):
                 block = state[(places.first_lane[stretch] + begin) // LANES]
                 n = min(LANES, count - begin)
-                refill_kinds(w, kind_at, block, fleet.kinds.rows)
-                if tick.managed:
+                refill_kinds(w, kind_at, block, kinds)
+                if managed:
                     for i in range(n):
-                        w["asked_kw"][i] = tick.setpoint_kw[np.uint32(block["ev"][i])]
+                        w["asked_kw"][i] = setpoint_kw[np.uint32(block["ev"][i])]
                 follow(w, step_s, end_s, block, n)
                 if settle(w, step_s, 0.0, block, n):
                     for i in range(n):
@@ -67,14 +69,14 @@ def advance_staying(
                             continue
                         row = rows[0]
                         lift(block, i, row)
-                        asked_kw = tick.setpoint_kw[row["ev"]] if tick.managed else inf
+                        asked_kw = setpoint_kw[row["ev"]] if managed else inf
                         left_s = row["departure_s"] - tick.begin_s
                         w["net_kw"][i] = _follow(row, fleet.kinds, asked_kw, step_s, left_s) / step_s
                         lower(row, block, i)
                 if at_once:
-                    put_block(block, n, exclusive, w["net_kw"], results.power_kw)
+                    put_block(block, n, exclusive, w["net_kw"], power_kw)
                 else:
-                    hold_block(block, n, w["net_kw"], results.mean_kw, results.power_kw)
+                    hold_block(block, n, w["net_kw"], mean_kw, power_kw)
 
 
 @njit

@@ -91,10 +91,10 @@ def _segment(curve: Row, soc: float) -> int:
 def _line(kind: Row, curve: Row, i: int) -> tuple[float, float, float]:
     """A segment's line: an SOC on it, the power there, kW, and its slope, kW per SOC."""
     at = min(i, curve["knots"] - 1)
-    soc, kw = curve["soc"][at], curve["share"][at] * kind["curve_kw"]
+    soc, kw = curve["soc"][at], curve["kw"][at] * kind["curve_kw"]
     if i == 0 or i == curve["knots"]:
         return soc, kw, 0.0
-    slope = (curve["share"][i] - curve["share"][i - 1]) / (soc - curve["soc"][i - 1]) * kind["curve_kw"]
+    slope = (curve["kw"][i] - curve["kw"][i - 1]) / (soc - curve["soc"][i - 1]) * kind["curve_kw"]
     return soc, kw, slope
 
 
@@ -374,7 +374,7 @@ def steady_power(
 
 @njit
 def derive_kinds(kinds: Kinds) -> None:
-    """Fill the derived constants of the rows of ``kinds`` in place; ``curve_kw`` is 0 where it is a taper."""
+    """Fill the derived constants of the rows of ``kinds``, in place."""
     for i in range(len(kinds.rows)):
         kind = kinds.rows[i]
         curve = kinds.curves[kind["curve"]]
@@ -384,8 +384,7 @@ def derive_kinds(kinds: Kinds) -> None:
         kind["most_out_kw"] = battery_kw_given(kind["discharge_kw"], a, b, c)
         power = battery_kw_drawn(kind["charge_kw"], kind["charge_a"], kind["charge_b"], kind["charge_c"])
         kind["battery_kw"] = power
-        if kind["curve_kw"] == 0.0:
-            kind["curve_kw"] = power
+        kind["curve_kw"] = power if curve["relative"] else 1.0
         kind["soc_per_kws"] = 1.0 / (3600.0 * kind["capacity_kwh"])
         kind["s_per_soc"] = 3600.0 * kind["capacity_kwh"] / power
         _derive_held(kind, curve)
@@ -399,17 +398,17 @@ def _derive_held(kind: Row, curve: Row) -> None:
     knee = 0
     most_kw = 0.0
     for i in range(curve["knots"]):
-        kw = min(curve["share"][i] * kind["curve_kw"], kind["battery_kw"])
+        kw = min(curve["kw"][i] * kind["curve_kw"], kind["battery_kw"])
         if kw >= most_kw:
             knee, most_kw = i, kw
     kind["knee_soc"] = curve["soc"][knee]
     held_kw = most_kw
     for i in range(knee):
-        held_kw = min(held_kw, curve["share"][i] * kind["curve_kw"])
+        held_kw = min(held_kw, curve["kw"][i] * kind["curve_kw"])
     kind["held_kw"] = held_kw
     kind["soc_per_kw"] = 0.0
     for i in range(knee, curve["knots"]):
-        kw = min(curve["share"][i] * kind["curve_kw"], held_kw)
+        kw = min(curve["kw"][i] * kind["curve_kw"], held_kw)
         kind["soc_per_kw"] = max(kind["soc_per_kw"], (1.0 - curve["soc"][i]) / kw)
     kind["full_power_soc"] = min(curve["soc"][knee], kind["soc_target"]) if held_kw == most_kw else 0.0
 
@@ -418,9 +417,9 @@ def tapers(taper_soc: NDArray[np.float64]) -> tuple[NDArray[np.void], NDArray[np
     """CURVE of each distinct taper, and the row of each of ``taper_soc``, (n,)."""
     distinct, row_of = np.unique(taper_soc, return_inverse=True)
     curves = np.zeros(len(distinct), CURVE)
-    curves["knots"] = 2
+    curves["knots"], curves["relative"] = 2, 1
     curves["soc"][:, 0], curves["soc"][:, 1] = distinct, 1.0 - CUT_OFF * (1.0 - distinct)
-    curves["share"][:, 0], curves["share"][:, 1] = 1.0, CUT_OFF
+    curves["kw"][:, 0], curves["kw"][:, 1] = 1.0, CUT_OFF
     return curves, row_of.reshape(-1)
 
 

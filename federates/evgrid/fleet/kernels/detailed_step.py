@@ -75,35 +75,30 @@ def _seen(row: Row, tick: Tick, member_start: NDArray[np.int64]) -> Seen:
 
 @njit
 def _bring_inputs(
-    w: Row,
-    block: Block,
-    n: int,
-    tick: Tick,
-    exclusive: bool,
-    member_start: NDArray[np.int64],
-    one_hertz: bool,
-) -> None:
+    w: Row, block: Block, n: int, setpoint_kw: Floats, voltage_pu: Floats, exclusive: bool,
+    frequency_hz: Floats, member_start: NDArray[np.int64],
+) -> None:  # fmt: skip
     """Bring what is asked of the EVs of a block, and the voltage and frequency that their EVSEs see.
 
-    ``exclusive``: all are EXCLUSIVE; ``one_hertz``: the frequency is the same for all members.
+    Arrays of length 0 leave what ``w`` holds; ``exclusive``: all EVs are EXCLUSIVE.
     """
-    if tick.managed:
+    if len(setpoint_kw):
         for i in range(n):
-            w["asked_kw"][i] = tick.setpoint_kw[np.uint32(block["ev"][i])]
-    if len(tick.voltage_pu):
+            w["asked_kw"][i] = setpoint_kw[np.uint32(block["ev"][i])]
+    if len(voltage_pu):
         for i in range(n):
-            w["volt"][i] = tick.voltage_pu[np.uint32(block["slot"][i])]
+            w["volt"][i] = voltage_pu[np.uint32(block["slot"][i])]
         if not exclusive:
             for i in range(n):
                 w["volt"][i], w["lowest"][i], w["highest"][i] = _phases_seen(
-                    block["slot"][i], block["spread"][i], tick.voltage_pu
+                    block["slot"][i], block["spread"][i], voltage_pu
                 )
-        if not one_hertz and n:
-            member = np.searchsorted(member_start, block["ev"][0], "right") - 1
-            for i in range(n):
-                while block["ev"][i] >= member_start[member + 1]:
-                    member += 1
-                w["hertz"][i] = tick.frequency_hz[member]
+    if len(frequency_hz) and n:
+        member = np.searchsorted(member_start, block["ev"][0], "right") - 1
+        for i in range(n):
+            while block["ev"][i] >= member_start[member + 1]:
+                member += 1
+            w["hertz"][i] = frequency_hz[member]
 
 
 @njit
@@ -158,8 +153,10 @@ def advance_staying(
     before is finished.
     """
     places, state, physics, options = fleet.places, fleet.state, details.physics, details.options
-    parameters, ageing = details.parameters, details.ageing
-    power_kw, reactive_kvar = results.power_kw, results.reactive_kvar
+    parameters, ageing, laws = details.parameters, details.ageing, details.laws
+    power_kw, reactive_kvar, voltage_pu = results.power_kw, results.reactive_kvar, tick.voltage_pu
+    kinds, refused_kwh, member_start = fleet.kinds.rows, sessions.details, places.member_start
+    begin_s, idle_c = tick.begin_s, tick.idle_c
     step_s, end_s = tick.step_s, tick.begin_s + tick.step_s
     at_once = adds_at_once(results)
     work, room = np.zeros(1, steady.WORK), make_room_for_one()
@@ -176,6 +173,8 @@ def advance_staying(
     work[0]["asked_kw"][:] = inf
     work[0]["hertz"][:] = tick.frequency_hz[0]
     one_hertz = bool(np.all(tick.frequency_hz == tick.frequency_hz[0]))
+    setpoint_kw = tick.setpoint_kw if tick.managed else tick.setpoint_kw[:0]
+    frequency_hz = tick.frequency_hz[:0] if one_hertz else tick.frequency_hz
     cold = options["thermal"] == 1 and tick.idle_c < options["mild_c"]
     shifted = False
     blocks = np.zeros(AHEAD, np.int64)
@@ -207,12 +206,14 @@ def advance_staying(
         if at_once and not exclusive:  # before anything is added to a slot
             clear_part(first, last, places, state, power_kw)
             clear_part(first, last, places, state, reactive_kvar)
-        _bring_inputs(w, state[blocks[0]], numbers[0], tick, exclusive, places.member_start, one_hertz)
+        _bring_inputs(
+            w, state[blocks[0]], numbers[0], setpoint_kw, voltage_pu, exclusive, frequency_hz, member_start
+        )
         for k in range(todo):
             at, n = blocks[k], numbers[k]
             block, own = state[at], physics[at]
             following, n_following = state[blocks[k + 1]], numbers[k + 1]
-            steady.refill_kinds(w, kind_at, block, fleet.kinds.rows)
+            steady.refill_kinds(w, kind_at, block, kinds)
             if with_functions:
                 steady.refill_functions(w, parameters_at, own, parameters)
             _make_way(following, n_following, power_kw)
@@ -220,7 +221,7 @@ def advance_staying(
             if not exclusive:
                 steady.check_phases(w, n)
             if cold:
-                steady.check_cold(w, own, n, options, tick.idle_c)
+                steady.check_cold(w, own, n, options, idle_c)
             if may_shift:
                 shifted = steady.frequency_watt_acts(w, own, n)
             if shifted or aims_again or short:
@@ -234,20 +235,22 @@ def advance_staying(
                     steady.make_room(w, n)
             _make_way(following, n_following, reactive_kvar)
             _bring(state, blocks[k + 3], STATE_BYTES)
-            _bring_inputs(w, following, n_following, tick, exclusive, places.member_start, one_hertz)
+            _bring_inputs(
+                w, following, n_following, setpoint_kw, voltage_pu, exclusive, frequency_hz, member_start
+            )
             others = steady.settle(w, step_s, rules.standby_kw, block, n)
             refusing = steady.settle_details(w, rules, own, n)
-            if len(tick.voltage_pu):
-                _look_ahead(state[blocks[k + 2]], numbers[k + 2], tick.voltage_pu)
+            if len(voltage_pu):
+                _look_ahead(state[blocks[k + 2]], numbers[k + 2], voltage_pu)
             _bring(physics, blocks[k + 2], OWN_BYTES)
             if with_ageing and steady.head(w, step_s, own, n):
                 for i in range(n):
                     if w["turns"][i] != 0.0:
                         _bring(ageing, block["ev"][i], BATTERY_BYTES)
-                        _note_turn(turned[waiting], w, i, block["ev"][i], tick.idle_c)
+                        _note_turn(turned[waiting], w, i, block["ev"][i], idle_c)
                         waiting += 1
                 if waiting >= WAITING:
-                    _bring_up(turned[:waiting], ageing, details.laws, tick.begin_s)
+                    _bring_up(turned[:waiting], ageing, laws, begin_s)
                     waiting = 0
             if shifted:
                 steady.keep_frequency_shift(w, own, n)
@@ -255,9 +258,9 @@ def advance_staying(
                 for i in range(n):
                     missing_kw = steady.missing_kw(w, i)
                     if missing_kw > 0.0:
-                        kind = fleet.kinds.rows[kind_at[i]]
+                        kind = kinds[kind_at[i]]
                         reason = steady.why(w, i, options, kind, block["guarded"][i], shifted)
-                        sessions.details[block["session"][i], reason - 1] += missing_kw * step_s / 3600.0
+                        refused_kwh[block["session"][i], reason - 1] += missing_kw * step_s / 3600.0
             if others:
                 for i in range(n):
                     if w["steady"][i] != 0.0:
@@ -273,9 +276,9 @@ def advance_staying(
                     row, own_row = room.row[0], room.own[0]
                     lift(block, i, row)
                     lift_own(own, i, own_row)
-                    seen = _seen(row, tick, places.member_start)
-                    refused_kwh = sessions.details[row["session"]]
-                    net, q = window(tick, seen, fleet, details, room, refused_kwh, tick.begin_s, step_s)
+                    seen = _seen(row, tick, member_start)
+                    refused = refused_kwh[row["session"]]
+                    net, q = window(tick, seen, fleet, details, room, refused, begin_s, step_s)
                     lower(row, block, i)
                     lower_own(own_row, own, i)
                     w["net_kw"][i] = net / step_s
@@ -286,7 +289,7 @@ def advance_staying(
             else:
                 hold_block(block, n, w["net_kw"], results.mean_kw, power_kw)
                 hold_block(block, n, w["q_kvar"], results.mean_kvar, reactive_kvar)
-        _bring_up(turned[:waiting], ageing, details.laws, tick.begin_s)
+        _bring_up(turned[:waiting], ageing, laws, begin_s)
         waiting = 0
 
 

@@ -189,30 +189,42 @@ def is_lax(left_s: float, soc: float, full: bool, full_charge_s: float, s_per_so
 
 
 @inlined
-def on_pilot_kw(setpoint_kw: float, phases: float, volt: float, least_a: float, step_a: float) -> float:
+def on_pilot_kw(
+    setpoint_kw: float, phases: float, a_per_kw: float, least_a: float, steps_per_a: float, step_kw: float
+) -> float:
     """Set-point to charge as the EVSE's pilot can signal it, kW: 0 below the least current, else a step.
 
-    ``volt``: phase to neutral; ``step_a`` = 0: any current. Set-points that are not positive, and +inf, stay
-    as they are.
+    ``a_per_kw``, ``step_kw``: current per power, and power of a step, on one phase; ``step_kw`` = 0: any
+    current. Set-points that are not positive, and +inf, stay as they are. See :func:`pilot_of`.
     """
-    amperes = setpoint_kw * (1000.0 / volt * (1.0 + ROUNDING)) * (1.0 / 3.0 if phases == 3.0 else 1.0)
-    cut_kw = np.floor(amperes * (1.0 / step_a)) * (step_a * volt / 1000.0 * phases)
-    cut_kw = setpoint_kw if step_a == 0.0 else cut_kw
+    amperes = setpoint_kw * a_per_kw * (1.0 / 3.0 if phases == 3.0 else 1.0)
+    cut_kw = np.floor(amperes * steps_per_a) * (step_kw * phases)
+    cut_kw = setpoint_kw if step_kw == 0.0 else cut_kw
     cut_kw = 0.0 if amperes < least_a else cut_kw
     return cut_kw if setpoint_kw > 0.0 else setpoint_kw
 
 
 @inlined
-def ramped_kw(now_kw: float, goal_kw: float, kw_per_s: float, seconds: float) -> tuple[float, float]:
-    """Mean over ``seconds``, and value at the end, of what moves to a finite goal at a limited speed."""
+def pilot_of(volt: float, step_a: float) -> tuple[float, float, float]:
+    """What :func:`on_pilot_kw` takes of an EVSE: ``a_per_kw``, ``steps_per_a``, ``step_kw``.
+
+    ``volt``: phase to neutral, nominal. A set-point that is a step's but for rounding is that step's.
+    """
+    return 1000.0 / volt * (1.0 + ROUNDING), 1.0 / step_a, step_a * volt / 1000.0
+
+
+@inlined
+def ramped_kw(now_kw: float, goal_kw: float, reach_kw: float, per_reach: float) -> tuple[float, float]:
+    """Mean over a time, and value at its end, of what moves to a finite goal at a limited speed.
+
+    ``reach_kw``: most by which it moves in the time, with its reciprocal, 1/kW. While under way, for a share of
+    the time, it is short of the goal by half its way on the mean.
+    """
     way_kw = goal_kw - now_kw
-    needed_s = abs(way_kw) * (1.0 / kw_per_s)
-    under_way = needed_s >= seconds
-    reach_kw = kw_per_s * seconds
+    share = abs(way_kw) * per_reach
     end_kw = now_kw + (reach_kw if way_kw > 0.0 else -reach_kw)
-    end_kw = end_kw if under_way else goal_kw
-    mean_kw = goal_kw - 0.5 * way_kw * (needed_s * (1.0 / seconds))
-    return 0.5 * (now_kw + end_kw) if under_way else mean_kw, end_kw
+    end_kw = end_kw if share >= 1.0 else goal_kw
+    return 0.5 * (now_kw + end_kw) if share >= 1.0 else goal_kw - 0.5 * way_kw * share, end_kw
 
 
 @inlined

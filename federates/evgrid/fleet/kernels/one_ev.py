@@ -60,6 +60,7 @@ from evgrid.fleet.kernels.laws import (
     heat_derating,
     lost,
     on_pilot_kw,
+    pilot_of,
     ramped_kw,
     refusal,
     refused_kw,
@@ -168,8 +169,9 @@ def _permitted_kw(
     options: Row, kind: Row, physics: Row, setpoint_kw: float, seconds: float, willing: bool
 ) -> tuple[float, float, int]:
     """What the pilot and permission leave of a set-point, kW; discharge asked for, kW; why not all of it."""
+    a_per_kw, steps_per_a, step_kw = pilot_of(options["volt"], options["pilot_a"])
     followed_kw = on_pilot_kw(
-        setpoint_kw, float(physics["phases"]), options["volt"], options["least_a"], options["pilot_a"]
+        setpoint_kw, float(physics["phases"]), a_per_kw, options["least_a"], steps_per_a, step_kw
     )
     if followed_kw >= 0.0:
         return followed_kw, 0.0, 0
@@ -221,9 +223,8 @@ def window(
         options, kind, physics, tick.setpoint_kw[row["ev"]] if tick.managed else inf, seconds, tick.willing
     )
     goal_kw = min(max(followed_kw, -kind["discharge_kw"]), kind["charge_kw"])
-    followed_kw, physics["ramped_kw"] = ramped_kw(
-        physics["ramped_kw"], goal_kw, options["ramp_kw_per_s"], seconds
-    )
+    reach_kw = options["ramp_kw_per_s"] * seconds
+    followed_kw, physics["ramped_kw"] = ramped_kw(physics["ramped_kw"], goal_kw, reach_kw, 1.0 / reach_kw)
     if not reason:  # what is still on its way down isn't refused
         asked_kw = min(asked_kw, max(-followed_kw, 0.0))
 

@@ -49,15 +49,23 @@ KIND = np.dtype(
         ("full_charge_s", "f8"),  # from 0 to soc_target, as fast as possible
         ("held_kw", "f8"),  # see laws.held_up_to_soc
         ("soc_per_kw", "f8"),
-        ("curve_kw", "f8"),  # power of share 1 of its charging curve
+        ("curve_kw", "f8"),  # power of 1 on its charging curve
         ("curve", "i8"),  # row of CURVE
     ],
     align=True,
 )
 """Constants of a kind of session: those of the same limits, losses and target share a row."""
 
-CURVE = np.dtype([("soc", "f8", (KNOTS,)), ("share", "f8", (KNOTS,)), ("knots", "i8")], align=True)
-"""A charging curve: most battery power, as a share of ``curve_kw``, linear between knots, constant beyond."""
+CURVE = np.dtype(
+    [
+        ("soc", "f8", (KNOTS,)),  # ascending
+        ("kw", "f8", (KNOTS,)),  # at the battery, > 0; shares of battery_kw where it is relative
+        ("knots", "i8"),
+        ("relative", "i8"),
+    ],
+    align=True,
+)
+"""A charging curve: most battery power against state of charge, linear between knots, constant beyond."""
 
 PHYSICS = np.dtype(
     [

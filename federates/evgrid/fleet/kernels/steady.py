@@ -41,6 +41,7 @@ from evgrid.fleet.kernels.laws import (
     held_up_to_soc,
     is_lax,
     on_pilot_kw,
+    pilot_of,
     ramped_kw,
     refusal,
     refused_kw,
@@ -90,11 +91,7 @@ _RESULT = (
 """What the tick comes to: whether it is steady, 1, and if so means over it; how it began, and, where SOC
 turned there, its square_kw2s up to then and turns, 1."""
 
-WIDTH = LANES + 8
-"""Places of a column: its EVs, and a cache line more, so that few columns are a multiple of 4096 bytes apart,
-which processors take for the same place at first."""
-
-WORK = np.dtype([(name, "f8", (WIDTH,)) for name in (*_SEEN, *_KIND, *_FUNCTIONS, *_WAY, *_RESULT)])
+WORK = np.dtype([(name, "f8", (LANES,)) for name in (*_SEEN, *_KIND, *_FUNCTIONS, *_WAY, *_RESULT)])
 """Room to work in on a block."""
 
 
@@ -103,13 +100,15 @@ class Rules(NamedTuple):
 
     end_s: float
     seconds: float
-    volt: float
+    a_per_kw: float
     least_a: float
-    pilot_a: float
+    steps_per_a: float
+    step_kw: float
     cap_kws: float
     cap_s: float
     willing: bool
-    ramp_kw_per_s: float
+    reach_kw: float
+    per_reach: float
     warm_k: float
     standby_kw: float
     heating_k_per_kw: float
@@ -119,9 +118,11 @@ class Rules(NamedTuple):
 @njit
 def rules_of(options: Row, seconds: float, end_s: float, idle_c: float, willing: bool) -> Rules:
     """The rules of a tick; ``warm_k``: rise of the cell above an idle one from which it derates."""
+    a_per_kw, steps_per_a, step_kw = pilot_of(options["volt"], options["pilot_a"])
+    reach_kw = options["ramp_kw_per_s"] * seconds
     return Rules(
-        end_s, seconds, options["volt"], options["least_a"], options["pilot_a"], options["throughput_kws"],
-        options["discharging_s"], willing, options["ramp_kw_per_s"],
+        end_s, seconds, a_per_kw, options["least_a"], steps_per_a, step_kw, options["throughput_kws"],
+        options["discharging_s"], willing, reach_kw, 1.0 / reach_kw,
         options["warm_c"] - idle_c if options["thermal"] else inf,
         options["standby_kw"], options["heating_k_per_kw"], np.exp(-options["cooling_per_s"] * seconds),
     )  # fmt: skip
@@ -139,7 +140,9 @@ def same(at: NDArray[np.int32], now: NDArray[np.int32]) -> bool:
 @njit
 def refill_kinds(w: Row, kind_at: NDArray[np.int32], block: Block, rows: Table) -> None:
     """Set the constants of the kinds of a block's EVs, where they aren't those of the block before."""
-    if not same(kind_at, block["kind"]):
+    if len(rows) > 1 or kind_at[0] < 0:
+        if same(kind_at, block["kind"]):
+            return
         for i in range(LANES):
             kind_at[i] = block["kind"][i]
             fill_kind(w, i, rows[kind_at[i]])
@@ -255,9 +258,9 @@ def plan(w: Row, rules: Rules, state: Block, own: Block, n: int) -> int:
     Returns how many EVs' ratings have no room for both.
     """
     end_s, seconds = rules.end_s, rules.seconds
-    volt_v, least_a, pilot_a = rules.volt, rules.least_a, rules.pilot_a
+    a_per_kw, least_a, steps_per_a, step_kw = rules.a_per_kw, rules.least_a, rules.steps_per_a, rules.step_kw
     cap_kws, cap_s, willing = rules.cap_kws, rules.cap_s, rules.willing
-    ramp_kw_per_s, warm_k = rules.ramp_kw_per_s, rules.warm_k
+    reach_kw, per_reach, warm_k = rules.reach_kw, rules.per_reach, rules.warm_k
     short = 0
     for i in range(n):
         soc = state["soc"][i]
@@ -267,7 +270,7 @@ def plan(w: Row, rules: Rules, state: Block, own: Block, n: int) -> int:
         out_kws = own["out_kws"][i]
 
         # What is followed: the pilot, permission, the ramp
-        told_kw = on_pilot_kw(asked_kw, float(own["phases"][i]), volt_v, least_a, pilot_a)
+        told_kw = on_pilot_kw(asked_kw, float(own["phases"][i]), a_per_kw, least_a, steps_per_a, step_kw)
         reason = refusal(
             float(own["refusal"][i]), discharge_kw, out_kws, own["discharging_s"][i], cap_kws, cap_s, willing
         )
@@ -276,7 +279,7 @@ def plan(w: Row, rules: Rules, state: Block, own: Block, n: int) -> int:
         told_kw = 0.0 if refused else told_kw
         near_cap = (told_kw < 0.0) & (out_kws > cap_kws - 2.0 * rated_kw * seconds)
         goal_kw = min(max(told_kw, -discharge_kw), charge_kw)
-        mean_kw, reached_kw = ramped_kw(own["ramped_kw"][i], goal_kw, ramp_kw_per_s, seconds)
+        mean_kw, reached_kw = ramped_kw(own["ramped_kw"][i], goal_kw, reach_kw, per_reach)
         followed_kw = inf if state["guarded"][i] != 0 else mean_kw
 
         # What the EV wishes for, and its laxity, which is looked at from below
