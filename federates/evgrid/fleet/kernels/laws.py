@@ -217,8 +217,8 @@ def pilot_of(volt: float, step_a: float) -> tuple[float, float, float]:
 def ramped_kw(now_kw: float, goal_kw: float, reach_kw: float, per_reach: float) -> tuple[float, float]:
     """Mean over a time, and value at its end, of what moves to a finite goal at a limited speed.
 
-    ``reach_kw``: most by which it moves in the time, with its reciprocal, 1/kW. While under way, for a share of
-    the time, it is short of the goal by half its way on the mean.
+    ``reach_kw``: most by which it moves in the time, with its reciprocal, 1/kW. While under way, for a share
+    of the time, it is short of the goal by half its way on the mean.
     """
     way_kw = goal_kw - now_kw
     share = abs(way_kw) * per_reach
