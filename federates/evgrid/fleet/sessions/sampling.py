@@ -96,7 +96,7 @@ def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, 
     at_all = np.concatenate(connection)
     evs = EVs(np.concatenate(member), at_all, np.concatenate(phase), np.concatenate(name))
     columns: dict[str, Any] = {key: np.concatenate([getattr(p, key) for p in parts]) for key in COLUMNS}
-    return evs, within_run(Sessions(**columns), scenario.clock.duration_s)
+    return evs, within_run(Sessions(**columns), scenario)
 
 
 def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:

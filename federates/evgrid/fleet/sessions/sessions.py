@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evgrid.core.model import Array, EVs
 from evgrid.fleet.kernels.charging import charge_as_fast_as_possible, derive_kinds, tapers
 from evgrid.fleet.kernels.records import KIND, Kinds
+from evgrid.scenario import Scenario
 
 ONE_TYPE = "vehicle"
 """Name of the type of EVs that are all ``fleet.vehicle``."""
@@ -141,14 +142,14 @@ def outside_run(number: int) -> tuple[str, ...]:
     return (f"{number} sessions of the file lie outside the run and are left out.",) if number else ()
 
 
-def within_run(sessions: Sessions, duration_s: float) -> Sessions:
+def within_run(sessions: Sessions, scenario: Scenario) -> Sessions:
     """Sessions in order of EV and arrival, cut to the run.
 
     What lies outside it altogether is left out. A car that stands plugged in at the start has
     charged as fast as it can since its arrival; its session begins at 0 with what it has then, and a note
     says how many those are.
     """
-    outside = (sessions.departure_s <= 0) | (sessions.arrival_s >= duration_s)
+    outside = (sessions.departure_s <= 0) | (sessions.arrival_s >= scenario.clock.duration_s)
     inside = sessions.take(np.flatnonzero(~outside))
     kinds, kind_of = inside.kinds()
     before = np.maximum(-inside.arrival_s, 0.0)

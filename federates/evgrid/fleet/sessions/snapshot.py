@@ -150,7 +150,7 @@ def read_snapshot(path: Path, scenario: Scenario, connections: Connections) -> t
     for name in ("arrival_s", "departure_s"):
         columns[name] = columns[name] + shift_s
     whole = Sessions(**columns)
-    inside = within_run(whole, scenario.clock.duration_s)
+    inside = within_run(whole, scenario)
     note = f"{path}: snapshot of the sessions of {about['name']}, seed {about['seed']}"
     left_out = len(whole) - len(inside)
     return evs, replace(

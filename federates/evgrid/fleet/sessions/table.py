@@ -451,7 +451,7 @@ class _Table:
             ev=np.concatenate(ev_of).astype(np.int32), charge_loss=losses[0], discharge_loss=losses[1],
             taper_soc=taper, **taken,
         )  # fmt: skip
-        inside = within_run(whole, scenario.clock.duration_s)
+        inside = within_run(whole, scenario)
         table = EVs(ev_columns[0], ev_columns[1], ev_columns[2].astype(np.int8), ev_columns[3])
         return table, replace(
             inside,
