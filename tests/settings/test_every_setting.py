@@ -331,6 +331,11 @@ for setting, change, given in (
         by("v2g_peak_shaving", limit_kw=8) | {"fleet.vehicle.losses": "constant"},
     ),
     ("Vehicle.taper_soc", {"fleet.vehicle.taper_soc": 0.3}, None),
+    (
+        "Vehicle.charge_curve",
+        {"fleet.vehicle.charge_curve": {"soc": [0.2, 0.8], "kw": [40, 10]}},
+        {"fleet.charger.power_kw": 50, "fleet.charger.current": "dc"},
+    ),
     ("Vehicle.soc_floor", {"fleet.vehicle.soc_floor": 0.75}, by("v2g_peak_shaving", limit_kw=8)),
     ("Vehicle.soc_target", {"fleet.vehicle.soc_target": 0.85}, None),
     ("Vehicle.consumption_kwh_per_mile", {"fleet.vehicle.consumption_kwh_per_mile": 0.5}, None),
@@ -897,6 +902,9 @@ SHOWN = {
     """,
     "unit/test_scheduler.py": """
         arbitrage.exact scheduled.exact
+    """,
+    "unit/test_charging_curves.py": """
+        ChargeCurve.kw ChargeCurve.soc VehicleType.charge_curve
     """,
     "unit/test_sessions_home.py": """
         VehicleType.ac_1p_kw VehicleType.ac_3p_kw VehicleType.bidirectional VehicleType.capacity_kwh

@@ -1,10 +1,14 @@
 """Charging along a curve of most power against state of charge; expected values are worked by hand."""
 
-from math import inf, log
+from dataclasses import replace
+from math import exp, inf, log
 
 import numpy as np
 import pytest
+from tests.support.fleet import HOUR, car, feeder, table
 
+from evgrid.core.model import EVs, MemoryRecorder
+from evgrid.errors import ScenarioError
 from evgrid.fleet.kernels.charging import (
     advance,
     charge,
@@ -15,6 +19,8 @@ from evgrid.fleet.kernels.charging import (
     steady_power,
 )
 from evgrid.fleet.kernels.records import CURVE, KIND, Kinds
+from evgrid.fleet.model import FleetModel
+from evgrid.scenario import scenario_from
 
 CAPACITY_KWH = 60.0
 KNOTS = ((0.1, 50.0), (0.5, 150.0), (0.8, 60.0), (1.0, 10.0))
@@ -106,3 +112,75 @@ def test_power_that_is_taken_for_constant_is_within_the_curve():
             assert then == pytest.approx(move.soc, abs=1e-12)
             assert power_kw * 60.0 == pytest.approx(move.drawn_kws, rel=1e-12)
     assert found > 300
+
+
+SOC, KW = (list(column) for column in zip(*KNOTS, strict=True))
+EFFICIENCY = 0.9
+
+
+def scenario_of(step_s=60.0, current="dc", **fleet):
+    """A scenario of DC chargers of 200 kW; what ``fleet`` says comes on top."""
+    charger = {"current": current, "phases": 3, "power_kw": 200}
+    vehicle = {"dc_kw": 200, "charge_kw": 200, "charge_curve": {"soc": SOC, "kw": KW}}
+    return scenario_from(
+        {
+            "name": "curve", "time": {"start": "2026-01-15T12:00", "duration": HOUR, "step": step_s},
+            "feeder": {"network": "x"},
+            "fleet": {"count": 1, "charger": charger, "vehicle": vehicle, **fleet},
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("tick_s", [1.0, 60.0, 900.0])
+def test_a_vehicle_charges_along_its_curve_of_power_at_the_grid(tick_s):
+    scenario = scenario_of(tick_s)
+    needed_s = (UP_S + DOWN_S) / EFFICIENCY  # so much longer, as the curve is at the grid
+    before_s = 40.0  # s before the target: back along the line from 0.8
+    kw = 60.0 * exp(300.0 * EFFICIENCY * before_s / (3600.0 * CAPACITY_KWH))
+    loss = (1.0 / EFFICIENCY - 1.0, 0.0)
+    for departure_s, soc in ((needed_s, 0.8), (needed_s - before_s, 0.5 + (150.0 - kw) / 300.0)):
+        own = [car(0.0, departure_s, 0.1, 0.8, 200.0, charge_loss=(0.0, *loss))]
+        sessions = replace(table(own), charge_curves=scenario.fleet.charge_curves)
+        recorder, connections = MemoryRecorder(), feeder(of=(0,))
+        evs = EVs(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int8), np.array(["ev0"]))
+        model = FleetModel(scenario, connections, evs, sessions, recorder, False)
+        for tick in range(scenario.clock.ticks):
+            model.step(tick * tick_s, {})
+        model.finish()
+        assert recorder.static["session_soc_departure"][0] == pytest.approx(soc, rel=1e-9)
+
+
+def test_a_type_has_its_own_curve_and_ac_chargers_have_none():
+    types = {
+        "a": {"share": 0.5, "capacity_kwh": 60, "ac_1p_kw": 7, "ac_3p_kw": 11, "dc_kw": 200,
+              "consumption_kwh_per_mile": 0.3, "charge_curve": {"soc": [0.0, 1.0], "kw": [90, 9]}},
+        "b": {"share": 0.5, "capacity_kwh": 60, "ac_1p_kw": 7, "ac_3p_kw": 11, "dc_kw": 200,
+              "consumption_kwh_per_mile": 0.3},
+    }  # fmt: skip
+    usual = {"charge_curve": {"soc": SOC, "kw": KW}}
+    fleet = scenario_of(mix={"types": types}, vehicle=usual).fleet
+    assert {name: curve.kw for name, curve in fleet.charge_curves.items()} == {"": KW, "a": [90, 9]}
+    sessions = replace(
+        table([car(charge=200.0)], [car(charge=200.0)]),
+        vehicle=np.array(["a", "b"]), charge_curves=fleet.charge_curves,
+    )  # fmt: skip
+    kinds, kind_of = sessions.kinds()
+    limits = [
+        charge_limit_kw(kinds.rows[kind], kinds.curves[kinds.rows[kind]["curve"]], 0.5) for kind in kind_of
+    ]
+    assert limits == pytest.approx([49.5, 150.0])
+    ac = scenario_of(current="ac", vehicle=usual).fleet
+    assert ac.charge_curves == {}
+
+
+@pytest.mark.parametrize(
+    ("curve", "text"),
+    [
+        ({"soc": [0.1, 0.5], "kw": [50, 60, 70]}, "soc has 2 points, kw has 3: must be as many"),
+        ({"soc": [0.5, 0.1], "kw": [50, 60]}, r"soc = \[0.5, 0.1\]: must be ascending"),
+        ({"soc": [0.1, 0.5], "kw": [50, 0]}, "kw.*greater than 0"),
+    ],
+)
+def test_a_curve_that_is_none_is_told(curve, text):
+    with pytest.raises(ScenarioError, match=text):
+        scenario_of(vehicle={"charge_curve": curve})

@@ -13,7 +13,7 @@ from evgrid.scenario.ambient import Ambient
 from evgrid.scenario.fields import Duration, ElementName, HourSpan, Settings, Share, fault, faults
 from evgrid.scenario.inverter_functions import LocalFunctions
 from evgrid.scenario.sessions import SessionSource, session_source
-from evgrid.scenario.vehicles import Mix, read_mix, single_type
+from evgrid.scenario.vehicles import ChargeCurve, Mix, read_mix, single_type
 
 
 class Charger(Settings):
@@ -124,6 +124,9 @@ class Vehicle(Settings):
     """Energy into the grid per energy out of the battery."""
     taper_soc: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """State of charge above which the charging power falls linearly."""
+    charge_curve: ChargeCurve | None = None
+    """Most power from a DC charger against state of charge, {soc: [...], kw: [...]}, within dc_kw, in place
+    of the taper; left out: the taper."""
     soc_floor: Share = 0.2
     """State of charge below which the vehicle does not discharge."""
     soc_target: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -321,6 +324,15 @@ class Fleet(Settings):
         if self.charger.current == "dc" and not any(t.share and t.dc_kw for t in mix.types.values()):
             raise fault(f"charger.current = dc: no type of mix {mix.name} has a DC inlet")
         return self
+
+    @property
+    def charge_curves(self) -> dict[str, ChargeCurve]:
+        """Charging curves by vehicle type, "" for types without one of their own; empty with AC chargers."""
+        if self.charger.current != "dc":
+            return {}
+        types = self.vehicle_mix.types if self.vehicle_mix is not None else {}
+        curves = {"": self.vehicle.charge_curve} | {name: t.charge_curve for name, t in types.items()}
+        return {name: curve for name, curve in curves.items() if curve is not None}
 
     @property
     def vehicle_mix(self) -> Mix | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,26 @@ SHIPPED = "default"
 """Name of the mix that is shipped."""
 
 
+class ChargeCurve(Settings):
+    """Most power that a vehicle draws from a DC charger against its state of charge.
+
+    Linear between the points, constant before the first and after the last.
+    """
+
+    soc: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=32)]
+    """States of charge of the points, 0 to 1, ascending."""
+    kw: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=32)]
+    """Power at the points, kW at the grid."""
+
+    @model_validator(mode="after")
+    def _points_are_a_curve(self) -> ChargeCurve:
+        if len(self.soc) != len(self.kw):
+            raise fault(f"soc has {len(self.soc)} points, kw has {len(self.kw)}: must be as many")
+        if any(after <= before for before, after in pairwise(self.soc)):
+            raise fault(f"soc = {self.soc}: must be ascending")
+        return self
+
+
 class VehicleType(Settings):
     """A type of vehicle."""
 
@@ -37,6 +58,9 @@ class VehicleType(Settings):
     """Most that it draws on three phases together, kW; 0: its on-board charger has one phase."""
     dc_kw: Annotated[float, Field(ge=0)] = 0.0
     """Most that it draws from a DC charger, kW; 0: it has no DC inlet."""
+    charge_curve: ChargeCurve | None = None
+    """Most power from a DC charger against state of charge, within dc_kw, in place of fleet.vehicle's taper;
+    left out: that of fleet.vehicle, if it has one."""
     discharge_kw: Annotated[float, Field(gt=0)] | None = None
     """Most that it gives back, kW; left out: as much as it draws."""
     bidirectional: bool = False

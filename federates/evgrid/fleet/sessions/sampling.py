@@ -324,6 +324,7 @@ def _as_sessions(types: _Types, scenario: Scenario) -> Sessions:
         soc_target=number + vehicle.soc_target, soc_floor=number + vehicle.soc_floor,
         capacity_kwh=types.capacity_kwh, charge_kw=types.charge_kw, discharge_kw=number,
         charge_loss=losses[0], discharge_loss=losses[1], taper_soc=number + vehicle.taper_soc,
+        vehicle=types.name, charge_curves=scenario.fleet.charge_curves,
     )  # fmt: skip
 
 

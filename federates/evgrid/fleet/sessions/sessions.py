@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -11,14 +12,21 @@ from numpy.typing import NDArray
 
 from evgrid.core.model import Array, EVs
 from evgrid.fleet.kernels.charging import charge_as_fast_as_possible, derive_kinds, tapers
-from evgrid.fleet.kernels.records import KIND, Kinds
+from evgrid.fleet.kernels.laws import battery_kw_drawn
+from evgrid.fleet.kernels.records import CURVE, KIND, Kinds
 from evgrid.scenario import Scenario
+from evgrid.scenario.vehicles import ChargeCurve
 
 ONE_TYPE = "vehicle"
 """Name of the type of EVs that are all ``fleet.vehicle``."""
 BIDIRECTIONAL = (0.0664, 0.0356, 2.24e-3)
 """Loss of a bidirectional vehicle, either way: a measured BMW i3, 66.4 W + 0.0356 P + 2.24e-6 P²/W.
 At 3 x 16 A and 230 V: 93.9 % in, 93.2 % out, 87.5 % round trip (87.0 % measured, Schram 2020)."""
+
+LOSSES = ("charge_a", "charge_b", "charge_c")
+"""Fields of KIND with the losses of charging."""
+LEAST_KW = 1e-3
+"""Least power at the battery on a charging curve, where the constant loss takes all that is drawn."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Sessions:
         in place of ``soc_arrival``. NaN where ``soc_arrival`` is to be taken as it is; left out: all NaN
     vehicle : str, name of the vehicle type; left out: ONE_TYPE
     chemistry : str, nmc or lfp, by which the battery ages; left out: empty, that of ``fleet.vehicle``
+    charge_curves : charging curves by vehicle type, "" for types without one of their own; none: the taper
     left_out : sessions of a file that lie outside the run
     notes : sentences about where the sessions come from: rows read and dropped, and why
     unreachable : sessions whose energy doesn't fit into their stay, a sentence each
@@ -63,6 +72,7 @@ class Sessions:
     drive_kwh: Array = field(default_factory=lambda: np.zeros(0))
     vehicle: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, "U1"))
     chemistry: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, "U3"))
+    charge_curves: Mapping[str, ChargeCurve] = field(default_factory=dict)
     left_out: int = 0
     notes: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
@@ -88,6 +98,7 @@ class Sessions:
         Kinds are numbered in order of appearance.
         """
         columns = {
+            "curve": self._curve_of(),
             "capacity_kwh": self.capacity_kwh,
             "soc_target": self.soc_target,
             "soc_floor": self.soc_floor,
@@ -104,16 +115,43 @@ class Sessions:
             kind_of = np.asarray(frame.groupby(varying, sort=False).ngroup(), np.int64)
         _, first = np.unique(kind_of, return_index=True)
         rows = np.zeros(len(first), KIND)
-        taper_soc = columns.pop("taper_soc")[first]
+        del columns["taper_soc"]
         for name, column in columns.items():
             rows[name] = column[first]
-        curves, rows["curve"] = tapers(taper_soc)
-        kinds = Kinds(rows, curves)
+        kinds = Kinds(rows, self._set_curves(rows, self.taper_soc[first]))
         derive_kinds(kinds)
         return kinds, kind_of.astype(np.int32)
 
+    def _curve_of(self) -> NDArray[np.int64]:
+        """Number of each session's curve in ``charge_curves``, -1: the taper; (session,)."""
+        names = list(self.charge_curves)
+        number = np.full(len(self), names.index("") if "" in names else -1)
+        for i, name in enumerate(names):
+            number[self.vehicle == name] = i
+        return number
 
-COLUMNS = tuple(f.name for f in fields(Sessions) if f.name not in ("left_out", "notes", "unreachable"))
+    def _set_curves(self, rows: NDArray[np.void], taper_soc: Array) -> NDArray[np.void]:
+        """CURVE of the kinds, (kind,) KIND, whose numbers of curves become rows of it."""
+        curves, taper_row = tapers(taper_soc)
+        with_curve = np.flatnonzero(rows["curve"] >= 0)
+        keys = np.column_stack([rows[name][with_curve] for name in ("curve", *LOSSES)])
+        distinct, row_of = np.unique(keys, axis=0, return_inverse=True)
+        own = np.zeros(len(distinct), CURVE)
+        given = list(self.charge_curves.values())
+        for row, (number, *loss) in zip(own, distinct.tolist(), strict=True):
+            curve = given[int(number)]
+            row["knots"] = len(curve.soc)
+            row["soc"][: len(curve.soc)] = curve.soc
+            inner_kw = [max(battery_kw_drawn(kw, *loss), LEAST_KW) for kw in curve.kw]
+            row["kw"][: len(curve.kw)] = inner_kw
+        rows["curve"] = taper_row
+        rows["curve"][with_curve] = len(curves) + row_of.reshape(-1)
+        return np.concatenate([curves, own])
+
+
+COLUMNS = tuple(
+    f.name for f in fields(Sessions) if f.name not in ("charge_curves", "left_out", "notes", "unreachable")
+)
 """Names of the columns of :class:`Sessions`."""
 TEXTS = ("vehicle", "chemistry")
 """Those of them that hold text."""
@@ -149,6 +187,8 @@ def within_run(sessions: Sessions, scenario: Scenario) -> Sessions:
     charged as fast as it can since its arrival; its session begins at 0 with what it has then, and a note
     says how many those are.
     """
+    if scenario.fleet is not None:
+        sessions = replace(sessions, charge_curves=scenario.fleet.charge_curves)
     outside = (sessions.departure_s <= 0) | (sessions.arrival_s >= scenario.clock.duration_s)
     inside = sessions.take(np.flatnonzero(~outside))
     kinds, kind_of = inside.kinds()
