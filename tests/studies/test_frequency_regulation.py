@@ -214,7 +214,7 @@ def test_on_the_command_line(scenario, tmp_path):
     for folder in ("out", "out/loss"):
         for name in ("study.nc", "figures.csv", "study.png"):
             assert (tmp_path / folder / name).stat().st_size > 0
-    assert "nadir raised against no response" in done.output
+    assert "nadir raised by the response" in done.output
 
 
 def test_fleets_make_up_the_stated_share_of_the_area(scenario):

@@ -310,7 +310,7 @@ class GenerationLoss(Comparison):
         if NO_RESPONSE not in study["variant"]:
             return study
         lifted = study["drop_mhz"].sel(variant=NO_RESPONSE, drop=True) - study["drop_mhz"]
-        return study.assign(lifted_mhz=figure(lifted, "nadir raised against no response", "mHz"))
+        return study.assign(lifted_mhz=figure(lifted, "nadir raised by the response", "mHz"))
 
     def draw(self, study: xr.Dataset) -> Figure:
         """Frequency and power of the fleets, around the loss."""
