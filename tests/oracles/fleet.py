@@ -73,8 +73,14 @@ class Piece:
         return square * t if k == 0 else square * (1 - math.exp(-2 * k * t)) / (2 * k)
 
 
+NO_POWER_KW = 1e-9
+"""Power at the grid, kW, up to which none flows."""
+
+
 def battery_power_drawn(grid_kw: float, loss: Loss) -> float:
     """Battery power while ``grid_kw`` is drawn: Pb + loss(Pb) = grid_kw, by bisection."""
+    if grid_kw <= NO_POWER_KW:
+        return 0.0
     a, b, c = loss
     return _root(lambda power: power + a + b * power + c * power**2 - grid_kw, 0.0, grid_kw)
 
@@ -87,7 +93,7 @@ def battery_power_given(grid_kw: float, loss: Loss) -> float:
         most = min(most, (1 - b) / (2 * c))
     return (
         _root(lambda power: power - (a + b * power + c * power**2) - grid_kw, 0.0, most)
-        if grid_kw > 0
+        if grid_kw > NO_POWER_KW
         else 0.0
     )
 

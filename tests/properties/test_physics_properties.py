@@ -134,7 +134,16 @@ NEARLY_NOTHING = [
 ]  # fmt: skip
 
 
+FULL = [
+    reference.Session(
+        arrival_s=0.0, departure_s=7200.0, soc_arrival=1.0, soc_target=0.0, capacity_kwh=5.0, charge_kw=1.0,
+        discharge_kw=1.5, taper_soc=0.5, charge_loss=(0.0, 0.0, 0.0), discharge_loss=(0.0625, 0.0, 0.0),
+    )
+]  # fmt: skip
+
+
 @settings(max_examples=300, deadline=None)
+@example(FULL, FUNCTIONS[2], 60.0, ((0.0, 1.0, 60.0), (0.0, 1.0, 60.0), (-1e-9, 1.0, 60.25)))
 @example(NEARLY_NOTHING, FUNCTIONS[0], 60.0, ((1e-9, 1.0, 60.0),) * 3)  # 3.3e-12 of the battery a minute
 @example(NEARLY_NOTHING, FUNCTIONS[0], 60.0, ((3e-10, 1.0, 60.0),) * 3)
 @given(

@@ -31,6 +31,11 @@ LEAST_REFUSED = 1e-9
 """Share of what was asked from which on what was not given counts as refused."""
 
 
+NO_POWER_KW = 1e-9
+"""Power at the grid, kW, up to which none flows: a set-point that rounding left above 0 doesn't cost the
+converter's constant loss."""
+
+
 # Conversion losses
 
 
@@ -53,7 +58,7 @@ def battery_kw_drawn(grid_kw: float, a: float, b: float, c: float) -> float:
     ``Pb + a + b Pb + c Pb**2 = grid_kw``.
     """
     into_kw = converted_kw(grid_kw - a, 1.0 + b, c)
-    return into_kw if grid_kw > a else 0.0
+    return into_kw if grid_kw > max(a, NO_POWER_KW) else 0.0
 
 
 @inlined
@@ -71,7 +76,7 @@ def battery_kw_given(grid_kw: float, a: float, b: float, c: float) -> float:
     """
     net_kw = min(grid_kw, most_given_kw(a, b, c)) + a
     out_kw = converted_kw(net_kw, 1.0 - b, -c)
-    return out_kw if grid_kw > 0.0 else 0.0
+    return out_kw if grid_kw > NO_POWER_KW else 0.0
 
 
 @inlined
@@ -135,8 +140,8 @@ def wished_kw(
     """
     up_kw, down_kw = within_rating(setpoint_kw, charge_kw, discharge_kw)
     full = up_kw == charge_kw
-    up_kw = up_kw if (soc < soc_target) & (up_kw > charge_a) else 0.0
-    down_kw = down_kw if soc > soc_floor else 0.0
+    up_kw = up_kw if (soc < soc_target) & (up_kw > max(charge_a, NO_POWER_KW)) else 0.0
+    down_kw = down_kw if (soc > soc_floor) & (down_kw > NO_POWER_KW) else 0.0
     return up_kw - down_kw, full
 
 
@@ -153,7 +158,7 @@ def battery_power_kw(
     size_kw = abs(power_kw)
     net_kw = size_kw - (in_a if charges else out_a)
     inner_kw = converted_kw(net_kw, in_slope if charges else out_slope, in_c if charges else out_c)
-    inner_kw = inner_kw if (size_kw > 0.0) & (net_kw > 0.0) else 0.0
+    inner_kw = inner_kw if (size_kw > NO_POWER_KW) & (net_kw > 0.0) else 0.0
     return inner_kw if charges else -inner_kw
 
 
