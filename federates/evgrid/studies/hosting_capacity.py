@@ -50,24 +50,26 @@ from evgrid.runs.worker_process import Reduction
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.scenario.fields import Share, fault
 from evgrid.studies import reading
+from evgrid.studies.hosting_capacity_output import save_study
+from evgrid.studies.hosting_capacity_tables import (
+    COUNTED,
+    TOGETHER,
+    WORST,
+    binding_table,
+    first_violations_table,
+    half_width,
+)
 from evgrid.studies.limit_check import Limits, check_limits
 from evgrid.studies.statistics import wilson
 from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
 
     from evgrid.runs.simulation import RunReport
 
 FORMAT = "evgrid-hosting-capacity-2"
 """Written into each study's Dataset."""
-
-COUNTED = "EVs in all"
-"""Name of levels that are numbers of EVs."""
-
-TOGETHER = "any"
-"""The criterion of a violation of any."""
 
 
 class HostingCapacity(Study):
@@ -170,8 +172,6 @@ class HostingCapacity(Study):
 
     def answers(self, folder: Path, progress: Progress, options: BatchOptions) -> Iterator[Answer]:
         """See :meth:`evgrid.studies.study.Study.answers`."""
-        from evgrid.studies.hosting_capacity_output import save_study
-
         with progress(self.name) as advance:
             result = run_study(self, folder, progress=advance, **options)
         yield Answer(self.name, summary(result), partial(save_study, result, folder))
@@ -430,15 +430,6 @@ def check_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> x
     )
 
 
-_WORST = {
-    "kind": ("element", "kind of element"),
-    "element": ("name", "element"),
-    "phase": ("phase", "phase"),
-    "time": ("first_time", "time"),
-}
-"""Attributes of a violation: name, column of :func:`evgrid.results.limits.violations`, description."""
-
-
 def _worst(result: xr.Dataset, violated: xr.DataArray, limits: LimitSet) -> xr.Dataset:
     """The worst violation of each member and criterion, (member, criterion), "" and NaT without one."""
     import xarray as xr
@@ -447,20 +438,20 @@ def _worst(result: xr.Dataset, violated: xr.DataArray, limits: LimitSet) -> xr.D
     members = [int(member) for member in coords["member"].values]
     criteria = [str(criterion) for criterion in coords["criterion"].values]
     shape = (len(members), len(criteria))
-    found = {name: np.full(shape, "", object) for name in _WORST if name != "time"}
+    found = {name: np.full(shape, "", object) for name in WORST if name != "time"}
     found["time"] = np.full(shape, np.datetime64("NaT"), "datetime64[ns]")
     of_any = np.full(len(members), "", object)
     broken = result["member"].values[violated.sel(criterion=TOGETHER).values]
     if len(broken):
         table = violations(result.sel(member=broken), limits)  # the most severe first
-        rows = table[list({column for column, _ in _WORST.values()} | {"member", "criterion"})]
+        rows = table[list({column for column, _ in WORST.values()} | {"member", "criterion"})]
         for row in rows.drop_duplicates(["member", "criterion"]).to_dict("records"):
             at = members.index(int(str(row["member"])))
             places = [criteria.index(row["criterion"])]
             if not of_any[at]:
                 of_any[at] = row["criterion"]
                 places.append(criteria.index(TOGETHER))
-            for name, (column, _) in _WORST.items():
+            for name, (column, _) in WORST.items():
                 found[name][at, places] = row[column]
     data: dict[str, Any] = {
         f"worst_{name}": (("member", "criterion"), values) for name, values in found.items()
@@ -517,7 +508,7 @@ def _at_capacity(checked_runs: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
             long_name="first level past the hosting capacity, NaN where all levels pass", units="1"
         )
     }
-    for name, (_, text) in _WORST.items():
+    for name, (_, text) in WORST.items():
         worst = checked_runs[f"worst_{name}"].isel(level=at).drop_vars("level")
         none = np.datetime64("NaT") if name == "time" else ""
         data[f"binding_{name}"] = worst.where(reached, none).assign_attrs(
@@ -533,7 +524,7 @@ def _first(checked_runs: xr.Dataset) -> xr.Dataset:
     broken = checked_runs["violated"].sel(criterion=TOGETHER, drop=True)
     first = broken.argmax("level")  # level 0 for those without violation, where there is no worst either
     worst = checked_runs.sel(criterion=TOGETHER, drop=True)
-    texts = {"criterion": "criterion", **{name: text for name, (_, text) in _WORST.items()}}
+    texts = {"criterion": "criterion", **{name: text for name, (_, text) in WORST.items()}}
     return xr.Dataset(
         {
             f"first_{name}": worst[f"worst_{name}"]
@@ -543,69 +534,6 @@ def _first(checked_runs: xr.Dataset) -> xr.Dataset:
             for name, text in texts.items()
         }
     )
-
-
-def half_width(result: xr.Dataset, criterion: str = TOGETHER) -> xr.DataArray:
-    """Half the interval of the share of deployments with a violation at or below the capacity,
-    (variant,); at the lowest level where the capacity is below it.
-    """
-    width = (result["first_share_high"] - result["first_share_low"]).sel(criterion=criterion) / 2
-    capacity = result["capacity"].sel(criterion=criterion).fillna(result["level"].values[0])
-    return width.sel(level=capacity)
-
-
-def capacity_table(result: xr.Dataset) -> pd.DataFrame:
-    """Hosting capacity of every variant and criterion: a row each, with its interval."""
-    table = result[["capacity", "capacity_low", "capacity_high"]].to_dataframe().reset_index()
-    return table[["variant", "criterion", "capacity", "capacity_low", "capacity_high"]]
-
-
-def binding_table(result: xr.Dataset) -> pd.DataFrame:
-    """Violations at the first level past the capacity, which determine it.
-
-    A row for each variant, criterion, element and phase, by the share of deployments that violate the
-    criterion there (``criterion_share``; the first row of a variant determines its capacity), then by the
-    number of deployments whose worst violation of the criterion is at the element; with the median hour of
-    the day. A deployment may be in rows of several criteria.
-    """
-    table = result[[f"binding_{name}" for name in _WORST]].to_dataframe().reset_index()
-    table = table[(table["binding_kind"] != "") & (table["criterion"] != TOGETHER)]
-    table = table.rename(columns={"criterion": "binding_criterion"})
-    counted = _counted(table, "binding", result.sizes["member"])
-    per = ["variant", "binding_criterion"]
-    counted.insert(2, "criterion_share", counted.groupby(per)["share"].transform("sum"))
-    order = list(result["variant"].values)
-    counted["variant_place"] = [order.index(variant) for variant in counted["variant"]]
-    counted = counted.sort_values(
-        ["variant_place", "criterion_share", "binding_criterion", "deployments"],
-        ascending=[True, False, True, False], kind="stable",
-    )  # fmt: skip
-    return counted.drop(columns="variant_place").reset_index(drop=True)
-
-
-def first_violations_table(result: xr.Dataset) -> pd.DataFrame:
-    """Criterion, element and phase of each deployment's first violation as EVs are added.
-
-    Most frequent first, with the number of deployments, their share, and the median hour of the day.
-
-    It need not determine the capacity (:func:`binding_table`).
-    """
-    names = [f"first_{name}" for name in ("criterion", *_WORST)]
-    table = result[names].to_dataframe().reset_index()
-    counted = _counted(table[table["first_criterion"] != ""], "first", result.sizes["member"])
-    return counted.sort_values("deployments", ascending=False, kind="stable").reset_index(drop=True)
-
-
-def _counted(table: pd.DataFrame, prefix: str, members: int) -> pd.DataFrame:
-    """Deployments by variant, criterion, element and phase, with their share and median hour."""
-    keys = ["variant", *(f"{prefix}_{name}" for name in ("criterion", "kind", "element", "phase"))]
-    when = table[f"{prefix}_time"].dt
-    hours = table.assign(hour=when.hour + when.minute / 60)
-    counted = (
-        hours.groupby(keys, sort=False)["hour"].agg(deployments="size", median_hour="median").reset_index()
-    )
-    counted["share"] = counted["deployments"] / members
-    return counted[[*keys, "deployments", "share", "median_hour"]]
 
 
 def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from evgrid.errors import ResultError
 from evgrid.results import save_dataset
-from evgrid.studies.hosting_capacity import (
+from evgrid.studies.hosting_capacity_tables import (
     COUNTED,
     TOGETHER,
     binding_table,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -28,15 +28,18 @@ from evgrid.fleet.sessions.evse import charger_phases, ev_draws, phases_at
 from evgrid.fleet.sessions.sessions import (
     BIDIRECTIONAL,
     COLUMNS,
+    DAY_S,
     ONE_TYPE,
     Sessions,
     constant_efficiency,
     within_run,
 )
-from evgrid.fleet.sessions.travel import DAY_S, SampledSessions
 from evgrid.scenario import Scenario
 from evgrid.scenario.fleet import Vehicle
 from evgrid.scenario.vehicles import VehicleType, charge_limit_kw
+
+if TYPE_CHECKING:
+    from evgrid.fleet.sessions.travel import SampledSessions
 
 LONGEST_WAIT_DAYS = 30
 """Days after the end of the run at which an EV that still stands is taken to leave."""
@@ -260,8 +263,8 @@ def _stays(scenario: Scenario, member: int, types: _Types, type_of: NDArray[np.i
     """Go through the days from the warm-up on: who comes with what, plugs in, and leaves when."""
     fleet = scenario.fleet
     assert fleet is not None
-    settings, vehicle, seed, count = fleet.sessions, fleet.vehicle, scenario.ensemble.seed, len(type_of)
-    assert isinstance(settings, SampledSessions)
+    settings, vehicle = cast("SampledSessions", fleet.sessions), fleet.vehicle
+    seed, count = scenario.ensemble.seed, len(type_of)
     start = pd.Timestamp(scenario.start)
     first = date(start.year, start.month, start.day).toordinal() - settings.warm_up_days
     zero_s = (start.normalize() - start).total_seconds() - DAY_S * settings.warm_up_days  # of the first day
@@ -333,8 +336,7 @@ def _plugs_in(
 ) -> NDArray[np.bool_]:
     """Whether each EV would plug in if it came now, (ev,)."""
     assert scenario.fleet is not None
-    settings = scenario.fleet.sessions
-    assert isinstance(settings, SampledSessions)
+    settings = cast("SampledSessions", scenario.fleet.sessions)
     rule = settings.plug_in
     if rule == "always":
         return np.ones(len(soc), np.bool_)

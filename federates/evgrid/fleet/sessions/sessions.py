@@ -29,6 +29,11 @@ LEAST_KW = 1e-3
 """Least power at the battery on a charging curve, where the constant loss takes all that is drawn."""
 
 
+DAY_S = 86400.0
+MOST = 1e6
+"""Largest number of any column of a session file: kWh, kW, members."""
+
+
 @dataclass(frozen=True)
 class Sessions:
     """Charging sessions of all EVs of all members, sorted by EV, then arrival; (session,) each.

@@ -25,8 +25,7 @@ from evgrid.core.model import ALL_PHASES, Connections, EVs
 from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
 from evgrid.fleet.sessions.evse import charges_on_one_phase
-from evgrid.fleet.sessions.sessions import COLUMNS, TEXTS, Sessions, no_fleet, outside_run, within_run
-from evgrid.fleet.sessions.table import MOST
+from evgrid.fleet.sessions.sessions import COLUMNS, MOST, TEXTS, Sessions, no_fleet, outside_run, within_run
 from evgrid.readers import Faults, Table, read_table, shown
 from evgrid.readers.tables import PARQUET
 from evgrid.scenario import Scenario

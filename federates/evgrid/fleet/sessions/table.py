@@ -44,6 +44,7 @@ from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
 from evgrid.fleet.sessions.evse import charger_phases, ev_draws, phases_at
 from evgrid.fleet.sessions.sessions import (
+    MOST,
     ONE_TYPE,
     TEXTS,
     Sessions,
@@ -66,8 +67,6 @@ OPTIONAL = (
     "drive_kwh", "vehicle", "chemistry",
 )  # fmt: skip
 NUMBERS = tuple(name for name in OPTIONAL if name not in ("phase", "vehicle", "chemistry"))
-MOST = 1e6
-"""Largest number of any column: kWh, kW, members."""
 _PHASES = {"a": 0, "b": 1, "c": 2, "abc": ALL_PHASES}
 _ROUNDING = 1e-9
 """Excess of a computed state of charge over 1 that is taken as rounding in the file."""

@@ -30,13 +30,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from evgrid.core.model import Array, Connections, EVs
 from evgrid.core.random_streams import Purpose, stream
-from evgrid.fleet.sessions.sessions import Sessions
+from evgrid.fleet.sessions.sessions import DAY_S, Sessions
 from evgrid.fleet.sessions.source import Source
 from evgrid.scenario import Scenario
 from evgrid.scenario.fields import Share, fault
 from evgrid.scenario.fleet import Fleet
-
-DAY_S = 86400.0
 
 TimeOfDay = tuple[Annotated[float, Field(ge=0, le=24)], Annotated[float, Field(gt=0, le=12)]]
 """Mean and standard deviation, h of the day."""

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from evgrid.core.random_streams import Purpose, stream
+from evgrid.fleet.sessions.sessions import DAY_S
 from evgrid.fleet.sessions.travel import (
-    DAY_S,
     LogMiles,
     SampledSessions,
     Slot,

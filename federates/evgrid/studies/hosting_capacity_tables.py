@@ -1,0 +1,87 @@
+"""Tables of a hosting capacity study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+COUNTED = "EVs in all"
+"""Name of levels that are numbers of EVs."""
+
+TOGETHER = "any"
+"""The criterion of a violation of any."""
+
+
+WORST = {
+    "kind": ("element", "kind of element"),
+    "element": ("name", "element"),
+    "phase": ("phase", "phase"),
+    "time": ("first_time", "time"),
+}
+"""Attributes of a violation: name, column of :func:`evgrid.results.limits.violations`, description."""
+
+
+def half_width(result: xr.Dataset, criterion: str = TOGETHER) -> xr.DataArray:
+    """Half the interval of the share of deployments with a violation at or below the capacity,
+    (variant,); at the lowest level where the capacity is below it.
+    """
+    width = (result["first_share_high"] - result["first_share_low"]).sel(criterion=criterion) / 2
+    capacity = result["capacity"].sel(criterion=criterion).fillna(result["level"].values[0])
+    return width.sel(level=capacity)
+
+
+def capacity_table(result: xr.Dataset) -> pd.DataFrame:
+    """Hosting capacity of every variant and criterion: a row each, with its interval."""
+    table = result[["capacity", "capacity_low", "capacity_high"]].to_dataframe().reset_index()
+    return table[["variant", "criterion", "capacity", "capacity_low", "capacity_high"]]
+
+
+def binding_table(result: xr.Dataset) -> pd.DataFrame:
+    """Violations at the first level past the capacity, which determine it.
+
+    A row for each variant, criterion, element and phase, by the share of deployments that violate the
+    criterion there (``criterion_share``; the first row of a variant determines its capacity), then by the
+    number of deployments whose worst violation of the criterion is at the element; with the median hour of
+    the day. A deployment may be in rows of several criteria.
+    """
+    table = result[[f"binding_{name}" for name in WORST]].to_dataframe().reset_index()
+    table = table[(table["binding_kind"] != "") & (table["criterion"] != TOGETHER)]
+    table = table.rename(columns={"criterion": "binding_criterion"})
+    counted = _counted(table, "binding", result.sizes["member"])
+    per = ["variant", "binding_criterion"]
+    counted.insert(2, "criterion_share", counted.groupby(per)["share"].transform("sum"))
+    order = list(result["variant"].values)
+    counted["variant_place"] = [order.index(variant) for variant in counted["variant"]]
+    counted = counted.sort_values(
+        ["variant_place", "criterion_share", "binding_criterion", "deployments"],
+        ascending=[True, False, True, False], kind="stable",
+    )  # fmt: skip
+    return counted.drop(columns="variant_place").reset_index(drop=True)
+
+
+def first_violations_table(result: xr.Dataset) -> pd.DataFrame:
+    """Criterion, element and phase of each deployment's first violation as EVs are added.
+
+    Most frequent first, with the number of deployments, their share, and the median hour of the day.
+
+    It need not determine the capacity (:func:`binding_table`).
+    """
+    names = [f"first_{name}" for name in ("criterion", *WORST)]
+    table = result[names].to_dataframe().reset_index()
+    counted = _counted(table[table["first_criterion"] != ""], "first", result.sizes["member"])
+    return counted.sort_values("deployments", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _counted(table: pd.DataFrame, prefix: str, members: int) -> pd.DataFrame:
+    """Deployments by variant, criterion, element and phase, with their share and median hour."""
+    keys = ["variant", *(f"{prefix}_{name}" for name in ("criterion", "kind", "element", "phase"))]
+    when = table[f"{prefix}_time"].dt
+    hours = table.assign(hour=when.hour + when.minute / 60)
+    counted = (
+        hours.groupby(keys, sort=False)["hour"].agg(deployments="size", median_hour="median").reset_index()
+    )
+    counted["share"] = counted["deployments"] / members
+    return counted[[*keys, "deployments", "share", "median_hour"]]
