@@ -184,3 +184,24 @@ def test_a_type_has_its_own_curve_and_ac_chargers_have_none():
 def test_a_curve_that_is_none_is_told(curve, text):
     with pytest.raises(ScenarioError, match=text):
         scenario_of(vehicle={"charge_curve": curve})
+
+
+def test_shipped_types_have_a_curve_at_dc_chargers():
+    """TomTom's typical curve of a bev250: 150 kW at 30 %, 112.5 kW at 65 %, 30 kW from 95 % on"""
+    usual = {"dc_kw": 200}
+    mixed = scenario_of(mix={"bev250": 1.0}, vehicle={}).fleet
+    from_file = scenario_of(count=None, sessions={"file": __file__}, vehicle=usual).fleet
+    for fleet in (mixed, from_file):
+        sessions = replace(
+            table([car(charge=150.0)], [car(charge=150.0)]),
+            vehicle=np.array(["bev250", "of my own"]), charge_curves=fleet.charge_curves,
+        )  # fmt: skip
+        kinds, kind_of = sessions.kinds()
+        rows = [kinds.rows[kind] for kind in kind_of]
+        limits = [
+            [charge_limit_kw(row, kinds.curves[row["curve"]], soc) for soc in (0.05, 0.4, 0.98)]
+            for row in rows
+        ]
+        assert limits[0] == pytest.approx([75.0, 150.0 - 37.5 * 0.1 / 0.35, 30.0])
+        assert limits[1][:2] == [150.0, 150.0]  # the taper begins at 0.8
+    assert mixed.charge_curves.keys() == {"bev250"}

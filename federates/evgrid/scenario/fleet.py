@@ -13,7 +13,7 @@ from evgrid.scenario.ambient import Ambient
 from evgrid.scenario.fields import Duration, ElementName, HourSpan, Settings, Share, fault, faults
 from evgrid.scenario.inverter_functions import LocalFunctions
 from evgrid.scenario.sessions import SessionSource, session_source
-from evgrid.scenario.vehicles import ChargeCurve, Mix, read_mix, single_type
+from evgrid.scenario.vehicles import SHIPPED, ChargeCurve, Mix, read_mix, single_type
 
 
 class Charger(Settings):
@@ -327,10 +327,14 @@ class Fleet(Settings):
 
     @property
     def charge_curves(self) -> dict[str, ChargeCurve]:
-        """Charging curves by vehicle type, "" for types without one of their own; empty with AC chargers."""
+        """Charging curves by vehicle type, "" for types without one of their own; empty with AC chargers.
+
+        Types of a session file are those shipped.
+        """
         if self.charger.current != "dc":
             return {}
-        types = self.vehicle_mix.types if self.vehicle_mix is not None else {}
+        mix = self.vehicle_mix if self.sessions.sampled else read_mix(SHIPPED)
+        types = mix.types if mix is not None else {}
         curves = {"": self.vehicle.charge_curve} | {name: t.charge_curve for name, t in types.items()}
         return {name: curve for name, curve in curves.items() if curve is not None}
 
