@@ -30,6 +30,8 @@ from evgrid.scenario.tariffs import Prices, Tariff, prices_of
 class Context:
     """The scenario's data for a strategy, constant over the run.
 
+    clock : ticks, and local time: ``clock.timestamps(np.array([view.time_s]))``
+    tariff : of the drivers, if the scenario has one
     evs : the aggregator's EVs, in the order of all arrays (ev,)
     groups : number of groups in each member; EVs upstream of the feeder are in one of their own, the last
     ev_group : (ev,) int64, row of the EV's group in arrays of shape (member · groups,)
@@ -38,11 +40,11 @@ class Context:
     seed : seed of the scenario
     sensitivity : of the voltages at the connection points; None for a strategy that does not set
         ``uses_voltage``
-        planned_sessions : the EVs' sessions, past and future, as a perfect forecast
+    planned_sessions : the EVs' sessions, past and future, as a perfect forecast
     base_load : power of each group without EVs and losses, (member · groups, n) kW, as a perfect forecast:
         of (n,) times, s, the means over one feeder step from each; with (n,) ends besides, the means from
         each time to its end
-        upstream : whether there are EVs upstream of the feeder
+    upstream : whether there are EVs upstream of the feeder
     voltage_controllers : number of the run's aggregators whose strategies set ``uses_voltage``
     """
 
@@ -161,7 +163,8 @@ class Strategy(ABC):
 
     Settings: ClassVar[type[StrategySettings]] = StrategySettings
     ignores: ClassVar[tuple[str, ...]] = ()
-    """Settings of every aggregator that have no effect in the strategy: they are refused."""
+    """Settings of every aggregator that have no effect in the strategy, such as ``group``: a scenario that
+    gives them is refused."""
     needs_prices: ClassVar[bool] = False
     """True if the strategy can't work without ``Context.prices``: a tariff or ``system.energy_price``."""
     uses_feeder: ClassVar[bool] = False
@@ -176,8 +179,9 @@ class Strategy(ABC):
     takes_upstream: ClassVar[bool] = False
     """True if the strategy can handle EVs upstream of the feeder though it depends on the feeder."""
     may_raise_peak: ClassVar[bool] = False
-    """True if the strategy may synchronise charging: the result then contains the peak of uncontrolled
-    charging."""
+    """True if the strategy may synchronise charging: the result of an aggregator that has all EVs then
+    contains the peak of uncontrolled charging. It is of each member as a whole: ``group`` does not change it,
+    though it is accepted unless ``ignores`` names it."""
     needs_of_system: ClassVar[tuple[str, ...]] = ()
     """Keys of the scenario's section ``system`` without which the strategy can't work."""
     variables: ClassVar[tuple[Variable, ...]] = ()

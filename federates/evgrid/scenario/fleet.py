@@ -71,7 +71,7 @@ class Temperature(Settings):
     time_constant: Annotated[Duration, Field(gt=0)] = 14400.0
     """Thermal time constant of the cell."""
     heating_k_per_kw: Annotated[float, Field(ge=0)] = 0.0
-    """Steady rise of the cell temperature per kW of conversion loss, K/kW."""
+    """Steady rise of the cell temperature per kW of loss, standby included, K/kW."""
     freezing_c: float = 0.0
     """Cell temperature below which there is no charging, °C."""
     mild_c: float = 10.0
