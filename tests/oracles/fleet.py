@@ -247,7 +247,7 @@ def simulate(
     return powers, accounts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rules:
     """What :data:`evgrid.fleet.kernels.records.OPTIONS` hold of what the twin covers; off by default."""
 
@@ -258,6 +258,7 @@ class Rules:
     volt: float = 230.0
     ramp_kw_per_s: float = math.inf
     standby_kw: float = 0.0
+    """Drawn, and lost, while no power flows."""
     into_limit: Callable[[Session], float] = lambda session: math.inf
     """Most that the battery takes at the temperature of the run, kW."""
 
@@ -352,6 +353,9 @@ def follow_rules(
             done = replace(account, guarded=False, trail=[])
             follow(replace(session, departure_s=math.inf), done, power_kw, start_s, seconds)
             done.guarded = wish.guarded
+    idle_s = seconds - sum(span for span, _, square_kw2s in done.trail if square_kw2s > 0)
+    done.drawn_kwh += rules.standby_kw * idle_s / 3600
+    done.loss_kwh += rules.standby_kw * idle_s / 3600
     drawn = done.drawn_kwh - account.drawn_kwh
     given = done.given_kwh - account.given_kwh
     if given > 0:

@@ -37,7 +37,7 @@ def scenario(step, ticks, **fleet):
 
 @settings(max_examples=25, deadline=None)
 @given(runs())
-def test_with_nothing_asked_the_full_pass_is_the_plain_one(drawn):
+def test_with_nothing_asked_the_detailed_step_is_the_basic_one(drawn):
     evs, step, asked = drawn
     if not evs:
         return
@@ -59,8 +59,11 @@ def test_with_nothing_asked_the_full_pass_is_the_plain_one(drawn):
     st.one_of(st.none(), st.floats(1e-4, 0.1)),
     st.sampled_from([None, *NEVER]),
     st.sampled_from([None, -5.0, 4.0, 20.0]),
+    st.sampled_from([0.0, 0.066]),
 )
-def test_full_pass_is_its_plain_python_twin(drawn, energy, hours, least, pilot, ramp, never, ambient):
+def test_detailed_step_is_its_plain_python_twin(
+    drawn, energy, hours, least, pilot, ramp, never, ambient, standby
+):
     evs, step, asked = drawn
     if not evs:
         return
@@ -72,7 +75,9 @@ def test_full_pass_is_its_plain_python_twin(drawn, energy, hours, least, pilot, 
     settings = scenario(
         step, len(asked), permission={"warranty": warranty, **shares},
         charger={"minimum_current_a": least, "pilot_step_a": pilot, "ramp_kw_per_s": ramp},
-        vehicle={"temperature": None if ambient is None else {"ambient": ambient}},
+        vehicle={
+            "temperature": None if ambient is None else {"ambient": ambient}, "standby_kw": standby,
+        },
     )  # fmt: skip
     world = connections_of(len(evs)), single(evs), table(evs)
     _, model, recorder = run(settings, *world, asked)
@@ -86,8 +91,9 @@ def test_full_pass_is_its_plain_python_twin(drawn, energy, hours, least, pilot, 
         return (0.2 + 0.4 * 0.3) * session.capacity_kwh if ambient == 4.0 else np.inf
 
     rules = reference.Rules(
-        np.inf if energy is None else energy, np.inf if hours is None else hours, least, pilot, 230.0,
-        np.inf if ramp is None else ramp, 0.0, into_limit,
+        throughput_kwh=np.inf if energy is None else energy, hours=np.inf if hours is None else hours,
+        least_a=least, pilot_a=pilot, volt=230.0, ramp_kw_per_s=np.inf if ramp is None else ramp,
+        standby_kw=standby, into_limit=into_limit,
     )  # fmt: skip
     row = 0
     for i, own in enumerate(evs):

@@ -131,3 +131,9 @@ def test_a_study(path, lines, tmp_path):
     (tmp_path / "study.yaml").write_text("name: t\nscenario: s.yaml\nmore: 4\n")
     assert "a toy-study of 1 runs" in call("validate", tmp_path / "study.yaml").output
     assert "more" in call("scenario", "--of", "toy-study").output
+
+
+def test_an_importer_whose_field_has_another_name_than_its_key(path, lines):
+    lines(SESSION_FILES, "other", toys.ToyFile)
+    with pytest.raises(TypeError, match=r"ToyFile needs a field 'other', as its key in SESSION_FILES"):
+        load_scenario(path, {"fleet.sessions": {"other": "kwh.txt"}, "fleet.count": None})

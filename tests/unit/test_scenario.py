@@ -7,6 +7,7 @@ import pytest
 import evgrid
 from evgrid.errors import ScenarioError
 from evgrid.scenario import load_scenario, parse_override, scenario_from
+from evgrid.scenario.aggregators import STRATEGIES
 
 MINIMAL = {"name": "t", "time": {"start": "2026-01-15T00:00"}, "feeder": {"network": "european_lv"}}
 
@@ -52,7 +53,7 @@ def test_five_faults_are_all_reported_with_their_path():
         "time.stp: unknown key; did you mean 'step'?",
         "ensemble.members = 0: must be at least 1",
         "feeder.solver = opendss: must be 'power-grid-model' or 'pandapower'",
-        "aggregators.main.strategy = magic: must be one of arbitrage, demand_response, emissions, peak",
+        f"aggregators.main.strategy = magic: must be one of {', '.join(STRATEGIES.names())}, or your own",
     ):
         assert sentence in faults
 

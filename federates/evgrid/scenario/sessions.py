@@ -62,7 +62,8 @@ class SessionSource(OneOfSeveral):
 def session_source(value: Any, context: Any) -> SessionSource:
     """The settings of a source as a scenario gives it.
 
-    Raises PydanticCustomError with every fault, each with its path.
+    Raises PydanticCustomError with every fault, each with its path; TypeError for a class in SESSION_FILES
+    without a field named like its key.
     """
     files = ": ...}, {".join(SESSION_FILES.names())
     allowed = f"must be one of {', '.join(SOURCES.names())}, or {{{files}: ...}}"
@@ -78,6 +79,8 @@ def session_source(value: Any, context: Any) -> SessionSource:
         found: type[SessionSource] = SOURCES.find(name)
     elif len(kinds) == 1:
         found = SESSION_FILES.find(kinds[0])
+        if kinds[0] not in found.model_fields:
+            raise TypeError(f"{found.__name__} needs a field '{kinds[0]}', as its key in SESSION_FILES")
     else:
         given = f" = {name}" if "source" in value and not kinds else ""
         raise faults([f"fleet.sessions{given}: {allowed}"])
