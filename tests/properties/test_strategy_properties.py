@@ -1,10 +1,11 @@
 """Any built-in strategy, any set of sessions: limits are kept, no reachable departure is lost, and groups
-stay within their limit where it can be kept.
+stay within their limit where it can be kept; a member computed by itself equals the same among others.
 
 The aggregator and the fleet are stepped by hand in causal order, with a feeder without losses between them:
 what a transformer carries is the base load, which changes every few ticks, and its EVs.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -326,3 +327,87 @@ def test_the_check_sees_an_overrun(emissions):
         check("peak_limit", {"limit_kw": LIMIT_KW}, world, emissions)
     finally:
         del STRATEGIES._found["reckless"]
+
+
+OPTIONS_BY_STRATEGY = {"demand_response": {"opt_out": 0.5}, "scheduled": {"price_error": 0.3}}
+"""Settings by which a strategy draws random numbers."""
+
+
+def setpoints_by_member(name, own, numbers, emissions):
+    """Set-points of each tick, (EV of the member,) kW, by the members' numbers, which run together.
+
+    Member 0 has four EVs, each other three; all have base loads and signals of their own.
+    """
+    step_s, ticks, longer = (10.0, 450, 4.0) if STRATEGIES.find(name).uses_system else (900.0, 28, 1.0)
+    duration_s = step_s * ticks
+    scenario = scenario_of(name, own, step_s, ticks, emissions)
+    ensemble = scenario.ensemble.model_copy(update={"first": numbers[0], "members": len(numbers)})
+    scenario = scenario.model_copy(update={"ensemble": ensemble})
+    fleets = []
+    for member in numbers:
+        rng = np.random.default_rng(member)
+        fleet = []
+        for _ in range(4 if member == 0 else 3):
+            begin, end = 0.3 * rng.random(), longer * (0.7 + rng.random())
+            half_full = stay(begin, end, 1.0, *rng.uniform(1, 6, 2)) | {"soc_arrival": 0.4}
+            fleet.append((int(rng.integers(4)), [half_full]))
+        fleets.append(fleet)
+    counts = [len(fleet) for fleet in fleets]
+    evs, sessions = tables([ev for fleet in fleets for ev in fleet], duration_s)
+    evs = replace(evs, member=np.repeat(np.arange(len(numbers)), counts))
+
+    def base_load(times_s, until_s=None):
+        middle_s = times_s + 0.5 * step_s if until_s is None else 0.5 * (times_s + until_s)
+        turns = np.add.outer(np.add.outer(np.array(numbers), [0.0, 0.4]), middle_s / duration_s)
+        known = 12.0 + 8.0 * np.sin(2.0 * np.pi * turns * np.array([1.0, 1.3])[:, None])
+        return np.concatenate([known, np.zeros((len(numbers), 1, len(times_s)))], axis=1)
+
+    recorder = MemoryRecorder()
+    known = planned_sessions_of(scenario, CONNECTIONS, evs, sessions)
+    portfolio = Portfolio("main", 0, np.arange(len(evs)), whole=True)
+    models = (
+        AggregatorModel(
+            scenario, portfolio, CONNECTIONS, evs, 2, recorder, SENSITIVITY, known, base_load
+        ),
+        FleetModel(scenario, CONNECTIONS, evs, sessions, recorder, True, 2),
+    )  # fmt: skip
+    fields = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")
+    said = {f"fleet/{field}": np.zeros(len(evs)) for field in fields}
+    said |= {"fleet/p": np.zeros((len(numbers), 4, 3)), "feeder/trafo_p": np.zeros((len(numbers), 2))}
+    asked = []
+    for tick in range(ticks):
+        signal = np.sin(tick + 2.0 * np.array(numbers))
+        said |= {"system/regulation": signal, "system/frequency": 50.0 + 0.2 * signal}
+        said["feeder/voltage"] = 0.97 - 0.02 * said["fleet/p"]
+        for model in models:
+            said |= model.step(tick * step_s, {key: said[key] for key in model.inputs})
+        asked.append(np.split(np.array(said["aggregator/setpoint"]), np.cumsum(counts)[:-1]))
+        by_trafo = said["fleet/p"].sum(axis=2) @ np.eye(2)[CONNECTIONS.trafo]
+        said["feeder/trafo_p"] = base_load(np.array([tick * step_s]))[:, :2, 0] + by_trafo
+    return {member: np.array([each[at] for each in asked]) for at, member in enumerate(numbers)}
+
+
+def check_members(name, own, emissions):
+    together = setpoints_by_member(name, own, (0, 1), emissions)
+    by_itself = setpoints_by_member(name, own, (1,), emissions)
+    np.testing.assert_allclose(together[1], by_itself[1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "own"), variants())
+def test_a_member_by_itself_equals_the_same_among_others(name, own, emissions):
+    check_members(name, own | OPTIONS_BY_STRATEGY.get(name, {}), emissions)
+
+
+def test_the_check_sees_a_strategy_that_counts_over_all_members(emissions):
+    @register("median")
+    class Median(Strategy):
+        """Charges the half of all EVs that has less time."""
+
+        def setpoints(self, view):
+            return np.where(view.laxity <= np.median(view.laxity), np.inf, 0.0)
+
+    try:
+        with pytest.raises(AssertionError):
+            check_members("median", {}, emissions)
+    finally:
+        del STRATEGIES._found["median"]
