@@ -74,7 +74,7 @@ PHYSICS = np.dtype(
         ("out_kws", "f8"),  # energy out of the battery by discharging, over the run
         ("discharging_s", "f8"),  # time of it
         ("past_kg", "f8"),  # emitted in the session, less that of its energy at the rate of now
-        ("reactive_kvar", "f8"),  # response of the EVSE's reactive power, see curves.kernels.STATE
+        ("reactive_kvar", "f8"),  # response of the EVSE's reactive power: inverter_functions.kernels.STATE
         ("droop_kw", "f8"),  # response of its frequency-watt
         ("parameters", "i4"),  # row of the PARAMETERS of its EVSE's local functions
         ("square_kw2s", "f4"),  # integral of the squared battery power since its ageing was brought up
