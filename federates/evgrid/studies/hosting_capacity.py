@@ -59,6 +59,7 @@ from evgrid.studies.hosting_capacity_tables import (
     first_violations_table,
     half_width,
 )
+from evgrid.studies.hosting_capacity_tables import capacity_table as capacity_table
 from evgrid.studies.limit_check import Limits, check_limits
 from evgrid.studies.statistics import wilson
 from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
