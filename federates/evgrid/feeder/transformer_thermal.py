@@ -40,11 +40,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
 
 from evgrid.core.jit import njit
 from evgrid.core.model import Variable
@@ -62,8 +61,6 @@ LAW_UP_TO_C = 160.0
 """Hot spot, °C, up to which a loss of life is reported: the highest that IEC 60076-7:2018, Table 2,
 allows.
 """
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 # ---------------------------------------------------------------------------------------- kernels

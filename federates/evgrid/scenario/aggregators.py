@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from evgrid.aggregator.strategy import Strategy
-
-
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 
 from evgrid.core.registry import Registry
 from evgrid.errors import ScenarioError
 from evgrid.scenario.fields import Duration, ElementName, Settings, fault, faults, faults_of
+
+if TYPE_CHECKING:
+    from evgrid.aggregator.strategy import Strategy
 
 
 class Selection(Settings):

@@ -8,10 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from evgrid.scenario.ambient import Ambient
-from evgrid.scenario.fields import Duration, ElementName, Settings, fault
+from evgrid.scenario.fields import Duration, ElementName, Positive, Settings, fault
 from evgrid.scenario.inverter_functions import LocalFunctions
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 class LineDrop(Settings):

@@ -50,6 +50,7 @@ class Settings(BaseModel):
     )
 
 
+Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -25,12 +25,11 @@ from numpy.typing import NDArray
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from evgrid.inverter_functions import kernels
-from evgrid.scenario.fields import Duration, Settings, fault, faults
+from evgrid.scenario.fields import Duration, Positive, Settings, fault, faults
 
 Point = tuple[float, float]
 Points = Annotated[tuple[Point, ...], Field(min_length=2, max_length=kernels.POINTS)]
 Response = Annotated[Duration, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 def _name_or_settings(value: Any) -> str:

@@ -28,11 +28,13 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from evgrid.core.model import Clock
+from evgrid.readers.series import DAY_S
 from evgrid.readers.times import clock_changes
 from evgrid.scenario.fields import (
     Duration,
     ExistingFile,
     LocalTime,
+    Positive,
     Settings,
     Share,
     TimeFormat,
@@ -41,10 +43,6 @@ from evgrid.scenario.fields import (
 )
 from evgrid.scenario.products import Product, find_product
 
-Positive = Annotated[float, Field(gt=0)]
-
-
-DAY_S = 86400.0
 LONGEST_S = 3600.0
 """Longest time constant: 20 of them lie within the day before."""
 

@@ -34,7 +34,7 @@ from evgrid.errors import ScenarioError
 from evgrid.results.limits import limit_set
 from evgrid.results.plots import time_axis
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.scenario.fields import Duration, LocalTime, Settings, fault
+from evgrid.scenario.fields import Duration, LocalTime, Positive, Settings, fault
 from evgrid.scenario.system import NoRegulation
 from evgrid.studies.comparison import Comparison
 from evgrid.studies.figures import (
@@ -68,8 +68,6 @@ _ORDER = (
 )  # fmt: skip
 """Order of the figures, from the service to its cost; the others follow."""
 _HOURLY = ("regulation_capacity_kw", "regulation_held_kw", "regulation_score", "regulation_credit")
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 class Loss(Settings):

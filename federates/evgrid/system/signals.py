@@ -37,8 +37,8 @@ import numpy as np
 
 from evgrid.core.model import Array, Clock
 from evgrid.core.random_streams import Purpose, stream
-from evgrid.readers.series import Series
-from evgrid.scenario.system import DAY_S, Shape
+from evgrid.readers.series import DAY_S, Series
+from evgrid.scenario.system import Shape
 
 _WARM_UP = 20.0
 _EPOCH = date(1970, 1, 1).toordinal()

@@ -28,12 +28,12 @@ from evgrid.fleet.sessions.evse import charger_phases, ev_draws, phases_at
 from evgrid.fleet.sessions.sessions import (
     BIDIRECTIONAL,
     COLUMNS,
-    DAY_S,
     ONE_TYPE,
     Sessions,
     constant_efficiency,
     within_run,
 )
+from evgrid.readers.series import DAY_S
 from evgrid.scenario import Scenario
 from evgrid.scenario.fleet import Vehicle
 from evgrid.scenario.vehicles import VehicleType, charge_limit_kw

@@ -29,7 +29,6 @@ LEAST_KW = 1e-3
 """Least power at the battery on a charging curve, where the constant loss takes all that is drawn."""
 
 
-DAY_S = 86400.0
 MOST = 1e6
 """Largest number of any column of a session file: kWh, kW, members."""
 

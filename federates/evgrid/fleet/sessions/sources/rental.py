@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from evgrid.core.random_streams import Purpose, stream
-from evgrid.fleet.sessions.sessions import DAY_S
 from evgrid.fleet.sessions.travel import (
     LogMiles,
     SampledSessions,
@@ -20,6 +19,7 @@ from evgrid.fleet.sessions.travel import (
     ordered_hours,
     weekend,
 )
+from evgrid.readers.series import DAY_S
 from evgrid.scenario.fields import Share
 
 
