@@ -26,27 +26,18 @@ from typing import Any
 
 import numpy as np
 
+from evgrid.battery.charging import derive_kinds, tapers
+from evgrid.battery.laws import REASONS
+from evgrid.battery.records import KIND, Kinds
 from evgrid.core.jit import THREADS, in_threads
 from evgrid.core.model import Array, Connections, MemoryRecorder
 from evgrid.fleet import degradation
 from evgrid.fleet.battery import BIDIRECTIONAL
 from evgrid.fleet.commands import Commands
 from evgrid.fleet.extras import Extras
-from evgrid.fleet.kernels.charging import derive_kinds, tapers
 from evgrid.fleet.kernels.lanes import LANES, STATE, blocked, blocks_of, columns_of, lay_out
-from evgrid.fleet.kernels.laws import REASONS
 from evgrid.fleet.kernels.one_ev import age
-from evgrid.fleet.kernels.records import (
-    FUNCTIONS,
-    KIND,
-    OPTIONS,
-    PHYSICS,
-    Details,
-    Kinds,
-    Results,
-    SessionTable,
-    Tick,
-)
+from evgrid.fleet.kernels.records import FUNCTIONS, OPTIONS, PHYSICS, Details, Results, SessionTable, Tick
 from evgrid.fleet.kernels.records import Fleet as FleetState
 from evgrid.fleet.kernels.step import step
 from evgrid.fleet.model import FleetModel

@@ -19,9 +19,9 @@ from tests.support.drawn_fleets import (
     table,
 )
 
+from evgrid.battery.laws import REASONS
 from evgrid.fleet import degradation
 from evgrid.fleet.kernels.lanes import STATE, columns_of, lay_out
-from evgrid.fleet.kernels.laws import REASONS
 from evgrid.fleet.kernels.one_ev import Seen, make_room_for_one, window
 from evgrid.fleet.kernels.records import FUNCTIONS as EVSE_STATE
 from evgrid.fleet.kernels.records import OPTIONS, PHYSICS, Details, Fleet, Tick

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from tests.support.fleet import HOUR, car, feeder, table
 
-from evgrid.core.model import EVs, MemoryRecorder
-from evgrid.errors import ScenarioError
-from evgrid.fleet.kernels.charging import (
+from evgrid.battery.charging import (
     advance,
     charge,
     charge_limit_kw,
@@ -18,7 +16,9 @@ from evgrid.fleet.kernels.charging import (
     soc_that_reaches,
     steady_power,
 )
-from evgrid.fleet.kernels.records import CURVE, KIND, Kinds
+from evgrid.battery.records import CURVE, KIND, Kinds
+from evgrid.core.model import EVs, MemoryRecorder
+from evgrid.errors import ScenarioError
 from evgrid.fleet.model import FleetModel
 from evgrid.scenario import scenario_from
 

@@ -5,26 +5,15 @@ from math import inf
 import numpy as np
 import pytest
 
+from evgrid.battery.charging import derive_kinds, tapers
+from evgrid.battery.records import KIND, Kinds
 from evgrid.core import jit as compiling
 from evgrid.fleet import degradation
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE
 from evgrid.fleet.kernels import lanes, one_ev
-from evgrid.fleet.kernels.charging import derive_kinds, tapers
 from evgrid.fleet.kernels.lanes import MANY_MEMBERS, STATE, blocks_of, columns_of, lay_out
-from evgrid.fleet.kernels.records import (
-    FUNCTIONS as EVSE_STATE,
-)
-from evgrid.fleet.kernels.records import (
-    KIND,
-    OPTIONS,
-    PHYSICS,
-    Details,
-    Fleet,
-    Kinds,
-    Results,
-    SessionTable,
-    Tick,
-)
+from evgrid.fleet.kernels.records import FUNCTIONS as EVSE_STATE
+from evgrid.fleet.kernels.records import OPTIONS, PHYSICS, Details, Fleet, Results, SessionTable, Tick
 from evgrid.fleet.kernels.sessions import reprice
 from evgrid.fleet.kernels.step import step
 from evgrid.inverter_functions import kernels as curves

@@ -11,9 +11,9 @@ import pytest
 from scipy.integrate import solve_ivp
 from tests.support.fleet import HOUR, INF, Run, car, feeder
 
+from evgrid.battery import laws
 from evgrid.core.model import ALL_PHASES, MemoryRecorder
 from evgrid.errors import StrategyError
-from evgrid.fleet.kernels import laws
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables, no_fleet
 from evgrid.scenario import scenario_from

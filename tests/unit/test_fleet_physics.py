@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tests.support.fleet import HOUR, Run, car, feeder, table
 
+from evgrid.battery import laws
 from evgrid.core.model import ALL_PHASES, Clock, EVs, MemoryRecorder
 from evgrid.errors import ScenarioError
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE, THREE_PHASE, IdleCell
-from evgrid.fleet.kernels import laws
 from evgrid.fleet.link import Link, scheduled
 from evgrid.fleet.model import FleetModel
 from evgrid.fleet.sessions import fleet_tables

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.battery.laws import DRIVER, INTERCONNECTION, REASONS, VEHICLE, WARRANTY
+from evgrid.battery.records import Kinds
 from evgrid.core.model import ALL_PHASES, Array, Clock, Connections, EVs
 from evgrid.core.ports import PORTS
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.fleet import degradation
 from evgrid.fleet.battery import IdleCell, with_losses_by_power
 from evgrid.fleet.kernels.lanes import Blocks, blocks_of
-from evgrid.fleet.kernels.laws import DRIVER, INTERCONNECTION, REASONS, VEHICLE, WARRANTY
-from evgrid.fleet.kernels.records import FUNCTIONS, OPTIONS, PHYSICS, Details, Kinds
+from evgrid.fleet.kernels.records import FUNCTIONS, OPTIONS, PHYSICS, Details
 from evgrid.fleet.sessions import Sessions
 from evgrid.readers.series import read_emissions
 from evgrid.scenario import Scenario

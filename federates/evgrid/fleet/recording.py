@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.battery.charging import charge_as_fast_as_possible, grid_energy_to_target_kwh
+from evgrid.battery.laws import REASONS
+from evgrid.battery.records import Kinds
 from evgrid.core.model import Array, Connections, EVs, Portfolio, Recorder, Variable
 from evgrid.fleet import degradation
 from evgrid.fleet.extras import Extras
 from evgrid.fleet.grouping import is_multiple
-from evgrid.fleet.kernels.charging import charge_as_fast_as_possible, grid_energy_to_target_kwh
-from evgrid.fleet.kernels.laws import REASONS
-from evgrid.fleet.kernels.records import Kinds
 from evgrid.fleet.sessions import Sessions
 from evgrid.scenario import Scenario
 from evgrid.scenario.tariffs import USUAL_INTERVAL_S, MonthlyPeaks

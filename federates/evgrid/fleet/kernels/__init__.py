@@ -1,10 +1,10 @@
 """How the EVs charge and discharge: kernels, of arrays and numbers only.
 
+The laws of battery and charger are in :mod:`evgrid.battery`.
+
 =====================  =====================================================================================
-:mod:`.laws`           each law of battery and charger once: equation, unit, source
 :mod:`.records`        the tables and groups of arrays that kernels take
 :mod:`.lanes`          where the state of the EVs lies
-:mod:`.charging`       one battery over a time, in closed form; the departure guard; charging curves
 :mod:`.one_ev`         one EV over a time in full detail
 :mod:`.steady`         blocks of EVs in whose tick nothing happens, many EVs at once
 :mod:`.basic_step`     EVs that follow their set-points within battery and EVSE, and nothing else

@@ -11,10 +11,11 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.battery.charging import advance
+from evgrid.battery.records import Kinds, Row
 from evgrid.core.jit import next_part, njit
-from evgrid.fleet.kernels.charging import advance
-from evgrid.fleet.kernels.lanes import LANES, STATE, Row, lift, lower
-from evgrid.fleet.kernels.records import Fleet, Kinds, Results, SessionTable, Tick
+from evgrid.fleet.kernels.lanes import LANES, STATE, lift, lower
+from evgrid.fleet.kernels.records import Fleet, Results, SessionTable, Tick
 from evgrid.fleet.kernels.sessions import close_session, next_session
 from evgrid.fleet.kernels.slots import adds_at_once, clear_part, hold_block, put, put_block
 from evgrid.fleet.kernels.steady import WORK, follow, refill_kinds, settle

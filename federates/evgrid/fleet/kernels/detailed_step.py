@@ -10,11 +10,12 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.battery.records import Floats, Row, Table
 from evgrid.core.jit import next_part, njit, prefetch
 from evgrid.fleet.degradation import STATE as BATTERY
 from evgrid.fleet.degradation import bring_to_ev
 from evgrid.fleet.kernels import steady
-from evgrid.fleet.kernels.lanes import LANES, LINE, STATE, WIDE, Block, Blocks, Row, blocked, lift, lower
+from evgrid.fleet.kernels.lanes import LANES, LINE, STATE, WIDE, Block, Blocks, blocked, lift, lower
 from evgrid.fleet.kernels.one_ev import (
     Seen,
     c_rate_over_soc,
@@ -27,10 +28,8 @@ from evgrid.fleet.kernels.records import (
     PHYSICS,
     Details,
     Fleet,
-    Floats,
     Results,
     SessionTable,
-    Table,
     Tick,
     lift_own,
     lower_own,

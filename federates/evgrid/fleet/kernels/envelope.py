@@ -29,10 +29,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.battery.charging import charge, energy_to_target_kwh, soc_that_reaches
+from evgrid.battery.records import Floats, Row
 from evgrid.core.jit import njit
-from evgrid.fleet.kernels.charging import charge, energy_to_target_kwh, soc_that_reaches
-from evgrid.fleet.kernels.lanes import LANES, Row, in_use
-from evgrid.fleet.kernels.records import Details, Fleet, Floats
+from evgrid.fleet.kernels.lanes import LANES, in_use
+from evgrid.fleet.kernels.records import Details, Fleet
 from evgrid.fleet.kernels.reports import may_discharge
 
 

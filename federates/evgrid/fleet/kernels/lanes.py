@@ -23,6 +23,7 @@ import numpy as np
 from numba import literal_unroll
 from numpy.typing import NDArray
 
+from evgrid.battery.records import Row
 from evgrid.core.jit import njit
 
 LANES = 16
@@ -67,9 +68,6 @@ Block = np.void
 
 Blocks = NDArray[np.void]
 """An array, (block,), of a dtype that :func:`blocked` made."""
-
-Row = np.void
-"""A row of a table."""
 
 Columns = tuple[NDArray[Any], ...]
 """Views of blocks, (block, column, lane) of equal width each: what moves with an EV."""

@@ -1,8 +1,8 @@
 """One EV over a time in full detail: how it charges where more than its set-point and its battery decide.
 
 In: what the basic step takes, and the voltage, frequency and temperature of the tick. Out: the same, and
-reactive power. Same signs; :func:`.charging.advance` moves the battery, so that the state of charge has a
-closed form here, too. What each adds, all off unless asked for:
+reactive power. Same signs; :func:`evgrid.battery.charging.advance` moves the battery, so that the state of
+charge has a closed form here, too. What each adds, all off unless asked for:
 
 **Permission to discharge** is a conjunction, asked in this order: the vehicle, the EVSE (a session whose
 ``discharge_kw`` is 0 has neither), the interconnection's approval, the warranty (an approved EVSE, a
@@ -42,12 +42,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evgrid.core.jit import njit
-from evgrid.fleet.degradation import STATE as BATTERY
-from evgrid.fleet.degradation import away_ev, bring_to_ev, calendar_loss_ev, cycle_loss_ev
-from evgrid.fleet.kernels.charging import Move, advance, charge, drawn_kws, steady_power
-from evgrid.fleet.kernels.lanes import LANES, STATE, Blocks, Places, Row, in_use, lift
-from evgrid.fleet.kernels.laws import (
+from evgrid.battery.charging import Move, advance, charge, drawn_kws, steady_power
+from evgrid.battery.laws import (
     DEPARTURE,
     DRIVER,
     FLOOR,
@@ -66,7 +62,12 @@ from evgrid.fleet.kernels.laws import (
     refused_kw,
     standby_kws,
 )
-from evgrid.fleet.kernels.records import PHYSICS, Details, Fleet, Floats, SessionTable, Table, Tick, lift_own
+from evgrid.battery.records import Floats, Row, Table
+from evgrid.core.jit import njit
+from evgrid.fleet.degradation import STATE as BATTERY
+from evgrid.fleet.degradation import away_ev, bring_to_ev, calendar_loss_ev, cycle_loss_ev
+from evgrid.fleet.kernels.lanes import LANES, STATE, Blocks, Places, in_use, lift
+from evgrid.fleet.kernels.records import PHYSICS, Details, Fleet, SessionTable, Tick, lift_own
 from evgrid.fleet.kernels.sessions import close_session
 from evgrid.inverter_functions.kernels import IN_SERVICE, OFF, TRIPS, respond
 from evgrid.inverter_functions.kernels import STATE as MEMORY
@@ -151,7 +152,7 @@ def _given_kw(kind: Row, out_kw: float) -> float:
 def _move(
     kind: Row, curve: Row, soc: float, asked_kw: float, seconds: float, left_s: float, guarded: int
 ) -> Move:
-    """:func:`.charging.advance`, by the short way where power is constant."""
+    """:func:`evgrid.battery.charging.advance`, by the short way where power is constant."""
     steady, then, power_kw, into_kw = steady_power(kind, soc, asked_kw, seconds, left_s, guarded)
     if not steady:
         return advance(kind, curve, soc, asked_kw, seconds, left_s, guarded)

@@ -7,16 +7,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.jit import njit
-from evgrid.fleet.kernels.charging import (
+from evgrid.battery.charging import (
     charge,
     charge_limit_kw,
     drawn_kws,
     soc_that_reaches,
 )
+from evgrid.battery.laws import PERMITTED, refusal
+from evgrid.battery.records import Floats
+from evgrid.core.jit import njit
 from evgrid.fleet.kernels.lanes import LANES, Blocks, Places, in_use
-from evgrid.fleet.kernels.laws import PERMITTED, refusal
-from evgrid.fleet.kernels.records import Details, Fleet, Floats
+from evgrid.fleet.kernels.records import Details, Fleet
 
 
 class Status(NamedTuple):

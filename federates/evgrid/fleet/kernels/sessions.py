@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.battery.records import Floats, Kinds, Row
 from evgrid.core.jit import njit
 from evgrid.fleet.kernels.lanes import (
     LANES,
@@ -12,14 +13,13 @@ from evgrid.fleet.kernels.lanes import (
     Blocks,
     Columns,
     Places,
-    Row,
     enter,
     in_use,
     lift,
     lower,
     quit_lane,
 )
-from evgrid.fleet.kernels.records import Fleet, Floats, Kinds, SessionTable
+from evgrid.fleet.kernels.records import Fleet, SessionTable
 
 LEAST_SOC = 0.05
 """State of charge below which nobody comes home from a drive."""

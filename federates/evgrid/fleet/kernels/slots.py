@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.battery.records import Floats
 from evgrid.core.jit import njit
 from evgrid.fleet.kernels.lanes import LANES, MANY_MEMBERS, WIDE, Block, Blocks, Places
-from evgrid.fleet.kernels.records import Floats, Results
+from evgrid.fleet.kernels.records import Results
 
 
 @njit

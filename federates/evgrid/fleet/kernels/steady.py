@@ -29,9 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.jit import inlined, njit
-from evgrid.fleet.kernels.lanes import LANES, Block, Row
-from evgrid.fleet.kernels.laws import (
+from evgrid.battery.laws import (
     DEPARTURE,
     GRID,
     PERMITTED,
@@ -48,8 +46,10 @@ from evgrid.fleet.kernels.laws import (
     stays_within,
     wished_kw,
 )
+from evgrid.battery.records import Row, Table
+from evgrid.core.jit import inlined, njit
+from evgrid.fleet.kernels.lanes import LANES, Block
 from evgrid.fleet.kernels.one_ev import SAME, whose_floor
-from evgrid.fleet.kernels.records import Table
 from evgrid.inverter_functions.kernels import POINTS, POWER_FACTOR, WATT_VAR, first_order, frequency_shift_kw
 
 SEGMENTS = 3

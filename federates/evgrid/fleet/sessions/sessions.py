@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from evgrid.battery.charging import charge_as_fast_as_possible, derive_kinds, tapers
+from evgrid.battery.laws import battery_kw_drawn
+from evgrid.battery.records import CURVE, KIND, Kinds
 from evgrid.core.model import Array, EVs
-from evgrid.fleet.kernels.charging import charge_as_fast_as_possible, derive_kinds, tapers
-from evgrid.fleet.kernels.laws import battery_kw_drawn
-from evgrid.fleet.kernels.records import CURVE, KIND, Kinds
 from evgrid.scenario import Scenario
 from evgrid.scenario.vehicles import ChargeCurve
 

@@ -29,9 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.jit import njit
-from evgrid.fleet.kernels.lanes import Row
-from evgrid.fleet.kernels.laws import (
+from evgrid.battery.laws import (
     battery_kw_drawn,
     battery_kw_given,
     battery_power_kw,
@@ -45,7 +43,8 @@ from evgrid.fleet.kernels.laws import (
     time_to_rise_s,
     wished_kw,
 )
-from evgrid.fleet.kernels.records import CURVE, Kinds
+from evgrid.battery.records import CURVE, Kinds, Row
+from evgrid.core.jit import njit
 
 CUT_OFF = 0.05
 """Least charging power, as a share of ``battery_kw``, to which the taper falls before full."""
@@ -354,7 +353,7 @@ def steady_power(
 ) -> tuple[bool, float, float, float]:
     """Whether power is surely constant over a window; SOC at its end, power at grid and battery, kW, if so.
 
-    A whole block of EVs at once: :func:`.steady.follow` and :func:`.steady.settle`.
+    A whole block of EVs at once: :mod:`evgrid.fleet.kernels.steady`.
     """
     power_kw, full = wished_kw(
         np.inf if guarded else setpoint_kw, soc, kind["charge_kw"], kind["discharge_kw"], kind["soc_target"],
