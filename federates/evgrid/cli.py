@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evgrid.core.interrupts import signals_as_interrupts
 from evgrid.errors import EvgridError, ResultError, ScenarioError
 
 if TYPE_CHECKING:
@@ -36,38 +36,19 @@ class _Group(click.Group):
     """Prints user errors as a sentence, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _signals_as_interrupts() as caught:
+        with signals_as_interrupts() as received:
             try:
                 return super().invoke(ctx)
             except EvgridError as error:
-                click.echo(f"evgrid: {error}", err=True)
-                ctx.exit(error.exit_code)
+                text, code = str(error), error.exit_code
             except KeyboardInterrupt as stop:
-                name = caught[0].name if caught else "Ctrl-C"
-                click.echo(f"evgrid: stopped by {name}{f'; {stop}' if str(stop) else ''}", err=True)
-                ctx.exit(128 + (caught[0] if caught else signal.SIGINT))
-
-
-@contextmanager
-def _signals_as_interrupts() -> Iterator[list[signal.Signals]]:
-    """SIGTERM and SIGHUP end a command as Ctrl-C does, with clean-up; yields the signals received."""
-    caught: list[signal.Signals] = []
-
-    def interrupt(number: int, frame: object) -> None:
-        caught.append(signal.Signals(number))
-        raise KeyboardInterrupt
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+                text, code = str(stop), 128 + signal.SIGINT
+            if received or code == 128 + signal.SIGINT:
+                number = received[0] if received else signal.SIGINT
+                name = "Ctrl-C" if number == signal.SIGINT else number.name
+                text, code = f"stopped by {name}{f'; {text}' if text else ''}", 128 + number
+            click.echo(f"evgrid: {text}", err=True)
+            ctx.exit(code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

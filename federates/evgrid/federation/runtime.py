@@ -33,6 +33,7 @@ from typing import Any
 import helics as h
 import numpy as np
 
+from evgrid.core.interrupts import raise_swallowed
 from evgrid.core.model import Clock, Model
 from evgrid.errors import EvgridError, RunError
 from evgrid.federation.adapter import Adapter, Stopped
@@ -233,11 +234,13 @@ class _Federation:
 
     def run(self, progress: Callable[[float], None] | None) -> None:
         """Start the federates, and watch them until the last has ended or one has failed."""
+        raise_swallowed()  # while the models were made
         if self._hand_over:
             threading.Thread(target=self._work, name="evgrid-models", daemon=True).start()
         for adapter in self.adapters:
             adapter.start(partial(self._granted, adapter))
         while not self._done.wait(_POLL_S):  # wakes for signals
+            raise_swallowed()
             if progress is not None:
                 progress(self._slowest().done_s)
             if self._cancel is not None and self._cancel.is_set():

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from evgrid.core.interrupts import raise_swallowed
 from evgrid.errors import EvgridError
 from evgrid.runs.worker_process import Outcome, Task, execute, leave_signals
 
@@ -105,6 +106,7 @@ def run_tasks(
     seen = time.monotonic()
     try:
         while futures:
+            raise_swallowed()
             try:
                 future = done.get(timeout=_POLL_S)
             except queue.Empty:
