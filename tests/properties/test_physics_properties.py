@@ -22,7 +22,7 @@ from tests.support.drawn_fleets import (
 from evgrid.battery.laws import REASONS
 from evgrid.fleet import degradation
 from evgrid.fleet.kernels.lanes import STATE, columns_of, lay_out
-from evgrid.fleet.kernels.one_ev import Seen, make_room_for_one, window
+from evgrid.fleet.kernels.one_ev import Seen, follow, make_room_for_one
 from evgrid.fleet.kernels.records import FUNCTIONS as EVSE_STATE
 from evgrid.fleet.kernels.records import OPTIONS, PHYSICS, Details, Fleet, Tick
 from evgrid.inverter_functions import kernels as curves
@@ -198,7 +198,7 @@ def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, secon
             )
             tick = Tick(start, seconds, True, np.array([asked]), np.zeros(3))
             seen_now = Seen(volt, volt, volt, 1.0, hertz)
-            _, q_kvars = window(tick, seen_now, fleet, details, room, refused, start, seconds)
+            _, q_kvars = follow(tick, seen_now, fleet, details, room, refused, start, start + seconds)
             start += seconds
             scale = session.capacity_kwh + most
             assert q_kvars / seconds == pytest.approx(seen["q"], rel=1e-12, abs=1e-12 * most)

@@ -12,8 +12,21 @@ from evgrid.fleet import degradation
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE
 from evgrid.fleet.kernels import lanes, one_ev
 from evgrid.fleet.kernels.lanes import MANY_MEMBERS, STATE, blocks_of, columns_of, lay_out
+from evgrid.fleet.kernels.records import (
+    DEAD,
+    ISLANDED,
+    NO_SEGMENTS,
+    OPTIONS,
+    PHYSICS,
+    SUPPLIED,
+    Details,
+    Fleet,
+    Results,
+    Segments,
+    SessionTable,
+    Tick,
+)
 from evgrid.fleet.kernels.records import FUNCTIONS as EVSE_STATE
-from evgrid.fleet.kernels.records import OPTIONS, PHYSICS, Details, Fleet, Results, SessionTable, Tick
 from evgrid.fleet.kernels.sessions import reprice
 from evgrid.fleet.kernels.step import step
 from evgrid.inverter_functions import kernels as curves
@@ -149,18 +162,29 @@ class World:
     def table(self):
         return SessionTable(*self.sessions, self.by_arrival, self.outcome, self.more)
 
-    def tick_of(self, idle_c, willing):
-        return Tick(self.time_s, STEP_S, True, self.asked, self.rates, self.volt, self.hertz, willing, idle_c)
+    def tick_of(self, idle_c, willing, step_s=STEP_S, segments=NO_SEGMENTS):
+        return Tick(
+            self.time_s,
+            step_s,
+            True,
+            self.asked,
+            self.rates,
+            self.volt,
+            self.hertz,
+            willing,
+            idle_c,
+            segments,
+        )
 
-    def tick(self, idle_c=15.0, willing=True):
+    def tick(self, idle_c=15.0, willing=True, step_s=STEP_S, segments=NO_SEGMENTS):
         results = Results(
             self.power, self.reactive, self.plugged, self.ev_power, self.ev_soc, self.mean_kw, self.mean_kvar
         )
         self.cursor, self.gone = step(
-            self.tick_of(idle_c, willing), self.table, self.fleet, self.details, results, self.cursor,
-            self.gone,
+            self.tick_of(idle_c, willing, step_s, segments), self.table, self.fleet, self.details, results,
+            self.cursor, self.gone,
         )  # fmt: skip
-        self.time_s += STEP_S
+        self.time_s += step_s
 
 
 def by_the_exact_way(world, idle_c, willing):
@@ -178,9 +202,10 @@ def by_the_exact_way(world, idle_c, willing):
             volt.mean(), volt.min(), volt.max(), float(volt.min() > 0.0), world.hertz[member[ev]]
         )
         room.row[0], room.own[0] = state[ev], own[ev]
-        net_kws, q_kvars = one_ev.window(
-            tick, seen, world.fleet, details, room, more[state[ev]["session"]], world.time_s, STEP_S
-        )
+        net_kws, q_kvars = one_ev.follow(
+            tick, seen, world.fleet, details, room, more[state[ev]["session"]], world.time_s,
+            world.time_s + STEP_S,
+        )  # fmt: skip
         state[ev], own[ev] = room.row[0], room.own[0]
         p[ev], q[ev] = net_kws / STEP_S, q_kvars / STEP_S
     return staying, state, own, more, details.functions, details.ageing, p, q
@@ -220,6 +245,62 @@ def test_blocks_give_what_the_exact_way_gives(functions, idle_c):
             got = slots.reshape(-1, 3).sum(axis=1)[world.slot // 3]
             np.testing.assert_allclose(got[staying], expected[staying], rtol=1e-12, atol=1e-11)
     assert compared > 5000
+
+
+def test_segments_are_ticks_of_their_own():
+    options = {"ramp_kw_per_s": inf, "thermal": 0, "heating_k_per_kw": 0.0, "throughput_kws": inf}
+    whole, pieces = (World(600, 3, "none", stay_s=3000.0, **options) for _ in range(2))
+    lengths = np.array([600.0, 7.0, 293.0])
+    for _ in range(4):
+        asked = whole.rng.uniform(-12, 12, (600, 3))
+        asked[whole.rng.random((600, 3)) < 0.2] = inf
+        begin_s = whole.time_s
+        counts = np.where(np.arange(600) % 3 == 0, 0, 3)  # every third has none
+        whole.asked, asked[counts == 0] = asked[:, 0], asked[counts == 0, :1]
+        here = counts > 0
+        whole.tick(
+            step_s=900.0,
+            segments=Segments(
+                np.concatenate([[0], np.cumsum(counts)]), np.tile(begin_s + np.cumsum(lengths), here.sum()),
+                asked[here].reshape(-1), np.full(3 * here.sum(), SUPPLIED, np.int8),
+            ),
+        )  # fmt: skip
+        energy_kws = np.zeros(3 * 600)
+        for i, seconds in enumerate(lengths):
+            pieces.asked = asked[:, i]
+            pieces.tick(step_s=seconds)
+            energy_kws += pieces.power * seconds
+        np.testing.assert_allclose(whole.power, energy_kws / 900.0, rtol=1e-9, atol=1e-9)
+        plugged = whole.state["session"] >= 0
+        assert np.array_equal(plugged, pieces.state["session"] >= 0)
+        for name in ("soc", "drawn_kws", "given_kws", "loss_kws", "guarded"):
+            np.testing.assert_allclose(
+                whole.state[name][plugged], pieces.state[name][plugged], rtol=1e-9, atol=1e-9, err_msg=name
+            )
+    np.testing.assert_allclose(whole.outcome, pieces.outcome, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("supply", [DEAD, ISLANDED])
+def test_the_departure_guard_does_not_act_without_the_grid(supply):
+    world = World(600, 3, "volt_var", stay_s=3000.0)
+    for _ in range(3):
+        world.draw()
+        world.volt[:] = 0.0
+        before = world.state
+        world.tick(
+            step_s=900.0,
+            segments=Segments(
+                np.arange(601), np.full(600, world.time_s + 900.0), np.zeros(600),
+                np.full(600, supply, np.int8),
+            ),
+        )  # fmt: skip
+        stays = (before["session"] >= 0) & (before["session"] == world.state["session"])
+        assert stays.sum() > 50 or world.time_s == 900.0
+        assert np.array_equal(world.state["soc"][stays], before["soc"][stays])
+        if supply == DEAD:
+            assert not world.power.any()
+        else:  # standby only, 66 W an EV
+            assert 0.0 < world.power.max() <= 0.066 + 1e-12
 
 
 def trace(monkeypatch, threads, members, per_ev=False, ticks=25):

@@ -15,20 +15,35 @@ from evgrid.core.jit import next_part, njit, prefetch
 from evgrid.fleet.degradation import STATE as BATTERY
 from evgrid.fleet.degradation import bring_to_ev
 from evgrid.fleet.kernels import steady
-from evgrid.fleet.kernels.lanes import LANES, LINE, STATE, WIDE, Block, Blocks, blocked, lift, lower
+from evgrid.fleet.kernels.lanes import (
+    ARRIVES,
+    LANES,
+    LINE,
+    SEGMENTED,
+    STATE,
+    WIDE,
+    Block,
+    Blocks,
+    Places,
+    blocked,
+    in_use,
+    lift,
+    lower,
+)
 from evgrid.fleet.kernels.one_ev import (
     Seen,
     c_rate_over_soc,
     end_session,
+    follow,
     make_room_for_one,
     start_details,
-    window,
 )
 from evgrid.fleet.kernels.records import (
     PHYSICS,
     Details,
     Fleet,
     Results,
+    Segments,
     SessionTable,
     Tick,
     lift_own,
@@ -277,7 +292,7 @@ def advance_staying(
                     lift_own(own, i, own_row)
                     seen = _seen(row, tick, member_start)
                     refused = refused_kwh[row["session"]]
-                    net, q = window(tick, seen, fleet, details, room, refused, begin_s, step_s)
+                    net, q = follow(tick, seen, fleet, details, room, refused, begin_s, end_s)
                     lower(row, block, i)
                     lower_own(own_row, own, i)
                     w["net_kw"][i] = net / step_s
@@ -293,11 +308,21 @@ def advance_staying(
 
 
 @njit
+def mark_segmented(segments: Segments, places: Places, state: Blocks) -> None:
+    """Mark the EVs plugged in that have segments: they are advanced one by one, with those that arrive."""
+    for lane in in_use(places):
+        block, i = state[lane // LANES], lane % LANES
+        ev = block["ev"][i]
+        if segments.first[ev] < segments.first[ev + 1] and block["fresh"][i] == 0:
+            block["fresh"][i] = SEGMENTED
+
+
+@njit
 def advance_changing(
     changing: NDArray[np.int64], tick: Tick, sessions: SessionTable, fleet: Fleet, details: Details,
     results: Results,
 ) -> None:  # fmt: skip
-    """Advance those that arrive or leave within the tick, even repeatedly.
+    """Advance those that arrive or leave within the tick, even repeatedly, and those with segments.
 
     ``changing``, (stretch,): how many they are. ``results.plugged`` takes, by member, what they are short of
     a whole tick. Those that left keep their lane, with session -1.
@@ -320,13 +345,13 @@ def advance_changing(
             net_kws, q_kvars, plugged_s = 0.0, 0.0, 0.0
             while True:
                 session = row["session"]
-                if row["fresh"]:
+                if row["fresh"] == ARRIVES:
                     start_details(room, details, sessions, sessions.arrival_s[session], tick.idle_c)
-                    row["fresh"] = 0
+                row["fresh"] = 0
                 from_s = max(sessions.arrival_s[session], tick.begin_s)
                 until_s = min(row["departure_s"], end_s)
                 refused_kwh = sessions.details[session]
-                net, q = window(tick, seen, fleet, details, room, refused_kwh, from_s, until_s - from_s)
+                net, q = follow(tick, seen, fleet, details, room, refused_kwh, from_s, until_s)
                 net_kws += net
                 q_kvars += q
                 plugged_s += until_s - from_s

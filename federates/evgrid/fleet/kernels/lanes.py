@@ -41,6 +41,9 @@ MANY_MEMBERS = 64
 LINE = 64
 """Bytes of a cache line."""
 
+ARRIVES, SEGMENTED = 1, 2
+"""Why an EV's tick is done piece by piece: it arrives in it, or it follows several set-points in it."""
+
 EXCLUSIVE, SHARED, WIDE = 0, 1, 2
 """How an EV's power goes into the slots: the only EV ever in its one, one of several, or over three."""
 
@@ -57,7 +60,7 @@ STATE = np.dtype(
         ("ev", "i4"),  # row of the EV
         ("slot", "i4"),  # the first of its slots, in the arrays of power and voltage
         ("guarded", "i1"),  # 1 once laxity has reached zero
-        ("fresh", "i1"),  # 1 in the tick of arrival
+        ("fresh", "i1"),  # ARRIVES or SEGMENTED in such a tick, else 0
         ("spread", "i1"),  # EXCLUSIVE, SHARED or WIDE
     ]
 )

@@ -48,6 +48,7 @@ from evgrid.battery.laws import (
     DRIVER,
     FLOOR,
     GRID,
+    INTERCONNECTION,
     PERMITTED,
     REASONS,
     WARRANTY,
@@ -67,7 +68,18 @@ from evgrid.core.jit import njit
 from evgrid.fleet.degradation import STATE as BATTERY
 from evgrid.fleet.degradation import away_ev, bring_to_ev, calendar_loss_ev, cycle_loss_ev
 from evgrid.fleet.kernels.lanes import LANES, STATE, Blocks, Places, in_use, lift
-from evgrid.fleet.kernels.records import PHYSICS, Details, Fleet, SessionTable, Tick, lift_own
+from evgrid.fleet.kernels.records import (
+    DEAD,
+    ISLANDED,
+    PHYSICS,
+    SUPPLIED,
+    Details,
+    Fleet,
+    SessionTable,
+    Span,
+    Tick,
+    lift_own,
+)
 from evgrid.fleet.kernels.sessions import close_session
 from evgrid.inverter_functions.kernels import IN_SERVICE, OFF, TRIPS, respond
 from evgrid.inverter_functions.kernels import STATE as MEMORY
@@ -167,24 +179,27 @@ def _move(
 
 @njit
 def _permitted_kw(
-    options: Row, kind: Row, physics: Row, setpoint_kw: float, seconds: float, willing: bool
+    options: Row, kind: Row, physics: Row, span: Span, willing: bool
 ) -> tuple[float, float, int]:
     """What the pilot and permission leave of a set-point, kW; discharge asked for, kW; why not all of it."""
     a_per_kw, steps_per_a, step_kw = pilot_of(options["volt"], options["pilot_a"])
     followed_kw = on_pilot_kw(
-        setpoint_kw, float(physics["phases"]), a_per_kw, options["least_a"], steps_per_a, step_kw
+        span.setpoint_kw, float(physics["phases"]), a_per_kw, options["least_a"], steps_per_a, step_kw
     )
     if followed_kw >= 0.0:
         return followed_kw, 0.0, 0
     rated_kw = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
     asked_kw = min(-followed_kw, rated_kw)
+    never = float(physics["refusal"])
+    if never == INTERCONNECTION and span.supply == ISLANDED:
+        never = 0.0
     reason = refusal(
-        float(physics["refusal"]), kind["discharge_kw"], physics["out_kws"], physics["discharging_s"],
+        never, kind["discharge_kw"], physics["out_kws"], physics["discharging_s"],
         options["throughput_kws"], options["discharging_s"], willing,
     )  # fmt: skip
     if reason < PERMITTED:
         return 0.0, asked_kw, int(reason)
-    out_kw = (options["throughput_kws"] - physics["out_kws"]) / seconds
+    out_kw = (options["throughput_kws"] - physics["out_kws"]) / span.seconds
     if out_kw < 2.0 * rated_kw:  # the cap is met exactly
         most_kw = max(_given_kw(kind, out_kw), 0.0)
         if most_kw < asked_kw:
@@ -194,9 +209,8 @@ def _permitted_kw(
 
 @njit
 def window(
-    tick: Tick, seen: Seen, fleet: Fleet, details: Details, room: Room, refused_kwh: Floats, begin_s: float,
-    seconds: float,
-) -> tuple[float, float]:  # fmt: skip
+    tick: Tick, seen: Seen, fleet: Fleet, details: Details, room: Room, refused_kwh: Floats, span: Span
+) -> tuple[float, float]:
     """Advance one EV over a window in which it is plugged in.
 
     Parameters
@@ -207,8 +221,8 @@ def window(
         ``row`` and ``own`` are the EV's, and are updated.
     refused_kwh
         (len(REASONS), …), updated by what is refused.
-    begin_s, seconds
-        Begin and length (> 0) of the window.
+    span
+        The window, and what is asked in it.
 
     Returns net energy drawn (kWs), and reactive energy (kvars).
 
@@ -219,17 +233,20 @@ def window(
     functions = details.functions[row["ev"] if options["functions"] else 0]
     battery = details.ageing[row["ev"]] if options["ageing"] else room.battery[0]
     soc = row["soc"]
-    left_s = row["departure_s"] - begin_s
-    followed_kw, asked_kw, reason = _permitted_kw(
-        options, kind, physics, tick.setpoint_kw[row["ev"]] if tick.managed else inf, seconds, tick.willing
-    )
+    begin_s, seconds = span.begin_s, span.seconds
+    left_s, guarded = inf, 0
+    if span.supply == SUPPLIED:
+        left_s, guarded = row["departure_s"] - begin_s, row["guarded"]
+    followed_kw, asked_kw, reason = _permitted_kw(options, kind, physics, span, tick.willing)
+    if span.supply == DEAD:
+        physics["ramped_kw"] = 0.0
     goal_kw = min(max(followed_kw, -kind["discharge_kw"]), kind["charge_kw"])
     reach_kw = options["ramp_kw_per_s"] * seconds
     followed_kw, physics["ramped_kw"] = ramped_kw(physics["ramped_kw"], goal_kw, reach_kw, 1.0 / reach_kw)
     if not reason:  # what is still on its way down isn't refused
         asked_kw = min(asked_kw, max(-followed_kw, 0.0))
 
-    move = _move(kind, curve, soc, followed_kw, seconds, left_s, row["guarded"])
+    move = _move(kind, curve, soc, followed_kw, seconds, left_s, guarded)
     guarded = move.guarded
     wished_kw = (move.drawn_kws - move.given_kws) / seconds
     into_kw, out_kw = kind["battery_kw"], kind["most_out_kw"]
@@ -239,10 +256,11 @@ def window(
         if not options["mild_c"] <= cell_c <= options["warm_c"]:
             into_kw, out_kw = limits_at_cell(options, kind, cell_c)
             limited = into_kw < kind["battery_kw"] or cell_c > options["warm_c"]
+    responds = options["functions"] and span.supply != ISLANDED
     q_kvars = 0.0
     power_kw = wished_kw
     answered = False
-    if options["functions"] or limited:
+    if responds or limited:
         step_soc = kind["soc_per_kws"] * seconds
         if (
             not limited
@@ -253,17 +271,18 @@ def window(
             low_kw = -kind["discharge_kw"]
         else:
             low_kw, high_kw = grid_limits_kw(kind, curve, soc, into_kw, out_kw, seconds)
-        if reason or kind["discharge_kw"] == 0.0 or physics["refusal"]:
+        if reason or kind["discharge_kw"] == 0.0 or (physics["refusal"] and span.supply == SUPPLIED):
             low_kw = min(wished_kw, 0.0)
         if not limited:  # a slow charge to the target loses longer, and draws more than a fast one
             high_kw = max(high_kw, wished_kw)
             low_kw = min(low_kw, wished_kw)
-        if options["functions"]:
+        if responds:
             memory = room.memory[0]
             _recall(physics, functions, memory)
             power_kw, q_kvar = respond(
                 details.parameters[physics["parameters"]], memory, seen.voltage_pu, seen.lowest_pu,
-                seen.highest_pu, seen.frequency_hz, seen.energised, wished_kw, low_kw, high_kw, seconds,
+                seen.highest_pu, seen.frequency_hz, 0.0 if span.supply == DEAD else seen.energised, wished_kw,
+                low_kw, high_kw, seconds,
             )  # fmt: skip
             q_kvars = q_kvar * seconds
             _note(physics, functions, memory)
@@ -273,7 +292,7 @@ def window(
         if answered:
             move = _move(kind, curve, soc, power_kw, seconds, inf, 0)
     standby = 0.0
-    if not options["functions"] or functions["mode"] != OFF:
+    if span.supply != DEAD and (not responds or functions["mode"] != OFF):
         standby = standby_kws(options["standby_kw"], seconds, move.flowing_s)
     drawn, given, loss = move.drawn_kws + standby, move.given_kws, move.loss_kws + standby
     if options["ageing"]:
@@ -307,6 +326,33 @@ def window(
     row["given_kws"] += given
     row["loss_kws"] += loss
     return drawn - given, q_kvars
+
+
+@njit
+def follow(
+    tick: Tick, seen: Seen, fleet: Fleet, details: Details, room: Room, refused_kwh: Floats, begin_s: float,
+    end_s: float,
+) -> tuple[float, float]:  # fmt: skip
+    """:func:`window` from ``begin_s`` to ``end_s``, segment by segment where the EV has segments."""
+    ev, segments = room.row[0]["ev"], tick.segments
+    at, last = 0, 0
+    if len(segments.first):
+        at, last = segments.first[ev], segments.first[ev + 1]
+    if at == last:
+        asked_kw = tick.setpoint_kw[ev] if tick.managed else inf
+        span = Span(begin_s, end_s - begin_s, asked_kw, SUPPLIED)
+        return window(tick, seen, fleet, details, room, refused_kwh, span)
+    net_kws, q_kvars = 0.0, 0.0
+    while begin_s < end_s:
+        while at < last - 1 and segments.until_s[at] <= begin_s:
+            at += 1
+        until_s = end_s if at == last - 1 else min(segments.until_s[at], end_s)
+        span = Span(begin_s, until_s - begin_s, segments.setpoint_kw[at], int(segments.supply[at]))
+        net, q = window(tick, seen, fleet, details, room, refused_kwh, span)
+        net_kws += net
+        q_kvars += q
+        begin_s = until_s
+    return net_kws, q_kvars
 
 
 @njit

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import literal_unroll
+from numpy.typing import NDArray
 
 from evgrid.battery.records import Floats, Integers, Kinds, Row, Table
 from evgrid.core.jit import njit
@@ -106,6 +107,41 @@ class SessionTable(NamedTuple):
     details: Floats
 
 
+DEAD, ISLANDED, SUPPLIED = 0, 1, 2
+"""State of an EV's connection: no power flows; in an island behind the meter, in which the departure guard
+and the functions by voltage don't act and no interconnection has to be approved; or on the grid."""
+
+
+class Segments(NamedTuple):
+    """Set-points that change within a tick, of the EVs that have any.
+
+    first : (ev + 1,), the segments of EV i are first[i] up to first[i + 1], none: ``setpoint_kw`` holds for
+        the whole tick; (0,) where no EV has segments
+    until_s : (segment,) end of each; it begins where the one before ends, the first with the tick, and the
+        last ends with the tick
+    setpoint_kw : (segment,)
+    supply : (segment,) DEAD, ISLANDED or SUPPLIED
+    """
+
+    first: NDArray[np.int64]
+    until_s: Floats
+    setpoint_kw: Floats
+    supply: NDArray[np.int8]
+
+
+NO_SEGMENTS = Segments(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int8))
+"""No EV has segments."""
+
+
+class Span(NamedTuple):
+    """A time over which one EV is advanced: begin and length (> 0) in s, set-point in kW, and supply."""
+
+    begin_s: float
+    seconds: float
+    setpoint_kw: float
+    supply: int
+
+
 class Tick(NamedTuple):
     """A tick, and what is seen and asked of the EVs in it.
 
@@ -116,6 +152,7 @@ class Tick(NamedTuple):
     frequency_hz : (member,), of this tick
     willing : whether drivers let discharge at this time of day
     idle_c : temperature of the cell of a car that stands idle
+    segments : set-points that change within the tick
     """
 
     begin_s: float
@@ -127,6 +164,7 @@ class Tick(NamedTuple):
     frequency_hz: Floats = np.full(1, 50.0)
     willing: bool = True
     idle_c: float = 25.0
+    segments: Segments = NO_SEGMENTS
 
 
 class Fleet(NamedTuple):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from evgrid.battery.records import Floats, Kinds, Row
 from evgrid.core.jit import njit
 from evgrid.fleet.kernels.lanes import (
+    ARRIVES,
     LANES,
     STATE,
     Blocks,
@@ -46,7 +47,7 @@ def start_session(row: Row, kinds: Kinds, sessions: SessionTable, session: int) 
     row["kind"] = sessions.kind[session]
     row["session"] = session
     row["guarded"] = 0
-    row["fresh"] = 1
+    row["fresh"] = ARRIVES
 
 
 @njit

@@ -49,6 +49,8 @@ def step(
             clear_after(gone, power)
     if cursor < len(sessions.by_arrival) and sessions.arrival_s[sessions.by_arrival[cursor]] < end_s:
         cursor = arrive(end_s, sessions, fleet, cursor)
+    if len(tick.segments.first):
+        detailed_step.mark_segmented(tick.segments, places, fleet.state)
     results.plugged[:] = places.plugged
     changing = np.zeros(len(places.filled) + 1, np.int64)
 
