@@ -198,6 +198,18 @@ class Sensitivity:
     dv_dq: Array
 
 
+class HeldLoad(Protocol):
+    """The load of the connection points without EVs, piecewise constant, as another model knows it."""
+
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
+        """Mean active power in kW and reactive power in kvar from each time to ``until_s``, both (n,) s from
+        the run's start; (n, member or 1, connection, phase).
+        """
+
+    def changes(self, begin_s: float, end_s: float) -> Array:
+        """Times at which it may change, from ``begin_s`` to ``end_s`` and with both, s; (n + 1,)."""
+
+
 AGGREGATOR = "aggregator"
 """Name of the federate of an aggregator that has all EVs."""
 

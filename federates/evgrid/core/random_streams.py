@@ -50,6 +50,8 @@ class Purpose(IntEnum):
     """EVs of an aggregator with a share."""
     FORECAST = 42
     """Errors of a plan's forecasts."""
+    SITE = 50
+    """Connection points of groups of sites."""
 
 
 def stream(seed: int, member: int, purpose: Purpose, day: int = 0, attempt: int = 0) -> np.random.Generator:

@@ -80,6 +80,12 @@ class BaseLoad(ABC):
         returns : active power in kW and reactive power in kvar, (n, member or 1, connection, phase)
         """
 
+    def changes(self, begin_s: float, end_s: float) -> Array:
+        """Times at which the load may change, from ``begin_s`` to ``end_s`` and with both, s from the run's
+        start; (n + 1,), ascending.
+        """
+        return np.array([begin_s, end_s])
+
     @property
     def ends_s(self) -> float:
         """Time up to which the load is known, s from the run's start; infinite where it always is."""
@@ -263,6 +269,10 @@ class _WithGeneration(BaseLoad):
         """See :meth:`BaseLoad.at`."""
         return self.load.at(times_s, until_s)
 
+    def changes(self, begin_s: float, end_s: float) -> Array:
+        """See :meth:`BaseLoad.changes`."""
+        return self.load.changes(begin_s, end_s)
+
     def generation(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array] | None:
         """See :meth:`BaseLoad.generation`."""
         return self._given.at(times_s, until_s)
@@ -288,6 +298,13 @@ class _SplitLoad(BaseLoad):
         """See :meth:`BaseLoad.at`."""
         p_kw = self._means(times_s, until_s)[..., np.newaxis] * self._share
         return p_kw, p_kw * self._q_per_p
+
+    def changes(self, begin_s: float, end_s: float) -> Array:
+        """See :meth:`BaseLoad.changes`."""
+        edges = [np.array([begin_s])]
+        while (at := float(edges[-1][-1])) < end_s - 1e-6:  # a file's last day is repeated beyond its end
+            edges.append(at + np.cumsum(self._held(at, end_s)[1]))
+        return np.concatenate(edges)
 
     def _means(self, times_s: Array, until_s: Array | None) -> Array:
         """Mean of the active power as :meth:`BaseLoad.at`, kW, (n, member or 1, connection)."""
@@ -365,11 +382,12 @@ class StandardLoad(_SplitLoad):
 
     def _row(self, interval: int) -> Array:
         day, quarter = divmod(interval, _DAY_QUARTERS)
-        if day not in self._days:
-            while len(self._days) >= 2:
-                del self._days[next(iter(self._days))]
-            self._days[day] = self._draw(day)
-        row: Array = self._days[day][quarter]
+        drawn = self._days.get(day)
+        if drawn is None:
+            drawn = self._draw(day)
+            last = list(self._days.items())[-1:]
+            self._days = {**dict(last), day: drawn}  # in one step, as several models read it at once
+        row: Array = drawn[quarter]
         return row
 
     def _draw(self, day: int) -> Array:
@@ -447,6 +465,10 @@ class SimbenchLoad(BaseLoad):
         """See :meth:`BaseLoad.at`."""
         return self._mean(0, times_s, until_s, self._share), self._mean(1, times_s, until_s, self._share)
 
+    def changes(self, begin_s: float, end_s: float) -> Array:
+        """See :meth:`BaseLoad.changes`."""
+        return quarter_hours(begin_s, end_s, self._start_s)
+
     def generation(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array] | None:
         """See :meth:`BaseLoad.generation`."""
         return self._mean(2, times_s, until_s, self._gen_share), self._mean(
@@ -464,6 +486,15 @@ class SimbenchLoad(BaseLoad):
             at = rows_of_year(np.arange(first, last), _SIMBENCH_YEAR)
             rows.append(weight @ values[at].astype(np.float64))
         return np.stack(rows)[:, np.newaxis, :, np.newaxis] * share
+
+
+def quarter_hours(begin_s: float, end_s: float, start_s: float) -> Array:
+    """The quarter-hours of the clock between two times, and both, s from the run's start, which is at
+    ``start_s`` s since 1970, local time.
+    """
+    first = math.floor((start_s + begin_s) / _QUARTER_S + 1e-9) + 1
+    last = math.ceil((start_s + end_s) / _QUARTER_S - 1e-9)
+    return np.concatenate([[begin_s], np.arange(first, last) * _QUARTER_S - start_s, [end_s]])
 
 
 def rows_of_year(quarters: Ints, year: int) -> Ints:

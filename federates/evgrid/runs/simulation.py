@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from evgrid.feeder.base_load import BaseLoad
     from evgrid.feeder.networks import Network
     from evgrid.fleet.sessions import Sessions
+    from evgrid.sites.tables import SiteTable
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class World:
     """The static data of a run, which every process derives equally from the resolved scenario.
 
     ``connections``: the feeder's, and one for EVs upstream of it where there are any; ``base``: the load
-    of the feeder without EVs.
+    of the feeder without EVs; ``sites``: what is behind the meters, None without any.
     """
 
     scenario: Scenario
@@ -49,6 +50,7 @@ class World:
     sessions: Sessions
     portfolios: tuple[Portfolio, ...]
     base: BaseLoad
+    sites: SiteTable | None = None
 
     @property
     def clock(self) -> Clock:
@@ -138,6 +140,7 @@ def build_world(scenario: Scenario) -> World:
     from evgrid.fleet.sessions import fleet_tables
     from evgrid.fleet.sessions.evse import charges_on_one_phase
     from evgrid.runs.memory import check_memory
+    from evgrid.sites.tables import site_table
 
     network = load_network(scenario.feeder, charges_on_one_phase(scenario))
     check_memory(scenario, network)
@@ -156,7 +159,10 @@ def build_world(scenario: Scenario) -> World:
     vehicle = np.zeros(len(evs), sessions.vehicle.dtype)
     vehicle[sessions.ev] = sessions.vehicle
     owners = portfolios(scenario, connections, network.grid.trafos.name, evs, vehicle)
-    made = World(scenario, network, connections, evs, sessions, owners, base)
+    may_discharge = np.zeros(len(evs), np.bool_)
+    may_discharge[sessions.ev[sessions.discharge_kw > 0]] = True
+    sites = site_table(scenario, connections, evs, base, may_discharge)
+    made = World(scenario, network, connections, evs, sessions, owners, base, sites)
     made.selection  # noqa: B018 (unknown names are refused)
     return made
 

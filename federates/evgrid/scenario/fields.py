@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_origin
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pandas as pd
 from pydantic import (
@@ -133,6 +134,17 @@ def _time_format(value: str) -> str:
     except ValueError as error:
         raise fault(str(error)) from None
 
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise fault("must be the name of a time zone, such as America/Los_Angeles") from None
+    return value
+
+
+TimeZone = Annotated[str, AfterValidator(_zone)]
+"""Name of a time zone, such as America/Los_Angeles."""
 
 TimeFormat = Annotated[str, AfterValidator(_time_format)]
 """Form of the times in a file: as for strptime ('%d.%m.%Y %H:%M'), excel, or seconds."""

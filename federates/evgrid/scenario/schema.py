@@ -21,6 +21,7 @@ from evgrid.scenario.communication import Communication
 from evgrid.scenario.feeder import Feeder
 from evgrid.scenario.fields import Duration, ElementName, LocalTime, Name, Settings, faults
 from evgrid.scenario.fleet import Fleet
+from evgrid.scenario.sites import Site, group_faults, sites_of
 from evgrid.scenario.system import System
 from evgrid.scenario.tariffs import Prices, Tariff, prices_of, tariff_from, tariff_of
 
@@ -122,6 +123,9 @@ class Scenario(Settings):
     """The EVs; left out: none."""
     aggregators: Annotated[dict[str, SerializeAsAny[StrategySettings]], BeforeValidator(aggregators_of)] = {}
     """The aggregators by name; EVs without one are uncontrolled. null removes one of the base."""
+    sites: Annotated[dict[str, Site], BeforeValidator(sites_of)] = {}
+    """Groups of sites by name: homes, buildings and off-grid loads behind a meter each, with their EVs; left
+    out: none. null removes one of the base."""
     communication: Communication = Communication()
     """The link between aggregator and chargers."""
     tariff: Annotated[
@@ -188,6 +192,13 @@ class Scenario(Settings):
                 for name, settings in self.aggregators.items()
                 if settings.strategy_class.goes_by_prices(settings)
             ]
+        found += group_faults(
+            self.sites,
+            prices=self.has_prices,
+            demand=self.tariff is not None and self.tariff.demand is not None,
+            discharging=self.fleet is not None
+            and (not self.fleet.sessions.sampled or self.fleet.charger.bidirectional > 0),
+        )
         found += self._two_currencies()
         demand = self.tariff.demand if self.tariff is not None else None
         if demand is not None and demand.of != "evs":

@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from evgrid.core.model import Clock
 from evgrid.readers.series import DAY_S
@@ -38,6 +38,7 @@ from evgrid.scenario.fields import (
     Settings,
     Share,
     TimeFormat,
+    TimeZone,
     fault,
     faults,
 )
@@ -246,15 +247,6 @@ class NoRegulation(Settings):
     """none: the signal is 0."""
 
 
-def _zone(value: str | None) -> str | None:
-    if value is not None:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise fault("must be the name of a time zone, such as America/Los_Angeles") from None
-    return value
-
-
 class EmissionsFile(Settings):
     """Emission rate of the grid over time."""
 
@@ -264,7 +256,7 @@ class EmissionsFile(Settings):
     """Name of the column of values in a table; left out: the only one besides time."""
     time_format: TimeFormat | None = None
     """Form of a table's times; left out: ISO 8601, or seconds from the run's start."""
-    timezone: Annotated[str | None, AfterValidator(_zone)] = None
+    timezone: TimeZone | None = None
     """Time zone of the run's local time, for WattTime's UTC."""
 
     def note(self, clock: Clock) -> str:
