@@ -196,6 +196,7 @@ class Scenario(Settings):
             self.sites,
             prices=self.has_prices,
             demand=self.tariff is not None and self.tariff.demand is not None,
+            fleet=self.fleet is not None,
             discharging=self.fleet is not None
             and (not self.fleet.sessions.sampled or self.fleet.charger.bidirectional > 0),
         )

@@ -374,14 +374,15 @@ def _control(value: Any, info: ValidationInfo) -> SiteControl:
         raise fault(
             "must be a name such as self_consumption, or a mapping such as {strategy: peak, limit_kw: 5}"
         )
+    path = f"{(info.context or {}).get('site', 'site')}.control"
     try:
         kind: type[SiteControl] = CONTROLS.find(value["strategy"], (info.context or {}).get("folder"))
     except ValueError as error:
-        raise fault(f"strategy = {value['strategy']}: {error}") from None
+        raise faults([f"{path}.strategy = {value['strategy']}: {error}"]) from None
     try:
         return kind.model_validate(value, context=info.context)
     except ValidationError as error:
-        raise faults(faults_of(error, kind, f"{(info.context or {}).get('site', 'site')}.control")) from None
+        raise faults(faults_of(error, kind, path)) from None
 
 
 # ---- groups ---------------------------------------------------------------------------------------
@@ -411,7 +412,8 @@ class Site(Settings):
     count: Annotated[int, Field(ge=1)] | None = None
     """Number of sites in each member that are off grid; left out: 1."""
     evs_each: Annotated[int, Field(ge=0)] | None = None
-    """EVs of each site that is off grid, taken in order from those upstream of the feeder; left out: 1."""
+    """EVs of each site that is off grid, taken in order from those upstream of the feeder; left out: 1, or
+    0 with a battery or generator."""
     load: (
         Annotated[
             Annotated[Literal["circuits"], Tag("<word>")] | Annotated[OwnLoad, Tag("<own>")],
@@ -465,7 +467,8 @@ class Site(Settings):
     @property
     def evs_off_grid(self) -> int:
         """EVs of each site off grid."""
-        return (1 if self.evs_each is None else self.evs_each) if self.off_grid else 0
+        alone = self.off_grid and self.battery is None and self.generator is None
+        return int(alone) if self.evs_each is None else self.evs_each
 
     @property
     def by_circuits(self) -> bool:
@@ -489,6 +492,10 @@ class Site(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> Site:
         found = [*self._of_connections(), *self._of_load(), *self._of_backup()]
+        if self.breaker_a is None and self.nominal_v != type(self).model_fields["nominal_v"].default:
+            found.append(f"nominal_v = {self.nominal_v:g}: has no meaning without breaker_a")
+        if self.battery is None and self.discharge_order != "battery_first":
+            found.append(f"discharge_order = {self.discharge_order}: has no meaning without a battery")
         if found:
             raise fault("; ".join(found))
         return self
@@ -576,10 +583,12 @@ def sites_of(value: Any, info: ValidationInfo) -> Any:
     return checked
 
 
-def group_faults(sites: Mapping[str, Site], *, prices: bool, demand: bool, discharging: bool) -> list[str]:
+def group_faults(
+    sites: Mapping[str, Site], *, prices: bool, demand: bool, fleet: bool, discharging: bool
+) -> list[str]:
     """Faults of groups that depend on each other or on the rest of the scenario, a sentence each.
 
-    prices, demand : whether there are prices of energy, and a demand charge
+    prices, demand, fleet : whether there are prices of energy, a demand charge, and EVs
     discharging : whether there can be an EV that discharges
     """
     found = []
@@ -612,7 +621,14 @@ def group_faults(sites: Mapping[str, Site], *, prices: bool, demand: bool, disch
                 f"{path}.control.strategy = {site.control.strategy}: needs limit_kw, or a tariff with a "
                 "demand charge"
             )
+        if isinstance(site.connections, DrawnConnections) and site.connections.with_ev and not fleet:
+            found.append(f"{path}.connections.with_ev: there is no fleet")
         formers = site.battery is not None or site.generator is not None
+        if site.off_grid and not formers and not (site.evs_off_grid and discharging):
+            found.append(
+                f"{path}: a site off grid needs a battery, a generator, or EVs that can discharge "
+                "(fleet.upstream and fleet.charger.bidirectional above 0)"
+            )
         if site.backup != "none" and not (formers or discharging):
             found.append(
                 f"{path}.backup = {site.backup}: needs a battery, a generator, or EVs that can discharge "

@@ -23,6 +23,7 @@ from evgrid.readers.series import Rules, Series, read_series
 from evgrid.scenario import Scenario
 from evgrid.scenario.sites import CONTROLS, DrawnConnections, OwnLoad, Site
 from evgrid.sites.profiles import Constant, Divided, OfBaseLoad, OfSeries, Profile, Profiles
+from evgrid.sites.pv import PvPower
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -33,6 +34,7 @@ FORMER = ("auto", "battery", "ev", "generator")
 """What forms an island, by its code."""
 CONTROL_NAMES = CONTROLS.names()
 """Controls by their code."""
+_MONTH_S = 30 * 86400.0
 SITE_LOAD = Rules("load in kW", low=0.0)
 
 
@@ -181,7 +183,9 @@ def site_table(
         ev_first, ev, loads.circuit_first, np.array(loads.names, np.str_), np.array(loads.critical, np.bool_),
         np.array(loads.rows, np.int64), np.array(loads.shares, np.float64), loads.pv_row, loads.profiles,
     )  # fmt: skip
-    _refuse_impossible(table, scenario, discharging)
+    faults = [*_without_source(table, scenario, discharging), *_overloaded(table, loads.critical_peak_kw)]
+    if faults:
+        raise ScenarioError(faults)
     return table
 
 
@@ -274,20 +278,18 @@ def _evs_at(
     site = site_at[evs.member, evs.connection] if len(evs) else np.zeros(0, np.int64)
     off_grid = np.flatnonzero(~on_grid)
     each = np.array([settings.evs_off_grid for settings in groups.values()])
-    faults = []
     for position in range(members):
         mine = off_grid[member[off_grid] == position]
         wanted = np.repeat(mine, each[group[mine]])
         upstream = np.flatnonzero((evs.member == position) & (evs.connection >= connections.on_feeder))
         if len(wanted) > len(upstream):
-            faults.append(
-                f"sites: those off grid need {len(wanted)} EVs, and {len(upstream)} are upstream of the "
-                "feeder: must be as many at least (fleet.upstream, or evs_each)"
+            raise ScenarioError(
+                [
+                    f"sites: those off grid need {len(wanted)} EVs in a member, and {len(upstream)} are "
+                    "upstream of the feeder: must be as many at least (fleet.upstream, or evs_each)"
+                ]
             )
-            break
         site[upstream[: len(wanted)]] = wanted
-    if faults:
-        raise ScenarioError(faults)
     rows = np.flatnonzero(site >= 0)
     rows = rows[np.argsort(site[rows], kind="stable")]
     first = np.searchsorted(site[rows], np.arange(len(member) + 1))
@@ -371,6 +373,8 @@ class _Loads:
         self._read: dict[Any, Profile] = {}
         self._faults: list[str] = []
         self.pv_row = np.full(len(member), -1)
+        self.critical_peak_kw = np.zeros(len(member))
+        """Highest critical load of each site in the run, where it is stated and not drawn; else 0."""
         self.names: list[str] = []
         self.critical: list[bool] = []
         self.rows: list[int] = []
@@ -414,6 +418,7 @@ class _Loads:
         """
         path, parts = f"sites.{name}", site.parts
         self._add_pv(path, at, site)
+        own = self._group == at
         kind = "critical" if site.critical is not None else ""
         powers = {
             key: part.share
@@ -423,17 +428,24 @@ class _Loads:
         }
         flags = [part.critical for part in parts.values()]
         if site.by_circuits:
+            if site.breaker_a is not None:
+                circuits = Profiles([power for power in powers.values() if not isinstance(power, float)])
+                self.critical_peak_kw[own] = self._peak_kw(circuits, flags)
             return [
                 (key, critical, self._add(power), 0, 1.0)
                 for (key, power), critical in zip(powers.items(), flags, strict=True)
                 if not isinstance(power, float)
             ]
-        own = self._group == at
         if isinstance(site.load, OwnLoad):
             load: Profile = self._power(site.load, f"{path}.load")
         else:
             load = OfBaseLoad(self._base, self._member[own], self._connection[own])
-        per_site = int(load.rows > 1 or isinstance(load, OfBaseLoad))
+        per_site = int(isinstance(load, OfBaseLoad))
+        if site.breaker_a is not None and (
+            not per_site or self._scenario.feeder.base_load.kind != "standard"
+        ):
+            divided = Divided(load, list(powers.values()))
+            self.critical_peak_kw[own] = self._peak_kw(divided, [*flags, False])
         if all(isinstance(power, float) for power in powers.values()):
             first = self._add(load)
             shares = [float(power) for power in powers.values()]  # type: ignore[arg-type]
@@ -447,6 +459,15 @@ class _Loads:
         names = zip([*parts, "rest"], [*flags, False], strict=True)
         return [(key, critical, first + k, step, 1.0) for k, (key, critical) in enumerate(names)]
 
+    def _peak_kw(self, circuits: Profile, critical: list[bool]) -> Array:
+        """Highest critical load of each site in the run, kW; ``circuits``: len(critical) rows a site."""
+        duration_s, highest = self._scenario.clock.duration_s, np.zeros(1)
+        for begin_s in np.arange(0.0, duration_s, _MONTH_S).tolist():
+            kw = circuits.slots(begin_s, min(begin_s + _MONTH_S, duration_s)).kw
+            of_sites = kw.reshape(-1, len(critical), kw.shape[1])[:, np.array(critical, np.bool_)]
+            highest = np.maximum(highest, of_sites.sum(axis=1).max(axis=1))
+        return highest
+
     def _add(self, part: Profile) -> int:
         """Number of the first row of a part, which is added if it is new."""
         first = 0
@@ -458,8 +479,16 @@ class _Loads:
         return first
 
     def _add_pv(self, path: str, at: int, site: Site) -> None:
+        """Add the row of a group's PV."""
         if site.pv is None:
             return
+        try:
+            self.pv_row[self._group == at] = self._add(PvPower(site.pv, self._scenario.clock))
+        except ScenarioError as error:
+            self._faults += [
+                f"{path}.pv.{'ambient' if site.pv.weather is None else 'weather'}: {error.source}: {fault}"
+                for fault in error.faults
+            ]
 
     def _power(self, given: Any, path: str) -> Profile:
         """A constant power, or a file, which is read once."""
@@ -481,13 +510,6 @@ class _Loads:
 # ---- what can't be -------------------------------------------------------------------------------
 
 
-def _refuse_impossible(table: SiteTable, scenario: Scenario, discharging: Bools | None) -> None:
-    """Refuse a group that is asked for what its sites can't do."""
-    faults = [*_without_source(table, scenario, discharging)]
-    if faults:
-        raise ScenarioError(faults)
-
-
 def _without_source(table: SiteTable, scenario: Scenario, discharging: Bools | None) -> Iterator[str]:
     """Groups with backup, but without any source that can form an island."""
     if discharging is None or scenario.fleet is None or scenario.fleet.sessions.sampled:
@@ -500,4 +522,17 @@ def _without_source(table: SiteTable, scenario: Scenario, discharging: Bools | N
             yield (
                 f"sites.{name}.backup = {site.backup}: no EV that can discharge charges at its connection "
                 "points: needs a battery, a generator, or such an EV"
+            )
+
+
+def _overloaded(table: SiteTable, critical_kw: Array) -> Iterator[str]:
+    """Groups with a breaker that the critical load exceeds: the first site of each."""
+    over = critical_kw > table.rating.breaker_kw * (1 + 1e-9)
+    for at, (name, site) in enumerate(table.groups.items()):
+        own = np.flatnonzero(over & (table.group == at))
+        if len(own):
+            row = own[0]
+            yield (
+                f"sites.{name}.breaker_a = {site.breaker_a:g}: carries {table.rating.breaker_kw[row]:.4g} kW "
+                f"at {table.name[row]}: must carry its critical load, {critical_kw[row]:.4g} kW"
             )
