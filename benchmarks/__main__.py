@@ -18,6 +18,7 @@ MODULES = (
     "dispatch",
     "scheduling",
     "scores",
+    "survival",
     "helics_tick",
     "power_flow",
     "coupling",
