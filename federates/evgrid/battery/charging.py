@@ -372,6 +372,23 @@ def steady_power(
 
 
 @njit
+def move(
+    kind: Row, curve: Row, soc: float, asked_kw: float, seconds: float, left_s: float, guarded: int
+) -> Move:
+    """:func:`evgrid.battery.charging.advance`, by the short way where power is constant."""
+    steady, then, power_kw, into_kw = steady_power(kind, soc, asked_kw, seconds, left_s, guarded)
+    if not steady:
+        return advance(kind, curve, soc, asked_kw, seconds, left_s, guarded)
+    up_kw, down_kw = max(power_kw, 0.0), max(-power_kw, 0.0)
+    in_kw, out_kw = max(into_kw, 0.0), max(-into_kw, 0.0)
+    return Move(
+        then, 1 if guarded else 0, up_kw * seconds, down_kw * seconds, (power_kw - into_kw) * seconds,
+        seconds if power_kw != 0.0 else 0.0, out_kw * seconds, in_kw * in_kw * seconds,
+        out_kw * out_kw * seconds, 0.0,
+    )  # fmt: skip
+
+
+@njit
 def derive_kinds(kinds: Kinds) -> None:
     """Fill the derived constants of the rows of ``kinds``, in place."""
     for i in range(len(kinds.rows)):

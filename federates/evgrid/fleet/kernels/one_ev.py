@@ -1,7 +1,7 @@
 """One EV over a time in full detail: how it charges where more than its set-point and its battery decide.
 
 In: what the basic step takes, and the voltage, frequency and temperature of the tick. Out: the same, and
-reactive power. Same signs; :func:`evgrid.battery.charging.advance` moves the battery, so that the state of
+reactive power. Same signs; :func:`evgrid.battery.charging.move` moves the battery, so that the state of
 charge has a closed form here, too. What each adds, all off unless asked for:
 
 **Permission to discharge** is a conjunction, asked in this order: the vehicle, the EVSE (a session whose
@@ -42,7 +42,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evgrid.battery.charging import Move, advance, charge, drawn_kws, steady_power
+from evgrid.battery.charging import charge, drawn_kws, move
 from evgrid.battery.laws import (
     DEPARTURE,
     DRIVER,
@@ -161,23 +161,6 @@ def _given_kw(kind: Row, out_kw: float) -> float:
 
 
 @njit
-def _move(
-    kind: Row, curve: Row, soc: float, asked_kw: float, seconds: float, left_s: float, guarded: int
-) -> Move:
-    """:func:`evgrid.battery.charging.advance`, by the short way where power is constant."""
-    steady, then, power_kw, into_kw = steady_power(kind, soc, asked_kw, seconds, left_s, guarded)
-    if not steady:
-        return advance(kind, curve, soc, asked_kw, seconds, left_s, guarded)
-    up_kw, down_kw = max(power_kw, 0.0), max(-power_kw, 0.0)
-    in_kw, out_kw = max(into_kw, 0.0), max(-into_kw, 0.0)
-    return Move(
-        then, 1 if guarded else 0, up_kw * seconds, down_kw * seconds, (power_kw - into_kw) * seconds,
-        seconds if power_kw != 0.0 else 0.0, out_kw * seconds, in_kw * in_kw * seconds,
-        out_kw * out_kw * seconds, 0.0,
-    )  # fmt: skip
-
-
-@njit
 def _permitted_kw(
     options: Row, kind: Row, physics: Row, span: Span, willing: bool
 ) -> tuple[float, float, int]:
@@ -246,9 +229,9 @@ def window(
     if not reason:  # what is still on its way down isn't refused
         asked_kw = min(asked_kw, max(-followed_kw, 0.0))
 
-    move = _move(kind, curve, soc, followed_kw, seconds, left_s, guarded)
-    guarded = move.guarded
-    wished_kw = (move.drawn_kws - move.given_kws) / seconds
+    moved = move(kind, curve, soc, followed_kw, seconds, left_s, guarded)
+    guarded = moved.guarded
+    wished_kw = (moved.drawn_kws - moved.given_kws) / seconds
     into_kw, out_kw = kind["battery_kw"], kind["most_out_kw"]
     limited = False
     if options["thermal"]:
@@ -290,19 +273,19 @@ def window(
             power_kw = min(max(wished_kw, low_kw), high_kw)
         answered = abs(power_kw - wished_kw) > SAME * kind["charge_kw"]
         if answered:
-            move = _move(kind, curve, soc, power_kw, seconds, inf, 0)
+            moved = move(kind, curve, soc, power_kw, seconds, inf, 0)
     standby = 0.0
     if span.supply != DEAD and (not responds or functions["mode"] != OFF):
-        standby = standby_kws(options["standby_kw"], seconds, move.flowing_s)
-    drawn, given, loss = move.drawn_kws + standby, move.given_kws, move.loss_kws + standby
+        standby = standby_kws(options["standby_kw"], seconds, moved.flowing_s)
+    drawn, given, loss = moved.drawn_kws + standby, moved.given_kws, moved.loss_kws + standby
     if options["ageing"]:
         cell_k = tick.idle_c + physics["above_k"] + 273.15
         capacity_kwh = kind["capacity_kwh"]
-        if move.square_out > 0.0:
-            head(-1, move.square_out, physics, capacity_kwh, battery, details.laws, begin_s, soc, cell_k)
-        if move.square_in > 0.0:
-            from_s, lowest = begin_s + move.charging_from_s, soc - move.taken_kws * kind["soc_per_kws"]
-            head(1, move.square_in, physics, capacity_kwh, battery, details.laws, from_s, lowest, cell_k)
+        if moved.square_out > 0.0:
+            head(-1, moved.square_out, physics, capacity_kwh, battery, details.laws, begin_s, soc, cell_k)
+        if moved.square_in > 0.0:
+            from_s, lowest = begin_s + moved.charging_from_s, soc - moved.taken_kws * kind["soc_per_kws"]
+            head(1, moved.square_in, physics, capacity_kwh, battery, details.laws, from_s, lowest, cell_k)
     if options["heating_k_per_kw"] > 0.0:
         left = exp(-options["cooling_per_s"] * seconds)
         physics["above_k"] = cell_above_k(
@@ -310,7 +293,7 @@ def window(
         )
     if given > 0.0:
         physics["discharging_s"] += seconds
-        physics["out_kws"] += move.taken_kws
+        physics["out_kws"] += moved.taken_kws
     missing_kw = refused_kw(asked_kw, given / seconds)
     if missing_kw > 0.0:
         if reason == 0:
@@ -320,7 +303,7 @@ def window(
             elif not answered:
                 reason = whose_floor(options, kind)
         refused_kwh[reason - 1] += missing_kw * seconds / 3600.0
-    row["soc"] = move.soc
+    row["soc"] = moved.soc
     row["guarded"] = guarded
     row["drawn_kws"] += drawn
     row["given_kws"] += given
