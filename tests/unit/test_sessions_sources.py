@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from evgrid.battery.laws import LEAST_SOC
 from evgrid.core.model import ALL_PHASES, Connections
 from evgrid.errors import ScenarioError
-from evgrid.fleet.kernels.sessions import LEAST_SOC
 from evgrid.fleet.sessions import COLUMNS, fleet_tables
 from evgrid.fleet.sessions.snapshot import is_snapshot, write_snapshot
 from evgrid.scenario import Scenario, scenario_from

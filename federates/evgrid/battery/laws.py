@@ -35,6 +35,9 @@ NO_POWER_KW = 1e-9
 """Power at the grid, kW, up to which none flows: a set-point that rounding left above 0 doesn't cost the
 converter's constant loss."""
 
+LEAST_SOC = 0.05
+"""State of charge below which nobody comes home from a drive."""
+
 
 # Conversion losses
 
@@ -236,6 +239,15 @@ def ramped_kw(now_kw: float, goal_kw: float, reach_kw: float, per_reach: float) 
 def standby_kws(standby_kw: float, seconds: float, flowing_s: float) -> float:
     """Standby consumption, kWs, of the time in which no power flows."""
     return standby_kw * (seconds - flowing_s)
+
+
+# Driving
+
+
+@inlined
+def soc_after_drive(soc: float, drive_kwh: float, capacity_kwh: float) -> float:
+    """State of charge with which an EV comes home that left with ``soc``."""
+    return max(LEAST_SOC, soc - drive_kwh / capacity_kwh)
 
 
 # Permission to discharge

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.battery.charging import charge_as_fast_as_possible
+from evgrid.battery.laws import LEAST_SOC
 from evgrid.core.model import Array, Connections, EVs, PlannedSessions
 from evgrid.fleet.extras import in_force
-from evgrid.fleet.kernels.sessions import LEAST_SOC
 from evgrid.fleet.sessions import Sessions
 from evgrid.scenario import Scenario
 

@@ -254,7 +254,7 @@ def window(
             low_kw = -kind["discharge_kw"]
         else:
             low_kw, high_kw = grid_limits_kw(kind, curve, soc, into_kw, out_kw, seconds)
-        if reason or kind["discharge_kw"] == 0.0 or (physics["refusal"] and span.supply == SUPPLIED):
+        if reason or kind["discharge_kw"] == 0.0 or (physics["refusal"] and span.supply != ISLANDED):
             low_kw = min(wished_kw, 0.0)
         if not limited:  # a slow charge to the target loses longer, and draws more than a fast one
             high_kw = max(high_kw, wished_kw)

@@ -107,9 +107,10 @@ class SessionTable(NamedTuple):
     details: Floats
 
 
-DEAD, ISLANDED, SUPPLIED = 0, 1, 2
-"""State of an EV's connection: no power flows; in an island behind the meter, in which the departure guard
-and the functions by voltage don't act and no interconnection has to be approved; or on the grid."""
+DEAD, ISLANDED, BEHIND_SITE, SUPPLIED = 0, 1, 2, 3
+"""State of an EV's connection: no power flows; in an island behind the meter, where the departure guard
+and the functions by voltage don't act and no interconnection has to be approved; on the grid behind a site's
+controller, which guards departures itself; or on the grid."""
 
 
 class Segments(NamedTuple):
@@ -120,7 +121,7 @@ class Segments(NamedTuple):
     until_s : (segment,) end of each; it begins where the one before ends, the first with the tick, and the
         last ends with the tick
     setpoint_kw : (segment,)
-    supply : (segment,) DEAD, ISLANDED or SUPPLIED
+    supply : (segment,) DEAD, ISLANDED, BEHIND_SITE or SUPPLIED
     """
 
     first: NDArray[np.int64]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.battery.laws import soc_after_drive
 from evgrid.battery.records import Floats, Kinds, Row
 from evgrid.core.jit import njit
 from evgrid.fleet.kernels.lanes import (
@@ -22,9 +23,6 @@ from evgrid.fleet.kernels.lanes import (
 )
 from evgrid.fleet.kernels.records import Fleet, SessionTable
 
-LEAST_SOC = 0.05
-"""State of charge below which nobody comes home from a drive."""
-
 
 @njit
 def start_session(row: Row, kinds: Kinds, sessions: SessionTable, session: int) -> None:
@@ -36,8 +34,8 @@ def start_session(row: Row, kinds: Kinds, sessions: SessionTable, session: int) 
     before = session - 1
     drive_kwh = sessions.drive_kwh[session]
     if before >= 0 and sessions.ev[before] == sessions.ev[session] and drive_kwh == drive_kwh:
-        driven = drive_kwh / kinds.rows[sessions.kind[session]]["capacity_kwh"]
-        sessions.soc_arrival[session] = max(LEAST_SOC, sessions.outcome[before, 0] - driven)
+        capacity_kwh = kinds.rows[sessions.kind[session]]["capacity_kwh"]
+        sessions.soc_arrival[session] = soc_after_drive(sessions.outcome[before, 0], drive_kwh, capacity_kwh)
     row["soc"] = sessions.soc_arrival[session]
     row["departure_s"] = sessions.departure_s[session]
     row["drawn_kws"] = 0.0

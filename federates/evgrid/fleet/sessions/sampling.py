@@ -20,10 +20,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evgrid.battery.charging import charge_as_fast_as_possible
+from evgrid.battery.laws import LEAST_SOC
 from evgrid.core.model import ALL_PHASES, UPSTREAM, Array, Connections, EVs
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
-from evgrid.fleet.kernels.sessions import LEAST_SOC
 from evgrid.fleet.sessions.evse import charger_phases, ev_draws, phases_at
 from evgrid.fleet.sessions.sessions import (
     BIDIRECTIONAL,
