@@ -293,6 +293,7 @@ class FeederModel(Model):
         upstream: bool = False,
         iterates: bool = False,
         meters: Sequence[GroupMeter] = (),
+        at_sites: tuple[Ints, Ints] | None = None,
     ) -> None:
         """Prepare solver and base load.
 
@@ -315,6 +316,9 @@ class FeederModel(Model):
             Whether the fleet solves for the feeder's voltages inside a step.
         meters
             Groups of which power and excess over a limit are recorded.
+        at_sites
+            Member and connection of the sites, which give the power there in place of the base load; None:
+            there are no sites.
 
         Raises
         ------
@@ -326,6 +330,8 @@ class FeederModel(Model):
         """
         self.period_s = scenario.feeder_step_s
         self.inputs = ("fleet/p", "fleet/q") if fleet else ()
+        self.inputs += ("sites/p", "sites/q") if at_sites is not None else ()
+        self._at_sites = at_sites
         self.outputs = ("feeder/voltage", "feeder/head_p", "feeder/trafo_p") if feedback else ()
         self._network, self._recorder, self._clock = network, recorder, scenario.clock
         self._numbers = scenario.members
@@ -382,6 +388,8 @@ class FeederModel(Model):
         self._keeps_cases = iterates or (self._inverters is not None and coupling is not None)
         self._solved: _Cases | None = None
         """Cases solved in this step, where it is solved several times."""
+        self._site_p: Array | None = np.zeros(shape) if at_sites is not None else None
+        self._site_q: Array | None = np.zeros(shape) if at_sites is not None else None
         self._ev_p: Array | None = np.zeros(shape) if fleet else None
         self._ev_q: Array | None = np.zeros(shape) if fleet else None
         self._audit = {
@@ -428,6 +436,9 @@ class FeederModel(Model):
         if self._ev_p is not None and self._ev_q is not None:
             self._ev_p[place] = inputs["fleet/p"][:, self._own]
             self._ev_q[place] = inputs["fleet/q"][:, self._own]
+        if self._site_p is not None and self._site_q is not None:
+            self._site_p[place] = inputs["sites/p"][:, self._own]
+            self._site_q[place] = inputs["sites/q"][:, self._own]
         if len(self._steps) < self._gather:
             return {}
         return self._solve()
@@ -485,12 +496,24 @@ class FeederModel(Model):
             "balance_tolerance": np.full(len(self._numbers), self._solver.balance_tolerance),
         }
 
+    def _without_evs(self, times_s: Array) -> tuple[Array, Array]:
+        """Power of the connection points without EVs: the base load, and that of sites in its place."""
+        p, q = self._base.at(times_s)
+        if self._at_sites is None or self._site_p is None or self._site_q is None:
+            return p, q
+        steps, (member, connection) = len(times_s), self._at_sites
+        shape = (steps, len(self._numbers), *p.shape[2:])
+        p, q = (np.broadcast_to(values, shape).copy() for values in (p, q))
+        for power, of_sites in ((p, self._site_p), (q, self._site_q)):
+            power[:, member, connection] = of_sites[:steps, member, connection]
+        return p, q
+
     def _solve(self) -> Values:
         """Solve the gathered steps, record them, and give the outputs of the last one."""
         steps, members = len(self._steps), len(self._numbers)
         first, times_s = self._steps[0], np.array(self._steps) * self.period_s
         self._steps = []
-        p, q = own_p, own_q = self._base.at(times_s)
+        p, q = own_p, own_q = self._without_evs(times_s)
         base_kw = p.reshape(steps, p.shape[1], -1).sum(axis=2)
         ev_kw = np.zeros((steps, members))
         if self._ev_p is not None and self._ev_q is not None:

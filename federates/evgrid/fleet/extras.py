@@ -102,7 +102,7 @@ def extras_of(
         fleet.reserve_horizon, fleet.envelope, source,
     )  # fmt: skip
     if all(part is None for part in asked) and not (
-        charger.minimum_current_a or charger.pilot_step_a or vehicle.standby_kw
+        charger.minimum_current_a or charger.pilot_step_a or vehicle.standby_kw or scenario.sites
     ):
         return None
     wide = on_three_phases(fleet, connections, evs)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from evgrid.core.fixed_point import FixedPoint, coupling_variables
 from evgrid.core.jit import in_threads
 from evgrid.core.model import Array, Connections, EVs, Model, Portfolio, Recorder, Values
+from evgrid.fleet.at_sites import SEGMENTS_PORT, SOC_PORT, AtSites
 from evgrid.fleet.commands import Commands
 from evgrid.fleet.extras import AGEING_PERIOD_S, Extras, extras_of, in_force
 from evgrid.fleet.flexibility import EnvelopeAhead, Reserve
@@ -28,7 +29,7 @@ from evgrid.fleet.iteration import TickIteration
 from evgrid.fleet.kernels.envelope import Limits, limits_ahead
 from evgrid.fleet.kernels.lanes import STATE, WIDE, columns_of, in_use, lay_out
 from evgrid.fleet.kernels.one_ev import age, end_session_of, rate_emissions
-from evgrid.fleet.kernels.records import PHYSICS, Fleet, Results, SessionTable, Tick
+from evgrid.fleet.kernels.records import NO_SEGMENTS, PHYSICS, Fleet, Results, SessionTable, Tick
 from evgrid.fleet.kernels.reports import flexibility, status, withhold
 from evgrid.fleet.kernels.sessions import close_session_of, reprice
 from evgrid.fleet.kernels.step import step
@@ -62,6 +63,8 @@ class FleetModel(Model):
         they can.
     taken
         Ports of the fleet that others take; of those that are an aggregator's own, it gives no others.
+    at_sites
+        Rows of the EVs whose set-points within a tick are a site's; None: there are no sites.
 
     """
 
@@ -78,6 +81,7 @@ class FleetModel(Model):
         trafos: int = 0,
         portfolios: Sequence[Portfolio] = (),
         taken: Collection[str] = (),
+        at_sites: NDArray[np.int64] | None = None,
     ) -> None:
         self.period_s = scenario.time.step
         sessions = in_force(scenario, connections, evs, sessions)
@@ -104,6 +108,7 @@ class FleetModel(Model):
         controlled = [p for p in parts if scenario.aggregators[p.name].strategy != "uncontrolled"]
         self._commands = Commands(scenario, evs, sessions, managed, controlled)
         self._telemetry = Telemetry(scenario, count, controlled) if managed else None
+        self._at_sites = AtSites(at_sites, count) if at_sites is not None else None
         self._own_power = OwnPower(controlled, taken, slot, wide, shape)
         self._energy_rates = Rates(scenario, extras.emissions if extras is not None else None)
         self._rates = np.zeros(3)
@@ -150,6 +155,9 @@ class FleetModel(Model):
         if self._telemetry is not None:
             self.outputs += self._telemetry.outputs
         self.outputs += self._own_power.outputs
+        if self._at_sites is not None:
+            self.inputs += (SEGMENTS_PORT,)
+            self.outputs += (SOC_PORT,)
         if extras is not None and extras.with_functions:
             self.inputs += ("feeder/voltage",)
             if extras.frequency:
@@ -236,6 +244,8 @@ class FleetModel(Model):
         self._update_reserve()
         outputs: dict[str, Array] = {"fleet/p": self._p, "fleet/q": self._q}
         outputs |= self._own_power.values(self._out.ev_power_kw)
+        if self._at_sites is not None:
+            outputs[SOC_PORT] = self._at_sites.soc(self._fleet)
         return outputs | self._report() | self._update_envelope()
 
     def _report(self) -> dict[str, Array]:
@@ -259,6 +269,7 @@ class FleetModel(Model):
         return tick._replace(
             voltage_pu=voltage, frequency_hz=hertz, willing=self._willing(tick.begin_s),
             idle_c=extras.idle_c(tick.begin_s),
+            segments=self._at_sites.segments(inputs[SEGMENTS_PORT]) if self._at_sites else NO_SEGMENTS,
         )  # fmt: skip
 
     def _bring_up_ageing(self, extras: Extras, tick: Tick) -> None:

@@ -112,11 +112,22 @@ class World:
             "ev": len(self.evs),
             **{f"ev.{p.name}": len(p.rows) for p in self.portfolios},
             "session": len(self.sessions),
+            **self._sizes_of_sites,
             "hour": int(self.clock.duration_s / 3600.0 + 1e-9),
             "reason": len(REASONS),
             "month": len(months_of(self.clock)),
             **self._sizes_of_envelope,
         }
+
+    @property
+    def _sizes_of_sites(self) -> dict[str, int]:
+        if self.sites is None:
+            return {}
+        from evgrid.sites.model import segment_rows
+
+        evs = len(self.sites.ev)
+        rows = segment_rows(evs, self.scenario.time.step)
+        return {"site": len(self.sites), "site_ev": evs, "segment": rows, "segment_field": 4}
 
     @property
     def _sizes_of_envelope(self) -> dict[str, int]:
@@ -216,8 +227,11 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     from evgrid.feeder.base_load import load_by_trafo
     from evgrid.feeder.model import FeederModel, GroupMeter
     from evgrid.feeder.sensitivity import scenario_sensitivity
+    from evgrid.fleet.commands import Commands
+    from evgrid.fleet.extras import in_force
     from evgrid.fleet.model import FleetModel
     from evgrid.fleet.planned_sessions import planned_sessions_of
+    from evgrid.sites.model import SitesModel
     from evgrid.system.model import SystemModel
 
     scenario, models = world.scenario, list[Model]()
@@ -248,12 +262,22 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
         )
         for p in controlled
     ]
+    if world.sites is not None:
+        requests = None
+        sessions = in_force(scenario, world.connections, world.evs, world.sessions)
+        if controlled:
+            parts = [] if any(p.whole for p in world.portfolios) else list(controlled)
+            requests = Commands(scenario, world.evs, sessions, True, parts)
+        models.append(
+            SitesModel(scenario, world.sites, world.connections, world.evs, sessions, requests, recorder)
+        )
     if has_fleet:
         taken = {port for model in models for port in model.inputs}
         models.append(
             FleetModel(
                 scenario, world.connections, world.evs, world.sessions, recorder,
                 managed=bool(controlled), trafos=trafos, portfolios=world.portfolios, taken=taken,
+                at_sites=world.sites.ev if world.sites is not None else None,
             )
         )  # fmt: skip
     feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)
@@ -263,10 +287,17 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             scenario, world.network, recorder, has_fleet, feedback, base=world.base,
             upstream=world.connections.upstream, iterates=iterates,
             meters=[GroupMeter(*given) for given in _limited(world, controlled)],
+            at_sites=_on_feeder(world.sites) if world.sites is not None else None,
         )
     )  # fmt: skip
     recorder.register(models, scenario.currency)
     return models
+
+
+def _on_feeder(sites: SiteTable) -> tuple[Any, Any]:
+    """Member and connection of the sites that have a connection."""
+    here = sites.connection >= 0
+    return sites.member[here], sites.connection[here]
 
 
 def _notes_of_plans(world: World) -> Iterator[str]:
@@ -490,6 +521,26 @@ def _axes_of_envelope(world: World) -> dict[str, Any]:
     }
 
 
+def _axes_of_sites(world: World) -> dict[str, Any]:
+    """Coordinates of the sites of all members."""
+    sites = world.sites
+    if sites is None:
+        return {}
+    groups = np.array(list(sites.groups))
+    connection = np.where(sites.connection >= 0, world.connections.name[sites.connection], "")
+    return {
+        "site": ("site", np.arange(len(sites)), {"long_name": "site, over all members"}),
+        "site_name": ("site", sites.name, {"long_name": "name of the site within its member"}),
+        "site_member": (
+            "site", np.array(world.scenario.members)[sites.member], {"long_name": "member of the site"},
+        ),
+        "site_group": ("site", groups[sites.group], {"long_name": "group of the site"}),
+        "site_connection": (
+            "site", connection, {"long_name": "connection point of the site; empty off grid"},
+        ),
+    }  # fmt: skip
+
+
 def coordinates(world: World) -> xr.Dataset:
     """The coordinates of the result, as a Dataset without variables."""
     import xarray as xr
@@ -529,6 +580,7 @@ def coordinates(world: World) -> xr.Dataset:
                 "ev", connections.name[evs.connection], {"long_name": "connection point of the EV"},
             ),
             **_owners(world),
+            **_axes_of_sites(world),
             "session": (
                 "session", np.arange(len(sessions)), {"long_name": "charging session, over all members"},
             ),

@@ -1,0 +1,442 @@
+"""The sites: what is behind each meter, as one model behind a federate.
+
+In: what aggregators ask of the EVs, and the EVs' state of charge at the end of the last tick. Out: the power
+of each connection point without its EVs, and the set-points that the EVs at sites follow within the tick
+(:class:`evgrid.fleet.kernels.records.Segments`). Sites know the EVs' sessions and the laws of their
+batteries, so that what they expect of an EV is what the fleet does.
+
+What happens within a tick is in :mod:`.kernels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.battery.charging import derive_kinds
+from evgrid.battery.records import CURVE, KIND, Kinds
+from evgrid.core.jit import in_threads
+from evgrid.core.model import ALL_PHASES, Array, Connections, Model, Recorder, Values, Variable
+from evgrid.core.model import EVs as EVTable
+from evgrid.errors import ScenarioError
+from evgrid.scenario import Scenario
+from evgrid.sites.kernels import advance
+from evgrid.sites.records import (
+    CONTROLS,
+    EV,
+    FLOW,
+    LOST,
+    ON_GRID,
+    SITE,
+    STATE,
+    Answer,
+    EVs,
+    Inputs,
+    Memory,
+    Sites,
+)
+from evgrid.sites.tables import CONTROL_NAMES, SiteTable
+
+PORT = "sites/setpoint"
+"""Port of the EVs' set-points within the tick."""
+
+AHEAD_S = 86400.0
+"""Length of the stretch of load and PV that is held in memory."""
+
+_TIMED = tuple(
+    Variable(f"site_{name}", ("site",), unit, text)
+    for name, unit, text in (
+        ("power_kw", "kW", "power drawn from the grid at the meter; negative: given"),
+        ("load_kw", "kW", "load that is served"),
+        ("unserved_kw", "kW", "load that is not served"),
+        ("pv_kw", "kW", "power of the PV that is used"),
+        ("pv_curtailed_kw", "kW", "power of the PV that nobody takes"),
+        ("battery_power_kw", "kW", "power of the stationary battery: positive charges"),
+        ("generator_kw", "kW", "power of the generator"),
+        ("ev_power_kw", "kW", "power of the EVs: positive charges"),
+        ("island", "1", "share of the time in which the site is an island"),
+    )
+)
+_SOC = Variable("site_battery_soc", ("site",), "1", "state of charge of the battery, mean of the ticks' ends")
+_STATIC = tuple(
+    Variable(f"site_{name}", ("site",), unit, text, timed=False)
+    for name, unit, text in (
+        ("imported_kwh", "kWh", "energy drawn from the grid"),
+        ("exported_kwh", "kWh", "energy given to the grid"),
+        ("served_kwh", "kWh", "load served"),
+        ("unserved_kwh", "kWh", "load not served"),
+        ("critical_unserved_kwh", "kWh", "critical load not served"),
+        ("pv_kwh", "kWh", "energy of the PV that was used"),
+        ("pv_curtailed_kwh", "kWh", "energy of the PV that nobody took"),
+        ("battery_in_kwh", "kWh", "energy drawn by the stationary battery"),
+        ("battery_out_kwh", "kWh", "energy given by the stationary battery"),
+        ("battery_loss_kwh", "kWh", "loss of the stationary battery"),
+        ("generated_kwh", "kWh", "energy of the generator that was used"),
+        ("ev_in_kwh", "kWh", "energy drawn by the EVs"),
+        ("ev_out_kwh", "kWh", "energy given by the EVs"),
+        ("dead_kwh", "kWh", "energy over the meter while the grid was dead"),
+        ("cut_by_import_kwh", "kWh",
+         "energy by which EVs drew less, or gave more, than asked, for breaker or import limit"),
+        ("cut_by_export_kwh", "kWh", "energy by which EVs gave less than asked, for the export limit"),
+        ("cut_by_reserve_kwh", "kWh", "energy that EVs were asked for and the reserve forbade"),
+        ("cut_by_outage_kwh", "kWh", "energy that EVs were asked for and the outage or the return forbade"),
+        ("unmet_h", "h", "time in which critical load was not met"),
+        ("interruptions", "1", "times at which critical load was not met for more than 5 min (IEEE 1366)"),
+    )
+)  # fmt: skip
+
+
+class Outages(Protocol):
+    """When connection points are without supply: see :class:`evgrid.core.model.Outages`."""
+
+    @property
+    def first(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def begin_s(self) -> Array: ...  # noqa: D102
+    @property
+    def end_s(self) -> Array: ...  # noqa: D102
+
+
+class Requests(Protocol):
+    """What aggregators ask of the EVs, after the links to the EVSEs."""
+
+    inputs: tuple[str, ...]
+
+    def at(self, tick: int, time_s: float, inputs: Values) -> Array:
+        """Set-points, (ev,) kW; +inf: as fast as it can."""
+
+
+class SessionTable(Protocol):
+    """The sessions of all EVs: see :class:`evgrid.fleet.sessions.Sessions`."""
+
+    @property
+    def ev(self) -> NDArray[np.int32]: ...  # noqa: D102
+    @property
+    def arrival_s(self) -> Array: ...  # noqa: D102
+    @property
+    def departure_s(self) -> Array: ...  # noqa: D102
+    @property
+    def soc_arrival(self) -> Array: ...  # noqa: D102
+    @property
+    def drive_kwh(self) -> Array: ...  # noqa: D102
+
+    def kinds(self) -> tuple[Kinds, NDArray[np.int32]]:
+        """The constants that sessions share, and the kind of each session."""
+
+
+def segment_rows(evs: int, step_s: float) -> int:
+    """Most segments of all EVs at sites in a tick, for which the port has room."""
+    return evs * (3 + int(np.ceil(step_s / 60.0))) + 64
+
+
+class SitesModel(Model):
+    """All sites of all members.
+
+    Parameters
+    ----------
+    scenario, table, connections, evs
+        Static facts; ``table`` from :func:`evgrid.sites.tables.site_table`.
+    sessions
+        The sessions as the fleet knows them: with losses by power and the floors of warranty and driver.
+    requests
+        What aggregators ask of EVs; None: none does, and EVs charge as fast as they can.
+    recorder
+        Takes the result variables.
+    outages
+        When connection points are without supply; None: never.
+
+    """
+
+    name = "sites"
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        table: SiteTable,
+        connections: Connections,
+        evs: EVTable,
+        sessions: SessionTable,
+        requests: Requests | None,
+        recorder: Recorder,
+        outages: Outages | None = None,
+    ) -> None:
+        self.period_s = scenario.time.step
+        self._table, self._recorder, self._requests = table, recorder, requests
+        self._clock, self._evs = scenario.clock, evs
+        self._sites = _sites_of(scenario, table, connections, outages)
+        self._ev_facts = _evs_of(scenario, table, sessions)
+        self._memory = _memory_of(self._sites, self._ev_facts, table)
+        self._reserve_edges_s, self._reserve_soc = table.reserve(scenario.clock)
+        count, evs_here = len(table), len(table.ev)
+        room = 8 + int(np.ceil(self.period_s / 30.0))
+        self._answer = Answer(
+            np.zeros(count, FLOW), np.zeros(evs_here, np.int64), np.zeros((evs_here, room)),
+            np.zeros((evs_here, room)), np.zeros((evs_here, room), np.int8), np.zeros(count),
+        )  # fmt: skip
+        self._rows = np.full((segment_rows(evs_here, self.period_s), 4), -1.0)
+        self._inputs = _no_inputs(self._sites, evs_here)
+        self._ends_s = -np.inf
+        self._total = np.zeros((len(FLOW.names or ()), count))
+        self._stored_kws = self._energy_kws()
+        shape = (len(scenario.members), len(connections), len(connections.phases))
+        self._p, self._q = np.zeros(shape), np.zeros(shape)
+        self._place = _places(table, connections)
+        self._kvar_per_kw = np.tan(np.arccos(table.rating.power_factor))
+        self.inputs = requests.inputs if requests is not None else ()
+        if scenario.fleet is not None:
+            self.inputs += ("fleet/site_soc",)
+        self.outputs = ("sites/p", "sites/q", *((PORT,) if scenario.fleet is not None else ()))
+        self.variables = (*_TIMED, *((_SOC,) if np.any(table.rating.battery_kwh > 0) else ()), *_STATIC)
+
+    def step(self, time_s: float, inputs: Values) -> Values:
+        """See :class:`evgrid.core.model.Model`.
+
+        Raises
+        ------
+        ScenarioError
+            If more happens at the sites within a tick than there is room for.
+
+        """
+        tick, end_s = round(time_s / self.period_s), time_s + self.period_s
+        self._read_ahead(time_s, end_s)
+        request = self._inputs.request_kw
+        if self._requests is not None:
+            request[:] = self._requests.at(tick, time_s, inputs)[self._table.ev]
+        if "fleet/site_soc" in inputs:
+            self._take_soc(inputs["fleet/site_soc"])
+        given = (time_s, end_s, self._sites, self._ev_facts, self._inputs, self._memory, self._answer)
+        in_threads(lambda low, high: advance(low, high, *given), len(self._table), 64)
+        self._send_segments(time_s)
+        flows = self._answer.flows
+        for total, name in zip(self._total, FLOW.names or (), strict=True):
+            total += flows[name]
+        net_kw = (flows["imported"] - flows["exported"] - flows["ev_in"] + flows["ev_out"]) / self.period_s
+        served_kw = flows["served"] / self.period_s
+        on_grid_kw = np.where(flows["imported"] + flows["exported"] > 0, served_kw, 0.0)
+        self._spread(net_kw, self._p)
+        self._spread(on_grid_kw * self._kvar_per_kw, self._q)
+        self._record(tick)
+        outputs = {"sites/p": self._p, "sites/q": self._q, PORT: self._rows}
+        return {name: outputs[name] for name in self.outputs}
+
+    def _read_ahead(self, begin_s: float, end_s: float) -> None:
+        """Hold load, PV and reserve of the day ahead, from the tick's begin on."""
+        if end_s <= self._ends_s:
+            return
+        until_s = begin_s + max(AHEAD_S, end_s - begin_s)
+        slots = self._table.profiles.slots(begin_s, until_s)
+        own = self._reserve_edges_s
+        inside = own[(own > begin_s) & (own < until_s)]
+        edges_s = np.unique(np.concatenate([slots.edges_s, inside]))
+        slot = slots.edges_s.searchsorted(edges_s[:-1], "right") - 1
+        row, share = self._table.circuit_row, self._table.circuit_share
+        circuit_kw = slots.kw[row][:, slot] * share[:, np.newaxis]
+        pv_kw = np.zeros((len(self._table), len(slot)))
+        with_pv = np.flatnonzero(self._table.pv_row >= 0)
+        pv_kw[with_pv] = slots.kw[self._table.pv_row[with_pv]][:, slot]
+        reserve = self._reserve_soc[own.searchsorted(edges_s[:-1], "right") - 1].T
+        self._inputs = self._inputs._replace(
+            edges_s=edges_s, circuit_kw=circuit_kw, pv_kw=pv_kw, reserve_soc=np.ascontiguousarray(reserve)
+        )
+        self._ends_s = until_s
+
+    def _take_soc(self, reported: Array) -> None:
+        """Take over the state of charge that the EVs plugged in have: that of the fleet counts."""
+        known = self._memory.evs
+        here = (reported >= 0.0) & (known["plugged"] == 1)
+        known["soc"][here] = reported[here]
+
+    def _send_segments(self, time_s: float) -> None:
+        """Fill the rows of the port: EV, end, set-point, supply."""
+        answer, rows = self._answer, self._rows
+        count = answer.segments
+        if count.max(initial=0) > answer.until_s.shape[1] or count.sum() > len(rows):
+            raise ScenarioError(
+                f"time.step = {self.period_s:g}s: more happens at the sites in the tick at "
+                f"{self._clock.stamp(time_s)} than a tick may hold: must be shorter"
+            )
+        rows[:, 0] = -1.0
+        used = np.arange(answer.until_s.shape[1]) < count[:, np.newaxis]
+        end = int(count.sum())
+        rows[:end, 0] = np.repeat(self._table.ev, count)
+        rows[:end, 1], rows[:end, 2] = answer.until_s[used], answer.setpoint_kw[used]
+        rows[:end, 3] = answer.supply[used]
+
+    def _spread(self, of_site: Array, power: Array) -> None:
+        """Power by member, connection and phase."""
+        site, at, share = self._place
+        power[:] = 0.0
+        power.reshape(-1)[at] = of_site[site] * share
+
+    def _record(self, tick: int) -> None:
+        flows, period_s = self._answer.flows, self.period_s
+        for name, value in (
+            ("power_kw", flows["imported"] - flows["exported"]),
+            ("load_kw", flows["served"]),
+            ("unserved_kw", flows["unserved"]),
+            ("pv_kw", flows["pv"]),
+            ("pv_curtailed_kw", flows["pv_curtailed"]),
+            ("battery_power_kw", flows["battery_in"] - flows["battery_out"]),
+            ("generator_kw", flows["generated"]),
+            ("ev_power_kw", flows["ev_in"] - flows["ev_out"]),
+            ("island", self._answer.island),
+        ):
+            self._recorder.put(f"site_{name}", tick, (value / period_s)[np.newaxis])
+        if _SOC in self.variables:
+            self._recorder.put(_SOC.name, tick, self._memory.sites["soc"][np.newaxis].copy())
+
+    def finish(self) -> None:
+        """Record the energies of the run."""
+        totals = dict(zip(FLOW.names or (), self._total, strict=True))
+        for name, value in totals.items():
+            if name == "interruptions":
+                self._recorder.put_static("site_interruptions", value)
+            elif name == "unmet_s":
+                self._recorder.put_static("site_unmet_h", value / 3600.0)
+            else:
+                self._recorder.put_static(f"site_{name}_kwh", value / 3600.0)
+
+    def _energy_kws(self) -> Array:
+        """Energy in each site's battery, kWs, (site,)."""
+        return np.asarray(3600.0 * self._table.rating.battery_kwh * self._memory.sites["soc"])
+
+    def audit(self) -> Mapping[str, Array]:
+        """See :class:`evgrid.core.model.Model`; (member,) kWh each.
+
+        site_busbar_kwh : the worst residual of a site's balance: grid, PV, battery, generator and EVs against
+            load served and energy charged
+        site_battery_kwh : the worst residual of a battery: drawn less given, less loss, less what it gained
+        site_ev_drawn_kwh, site_ev_given_kwh : energy that the sites expect of their EVs
+        site_dead_kwh : energy over meters while the grid was dead
+        site_moved_kwh : energy moved, the scale of the residuals
+        """
+        total = dict(zip(FLOW.names or (), self._total, strict=True))
+        busbar = (
+            total["imported"] + total["pv"] + total["battery_out"] + total["generated"] + total["ev_out"]
+            - total["exported"] - total["served"] - total["battery_in"] - total["ev_in"]
+        )  # fmt: skip
+        battery = (
+            total["battery_in"] - total["battery_out"] - total["battery_loss"]
+            - (self._energy_kws() - self._stored_kws)
+        )  # fmt: skip
+        moved = total["served"] + total["imported"] + total["exported"] + total["ev_in"] + total["ev_out"]
+        return {
+            "site_busbar_kwh": self._by_member(np.maximum, np.abs(busbar)),
+            "site_battery_kwh": self._by_member(np.maximum, np.abs(battery)),
+            "site_ev_drawn_kwh": self._by_member(np.add, total["ev_in"]),
+            "site_ev_given_kwh": self._by_member(np.add, total["ev_out"]),
+            "site_dead_kwh": self._by_member(np.add, total["dead"]),
+            "site_moved_kwh": self._by_member(np.add, moved),
+        }
+
+    def _by_member(self, combine: Any, of_site_kws: Array) -> Array:
+        result = np.zeros(self._table.members)
+        combine.at(result, self._table.member, of_site_kws / 3600.0)
+        return result
+
+
+def _sites_of(
+    scenario: Scenario, table: SiteTable, connections: Connections, outages: Outages | None
+) -> Sites:
+    """The sites' constants as the kernels take them."""
+    rating = table.rating
+    rows = np.zeros(len(table), SITE)
+    for name in (
+        "import_kw", "export_kw", "peak_kw", "load_step_kw", "generator_kw", "detect_s", "black_start_s",
+        "return_wait_s", "ramp_s", "backup", "former", "ev_first", "parallel", "soc_min",
+    ):  # fmt: skip
+        rows[name] = getattr(rating, name)
+    numbers = np.array([CONTROLS.index(name) for name in CONTROL_NAMES])
+    rows["control"], rows["former_kw"] = numbers[rating.control], rating.form_kva
+    rows["generator_least_kw"], rows["generator_start_s"] = rating.minimum_kw, rating.start_s
+    with_battery = rating.battery_kwh > 0.0
+    rows["battery"] = np.where(with_battery, np.cumsum(with_battery) - 1, -1)
+    rows["circuit"] = np.stack([table.circuit_first[:-1], table.circuit_first[1:]], axis=1)
+    rows["ev"] = np.stack([table.ev_first[:-1], table.ev_first[1:]], axis=1)
+    off_grid = table.connection < 0
+    first, begin_s, end_s = np.zeros(1, np.int64), np.zeros(0), np.zeros(0)
+    if outages is not None:
+        first, begin_s, end_s = outages.first, outages.begin_s, outages.end_s
+        at = table.member * len(connections) + table.connection
+        rows["outage"][~off_grid] = np.stack([first[at], first[at + 1]], axis=1)[~off_grid]
+    rows["outage"][off_grid] = len(begin_s), len(begin_s) + 1  # one, that never ends
+    begin_s, end_s = np.append(begin_s, 0.0), np.append(end_s, np.inf)
+    for name in ("detect_s", "return_wait_s"):
+        rows[name][off_grid] = 0.0
+    rows["backup"][off_grid] = 2
+    return Sites(rows, table.critical.astype(np.int64), begin_s, end_s, _batteries(table))
+
+
+def _batteries(table: SiteTable) -> Kinds:
+    """Kinds of the stationary batteries, one a site that has one: full power up to a full battery."""
+    rating = table.rating
+    own = np.flatnonzero(rating.battery_kwh > 0.0)
+    curves = np.zeros(1, CURVE)
+    curves["knots"], curves["relative"], curves["kw"][0, 0] = 1, 1, 1.0
+    kinds = np.zeros(max(len(own), 1), KIND)
+    kinds["capacity_kwh"] = kinds["charge_kw"] = 1.0
+    if len(own):
+        kinds["capacity_kwh"], kinds["soc_floor"] = rating.battery_kwh[own], rating.soc_min[own]
+        kinds["charge_kw"], kinds["discharge_kw"] = (
+            rating.battery_charge_kw[own], rating.battery_discharge_kw[own],
+        )  # fmt: skip
+        kinds["charge_b"] = 1.0 / rating.charge_efficiency[own] - 1.0
+        kinds["discharge_b"] = 1.0 - rating.discharge_efficiency[own]
+    kinds["soc_target"] = 1.0
+    made = Kinds(kinds, curves)
+    derive_kinds(made)
+    return made
+
+
+def _evs_of(scenario: Scenario, table: SiteTable, sessions: SessionTable) -> EVs:
+    """The EVs at sites and the sessions as the kernels take them."""
+    kinds, kind_of = sessions.kinds()
+    first = np.searchsorted(sessions.ev, table.ev, "left").astype(np.int64)
+    last = np.searchsorted(sessions.ev, table.ev, "right").astype(np.int64)
+    fleet = scenario.fleet
+    return EVs(
+        first, last, sessions.arrival_s, sessions.departure_s, sessions.soc_arrival.astype(np.float64),
+        sessions.drive_kwh, kind_of, kinds, fleet.vehicle.standby_kw if fleet is not None else 0.0,
+    )  # fmt: skip
+
+
+def _memory_of(sites: Sites, evs: EVs, table: SiteTable) -> Memory:
+    """What sites and EVs remember at the start of the run."""
+    state, known = np.zeros(len(table), STATE), np.zeros(len(evs.first), EV)
+    state["mode"] = np.where(table.connection < 0, LOST, ON_GRID)
+    state["until_s"] = np.where(table.connection < 0, 0.0, np.inf)
+    state["outage"], state["unmet_from_s"] = sites.rows["outage"][:, 0], np.nan
+    state["soc"], state["fuel_kws"] = table.rating.soc_start, 3600.0 * table.rating.fuel_kwh
+    known["session"] = evs.first
+    return Memory(state, known)
+
+
+def _no_inputs(sites: Sites, evs: int) -> Inputs:
+    """Inputs before the first tick: EVs charge as fast as they can."""
+    none = np.zeros((0, 0))
+    return Inputs(
+        np.zeros(1), np.zeros((len(sites.critical), 0)), np.zeros((len(sites.rows), 0)),
+        np.zeros((len(sites.rows), 0)), none, none, np.full(evs, np.inf),
+    )  # fmt: skip
+
+
+def _places(table: SiteTable, connections: Connections) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """Where the power of each site goes: its number, a flat place by member, connection and phase, and the
+    share of it.
+    """
+    phases = len(connections.phases)
+    on_grid = np.flatnonzero(table.connection >= 0)
+    phase = connections.phase[table.connection[on_grid]]
+    first = (table.member[on_grid] * len(connections) + table.connection[on_grid]) * phases
+    if phases == 1:
+        return on_grid, first, np.ones(len(on_grid))
+    wide = phase == ALL_PHASES
+    site = np.concatenate([on_grid[~wide], np.repeat(on_grid[wide], 3)])
+    at = np.concatenate(
+        [first[~wide] + phase[~wide], (first[wide][:, np.newaxis] + np.arange(3)).reshape(-1)]
+    )
+    share = np.concatenate([np.ones(int((~wide).sum())), np.full(3 * int(wide.sum()), 1.0 / 3.0)])
+    return site, at, share
