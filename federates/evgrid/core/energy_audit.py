@@ -3,6 +3,8 @@
 - conversion: energy from the grid into the EVs = energy gained by the batteries + losses
 - hand-over: power sent by the fleet = power received by the feeder, exactly
 - feeder: head power = base load + losses + EVs
+- sites, each: grid + PV + battery + generator + EVs = load served + charged; battery: drawn = given + loss +
+  gained; the EVs did what their sites expect; nothing over the meter of a dead grid
 
 A breach is an error; the residuals are in the result.
 """
@@ -16,6 +18,8 @@ import numpy as np
 from evgrid.core.model import Array
 from evgrid.errors import AuditError
 
+SITE_TOLERANCE = 1e-9
+"""Worst residual of a site's balances, relative to the energy moved at the member's sites."""
 CONVERSION_TOLERANCE = 1e-9
 """Worst residual of the conversion balance, relative to the energy moved."""
 FEEDER_TOLERANCE = 1e-6
@@ -24,12 +28,15 @@ stops earlier (pandapower's ``runpp_3ph``, whose outer tolerance is fixed), its 
 
 
 def audit(
-    fleet: Mapping[str, Array] | None, feeder: Mapping[str, Array], members: Sequence[int]
+    fleet: Mapping[str, Array] | None,
+    feeder: Mapping[str, Array],
+    members: Sequence[int],
+    sites: Mapping[str, Array] | None = None,
 ) -> dict[str, float]:
     """Check the balances of a run and return the worst residual of each over the members.
 
-    ``fleet`` and ``feeder`` are the results of the models' ``audit``, (member,) arrays; ``fleet`` is
-    None in a run without EVs.
+    ``fleet``, ``feeder`` and ``sites`` are the results of the models' ``audit``, (member,) arrays; ``fleet``
+    is None in a run without EVs, ``sites`` without sites.
 
     Raises
     ------
@@ -63,7 +70,29 @@ def audit(
         "head power is not base load plus losses plus EVs", gap,
     )  # fmt: skip
     residuals["flow_balance_worst"] = float(np.max(feeder["balance_worst"]))
+    if sites is not None:
+        residuals |= _audit_sites(sites, fleet, members)
     return residuals
+
+
+def _audit_sites(
+    sites: Mapping[str, Array], fleet: Mapping[str, Array] | None, members: Sequence[int]
+) -> dict[str, float]:
+    """The balances of the sites."""
+    gaps = {
+        "site_busbar": ("what a site takes is not what it gives", sites["site_busbar_kwh"]),
+        "site_battery": ("a site's battery does not hold what it was given", sites["site_battery_kwh"]),
+        "site_dead": ("energy went over the meter of a dead grid", sites["site_dead_kwh"]),
+    }
+    for way in ("drawn", "given") if fleet is not None else ():
+        name = f"site_ev_{way}"
+        gap = sites[f"{name}_kwh"] - fleet[f"{name}_kwh"]  # type: ignore[index]
+        gaps[name] = (f"the energy {way} by EVs at sites is not what the sites expect", gap)
+    moved = np.maximum(sites["site_moved_kwh"], 1e-3)
+    return {
+        f"{name}_relative": _worst(np.abs(gap) / moved, SITE_TOLERANCE, members, text, gap)
+        for name, (text, gap) in gaps.items()
+    }
 
 
 def _worst(residual: Array, tolerance: float, members: Sequence[int], text: str, gap: Array) -> float:

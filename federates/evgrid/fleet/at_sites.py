@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evgrid.core.model import Array
 from evgrid.fleet.kernels.lanes import STATE
-from evgrid.fleet.kernels.records import Fleet, Segments
+from evgrid.fleet.kernels.records import Fleet, Segments, SessionTable
 
 SEGMENTS_PORT = "sites/setpoint"
 SOC_PORT = "fleet/site_soc"
@@ -29,6 +29,15 @@ class AtSites:
         used = used[np.argsort(ev[used], kind="stable")]
         first = np.concatenate([[0], np.cumsum(np.bincount(ev[used], minlength=self._count))])
         return Segments(first, sent[used, 1], sent[used, 2], sent[used, 3].astype(np.int8))
+
+    def energy_kwh(
+        self, sessions: SessionTable, member: NDArray[np.int64], members: int
+    ) -> tuple[Array, Array]:
+        """Energy drawn and given in the sessions of these EVs, by member; ``member`` of each EV, (ev,)."""
+        here = np.isin(sessions.ev, self._rows) & np.isfinite(sessions.outcome[:, 1])
+        of_member, outcome = member[sessions.ev[here]], sessions.outcome[here]
+        drawn, given = (np.bincount(of_member, outcome[:, at], members) for at in (1, 2))
+        return drawn.astype(np.float64), given.astype(np.float64)
 
     def soc(self, fleet: Fleet) -> Array:
         """State of charge of each EV, -1 while away; (n,)."""

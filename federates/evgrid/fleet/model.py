@@ -363,10 +363,16 @@ class FleetModel(Model):
         grid_energy_kwh : from the power of all EVs, upstream or not, each tick's times its length
         battery_energy_kwh : from the change in state of charge of every session
         loss_kwh : integral of the loss formula
+        site_ev_drawn_kwh, site_ev_given_kwh : of the sessions of EVs at sites, where there are sites
         power_given_kw_sum : power given to the feeder, summed over the ticks at which it steps
         """
         gain, loss = self._results.energy(self._table.soc_arrival, len(self._out.plugged))
+        of_sites = {}
+        if self._at_sites is not None:
+            drawn, given = self._at_sites.energy_kwh(self._table, self._evs.member, len(gain))
+            of_sites = {"site_ev_drawn_kwh": drawn, "site_ev_given_kwh": given}
         return {
+            **of_sites,
             "grid_energy_kwh": self._recording.grid_energy_kws / 3600.0,
             "battery_energy_kwh": gain,
             "loss_kwh": loss,

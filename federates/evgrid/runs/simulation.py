@@ -466,7 +466,7 @@ def run_with_report(
         coupled = perf_counter()
         recorder.close()
         audits = {model.name: model.audit() for model in models}
-        residuals = audit(audits.get("fleet"), audits["feeder"], scenario.members)
+        residuals = audit(audits.get("fleet"), audits["feeder"], scenario.members, audits.get("sites"))
         attrs = _attrs(world, residuals) | {
             "failed_members": json.dumps(_by_member(models, "failures")),
             "unconverged_members": json.dumps(_by_member(models, "unconverged")),
