@@ -782,6 +782,8 @@ for name, value in (("export_limit_kw", 1), ("group", "feeder")):
 
 REFUSED = {
     "uncontrolled.group": by("uncontrolled", group="feeder"),
+    "tou.group": by("tou", group="feeder"),
+    "emissions.group": by("emissions", group="feeder"),
     "uncontrolled.communication": by("uncontrolled", communication={"loss": 0.5}),
 }
 """Settings that can't change anything, and what is refused."""
@@ -977,8 +979,6 @@ NOT_SHOWN = {
     "FleetFeedback.schedule": "a time constant of minutes, of a fleet large enough for its area",
     "Criterion.per": "how a violation is counted",
     "Product.response_share": "a product's data for its description",
-    "tou.group": "has no effect: neither set-points nor the peak go by it",
-    "emissions.group": "has no effect: neither set-points nor the peak go by it",
 }
 """Settings for which there is neither an example nor a test of their own yet, and why."""
 

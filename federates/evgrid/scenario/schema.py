@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
 
 from evgrid.core.model import Clock
+from evgrid.core.units import DAY_S
 from evgrid.scenario.aggregators import StrategySettings, aggregators_of, selection_faults
 from evgrid.scenario.communication import Communication
 from evgrid.scenario.feeder import Feeder
@@ -30,7 +31,7 @@ class Time(Settings):
 
     start: LocalTime
     """Local wall-clock time at which the run starts, such as 2026-01-15T12:00."""
-    duration: Annotated[Duration, Field(gt=0)] = 86400.0
+    duration: Annotated[Duration, Field(gt=0)] = DAY_S
     """Length of the run; a multiple of the step."""
     step: Annotated[Duration, Field(gt=0)] = 60.0
     """The tick: the period of the fastest federate."""
