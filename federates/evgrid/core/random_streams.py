@@ -50,6 +50,10 @@ class Purpose(IntEnum):
     """EVs of an aggregator with a share."""
     FORECAST = 42
     """Errors of a plan's forecasts."""
+    OUTAGE = 50
+    """Outages of a year: number, elements, begins and durations."""
+    RETURN = 51
+    """Time after which each EV's EVSE enters service when supply returns."""
 
 
 def stream(seed: int, member: int, purpose: Purpose, day: int = 0, attempt: int = 0) -> np.random.Generator:

@@ -26,7 +26,8 @@ its start, and on its last seven days.
 counts neither as a violation nor among the means. A value within 1e-6 of its limit (relative, above 1) is
 within it, since results are stored in single precision.
 
-Left out: flicker, harmonics, dips, swells and interruptions.
+Left out: flicker, harmonics, dips and swells; interruptions are in
+:func:`evgrid.results.metrics.reliability`.
 """
 
 from __future__ import annotations

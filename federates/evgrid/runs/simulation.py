@@ -18,7 +18,7 @@ from evgrid.aggregator.excess import REASONS
 from evgrid.aggregator.strategies.scheduled import ScheduledSettings, demand_of
 from evgrid.aggregator.strategies.time_of_use import CheapestFirst
 from evgrid.core.energy_audit import audit
-from evgrid.core.model import UPSTREAM, Clock, Connections, EVs, Model, Portfolio
+from evgrid.core.model import UPSTREAM, Clock, Connections, EVs, Model, Outages, Portfolio
 from evgrid.errors import ScenarioError
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
 from evgrid.results.recording import KINDS, Selection, selection
@@ -39,7 +39,7 @@ class World:
     """The static data of a run, which every process derives equally from the resolved scenario.
 
     ``connections``: the feeder's, and one for EVs upstream of it where there are any; ``base``: the load
-    of the feeder without EVs.
+    of the feeder without EVs; ``outages``: when parts of it are without supply, None without any.
     """
 
     scenario: Scenario
@@ -49,6 +49,7 @@ class World:
     sessions: Sessions
     portfolios: tuple[Portfolio, ...]
     base: BaseLoad
+    outages: Outages | None = None
 
     @property
     def clock(self) -> Clock:
@@ -77,6 +78,7 @@ class World:
             *self._notes_of_ageing,
             *own,
             *of_plans,
+            *(self.outages.notes if self.outages is not None else ()),
         )
 
     @cached_property
@@ -135,6 +137,7 @@ def build_world(scenario: Scenario) -> World:
     """
     from evgrid.feeder.base_load import base_load
     from evgrid.feeder.networks import load_network
+    from evgrid.feeder.outages import check_outages, outages_of
     from evgrid.fleet.sessions import fleet_tables
     from evgrid.fleet.sessions.evse import charges_on_one_phase
     from evgrid.runs.memory import check_memory
@@ -145,8 +148,12 @@ def build_world(scenario: Scenario) -> World:
     if UPSTREAM not in connections.name:
         connections = connections.with_upstream()
     try:
-        base, (evs, sessions) = _all_read(
-            [partial(base_load, scenario, network), partial(fleet_tables, scenario, connections)]
+        base, (evs, sessions), _ = _all_read(
+            [
+                partial(base_load, scenario, network),
+                partial(fleet_tables, scenario, connections),
+                partial(check_outages, scenario, network),
+            ]
         )
     except ScenarioError as error:
         _all_read([partial(_raise, error), partial(check_files, scenario)])
@@ -156,7 +163,8 @@ def build_world(scenario: Scenario) -> World:
     vehicle = np.zeros(len(evs), sessions.vehicle.dtype)
     vehicle[sessions.ev] = sessions.vehicle
     owners = portfolios(scenario, connections, network.grid.trafos.name, evs, vehicle)
-    made = World(scenario, network, connections, evs, sessions, owners, base)
+    outages = outages_of(scenario, network, connections)
+    made = World(scenario, network, connections, evs, sessions, owners, base, outages)
     made.selection  # noqa: B018 (unknown names are refused)
     return made
 
@@ -257,6 +265,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             scenario, world.network, recorder, has_fleet, feedback, base=world.base,
             upstream=world.connections.upstream, iterates=iterates,
             meters=[GroupMeter(*given) for given in _limited(world, controlled)],
+            outages=world.outages,
         )
     )  # fmt: skip
     recorder.register(models, scenario.currency)

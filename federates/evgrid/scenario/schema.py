@@ -22,6 +22,7 @@ from evgrid.scenario.communication import Communication
 from evgrid.scenario.feeder import Feeder
 from evgrid.scenario.fields import Duration, ElementName, LocalTime, Name, Settings, faults
 from evgrid.scenario.fleet import Fleet
+from evgrid.scenario.outages import OutageSettings, ScheduledOutage, outages_from
 from evgrid.scenario.system import System
 from evgrid.scenario.tariffs import Prices, Tariff, prices_of, tariff_from, tariff_of
 
@@ -132,6 +133,14 @@ class Scenario(Settings):
     of energy is system.energy_price, where given."""
     system: System | None = None
     """The bulk system: frequency and regulation signal; left out: none."""
+    outages: Annotated[
+        OutageSettings | None,
+        BeforeValidator(
+            outages_from, json_schema_input_type=OutageSettings | tuple[ScheduledOutage, ...] | None
+        ),
+    ] = None
+    """Outages of the feeder: a list of scheduled ones, or {schedule, saifi, caidi, rates, ...}; left out:
+    none."""
     coupling: Annotated[
         Coupling, BeforeValidator(_coupling, json_schema_input_type=Coupling | Literal["lagged", "iterated"])
     ] = Coupling()
@@ -160,6 +169,8 @@ class Scenario(Settings):
                 found.append(f"{path} = {value:g}s: must be a multiple of {unit_name} = {unit:g}s")
         if self.fleet is None and self.aggregators:
             found.append("aggregators: there is no fleet to control")
+        if self.outages is not None and self.fleet is not None:
+            found.append("outages: are of feeders without a fleet so far; leave out one of them")
         found += selection_faults(self.aggregators)
         for name, settings in self.aggregators.items():
             own = settings.communication and settings.communication.telemetry
