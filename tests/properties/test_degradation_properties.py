@@ -316,8 +316,9 @@ def test_rests_add_up_in_any_order(chemistry, rests):
 
 
 @settings(deadline=None)
-@given(chemistries, st.lists(socs, min_size=2, max_size=40), st.floats(0.05, 1.0))
+@given(chemistries, st.lists(socs, min_size=2, max_size=ageing.POINTS), st.floats(0.05, 1.0))
 def test_loss_never_falls(chemistry, history, c_rate):
+    """Of histories that the stack holds: of deeper nests the innermost range is closed before its time."""
     state = ageing.new_state(chemistry)
     before = (0.0, 0.0)
     for a, b in pairwise(history):

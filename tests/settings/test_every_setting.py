@@ -777,11 +777,43 @@ PHASES = {"feeder.phases": 3, "feeder.zero_sequence": {"recipe": "four_wire"}, "
           "feeder.network": "cable.json"}  # fmt: skip
 for name, value in (("c0_per_c1", 0.1), ("r0_per_r1", 2), ("x0_per_x1", 2)):
     example(f"ZeroSequence.{name}", {"feeder.zero_sequence": {"recipe": "four_wire", name: value}}, PHASES)
+OUT = {"start": "30min", "duration": "1h", "out": "line L1"}
+NO_EVS = {"fleet": None, "tariff": None}
+for name, value in (("start", "40min"), ("duration", "2h"), ("out", "feeder")):
+    example(f"ScheduledOutage.{name}", {"outages": [{**OUT, name: value}]}, NO_EVS | {"outages": [OUT]})
+CUT = {**OUT, "out": {"connections": ["H11"]}}
+example(
+    "Meters.connections", {"outages": [{**OUT, "out": {"connections": ["H12"]}}]}, NO_EVS | {"outages": [CUT]}
+)
+DRAWN = {"saifi": 9000, "caidi": "20min"}
+for name, value in (("saifi", 3000), ("caidi", "2min"), ("extent", "connections")):
+    example(f"OutageSettings.{name}", {"outages": {**DRAWN, name: value}}, NO_EVS | {"outages": DRAWN})
+FAULTS = {"rates": {"line": 40000, "trafo": 12000}, "repair": {"line": "20min", "trafo": "20min"}}
+for name in ("line", "trafo"):
+    example(
+        f"Rates.{name}",
+        {"outages": {**FAULTS, "rates": {**FAULTS["rates"], name: 0}}},
+        NO_EVS | {"outages": FAULTS},
+    )
+    example(
+        f"Repair.{name}",
+        {"outages": {**FAULTS, "repair": {**FAULTS["repair"], name: "3min"}}},
+        NO_EVS | {"outages": FAULTS},
+    )
+PICKED_UP = {"schedule": [OUT], "cold_load": {"factor": 2}}
+for name, value in (("factor", 3), ("duration", "5min")):
+    example(
+        f"ColdLoad.{name}",
+        {"outages": {"schedule": [OUT], "cold_load": {"factor": 2, name: value}}},
+        NO_EVS | {"outages": PICKED_UP},
+    )
 for name, value in (("export_limit_kw", 1), ("group", "feeder")):
     EXAMPLES[f"regulation.{name}"] = (fast(limit_kw=20), fast(limit_kw=20, **{name: value}))
 
 REFUSED = {
     "uncontrolled.group": by("uncontrolled", group="feeder"),
+    "tou.group": by("tou", group="feeder"),
+    "emissions.group": by("emissions", group="feeder"),
     "uncontrolled.communication": by("uncontrolled", communication={"loss": 0.5}),
 }
 """Settings that can't change anything, and what is refused."""
@@ -977,8 +1009,6 @@ NOT_SHOWN = {
     "FleetFeedback.schedule": "a time constant of minutes, of a fleet large enough for its area",
     "Criterion.per": "how a violation is counted",
     "Product.response_share": "a product's data for its description",
-    "tou.group": "has no effect: neither set-points nor the peak go by it",
-    "emissions.group": "has no effect: neither set-points nor the peak go by it",
 }
 """Settings for which there is neither an example nor a test of their own yet, and why."""
 

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from evgrid.core.model import Clock
+from evgrid.core.units import DAY_S
 from evgrid.errors import NetworkError
 from evgrid.fleet.sessions.importers.imported import Imported, Tally
 from evgrid.fleet.sessions.importers.recorded import ImportedFile
-from evgrid.fleet.sessions.travel import DAY_S, SampledSessions, Slot
+from evgrid.fleet.sessions.travel import SampledSessions, Slot
 from evgrid.readers.series import Series
 from evgrid.runs.batch import Batch, Run, plan
 from evgrid.scenario import Scenario

@@ -98,6 +98,9 @@ def test_silent_signal():
     assert PJMScore().score(zero, zero, 2.0).parts["precision"] == 1.0
     assert PJMScore().score(zero, zero + 0.1, 2.0).parts["precision"] == 0.0
     assert CAISOAccuracy().score(zero, zero, 2.0).total.tolist() == [1.0] * 4
+    tiny = zero + 1e-312  # the error over it is no number that a float64 holds
+    assert PJMScore().score(tiny, zero + 0.1, 2.0).parts["precision"] == 0.0
+    assert CAISOAccuracy().score(tiny, zero + 0.1, 2.0).total.tolist() == [0.0] * 4
 
 
 def test_opposite_response_has_no_precision():

@@ -5,6 +5,7 @@
 - feeder: head power = base load + losses + EVs
 - sites, each: grid + PV + battery + generator + EVs = load served + charged; battery: drawn = given + loss +
   gained; the EVs did what their sites expect; nothing over the meter of a dead grid
+- dead grid: no power, drawn or given, at a connection point without supply (in a run with outages)
 
 A breach is an error; the residuals are in the result.
 """
@@ -25,6 +26,9 @@ CONVERSION_TOLERANCE = 1e-9
 FEEDER_TOLERANCE = 1e-6
 """Worst residual of the feeder balance, relative to the energy at the head. Where the solver itself
 stops earlier (pandapower's ``runpp_3ph``, whose outer tolerance is fixed), its own tolerance."""
+
+DEAD_GRID_KWH = 1e-9
+"""Most energy at connection points without supply, drawn or given."""
 
 
 def audit(
@@ -69,6 +73,11 @@ def audit(
         np.abs(gap) / scale, tolerance, members,
         "head power is not base load plus losses plus EVs", gap,
     )  # fmt: skip
+    if "dead_grid_kwh" in feeder:
+        residuals["dead_grid_kwh"] = _worst(
+            feeder["dead_grid_kwh"], DEAD_GRID_KWH, members,
+            "there is power at connection points without supply, in kWh", feeder["dead_grid_kwh"],
+        )  # fmt: skip
     residuals["flow_balance_worst"] = float(np.max(feeder["balance_worst"]))
     if sites is not None:
         residuals |= _audit_sites(sites, fleet, members)

@@ -41,6 +41,9 @@ class Variable:
     long_name: str
     timed: bool = True
     dtype: str = "float64"
+    without_supply: float | None = None
+    """With a number, 0 is no value but says that there was no supply: means over an interval leave it out,
+    and an interval without any other value has this number. None: 0 is a value."""
 
 
 class Recorder(Protocol):
@@ -179,6 +182,48 @@ class EVs:
     def take(self, rows: NDArray[np.int64]) -> EVs:
         """The EVs of some rows, in that order."""
         return EVs(self.member[rows], self.connection[rows], self.phase[rows], self.name[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Spans of time of several rows, as compressed rows.
+
+    first : (row + 1,) int64, position of the first span of each row, and their number at the end
+    begin_s, end_s : (n,) s from the run's start, sorted and apart from each other within a row
+    """
+
+    first: NDArray[np.int64]
+    begin_s: Array
+    end_s: Array
+
+    def row(self) -> NDArray[np.int64]:
+        """The row of each span, (n,)."""
+        return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
+
+    def of(self, row: int) -> tuple[Array, Array]:
+        """Begins and ends of a row's spans."""
+        own = slice(int(self.first[row]), int(self.first[row + 1]))
+        return self.begin_s[own], self.end_s[own]
+
+
+@dataclass(frozen=True, slots=True)
+class Outages(Spans):
+    """Outages of a run: when each connection point is without supply, and why.
+
+    The spans are those of the connection points, row ``member * connections + connection``, as the topology
+    of the network gives them with the elements out of service. They may begin before the run or end after it.
+
+    generators : when each fixed generator stands still, row ``member * generators + generator``
+    element : (span of elements,) int64, which element is out, see :attr:`elements`
+    elements : when elements are out of service, row ``member``; spans of a member are sorted by begin, and
+        those of one element are apart from each other
+    notes : assumptions, a sentence each
+    """
+
+    generators: Spans
+    element: NDArray[np.int64]
+    elements: Spans
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,11 @@ class Purpose(IntEnum):
     """EVs of an aggregator with a share."""
     FORECAST = 42
     """Errors of a plan's forecasts."""
-    SITE = 50
+    OUTAGE = 50
+    """Outages of a year: number, elements, begins and durations."""
+    RETURN = 51
+    """Time after which each EV's EVSE enters service when supply returns."""
+    SITE = 60
     """Connection points of groups of sites."""
 
 

@@ -36,6 +36,7 @@ import numpy as np
 from evgrid.core.cache_folder import arrays_file, read_arrays, write_arrays
 from evgrid.core.model import ALL_PHASES, Array
 from evgrid.core.random_streams import Purpose, stream
+from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network, simbench_net, simbench_version
@@ -60,7 +61,6 @@ SHARE = "share"
 
 _QUARTER_S = 900.0
 _DAY_QUARTERS = 96
-_DAY_S = 86400.0
 POWER_RULE = "must be a power in kW"
 _SIMBENCH_YEAR = 2016
 _SIMBENCH_QUARTERS = 366 * _DAY_QUARTERS
@@ -609,7 +609,7 @@ class FileLoad(_SplitLoad):
         else:
             beyond_s, span_s = begin_s - self._edges_s[-1] + 1e-6, end_s - begin_s
             if beyond_s > 0:
-                back_s = _DAY_S * math.ceil(beyond_s / _DAY_S)
+                back_s = DAY_S * math.ceil(beyond_s / DAY_S)
                 begin_s = begin_s - back_s
                 if begin_s < self._edges_s[0]:  # there is no whole day: the last row
                     begin_s = float(self._edges_s[-2])

@@ -82,6 +82,7 @@ class Inverters:
         self.power_kw, self.available_kw, self.reactive_kvar = (np.zeros(members) for _ in range(3))
         """(member,), over the last step: power fed in, power available; reactive power drawn."""
 
+        self._alive: Array | None = None
         self._fixed: FixedPoint | None = None
         if coupling is not None:
             self._fixed = FixedPoint(
@@ -105,6 +106,7 @@ class Inverters:
         step_s: float,
         solve: Callable[[Power], Flow],
         given_up: NDArray[np.bool_],
+        alive: Array | None = None,
     ) -> Flow:
         """Advance the inverters by a step, and solve the power flow with their power.
 
@@ -118,8 +120,12 @@ class Inverters:
             Solves the power flow with the generators' power.
         given_up
             (member,) bool, members without a solution, whose inverters see no voltage.
+        alive
+            (member, gen), share of the step in which the grid at each generator has supply, as ``generation``
+            has it already; left out: all of it.
 
         """
+        self._alive = None if alive is None else alive[:, self._at]
         available = np.maximum(generation[0][:, self._at].sum(axis=2), 0.0)
         fixed = self._fixed
         if fixed is None:
@@ -180,6 +186,8 @@ class Inverters:
             (mean > 0).astype(np.float64), limit, limit, np.zeros_like(limit), step_s, p_kw, q_kvar,
         )  # fmt: skip
         drawn_p, drawn_q = p_kw.reshape(available.shape), q_kvar.reshape(available.shape)
+        if self._alive is not None:
+            drawn_p, drawn_q = drawn_p * (self._alive > 0), drawn_q * self._alive
         self.power_kw, self.available_kw = -drawn_p.sum(axis=1), available.sum(axis=1)
         self.reactive_kvar = drawn_q.sum(axis=1)
         return drawn_p, drawn_q

@@ -21,18 +21,20 @@ without voltage, and the run goes on with the other members.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.model import Array, Model, Recorder, Values, Variable
+from evgrid.core.model import Array, Model, Outages, Recorder, Values, Variable
 from evgrid.feeder.base_load import BaseLoad, base_load
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.inverters import Inverters
 from evgrid.feeder.networks import Network
+from evgrid.feeder.outages import FeederOutages, PartSolver, interruptions
 from evgrid.feeder.solvers import (
     Flow,
     Label,
@@ -51,8 +53,6 @@ from evgrid.feeder.voltage_regulators import VoltageRegulators, devices
 from evgrid.scenario.tariffs import MonthlyPeaks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from evgrid.scenario import Scenario
 
 BATCH_CASES = 1000
@@ -138,6 +138,20 @@ INVERTER_VARIABLES = (
 )
 """Variables with ``feeder.pv``."""
 
+OUTAGE_VARIABLES = (
+    Variable("interruptions", ("member", "connection"), "1",
+             "interruptions of the connection point in the run that last longer than 5 min", timed=False,
+             dtype="int64"),
+    Variable("momentary_interruptions", ("member", "connection"), "1",
+             "interruptions of the connection point in the run of at most 5 min", timed=False, dtype="int64"),
+    Variable("interrupted_min", ("member", "connection"), "min",
+             "time in the run for which the connection point is without supply, in interruptions of more "
+             "than 5 min", timed=False),
+    Variable("not_served_kwh", ("member", "connection"), "kWh",
+             "base load that the connection point would have drawn while it was without supply", timed=False),
+)  # fmt: skip
+"""Variables with ``outages``."""
+
 PEAK_VARIABLES = {
     "feeder": Variable("head_peak_kw", ("member", "month"), "kW",
                        "highest power at the head in the month, mean of the meter's interval", timed=False),
@@ -147,6 +161,10 @@ PEAK_VARIABLES = {
                             timed=False),
 }  # fmt: skip
 """Variables where the tariff has a demand charge of the feeder or of transformers."""
+
+
+_WITHOUT_SUPPLY = {"voltage_pu": 0.0, "voltage_min_pu": np.nan, "voltage_max_pu": np.nan}
+"""Values of the voltages over an interval without supply."""
 
 
 class _Highest:
@@ -173,19 +191,21 @@ class _Cases:
     """Power flows of all cases of a step.
 
     failed : filled with the reasons why cases have no solution, by case; None: that is an error
+    out : elements out of service by case, where there are outages; else None
     flow, lost : flow of all cases, and bool where a case has no solution; after :meth:`solve`
     """
 
     def __init__(
         self,
-        solver: Solver,
+        solver: Solver | PartSolver,
         power: Power,
         nominal: Power | None,
         generation: Power | None,
         label: Label,
         failed: dict[int, str] | None,
+        out: Mapping[int, frozenset[int]] | None = None,
     ) -> None:
-        self._solver, self._label, self._failed = solver, label, failed
+        self._solver, self._label, self._failed, self._out = solver, label, failed, out
         self._power, self._nominal, self._generation = power, nominal, generation
         self.flow: Flow
         self.lost = list[int]()
@@ -193,7 +213,7 @@ class _Cases:
     def solve(self, before: _Cases | None, again: NDArray[np.bool_]) -> None:
         """Solve all; those equal to ``before`` are taken from there, except those marked ``again``."""
         if before is None:
-            self.flow = self._solver.solve(
+            self.flow = self._solve(
                 *self._power, self._label, nominal=self._nominal, generation=self._generation,
                 failed=self._failed,
             )  # fmt: skip
@@ -219,13 +239,28 @@ class _Cases:
             return None if pair is None else (pair[0][some], pair[1][some])
 
         reasons: dict[int, str] | None = None if self._failed is None else {}
-        flow = self._solver.solve(
+        flow = self._solve(
             self._power[0][some], self._power[1][some], lambda case: self._label(int(some[case])),
             nominal=of(self._nominal), generation=of(self._generation), positions=positions, failed=reasons,
+            some=some,
         )  # fmt: skip
         if self._failed is not None and reasons is not None:
             self._failed.update({int(some[case]): reason for case, reason in reasons.items()})
         return flow
+
+    def _solve(
+        self, p_kw: Array, q_kvar: Array, label: Label, some: Ints | None = None, **given: Any
+    ) -> Flow:
+        """Solve cases, all or ``some``, with the elements that are out of service."""
+        if not isinstance(self._solver, PartSolver):
+            return self._solver.solve(p_kw, q_kvar, label, **given)
+        cases = range(len(p_kw)) if some is None else some.tolist()
+        out = (
+            {place: self._out[case] for place, case in enumerate(cases) if case in self._out}
+            if self._out
+            else {}
+        )
+        return self._solver.solve(p_kw, q_kvar, label, out=out, **given)
 
     def _given(self) -> tuple[Array, ...]:
         return (*self._power, *(self._nominal or ()), *(self._generation or ()))
@@ -293,6 +328,7 @@ class FeederModel(Model):
         upstream: bool = False,
         iterates: bool = False,
         meters: Sequence[GroupMeter] = (),
+        outages: Outages | None = None,
         at_sites: tuple[Ints, Ints] | None = None,
     ) -> None:
         """Prepare solver and base load.
@@ -316,6 +352,8 @@ class FeederModel(Model):
             Whether the fleet solves for the feeder's voltages inside a step.
         meters
             Groups of which power and excess over a limit are recorded.
+        outages
+            Outages of the feeder, see :func:`evgrid.feeder.outages.outages_of`.
         at_sites
             Member and connection of the sites, which give the power there in place of the base load; None:
             there are no sites.
@@ -342,9 +380,23 @@ class FeederModel(Model):
         self.variables += PHASE_VARIABLES if network.three_phase else ()
         self._unbalance = unbalance
         self._below_source = below_source(network)
-        self._solver = make_solver(network, scenario.feeder.solver, scenario.feeder.reduce, unbalance)
+        make = partial(
+            make_solver, solver=scenario.feeder.solver, reduce=scenario.feeder.reduce, unbalance=unbalance
+        )
+        self._solver: Solver | PartSolver = make(network) if outages is None else PartSolver(network, make)
         self._base = base or base_load(scenario, network)
         members = len(self._numbers)
+        self._outages: FeederOutages | None = None
+        self._of_outages = outages
+        if outages is not None and scenario.outages is not None:
+            self._outages = FeederOutages(
+                outages, scenario.outages, network, self._base, members, self.period_s
+            )
+            self.variables = tuple(
+                replace(v, without_supply=_WITHOUT_SUPPLY[v.name]) if v.name in _WITHOUT_SUPPLY else v
+                for v in self.variables
+            )
+            self.variables += OUTAGE_VARIABLES
         on_divergence = scenario.feeder.on_divergence or ("stop" if members == 1 else "keep")
         self._keep = on_divergence == "keep"
         kinds = ("line", "trafo") if network.three_phase else ()
@@ -396,9 +448,10 @@ class FeederModel(Model):
             name: np.zeros(members)
             for name in (
                 "power_received_kw_sum", "head_energy_kwh", "base_energy_kwh", "losses_energy_kwh",
-                "ev_energy_kwh", "balance_worst",
+                "ev_energy_kwh", "balance_worst", *(("dead_grid_kwh",) if outages is not None else ()),
             )
         }  # fmt: skip
+        self._not_served_kwh = np.zeros((members, count + upstream))
 
     def step(self, time_s: float, inputs: Values) -> Values:
         """See :class:`evgrid.core.model.Model`. Raises PowerFlowError naming members and time."""
@@ -467,6 +520,10 @@ class FeederModel(Model):
             self._recorder.put_static(name, values)
         for kind, highest in self._highest.items():
             self._recorder.put_static(f"{kind}_worst_phase", highest.phase)
+        if self._of_outages is not None:
+            found = interruptions(self._of_outages, len(self._numbers), self._clock.duration_s)
+            for name, values in (found | {"not_served_kwh": self._not_served_kwh}).items():
+                self._recorder.put_static(name, values)
         if self._peaks is not None:
             self._recorder.put_static(self._metered.name, self._peaks.finish())
         if self._regulators is not None:
@@ -496,12 +553,12 @@ class FeederModel(Model):
             "balance_tolerance": np.full(len(self._numbers), self._solver.balance_tolerance),
         }
 
-    def _without_evs(self, times_s: Array) -> tuple[Array, Array]:
+    def _with_sites(self, base: Power) -> Power:
         """Power of the connection points without EVs: the base load, and that of sites in its place."""
-        p, q = self._base.at(times_s)
+        p, q = base
         if self._at_sites is None or self._site_p is None or self._site_q is None:
             return p, q
-        steps, (member, connection) = len(times_s), self._at_sites
+        steps, (member, connection) = len(p), self._at_sites
         shape = (steps, len(self._numbers), *p.shape[2:])
         p, q = (np.broadcast_to(values, shape).copy() for values in (p, q))
         for power, of_sites in ((p, self._site_p), (q, self._site_q)):
@@ -513,12 +570,17 @@ class FeederModel(Model):
         steps, members = len(self._steps), len(self._numbers)
         first, times_s = self._steps[0], np.array(self._steps) * self.period_s
         self._steps = []
-        p, q = own_p, own_q = self._without_evs(times_s)
+        left = self._outages.within(times_s) if self._outages is not None else None
+        p, q = own_p, own_q = self._with_sites(self._base.at(times_s) if left is None else left.load)
         base_kw = p.reshape(steps, p.shape[1], -1).sum(axis=2)
         ev_kw = np.zeros((steps, members))
         if self._ev_p is not None and self._ev_q is not None:
             p, q = p + self._ev_p[:steps], q + self._ev_q[:steps]
             ev_kw = self._ev_p[:steps].reshape(steps, members, -1).sum(axis=2)
+        dead_kw = np.zeros((steps, members))
+        if left is not None:  # power that a model draws there or gives is a fault, which the audit finds
+            dead_kw = np.abs(np.where(left.dead[..., np.newaxis], p, 0.0)).sum(axis=(2, 3))
+            p, q = (np.where(left.dead[..., np.newaxis], 0.0, x) for x in (p, q))
         solved = members if self._in_turn else p.shape[1]  # 1 where all members are alike
         given_up = np.isfinite(self._failed_s)
         if given_up.any():  # their power is irrelevant now: no load, which converges at once
@@ -533,7 +595,7 @@ class FeederModel(Model):
         if self._network.grid.loads.voltage_dependent:
             there = ~given_up[:solved, np.newaxis, np.newaxis]
             nominal = by_case(there * own_p), by_case(there * own_q)
-        profiles = self._base.generation(times_s)
+        profiles = self._base.generation(times_s) if left is None else left.generation
         if profiles is not None:
             generation = by_case(profiles[0]), by_case(profiles[1])
         if self._inverters is not None and generation is None:
@@ -550,13 +612,18 @@ class FeederModel(Model):
                 who = f"members {self._numbers[0]} to {self._numbers[-1]}"
             return f"{who} at {stamp(step)}"
 
+        out = None
+        if left is not None:
+            out = {step * members + member: elements for (step, member), elements in left.out.items()}
         failed: dict[int, str] = {}
         recorded: dict[str, Array] = {}
         regulation = self._regulators.state if self._regulators is not None else None
 
         def solve(generation: Power | None) -> Flow:
             failed.clear()
-            cases = _Cases(self._solver, (p, q), nominal, generation, label, failed if self._keep else None)
+            cases = _Cases(
+                self._solver, (p, q), nominal, generation, label, failed if self._keep else None, out
+            )
             if self._regulators is None or regulation is None:
                 cases.solve(self._solved, again=given_up[:solved])
                 self._solved = cases if self._keeps_cases else None
@@ -565,7 +632,8 @@ class FeederModel(Model):
             return self._solve_with_regulators(cases, recorded)
 
         if self._inverters is not None and generation is not None:
-            flow = self._inverters.solve(generation, self.period_s, solve, given_up)
+            alive = None if left is None else left.gen_share[0]
+            flow = self._inverters.solve(generation, self.period_s, solve, given_up, alive)
         else:
             flow = solve(generation)
         residual = check_balance(flow, p, self._solver.balance_tolerance, label, failed)
@@ -586,7 +654,16 @@ class FeederModel(Model):
 
         def record() -> None:
             trafo_loading = by_member(worst_phase(flow.trafo_loading))
-            volts = flow.voltage_pu[:, self._below_source]
+            voltage, volts = flow.voltage_pu, flow.voltage_pu[:, self._below_source]
+            lowest, most = (
+                by_member(np.fmin.reduce(volts, (1, 2))),
+                by_member(np.fmax.reduce(volts, (1, 2))),
+            )
+            if left is not None:
+                kept = ~(times_s[:, np.newaxis] >= self._failed_s)
+                lowest, most = (np.where(np.isnan(x) & kept, 0.0, x) for x in (lowest, most))
+                dead = kept.reshape(-1, 1, 1) & self._network.topology.energised[:, np.newaxis]
+                voltage = np.where(np.isnan(voltage) & dead, 0.0, voltage)
             for kind, highest in self._highest.items():
                 highest.update(by_member(getattr(flow, f"{kind}_loading")))
             if self._inverters is not None:
@@ -601,9 +678,9 @@ class FeederModel(Model):
             tick = first * self._ticks_per_step
             recorded.update(
                 {
-                    "voltage_pu": by_member(flow.voltage_pu.astype(np.float32)),
-                    "voltage_min_pu": by_member(np.fmin.reduce(volts, axis=(1, 2))),
-                    "voltage_max_pu": by_member(np.fmax.reduce(volts, axis=(1, 2))),
+                    "voltage_pu": by_member(voltage.astype(np.float32)),
+                    "voltage_min_pu": lowest,
+                    "voltage_max_pu": most,
                     "line_loading": by_member(worst_phase(flow.line_loading).astype(np.float32)),
                     "trafo_loading": trafo_loading,
                     "losses_kw": losses,
@@ -629,6 +706,10 @@ class FeederModel(Model):
                 power = by_member(flow.trafo_p_kw) + self._below if by_trafo else head.sum(axis=2)
                 self._peaks.add(self.period_s, power)
             hours = self.period_s / 3600
+            if left is not None:
+                self._audit["dead_grid_kwh"] += dead_kw.sum(axis=0) * hours
+                own = self._not_served_kwh[:, : left.not_served_kw.shape[2]]
+                own += left.not_served_kw.sum(axis=0) * hours
             residuals, head_kw = by_member(residual), head.sum(axis=2)
             for step in range(steps):
                 self._audit["power_received_kw_sum"] += ev_kw[step]
@@ -647,6 +728,8 @@ class FeederModel(Model):
         if not self.outputs:
             return {}
         voltage = by_member(flow.voltage_pu)[-1][:, self._network.connections.bus]
+        if left is not None:
+            voltage = np.where(left.dead[-1][..., np.newaxis], 0.0, voltage)
         if self._upstream:
             voltage = np.concatenate([voltage, np.ones_like(voltage[:, :1])], axis=1)
         outputs = {

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.core.model import Clock
+from evgrid.core.units import DAY_S
 from evgrid.fleet.sessions.sessions import BIDIRECTIONAL, Sessions
 from evgrid.readers.series import read_series
 from evgrid.scenario.ambient import RULES, Sinusoid, TemperatureFile, start_hour
@@ -53,7 +54,7 @@ class IdleCell:
     def at(self, time_s: float) -> float:
         """Temperature at ``time_s``, °C; from a file, times must not fall."""
         if isinstance(self._ambient, Sinusoid):
-            omega = 2.0 * pi / 86400.0
+            omega = 2.0 * pi / DAY_S
             lag = omega * self._tau_s
             phase = omega * time_s + 2.0 * pi * (self._start_h - self._ambient.warmest_h) / 24.0
             swing = self._ambient.amplitude_c / hypot(1.0, lag)

@@ -46,9 +46,9 @@ evenly between two updates, which are turning points, arrival, departure and eve
 
 The stack holds ``POINTS`` - 1 turning points and the present state of charge. Where a history nests
 deeper, its innermost open range is closed early, as if the movement that begins went past it: the
-smallest ranges are the ones that may be told wrong, and throughput is kept. After a day of RegD at 4 s, or of
-a random walk, the loss is within 0.2 % of the whole history's. States of charge are counted as 4-byte numbers
-(6e-8).
+smallest ranges are the ones that may be counted wrong, and throughput is kept. The loss to date may then fall
+by a little, until the movement has gone past. After a day of RegD at 4 s, or of a random walk, the loss is
+within 0.2 % of the whole history's. States of charge are counted as 4-byte numbers (6e-8).
 
 **Left out**: resistance growth; knees; effects of C-rate on NMC, of temperature on its cycle ageing
 (fitted at 35 °C and 1C), and of charging in the cold. State of charge, throughput and C-rate are of
@@ -70,6 +70,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evgrid.core.jit import njit
+from evgrid.core.units import DAY_S
 
 CHEMISTRIES = ("nmc", "lfp")
 """Names of the chemistries, in the order of LAWS."""
@@ -95,9 +96,6 @@ NODES = 101
 
 LINE = 64
 """Bytes of a cache line."""
-
-DAY_S = 86400.0
-"""Seconds of the day in which (1) and (3) are written."""
 
 OPEN_CIRCUIT_V = np.array(
     [

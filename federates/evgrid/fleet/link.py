@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from evgrid.core.jit import njit
 from evgrid.core.model import Array, EVs
 from evgrid.core.random_streams import Purpose, stream
+from evgrid.core.units import DAY_S
 from evgrid.scenario import Scenario
 from evgrid.scenario.communication import ScheduledPower
 from evgrid.scenario.fields import day_numbers
@@ -94,7 +95,7 @@ class Link:
         bounds = np.searchsorted(evs.member, np.arange(len(scenario.members) + 1))
         self._counts = np.diff(bounds)
         latency, begins, ends, numbers = [], [], [], []
-        days = scenario.clock.duration_s / 86400.0
+        days = scenario.clock.duration_s / DAY_S
         for member, n in zip(scenario.members, self._counts.tolist(), strict=True):
             latency.append(stream(seed, member, Purpose.LINK_LATENCY).random(n) * settings.latency)
             number = stream(seed, member, Purpose.LINK_OUTAGE).poisson(settings.outages_per_day * days, n)

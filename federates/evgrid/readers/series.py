@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from evgrid.core.model import Array, Clock
+from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
 from evgrid.readers import Faults, Table, read_json, read_table, read_times, shown, utc_times
 from evgrid.readers.times import EXAMPLE, moment_of, utc_of
@@ -29,7 +30,6 @@ from evgrid.readers.times import EXAMPLE, moment_of, utc_of
 KG_PER_LB = 0.45359237
 WATTTIME_UNITS = "lbs_co2_per_mwh"
 _ROUNDING_S = 1e-6
-DAY_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)

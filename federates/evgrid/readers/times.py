@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evgrid.core.model import Array
+from evgrid.core.units import DAY_S
 from evgrid.readers.faults import Faults, shown
 from evgrid.readers.tables import Table, mask_of
 
@@ -152,7 +153,7 @@ def _from_numbers(
         )
     days = table.numbers(columns, faults, "must be a day of a spreadsheet, such as 46037.75")
     offset_s = float((_EXCEL_ZERO - start.astype("datetime64[us]")).astype(np.int64)) / 1e6
-    found_s = [np.round(values * 86400.0, 3) + offset_s for values in days]  # accurate to 1 ms
+    found_s = [np.round(values * DAY_S, 3) + offset_s for values in days]  # accurate to 1 ms
     return _within(table, columns, found_s, faults)
 
 

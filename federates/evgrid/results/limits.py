@@ -26,7 +26,8 @@ its start, and on its last seven days.
 counts neither as a violation nor among the means. A value within 1e-6 of its limit (relative, above 1) is
 within it, since results are stored in single precision.
 
-Left out: flicker, harmonics, dips, swells and interruptions.
+Left out: flicker, harmonics, dips and swells; interruptions are in
+:func:`evgrid.results.metrics.reliability`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from evgrid.core.jit import njit
+from evgrid.core.units import DAY_S
 from evgrid.errors import ResultError
 from evgrid.results.recording import KINDS, unrecorded
 from evgrid.scenario.fields import Duration, Settings, fault
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-WEEK_S = 7 * 86400.0
+WEEK_S = 7 * DAY_S
 TOLERANCE = 1e-6
 """Tolerance within which a value beyond its limit counts as within it: results are in single precision."""
 

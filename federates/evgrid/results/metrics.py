@@ -65,6 +65,7 @@ def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
         elif result.sizes.get(element):
             highest = _loading(result, name, element)
             rows.append((f"{text}, highest", highest + (f" of the {lacks}" if lacks else "")))
+    rows += _interruption_rows(result)
     rows += _device_rows(result, hours)
     losses = result["losses_kw"].sum("time") * hours
     rows.append(("losses", _over_members(losses, "kWh")))
@@ -163,6 +164,63 @@ def _reason_rows(result: xr.Dataset, own: str, at: dict[str, int]) -> list[tuple
     reasons = result["reason"].values
     text = ", ".join(f"{REASON_TEXTS[str(reasons[i])]} {kwh[i]:.2f} kWh in {time_h[i]:.2f} h" for i in order)
     return [("  because of", text)] if order else []
+
+
+def reliability(result: xr.Dataset) -> xr.Dataset:
+    """Indices of the interruptions of supply in a run with outages, by member (IEEE 1366-2022).
+
+    A customer is a household, or a connection point without any. Interruptions are sustained ones, of more
+    than 5 min; those that the run cuts off count as one, with the minutes in the run. The indices are of the
+    run's period.
+
+    saifi : sum of the customers interrupted at each interruption, per customer served
+    saidi_min : sum of the minutes for which customers were interrupted, per customer served
+    caidi_min : saidi / saifi, minutes; NaN without an interruption
+    maifi : as saifi, of interruptions of at most 5 min
+    not_served_kwh : base load that connection points without supply would have drawn, at the meter
+
+    Raises ResultError for a result of a run without outages.
+    """
+    import xarray as xr
+
+    if "interruptions" not in result:
+        raise ResultError("the result has no interruptions: its scenario has no section outages")
+    on_feeder = result["connection_bus"] != ""
+    customers = result["connection_households"].clip(min=1).where(on_feeder, 0)
+
+    def per_customer(name: str) -> xr.DataArray:
+        shares: xr.DataArray = (result[name] * customers).sum("connection") / customers.sum()
+        return shares
+
+    saifi, saidi = per_customer("interruptions"), per_customer("interrupted_min")
+    return xr.Dataset(
+        {
+            "saifi": saifi.assign_attrs(units="1"),
+            "saidi_min": saidi.assign_attrs(units="min"),
+            "caidi_min": (saidi / saifi.where(saifi > 0)).assign_attrs(units="min"),
+            "maifi": per_customer("momentary_interruptions").assign_attrs(units="1"),
+            "not_served_kwh": result["not_served_kwh"].sum("connection").assign_attrs(units="kWh"),
+        }
+    )
+
+
+def _interruption_rows(result: xr.Dataset) -> list[tuple[str, str]]:
+    """The mean of the reliability indices over the members, and the energy not served."""
+    if "interruptions" not in result:
+        return []
+    found = reliability(result)
+    mean = {str(name): float(values.mean()) for name, values in found.items()}
+    caidi = f"{mean['saidi_min'] / mean['saifi']:.1f} min" if mean["saifi"] else "none"
+    many = " (means over the members)" if result.sizes["member"] > 1 else ""
+    momentary = f"; momentary (MAIFI) {mean['maifi']:.3g}" if mean["maifi"] else ""
+    return [
+        (
+            "interruptions",
+            f"SAIFI {mean['saifi']:.3g}, SAIDI {mean['saidi_min']:.1f} min, CAIDI {caidi}{momentary} "
+            f"in the run{many}",
+        ),
+        ("  base load not served", _over_members(found["not_served_kwh"], "kWh")),
+    ]
 
 
 def _device_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:

@@ -123,6 +123,8 @@ class _Buffer:
         self.first = 0  # interval of the chunk's first row
         self.filled = 0  # whole intervals in the chunk
         self.sum: NDArray[np.float64] | None = None
+        self.without_supply = variable.without_supply
+        self.supplied = np.zeros(self.shape if variable.without_supply is not None else 0)
         self.summed = 0
 
     def put(self, tick: int, values: NDArray[Any]) -> None:
@@ -138,6 +140,8 @@ class _Buffer:
         if self.per_interval > 1:
             self._put_mean(values)
             return
+        if self.without_supply is not None and self.without_supply != 0.0:
+            values = np.where(values == 0.0, self.without_supply, values)
         done = 0
         while done < len(values):
             take = min(len(values) - done, self.rows - self.filled)
@@ -151,10 +155,21 @@ class _Buffer:
                 self.sum = np.zeros(self.shape)
             self.sum += row
             self.summed += 1
+            if self.without_supply is not None:
+                self.supplied += row != 0.0
             if self.summed == self.per_interval:
-                self.chunk[self.filled] = self.sum / self.per_interval
+                self.chunk[self.filled] = self._mean(self.sum)
                 self.sum, self.summed = None, 0
                 self._advance(1)
+
+    def _mean(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean over an interval, of the steps with supply where that counts."""
+        if self.without_supply is None:
+            return total / self.per_interval
+        mean = np.full(self.shape, self.without_supply)
+        np.divide(total, self.supplied, out=mean, where=self.supplied > 0)
+        self.supplied[:] = 0.0
+        return mean
 
     def _advance(self, rows: int) -> None:
         self.filled += rows

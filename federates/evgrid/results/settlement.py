@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from evgrid.core.model import Array
+from evgrid.core.units import DAY_S
 from evgrid.errors import ResultError
 from evgrid.scenario.fields import Settings, checked, read_settings
 from evgrid.scenario.tariffs import DemandCharge
@@ -207,7 +208,7 @@ def _fixed(result: xr.Dataset, rates: Rates, scenario: Mapping[str, Any]) -> Arr
     else:
         metered = result[_PEAKS[of]].notnull().any("month")
         customers = metered.values.reshape(len(metered), -1).sum(axis=1)
-    return np.asarray(per_day * scenario["time"]["duration"] / 86400.0 * customers, np.float64)
+    return np.asarray(per_day * scenario["time"]["duration"] / DAY_S * customers, np.float64)
 
 
 def amount(value: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 BYTES_OF_AN_EV = 2000.0
 """Bytes of an EV, and of a session."""
-_DAY_S = 86400.0
 _NUMBER = 8.0
 
 
@@ -45,7 +45,7 @@ def memory_of(scenario: Scenario, network: Network) -> dict[str, float]:
         return found
     households = float(network.connections.households.sum())
     evs = members * ((fleet.count or (fleet.penetration or 0.0) * households) + fleet.upstream)
-    days = clock.duration_s / _DAY_S
+    days = clock.duration_s / DAY_S
     link = scenario.communication
     found["the EVs (ensemble.members, fleet)"] = BYTES_OF_AN_EV * evs * (2 + days)
     found["communication.latency / time.step"] = _NUMBER * evs * link.latency / clock.step_s

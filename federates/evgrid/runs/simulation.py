@@ -18,7 +18,7 @@ from evgrid.aggregator.excess import REASONS
 from evgrid.aggregator.strategies.scheduled import ScheduledSettings, demand_of
 from evgrid.aggregator.strategies.time_of_use import CheapestFirst
 from evgrid.core.energy_audit import audit
-from evgrid.core.model import UPSTREAM, Clock, Connections, EVs, Model, Portfolio
+from evgrid.core.model import UPSTREAM, Clock, Connections, EVs, Model, Outages, Portfolio
 from evgrid.errors import ScenarioError
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
 from evgrid.results.recording import KINDS, Selection, selection
@@ -40,7 +40,8 @@ class World:
     """The static data of a run, which every process derives equally from the resolved scenario.
 
     ``connections``: the feeder's, and one for EVs upstream of it where there are any; ``base``: the load
-    of the feeder without EVs; ``sites``: what is behind the meters, None without any.
+    of the feeder without EVs; ``outages``: when parts of it are without supply, None without any; ``sites``:
+    what is behind the meters, None without any.
     """
 
     scenario: Scenario
@@ -50,6 +51,7 @@ class World:
     sessions: Sessions
     portfolios: tuple[Portfolio, ...]
     base: BaseLoad
+    outages: Outages | None = None
     sites: SiteTable | None = None
 
     @property
@@ -79,6 +81,7 @@ class World:
             *self._notes_of_ageing,
             *own,
             *of_plans,
+            *(self.outages.notes if self.outages is not None else ()),
         )
 
     @cached_property
@@ -148,6 +151,7 @@ def build_world(scenario: Scenario) -> World:
     """
     from evgrid.feeder.base_load import base_load
     from evgrid.feeder.networks import load_network
+    from evgrid.feeder.outages import check_outages, outages_of
     from evgrid.fleet.sessions import fleet_tables
     from evgrid.fleet.sessions.evse import charges_on_one_phase
     from evgrid.runs.memory import check_memory
@@ -159,8 +163,12 @@ def build_world(scenario: Scenario) -> World:
     if UPSTREAM not in connections.name:
         connections = connections.with_upstream()
     try:
-        base, (evs, sessions) = _all_read(
-            [partial(base_load, scenario, network), partial(fleet_tables, scenario, connections)]
+        base, (evs, sessions), _ = _all_read(
+            [
+                partial(base_load, scenario, network),
+                partial(fleet_tables, scenario, connections),
+                partial(check_outages, scenario, network),
+            ]
         )
     except ScenarioError as error:
         _all_read([partial(_raise, error), partial(check_files, scenario)])
@@ -173,7 +181,8 @@ def build_world(scenario: Scenario) -> World:
     may_discharge = np.zeros(len(evs), np.bool_)
     may_discharge[sessions.ev[sessions.discharge_kw > 0]] = True
     sites = site_table(scenario, connections, evs, base, may_discharge)
-    made = World(scenario, network, connections, evs, sessions, owners, base, sites)
+    outages = outages_of(scenario, network, connections)
+    made = World(scenario, network, connections, evs, sessions, owners, base, outages, sites)
     made.selection  # noqa: B018 (unknown names are refused)
     return made
 
@@ -269,7 +278,16 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             parts = [] if any(p.whole for p in world.portfolios) else list(controlled)
             requests = Commands(scenario, world.evs, sessions, True, parts)
         models.append(
-            SitesModel(scenario, world.sites, world.connections, world.evs, sessions, requests, recorder)
+            SitesModel(
+                scenario,
+                world.sites,
+                world.connections,
+                world.evs,
+                sessions,
+                requests,
+                recorder,
+                world.outages,
+            )
         )
     if has_fleet:
         taken = {port for model in models for port in model.inputs}
@@ -287,6 +305,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             scenario, world.network, recorder, has_fleet, feedback, base=world.base,
             upstream=world.connections.upstream, iterates=iterates,
             meters=[GroupMeter(*given) for given in _limited(world, controlled)],
+            outages=world.outages,
             at_sites=_on_feeder(world.sites) if world.sites is not None else None,
         )
     )  # fmt: skip

@@ -13,11 +13,11 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag
 
 from evgrid.core.model import Clock
+from evgrid.core.units import DAY_S
 from evgrid.readers.series import Rules, read_series
 from evgrid.scenario.fields import ExistingFile, Settings, TimeFormat
 
 RULES = Rules("temperature in °C", -60.0, 60.0)
-_DAY_S = 86400.0
 
 
 class Sinusoid(Settings):
@@ -73,7 +73,7 @@ class AmbientTemperature:
         if isinstance(settings, TemperatureFile):
             return float(self._series.mean(begin_s, end_s))
         if isinstance(settings, Sinusoid):
-            omega = 2.0 * pi / _DAY_S
+            omega = 2.0 * pi / DAY_S
             begin, end = (omega * (self._start_s + t - 3600.0 * settings.warmest_h) for t in (begin_s, end_s))
             return settings.mean_c + settings.amplitude_c * (sin(end) - sin(begin)) / (end - begin)
         return float(settings)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
 
+from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
 from evgrid.scenario.ambient import Ambient
 from evgrid.scenario.fields import Duration, ElementName, HourSpan, Settings, Share, fault, faults
@@ -201,7 +202,7 @@ Group = Literal["feeder", "transformer", "connection"]
 class FlexibilityEnvelope(Settings):
     """Limits of the fleet's power and energy over a horizon, from which every departure is met."""
 
-    horizon: Annotated[Duration, Field(gt=0)] = 86400.0
+    horizon: Annotated[Duration, Field(gt=0)] = DAY_S
     """Horizon; a multiple of the slot."""
     slot: Annotated[Duration, Field(gt=0)] = 900.0
     """Length of its slots."""

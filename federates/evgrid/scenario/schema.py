@@ -16,11 +16,13 @@ import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
 
 from evgrid.core.model import Clock
+from evgrid.core.units import DAY_S
 from evgrid.scenario.aggregators import StrategySettings, aggregators_of, selection_faults
 from evgrid.scenario.communication import Communication
 from evgrid.scenario.feeder import Feeder
 from evgrid.scenario.fields import Duration, ElementName, LocalTime, Name, Settings, faults
 from evgrid.scenario.fleet import Fleet
+from evgrid.scenario.outages import OutageSettings, ScheduledOutage, outages_from
 from evgrid.scenario.sites import Site, group_faults, sites_of
 from evgrid.scenario.system import System
 from evgrid.scenario.tariffs import Prices, Tariff, prices_of, tariff_from, tariff_of
@@ -31,7 +33,7 @@ class Time(Settings):
 
     start: LocalTime
     """Local wall-clock time at which the run starts, such as 2026-01-15T12:00."""
-    duration: Annotated[Duration, Field(gt=0)] = 86400.0
+    duration: Annotated[Duration, Field(gt=0)] = DAY_S
     """Length of the run; a multiple of the step."""
     step: Annotated[Duration, Field(gt=0)] = 60.0
     """The tick: the period of the fastest federate."""
@@ -135,6 +137,14 @@ class Scenario(Settings):
     of energy is system.energy_price, where given."""
     system: System | None = None
     """The bulk system: frequency and regulation signal; left out: none."""
+    outages: Annotated[
+        OutageSettings | None,
+        BeforeValidator(
+            outages_from, json_schema_input_type=OutageSettings | tuple[ScheduledOutage, ...] | None
+        ),
+    ] = None
+    """Outages of the feeder: a list of scheduled ones, or {schedule, saifi, caidi, rates, ...}; left out:
+    none."""
     coupling: Annotated[
         Coupling, BeforeValidator(_coupling, json_schema_input_type=Coupling | Literal["lagged", "iterated"])
     ] = Coupling()
@@ -163,6 +173,8 @@ class Scenario(Settings):
                 found.append(f"{path} = {value:g}s: must be a multiple of {unit_name} = {unit:g}s")
         if self.fleet is None and self.aggregators:
             found.append("aggregators: there is no fleet to control")
+        if self.outages is not None and self.fleet is not None:
+            found.append("outages: are of feeders without a fleet so far; leave out one of them")
         found += selection_faults(self.aggregators)
         for name, settings in self.aggregators.items():
             own = settings.communication and settings.communication.telemetry

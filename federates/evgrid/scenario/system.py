@@ -28,7 +28,7 @@ import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from evgrid.core.model import Clock
-from evgrid.readers.series import DAY_S
+from evgrid.core.units import DAY_S
 from evgrid.readers.times import clock_changes
 from evgrid.scenario.fields import (
     Duration,

@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from evgrid.core.model import Array, Clock
 from evgrid.core.registry import Registry
+from evgrid.core.units import DAY_S
 from evgrid.readers.series import PRICE, Series, read_series
 from evgrid.readers.yaml_files import read_yaml
 from evgrid.scenario.fields import (
@@ -35,7 +36,6 @@ from evgrid.scenario.fields import (
 )
 from evgrid.scenario.system import SeriesFile, System
 
-_DAY_S = 86400
 _ROUNDING_S = 1e-6
 _ALL_MONTHS = tuple(range(1, 13))
 USUAL_INTERVAL_S = 900.0
@@ -75,7 +75,7 @@ class DemandCharge(Settings):
 
     @model_validator(mode="after")
     def _divides_a_day(self) -> DemandCharge:
-        if abs(_DAY_S / self.interval - round(_DAY_S / self.interval)) > 1e-9:
+        if abs(DAY_S / self.interval - round(DAY_S / self.interval)) > 1e-9:
             raise fault(f"interval = {self.interval:g}s: must divide a day")
         return self
 

@@ -406,7 +406,7 @@ def check_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> x
     together = checked["violated_any"].expand_dims(criterion=[TOGETHER])
     violated = xr.concat([checked["violated"].astype(bool), together.astype(bool)], "criterion")
     worst = _worst(result, violated, chosen)
-    voltage = result["voltage_pu"]
+    voltage = result["voltage_pu"].where(result["voltage_pu"] > 0)
     others = ("member", "time", "phase")
     kept = worst.assign(
         violated=violated.transpose("member", "criterion").assign_attrs(

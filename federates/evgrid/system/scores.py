@@ -19,10 +19,10 @@ import numpy as np
 
 from evgrid.core.model import Array
 from evgrid.core.registry import Registry
+from evgrid.core.units import HOUR_S
 from evgrid.core.user_code import user_class
 from evgrid.system.kernels import correlation_and_delay
 
-HOUR_S = 3600.0
 FLAT_RESPONSE = 1e-6
 """Standard deviation, per unit of capacity, up to which a response counts as constant."""
 
@@ -143,9 +143,15 @@ def _precision(signal: Array, response: Array, per_hour: int, hours: int, latest
     for late in range(latest + 1):
         at = np.minimum(samples + late, len(response) - 1)
         error = np.abs(response[at].reshape(hours, per_hour) - asked).mean(axis=1)
-        share = np.divide(error, size, out=np.where(error > 0, np.inf, 0.0), where=size > 0)
-        best = np.maximum(best, np.clip(1.0 - share, 0.0, 1.0))
+        best = np.maximum(best, _accuracy(error, size))
     return best
+
+
+def _accuracy(error: Array, size: Array) -> Array:
+    """1 - error / size, 0 to 1; of a size of 0: 1 for no error, else 0."""
+    with np.errstate(over="ignore"):  # a size of 1e-310
+        share = np.divide(error, size, out=np.where(error > 0, np.inf, 0.0), where=size > 0)
+    return np.asarray(np.clip(1.0 - share, 0.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +176,7 @@ class CAISOAccuracy:
         """
         signal, response = _checked(signal, response, step_s, self.period_s, longest_step_s=60.0)
         asked, given = (_by_period(x, step_s, self.period_s) for x in (signal, response))
-        size = np.abs(asked).sum(axis=-1)
-        error = np.abs(given - asked).sum(axis=-1)
-        share = np.divide(error, size, out=np.where(error > 0, np.inf, 0.0), where=size > 0)
-        accuracy = np.clip(1.0 - share, 0.0, 1.0)
+        accuracy = _accuracy(np.abs(given - asked).sum(axis=-1), np.abs(asked).sum(axis=-1))
         moved = mileage(signal, step_s, self.period_s)
         return Score(accuracy, {"accuracy": accuracy, "mileage": moved, "adjusted_mileage": moved * accuracy})
 

@@ -37,7 +37,8 @@ import numpy as np
 
 from evgrid.core.model import Array, Clock
 from evgrid.core.random_streams import Purpose, stream
-from evgrid.readers.series import DAY_S, Series
+from evgrid.core.units import DAY_S
+from evgrid.readers.series import Series
 from evgrid.scenario.system import Shape
 
 _WARM_UP = 20.0

@@ -41,12 +41,12 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, model_v
 from evgrid.aggregator.dispatch import Dispatching, WithinSettings, room
 from evgrid.aggregator.strategy import Context, View
 from evgrid.core.model import Array, Variable
+from evgrid.core.units import HOUR_S
 from evgrid.scenario.aggregators import StrategySettings
 from evgrid.scenario.fields import Duration, fault
 from evgrid.system.revenue import pjm_credit
 from evgrid.system.scores import Scorer, find_scorer
 
-HOUR_S = 3600.0
 _CHECK_S = 300.0
 """Spacing of the times in an hour at which the envelopes are evaluated, s."""
 _TAPERED = 0.5

@@ -54,11 +54,11 @@ from evgrid.aggregator.planning.scheduler import (
 from evgrid.aggregator.strategy import Context, View
 from evgrid.core.model import Array, PlannedSessions, Variable
 from evgrid.core.random_streams import Purpose, stream
+from evgrid.core.units import DAY_S
 from evgrid.readers.series import read_emissions
 from evgrid.scenario.fields import Duration
 from evgrid.scenario.tariffs import Tariff
 
-_DAY_S = 86400.0
 _MEMORY_S = 3600.0
 """Time constant of the correction of the forecast base load by the measured one, s."""
 
@@ -647,7 +647,7 @@ class Scheduled(Dispatching):
         if settings.price_error or settings.base_load_error:
             rng = stream(context.seed, context.numbers[member], Purpose.FORECAST, slot)
             walk = rng.standard_normal((1 + context.groups, self._ahead))[:, :slots].cumsum(axis=1)
-            walk = (walk - walk[:, :1]) * np.sqrt(settings.period / _DAY_S)
+            walk = (walk - walk[:, :1]) * np.sqrt(settings.period / DAY_S)
             error = 1.0 + settings.price_error * walk[0]
             price, export = price * error, export * error
             base = base * (1.0 + settings.base_load_error * walk[1:][: len(base)])

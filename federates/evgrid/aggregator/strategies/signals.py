@@ -29,6 +29,7 @@ class Emissions(CheapestFirst):
     As ``tou``, on ``system.emissions``; beyond its end its last day is repeated.
     """
 
+    ignores = ("group",)
     needs_of_system = ("emissions",)
     slot_s = QUARTER_S
 

@@ -85,6 +85,7 @@ class TimeOfUse(CheapestFirst):
     Slots are the times between two changes of the price.
     """
 
+    ignores = ("group",)
     needs_prices = True
 
     def slots(self, begin_s: float, end_s: float) -> Array:

@@ -23,6 +23,7 @@ from evgrid.battery.charging import charge_as_fast_as_possible
 from evgrid.battery.laws import LEAST_SOC
 from evgrid.core.model import ALL_PHASES, UPSTREAM, Array, Connections, EVs
 from evgrid.core.random_streams import Purpose, stream
+from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
 from evgrid.fleet.sessions.evse import charger_phases, ev_draws, phases_at
 from evgrid.fleet.sessions.sessions import (
@@ -33,7 +34,6 @@ from evgrid.fleet.sessions.sessions import (
     constant_efficiency,
     within_run,
 )
-from evgrid.readers.series import DAY_S
 from evgrid.scenario import Scenario
 from evgrid.scenario.fleet import Vehicle
 from evgrid.scenario.vehicles import VehicleType, charge_limit_kw

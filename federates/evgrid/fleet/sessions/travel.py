@@ -30,9 +30,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from evgrid.core.model import Array, Connections, EVs
 from evgrid.core.random_streams import Purpose, stream
+from evgrid.core.units import DAY_S
 from evgrid.fleet.sessions.sessions import Sessions
 from evgrid.fleet.sessions.source import Source
-from evgrid.readers.series import DAY_S
 from evgrid.scenario import Scenario
 from evgrid.scenario.fields import Share, fault
 from evgrid.scenario.fleet import Fleet

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
 from evgrid.core.model import Array, Clock
+from evgrid.core.units import DAY_S
 from evgrid.readers.series import Series
 from evgrid.scenario.fields import HourSpan, Settings, WeekDays, day_numbers, fault
 from evgrid.scenario.tariffs import Steps, Tariff, steps_without_repeats
 
-_DAY_S = 86400
+_DAY_S = int(DAY_S)
 _ROUNDING_S = 1e-6
 
 

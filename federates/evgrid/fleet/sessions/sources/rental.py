@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from evgrid.core.random_streams import Purpose, stream
+from evgrid.core.units import DAY_S
 from evgrid.fleet.sessions.travel import (
     LogMiles,
     SampledSessions,
@@ -19,7 +20,6 @@ from evgrid.fleet.sessions.travel import (
     ordered_hours,
     weekend,
 )
-from evgrid.readers.series import DAY_S
 from evgrid.scenario.fields import Share
 
 
