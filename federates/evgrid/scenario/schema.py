@@ -173,8 +173,6 @@ class Scenario(Settings):
                 found.append(f"{path} = {value:g}s: must be a multiple of {unit_name} = {unit:g}s")
         if self.fleet is None and self.aggregators:
             found.append("aggregators: there is no fleet to control")
-        if self.outages is not None and self.fleet is not None:
-            found.append("outages: are of feeders without a fleet so far; leave out one of them")
         found += selection_faults(self.aggregators)
         for name, settings in self.aggregators.items():
             own = settings.communication and settings.communication.telemetry

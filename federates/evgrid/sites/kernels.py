@@ -336,7 +336,8 @@ def _find_limits(
             late = left_s - seconds_to_target(kind, curve, ev["soc"]) <= LAXITY_S
             if on_grid and (late or ev["soc"] < floor_soc):
                 ev["must"] = 1
-        powers.asked[j] = min(max(inputs.request_kw[site["ev"][0] + j], least_kw), most_kw)
+        if site["control"] not in (SELF_CONSUMPTION, COST):  # those ask for nothing but what they decide
+            powers.asked[j] = min(max(inputs.request_kw[site["ev"][0] + j], least_kw), most_kw)
         powers.low[j] = least_kw * now["share"] * gives if ev["soc"] > floor_soc + SAME_SOC else 0.0
         powers.high[j] = most_kw * now["share"]
     n = now["evs"]
