@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -465,3 +466,58 @@ def test_simbench_profiles_of_load_generation_and_storage():
     model.finish()
     base = recorder.series("base_load_kw")[0, 0]
     assert base == pytest.approx(p[0].sum() - gen_p.sum(), rel=1e-6)
+
+
+# ---- moments of change
+
+
+def _held_load(kind, folder, feeder):
+    """A base load of each kind, of a run that starts at an odd time, and its network."""
+    network = feeder("european_lv")
+    names = [str(name) for name in network.connections.name]
+    base = {"source": kind}
+    if kind in ("daily", "times"):
+        rows = 1440 if kind == "daily" else 5
+        rng = np.random.default_rng(1)
+        frame = pd.DataFrame(rng.random((rows, len(names))), columns=names)
+        start = pd.Timestamp("2026-01-15T22:00")
+        first = np.arange(1, 1441) if kind == "daily" else start + pd.to_timedelta([0, 7, 40, 45, 300], "min")
+        frame.insert(0, "minute" if kind == "daily" else "time", first)
+        frame.to_csv(folder / "load.csv", index=False)
+        base = {"file": str(folder / "load.csv")}
+    time = {"start": "2026-01-15T22:07:30", "duration": "3h", "step": "30s"}
+    return base_load(scenario(base, time=time, ensemble__members=2), network)
+
+
+@pytest.mark.parametrize("kind", ["standard", "net", "none", "daily", "times"])
+@pytest.mark.parametrize("span", [(0.0, 10800.0), (1234.5, 9876.5), (9000.0, 30000.0), (40.0, 70.0)])
+def test_the_load_is_constant_between_its_moments_of_change(kind, span, tmp_path, feeder):
+    load = _held_load(kind, tmp_path, feeder)
+    edges = load.changes(*span)
+    assert edges[0] == span[0]
+    assert edges[-1] == pytest.approx(span[1], abs=1e-6)
+    assert (np.diff(edges) > 1e-6).all()
+    slots, _ = load.at(edges[:-1], edges[1:])
+    begin = np.repeat(edges[:-1], 3) + np.tile([0.0, 0.3, 0.9], len(edges) - 1) * np.repeat(np.diff(edges), 3)
+    parts, _ = load.at(begin, begin + 0.1 * np.repeat(np.diff(edges), 3))
+    np.testing.assert_allclose(parts, np.repeat(slots, 3, axis=0), rtol=1e-9, atol=1e-12)
+    energy = np.tensordot(np.diff(edges), slots, 1)
+    whole = load.at(np.array(span[:1]), np.array(span[1:]))[0][0] * (span[1] - span[0])
+    if kind != "times" or span[1] <= 10800.0:  # a mean over the end of a file leaves out what is beyond
+        np.testing.assert_allclose(energy, whole, rtol=1e-9)
+
+
+def test_many_readers_of_a_standard_load_at_once_see_the_same(feeder):
+    from concurrent.futures import ThreadPoolExecutor
+
+    network = feeder("european_lv")
+    load = base_load(scenario(ensemble__members=2), network)
+    days = [0, 3, 1, 2, 0, 1, 3, 2] * 4
+    alone = {}
+    for day in set(days):
+        own = base_load(scenario(ensemble__members=2), network)
+        alone[day] = own.at(times(900, 4, 96 * day))[0]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda day: load.at(times(900, 4, 96 * day))[0], days))
+    for day, power in zip(days, found, strict=True):
+        np.testing.assert_array_equal(power, alone[day])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from evgrid.core.model import ALL_PHASES, Connections, EVs
 from evgrid.errors import ScenarioError
 from evgrid.readers.series import Series
+from evgrid.runs.simulation import build_world
 from evgrid.scenario import scenario_from
 from evgrid.sites.profiles import Constant, Divided, OfSeries, Profiles
 from evgrid.sites.tables import BACKUP, CONTROL_NAMES, FORMER, site_table
@@ -470,3 +471,67 @@ def test_backup_by_evs_needs_one_that_can_discharge_at_the_site(tmp_path):
         ):
             table(given, evs, fleet=fleet, folder=tmp_path, discharging=np.array(able, np.bool_))
     assert table(given, cars([1]), fleet=fleet, folder=tmp_path, discharging=np.array([True]))
+
+
+# ---- in a run
+
+
+def world(**over):
+    content = {
+        "name": "sites",
+        "time": {"start": "2026-06-01T10:00", "duration": "2h", "step": "60s"},
+        "ensemble": {"members": 2, "seed": 5},
+        "feeder": {"network": "european_lv"},
+        "fleet": {"penetration": 0.3, "upstream": 3, "charger": {"bidirectional": 0.5}},
+        "sites": {
+            "homes": {
+                "connections": {"share": 0.4}, "critical": {"share": 0.25}, "backup": "critical",
+                "pv": {"kwp": 3, "latitude": 51.5, "longitude": -0.1, "timezone": "Europe/London"},
+            },
+            "station": {"connections": ["LOAD12"], "load": {"kw": 2}},
+            "v2l": {"connections": "none", "circuits": {"fridge": {"kw": 0.1}}},
+        },
+    }  # fmt: skip
+    return build_world(scenario_from(content, over))
+
+
+def test_sites_of_a_run_have_the_load_that_the_feeder_has():
+    made = world()
+    found = made.sites
+    homes = np.flatnonzero(found.group == 0)
+    assert len(homes) == 2 * round(0.4 * 54)
+    assert "LOAD12" not in found.name[homes]
+    times_s = np.arange(0.0, 7200.0, 60.0)
+    of_feeder = made.base.at(times_s)[0].sum(axis=3)  # (time, member, connection)
+    slots = found.profiles.slots(0.0, 7200.0)
+    assert np.isin(np.arange(0.0, 7201.0, 900.0), slots.edges_s).all()
+    for row in homes.tolist():
+        own = slice(found.circuit_first[row], found.circuit_first[row + 1])
+        kw = found.circuit_share[own] @ slots.kw[found.circuit_row[own]]
+        at = slots.edges_s.searchsorted(times_s, "right") - 1
+        np.testing.assert_allclose(kw[at], of_feeder[:, found.member[row], found.connection[row]], rtol=1e-12)
+    assert slots.kw[found.pv_row[homes[0]]].min() > 0.5  # a clear morning in June
+    assert found.pv_row[found.group > 0].tolist() == [-1] * 4
+    off_grid = np.flatnonzero(found.connection < 0)
+    taken = found.ev[found.ev_first[off_grid]]
+    assert (made.evs.connection[taken] == made.connections.on_feeder).all()
+    assert made.evs.member[taken].tolist() == [0, 1]
+
+
+def test_a_member_of_a_run_has_the_same_sites_and_evs_alone():
+    together, alone = world().sites, world(**{"ensemble.first": 1, "ensemble.members": 1})
+    own = np.flatnonzero(together.member == 1)
+    assert alone.sites.name.tolist() == together.name[own].tolist()
+    evs = world().evs
+    first = int(np.searchsorted(evs.member, 1))
+    begin = together.ev_first[own[0]]
+    assert (alone.sites.ev + first).tolist() == together.ev[begin:].tolist()
+    one, all_of = (table.profiles.slots(0.0, 7200.0) for table in (alone.sites, together))
+    circuits = slice(together.circuit_first[own[0]], None)
+    np.testing.assert_array_equal(one.kw[alone.sites.circuit_row], all_of.kw[together.circuit_row[circuits]])
+
+
+def test_sites_without_evs_need_none():
+    made = world(**{"fleet": None, "sites.homes.backup": "none", "sites.v2l": None})
+    assert len(made.sites.ev) == 0
+    assert not made.sites.ev_first.any()

@@ -36,9 +36,9 @@ CALM_M_S = 1.0
 """Wind speed where no file gives it, m/s (assumption)."""
 _HOUR_S, _DAY_S = 3600.0, 86400.0
 _COLUMNS = {
-    "ghi": Rules("irradiance from 0 to 2000 W/m2", 0.0, 2000.0, _HOUR_S, regular=True),
-    "dni": Rules("irradiance from 0 to 2000 W/m2", 0.0, 2000.0, _HOUR_S, regular=True),
-    "dhi": Rules("irradiance from 0 to 2000 W/m2", 0.0, 2000.0, _HOUR_S, regular=True),
+    "ghi": Rules("number of W/m2 from 0 to 2000", 0.0, 2000.0, _HOUR_S, regular=True),
+    "dni": Rules("number of W/m2 from 0 to 2000", 0.0, 2000.0, _HOUR_S, regular=True),
+    "dhi": Rules("number of W/m2 from 0 to 2000", 0.0, 2000.0, _HOUR_S, regular=True),
     "temperature": Rules("temperature from -90 to 60 °C", -90.0, 60.0, _HOUR_S, regular=True),
     "wind_speed": Rules("wind speed from 0 to 120 m/s", 0.0, 120.0, _HOUR_S, regular=True),
 }
