@@ -553,7 +553,10 @@ def _span_to_limit(
         if on_s < span_s:
             return on_s
     elif inner_kw < 0.0:
-        floor_s = (soc - max(kind["soc_floor"], floor_soc)) / (-inner_kw * kind["soc_per_kws"])
+        stop_soc = max(kind["soc_floor"], floor_soc)
+        if soc > kind["soc_target"] + SAME_SOC:  # below it there is something to charge again
+            stop_soc = max(stop_soc, kind["soc_target"])
+        floor_s = (soc - stop_soc) / (-inner_kw * kind["soc_per_kws"])
         if floor_s < span_s:
             span_s = floor_s
         then = soc + inner_kw * kind["soc_per_kws"] * span_s

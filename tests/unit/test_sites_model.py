@@ -1,0 +1,231 @@
+"""Sites behind a meter, by hand: homes, outages, islands, limits, off grid."""
+
+import numpy as np
+import pytest
+from tests.support.fleet import HOUR, car
+from tests.support.sites import INSTANT, SiteRun, home
+
+LOSS = {"discharge_loss": (0.0, 0.1, 0.0)}
+TRUCK = {"capacity": 131.0, "charge": 9.6, "discharge_kw": 9.6, "soc_floor": 0.2, "target": 1.0, **LOSS}
+SURE = 1e-6
+
+
+def truck(arrival_h=0.0, departure_h=1000.0, soc=1.0, **rest):
+    return [car(arrival_h * HOUR, departure_h * HOUR, soc, **(TRUCK | rest))]
+
+
+@pytest.mark.parametrize("step", [60.0, 900.0, 3600.0])
+def test_a_truck_carries_a_flat_load_as_long_as_its_energy_lasts(step):
+    run = SiteRun(
+        home(
+            [truck()], load=1.25, outages=[(0, 80)], backup="whole", critical={"share": 1.0}, island=INSTANT,
+        ),
+        step=step, hours=80,
+    )  # fmt: skip
+    lasts_h = 131.0 * 0.8 * 0.9 / 1.25
+    assert lasts_h == pytest.approx(75.456)
+    assert run.total("unmet_h") == pytest.approx(80 - lasts_h, abs=SURE)
+    assert run.total("served_kwh") == pytest.approx(1.25 * lasts_h, abs=SURE)
+    assert run.total("critical_unserved_kwh") == pytest.approx(1.25 * (80 - lasts_h), abs=SURE)
+    assert run.session("soc_departure")[0] == pytest.approx(0.2, abs=1e-12)
+    assert run.session("energy_discharged_kwh")[0] == pytest.approx(131.0 * 0.8 * 0.9, abs=SURE)
+    assert run.total("interruptions") == 1
+    assert run.total("dead_kwh") == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("step", [1.0, 60.0, 900.0])
+def test_the_sequence_of_an_outage(step):
+    begin_h, end_h = 100.0 / 3600, 1900.0 / 3600
+    run = SiteRun(
+        home(
+            [truck(soc=0.6, target=0.6)], load=2.0, outages=[(begin_h, end_h)], backup="whole",
+            island={"detection": 2, "black_start": 10, "return_wait": 300, "ramp": 300},
+            control="self_consumption",
+        ),
+        step=step, hours=1,
+    )  # fmt: skip
+    # the truck feeds the house up to the outage, then in the island to 300 s after the grid's return, and
+    # then, as far as the ramp allows (stairs of 0.96 kW at the middle of each tenth of 300 s), the house
+    ramp_kws = sum(min(2.0, 9.6 * (k + 0.5) / 10) for k in range(10)) * 30.0
+    after_s = 3600.0 - 1900.0 - 300.0 - 300.0
+    truck_kws = 2.0 * 100 + 2.0 * (1800 - 12 + 300) + ramp_kws + 2.0 * after_s
+    assert run.total("ev_out_kwh") == pytest.approx(truck_kws / 3600, abs=SURE)
+    assert run.total("unserved_kwh") == pytest.approx(2.0 * 12 / 3600, abs=SURE)
+    assert run.total("imported_kwh") == pytest.approx((600.0 - ramp_kws) / 3600, abs=SURE)
+    assert run.total("interruptions") == 0
+    assert run.series("island").sum() * step == pytest.approx(1800 - 12 + 300, abs=1e-6)
+
+
+def test_critical_load_first_then_in_order_and_never_in_parts():
+    circuits = {
+        "medicine": {"share": 0.2, "critical": True},
+        "light": {"share": 0.3, "order": 1},
+        "oven": {"share": 0.5, "order": 2},
+    }
+    for load, served in ((8.0, 8.0), (10.0, 5.0), (16.0, 8.0), (30.0, 6.0), (50.0, 0.0)):
+        run = SiteRun(
+            home([truck()], load=load, outages=[(0, 1)], backup="whole", circuits=circuits, island=INSTANT),
+            step=60.0, hours=1,
+        )  # fmt: skip
+        assert run.total("served_kwh") == pytest.approx(served), load
+        assert run.total("critical_unserved_kwh") == pytest.approx(10.0 if load == 50 else 0.0)
+
+
+def test_critical_backup_leaves_the_rest_without_supply():
+    run = SiteRun(
+        home(
+            [truck()], load=4.0, outages=[(0, 1)], backup="critical", critical={"share": 0.25}, island=INSTANT,
+        ),
+        step=900.0, hours=1,
+    )  # fmt: skip
+    assert run.total("served_kwh") == pytest.approx(1.0)
+    assert run.total("unserved_kwh") == pytest.approx(3.0)
+    assert run.total("unmet_h") == 0.0
+
+
+def test_without_backup_nothing_flows_and_the_evs_wait_after_the_return():
+    run = SiteRun(
+        home([truck(soc=0.3, departure_h=4)], load=1.0, outages=[(0, 1)]), step=900.0, hours=2,
+    )  # fmt: skip
+    assert run.total("served_kwh") == pytest.approx(1.0)
+    assert run.total("unserved_kwh") == pytest.approx(1.0)
+    # 300 s of waiting, then a ramp of 300 s that gives half, then full power
+    assert run.total("ev_in_kwh") == pytest.approx(9.6 * (3600 - 300 - 150) / 3600)
+    assert run.total("dead_kwh") == pytest.approx(0.0, abs=1e-12)
+
+
+def test_pv_battery_generator_and_evs_follow_each_other():
+    run = SiteRun(
+        home(
+            [truck(arrival_h=4.0, departure_h=6.0, soc=0.9, charge_loss=(0.0, 0.0, 0.0))], load=2.0,
+            pv=([0, 1, 2], [0.0, 5.0, 0.0]), outages=[(0, 20)], backup="whole", critical={"share": 1.0},
+            battery={"capacity_kwh": 10.0, "charge_kw": 2.5, "discharge_kw": 4.0, "soc_start": 0.5,
+                     "soc_min": 0.1, "charge_efficiency": 0.8, "discharge_efficiency": 0.5},
+            generator={"power_kw": 3.0, "fuel_kwh": 5.0, "start": 10}, island=INSTANT,
+        ),
+        step=3600.0, hours=20,
+    )  # fmt: skip
+    # hour 0: 2 kWh from the battery (4 kWh out of it): 5 -> 1 kWh, its floor
+    # hour 1: PV 5 kW: 2 to the load, 2.5 to the battery (2 kWh in), 0.5 curtailed
+    # hours 2, 3: battery 1 kWh (of 2), then generator 3 kWh up to the 4th hour
+    # hours 4, 5: truck 4 kWh; then generator for 1 h (2 kWh left); then nothing
+    assert run.total("battery_out_kwh") == pytest.approx(3.0)
+    assert run.total("battery_in_kwh") == pytest.approx(2.5)
+    assert run.total("pv_kwh") == pytest.approx(4.5)
+    assert run.total("pv_curtailed_kwh") == pytest.approx(0.5)
+    assert run.total("ev_out_kwh") == pytest.approx(4.0)
+    assert run.total("generated_kwh") == pytest.approx(5.0)
+    assert run.total("unmet_h") == pytest.approx(13.0)
+
+
+def test_an_island_starts_again_when_its_truck_comes_home():
+    island = {"detection": 2, "black_start": 30, "return_wait": 300, "ramp": 0}
+    run = SiteRun(
+        home(
+            [truck(0.0, 1.0, soc=0.9) + truck(2.0, 3.0, soc=0.8)], load=1.0, outages=[(0, 4)],
+            backup="whole", critical={"share": 1.0}, island=island,
+        ),
+        step=900.0, hours=4,
+    )  # fmt: skip
+    assert run.total("unmet_h") == pytest.approx((32 + 3600 + 30 + 3600) / 3600)
+    assert run.total("interruptions") == 2
+
+
+@pytest.mark.parametrize(
+    ("export", "given"), [({"approval": "export"}, 9.6), ({"approval": "export", "export_kw": 3.0}, 4.5),
+                          ({"approval": "non_export"}, 1.5), ({"approval": "none"}, 0.0)],
+)  # fmt: skip
+def test_a_request_to_discharge_is_granted_within_the_export_limit(export, given):
+    run = SiteRun(
+        home([truck(soc=0.9, target=0.3)], load=1.5, interconnection=export),
+        step=900.0,
+        hours=1,
+        asked=[-9.6],
+    )
+    assert run.total("ev_out_kwh") == pytest.approx(given)
+    assert run.total("exported_kwh") == pytest.approx(max(given - 1.5, 0.0))
+    cut = run.total("cut_by_export_kwh")
+    assert cut == pytest.approx(0.0 if export["approval"] == "none" else 9.6 - given)
+
+
+def test_the_breaker_limits_charging_and_makes_the_battery_help():
+    battery = {"capacity_kwh": 10.0, "charge_kw": 4.0, "soc_start": 1.0, "discharge_efficiency": 1.0}
+    breaker = {"breaker_a": 20.0, "nominal_v": 230.0}  # 4.6 kW on one phase
+    run = SiteRun(
+        home([truck(soc=0.3)], load=2.0, **breaker), home([], load=6.0, battery=battery, **breaker),
+        home([truck(soc=0.3, departure_h=1.0)], load=2.0, **breaker), step=900.0, hours=1,
+    )  # fmt: skip
+    for site in (0, 2):  # even for a departure
+        assert run.total("imported_kwh", site) == pytest.approx(4.6)
+        assert run.total("ev_in_kwh", site) == pytest.approx(2.6)
+        assert run.total("cut_by_import_kwh", site) == pytest.approx(7.0)
+    assert run.total("imported_kwh", 1) == pytest.approx(4.6)
+    assert run.total("battery_out_kwh", 1) == pytest.approx(1.4)
+
+
+def test_a_reserve_is_kept_on_the_grid_and_used_in_an_outage():
+    run = SiteRun(
+        home(
+            [truck(soc=0.9, target=0.3, departure_h=100)], load=5.0, backup="whole", outages=[(10, 20)],
+            control={"strategy": "self_consumption", "reserve_soc": 0.8}, island=INSTANT,
+        ),
+        step=900.0, hours=20,
+    )  # fmt: skip
+    on_grid = 131.0 * 0.1 * 0.9
+    assert run.total("ev_out_kwh") == pytest.approx(on_grid + 50.0)
+    assert run.total("imported_kwh") == pytest.approx(50.0 - on_grid)
+    assert run.session("soc_departure")[0] == pytest.approx(0.8 - 50.0 / 0.9 / 131.0)
+
+
+def test_a_storm_warning_has_battery_and_evs_charged():
+    storm = {
+        "warning": "2026-01-15T02:00",
+        "begin": "2026-01-15T08:00",
+        "end": "2026-01-15T12:00",
+        "soc": 0.9,
+    }
+    battery = {"capacity_kwh": 10.0, "charge_kw": 5.0, "soc_start": 0.2, "charge_efficiency": 1.0}
+    run = SiteRun(
+        home(
+            [truck(soc=0.5, target=0.95)], load=0.0, battery=battery,
+            control={"strategy": "self_consumption", "storms": [storm]},
+        ),
+        step=900.0, hours=12,
+    )  # fmt: skip
+    assert run.series("ev_power_kw")[:8] == pytest.approx(np.zeros(8))
+    assert run.series("ev_power_kw")[8:12] == pytest.approx(np.full(4, 9.6))
+    assert run.total("battery_in_kwh") == pytest.approx(7.0)
+    assert run.series("battery_soc")[-1] == pytest.approx(0.9)
+    assert run.session("soc_departure")[0] == pytest.approx(0.95)
+
+
+def test_self_consumption_gives_the_pv_of_the_day_to_the_evening():
+    run = SiteRun(
+        home(
+            [truck(soc=0.5, target=0.5, departure_h=24)], load=1.0, pv=([0, 10, 14], [0.0, 6.0, 0.0]),
+            control="self_consumption",
+        ),
+        step=900.0, hours=24,
+    )  # fmt: skip
+    assert run.total("pv_kwh") == pytest.approx(24.0)
+    # up to 10 h the truck feeds the house, 10 to 14 h it takes 5 kW up to its target of 0.5, and the rest is
+    # given to the grid; after that it feeds the house until its departure asks for all back
+    taken = 10.0 / 0.9
+    assert run.total("exported_kwh") == pytest.approx(20.0 - taken)
+    assert run.session("soc_departure")[0] == pytest.approx(0.5)
+
+
+def test_off_grid_a_van_feeds_a_construction_site_while_it_is_there():
+    van = car(8 * HOUR, 16 * HOUR, 0.9, target=0.9, capacity=20.0, discharge_kw=3.6, soc_floor=0.2, **LOSS)
+    run = SiteRun(
+        home(
+            [[van]], load=([0, 9, 15, 18, 19], [0.0, 2.0, 0.0, 2.0, 0.0]), connected=False,
+            critical={"share": 1.0}, island={"black_start": 0},
+        ),
+        step=900.0, hours=24,
+    )  # fmt: skip
+    assert run.total("served_kwh") == pytest.approx(12.0)
+    assert run.total("unserved_kwh") == pytest.approx(2.0)  # after it has left
+    assert run.total("unmet_h") == pytest.approx(1.0)
+    assert run.session("soc_departure")[0] == pytest.approx(0.9 - 12.0 / 0.9 / 20.0)
+    assert run.total("imported_kwh") == run.total("exported_kwh") == 0.0
