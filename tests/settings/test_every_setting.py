@@ -989,6 +989,26 @@ SHOWN = {
         TransformerThermal.oil_time_constant_min TransformerThermal.paper TransformerThermal.top_oil_rise_k
         TransformerThermal.winding_exponent
     """,
+    "unit/test_sites_pv.py": """
+        SitePv.ac_kw SitePv.albedo SitePv.altitude SitePv.azimuth SitePv.inverter_efficiency SitePv.kwp
+        SitePv.latitude SitePv.longitude SitePv.losses SitePv.mounting SitePv.slot
+        SitePv.temperature_coefficient SitePv.tilt SitePv.time_format SitePv.timezone SitePv.turbidity
+        SitePv.weather
+    """,
+    "unit/test_sites_settings.py": """
+        Circuit.critical Circuit.order Cost.every Cost.forecast Cost.horizon Cost.slot Site.nominal_v
+    """,
+    "unit/test_sites_table.py": """
+        DrawnConnections.share DrawnConnections.with_ev Generator.fuel_hours Generator.fuel_kwh
+        Generator.minimum_load Generator.power_kw Generator.start Interconnection.approval
+        Interconnection.export_kw Interconnection.import_kw Island.black_start Island.detection Island.former
+        Island.kva Island.load_step_kw Island.ramp Island.return_wait LoadPart.column LoadPart.file LoadPart.kw
+        LoadPart.share LoadPart.time_format OwnLoad.column OwnLoad.file OwnLoad.kw OwnLoad.power_factor
+        OwnLoad.time_format Peak.limit_kw Site.backup Site.breaker_a Site.count Site.discharge_order
+        Site.evs_each SiteBattery.capacity_kwh SiteBattery.charge_efficiency SiteBattery.charge_kw
+        SiteBattery.discharge_efficiency SiteBattery.discharge_kw SiteBattery.soc_min SiteBattery.soc_start
+        SiteBattery.standby_kw SiteControl.reserve_soc Storm.begin Storm.end Storm.soc Storm.warning
+    """,
 }
 """Settings that need more than a small run, by the test that is about them."""
 
