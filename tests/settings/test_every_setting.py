@@ -31,6 +31,7 @@ from evgrid.scenario.fields import settings_in
 from evgrid.studies.frequency_regulation import FrequencyRegulation
 from evgrid.studies.hosting_capacity import HostingCapacity
 from evgrid.studies.managed_charging import ManagedCharging
+from evgrid.studies.resilience import Resilience
 from evgrid.studies.voltage_support import VoltageSupport
 
 TESTS = Path(__file__).parents[1]
@@ -59,7 +60,7 @@ def all_settings(sections: bool = False) -> set[str]:
     """
     found: dict[str, type] = {}
     for schema in (
-        Scenario, Batch, Rates, LimitSet, FrequencyRegulation, HostingCapacity, ManagedCharging, VoltageSupport
+        Scenario, Batch, Rates, LimitSet, FrequencyRegulation, HostingCapacity, ManagedCharging, Resilience, VoltageSupport
     ):  # fmt: skip
         _walk(schema, found, sections)
     names = set(found)
@@ -873,6 +874,10 @@ SHOWN = {
     """,
     "studies/test_nodal_capacity.py": """
         HostingCapacity.nodal_kw
+    """,
+    "studies/test_resilience.py": """
+        Resilience.caidi Resilience.durations Resilience.horizon Resilience.reserves Resilience.rule
+        Resilience.saifi Resilience.slot Resilience.variants Resilience.wear_per_kwh
     """,
     "studies/test_voltage_support.py": """
         VoltageSupport.limit_kw VoltageSupport.limits VoltageSupport.v_min_pu
