@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.battery.laws import LEAST_SOC
 from evgrid.core.model import Array
 from evgrid.fleet.extras import in_force
-from evgrid.fleet.kernels.sessions import LEAST_SOC
 from evgrid.fleet.planned_sessions import planned_sessions_of
 from evgrid.sites.normal_times import NormalTimes
 from evgrid.sites.survival import GENERATOR, STAY, Sites
