@@ -7,6 +7,7 @@ import pytest
 from evgrid.scenario.aggregators import STRATEGIES
 from evgrid.scenario.feeder import NETWORK_FILES
 from evgrid.scenario.sessions import SESSION_FILES, SOURCES
+from evgrid.scenario.sites import CONTROLS
 from evgrid.studies.study import STUDIES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -16,6 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
     ("registry", "page", "written"),
     [
         (STRATEGIES, "guide/strategies.md", "| `{}` |"),
+        (CONTROLS, "guide/sites.md", "| `{}` |"),
         (SOURCES, "how_to/own_sessions.md", "`{}`"),
         (SESSION_FILES, "how_to/own_sessions.md", "`{{{}: "),
         (SESSION_FILES, "how_to/files.md", ".{}`"),

@@ -31,6 +31,7 @@ from evgrid.scenario.fields import settings_in
 from evgrid.studies.frequency_regulation import FrequencyRegulation
 from evgrid.studies.hosting_capacity import HostingCapacity
 from evgrid.studies.managed_charging import ManagedCharging
+from evgrid.studies.resilience import Resilience
 from evgrid.studies.voltage_support import VoltageSupport
 
 TESTS = Path(__file__).parents[1]
@@ -59,7 +60,7 @@ def all_settings(sections: bool = False) -> set[str]:
     """
     found: dict[str, type] = {}
     for schema in (
-        Scenario, Batch, Rates, LimitSet, FrequencyRegulation, HostingCapacity, ManagedCharging, VoltageSupport
+        Scenario, Batch, Rates, LimitSet, FrequencyRegulation, HostingCapacity, ManagedCharging, Resilience, VoltageSupport
     ):  # fmt: skip
         _walk(schema, found, sections)
     names = set(found)
@@ -874,6 +875,10 @@ SHOWN = {
     "studies/test_nodal_capacity.py": """
         HostingCapacity.nodal_kw
     """,
+    "studies/test_resilience.py": """
+        Resilience.caidi Resilience.durations Resilience.horizon Resilience.reserves Resilience.rule
+        Resilience.saifi Resilience.slot Resilience.variants Resilience.wear_per_kwh
+    """,
     "studies/test_voltage_support.py": """
         VoltageSupport.limit_kw VoltageSupport.limits VoltageSupport.v_min_pu
     """,
@@ -988,6 +993,26 @@ SHOWN = {
         TransformerThermal.loss_ratio TransformerThermal.oil_exponent
         TransformerThermal.oil_time_constant_min TransformerThermal.paper TransformerThermal.top_oil_rise_k
         TransformerThermal.winding_exponent
+    """,
+    "unit/test_sites_pv.py": """
+        SitePv.ac_kw SitePv.albedo SitePv.altitude SitePv.azimuth SitePv.inverter_efficiency SitePv.kwp
+        SitePv.latitude SitePv.longitude SitePv.losses SitePv.mounting SitePv.slot
+        SitePv.temperature_coefficient SitePv.tilt SitePv.time_format SitePv.timezone SitePv.turbidity
+        SitePv.weather
+    """,
+    "unit/test_sites_settings.py": """
+        Circuit.critical Circuit.order Cost.every Cost.forecast Cost.horizon Cost.slot Site.nominal_v
+    """,
+    "unit/test_sites_table.py": """
+        DrawnConnections.share DrawnConnections.with_ev Generator.fuel_hours Generator.fuel_kwh
+        Generator.minimum_load Generator.power_kw Generator.start Interconnection.approval
+        Interconnection.export_kw Interconnection.import_kw Island.black_start Island.detection Island.former
+        Island.kva Island.load_step_kw Island.ramp Island.return_wait LoadPart.column LoadPart.file LoadPart.kw
+        LoadPart.share LoadPart.time_format OwnLoad.column OwnLoad.file OwnLoad.kw OwnLoad.power_factor
+        OwnLoad.time_format Peak.limit_kw Site.backup Site.breaker_a Site.count Site.discharge_order
+        Site.evs_each SiteBattery.capacity_kwh SiteBattery.charge_efficiency SiteBattery.charge_kw
+        SiteBattery.discharge_efficiency SiteBattery.discharge_kw SiteBattery.soc_min SiteBattery.soc_start
+        SiteBattery.standby_kw SiteControl.reserve_soc Storm.begin Storm.end Storm.soc Storm.warning
     """,
 }
 """Settings that need more than a small run, by the test that is about them."""

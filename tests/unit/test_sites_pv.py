@@ -473,3 +473,30 @@ def test_a_damaged_file_is_named(tmp_path):
     file.write_text("LOCATION,here\n1,2,3\n")
     with pytest.raises(ScenarioError, match=r"w\.epw: 1 fault\n  can't be read as EPW: "):
         FileWeather(pv(weather=file), clock())
+
+
+# ---- every setting
+
+
+SETTINGS = {
+    "kwp": 2.0, "tilt": 50.0, "azimuth": 120.0, "ac_kw": 0.3, "latitude": 40.0, "longitude": 20.0,
+    "altitude": 1500.0, "timezone": "Europe/London", "turbidity": 5.0, "ambient": 35.0,
+    "mounting": "open_rack", "temperature_coefficient": -0.005, "losses": 0.3, "inverter_efficiency": 0.9,
+    "albedo": 0.6, "slot": "30min",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_of_a_clear_sky_changes_the_power(name):
+    before, after = (
+        PvPower(pv(**change), clock()).slots(36000.0, 54000.0) for change in ({}, {name: SETTINGS[name]})
+    )
+    assert before.kw.shape != after.kw.shape or np.abs(before.kw - after.kw).max() > 1e-4
+
+
+def test_a_table_has_times_of_a_stated_form(tmp_path):
+    file = tmp_path / "t.csv"
+    pd.DataFrame({"time": TIMES.strftime("%d.%m.%Y %H:%M"), "ghi": DAYLIGHT}).to_csv(file, index=False)
+    with pytest.raises(ScenarioError, match=r"is not ISO 8601"):
+        FileWeather(pv(weather=file), clock())
+    assert day_kw(pv(weather=file, time_format="%d.%m.%Y %H:%M")).max() > 0.05

@@ -32,7 +32,7 @@ def test_a_home_with_everything_is_kept_by_a_result_and_read_again():
             "homes": {
                 "connections": {"share": 0.3}, "critical": {"share": 0.4}, "pv": PV, "battery": BATTERY,
                 "generator": {"power_kw": 3, "fuel_hours": 8}, "breaker_a": 63, "backup": "critical",
-                "interconnection": {"export_kw": 5, "export_price": 0.08}, "island": {"kva": 6},
+                "interconnection": {"export_kw": 5}, "island": {"kva": 6},
                 "control": {"strategy": "cost", "reserve_soc": 0.2, "forecast": "naive"},
             },
             "fridge": {"connections": "none", "circuits": {"fridge": {"kw": 0.1}}, "battery": BATTERY},
@@ -110,7 +110,6 @@ BAD = [
     ({"nominal_v": 120}, r"nominal_v = 120: has no meaning without breaker_a"),
     ({"discharge_order": "ev_first"}, r"discharge_order = ev_first: has no meaning without a battery"),
     ({"interconnection": {"export_kw": 3, "approval": "non_export"}}, r"export_kw is given without approval"),
-    ({"interconnection": {"export_price": 3, "approval": "none"}}, r"export_price is given without approval"),
     ({"backup": "critical", "battery": BATTERY}, r"backup = critical: needs critical, or a circuit"),
     ({"backup": "whole"}, r"backup = whole: needs a battery, a generator, or EVs that can discharge"),
     ({"backup": "whole", "pv": PV}, r"backup = whole: needs a battery, a generator, or EVs"),

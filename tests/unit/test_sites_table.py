@@ -309,6 +309,16 @@ def test_a_file_holds_each_value_until_the_next(tmp_path):
     assert slots.kw[found.circuit_row].tolist() == [[1.5, 1.5, 1.0], [0.5, 4.5, 0.0]]
 
 
+def test_a_file_has_columns_and_times_as_stated(tmp_path):
+    file = _csv(tmp_path / "load.csv", time=["01.06.2026 00:00", "01.06.2026 01:00"], a=[2, 6], b=[1, 1])
+    of = {"file": file, "time_format": "%d.%m.%Y %H:%M"}
+    found = table(
+        {"s": {"connections": ["H1"], "load": of | {"column": "a"}, "critical": of | {"column": "b"}}},
+        folder=tmp_path,
+    )
+    assert loads_of(found, 3600.0) == {"critical": 1.0, "rest": 5.0}
+
+
 def test_a_file_with_two_uses_is_read_once(tmp_path):
     file = _csv(tmp_path / "load.csv", time=["2026-06-01T00:00", "2026-06-01T01:00"], kw=[2, 6])
     found = table(
@@ -393,31 +403,42 @@ def test_constants_of_sources_and_island():
             "plain": {"connections": ["H0"]},
             "full": {
                 "connections": ["H1"],
-                "battery": BATTERY | {"charge_efficiency": 0.9, "standby_kw": 0.02},
+                "battery": BATTERY | {
+                    "charge_efficiency": 0.9, "discharge_efficiency": 0.8, "discharge_kw": 4,
+                    "standby_kw": 0.02, "soc_start": 0.7, "soc_min": 0.2,
+                },
                 "generator": {"power_kw": 8, "fuel_hours": 5, "minimum_load": 0.25, "start": "20s"},
                 "critical": {"share": 1}, "backup": "critical", "discharge_order": "ev_first",
-                "island": {"former": "generator", "kva": 7, "load_step_kw": 2, "ramp": "1min"},
+                "island": {
+                    "former": "generator", "kva": 7, "load_step_kw": 2, "ramp": "1min", "detection": "1s",
+                    "return_wait": "2min", "black_start": "30s",
+                },
                 "control": {"strategy": "peak", "limit_kw": 4, "reserve_soc": 0.3},
             },
         }
     ).rating  # fmt: skip
-    assert found.battery_kwh.tolist() == [0, 10]
-    assert found.battery_discharge_kw.tolist() == [0, 5]
-    assert found.charge_efficiency.tolist() == [1, 0.9]
-    assert found.standby_kw.tolist() == [0, 0.02]
-    assert found.fuel_kwh.tolist() == [0, 40]
-    assert found.minimum_kw.tolist() == [0, 2]
-    assert found.start_s.tolist() == [0, 20]
-    assert found.form_kva.tolist() == [np.inf, 7]
-    assert found.load_step_kw.tolist() == [np.inf, 2]
-    assert found.black_start_s.tolist() == [10, 2]
-    assert found.ramp_s.tolist() == [300, 60]
+    expected = {
+        "battery_kwh": [0, 10], "battery_charge_kw": [0, 5], "battery_discharge_kw": [0, 4],
+        "charge_efficiency": [1, 0.9], "discharge_efficiency": [1, 0.8], "soc_start": [0, 0.7],
+        "soc_min": [0, 0.2], "standby_kw": [0, 0.02], "generator_kw": [0, 8], "fuel_kwh": [0, 40],
+        "minimum_kw": [0, 2], "start_s": [0, 20], "form_kva": [np.inf, 7], "load_step_kw": [np.inf, 2],
+        "detect_s": [2, 1], "black_start_s": [10, 30], "return_wait_s": [300, 120], "ramp_s": [300, 60],
+        "peak_kw": [np.inf, 4], "reserve_soc": [0, 0.3], "ev_first": [False, True], "pv_kw": [0, 0],
+    }  # fmt: skip
+    assert {name: getattr(found, name).tolist() for name in expected} == expected
     assert [FORMER[k] for k in found.former] == ["auto", "generator"]
     assert [BACKUP[k] for k in found.backup] == ["none", "critical"]
     assert [CONTROL_NAMES[k] for k in found.control] == ["requests", "peak"]
-    assert found.peak_kw.tolist() == [np.inf, 4]
-    assert found.reserve_soc.tolist() == [0, 0.3]
-    assert found.ev_first.tolist() == [False, True]
+
+
+def test_fuel_is_given_in_kwh_or_hours():
+    found = table(
+        {
+            "a": {"connections": ["H0"], "generator": {"power_kw": 8, "fuel_kwh": 3}},
+            "b": {"connections": ["H1"], "generator": {"power_kw": 8, "fuel_hours": 3}},
+        }
+    )
+    assert found.rating.fuel_kwh.tolist() == [3, 24]
 
 
 def test_a_storm_raises_the_reserve_from_its_warning_to_its_end():
@@ -529,6 +550,17 @@ def test_a_member_of_a_run_has_the_same_sites_and_evs_alone():
     one, all_of = (table.profiles.slots(0.0, 7200.0) for table in (alone.sites, together))
     circuits = slice(together.circuit_first[own[0]], None)
     np.testing.assert_array_equal(one.kw[alone.sites.circuit_row], all_of.kw[together.circuit_row[circuits]])
+
+
+def test_a_run_says_how_many_sites_there_are_and_under_which_sky():
+    notes = world().notes
+    assert "sites: homes 22, station 1, v2l 1 in each member." in notes
+    assert "sites.homes.pv: clear sky throughout, so an upper bound." in notes
+    found = table(
+        {"a": {"connections": {"share": 1.0, "with_ev": True}}}, members=2, evs=cars([1, 2], [3]),
+        fleet={"count": 2},
+    )  # fmt: skip
+    assert list(found.notes) == ["sites: a 1 to 2 in each member."]
 
 
 def test_sites_without_evs_need_none():

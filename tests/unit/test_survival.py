@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from tests.oracles.reopt_outage import Plant, hours_served
-from tests.support.survival import sites_of
+from tests.support.survival import sites_of, stays_of
 
-from evgrid.sites.survival import survival_hours
+from evgrid.sites.survival import survival_hours, with_round_trip_on_charging
 
 TRUCK = {"capacity_kwh": 131, "floor_kwh": 26.2, "discharge_kw": 9.6, "discharge_b": 0.1}
 
@@ -177,6 +177,13 @@ def of_plant(load, pv, soc, plant, slot_h, **options):
     }  # fmt: skip
     sites = sites_of(load, pv, [[[store]]], [generator], slot_h)
     return survival_hours(sites, (soc * plant.battery_kwh)[np.newaxis], **options)[:, 0]
+
+
+def test_round_trip_on_charging():
+    stay = {"charge_kw": 5, "charge_b": 0.25, "discharge_kw": 5, "discharge_b": 0.1, "standby_kw": 0.1}
+    bare = {"charge_kw": 0, "discharge_kw": 0}
+    booked = with_round_trip_on_charging(stays_of([stay, bare]))
+    np.testing.assert_allclose(1 / (1 + booked["charge_b"]), [0.8 * 0.9, 1.0])
 
 
 def test_what_cannot_be_asked():

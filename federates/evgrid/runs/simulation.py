@@ -79,6 +79,7 @@ class World:
             *base_load,
             *self.sessions.notes,
             *self._notes_of_ageing,
+            *(self.sites.notes if self.sites is not None else ()),
             *own,
             *of_plans,
             *(self.outages.notes if self.outages is not None else ()),

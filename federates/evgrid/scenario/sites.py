@@ -9,7 +9,6 @@ drawn, by member.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -40,14 +39,13 @@ from evgrid.scenario.fields import (
     faults,
     faults_of,
 )
-from evgrid.scenario.system import SeriesFile
 
 NotNegative = Annotated[float, Field(ge=0)]
 
 # ---- load -----------------------------------------------------------------------------------------
 
 
-class _Part(Settings):
+class LoadPart(Settings):
     """Part of a site's load: a share of it, a constant power, or a table."""
 
     share: Share | None = None
@@ -64,7 +62,7 @@ class _Part(Settings):
     start."""
 
     @model_validator(mode="after")
-    def _one_form(self) -> _Part:
+    def _one_form(self) -> LoadPart:
         if sum(given is not None for given in (self.share, self.kw, self.file)) != 1:
             raise fault("give one of share, kw and file")
         if self.file is None and (self.column is not None or self.time_format is not None):
@@ -72,11 +70,11 @@ class _Part(Settings):
         return self
 
 
-class CriticalLoad(_Part):
+class CriticalLoad(LoadPart):
     """The critical part of a site's load."""
 
 
-class Circuit(_Part):
+class Circuit(LoadPart):
     """A circuit of a site, which is served whole or not at all."""
 
     critical: bool = False
@@ -237,17 +235,6 @@ class Generator(Settings):
 # ---- the grid -------------------------------------------------------------------------------------
 
 
-class ExportPriceFile(SeriesFile):
-    """Payment for energy given to the grid, over time, of either sign."""
-
-    per: Literal["kWh", "MWh"]
-    """Unit of energy of the prices."""
-
-
-def _number_or_file(value: Any) -> str:
-    return "<file>" if isinstance(value, SeriesFile | Mapping) else "<number>"
-
-
 class Interconnection(Settings):
     """What the grid operator has approved."""
 
@@ -259,23 +246,11 @@ class Interconnection(Settings):
     export_kw: NotNegative | None = None
     """Most that the site gives to the grid, kW; left out: what the breaker carries. With approval export
     only."""
-    export_price: (
-        Annotated[
-            Annotated[float, Tag("<number>")] | Annotated[ExportPriceFile, Tag("<file>")],
-            Discriminator(_number_or_file),
-        ]
-        | None
-    ) = None
-    """Payment for energy given to the grid, currency per kWh, or {file: export.csv, per: kWh}; left out: the
-    price of energy of the same time (net metering)."""
 
     @model_validator(mode="after")
     def _approved(self) -> Interconnection:
-        if self.approval == "export":
-            return self
-        for key in ("export_kw", "export_price"):
-            if getattr(self, key) is not None and getattr(self, key) != 0.0:
-                raise fault(f"{key} is given without approval to export: needs approval = export")
+        if self.approval != "export" and self.export_kw:
+            raise fault("export_kw is given without approval to export: needs approval = export")
         return self
 
 
@@ -640,10 +615,3 @@ def group_faults(
                 "(fleet.charger.bidirectional above 0)"
             )
     return found
-
-
-def files_of(site: Site) -> tuple[Path, ...]:
-    """The files that a group of sites names."""
-    settings = (site.load, site.critical, *(site.circuits or {}).values(), site.interconnection.export_price)
-    named = [found for one in settings if (found := getattr(one, "file", None)) is not None]
-    return (*named, *([site.pv.weather] if site.pv is not None and site.pv.weather is not None else []))

@@ -11,8 +11,9 @@ PV serves first, then the generator, then the stores. Two laws say how stores be
   store is empty or full. They are met exactly, so hours are no whole slots. Losses are those of the fleet's
   chargers, each way; a store that discharges has its standby consumption besides, at the battery.
 - :func:`slots_survived`: the published rule of REopt's outage simulator (NREL, ``simulate_outage``): a slot
-  is served if ``min(kW, energy x slots per hour)`` is enough for all of it. The round trip is booked on
-  charging. With several stores it is the sum over those that are there for the whole slot.
+  is served if ``min(kW, energy x slots per hour)`` is enough for all of it. Only ``charge_b`` is lost: the
+  round trip is booked on charging (:func:`with_round_trip_on_charging`). With several stores it is the sum
+  over those that are there for the whole slot.
 
 Stores give in the order of rank, then of departure, the next first: what will leave is used first. They are
 charged from surplus in the order of rank, then of departure, the last first.
@@ -159,15 +160,29 @@ def survival_hours(
     return hours.T
 
 
+@njit
+def with_round_trip_on_charging(stays: NDArray[np.void]) -> NDArray[np.void]:
+    """Stays whose loss at rated power, of both ways, is booked on charging, as REopt does."""
+    booked = stays.copy()
+    for row in range(len(stays)):
+        stay = stays[row]
+        stored, given_kw = stored_kw(stay["charge_kw"], stay), stay["discharge_kw"]
+        into = stored / stay["charge_kw"] if stored > 0.0 else 1.0
+        out_kw = drained_kw(given_kw, stay) - stay["standby_kw"]
+        out = given_kw / out_kw if out_kw > 0.0 else 1.0
+        booked[row]["charge_b"] = 1.0 / (into * out) - 1.0
+    return booked
+
+
 @inlined
-def _drained_kw(grid_kw: float, stay: np.void) -> float:
+def drained_kw(grid_kw: float, stay: np.void) -> float:
     """Power out of the battery, kW, that gives ``grid_kw`` > 0, standby included."""
     out_kw = battery_kw_given(grid_kw, stay["discharge_a"], stay["discharge_b"], stay["discharge_c"])
     return float(out_kw + stay["standby_kw"])
 
 
 @inlined
-def _stored_kw(grid_kw: float, stay: np.void) -> float:
+def stored_kw(grid_kw: float, stay: np.void) -> float:
     """Power into the battery, kW, while ``grid_kw`` is drawn; 0 where the loss takes all of it."""
     return battery_kw_drawn(grid_kw, stay["charge_a"], stay["charge_b"], stay["charge_c"])
 
@@ -362,9 +377,9 @@ def hours_survived(
                     over_kwh = energy[row] - here["floor_kwh"]
                     given_kw = min(need_kw, here["discharge_kw"])
                     if over_kwh > _EMPTY_KWH and given_kw > 0.0:
-                        drained_kw = _drained_kw(given_kw, here)
-                        rate_kw[row] = -drained_kw
-                        span_h = min(span_h, over_kwh / drained_kw)
+                        out_kw = drained_kw(given_kw, here)
+                        rate_kw[row] = -out_kw
+                        span_h = min(span_h, over_kwh / out_kw)
                         need_kw -= given_kw
                 if need_kw > _UNMET_KW:
                     fails = True
@@ -376,10 +391,10 @@ def hours_survived(
                     room_kwh = here["capacity_kwh"] - energy[row]
                     drawn_kw = min(surplus_kw, here["charge_kw"])
                     if room_kwh > _EMPTY_KWH and rate_kw[row] == 0.0 and drawn_kw > 0.0:
-                        stored_kw = _stored_kw(drawn_kw, here)
-                        if stored_kw > 0.0:
-                            rate_kw[row] = stored_kw
-                            span_h = min(span_h, room_kwh / stored_kw)
+                        in_kw = stored_kw(drawn_kw, here)
+                        if in_kw > 0.0:
+                            rate_kw[row] = in_kw
+                            span_h = min(span_h, room_kwh / in_kw)
                             surplus_kw -= drawn_kw
                 for row in giving[:there]:
                     energy[row] += rate_kw[row] * span_h

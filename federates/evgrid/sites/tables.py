@@ -24,6 +24,7 @@ from evgrid.scenario import Scenario
 from evgrid.scenario.sites import CONTROLS, DrawnConnections, OwnLoad, Site
 from evgrid.sites.profiles import Constant, Divided, OfBaseLoad, OfSeries, Profile, Profiles
 from evgrid.sites.pv import PvPower
+from evgrid.sites.weather import weather_format
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -153,6 +154,23 @@ class SiteTable:
             own = np.ix_(during, self.group == number)
             values[own] = np.maximum(values[own], soc)
         return edges, values
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """Notes on the number of sites and on the weather of their PV, a sentence each."""
+        counts = np.zeros((self.members, len(self.groups)), np.int64)
+        np.add.at(counts, (self.member, self.group), 1)
+        several = [
+            f"{name} {low}" if low == high else f"{name} {low} to {high}"
+            for name, low, high in zip(self.groups, counts.min(axis=0), counts.max(axis=0), strict=True)
+        ]
+        yield f"sites: {', '.join(several)} in each member."
+        for name, site in self.groups.items():
+            file = site.pv.weather if site.pv is not None else None
+            if file is not None:
+                yield f"sites.{name}.pv: by {file} ({weather_format(file)})."
+            elif site.pv is not None:
+                yield f"sites.{name}.pv: clear sky throughout, so an upper bound."
 
 
 def site_table(

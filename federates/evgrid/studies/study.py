@@ -27,6 +27,7 @@ STUDIES = Registry(
         "voltage-support": "evgrid.studies.voltage_support:VoltageSupport",
         "managed-charging": "evgrid.studies.managed_charging:ManagedCharging",
         "frequency-regulation": "evgrid.studies.frequency_regulation:FrequencyRegulation",
+        "resilience": "evgrid.studies.resilience:Resilience",
     }
 )
 """The kinds of study by the name of their command."""
