@@ -256,6 +256,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             FleetModel(
                 scenario, world.connections, world.evs, world.sessions, recorder,
                 managed=bool(controlled), trafos=trafos, portfolios=world.portfolios, taken=taken,
+                outages=world.outages,
             )
         )  # fmt: skip
     feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)
