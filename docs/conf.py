@@ -25,17 +25,14 @@ extensions = [
     "myst_nb",
     "numpydoc",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx_click",
     "sphinx_design",
-    "sphinxcontrib.mermaid",
 ]
 exclude_patterns = ["build", "reference/generated"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 
 highlight_language = "text"
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
-myst_fence_as_directive = ["mermaid"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = os.environ.get("EVGRID_DOCS_NOTEBOOKS", "cache")
 nb_execution_timeout = 600
@@ -62,7 +59,7 @@ html_theme_options = {
     "show_prev_next": False,
     "show_toc_level": 2,
     "navigation_with_keys": False,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "background/validation": []},  # its table is wide
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "tango",

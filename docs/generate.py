@@ -12,7 +12,7 @@ from pathlib import Path
 
 from result_variables import result_variables
 
-from evgrid.core.ports import PORTS
+from evgrid.core.ports import CAUSAL_ORDER, PORTS
 from evgrid.scenario.reference import REQUIRED, Key, keys_of, schema_of
 from evgrid.studies.reading import FILES, settings_of
 from evgrid.studies.study import STUDIES
@@ -25,6 +25,7 @@ def write(folder: Path) -> None:
     pieces["scenario"] = "".join(scenario_keys())
     pieces["studies"] = "".join(f"## {kind}\n\n{''.join(keys(kind))}" for kind in STUDIES.names())
     pieces["variables"] = "".join(variables())
+    pieces["federation"] = "".join(federation())
     pieces["ports"] = "".join(ports())
     for name, text in pieces.items():
         file = folder / f"{name}.md"
@@ -81,6 +82,24 @@ def variables() -> Iterator[str]:
             unit, text = _plain(variable.unit) or "1", _plain(variable.long_name)
             yield f"| `{variable.name}` | {dims} | {unit} | {text} |\n"
         yield "\n"
+
+
+def federation() -> Iterator[str]:
+    """The ports between any two federates, as a table with the federates on its diagonal."""
+    used = {name for port in PORTS.values() for name in (port.publisher, *port.subscribers)}
+    names = [name for name in CAUSAL_ORDER if name in used]
+    yield f"| from | {' | '.join(f'to {name}' for name in names)} |\n|{'---|' * (len(names) + 1)}\n"
+    for publisher in names:
+        cells = [
+            ", ".join(
+                f"`{port.name.partition('/')[2]}`"
+                for port in PORTS.values()
+                if port.publisher == publisher and subscriber in port.subscribers
+            )
+            for subscriber in names
+        ]
+        cells[names.index(publisher)] = f"**{publisher}**"
+        yield f"| {publisher} | {' | '.join(cells)} |\n"
 
 
 def ports() -> Iterator[str]:

@@ -51,7 +51,7 @@ OTHERS: tuple[dict[str, Any], ...] = (
     {"aggregators.main": {"strategy": "regulation"}, "fleet.upstream": 1, "tariff": "billed_by_feeder.yaml"},
     {"aggregators.main": {"strategy": "reserve", "product": "fcr"}, "system.nominal_hz": 50},
     {"aggregators.main": {"strategy": "voltage_support"}},
-    {"outages": [{"start": "1h", "duration": "10min", "out": "feeder"}], "fleet": None, "system": None},
+    {"outages": [{"start": "1h", "duration": "10min", "out": "feeder"}]},
 )
 """Overrides that bring in what one run can't hold together."""
 

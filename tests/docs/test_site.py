@@ -1,6 +1,7 @@
 """The documentation builds without a warning; its notebooks are executed by test_notebooks.py."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,3 +22,5 @@ def test_the_site_builds_without_a_warning(tmp_path):
         assert key in scenario
     built = (tmp_path / "html" / "development" / "how_it_is_built.html").read_text(encoding="utf-8")
     assert all(port in built for port in PORTS)
+    for page in tmp_path.glob("html/**/*.html"):  # none needs the network
+        assert not re.search(r"https?://[^\s\"'>]+\.(?:mjs|js|css)\b", page.read_text(encoding="utf-8")), page

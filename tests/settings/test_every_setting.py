@@ -801,6 +801,12 @@ for name in ("line", "trafo"):
         {"outages": {**FAULTS, "repair": {**FAULTS["repair"], name: "3min"}}},
         NO_EVS | {"outages": FAULTS},
     )
+for name in ("delay", "random", "ramp"):
+    example(
+        f"Restoration.{name}",
+        {"outages": {"schedule": [OUT], "restoration": {name: "10min"}}},
+        {"outages": {"schedule": [OUT]}},
+    )
 PICKED_UP = {"schedule": [OUT], "cold_load": {"factor": 2}}
 for name, value in (("factor", 3), ("duration", "5min")):
     example(

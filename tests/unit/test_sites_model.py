@@ -74,7 +74,8 @@ def test_critical_load_first_then_in_order_and_never_in_parts():
 def test_critical_backup_leaves_the_rest_without_supply():
     run = SiteRun(
         home(
-            [truck()], load=4.0, outages=[(0, 1)], backup="critical", critical={"share": 0.25}, island=INSTANT,
+            [truck()], load=4.0, outages=[(0, 1)], backup="critical", critical={"share": 0.25},
+            island=INSTANT,
         ),
         step=900.0, hours=1,
     )  # fmt: skip

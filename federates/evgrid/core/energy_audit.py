@@ -73,10 +73,12 @@ def audit(
         np.abs(gap) / scale, tolerance, members,
         "head power is not base load plus losses plus EVs", gap,
     )  # fmt: skip
-    if "dead_grid_kwh" in feeder:
+    into_dead = [given["dead_grid_kwh"] for given in (feeder, fleet or {}) if "dead_grid_kwh" in given]
+    if into_dead:
+        energy = np.max(into_dead, axis=0)
         residuals["dead_grid_kwh"] = _worst(
-            feeder["dead_grid_kwh"], DEAD_GRID_KWH, members,
-            "there is power at connection points without supply, in kWh", feeder["dead_grid_kwh"],
+            energy, DEAD_GRID_KWH, members,
+            "there is power at connection points without supply, in kWh", energy,
         )  # fmt: skip
     residuals["flow_balance_worst"] = float(np.max(feeder["balance_worst"]))
     if sites is not None:

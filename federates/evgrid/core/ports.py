@@ -147,19 +147,3 @@ def ports_published(federate: str) -> tuple[Port, ...]:
 def ports_subscribed(federate: str) -> tuple[Port, ...]:
     """The ports that a federate subscribes to, in the order of ``PORTS``."""
     return tuple(port for port in PORTS.values() if federate in port.subscribers)
-
-
-def federation_picture() -> str:
-    """The federation as a Mermaid flowchart: federates in causal order, an arrow per connection."""
-    lines = ["flowchart LR"]
-    used = {f for port in PORTS.values() for f in (port.publisher, *port.subscribers)}
-    lines += [f"    {name}" for name in CAUSAL_ORDER if name in used]
-    arrows: dict[tuple[str, str], list[str]] = {}
-    for port in PORTS.values():
-        for subscriber in port.subscribers:
-            arrows.setdefault((port.publisher, subscriber), []).append(port.name.split("/")[1])
-    lines += [
-        f'    {publisher} -->|"{", ".join(names)}"| {subscriber}'
-        for (publisher, subscriber), names in arrows.items()
-    ]
-    return "\n".join(lines)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.model import Array
+from evgrid.core.model import Array, EVs, Outages
 from evgrid.fleet.kernels.lanes import STATE
 from evgrid.fleet.kernels.records import Fleet, Segments, SessionTable
 
@@ -19,16 +21,29 @@ class AtSites:
     def __init__(self, rows: NDArray[np.int64], count: int) -> None:
         self._rows, self._count = rows, count
 
-    def segments(self, sent: Array) -> Segments:
-        """The segments of a tick from the rows of the port: EV, end, set-point, supply; EV -1: none.
-
-        Those of an EV come one after the other.
+    def with_segments(self, sent: Array, others: Segments) -> Segments:
+        """The segments of a tick: those of the port's rows (EV, end, set-point, supply; EV -1: none), and those
+        of other EVs. Those of an EV come one after the other.
         """
-        ev = sent[:, 0].astype(np.int64)
-        used = np.flatnonzero(ev >= 0)
-        used = used[np.argsort(ev[used], kind="stable")]
-        first = np.concatenate([[0], np.cumsum(np.bincount(ev[used], minlength=self._count))])
-        return Segments(first, sent[used, 1], sent[used, 2], sent[used, 3].astype(np.int8))
+        used = sent[sent[:, 0] >= 0]
+        ev = np.concatenate([used[:, 0].astype(np.int64), _evs_of(others)])
+        order = np.argsort(ev, kind="stable")
+        return Segments(
+            np.concatenate([[0], np.cumsum(np.bincount(ev, minlength=self._count))]),
+            np.concatenate([used[:, 1], others.until_s])[order],
+            np.concatenate([used[:, 2], others.setpoint_kw])[order],
+            np.concatenate([used[:, 3].astype(np.int8), others.supply])[order],
+        )
+
+    def outages_elsewhere(self, outages: Outages, evs: EVs, members: int) -> Outages:
+        """The outages of the connection points of other EVs: a site knows what its EVs do in one."""
+        points = (len(outages.first) - 1) // members
+        here = np.isin(outages.row(), evs.member[self._rows] * points + evs.connection[self._rows])
+        counts = np.bincount(outages.row()[~here], minlength=len(outages.first) - 1)
+        return replace(
+            outages, first=np.concatenate([[0], np.cumsum(counts)]), begin_s=outages.begin_s[~here],
+            end_s=outages.end_s[~here],
+        )  # fmt: skip
 
     def energy_kwh(
         self, sessions: SessionTable, member: NDArray[np.int64], members: int
@@ -43,3 +58,9 @@ class AtSites:
         """State of charge of each EV, -1 while away; (n,)."""
         state = fleet.places.by_ev(STATE, fleet.state, fleet.state)[self._rows]
         return np.where(state["session"] >= 0, state["soc"], -1.0)
+
+
+def _evs_of(segments: Segments) -> NDArray[np.int64]:
+    """EV of each segment."""
+    counts = np.diff(segments.first)
+    return np.repeat(np.arange(len(counts)), counts)

@@ -48,7 +48,7 @@ class Commands:
             self._setpoint[p.rows], loss[p.rows] = 0.0, scenario.link_of(p.name).loss
         self._unmanaged = np.flatnonzero(self._setpoint)
         per_evse = managed and scenario.communication.per_evse
-        self._link = Link(scenario, evs, _rated_kw(sessions, count), loss) if per_evse else None
+        self._link = Link(scenario, evs, rated_kw(sessions, count), loss) if per_evse else None
         self._none = np.zeros(0 if managed else count)
 
     def at(self, tick: int, time_s: float, inputs: Values) -> Array:
@@ -82,8 +82,8 @@ class Commands:
             )
 
 
-def _rated_kw(sessions: Sessions, count: int) -> Array:
+def rated_kw(sessions: Sessions, count: int) -> Array:
     """The most that each EV draws in any session, kW; 0 for one without, (ev,)."""
-    rated_kw = np.zeros(count)
-    np.maximum.at(rated_kw, sessions.ev, sessions.charge_kw)
-    return rated_kw
+    most_kw = np.zeros(count)
+    np.maximum.at(most_kw, sessions.ev, sessions.charge_kw)
+    return most_kw

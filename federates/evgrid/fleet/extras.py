@@ -43,6 +43,7 @@ class Extras:
     """What the detailed step takes besides, and how to look up what changes from tick to tick.
 
     details : see :class:`evgrid.fleet.kernels.records.Details`
+    capable : (ev,) bool, whether the EVSE has the local functions
     outcome : (session, len(REASONS) + 3), see :func:`evgrid.fleet.kernels.one_ev.end_session`
     counts : whether refused discharge is counted
     frequency : whether the EVSEs see the system's frequency
@@ -53,6 +54,7 @@ class Extras:
     """
 
     details: Details
+    capable: NDArray[np.bool_]
     outcome: Array
     counts: bool
     with_functions: bool
@@ -99,7 +101,7 @@ def extras_of(
     source = system.emissions if system is not None else None
     asked = (
         charger.functions, charger.ramp_kw_per_s, permission, vehicle.temperature, vehicle.degradation,
-        fleet.reserve_horizon, fleet.envelope, source,
+        fleet.reserve_horizon, fleet.envelope, source, scenario.outages,
     )  # fmt: skip
     if all(part is None for part in asked) and not (
         charger.minimum_current_a or charger.pilot_step_a or vehicle.standby_kw or scenario.sites
@@ -108,6 +110,7 @@ def extras_of(
     wide = on_three_phases(fleet, connections, evs)
     table, table_of = _parameters(fleet, kinds.rows)
     functions = charger.functions
+    physics = _physics(scenario, evs, permission, wide)
     emissions = None
     if source is not None:
         emissions = read_emissions(
@@ -116,13 +119,14 @@ def extras_of(
     return Extras(
         details=Details(
             options=_options(fleet, emissions is not None),
-            physics=blocks_of(PHYSICS, _physics(scenario, evs, permission, wide), state),
+            physics=blocks_of(PHYSICS, physics, state),
             parameters=table,
             parameters_of=table_of,
             functions=np.zeros(len(evs) if functions is not None else 1, FUNCTIONS),
             ageing=_ageing(fleet, len(evs), sessions),
             laws=degradation.LAWS,
         ),
+        capable=physics["capable"] == 1,
         outcome=np.full((len(sessions), len(REASONS) + 3), np.nan),
         counts=permission is not None,
         with_functions=functions is not None,

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from evgrid.core.fixed_point import FixedPoint, coupling_variables
 from evgrid.core.jit import in_threads
-from evgrid.core.model import Array, Connections, EVs, Model, Portfolio, Recorder, Values
+from evgrid.core.model import Array, Connections, EVs, Model, Outages, Portfolio, Recorder, Values
 from evgrid.fleet.at_sites import SEGMENTS_PORT, SOC_PORT, AtSites
-from evgrid.fleet.commands import Commands
+from evgrid.fleet.commands import Commands, rated_kw
 from evgrid.fleet.extras import AGEING_PERIOD_S, Extras, extras_of, in_force
 from evgrid.fleet.flexibility import EnvelopeAhead, Reserve
 from evgrid.fleet.grouping import slots_of
@@ -33,6 +33,7 @@ from evgrid.fleet.kernels.records import NO_SEGMENTS, PHYSICS, Fleet, Results, S
 from evgrid.fleet.kernels.reports import flexibility, status, withhold
 from evgrid.fleet.kernels.sessions import close_session_of, reprice
 from evgrid.fleet.kernels.step import step
+from evgrid.fleet.outages import DeadGridEnergy, EvOutages
 from evgrid.fleet.rates import Rates
 from evgrid.fleet.recording import FleetRecording, SessionResults
 from evgrid.fleet.sessions import Sessions
@@ -65,6 +66,8 @@ class FleetModel(Model):
         Ports of the fleet that others take; of those that are an aggregator's own, it gives no others.
     at_sites
         Rows of the EVs whose set-points within a tick are a site's; None: there are no sites.
+    outages
+        When connection points are without supply; left out: never.
 
     """
 
@@ -82,6 +85,7 @@ class FleetModel(Model):
         portfolios: Sequence[Portfolio] = (),
         taken: Collection[str] = (),
         at_sites: NDArray[np.int64] | None = None,
+        outages: Outages | None = None,
     ) -> None:
         self.period_s = scenario.time.step
         sessions = in_force(scenario, connections, evs, sessions)
@@ -106,9 +110,19 @@ class FleetModel(Model):
 
         parts = [] if any(portfolio.whole for portfolio in portfolios) else list(portfolios)
         controlled = [p for p in parts if scenario.aggregators[p.name].strategy != "uncontrolled"]
+        self._at_sites = AtSites(at_sites, count) if at_sites is not None else None
+        if outages is not None and self._at_sites is not None:
+            outages = self._at_sites.outages_elsewhere(outages, evs, members)
+        self._outages: EvOutages | None = None
+        self._dead_grid: DeadGridEnergy | None = None
+        if outages is not None and extras is not None:
+            self._outages = EvOutages(scenario, outages, evs, extras.capable, rated_kw(sessions, count))
+            most_kw = np.zeros(count)
+            np.maximum.at(most_kw, sessions.ev, np.maximum(sessions.charge_kw, sessions.discharge_kw))
+            most_kw += float(extras.details.options["standby_kw"])
+            self._dead_grid = DeadGridEnergy(outages, evs, members, most_kw)
         self._commands = Commands(scenario, evs, sessions, managed, controlled)
         self._telemetry = Telemetry(scenario, count, controlled) if managed else None
-        self._at_sites = AtSites(at_sites, count) if at_sites is not None else None
         self._own_power = OwnPower(controlled, taken, slot, wide, shape)
         self._energy_rates = Rates(scenario, extras.emissions if extras is not None else None)
         self._rates = np.zeros(3)
@@ -228,9 +242,14 @@ class FleetModel(Model):
             reprice(fleet.places, fleet.state, self._rates, rates)
             if extras is not None:
                 rate_emissions(fleet.places, fleet.state, extras.details.physics, self._rates, rates)
+        segments = NO_SEGMENTS
+        if self._outages is not None:
+            segments = self._outages.segments(time_s, self.period_s, setpoint if self._managed else None)
+        if self._at_sites is not None:
+            segments = self._at_sites.with_segments(inputs[SEGMENTS_PORT], segments)
         tick = Tick(
             float(time_s), float(self.period_s), self._managed, setpoint, self._rates, self._no_grid,
-            self._hertz, True, 25.0,
+            self._hertz, True, 25.0, segments,
         )  # fmt: skip
         details = None
         if extras is not None:
@@ -256,21 +275,39 @@ class FleetModel(Model):
         status(self._end_s, self._fleet, telemetry.report)
         if extras is not None and extras.counts:
             withhold(self._fleet, extras.details, self._willing(self._end_s), telemetry.report.p_min)
+        if self._outages is not None:
+            dead = self._outages.without_power(self._end_s)
+            telemetry.report.p_min[dead] = telemetry.report.p_max[dead] = 0.0
         return telemetry.values()
 
     def _detailed_tick(self, extras: Extras, tick: Tick, inputs: Values) -> Tick:
         """The tick with what the EVSEs see of the grid, the drivers' will and the temperature."""
         voltage, hertz = tick.voltage_pu, tick.frequency_hz
         if extras.with_functions:
-            voltage = np.ascontiguousarray(inputs["feeder/voltage"], np.float64).reshape(-1)
+            voltage = self._voltage_seen(tick, inputs["feeder/voltage"]).reshape(-1)
             if extras.frequency:
                 hertz = np.ascontiguousarray(inputs["system/frequency"], np.float64)
             prepare(extras.details.parameters, self.period_s)
         return tick._replace(
             voltage_pu=voltage, frequency_hz=hertz, willing=self._willing(tick.begin_s),
             idle_c=extras.idle_c(tick.begin_s),
-            segments=self._at_sites.segments(inputs[SEGMENTS_PORT]) if self._at_sites else NO_SEGMENTS,
         )  # fmt: skip
+
+    def _voltage_seen(self, tick: Tick, voltage: Array) -> Array:
+        """The voltage that EVSEs see; nominal, as at a run's start, until there is one after an outage."""
+        seen = np.ascontiguousarray(voltage, np.float64)
+        if self._outages is None:
+            return seen
+        back = self._outages.returned(tick.begin_s, tick.step_s, 2.0 * self._scenario.feeder_step_s)
+        if not len(back):
+            return seen
+        at = self._evs.member[back], self._evs.connection[back]
+        seen = seen.copy()
+        of_those = seen[at]
+        dead = ~(of_those > 0.0).any(axis=1)
+        of_those[dead] = 1.0
+        seen[at] = of_those
+        return seen
 
     def _bring_up_ageing(self, extras: Extras, tick: Tick) -> None:
         """Bring the ageing of all EVs up to the tick's end, where that is due."""
@@ -365,14 +402,17 @@ class FleetModel(Model):
         loss_kwh : integral of the loss formula
         site_ev_drawn_kwh, site_ev_given_kwh : of the sessions of EVs at sites, where there are sites
         power_given_kw_sum : power given to the feeder, summed over the ticks at which it steps
+        dead_grid_kwh : energy at connection points without supply; in a run with outages
         """
         gain, loss = self._results.energy(self._table.soc_arrival, len(self._out.plugged))
         of_sites = {}
         if self._at_sites is not None:
             drawn, given = self._at_sites.energy_kwh(self._table, self._evs.member, len(gain))
             of_sites = {"site_ev_drawn_kwh": drawn, "site_ev_given_kwh": given}
+        dead = {} if self._dead_grid is None else {"dead_grid_kwh": self._dead_grid.kwh}
         return {
             **of_sites,
+            **dead,
             "grid_energy_kwh": self._recording.grid_energy_kws / 3600.0,
             "battery_energy_kwh": gain,
             "loss_kwh": loss,
@@ -409,6 +449,8 @@ class FleetModel(Model):
 
     def _record(self, time_s: float) -> None:
         """Record a tick that began at a time."""
+        if self._dead_grid is not None:
+            self._dead_grid.add(time_s, self.period_s, self._p)
         self._recording.record(
             time_s, self._p, self._q, self._out.plugged, self._out.ev_power_kw, self._out.ev_soc
         )

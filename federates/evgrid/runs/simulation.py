@@ -297,6 +297,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
                 scenario, world.connections, world.evs, world.sessions, recorder,
                 managed=bool(controlled), trafos=trafos, portfolios=world.portfolios, taken=taken,
                 at_sites=world.sites.ev if world.sites is not None else None,
+                outages=world.outages,
             )
         )  # fmt: skip
     feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)

@@ -96,6 +96,17 @@ class Repair(Settings):
     """Mean duration of an outage of a transformer, exponentially distributed."""
 
 
+class Restoration(Settings):
+    """How EVSEs without local functions enter service when supply returns; the others by enter_service."""
+
+    delay: Annotated[Duration, Field(ge=0)] = 0.0
+    """Time from the return of supply until an EVSE enters service."""
+    random: Annotated[Duration, Field(ge=0)] = 0.0
+    """Longest time beyond delay, drawn for each EV, uniform from 0."""
+    ramp: Annotated[Duration, Field(ge=0)] = 0.0
+    """Time over which its greatest power rises to that of EVSE and vehicle, in ten equal steps."""
+
+
 class ColdLoad(Settings):
     """Cold-load pick-up: the base load after an outage, which has lost its diversity."""
 
@@ -121,6 +132,8 @@ class OutageSettings(Settings):
     """Drawn outages of lines and transformers, a year."""
     repair: Repair = Repair()
     """Mean times to repair of rates."""
+    restoration: Restoration = Restoration()
+    """How EVSEs without local functions enter service when supply returns."""
     cold_load: ColdLoad | None = None
     """The base load after an outage; left out: as without one."""
 

@@ -22,7 +22,7 @@ from evgrid.scenario.communication import Communication
 from evgrid.scenario.feeder import Feeder
 from evgrid.scenario.fields import Duration, ElementName, LocalTime, Name, Settings, faults
 from evgrid.scenario.fleet import Fleet
-from evgrid.scenario.outages import OutageSettings, ScheduledOutage, outages_from
+from evgrid.scenario.outages import OutageSettings, Restoration, ScheduledOutage, outages_from
 from evgrid.scenario.sites import Site, group_faults, sites_of
 from evgrid.scenario.system import System
 from evgrid.scenario.tariffs import Prices, Tariff, prices_of, tariff_from, tariff_of
@@ -173,6 +173,8 @@ class Scenario(Settings):
                 found.append(f"{path} = {value:g}s: must be a multiple of {unit_name} = {unit:g}s")
         if self.fleet is None and self.aggregators:
             found.append("aggregators: there is no fleet to control")
+        if self.outages is not None and self.fleet is None and self.outages.restoration != Restoration():
+            found.append("outages.restoration: there is no fleet that could return")
         found += selection_faults(self.aggregators)
         for name, settings in self.aggregators.items():
             own = settings.communication and settings.communication.telemetry
