@@ -36,7 +36,7 @@ def test_an_aggregators_own_ports():
     asked, drawn = port("aggregator.north/setpoint"), port("fleet/own_p.north")
     assert (asked.publisher, asked.subscribers, asked.transport) == (
         "aggregator.north",
-        ("fleet",),
+        ("sites", "fleet"),
         "message",
     )
     assert asked.length({"ev": 7, "ev.north": 3}) == 3

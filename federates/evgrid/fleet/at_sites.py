@@ -22,7 +22,7 @@ class AtSites:
         self._rows, self._count = rows, count
 
     def with_segments(self, sent: Array, others: Segments) -> Segments:
-        """The segments of a tick: those of the port's rows (EV, end, set-point, supply; EV -1: none), and those
+        """The segments of a tick: the port's rows (EV, end, set-point, supply; EV -1: none), and those
         of other EVs. Those of an EV come one after the other.
         """
         used = sent[sent[:, 0] >= 0]
