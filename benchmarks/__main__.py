@@ -19,6 +19,7 @@ MODULES = (
     "scheduling",
     "scores",
     "survival",
+    "sites",
     "helics_tick",
     "power_flow",
     "coupling",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _KEPT_KW = 0.05
+_KEPT_KWH = 0.05
+"""Energy up to which a row, or a part of it, is left out."""
 _RAISED = 0.02
 """Share by which a peak must exceed that of uncontrolled charging, without taper, to be reported."""
 
@@ -66,6 +68,7 @@ def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
             highest = _loading(result, name, element)
             rows.append((f"{text}, highest", highest + (f" of the {lacks}" if lacks else "")))
     rows += _interruption_rows(result)
+    rows += _site_rows(result)
     rows += _device_rows(result, hours)
     losses = result["losses_kw"].sum("time") * hours
     rows.append(("losses", _over_members(losses, "kWh")))
@@ -221,6 +224,51 @@ def _interruption_rows(result: xr.Dataset) -> list[tuple[str, str]]:
         ),
         ("  base load not served", _over_members(found["not_served_kwh"], "kWh")),
     ]
+
+
+def _site_rows(result: xr.Dataset) -> list[tuple[str, str]]:
+    """Energies of each group of sites, means over the members, and interruptions of their critical load."""
+    if "site_served_kwh" not in result or not result.sizes["site"]:
+        return []
+    rows, members = [], result.sizes["member"]
+    many = ", means over the members" if members > 1 else ""
+    for group in dict.fromkeys(result["site_group"].values.tolist()):
+        own = result.isel(site=np.flatnonzero(result["site_group"].values == group))
+        count = own.sizes["site"] / members
+
+        def total(name: str, own: xr.Dataset = own) -> float:
+            return float(own[f"site_{name}_kwh"].sum()) / members
+
+        served = f"{count:g} sites{many}: {total('served'):.1f} kWh served"
+        if total("unserved") > _KEPT_KWH:
+            served += f", {total('unserved'):.1f} not (critical {total('critical_unserved'):.1f})"
+        rows.append((f"sites {group}", served))
+        grid = [f"{total('imported'):.1f} kWh drawn, {total('exported'):.1f} given"]
+        if total("ev_in") + total("ev_out") > _KEPT_KWH:
+            grid.append(f"EVs {total('ev_in'):.1f} and {total('ev_out'):.1f}")
+        if total("battery_in") + total("battery_out") > _KEPT_KWH:
+            grid.append(f"batteries {total('battery_in'):.1f} and {total('battery_out'):.1f}")
+        rows.append(("  from and to the grid", "; ".join(grid)))
+        if total("pv") + total("pv_curtailed") > _KEPT_KWH:
+            sun = f"{total('pv'):.1f} kWh used, {total('pv_curtailed'):.1f} curtailed"
+            rows.append(("  PV", sun))
+        if total("generated") > _KEPT_KWH:
+            rows.append(("  generators", f"{total('generated'):.1f} kWh"))
+        unmet_h = own["site_unmet_h"].values
+        if unmet_h.any():
+            number = float(own["site_interruptions"].sum()) / members / count
+            rows.append(
+                (
+                    "  critical load not met",
+                    f"SAIFI {number:.3g}, SAIDI {60 * unmet_h.mean():.1f} min at the socket; longest "
+                    f"{unmet_h.max():.2f} h ({own['site_name'].values[unmet_h.argmax()]})",
+                )
+            )
+        cut = {reason: total(f"cut_by_{reason}") for reason in ("import", "export", "reserve", "outage")}
+        if max(cut.values()) > _KEPT_KWH:
+            texts = [f"{reason} {kwh:.1f}" for reason, kwh in cut.items() if kwh > _KEPT_KWH]
+            rows.append(("  asked of EVs and cut", f"{', '.join(texts)} kWh"))
+    return rows
 
 
 def _device_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
