@@ -137,4 +137,4 @@ class Divided:
             wanted = given * load if isinstance(given, float) else next(powers)
             found.append(np.clip(wanted, 0.0, np.maximum(rest, 0.0)))
             rest = rest - found[-1]
-        return Slots(slots.edges_s, np.stack([*found, rest], axis=1).reshape(self.rows, -1))
+        return Slots(slots.edges_s, np.stack([*found, rest], axis=1).reshape(self.rows, load.shape[1]))
