@@ -416,7 +416,7 @@ class _Loads:
         self.circuit_first = np.append(0, np.cumsum(counts))
 
     def power_factor(self) -> Array:
-        """Power factor of the load of each site."""
+        """Power factor of the load of each site; of a base load, that of the run's first step."""
         own = [site.load for site in self._scenario.sites.values()]
         found = np.array([load.power_factor if isinstance(load, OwnLoad) else np.nan for load in own])[
             self._group
