@@ -246,6 +246,18 @@ def _tariff(path: Path) -> dict[str, Any]:
     return {"tariff": str(_scenario(tariff=str(path)).tariff)}
 
 
+def _weather(path: Path) -> dict[str, Any]:
+    from evgrid.scenario.sites import SitePv
+    from evgrid.sites.pv import PvPower
+
+    given = {"kwp": 2, "ac_kw": 1.5, "latitude": 45, "longitude": 8, "timezone": "Europe/Rome"}
+    if not path.is_file():
+        raise ScenarioError(["is no file"])  # as the scenario says before
+    power = PvPower(SitePv.model_validate({**given, "weather": path}), _clock()).slots(0.0, HOURS * 3600.0)
+    assert ((power.kw >= 0) & (power.kw <= 1.5 + 1e-9)).all()
+    return {"kw": power.kw}
+
+
 FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "load": _load,
     "load by minutes": _load,
@@ -262,6 +274,10 @@ FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "mix": _mix,
     "rates": _rates,
     "tariff": _tariff,
+    "weather": _weather,
+    "EPW": _weather,
+    "TMY3": _weather,
+    "PVGIS": _weather,
 }
 """How a file of each format is read."""
 
@@ -371,6 +387,12 @@ def base(kind: str) -> Original:
         ]
         content = {"data": points, "meta": {"units": "lbs_co2_per_mwh", "region": "CAISO_NORTH"}}
         return Original(".json", content=json.dumps(content).encode())
+    if kind == "weather":
+        beam = 400.0 + wave
+        frame = {"time": stamps, "ghi": beam - 200, "dni": beam, "dhi": wave * 3, "temperature": wave / 2}
+        return Original(".csv", pd.DataFrame(frame))
+    if kind in ("EPW", "TMY3", "PVGIS"):
+        return Original(".epw" if kind == "EPW" else ".csv", content=_weather_file(kind))
     if kind == "rates":
         return Original(".yaml", content=b"demand_charge: 12.5\nwear_per_kwh: 0.05\ndriver_share: 0.25\n")
     return Original(".yaml", content=_TARIFF)
@@ -385,6 +407,18 @@ seasons:
       - {name: day, hours: [[7, 21]], days: weekday, price_per_kwh: 0.35}
       - {name: rest, price_per_kwh: 0.25}
 """
+
+
+def _weather_file(kind: str) -> bytes:
+    import tempfile
+
+    import pvlib
+    from tests.support.weather import write_epw, write_pvgis
+
+    if kind == "TMY3":
+        return (Path(pvlib.__file__).parent / "data" / "723170TYA.CSV").read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        return (write_epw if kind == "EPW" else write_pvgis)(Path(folder) / "weather").read_bytes()
 
 
 def _snapshot() -> bytes:
@@ -571,9 +605,13 @@ def _mutated_text(rng: random.Random, content: bytes, suffix: str) -> tuple[str,
     if suffix == ".json" and rng.random() < 0.85:
         return _mutated_json(rng, content)
     lines = content.decode().split("\n")
-    at = rng.randrange(len(lines))
+    at = rng.randrange(len(lines) if rng.random() < 0.5 else min(len(lines), 25))
     what = rng.choice(["value", "line", "twice", "deep", "anchor", "bytes"])
-    if what == "value":
+    if what == "value" and suffix != ".yaml":  # a cell of a weather file
+        cells = lines[at].split(",")
+        cells[rng.randrange(len(cells))] = str(rng.choice(CELLS))
+        lines[at] = ",".join(cells)
+    elif what == "value":
         lines[at] = lines[at].partition(":")[0] + ": " + str(rng.choice(CELLS))
     elif what == "line":
         del lines[at]

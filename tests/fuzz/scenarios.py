@@ -51,6 +51,26 @@ tariff: pge_ev2a
 system:
   energy_price: {file: data/emissions_sunny.csv}
   events: [{name: e, start: 2026-01-15T17:00, duration: 1h}]
+sites:
+  homes:
+    connections: {share: 0.3, with_ev: false}
+    critical: {share: 0.4}
+    pv: {kwp: 5, ac_kw: 4, tilt: 35, azimuth: 170, latitude: 52.5, longitude: 13.4, timezone: Europe/Berlin}
+    battery: {capacity_kwh: 10, charge_kw: 5, soc_min: 0.1}
+    backup: critical
+    island: {kva: 6, black_start: 5s}
+    control: {strategy: cost, horizon: 6h, reserve_soc: 0.2}
+  station:
+    connections: [LOAD12]
+    load: {kw: 12}
+    circuits: {radio: {kw: 2, critical: true}, kitchen: {share: 0.3, order: 2}}
+    generator: {power_kw: 15, fuel_hours: 24}
+    breaker_a: 63
+    interconnection: {approval: non_export, import_kw: 20}
+    backup: whole
+  fridge:
+    {connections: none, count: 2, evs_each: 0, circuits: {fridge: {kw: 0.1}},
+     battery: {capacity_kwh: 2, charge_kw: 1}}
 coupling: {mode: iterated, tolerance: 1.0e-6}
 record: {step: 30min, ev: true}
 """
@@ -231,7 +251,9 @@ def outcome(mutant: Mutant, folder: Path) -> str:
         elif "/studies/" in mutant.place:
             load_study(path, *_study(mutant.place))
         else:
-            build_world(load_scenario(path))
+            world = build_world(load_scenario(path))
+            if world.sites is not None:  # as the run does first
+                world.sites.profiles.slots(0.0, min(world.clock.duration_s, 86400.0))
     except EvgridError as error:
         text = str(error)
         if not text.strip() or "Traceback" in text or len(text.splitlines()) > MOST_LINES:

@@ -21,6 +21,7 @@ from evgrid.feeder.base_load import (
     base_load,
     load_by_trafo,
     phase_shares,
+    quarter_hours,
     rows_of_year,
 )
 from evgrid.feeder.model import FeederModel
@@ -505,6 +506,13 @@ def test_the_load_is_constant_between_its_moments_of_change(kind, span, tmp_path
     whole = load.at(np.array(span[:1]), np.array(span[1:]))[0][0] * (span[1] - span[0])
     if kind != "times" or span[1] <= 10800.0:  # a mean over the end of a file leaves out what is beyond
         np.testing.assert_allclose(energy, whole, rtol=1e-9)
+
+
+def test_quarter_hours_are_those_of_the_clock():
+    start_s = 1_768_500_450.0  # 2026-01-15T18:07:30
+    assert quarter_hours(0.0, 2000.0, start_s).tolist() == [0.0, 450.0, 1350.0, 2000.0]
+    assert quarter_hours(450.0, 1350.0, start_s).tolist() == [450.0, 1350.0]
+    assert quarter_hours(500.0, 510.0, start_s).tolist() == [500.0, 510.0]
 
 
 def test_many_readers_of_a_standard_load_at_once_see_the_same(feeder):

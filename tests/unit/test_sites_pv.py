@@ -11,6 +11,7 @@ import pvlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.weather import code, write_epw, write_pvgis
 
 from evgrid.core.model import Clock
 from evgrid.errors import ScenarioError
@@ -185,54 +186,6 @@ def test_ambient_temperature_takes_power():
 # ---- weather files
 
 
-def hours(year, count=8760):
-    return pd.date_range(f"{year}-01-01", periods=count, freq="h")
-
-
-def code(index):
-    """A temperature that tells the hours of a year apart within some days."""
-    return (np.asarray(index) % 101) * 0.5
-
-
-def write_epw(path, rows=None, year=2003, change=None):
-    """An EPW of UTC+1, whose hour k has the temperature code(k) and the sun of a made-up sky."""
-    index = hours(year) if rows is None else rows
-    frame = pd.DataFrame({"ghi": 300, "dni": 400, "dhi": 100, "t": code(np.arange(len(index)))}, index=index)
-    if change is not None:
-        frame = change(frame)
-    lines = ["LOCATION,Nowhere,-,DEU,IWEC,000000,52.52,13.40,1.0,40.0"]
-    lines += [f"{name},0" for name in ("DESIGN", "TYPICAL", "GROUND", "HOLIDAYS", "COMMENTS 1", "COMMENTS 2")]
-    lines.append("DATA PERIODS,1,1,Data,Sunday, 1/ 1,12/31")
-    for when, row in zip(frame.index, frame.itertuples(), strict=True):
-        cells = [when.year, when.month, when.day, when.hour + 1, 60, "?9", row.t, 1.0, 50, 101300, 9999, 9999]
-        cells += [315, row.ghi, row.dni, row.dhi, 999999, 999999, 999999, 9999, 180, 3.0, 5, 5, 9999, 99999]
-        lines.append(",".join(map(str, [*cells, 9, 999999999, 10, 0.1, 0, 88, 0.2, 0, 0])))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def write_pvgis(path, year=2005, typical=True, count=8760, minute=0, change=None):
-    """A PVGIS file in UTC, whose hour k has the temperature code(k)."""
-    lines = [
-        "Latitude (decimal degrees): 45.000",
-        "Longitude (decimal degrees): 8.000",
-        "Elevation (m): 250.0",
-    ]
-    if typical:
-        lines += ["Irradiance Time Offset (h): 0.1761", "month,year", *(f"{m},{year}" for m in range(1, 13))]
-        lines.append("time(UTC),T2m,RH,G(h),Gb(n),Gd(h),IR(h),WS10m,WD10m,SP")
-    else:
-        lines += ["Radiation database:\tPVGIS-SARAH3", "", "time,Gb(n),Gd(h),G(h),H_sun,T2m,WS10m,Int"]
-    rows = [
-        (when + pd.Timedelta(minute, "min")).strftime("%Y%m%d:%H%M")
-        + (f",{t},50,300,400,100,300,3,180,99000" if typical else f",400,100,300,20,{t},3,0.0")
-        for when, t in zip(hours(year, count), code(np.arange(count)), strict=True)
-    ]
-    lines += rows if change is None else change(rows)
-    path.write_text("\r\n".join([*lines, "", "T2m: temperature"]) + "\r\n", encoding="utf-8")
-    return path
-
-
 def temperature(file, local, zone="Europe/Berlin", start="2024-01-01", days=1100):
     """Temperature that a weather file gives at local times."""
     run = clock(start, days)
@@ -386,8 +339,8 @@ def _with(row, **cells):
         (_without(5), r"hour 6 of the file is of 01 January 06:00: there is a gap before it"),
         (_without(4000, 4001), r"hour 4001 of the file is of .*: there is a gap before it"),
         (_without(-1), r"has 8759 hours: must have every hour of a year"),
-        (_with(9, ghi=9999), r"ghi = 9999 at 01 January 09:00: must be a number of W/m2 from 0"),
-        (_with(9, t=99.9), r"temperature = 99\.9 at 01 January 09:00: must be a temperature"),
+        (_with(9, ghi=9999), r"ghi = 9999 in hour 10 of the file \(01 January 08:00 UTC\): must be a number"),
+        (_with(9, t=99.9), r"temperature = 99\.9 in hour 10 of the file .*: must be a temperature"),
     ],
 )
 def test_an_epw_with_gaps_is_refused(tmp_path, change, sentence):
@@ -466,6 +419,25 @@ def test_a_file_that_says_its_times_takes_no_form(tmp_path):
     file = write_epw(tmp_path / "w.epw")
     with pytest.raises(ScenarioError, match=r"time_format: the file is EPW, which says its times"):
         FileWeather(pv(weather=file, time_format="%d.%m.%Y"), clock())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("52.52", "152.52", r"latitude = 152\.52 in the header: must be from -90 to 90"),
+        (",1.0,40.0", ",20.0,40.0", r"time zone = 20 in the header: must be from -12 to 14"),
+        (
+            ",300,400,100,",
+            ",300,x,100,",
+            r"dni = x in hour 1 of the file .*: must be a number .*8760 hours",
+        ),
+    ],
+)
+def test_a_file_with_nonsense_is_refused(tmp_path, old, new, sentence):
+    file = write_epw(tmp_path / "w.epw")
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(ScenarioError, match=sentence):
+        FileWeather(SitePv(kwp=1, weather=file, timezone="UTC"), clock())
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -100,6 +100,8 @@ BAD = [
     ({"pv": {"kwp": 5, "latitude": 1, "longitude": 2}}, r"sites\.homes\.pv\.timezone: is required"),
     ({"pv": PV | {"timezone": "Berlin"}}, r"pv\.timezone = Berlin: must be the name of a time zone"),
     ({"pv": PV | {"kwp": -1}}, r"pv\.kwp = -1: must be greater than 0"),
+    ({"pv": PV | {"slot": "1s"}}, r"pv\.slot = 1s: must be at least 60"),
+    ({"connections": "none", "count": 10**9, "load": {"kw": 1}}, r"count = 1000000000: must be at most"),
     ({"pv": PV | {"slot": "7min"}}, r"pv: slot = 420s: must divide a day"),
     ({"pv": PV | {"time_format": "%Y-%m-%d"}}, r"time_format is of a weather file"),
     ({"pv": PV | {"weather": "none.epw"}}, r"pv\.weather = none\.epw: there is no file"),

@@ -475,6 +475,13 @@ def test_a_breaker_carries_the_critical_load(tmp_path):
     assert table({"s": {"connections": ["H1"], "load": {"kw": 4}, "critical": {"kw": 2.3}, "breaker_a": 10}})
 
 
+def test_a_breaker_of_no_site_carries_anything():
+    feeder = {"network": "x", "base_load": {"source": "net"}}
+    group = {"connections": {"share": 0.01}, "critical": {"share": 1}, "breaker_a": 10}
+    assert len(table({"s": group}, feeder=feeder)) == 0
+    assert len(table({"s": group | {"load": {"kw": 2}}}, feeder=feeder)) == 0
+
+
 def test_a_breaker_carries_the_critical_part_of_the_networks_own_load():
     feeder = {"network": "x", "base_load": {"source": "net"}}
     with pytest.raises(ScenarioError, match=r"carries 2\.3 kW at H1: must carry its critical load, 4 kW"):

@@ -150,7 +150,7 @@ class SitePv(Settings):
     """Efficiency of the inverter at its rated power."""
     albedo: Share = 0.2
     """Share of the radiation that the ground reflects."""
-    slot: Annotated[Duration, Field(gt=0, le=3600)] = 900.0
+    slot: Annotated[Duration, Field(ge=60, le=3600)] = 900.0
     """Length of the slots, counted from midnight, over which the power is a mean and held."""
 
     @model_validator(mode="after")
@@ -384,9 +384,9 @@ class Site(Settings):
     ]
     """Connection points, each a site: a list of names, {share: 0.3} (drawn by member), all (those with a
     household that no other group names), or none: off grid."""
-    count: Annotated[int, Field(ge=1)] | None = None
+    count: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Number of sites in each member that are off grid; left out: 1."""
-    evs_each: Annotated[int, Field(ge=0)] | None = None
+    evs_each: Annotated[int, Field(ge=0, le=1000)] | None = None
     """EVs of each site that is off grid, taken in order from those upstream of the feeder; left out: 1, or
     0 with a battery or generator."""
     load: (

@@ -31,9 +31,9 @@ class Cost(SiteControl):
 
     strategy: Literal["cost"] = "cost"
     """The name of this control."""
-    horizon: Annotated[Duration, Field(gt=0)] = 86400.0
+    horizon: Annotated[Duration, Field(gt=0, le=7 * 86400)] = 86400.0
     """Horizon of a plan; a multiple of the slot."""
-    slot: Annotated[Duration, Field(gt=0)] = 900.0
+    slot: Annotated[Duration, Field(ge=60)] = 900.0
     """Length of a plan's slots."""
     every: Annotated[Duration, Field(gt=0)] = 3600.0
     """Period at which plans are made; a multiple of the slot."""

@@ -65,7 +65,10 @@ def merged(parts: Sequence[Slots], begin_s: float, end_s: float) -> Slots:
     edges = edges[np.append(True, np.diff(edges) > _ROUNDING_S)]
     edges[-1] = end_s
     middle = (edges[:-1] + edges[1:]) / 2
-    kw = [part.kw[:, part.edges_s.searchsorted(middle, "right") - 1] for part in parts]
+    kw = [
+        part.kw[:, np.minimum(part.edges_s.searchsorted(middle, "right"), part.kw.shape[1]) - 1]
+        for part in parts
+    ]
     return Slots(edges, np.concatenate(kw) if kw else np.zeros((0, len(middle))))
 
 
@@ -137,4 +140,4 @@ class Divided:
             wanted = given * load if isinstance(given, float) else next(powers)
             found.append(np.clip(wanted, 0.0, np.maximum(rest, 0.0)))
             rest = rest - found[-1]
-        return Slots(slots.edges_s, np.stack([*found, rest], axis=1).reshape(self.rows, -1))
+        return Slots(slots.edges_s, np.stack([*found, rest], axis=1).reshape(self.rows, load.shape[1]))

@@ -416,7 +416,7 @@ class _Loads:
         self.circuit_first = np.append(0, np.cumsum(counts))
 
     def power_factor(self) -> Array:
-        """Power factor of the load of each site."""
+        """Power factor of the load of each site; of a base load, that of the run's first step."""
         own = [site.load for site in self._scenario.sites.values()]
         found = np.array([load.power_factor if isinstance(load, OwnLoad) else np.nan for load in own])[
             self._group
@@ -479,10 +479,11 @@ class _Loads:
 
     def _peak_kw(self, circuits: Profile, critical: list[bool]) -> Array:
         """Highest critical load of each site in the run, kW; ``circuits``: len(critical) rows a site."""
-        duration_s, highest = self._scenario.clock.duration_s, np.zeros(1)
+        sites = circuits.rows // len(critical)
+        duration_s, highest = self._scenario.clock.duration_s, np.zeros(sites)
         for begin_s in np.arange(0.0, duration_s, _MONTH_S).tolist():
             kw = circuits.slots(begin_s, min(begin_s + _MONTH_S, duration_s)).kw
-            of_sites = kw.reshape(-1, len(critical), kw.shape[1])[:, np.array(critical, np.bool_)]
+            of_sites = kw.reshape(sites, len(critical), kw.shape[1])[:, np.array(critical, np.bool_)]
             highest = np.maximum(highest, of_sites.sum(axis=1).max(axis=1))
         return highest
 

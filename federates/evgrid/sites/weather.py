@@ -319,36 +319,53 @@ class _Hourly:
 def _standard(file: Path, form: str, timezone: str, clock: Clock) -> _Typical | _Hourly:
     """A file of one of the formats that pvlib reads."""
     check_file(file)
-    offset_s, begin_h, place = 0.0, 0.0, Place(0.0, 0.0, 0.0)
     frame, meta = _read(file, form)
-    if form == "PVGIS":
-        inputs = meta["inputs"]
-        place = Place(inputs["latitude"], inputs["longitude"], inputs["elevation"])
-    else:
-        place = Place(meta["latitude"], meta["longitude"], meta["altitude"])
-        offset_s = _HOUR_S * float(meta["TZ"])
-    frame = frame.rename(columns=_NAMES)
-    columns = _checked_columns(frame, file, form)
+    pvgis = form == "PVGIS"
+    header = meta["inputs"] if pvgis else meta
+    place = Place(header["latitude"], header["longitude"], header["elevation" if pvgis else "altitude"])
+    offset_h = 0.0 if pvgis else float(meta["TZ"])
+    shift_h = float(header.get("irradiance time offset", 0.0)) if pvgis else 0.0
     utc = pd.DatetimeIndex(frame.index).tz_convert("UTC").as_unit("us")
+    _check_header(file, place, offset_h, shift_h, utc)
+    columns = _checked_columns(frame.rename(columns=_NAMES), utc, file)
     hours = utc.asi8 / 3.6e9
-    minutes = (hours[0] + offset_s / _HOUR_S) % 1.0
-    if form == "PVGIS":
-        begin_h = minutes - 0.5 + float(meta["inputs"].get("irradiance time offset", 0.0))
-    if form == "PVGIS" and len(hours) not in (8760, 8784):
-        return _of_years(file, columns, place, hours - 0.5, timezone, clock)
-    local = (utc + pd.Timedelta(offset_s, "s")).tz_localize(None)
+    local = (utc + pd.Timedelta(offset_h, "h")).tz_localize(None)
     of_year = (local.dayofyear.to_numpy() - 1) * 24 + local.hour.to_numpy()
     year = 8784 if len(hours) == 8784 else 8760
     if year == 8760:
         of_year = of_year - 24 * (local.is_leap_year & (local.dayofyear > 60)).astype(np.int64)
     odd = np.flatnonzero(of_year != (np.arange(len(hours)) + (form == "TMY3")) % year)
+    if pvgis and "months_selected" not in meta and (len(odd) or len(hours) != year):
+        return _of_years(file, columns, place, hours - 0.5, timezone, clock)
     if len(odd):
         row = int(odd[0])
         what = f"hour {row + 1} of the file is of {local[row]:%d %B %H:%M}: there is a gap before it"
         raise ScenarioError([f"{what}, and the file must have every hour of a year"], str(file))
     if len(hours) != year:
         raise ScenarioError([f"has {len(hours)} hours: must have every hour of a year"], str(file))
-    return _Typical(columns, place, offset_s, begin_h * _HOUR_S)
+    begin_h = hours[0] % 1.0 - 0.5 + shift_h if pvgis else 0.0
+    return _Typical(columns, place, offset_h * _HOUR_S, begin_h * _HOUR_S)
+
+
+def _check_header(file: Path, place: Place, offset_h: float, shift_h: float, utc: pd.DatetimeIndex) -> None:
+    """Refuse a place that isn't on earth, a time zone that there isn't, and times that are none."""
+    faults = [
+        f"{name} = {value:g} in the header: must be from {low:g} to {high:g}"
+        for name, value, low, high in (
+            ("latitude", place.latitude, -90.0, 90.0),
+            ("longitude", place.longitude, -180.0, 180.0),
+            ("altitude", place.altitude, -500.0, 9000.0),
+            ("time zone", offset_h, -12.0, 14.0),
+            ("irradiance time offset", shift_h, -1.0, 1.0),
+        )
+        if not low <= value <= high
+    ]
+    if not len(utc):
+        faults.append("has no hours")
+    elif len(bad := np.flatnonzero(utc.isna())):
+        faults.append(f"hour {bad[0] + 1} of the file has no time")
+    if faults:
+        raise ScenarioError(faults, str(file))
 
 
 def _of_years(
@@ -400,7 +417,7 @@ def _read(file: Path, form: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise ScenarioError([f"can't be read as {form}: {text}"], str(file)) from None
 
 
-def _checked_columns(frame: pd.DataFrame, file: Path, form: str) -> dict[str, Array]:
+def _checked_columns(frame: pd.DataFrame, utc: pd.DatetimeIndex, file: Path) -> dict[str, Array]:
     """The columns that are used, without gaps and within their ranges."""
     faults, found = list[str](), dict[str, Array]()
     for name, rules in _COLUMNS.items():
@@ -408,13 +425,14 @@ def _checked_columns(frame: pd.DataFrame, file: Path, form: str) -> dict[str, Ar
             if name in ("ghi", "dni", "dhi"):
                 faults.append(f"there is no {name} in the file, which must hold ghi, dni and dhi")
             continue
-        values = frame[name].to_numpy(np.float64)
+        values = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
         bad = np.flatnonzero(~((values >= rules.low) & (values <= rules.high)))
         if len(bad):
             row = int(bad[0])
             more = f" ({len(bad)} hours are like it)" if len(bad) > 1 else ""
             faults.append(
-                f"{name} = {values[row]:g} at {frame.index[row]:%d %B %H:%M}: must be a {rules.what}{more}"
+                f"{name} = {shown(frame[name].iloc[row])} in hour {row + 1} of the file "
+                f"({utc[row]:%d %B %H:%M} UTC): must be a {rules.what}{more}"
             )
         found[name] = values
     if faults:
