@@ -10,6 +10,7 @@ from tests.support.fleet import HOUR, feeder, table
 from evgrid.core.model import EVs, MemoryRecorder
 from evgrid.federation.inline import step_in_line
 from evgrid.fleet.commands import Commands
+from evgrid.fleet.extras import in_force, may_discharge
 from evgrid.fleet.model import FleetModel
 from evgrid.scenario import scenario_from
 from evgrid.sites.model import SitesModel, segment_rows
@@ -91,7 +92,17 @@ class Sender:
 class SiteRun:
     """A run of sites, each at a connection of its own or off grid; ``asked``: set-points of all EVs."""
 
-    def __init__(self, *homes, step, hours, asked=None, vehicle=None, tariff=None, start="2026-01-15T00:00"):
+    def __init__(
+        self,
+        *homes,
+        step,
+        hours,
+        asked=None,
+        vehicle=None,
+        permission=None,
+        tariff=None,
+        start="2026-01-15T00:00",
+    ):
         count = len(homes)
         evs = [sessions for one in homes for sessions in one["evs"]]
         at = [i for i, one in enumerate(homes) for _ in one["evs"]]
@@ -110,7 +121,8 @@ class SiteRun:
         content = {
             "name": "sites", "time": {"start": start, "duration": hours * HOUR, "step": step},
             "feeder": {"network": "x"}, "sites": sites,
-            "fleet": {"count": 1, "charger": {"bidirectional": 1.0}, "vehicle": vehicle or {}},
+            "fleet": {"count": 1, "charger": {"bidirectional": 1.0}, "vehicle": vehicle or {},
+                      **({"permission": permission} if permission else {})},
         }  # fmt: skip
         if tariff is not None:
             content["tariff"] = tariff
@@ -126,15 +138,17 @@ class SiteRun:
         made = site_table(self.scenario, connections, self.evs, NoLoad())
         made = self._with_profiles(made, homes)
         spans = [one["outages"] if one["connected"] else [] for one in homes]
-        self.recorder, sessions = MemoryRecorder(), table(*evs)
+        self.recorder, given = MemoryRecorder(), table(*evs)
+        sessions = in_force(self.scenario, connections, self.evs, given)
         managed = asked is not None
         requests = Commands(self.scenario, self.evs, sessions, True, []) if managed else None
         self.sites = SitesModel(
-            self.scenario, made, connections, self.evs, sessions, requests, self.recorder,
+            self.scenario, made, connections, self.evs, sessions,
+            may_discharge(self.scenario, connections, self.evs), requests, self.recorder,
             Outages([*spans, *[[]] * (len(connections) - count)]),
         )  # fmt: skip
         self.fleet = FleetModel(
-            self.scenario, connections, self.evs, sessions, self.recorder, managed, at_sites=made.ev
+            self.scenario, connections, self.evs, given, self.recorder, managed, at_sites=made.ev
         )
         sizes = {
             "member": 1, "connection": len(connections), "phase": 3, "ev": len(evs), "site_ev": len(made.ev),

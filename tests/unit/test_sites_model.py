@@ -230,3 +230,26 @@ def test_off_grid_a_van_feeds_a_construction_site_while_it_is_there():
     assert run.total("unmet_h") == pytest.approx(1.0)
     assert run.session("soc_departure")[0] == pytest.approx(0.9 - 12.0 / 0.9 / 20.0)
     assert run.total("imported_kwh") == run.total("exported_kwh") == 0.0
+
+
+@pytest.mark.parametrize("step", [60.0, 3600.0])
+def test_permission_counts_on_the_grid_and_in_an_island(step):
+    cap = {"warranty": {"throughput_kwh": 10.0}}
+    one = home([truck(soc=0.9, target=0.3)], load=2.0, control="self_consumption")
+    run = SiteRun(one, step=step, hours=12, permission=cap)
+    assert run.total("ev_out_kwh") == pytest.approx(9.0)  # 10 kWh out of the battery
+    by_time = SiteRun(one, step=step, hours=12, permission={"warranty": {"hours": 1.5}})
+    assert by_time.total("ev_out_kwh") == pytest.approx(3.0)
+    in_window = SiteRun(one, step=step, hours=12, permission={"driver": {"window": [4.5, 6.0]}})
+    assert in_window.total("ev_out_kwh") == pytest.approx(3.0)
+    dark = one | {"outages": [(2, 4)], "backup": "whole", "island": INSTANT}
+    not_approved = SiteRun(dark, step=step, hours=12, permission={"interconnection": 0.0})
+    assert not_approved.total("ev_out_kwh") == pytest.approx(4.0)  # in the island only
+    unwilling = SiteRun(
+        dark, step=step, hours=12, permission={"interconnection": 0.0, "driver": {"willing": 0.0}}
+    )
+    assert unwilling.total("ev_out_kwh") == 0.0
+    for made in (run, by_time, in_window, not_approved, unwilling):
+        assert made.sites.audit()["site_ev_given_kwh"] == pytest.approx(
+            made.fleet.audit()["site_ev_given_kwh"]
+        )

@@ -214,8 +214,42 @@ def _physics(
             (WARRANTY, permission.warranty.approved), (DRIVER, permission.driver.willing),
         )  # fmt: skip
         for column, (reason, share) in reversed(list(enumerate(refusals))):
-            rows["refusal"][drawn[:, column] >= share] = reason
+            refused = drawn[:, column] >= share
+            rows["refusal"][refused] = reason
+            if reason != INTERCONNECTION:
+                rows["island_refusal"][refused] = reason
     return rows
+
+
+@dataclass(frozen=True)
+class MayDischarge:
+    """What permits EVs to discharge, as others than the fleet have to know it.
+
+    refusal, island_refusal : (ev,) number of the reason for which an EV never may, on the grid and in an
+        island; 0 if it may
+    throughput_kws, discharging_s : the warranty's caps over the run, inf: none
+    window_h : local hours between which drivers let it, None: all day
+    """
+
+    refusal: NDArray[np.int8]
+    island_refusal: NDArray[np.int8]
+    throughput_kws: float
+    discharging_s: float
+    window_h: tuple[float, float] | None
+
+
+def may_discharge(scenario: Scenario, connections: Connections, evs: EVs) -> MayDischarge:
+    """What permits the EVs of a scenario to discharge."""
+    fleet = scenario.fleet
+    if fleet is None:
+        none = np.zeros(0, np.int8)
+        return MayDischarge(none, none, np.inf, np.inf, None)
+    rows = _physics(scenario, evs, fleet.permission, on_three_phases(fleet, connections, evs))
+    options = _options(fleet, False)
+    return MayDischarge(
+        rows["refusal"], rows["island_refusal"], float(options["throughput_kws"]),
+        float(options["discharging_s"]), fleet.permission.driver.window if fleet.permission else None,
+    )  # fmt: skip
 
 
 def _parameters(fleet: Fleet, kinds: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.int32]]:

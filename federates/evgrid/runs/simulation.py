@@ -238,7 +238,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     from evgrid.feeder.model import FeederModel, GroupMeter
     from evgrid.feeder.sensitivity import scenario_sensitivity
     from evgrid.fleet.commands import Commands
-    from evgrid.fleet.extras import in_force
+    from evgrid.fleet.extras import in_force, may_discharge
     from evgrid.fleet.model import FleetModel
     from evgrid.fleet.planned_sessions import planned_sessions_of
     from evgrid.sites.model import SitesModel
@@ -285,10 +285,11 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
                 world.connections,
                 world.evs,
                 sessions,
+                may_discharge(scenario, world.connections, world.evs),
                 requests,
                 recorder,
                 world.outages,
-            )
+            )  # fmt: skip
         )
     if has_fleet:
         taken = {port for model in models for port in model.inputs}

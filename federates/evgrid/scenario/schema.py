@@ -171,6 +171,19 @@ class Scenario(Settings):
         ):
             if abs(value / unit - round(value / unit)) > 1e-9 or round(value / unit) < 1:
                 found.append(f"{path} = {value:g}s: must be a multiple of {unit_name} = {unit:g}s")
+        if self.sites and self.fleet is not None:
+            charger, vehicle = self.fleet.charger, self.fleet.vehicle
+            found += [
+                f"fleet.{key}: a site does not foresee it in its EVs; leave it out with sites"
+                for key, given in (
+                    ("charger.functions", charger.functions),
+                    ("charger.ramp_kw_per_s", charger.ramp_kw_per_s),
+                    ("charger.minimum_current_a", charger.minimum_current_a or None),
+                    ("charger.pilot_step_a", charger.pilot_step_a or None),
+                    ("vehicle.temperature", vehicle.temperature),
+                )
+                if given is not None
+            ]  # fmt: skip
         if self.fleet is None and self.aggregators:
             found.append("aggregators: there is no fleet to control")
         if self.outages is not None and self.fleet is None and self.outages.restoration != Restoration():

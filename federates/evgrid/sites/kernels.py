@@ -34,6 +34,7 @@ from numba import literal_unroll
 from evgrid.battery.charging import charge, moment_of_zero_laxity, move, seconds_to_target
 from evgrid.battery.laws import (
     NO_POWER_KW,
+    ROUNDING,
     battery_kw_drawn,
     battery_kw_given,
     soc_after_drive,
@@ -328,7 +329,7 @@ def _find_limits(
         kind = evs.kinds.rows[evs.kind[ev["session"]]]
         curve = evs.kinds.curves[kind["curve"]]
         least_kw = most_kw = 0.0
-        if ev["soc"] > kind["soc_floor"] + SAME_SOC:
+        if ev["soc"] > kind["soc_floor"] + SAME_SOC and _permits(site["ev"][0] + j, on_grid, now, evs, ev):
             least_kw = -kind["discharge_kw"]
         if ev["soc"] < kind["soc_target"] - SAME_SOC:
             most_kw = kind["charge_kw"]
@@ -348,6 +349,22 @@ def _find_limits(
             powers.low[n] = -kind["discharge_kw"] * now["share"] * gives
         if state["soc"] < kind["soc_target"] - SAME_SOC:
             powers.high[n] = kind["charge_kw"] * now["share"]
+
+
+@njit
+def _is_willing(time_s: float, evs: EVs) -> bool:
+    """Whether drivers let discharge at a time."""
+    hour = (evs.start_h + time_s / 3600.0 + 1e-9) % 24.0
+    begin_h, end_h = evs.willing_from_h, evs.willing_until_h
+    return bool(begin_h <= hour < end_h if begin_h <= end_h else hour >= begin_h or hour < end_h)
+
+
+@njit
+def _permits(k: int, on_grid: bool, now: Row, evs: EVs, ev: Row) -> bool:
+    """Whether vehicle, interconnection, warranty and driver let an EV discharge now."""
+    refused = evs.refused[k] if on_grid else evs.refused_in_island[k]
+    spent = ev["out_kws"] >= evs.throughput_kws * (1.0 - ROUNDING) or ev["discharging_s"] >= evs.discharging_s
+    return not refused and not spent and _is_willing(now["begin_s"], evs)
 
 
 @njit
@@ -520,6 +537,11 @@ def _next_change(
             until_s = min(until_s, evs.departure_s[ev["session"]])
         elif ev["session"] < evs.last[k]:
             until_s = min(until_s, evs.arrival_s[ev["session"]])
+    if evs.willing_until_h - evs.willing_from_h != 24.0:
+        for hour in (evs.willing_from_h, evs.willing_until_h):
+            ahead_h = (hour - evs.start_h - time_s / 3600.0) % 24.0
+            if ahead_h > 1e-9:
+                until_s = min(until_s, time_s + 3600.0 * ahead_h)
     return float(until_s)
 
 
@@ -584,6 +606,10 @@ def _first_limit(
         span_s = _span_to_limit(
             evs.kinds, evs.kind[ev["session"]], ev["soc"], powers.power[j], span_s, floor_soc, left_s
         )
+        if powers.power[j] < 0.0:  # the warranty's caps
+            inner_kw = _battery_kw(evs.kinds.rows[evs.kind[ev["session"]]], powers.power[j])
+            span_s = min(span_s, (evs.throughput_kws - ev["out_kws"]) / -inner_kw)
+            span_s = min(span_s, evs.discharging_s - ev["discharging_s"])
     if site["battery"] >= 0:
         power_kw = powers.power[n]
         span_s = _span_to_limit(
@@ -623,6 +649,9 @@ def _carry_out(
         kind = evs.kinds.rows[evs.kind[ev["session"]]]
         moved = move(kind, evs.kinds.curves[kind["curve"]], ev["soc"], power_kw, span_s, inf, 0)
         ev["soc"] = moved.soc
+        if moved.given_kws > 0.0:
+            ev["out_kws"] += moved.taken_kws
+            ev["discharging_s"] += span_s
         ev_in += moved.drawn_kws
         ev_out += moved.given_kws
         if of_ev != DEAD:

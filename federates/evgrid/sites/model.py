@@ -100,6 +100,21 @@ class Outages(Protocol):
     def end_s(self) -> Array: ...  # noqa: D102
 
 
+class MayDischarge(Protocol):
+    """What permits EVs to discharge: see :class:`evgrid.fleet.extras.MayDischarge`."""
+
+    @property
+    def refusal(self) -> NDArray[np.int8]: ...  # noqa: D102
+    @property
+    def island_refusal(self) -> NDArray[np.int8]: ...  # noqa: D102
+    @property
+    def throughput_kws(self) -> float: ...  # noqa: D102
+    @property
+    def discharging_s(self) -> float: ...  # noqa: D102
+    @property
+    def window_h(self) -> tuple[float, float] | None: ...  # noqa: D102
+
+
 class Requests(Protocol):
     """What aggregators ask of the EVs, after the links to the EVSEs."""
 
@@ -141,6 +156,8 @@ class SitesModel(Model):
         Static facts; ``table`` from :func:`evgrid.sites.tables.site_table`.
     sessions
         The sessions as the fleet knows them: with losses by power and the floors of warranty and driver.
+    may_discharge
+        What permits the EVs to discharge.
     requests
         What aggregators ask of EVs; None: none does, and EVs charge as fast as they can.
     recorder
@@ -159,6 +176,7 @@ class SitesModel(Model):
         connections: Connections,
         evs: EVTable,
         sessions: SessionTable,
+        may_discharge: MayDischarge,
         requests: Requests | None,
         recorder: Recorder,
         outages: Outages | None = None,
@@ -167,7 +185,7 @@ class SitesModel(Model):
         self._table, self._recorder, self._requests = table, recorder, requests
         self._clock, self._evs = scenario.clock, evs
         self._sites = _sites_of(scenario, table, connections, outages)
-        self._ev_facts = _evs_of(scenario, table, sessions)
+        self._ev_facts = _evs_of(scenario, table, sessions, may_discharge)
         self._memory = _memory_of(self._sites, self._ev_facts, table)
         self._reserve_edges_s, self._reserve_soc = table.reserve(scenario.clock)
         count, evs_here = len(table), len(table.ev)
@@ -391,7 +409,7 @@ def _batteries(table: SiteTable) -> Kinds:
     return made
 
 
-def _evs_of(scenario: Scenario, table: SiteTable, sessions: SessionTable) -> EVs:
+def _evs_of(scenario: Scenario, table: SiteTable, sessions: SessionTable, may_discharge: MayDischarge) -> EVs:
     """The EVs at sites and the sessions as the kernels take them."""
     kinds, kind_of = sessions.kinds()
     first = np.searchsorted(sessions.ev, table.ev, "left").astype(np.int64)
@@ -400,6 +418,10 @@ def _evs_of(scenario: Scenario, table: SiteTable, sessions: SessionTable) -> EVs
     return EVs(
         first, last, sessions.arrival_s, sessions.departure_s, sessions.soc_arrival.astype(np.float64),
         sessions.drive_kwh, kind_of, kinds, fleet.vehicle.standby_kw if fleet is not None else 0.0,
+        (may_discharge.refusal[table.ev] > 0).astype(np.int64),
+        (may_discharge.island_refusal[table.ev] > 0).astype(np.int64),
+        may_discharge.throughput_kws, may_discharge.discharging_s, *(may_discharge.window_h or (0.0, 24.0)),
+        float((scenario.start - scenario.start.astype("datetime64[D]")) / np.timedelta64(1, "h")),
     )  # fmt: skip
 
 

@@ -82,6 +82,8 @@ EV = np.dtype(
         ("session", "i8"),  # the session plugged in, or the next
         ("plugged", "i8"),
         ("must", "i8"),  # 1: it charges as fast as it can until it departs
+        ("out_kws", "f8"),  # energy out of its battery by discharging, over the run
+        ("discharging_s", "f8"),  # time of it
         ("soc", "f8"),  # now, or with which it left
     ],
     align=True,
@@ -136,6 +138,10 @@ class EVs(NamedTuple):
         :class:`evgrid.fleet.sessions.Sessions`
     kinds : what sessions share
     standby_kw : power that an EV plugged in draws while it idles on the grid
+    refused, refused_in_island : (ev,) 1 where an EV never may discharge
+    throughput_kws, discharging_s : the warranty's caps over the run
+    willing_from_h, willing_until_h : local hours between which drivers let it; 0 and 24: all day
+    start_h : local hour of the run's start
     """
 
     first: Ints
@@ -147,6 +153,13 @@ class EVs(NamedTuple):
     kind: NDArray[np.int32]
     kinds: Kinds
     standby_kw: float
+    refused: Ints
+    refused_in_island: Ints
+    throughput_kws: float
+    discharging_s: float
+    willing_from_h: float
+    willing_until_h: float
+    start_h: float
 
 
 class Inputs(NamedTuple):

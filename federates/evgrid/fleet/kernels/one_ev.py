@@ -48,7 +48,6 @@ from evgrid.battery.laws import (
     DRIVER,
     FLOOR,
     GRID,
-    INTERCONNECTION,
     PERMITTED,
     REASONS,
     WARRANTY,
@@ -69,6 +68,7 @@ from evgrid.fleet.degradation import STATE as BATTERY
 from evgrid.fleet.degradation import away_ev, bring_to_ev, calendar_loss_ev, cycle_loss_ev
 from evgrid.fleet.kernels.lanes import LANES, STATE, Blocks, Places, in_use, lift
 from evgrid.fleet.kernels.records import (
+    BEHIND_SITE,
     DEAD,
     ISLANDED,
     PHYSICS,
@@ -162,9 +162,12 @@ def _given_kw(kind: Row, out_kw: float) -> float:
 
 @njit
 def _permitted_kw(
-    options: Row, kind: Row, physics: Row, span: Span, willing: bool
+    options: Row, kind: Row, physics: Row, span: Span, never: float, willing: bool
 ) -> tuple[float, float, int]:
-    """What the pilot and permission leave of a set-point, kW; discharge asked for, kW; why not all of it."""
+    """What the pilot and permission leave of a set-point, kW; discharge asked for, kW; why not all of it.
+
+    ``never``: the reason for which it never may discharge, 0 if it may.
+    """
     a_per_kw, steps_per_a, step_kw = pilot_of(options["volt"], options["pilot_a"])
     followed_kw = on_pilot_kw(
         span.setpoint_kw, float(physics["phases"]), a_per_kw, options["least_a"], steps_per_a, step_kw
@@ -173,9 +176,6 @@ def _permitted_kw(
         return followed_kw, 0.0, 0
     rated_kw = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
     asked_kw = min(-followed_kw, rated_kw)
-    never = float(physics["refusal"])
-    if never == INTERCONNECTION and span.supply == ISLANDED:
-        never = 0.0
     reason = refusal(
         never, kind["discharge_kw"], physics["out_kws"], physics["discharging_s"],
         options["throughput_kws"], options["discharging_s"], willing,
@@ -220,7 +220,9 @@ def window(
     left_s, guarded = inf, 0
     if span.supply == SUPPLIED:
         left_s, guarded = row["departure_s"] - begin_s, row["guarded"]
-    followed_kw, asked_kw, reason = _permitted_kw(options, kind, physics, span, tick.willing)
+    never = float(physics["island_refusal"] if span.supply == ISLANDED else physics["refusal"])
+    willing = tick.willing or span.supply in (ISLANDED, BEHIND_SITE)  # a site asks the driver itself
+    followed_kw, asked_kw, reason = _permitted_kw(options, kind, physics, span, never, willing)
     if span.supply == DEAD:
         physics["ramped_kw"] = 0.0
     goal_kw = min(max(followed_kw, -kind["discharge_kw"]), kind["charge_kw"])
@@ -254,7 +256,7 @@ def window(
             low_kw = -kind["discharge_kw"]
         else:
             low_kw, high_kw = grid_limits_kw(kind, curve, soc, into_kw, out_kw, seconds)
-        if reason or kind["discharge_kw"] == 0.0 or (physics["refusal"] and span.supply != ISLANDED):
+        if reason or kind["discharge_kw"] == 0.0 or never:
             low_kw = min(wished_kw, 0.0)
         if not limited:  # a slow charge to the target loses longer, and draws more than a fast one
             high_kw = max(high_kw, wished_kw)

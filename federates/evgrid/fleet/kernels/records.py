@@ -29,7 +29,8 @@ PHYSICS = np.dtype(
         ("droop_kw", "f8"),  # response of its frequency-watt
         ("parameters", "i4"),  # row of the PARAMETERS of its EVSE's local functions
         ("square_kw2s", "f4"),  # integral of the squared battery power since its ageing was brought up
-        ("refusal", "i1"),  # reason for which it never may, 0 if it may
+        ("refusal", "i1"),  # reason for which it never may discharge, 0 if it may
+        ("island_refusal", "i1"),  # the same in an island, where no interconnection has to be approved
         ("capable", "i1"),  # 1: its EVSE has the local functions
         ("disturbed", "i1"),  # 1: its EVSE is off, ramping, timing a trip, or limits active power
         ("phases", "i1"),  # 1 or 3
@@ -37,7 +38,7 @@ PHYSICS = np.dtype(
     ],
     align=True,
 )
-"""What the detailed step remembers of an EV besides STATE: 69 bytes."""
+"""What the detailed step remembers of an EV besides STATE: 70 bytes."""
 
 FUNCTIONS = np.dtype(
     [
