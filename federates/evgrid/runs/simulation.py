@@ -289,7 +289,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
                 requests,
                 recorder,
                 world.outages,
-            )  # fmt: skip
+            )
         )
     if has_fleet:
         taken = {port for model in models for port in model.inputs}
