@@ -18,6 +18,8 @@ from evgrid.core.model import Array, HeldLoad
 from evgrid.readers.series import Series
 
 _ROUNDING_S = 1e-6
+_CHUNK = 96
+"""Slots of a base load that are computed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +115,13 @@ class OfBaseLoad:
     def slots(self, begin_s: float, end_s: float) -> Slots:
         """See :meth:`Profile.slots`."""
         edges = self._load.changes(begin_s, end_s)
-        p_kw = self._load.at(edges[:-1], edges[1:])[0]
-        member = self._member if p_kw.shape[1] > 1 else np.zeros_like(self._member)
-        return Slots(edges, p_kw[:, member, self._connection].sum(axis=2).T)
+        kw = np.empty((self.rows, len(edges) - 1))
+        for first in range(0, len(edges) - 1, _CHUNK):  # of all connections, of which these are a part
+            begin, end = edges[:-1][first : first + _CHUNK], edges[1:][first : first + _CHUNK]
+            p_kw = self._load.at(begin, end)[0]
+            member = self._member if p_kw.shape[1] > 1 else np.zeros_like(self._member)
+            kw[:, first : first + _CHUNK] = p_kw[:, member, self._connection].sum(axis=2).T
+        return Slots(edges, kw)
 
 
 class Divided:
