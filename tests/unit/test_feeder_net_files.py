@@ -164,6 +164,9 @@ ONE = {
     "an index that is text": (
         lambda t: t["line"]["_object"].update(index=[0, "x"]),
         "line: the index 'x' of row 2 must be a whole number from 0 to 2.14748e+09"),
+    "an index of 400 digits": (
+        lambda t: t["line"]["_object"].update(index=[0, 10**400]),
+        f"line: the index 1{'0' * 39}… of row 2 must be a whole number from 0 to 2.14748e+09"),
     "a column twice": (
         lambda t: t["load"]["_object"]["columns"].__setitem__(0, "bus"), "load has the column bus twice"),
     "a short row": (

@@ -231,6 +231,8 @@ REFUSED = {
     "coordinates": (lambda net: net.bus.__setitem__("geo", '{"type": "Point", "coordinates": [1]}'),
                     "bus 0 'B0' has geo = .*: must be a GeoJSON point, or empty"),
     "no source": (lambda net: net.ext_grid.__setitem__("in_service", False), "has no ext_grid in service"),
+    "no bus": (lambda net: net.bus.__setitem__("in_service", False),
+               "has no ext_grid in service, at a bus in service"),
     "load without source": (lambda net: pp.create_load(net, pp.create_bus(net, 0.4, name="far"), 1, name="X"),
                             "load 'X' is at bus 'far', which no source feeds"),
     "joined voltages": (lambda net: pp.create_switch(net, 1, 3, "b"),

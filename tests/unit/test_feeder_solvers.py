@@ -196,6 +196,14 @@ def test_a_diverging_case_is_named(feeder, name, solver):
     assert "case 0" not in str(caught.value)
 
 
+def test_a_reactance_that_pandapower_can_t_divide_by_is_one_sentence(feeder):
+    net = two_lines(0.01)
+    net.line.loc[0, "x_ohm_per_km"] = 1e-300
+    network = feeder(net)
+    with pytest.raises(PowerFlowError, match="with pandapower did not converge: case 0: underflow"):
+        make_solver(network, "pandapower", False).solve(*loads_of(network, (1.0,)))
+
+
 @pytest.mark.parametrize("name", ["head_p_kw", "losses_kw", "fixed_kw"])
 def test_the_balance_check_bites(feeder, name):
     network = feeder("european_lv")

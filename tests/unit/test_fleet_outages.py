@@ -167,6 +167,15 @@ def test_a_dead_evse_reports_that_it_can_do_nothing(run):
     assert power[:, 20].sum() < 8.0
 
 
+def test_a_dead_ev_offers_no_reserve(run):
+    """Both charge at 7 kW, which they could stop: 14 kW up, and 7 kW while A is dead."""
+    over = {"fleet.reserve_horizon": "15min", "communication.telemetry": "5min"}
+    result, _ = run([a_line("30min", "40min")], "5min", "half.csv", **over)
+    up = result["fleet_reserve_up_kw"].values[0]
+    assert up[[2, 4, 15]] == pytest.approx(2 * KW)
+    assert up[6:13] == pytest.approx(KW)
+
+
 def test_coupling_iterated(run):
     over = {"coupling": "iterated", "fleet.charger.functions": {"volt_var": "ieee_1547_b"}}
     result, report = run([a_line("30min", "1h")], "5min", **over)

@@ -6,6 +6,8 @@ C (2 kW) and a generator of 1 kW.
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandapower as pp
 import pytest
@@ -323,7 +325,9 @@ def test_means_over_an_interval_are_of_the_time_with_supply(scenario):
 
 def test_dead_buses_violate_no_limit_and_are_reported_as_interrupted(scenario):
     result = evgrid.run(scenario(line("1h", "1h")))
-    assert violations(result, limit_set("en_50160")).empty
+    found = violations(result, limit_set("en_50160"))
+    assert found.empty
+    assert "2 of 3 connection points were interrupted" in found.attrs["notes"][-1]
     rows = dict(summary(result))
     assert rows["interruptions"] == "SAIFI 0.667, SAIDI 40.0 min, CAIDI 60.0 min in the run"
     assert rows["  base load not served"] == "4.00 kWh"
@@ -342,3 +346,12 @@ def test_indices_by_hand(scenario):
     assert found["not_served_kwh"].item() == pytest.approx(4.0 + 2.0 * 0.05)
     with pytest.raises(ResultError, match="no interruptions: its scenario has no section outages"):
         reliability(evgrid.run(scenario()))
+
+
+def test_the_scenario_in_a_result_can_be_run_again(scenario):
+    schedule = [line("21min 30s", "1h"), line("2026-01-15T14:00", "5min", {"connections": ["B"]})]
+    made = scenario(outages={"schedule": schedule, "cold_load": {"factor": 2}})
+    result = evgrid.run(made)
+    again = scenario_from(json.loads(result.attrs["scenario"]))
+    assert again.outages == made.outages
+    assert np.array_equal(evgrid.run(again)["base_load_kw"], result["base_load_kw"])

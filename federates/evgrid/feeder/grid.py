@@ -288,8 +288,9 @@ def refusals(
         faults += missing_zero_sequence(net)
     faults += _unrepresented_loads(net, solver, three_phase)
     faults += _unrepresented_trafos(net, solver, three_phase)
-    if not _in_service(net.ext_grid).any():
-        faults.append("has no ext_grid in service, from which the feeder is fed")
+    live = net.bus.index[_in_service(net.bus)]
+    if not net.ext_grid["bus"][_in_service(net.ext_grid)].isin(live).any():
+        faults.append("has no ext_grid in service, at a bus in service, from which the feeder is fed")
     faults += [
         f"{_label(net, 'bus', index)} has geo = {shown(geo)}: must be a GeoJSON point, or empty"
         for index, geo in _geo(net)
@@ -396,9 +397,12 @@ def missing_zero_sequence(net: Any) -> Iterable[str]:
 
 
 def _in_service(table: Any) -> Bools:
+    import pandas as pd
+
     if "in_service" not in table.columns:
         return np.ones(len(table), bool)
-    return table["in_service"].fillna(False).to_numpy().astype(bool)  # type: ignore[no-any-return]
+    flags = table["in_service"].to_numpy(object)
+    return np.where(pd.isna(flags), False, flags).astype(bool)
 
 
 def _number(value: Any) -> float:

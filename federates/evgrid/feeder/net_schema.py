@@ -367,12 +367,14 @@ def _inside(values: Floats, rule: Rule) -> Bools:
 
 
 def _index_faults(table: str, rows: Any) -> list[str]:
+    import pandas as pd
+
     names = list(rows.columns)
     if len(set(map(str, names))) < len(names):
         twice = sorted({str(name) for name in names if names.count(name) > 1})
         return [f"{table} has the column {', '.join(twice)} twice"]
     whole = Rule("whole", 0, MOST_INDEX)
-    index = rows.index.to_series()
+    index = pd.Series(rows.index.to_numpy(), dtype=rows.index.dtype)  # as it is: 10**400 stays an object
     read = _read(index, whole)
     wrong = read.wrong | read.empty | ~_inside(read.values, whole)
     faults = shortened(

@@ -332,6 +332,11 @@ class FleetModel(Model):
             self._end_s, reserve.horizon_s, self._fleet, extras.details, self._willing(self._end_s),
             self._out.ev_power_kw, reserve.of_ev,
         )  # fmt: skip
+        if self._outages is not None:
+            dead = self._outages.without_power(self._end_s)
+            offer = reserve.of_ev
+            for values in (offer.p_min, offer.p_max, offer.up, offer.down):
+                values[dead] = 0.0
         reserve.sum_up()
 
     def _update_envelope(self) -> dict[str, Array]:

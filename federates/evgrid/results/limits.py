@@ -598,7 +598,7 @@ def violations(result: xr.Dataset, limits: LimitSet) -> pd.DataFrame:
     )
     table = table.drop(columns="_order").reset_index(drop=True)
     partly = [f"{dim}: {unrecorded(result, dim)}" for dim in KINDS if unrecorded(result, dim)]
-    table.attrs.update(not_available=[*missing, *partly], notes=_notes(checks))
+    table.attrs.update(not_available=[*missing, *partly], notes=_notes(checks, result))
     return table
 
 
@@ -638,7 +638,7 @@ def violated(result: xr.Dataset, limits: LimitSet) -> xr.Dataset:
             "violated_any": ("member", found.any(axis=1), together),
         },
         coords={"member": _labels(result, "member"), "criterion": [c.criterion.name for c in checks]},
-        attrs={"not_available": "; ".join(missing), "notes": "; ".join(_notes(checks))},
+        attrs={"not_available": "; ".join(missing), "notes": "; ".join(_notes(checks, result))},
     )
 
 
@@ -788,8 +788,15 @@ def _rating(result: xr.Dataset, c: Criterion) -> tuple[NDArray[np.float64] | Non
     return values.astype(np.float64).reshape(-1), remark
 
 
-def _notes(checks: Sequence[_Check]) -> list[str]:
-    return [f"{check.criterion.name}: {check.note}" for check in checks if check.note]
+def _notes(checks: Sequence[_Check], result: xr.Dataset) -> list[str]:
+    notes = [f"{check.criterion.name}: {check.note}" for check in checks if check.note]
+    dead = int((result["interrupted_min"] > 0).any("member").sum()) if "interrupted_min" in result else 0
+    if dead:
+        notes.append(
+            f"{dead} of {int((result['connection_bus'] != '').sum())} connection points were interrupted "
+            "(interruptions, interrupted_min): a time without supply violates no limit of voltage"
+        )
+    return notes
 
 
 def _by_variable(checks: Sequence[_Check]) -> dict[str, list[_Check]]:

@@ -181,7 +181,7 @@ class PandapowerSolver:
                     if loads.voltage_dependent:
                         self._set_shares(load, own, generation)
                     self._run_balanced()
-            except (LoadflowNotConverged, np.linalg.LinAlgError) as error:
+            except (LoadflowNotConverged, np.linalg.LinAlgError, FloatingPointError) as error:
                 raise PowerFlowError(str(error)) from error
         results = self._results(generation)
         voltage = results["voltage_pu"]
