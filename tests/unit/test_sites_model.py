@@ -71,6 +71,19 @@ def test_critical_load_first_then_in_order_and_never_in_parts():
         assert run.total("critical_unserved_kwh") == pytest.approx(10.0 if load == 50 else 0.0)
 
 
+@pytest.mark.parametrize(
+    ("limit", "served"), [({"kva": 5.0}, 3.0), ({"load_step_kw": 3.0}, 3.0), ({"kva": 8.0}, 7.0), ({}, 7.0)]
+)
+def test_what_forms_an_island_limits_it(limit, served):
+    circuits = {"light": {"share": 3 / 7, "critical": True}, "oven": {"share": 4 / 7}}
+    run = SiteRun(
+        home([truck()], load=7.0, outages=[(0, 1)], backup="whole", circuits=circuits, island=INSTANT | limit),
+        step=900.0, hours=1,
+    )  # fmt: skip
+    # 8 kVA are 7.6 kW at the power factor of the load, 0.95
+    assert run.total("served_kwh") == pytest.approx(served)
+
+
 def test_critical_backup_leaves_the_rest_without_supply():
     run = SiteRun(
         home(

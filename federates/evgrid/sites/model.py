@@ -368,7 +368,8 @@ def _sites_of(
     ):  # fmt: skip
         rows[name] = getattr(rating, name)
     numbers = np.array([CONTROLS.index(name) for name in CONTROL_NAMES])
-    rows["control"], rows["former_kw"] = numbers[rating.control], rating.form_kva
+    rows["control"] = numbers[rating.control]
+    rows["former_kw"] = rating.form_kva * rating.power_factor
     rows["generator_least_kw"], rows["generator_start_s"] = rating.minimum_kw, rating.start_s
     with_battery = rating.battery_kwh > 0.0
     rows["battery"] = np.where(with_battery, np.cumsum(with_battery) - 1, -1)
