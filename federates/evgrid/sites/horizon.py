@@ -25,6 +25,7 @@ from evgrid.core.model import Array, Clock
 from evgrid.core.units import DAY_S
 from evgrid.scenario.tariffs import DemandCharge, Prices
 from evgrid.sites.controls import Peak, Planned
+from evgrid.sites.kernels import SAME_SOC
 from evgrid.sites.planning import Ahead, Stores, plan
 from evgrid.sites.profiles import Slots, merged
 from evgrid.sites.records import EVs, Memory, Sites
@@ -214,7 +215,7 @@ def _stores(
     must : (store,) whether it charges as fast as it can
     """
     capacity, start = kinds["capacity_kwh"], kinds["capacity_kwh"] * soc
-    may = soc < target
+    may = soc <= target + SAME_SOC
     charge_kw = np.where(may, kinds["charge_kw"], 0.0)[:, np.newaxis] * here
     discharge_kw = np.where(gives, kinds["discharge_kw"], 0.0)[:, np.newaxis] * here
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -166,7 +166,7 @@ def _enter(found: Plans, ahead: Ahead, stores: Stores, sites: Ints, exclusive: b
         pairs = np.union1d(pairs, wrong)
     found.store_kw[rows], found.pv_kw[sites] = program.read(values)
     found.peak_kw[sites], found.cost[sites] = values[program.peak], program.costs(values)
-    return sites[np.unique(program.site_of_pair[wrong])]
+    return np.unique(sites[program.site_of_pair[wrong]])
 
 
 class _Program:
@@ -193,7 +193,7 @@ class _Program:
         resold = np.flatnonzero(np.tile(ahead.credit > ahead.price, count))
         self._one = np.concatenate([self._charge[wasteful], self._imported[resold]])
         self._other = np.concatenate([self._discharge[wasteful], self._exported[resold]])
-        self.site_of_pair = np.append(stores.site[self._store[wasteful]], resold // max(slots, 1))
+        self.site_of_pair: Ints = np.append(stores.site[self._store[wasteful]], resold // max(slots, 1))
         self._set_bounds()
         self._set_cost()
 
