@@ -52,7 +52,8 @@ class _Unit:
 
 def hours(
     start: int, slot_h: float, load: list[float], pv: list[float], stores: list[Store], generator: Generator,
-    horizon_h: float, pv_forms: bool,
+    horizon_h: float, pv_forms: bool, evs_stay: bool = False,
+    generator_last: bool = False,
 ) -> float:  # fmt: skip
     period = slot_h * len(load)
     begin = start * slot_h
@@ -85,6 +86,8 @@ def hours(
                             unit.kwh = max(unit.now.least_kwh, unit.kwh - driven)
                     continue
                 break
+            if evs_stay and unit.now is not None:
+                unit.until = math.inf
         slot = int((time + TINY) / slot_h)
         at = (start + slot) % len(load)
         here = [unit for unit in units if unit.now is not None]
@@ -98,7 +101,7 @@ def hours(
         if load[at] > 0 and not forms:
             return time
         burn, rate = 0.0, {}
-        if need > TINY and fuel > TINY:
+        if need > TINY and fuel > TINY and not generator_last:
             given = min(need, generator.kw)
             runs = max(given, generator.turndown * generator.kw)
             burn = generator.fuel_per_kwh * runs + generator.fuel_per_h
@@ -109,6 +112,11 @@ def hours(
                 rate[id(unit)] = -(given / (1 - unit.now.discharge_b) + unit.now.standby_kw)
                 step = min(step, (unit.kwh - unit.now.floor_kwh) / -rate[id(unit)])
                 need -= given
+        if need > TINY and fuel > TINY and generator_last:
+            given = min(need, generator.kw)
+            runs = max(given, generator.turndown * generator.kw)
+            burn = generator.fuel_per_kwh * runs + generator.fuel_per_h
+            step, need = min(step, fuel / burn), need - given
         if need > TINY:
             return time
         for unit in sorted(here, key=lambda unit: (unit.now.rank, -unit.until)):

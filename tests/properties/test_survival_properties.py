@@ -54,15 +54,17 @@ def hours_of(drawn, **options):
     return survival_hours(table, energy, horizon_h=HORIZON_H, **options)
 
 
-@given(sites(), st.booleans())
-def test_kernel_is_its_twin(drawn, pv_forms):
+@given(sites(), st.tuples(st.booleans(), st.booleans(), st.booleans()))
+def test_kernel_is_its_twin(drawn, options):
     load, pv, units, generator = drawn
     plain = [twin.Store([twin.Stay(**stay) for stay in stays], energy) for stays, energy in units]
+    machine = twin.Generator(**generator)
     expected = [
-        twin.hours(start, 1.0, load, pv, plain, twin.Generator(**generator), HORIZON_H, pv_forms)
-        for start in range(SLOTS)
+        twin.hours(start, 1.0, load, pv, plain, machine, HORIZON_H, *options) for start in range(SLOTS)
     ]
-    np.testing.assert_allclose(hours_of([drawn], pv_forms=pv_forms)[:, 0], expected, rtol=1e-5, atol=1e-5)
+    names = ("pv_forms", "evs_stay", "generator_last")
+    hours = hours_of([drawn], **dict(zip(names, options, strict=True)))
+    np.testing.assert_allclose(hours[:, 0], expected, rtol=1e-5, atol=1e-5)
 
 
 @given(st.lists(sites(), min_size=2, max_size=3), st.sampled_from(["exact", "reopt"]))

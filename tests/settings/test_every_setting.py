@@ -1006,8 +1006,11 @@ SHOWN = {
         SitePv.temperature_coefficient SitePv.tilt SitePv.time_format SitePv.timezone SitePv.turbidity
         SitePv.weather
     """,
+    "unit/test_site_plans.py": """
+        Cost.slot Planned.every Planned.forecast Planned.horizon
+    """,
     "unit/test_sites_settings.py": """
-        Circuit.critical Circuit.order Cost.every Cost.forecast Cost.horizon Cost.slot Site.nominal_v
+        Circuit.critical Circuit.order Site.nominal_v
     """,
     "unit/test_sites_table.py": """
         DrawnConnections.share DrawnConnections.with_ev Generator.fuel_hours Generator.fuel_kwh

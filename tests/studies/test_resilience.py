@@ -7,11 +7,16 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
+import evgrid
 from evgrid.cli import main
 from evgrid.errors import ScenarioError
+from evgrid.runs.simulation import build_world
+from evgrid.sites.normal_times import energy_in_normal_times
+from evgrid.sites.survival import survival_hours
 from evgrid.studies.reading import load_study
 from evgrid.studies.resilience import Resilience, expected_kwh, interruption_of, run_study
 from evgrid.studies.resilience_output import draw, figures_table, sites_table, variants_table
+from evgrid.studies.resilience_sites import sites_by_part
 
 HEADER = (
     "ev,connection,arrival,departure,soc_arrival,soc_target,capacity_kwh,charge_kw,discharge_kw,soc_floor,"
@@ -47,7 +52,7 @@ def test_a_truck_carries_a_house(tmp_path):
     settings = {"horizon": 100 * 3600, "durations": durations, "saifi": 2.0, "caidi": 20 * 3600}
     study = study_of(tmp_path, {"homes": house}, truck(), **settings)
     result = run_study(study)
-    assert result["variant"].values.tolist() == ["everything"]
+    assert result["variant"].values.tolist() == ["everything", "EVs stay"]  # it does so anyway
     for kind in ("mean", "min", "max"):
         np.testing.assert_allclose(result[f"hours_{kind}"], 75.456, rtol=1e-6)
     share = result["probability"].sel(variant="everything", group="homes")
@@ -98,7 +103,8 @@ def test_with_and_without_each_source(tmp_path):
     ]  # none off grid: it has no outages
     hours = result["site_hours_mean"].assign_coords(site=result["site_name"].values)
     expected = {
-        "everything": (10, 10 + 2 * 75.456, 16, 0), "without EVs": (10, 10, 16, 0),
+        "everything": (10, 10 + 2 * 75.456, 16, 0), "EVs stay": (10, 10 + 2 * 75.456, 16, 0),
+        "without EVs": (10, 10, 16, 0),
         "without battery": (0, 2 * 75.456, 16, 0), "without generator": (10, 10 + 2 * 75.456, 0, 0),
         "one EV a site": (10, 10 + 75.456, 16, 0), "EVs only": (0, 2 * 75.456, 0, 0),
     }  # fmt: skip
@@ -127,6 +133,8 @@ def test_an_ev_that_is_away_by_day(tmp_path):
     assert (by_hour[8:18] == 0).all()
     # from 18:00 on until 8:00, in five of six days
     np.testing.assert_allclose(by_hour[18:], 5 / 6 * (32 - np.arange(18, 24)), rtol=1e-6)
+    stay = result["hours_mean_by_hour"].sel(variant="EVs stay", group="all").values
+    np.testing.assert_allclose(stay[18:], 5 / 6 * 20, rtol=1e-6)  # 20 kWh of 1 kW
 
 
 def test_members_are_the_same_by_themselves(tmp_path):
@@ -225,7 +233,47 @@ def test_command_writes_tables_and_a_picture(tmp_path):
         table = variants_table(saved)
         assert table.loc["hours survived, mean", "everything"] == "75.5"
         assert table.loc["SAIFI at the meter", "everything"] == "1"
-        assert len(figures_table(saved)) == 2 * 7 + 2 * 5  # of two groups, and of their meters
-        assert sites_table(saved)["site_hours_mean"].tolist() == pytest.approx([75.456])
+        assert len(figures_table(saved)) == 2 * 2 * 7 + 2 * 5  # variants and groups; and at the meters
+        assert sites_table(saved)["site_hours_mean"].tolist() == pytest.approx(2 * [75.456])
         titles = [ax.get_title() for ax in draw(saved).axes]
     assert "What a reserve (marked) costs and buys" in titles
+
+
+@pytest.mark.parametrize("start_h", [5, 30])
+def test_hours_are_those_of_a_run(tmp_path, start_h):
+    """An outage of two days in the coupled run: the first tick in which load is not served, at each site.
+
+    Everything is critical, so that what a site does not serve is critical load; EVs charge below their taper.
+    """
+    step_h, days = 0.25, 4
+    sites = {
+        "homes": {
+            "connections": "all", "critical": {"share": 1.0}, "backup": "critical",
+            "battery": {"capacity_kwh": 12, "charge_kw": 5, "soc_start": 0.8},
+            "island": {"detection": 0, "black_start": 0},
+        }
+    }  # fmt: skip
+    scenario = {
+        "time": {"start": "2026-04-01T00:00", "duration": f"{24 * days}h", "step": "15min"},
+        "feeder": {"network": "cigre_lv", "base_load": {"source": "standard"}, "households": {"kw_each": 8}},
+        "fleet": {"penetration": 1.0, "sessions": "home", "charger": {"phases": 3, "bidirectional": 1},
+                  "vehicle": {"soc_target": 0.8}},
+        "ensemble": {"seed": 5},
+    }  # fmt: skip
+    study = study_of(tmp_path, sites, scenario=scenario, slot=900)
+    parts = sites_by_part(build_world(study.base()), study.slot)
+    table, grid = parts.having(parts.there)
+    start_kwh, _ = energy_in_normal_times(table, grid)
+    first = round(start_h / step_h)
+    hours = survival_hours(table, start_kwh, np.array([first]), horizon_h=48)[0]
+    outage = {"outages": [{"start": f"{start_h}h", "duration": "48h", "out": "feeder"}]}
+    result = evgrid.run(study_of(tmp_path, sites, scenario={**scenario, **outage}).base())
+    unserved = (
+        result["site_unserved_kw"].transpose("site", "time").values[:, first : first + round(48 / step_h)]
+    )
+    failed = unserved > 1e-9
+    lasted = np.where(failed.any(axis=1), step_h * failed.argmax(axis=1), 48 - step_h)
+    assert len(set(lasted)) > 5
+    print(np.c_[hours, lasted])
+    assert (hours >= lasted - 1e-3).all()
+    assert (hours <= lasted + step_h + 1e-3).all()

@@ -133,7 +133,9 @@ BAD = [
     ({"control": "peak"}, r"control\.strategy = peak: needs limit_kw, or a tariff with a demand charge"),
     ({"control": "reserve"}, r"sites\.homes\.control: needs reserve_soc above 0, or storms"),
     ({"control": {"strategy": "cost", "every": "7min"}}, r"every = 420s: must be a multiple of slot"),
-    ({"control": {"strategy": "peak", "limit_kw": 1, "horizon": 3}}, r"control\.horizon: unknown key"),
+    ({"control": {"strategy": "peak", "limit_kw": 1, "slot": 3}}, r"control\.slot: unknown key"),
+    ({"control": {"strategy": "peak", "limit_kw": 1, "horizon": "3h"}},
+     r"control: horizon has no meaning with limit_kw"),
     ({"control": 3}, r"control = 3: must be a name such as self_consumption"),
     ({"batery": BATTERY}, r"sites\.homes\.batery: unknown key; did you mean 'battery'\?"),
 ]  # fmt: skip

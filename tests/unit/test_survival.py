@@ -11,7 +11,11 @@ TRUCK = {"capacity_kwh": 131, "floor_kwh": 26.2, "discharge_kw": 9.6, "discharge
 
 
 def survive(*args, kwh=((0.0,),), starts=None, **options):
-    given = {name: options.pop(name) for name in ("rule", "pv_forms", "horizon_h") if name in options}
+    given = {
+        name: options.pop(name)
+        for name in ("rule", "pv_forms", "horizon_h", "generator_last")
+        if name in options
+    }
     starts = None if starts is None else np.array(starts)
     kwh = np.atleast_2d(np.asarray(kwh, float))
     return survival_hours(sites_of(*args, **options), kwh, starts, **given)
@@ -114,6 +118,16 @@ def test_a_generator_runs_for_its_fuel():
     half = {**hours_at_full_power, "turndown": 0.5}
     store["charge_kw"] = 9
     assert survive([[1.0] * 24], stores=[[[store]]], generators=[half], kwh=0)[0, 0] == pytest.approx(28)
+
+
+def test_a_generator_after_the_store():
+    generator, store = {"kw": 4.0, "fuel": 10.0, "fuel_per_kwh": 0.25}, {"capacity_kwh": 8, "discharge_kw": 9}
+    after = {"stores": [[[store]]], "kwh": 8, "generator_last": True}
+    assert survive([[5.0] * 24], generators=[generator], **after)[0, 0] == pytest.approx(8 / 5)
+    assert survive([[2.0] * 24], generators=[generator], **after)[0, 0] == pytest.approx(4 + 20)
+    # at its least power, 2 kW, of which 1 kW is lost
+    half, store["charge_kw"] = {**generator, "turndown": 0.5}, 9
+    assert survive([[1.0] * 24], generators=[half], **after)[0, 0] == pytest.approx(8 + 20)
 
 
 def year(per_hour, seed=5):

@@ -220,7 +220,7 @@ class Scenario(Settings):
         found += group_faults(
             self.sites,
             prices=self.has_prices,
-            demand=self.tariff is not None and self.tariff.demand is not None,
+            demand=self.tariff.demand if self.tariff is not None else None,
             fleet=self.fleet is not None,
             discharging=self.fleet is not None
             and (not self.fleet.sessions.sampled or self.fleet.charger.bidirectional > 0),

@@ -9,7 +9,7 @@ drawn, by member.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -39,6 +39,9 @@ from evgrid.scenario.fields import (
     faults,
     faults_of,
 )
+
+if TYPE_CHECKING:
+    from evgrid.scenario.tariffs import DemandCharge
 
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -559,11 +562,12 @@ def sites_of(value: Any, info: ValidationInfo) -> Any:
 
 
 def group_faults(
-    sites: Mapping[str, Site], *, prices: bool, demand: bool, fleet: bool, discharging: bool
+    sites: Mapping[str, Site], *, prices: bool, demand: DemandCharge | None, fleet: bool, discharging: bool
 ) -> list[str]:
     """Faults of groups that depend on each other or on the rest of the scenario, a sentence each.
 
-    prices, demand, fleet : whether there are prices of energy, a demand charge, and EVs
+    prices, fleet : whether there are prices of energy, and EVs
+    demand : the tariff's demand charge
     discharging : whether there can be an EV that discharges
     """
     found = []
@@ -591,11 +595,15 @@ def group_faults(
             found.append(
                 f"{path}.control.strategy = {site.control.strategy}: needs a tariff or system.energy_price"
             )
-        if getattr(site.control, "by_demand_charge", False) and not demand:
-            found.append(
-                f"{path}.control.strategy = {site.control.strategy}: needs limit_kw, or a tariff with a "
-                "demand charge"
-            )
+        if getattr(site.control, "by_demand_charge", False):
+            if demand is None:
+                found.append(
+                    f"{path}.control.strategy = {site.control.strategy}: needs limit_kw, or a tariff with a "
+                    "demand charge"
+                )
+            else:
+                slots = site.control.slot_faults("tariff.demand.interval", demand.interval)  # type: ignore[attr-defined]
+                found += [f"{path}.control.{one}" for one in slots]
         if isinstance(site.connections, DrawnConnections) and site.connections.with_ev and not fleet:
             found.append(f"{path}.connections.with_ev: there is no fleet")
         formers = site.battery is not None or site.generator is not None

@@ -29,7 +29,6 @@ from math import inf, nan
 from typing import NamedTuple
 
 import numpy as np
-from numba import literal_unroll
 
 from evgrid.battery.charging import charge, moment_of_zero_laxity, move, seconds_to_target
 from evgrid.battery.laws import (
@@ -50,7 +49,6 @@ from evgrid.sites.records import (
     BY_EV,
     BY_GENERATOR,
     COST,
-    FLOW,
     ISLAND,
     LOST,
     ON_GRID,
@@ -76,8 +74,6 @@ LAXITY_S = 1e-6
 SUSTAINED_S = 300.0
 """Length from which on an interruption counts (IEEE 1366)."""
 
-FLOWS = FLOW.names
-
 DEAD, ISLANDED, BEHIND_SITE = 0, 1, 2
 """Supply of an EV: see :data:`evgrid.fleet.kernels.records.DEAD`."""
 
@@ -94,6 +90,7 @@ NOW = np.dtype(
         ("critical_unserved_kw", "f8"),
         ("pv_kw", "f8"),  # available
         ("pv_used_kw", "f8"),
+        ("peak_kw", "f8"),  # most drawn by the control peak
         ("generator_kw", "f8"),
         ("supply", "i8"),  # of the EVs
     ],
@@ -125,7 +122,7 @@ def advance(
     low: int, high: int, begin_s: float, end_s: float, sites: Sites, evs: EVs, inputs: Inputs, memory: Memory,
     answer: Answer,
 ) -> None:  # fmt: skip
-    """Advance the sites ``low`` up to ``high`` over a tick; :mod:`.records` says what is taken and filled."""
+    """Advance the sites ``low`` up to ``high`` over a tick, or a part of it; see :mod:`.records`."""
     most = 1
     for i in range(low, high):
         most = max(most, sites.rows[i]["ev"][1] - sites.rows[i]["ev"][0] + 1)
@@ -144,7 +141,6 @@ def _advance_site(
 ) -> None:  # fmt: skip
     """Advance one site from event to event."""
     site, state = sites.rows[i], memory.sites[i]
-    _clear(i, site, answer)
     now["evs"] = site["ev"][1] - site["ev"][0]
     now["begin_s"], now["slot"] = begin_s, 0
     while now["begin_s"] < end_s:
@@ -165,17 +161,6 @@ def _advance_site(
         until_s = _first_limit(site, state, now, sites, evs, memory, powers, until_s)
         _carry_out(i, until_s, site, state, now, sites, evs, memory, powers, answer)
         now["begin_s"] = until_s
-
-
-@njit
-def _clear(i: int, site: Row, answer: Answer) -> None:
-    """Empty what a tick fills of a site."""
-    flow = answer.flows[i]
-    for name in literal_unroll(FLOWS):
-        flow[name] = 0.0
-    answer.island[i] = 0.0
-    for k in range(site["ev"][0], site["ev"][1]):
-        answer.segments[k] = 0
 
 
 # ---- what happens at a moment ---------------------------------------------------------------------
@@ -223,7 +208,7 @@ def _read_inputs(i: int, site: Row, now: Row, sites: Sites, inputs: Inputs) -> N
     for circuit in range(site["circuit"][0], site["circuit"][1]):
         load_kw += inputs.circuit_kw[circuit, slot]
     now["load_kw"], now["pv_kw"] = load_kw, inputs.pv_kw[i, slot]
-    now["floor_soc"] = inputs.reserve_soc[i, slot]
+    now["floor_soc"], now["peak_kw"] = inputs.reserve_soc[i, slot], inputs.peak_kw[i, slot]
 
 
 @njit
@@ -403,6 +388,8 @@ def _decide_on_grid(
     now["supply"], now["served_kw"], now["critical_unserved_kw"] = BEHIND_SITE, now["load_kw"], 0.0
     now["generator_kw"] = 0.0
     now["pv_used_kw"] = now["pv_kw"] * now["share"] if site["parallel"] else 0.0
+    if control == COST:
+        now["pv_used_kw"] = min(now["pv_used_kw"], inputs.plan_pv_kw[i, slot])
     standby_kw = 0.0
     for j in range(n):
         k = site["ev"][0] + j
@@ -422,7 +409,7 @@ def _decide_on_grid(
     elif control == COST:
         power[n] = min(max(inputs.plan_battery_kw[i, slot], low[n]), high[n])
     elif control == PEAK:
-        power[n] = min(max(site["peak_kw"] - rest_kw - standby_kw - _total(powers, n), 0.0), high[n])
+        power[n] = min(max(now["peak_kw"] - rest_kw - standby_kw - _total(powers, n), 0.0), high[n])
     if control == SELF_CONSUMPTION:
         need_kw = rest_kw + _total(powers, n)
         for j in range(n + 1):
@@ -434,7 +421,7 @@ def _decide_on_grid(
         if memory.evs[site["ev"][0] + j]["must"] or control in (SELF_CONSUMPTION, COST):
             powers.asked[j] = power[j]
     rest_kw += standby_kw
-    _hold_import(min(site["import_kw"], site["peak_kw"]), rest_kw, site, now, memory, powers, False)
+    _hold_import(min(site["import_kw"], now["peak_kw"]), rest_kw, site, now, memory, powers, False)
     _hold_import(site["import_kw"], rest_kw, site, now, memory, powers, True)
     over_kw = -site["export_kw"] - (rest_kw - standby_kw) - _total(powers, n)
     if over_kw > 0.0:

@@ -11,6 +11,7 @@ What happens within a tick is in :mod:`.kernels`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,9 @@ from evgrid.core.model import ALL_PHASES, Array, Connections, Model, Recorder, V
 from evgrid.core.model import EVs as EVTable
 from evgrid.errors import ScenarioError
 from evgrid.scenario import Scenario
+from evgrid.scenario.tariffs import USUAL_INTERVAL_S, MonthlyPeaks, months_of
+from evgrid.sites.controls import Planned
+from evgrid.sites.horizon import Course, Planner
 from evgrid.sites.kernels import advance
 from evgrid.sites.records import (
     CONTROLS,
@@ -42,6 +46,8 @@ from evgrid.sites.tables import CONTROL_NAMES, SiteTable
 
 PORT = "sites/setpoint"
 """Port of the EVs' set-points within the tick."""
+
+_ROUNDING_S = 1e-6
 
 AHEAD_S = 86400.0
 """Length of the stretch of load and PV that is held in memory."""
@@ -86,6 +92,17 @@ _STATIC = tuple(
         ("unmet_h", "h", "time in which critical load was not met"),
         ("interruptions", "1", "times at which critical load was not met for more than 5 min (IEEE 1366)"),
     )
+)  # fmt: skip
+
+_COST = Variable(
+    "site_energy_cost", ("site",), "currency",
+    "cost of energy at the meter: drawn at the price, less given at the credit", timed=False,
+)  # fmt: skip
+_DEMAND = (
+    Variable("site_peak_kw", ("site", "month"), "kW",
+             "highest power at the meter in the month, mean of the meter's interval", timed=False),
+    Variable("site_demand_cost", ("site",), "currency",
+             "charge for the highest power of each month at the meter, where the site pays it", timed=False),
 )  # fmt: skip
 
 
@@ -197,6 +214,22 @@ class SitesModel(Model):
         self._rows = np.full((segment_rows(evs_here, self.period_s), 4), -1.0)
         self._inputs = _no_inputs(self._sites, evs_here)
         self._ends_s = -np.inf
+        tariff, prices = scenario.tariff, scenario.prices
+        self._demand = tariff.demand if tariff is not None else None
+        self._planners = [
+            Planner(
+                site.control, group, table, self._sites, self._ev_facts, scenario.clock, prices, self._demand
+            )
+            for group, site in enumerate(table.groups.values())
+            if isinstance(site.control, Planned) and site.control.plans
+        ]
+        self._courses: list[Course | None] = [None] * len(self._planners)
+        ticks_s: Array = self.period_s * np.arange(scenario.clock.ticks + 1.0)
+        self._prices = prices.means(ticks_s) if prices is not None else None
+        self._cost = np.zeros(count)
+        self._peaks = MonthlyPeaks(
+            scenario.clock, self._demand.interval if self._demand is not None else USUAL_INTERVAL_S, (count,)
+        )
         self._total = np.zeros((len(FLOW.names or ()), count))
         self._stored_kws = self._energy_kws()
         shape = (len(scenario.members), len(connections), len(connections.phases))
@@ -207,7 +240,10 @@ class SitesModel(Model):
         if scenario.fleet is not None:
             self.inputs += ("fleet/site_soc",)
         self.outputs = ("sites/p", "sites/q", *((PORT,) if scenario.fleet is not None else ()))
-        self.variables = (*_TIMED, *((_SOC,) if np.any(table.rating.battery_kwh > 0) else ()), *_STATIC)
+        self.variables = (
+            *_TIMED, *((_SOC,) if np.any(table.rating.battery_kwh > 0) else ()), *_STATIC,
+            *((_COST,) if prices is not None else ()), *(_DEMAND if self._demand is not None else ()),
+        )  # fmt: skip
 
     def step(self, time_s: float, inputs: Values) -> Values:
         """See :class:`evgrid.core.model.Model`.
@@ -219,18 +255,21 @@ class SitesModel(Model):
 
         """
         tick, end_s = round(time_s / self.period_s), time_s + self.period_s
-        self._read_ahead(time_s, end_s)
+        answer = self._answer
+        answer.flows[:], answer.island[:], answer.segments[:] = 0.0, 0.0, 0
         request = self._inputs.request_kw
         if self._requests is not None:
             request[:] = self._requests.at(tick, time_s, inputs)[self._table.ev]
         if "fleet/site_soc" in inputs:
             self._take_soc(inputs["fleet/site_soc"])
-        given = (time_s, end_s, self._sites, self._ev_facts, self._inputs, self._memory, self._answer)
-        in_threads(lambda low, high: advance(low, high, *given), len(self._table), 64)
+        for begin_s, until_s in pairwise(self._moments(time_s, end_s)):
+            self._read_ahead(begin_s, until_s)
+            self._advance(begin_s, until_s)
         self._send_segments(time_s)
         flows = self._answer.flows
         for total, name in zip(self._total, FLOW.names or (), strict=True):
             total += flows[name]
+        self._count_cost(tick)
         net_kw = (flows["imported"] - flows["exported"] - flows["ev_in"] + flows["ev_out"]) / self.period_s
         served_kw = flows["served"] / self.period_s
         on_grid_kw = np.where(flows["imported"] + flows["exported"] > 0, served_kw, 0.0)
@@ -240,15 +279,64 @@ class SitesModel(Model):
         outputs = {"sites/p": self._p, "sites/q": self._q, PORT: self._rows}
         return {name: outputs[name] for name in self.outputs}
 
+    def _count_cost(self, tick: int) -> None:
+        """Add a tick to the cost of energy and to the peaks of the months."""
+        drawn, given = self._answer.flows["imported"], self._answer.flows["exported"]
+        if self._prices is not None:
+            price, credit = self._prices
+            self._cost += (price[tick] * drawn - credit[tick] * given) / 3600.0
+        self._peaks.add(self.period_s, ((drawn - given) / self.period_s)[np.newaxis])
+
+    def _moments(self, begin_s: float, end_s: float) -> list[float]:
+        """Begin and end of a tick, and the moments between at which a plan is made."""
+        between = [
+            float(moment)
+            for planner in self._planners
+            for moment in planner.every_s
+            * np.arange(np.ceil(begin_s / planner.every_s), np.ceil(end_s / planner.every_s))
+        ]
+        inside = [moment for moment in between if begin_s + _ROUNDING_S < moment < end_s - _ROUNDING_S]
+        return [begin_s, *np.unique(inside).tolist(), end_s]
+
+    def _advance(self, begin_s: float, end_s: float) -> None:
+        """Advance all sites over a tick, or a part of it."""
+        given = (begin_s, end_s, self._sites, self._ev_facts, self._inputs, self._memory, self._answer)
+        in_threads(lambda low, high: advance(low, high, *given), len(self._table), 64)
+
     def _read_ahead(self, begin_s: float, end_s: float) -> None:
-        """Hold load, PV and reserve of the day ahead, from the tick's begin on."""
-        if end_s <= self._ends_s:
-            return
-        until_s = begin_s + max(AHEAD_S, end_s - begin_s)
+        """Hold load, PV and reserve of the day ahead, and make the plans that are due."""
+        if end_s > self._ends_s:
+            self._read(begin_s, begin_s + max(AHEAD_S, end_s - begin_s))
+        for place, planner in enumerate(self._planners):
+            if planner.is_due(begin_s):
+                course = planner.plan(begin_s, self._memory, self._peaks.peak, months_of(self._clock))
+                self._courses[place] = course
+                self._follow(planner, course)
+
+    def _follow(self, planner: Planner, course: Course) -> None:
+        """Enter a course into the inputs, as far as these reach."""
+        inputs, begins_s = self._inputs, self._inputs.edges_s[:-1]
+        low, high = begins_s.searchsorted(course.edges_s[[0, -1]] - _ROUNDING_S)
+        slot = course.edges_s.searchsorted(begins_s[low:high] + _ROUNDING_S, "right") - 1
+        for into, of, rows in (
+            (inputs.plan_battery_kw, course.battery_kw, planner.sites),
+            (inputs.plan_pv_kw, course.pv_kw, planner.sites),
+            (inputs.peak_kw, course.peak_kw, planner.sites),
+            (inputs.plan_ev_kw, course.ev_kw, planner.evs),
+        ):
+            into[rows, low:high] = of[:, slot]
+
+    def _read(self, begin_s: float, until_s: float) -> None:
+        """Read load, PV and reserve of a span of time."""
         slots = self._table.profiles.slots(begin_s, until_s)
         own = self._reserve_edges_s
         inside = own[(own > begin_s) & (own < until_s)]
-        edges_s = np.unique(np.concatenate([slots.edges_s, inside]))
+        planned = [
+            planner.slot_s * np.arange(np.ceil(begin_s / planner.slot_s), until_s / planner.slot_s)
+            for planner in self._planners
+        ]
+        edges_s = np.sort(np.concatenate([slots.edges_s, inside, *planned]))
+        edges_s = edges_s[np.append(True, np.diff(edges_s) > _ROUNDING_S)]
         slot = slots.edges_s.searchsorted(edges_s[:-1], "right") - 1
         row, share = self._table.circuit_row, self._table.circuit_share
         circuit_kw = slots.kw[row][:, slot] * share[:, np.newaxis]
@@ -256,10 +344,17 @@ class SitesModel(Model):
         with_pv = np.flatnonzero(self._table.pv_row >= 0)
         pv_kw[with_pv] = slots.kw[self._table.pv_row[with_pv]][:, slot]
         reserve = self._reserve_soc[own.searchsorted(edges_s[:-1], "right") - 1].T
+        shape = pv_kw.shape
         self._inputs = self._inputs._replace(
-            edges_s=edges_s, circuit_kw=circuit_kw, pv_kw=pv_kw, reserve_soc=np.ascontiguousarray(reserve)
-        )
+            edges_s=edges_s, circuit_kw=circuit_kw, pv_kw=pv_kw, reserve_soc=np.ascontiguousarray(reserve),
+            plan_battery_kw=np.zeros(shape), plan_ev_kw=np.zeros((len(self._table.ev), shape[1])),
+            plan_pv_kw=np.full(shape, np.inf),
+            peak_kw=np.repeat(self._table.rating.peak_kw[:, np.newaxis], shape[1], axis=1),
+        )  # fmt: skip
         self._ends_s = until_s
+        for planner, course in zip(self._planners, self._courses, strict=True):
+            if course is not None and course.edges_s[-1] > begin_s + _ROUNDING_S:
+                self._follow(planner, course)
 
     def _take_soc(self, reported: Array) -> None:
         """Take over the state of charge that the EVs plugged in have: that of the fleet counts."""
@@ -316,6 +411,15 @@ class SitesModel(Model):
                 self._recorder.put_static("site_unmet_h", value / 3600.0)
             else:
                 self._recorder.put_static(f"site_{name}_kwh", value / 3600.0)
+        if self._prices is not None:
+            self._recorder.put_static("site_energy_cost", self._cost)
+        if self._demand is not None:
+            peak_kw = self._peaks.finish()
+            price = [self._demand.price(int(m.astype(int)) % 12 + 1) for m in months_of(self._clock)]
+            self._recorder.put_static("site_peak_kw", peak_kw)
+            self._recorder.put_static(
+                "site_demand_cost", np.maximum(np.nan_to_num(peak_kw), 0.0) @ np.array(price)
+            )
 
     def _energy_kws(self) -> Array:
         """Energy in each site's battery, kWs, (site,)."""
@@ -363,7 +467,7 @@ def _sites_of(
     rating = table.rating
     rows = np.zeros(len(table), SITE)
     for name in (
-        "import_kw", "export_kw", "peak_kw", "load_step_kw", "generator_kw", "detect_s", "black_start_s",
+        "import_kw", "export_kw", "load_step_kw", "generator_kw", "detect_s", "black_start_s",
         "return_wait_s", "ramp_s", "backup", "former", "ev_first", "parallel", "soc_min",
     ):  # fmt: skip
         rows[name] = getattr(rating, name)
@@ -439,10 +543,11 @@ def _memory_of(sites: Sites, evs: EVs, table: SiteTable) -> Memory:
 
 def _no_inputs(sites: Sites, evs: int) -> Inputs:
     """Inputs before the first tick: EVs charge as fast as they can."""
-    none = np.zeros((0, 0))
+    count = len(sites.rows)
+    none = np.zeros((count, 0))
     return Inputs(
-        np.zeros(1), np.zeros((len(sites.critical), 0)), np.zeros((len(sites.rows), 0)),
-        np.zeros((len(sites.rows), 0)), none, none, np.full(evs, np.inf),
+        np.zeros(1), np.zeros((len(sites.critical), 0)), none, none, none, np.zeros((evs, 0)), none, none,
+        np.full(evs, np.inf),
     )  # fmt: skip
 
 

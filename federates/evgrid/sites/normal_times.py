@@ -119,7 +119,7 @@ def follow_rule(low: int, high: int, sites: Sites, grid: NormalTimes, energy: Fl
             net_kwh = (grid.load_kw[site, slot] - sites.pv_kw[site, slot]) * slot_h
             for rank in range(2):
                 for row in range(count):
-                    if busy[row] or here_h[row] <= 0.0 or sites.stays[stay[row]]["rank"] != rank:
+                    if busy[row] or here_h[row] <= 0.0 or int(sites.stays[stay[row]]["rank"]) != rank:
                         continue
                     now = sites.stays[stay[row]]
                     if net_kwh < -1e-12:

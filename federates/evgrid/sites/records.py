@@ -37,7 +37,6 @@ SITE = np.dtype(
     [
         ("import_kw", "f8"),  # most drawn from the grid: breaker and interconnection; inf: no limit
         ("export_kw", "f8"),  # most given to the grid
-        ("peak_kw", "f8"),  # limit of the control peak; inf: none
         ("former_kw", "f8"),  # most power of what forms an island
         ("load_step_kw", "f8"),  # largest circuit that it picks up
         ("generator_kw", "f8"),
@@ -169,7 +168,9 @@ class Inputs(NamedTuple):
     circuit_kw : (circuit, slot)
     pv_kw : (site, slot) available
     reserve_soc : (site, slot) state of charge held while the grid is there
-    plan_battery_kw, plan_ev_kw : (site, slot), (ev, slot) of the control cost, positive charges; (0, 0): none
+    plan_battery_kw, plan_ev_kw : (site, slot), (ev, slot) of the control cost, positive charges
+    plan_pv_kw : (site, slot) most PV used by the control cost; inf: no limit
+    peak_kw : (site, slot) most power drawn by the control peak; inf: no limit
     request_kw : (ev,) what aggregators ask of EVs; inf: as fast as it can
     """
 
@@ -179,6 +180,8 @@ class Inputs(NamedTuple):
     reserve_soc: Floats
     plan_battery_kw: Floats
     plan_ev_kw: Floats
+    plan_pv_kw: Floats
+    peak_kw: Floats
     request_kw: Floats
 
 
@@ -190,7 +193,7 @@ class Memory(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a tick fills.
+    """What a tick fills; flows, segments and island are added to, and are 0 at its begin.
 
     flows : (site,) FLOW of the tick
     segments : (ev,) number of segments of an EV in the tick; more than there is room for: it is too long

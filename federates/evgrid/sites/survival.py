@@ -5,12 +5,13 @@ that leave and arrive), and a standby generator. Out: for every start and site t
 load is first not met in full. Partial service counts as failure; with nothing that serves, they are 0. The
 period repeats: an outage that outlives it goes on at its begin, as in REopt.
 
-PV serves first, then the generator, then the stores. Two laws say how stores behave in a slot:
+PV serves first, then the generator, then the stores, or these first (``generator_last``). Two laws say how
+stores behave in a slot:
 
-- :func:`hours_survived`: power is constant between the moments at which a slot, a stay or the fuel ends, or a
+- ``hours_survived``: power is constant between the moments at which a slot, a stay or the fuel ends, or a
   store is empty or full. They are met exactly, so hours are no whole slots. Losses are those of the fleet's
   chargers, each way; a store that discharges has its standby consumption besides, at the battery.
-- :func:`slots_survived`: the published rule of REopt's outage simulator (NREL, ``simulate_outage``): a slot
+- ``slots_survived``: the published rule of REopt's outage simulator (NREL, ``simulate_outage``): a slot
   is served if ``min(kW, energy x slots per hour)`` is enough for all of it. Only ``charge_b`` is lost: the
   round trip is booked on charging (:func:`with_round_trip_on_charging`). With several stores it is the sum
   over those that are there for the whole slot.
@@ -121,6 +122,8 @@ def survival_hours(
     horizon_h: float = 8760.0,
     rule: str = "exact",
     pv_forms: bool = False,
+    evs_stay: bool = False,
+    generator_last: bool = False,
 ) -> NDArray[np.float32]:
     """Hours until the critical load of each site is first not met, (start, site).
 
@@ -139,6 +142,12 @@ def survival_hours(
         ``exact`` or ``reopt``; see the module's text.
     pv_forms
         Whether PV serves load without a store or generator; with ``reopt`` it always does.
+    evs_stay
+        Whether what is plugged in during the outage stays until it ends, in place of leaving as in normal
+        times.
+    generator_last
+        Whether the generator serves what the stores leave, and what it has over at its turndown is lost; with
+        ``reopt`` it never does.
 
     Raises
     ------
@@ -153,9 +162,12 @@ def survival_hours(
         raise ValueError("there is no slot: a period has at least one")
     starts = np.arange(slots, dtype=np.int64) if starts is None else np.asarray(starts, np.int64)
     hours = np.zeros((number, len(starts)), np.float32)
+    options = pv_forms, evs_stay, generator_last
     kernel = hours_survived if rule == "exact" else slots_survived
     in_threads(
-        lambda low, high: kernel(low, high, sites, start_kwh, starts, horizon_h, pv_forms, hours), number, 1
+        lambda low, high: kernel(low, high, sites, start_kwh, starts, horizon_h, options, hours),
+        number,
+        1,
     )
     return hours.T
 
@@ -247,11 +259,13 @@ def _change(row: int, time_h: float, period_h: float, store: int, sites: Sites, 
 
 
 @njit
-def _sort(count: int, sites: Sites, stay: Ints, present: NDArray[np.bool_], change_h: Floats,
+def _sort(evs_stay: bool, count: int, sites: Sites, stay: Ints, present: NDArray[np.bool_], change_h: Floats,
           giving: Ints, charging: Ints) -> tuple[int, float]:  # fmt: skip
     """Order the stores that are there; returns their number, and the time of the next change, h."""
     number, following_h = 0, np.inf
     for row in range(count):
+        if evs_stay and present[row]:
+            change_h[row] = np.inf
         following_h = min(following_h, change_h[row])
         if not present[row]:
             continue
@@ -279,6 +293,16 @@ def _sort(count: int, sites: Sites, stay: Ints, present: NDArray[np.bool_], chan
 
 
 @njit
+def _stationary(first: int, last: int, sites: Sites) -> bool:
+    """Whether no store leaves."""
+    found = True
+    for store in range(first, last):
+        for row in range(sites.first_stay[store], sites.first_stay[store + 1]):
+            found &= np.isinf(sites.stays[row]["departure_h"])
+    return found
+
+
+@njit
 def _full(count: int, there: int, sites: Sites, stay: Ints, energy: Floats) -> bool:
     """Whether there are stores, all of them are at the site, and full."""
     if there < count or count == 0:
@@ -291,15 +315,17 @@ def _full(count: int, there: int, sites: Sites, stay: Ints, energy: Floats) -> b
 
 @njit
 def hours_survived(
-    low: int, high: int, sites: Sites, start_kwh: Floats, starts: Ints, horizon_h: float, pv_forms: bool,
-    hours: NDArray[np.float32],
+    low: int, high: int, sites: Sites, start_kwh: Floats, starts: Ints, horizon_h: float,
+    options: tuple[bool, bool, bool], hours: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Fill ``hours`` (site, start) of the sites from ``low`` to ``high``, with exact moments."""
     slot_h, slots = sites.slot_h, sites.load_kw.shape[1]
+    pv_forms, evs_stay, generator_last = options
     period_h = slots * slot_h
     for site in range(low, high):
         first = sites.first_store[site]
         count = sites.first_store[site + 1] - first
+        links = not evs_stay or _stationary(first, first + count, sites)
         generator = sites.generators[site]
         turndown_kw = generator["turndown"] * generator["kw"]
         stay, lap = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -314,7 +340,7 @@ def hours_survived(
             for row in range(count):
                 _enter(time_h, period_h, row, slot, first + row, sites, start_kwh, stay, lap, present,
                        change_h, energy)  # fmt: skip
-            there, following_h = _sort(count, sites, stay, present, change_h, giving, charging)
+            there, following_h = _sort(evs_stay, count, sites, stay, present, change_h, giving, charging)
             fuel, before, served, anchor = all_fuel, 0, 0, -1
             now_h, end_h, begins, fails = 0.0, slot_h, True, False
             while before * slot_h + now_h < horizon_h - _MOMENT_H:
@@ -329,8 +355,10 @@ def hours_survived(
                         if change_h[row] <= now_h + _MOMENT_H:
                             _change(row, time_h, period_h, first + row, sites, stay, lap, present, change_h,
                                     energy)  # fmt: skip
-                    there, following_h = _sort(count, sites, stay, present, change_h, giving, charging)
-                if begins and fuel == all_fuel and _full(count, there, sites, stay, energy):
+                    there, following_h = _sort(
+                        evs_stay, count, sites, stay, present, change_h, giving, charging
+                    )
+                if begins and links and fuel == all_fuel and _full(count, there, sites, stay, energy):
                     if anchor >= 0:
                         link[anchor] = served
                     before, anchor = before + served, slot
@@ -346,7 +374,9 @@ def hours_survived(
                         _enter(time_h, period_h, row, slot, first + row, sites, start_kwh, stay, lap, present,
                                change_h, energy)  # fmt: skip
                         energy[row] = sites.stays[stay[row]]["capacity_kwh"]
-                    there, following_h = _sort(count, sites, stay, present, change_h, giving, charging)
+                    there, following_h = _sort(
+                        evs_stay, count, sites, stay, present, change_h, giving, charging
+                    )
                     continue
                 begins = False
                 load_kw = sites.load_kw[site, slot]
@@ -362,25 +392,30 @@ def hours_survived(
                         break
                 for row in giving[:there]:
                     rate_kw[row] = 0.0
-                if need_kw > _UNMET_KW and fuel > _EMPTY_KWH:
-                    given_kw = min(need_kw, generator["kw"])
-                    run_kw = max(given_kw, turndown_kw)
-                    surplus_kw = run_kw - given_kw
-                    burn = generator["fuel_per_kwh"] * run_kw + generator["fuel_per_h"]
-                    if burn > 0.0:
-                        span_h = min(span_h, fuel / burn)
-                    need_kw -= given_kw
-                for row in giving[:there]:
-                    if need_kw <= _UNMET_KW:
-                        break
-                    here = sites.stays[stay[row]]
-                    over_kwh = energy[row] - here["floor_kwh"]
-                    given_kw = min(need_kw, here["discharge_kw"])
-                    if over_kwh > _EMPTY_KWH and given_kw > 0.0:
-                        out_kw = drained_kw(given_kw, here)
-                        rate_kw[row] = -out_kw
-                        span_h = min(span_h, over_kwh / out_kw)
+                for turn in range(2):
+                    its_turn = (turn == 1) == generator_last
+                    if its_turn and need_kw > _UNMET_KW and fuel > _EMPTY_KWH:
+                        given_kw = min(need_kw, generator["kw"])
+                        run_kw = max(given_kw, turndown_kw)
+                        if not generator_last:
+                            surplus_kw = run_kw - given_kw
+                        burn = generator["fuel_per_kwh"] * run_kw + generator["fuel_per_h"]
+                        if burn > 0.0:
+                            span_h = min(span_h, fuel / burn)
                         need_kw -= given_kw
+                    if its_turn:
+                        continue
+                    for row in giving[:there]:
+                        if need_kw <= _UNMET_KW:
+                            break
+                        here = sites.stays[stay[row]]
+                        over_kwh = energy[row] - here["floor_kwh"]
+                        given_kw = min(need_kw, here["discharge_kw"])
+                        if over_kwh > _EMPTY_KWH and given_kw > 0.0:
+                            out_kw = drained_kw(given_kw, here)
+                            rate_kw[row] = -out_kw
+                            span_h = min(span_h, over_kwh / out_kw)
+                            need_kw -= given_kw
                 if need_kw > _UNMET_KW:
                     fails = True
                     break
@@ -407,16 +442,18 @@ def hours_survived(
 
 @njit
 def slots_survived(
-    low: int, high: int, sites: Sites, start_kwh: Floats, starts: Ints, horizon_h: float, pv_forms: bool,
-    hours: NDArray[np.float32],
+    low: int, high: int, sites: Sites, start_kwh: Floats, starts: Ints, horizon_h: float,
+    options: tuple[bool, bool, bool], hours: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Fill ``hours`` (site, start) of the sites from ``low`` to ``high``, by REopt's rule in whole slots."""
     slot_h, slots = sites.slot_h, sites.load_kw.shape[1]
+    evs_stay = options[1]
     period_h, per_hour = slots * slot_h, 1.0 / slot_h
     most_slots = int(np.ceil(horizon_h / slot_h - _MOMENT_H))
     for site in range(low, high):
         first = sites.first_store[site]
         count = sites.first_store[site + 1] - first
+        links = not evs_stay or _stationary(first, first + count, sites)
         generator = sites.generators[site]
         diesel_kw, per_kwh, per_h = generator["kw"], generator["fuel_per_kwh"], generator["fuel_per_h"]
         turndown_kw = generator["turndown"] * diesel_kw
@@ -432,7 +469,7 @@ def slots_survived(
             for row in range(count):
                 _enter(time_h, period_h, row, slot, first + row, sites, start_kwh, stay, lap, present,
                        change_h, energy)  # fmt: skip
-            there, following_h = _sort(count, sites, stay, present, change_h, giving, charging)
+            there, following_h = _sort(evs_stay, count, sites, stay, present, change_h, giving, charging)
             fuel, before, served, anchor = all_fuel, 0, 0, -1
             fails = False
             while before + served < most_slots:
@@ -442,9 +479,11 @@ def slots_survived(
                         if change_h[row] <= now_h + _MOMENT_H:
                             _change(row, time_h, period_h, first + row, sites, stay, lap, present, change_h,
                                     energy)  # fmt: skip
-                    there, following_h = _sort(count, sites, stay, present, change_h, giving, charging)
+                    there, following_h = _sort(
+                        evs_stay, count, sites, stay, present, change_h, giving, charging
+                    )
                 fresh = anchor >= 0 and served == 0
-                if not fresh and fuel == all_fuel and _full(count, there, sites, stay, energy):
+                if links and not fresh and fuel == all_fuel and _full(count, there, sites, stay, energy):
                     if anchor >= 0:
                         link[anchor] = served
                     before, anchor, served = before + served, slot, 0
@@ -460,7 +499,9 @@ def slots_survived(
                         _enter(time_h, period_h, row, slot, first + row, sites, start_kwh, stay, lap, present,
                                change_h, energy)  # fmt: skip
                         energy[row] = sites.stays[stay[row]]["capacity_kwh"]
-                    there, following_h = _sort(count, sites, stay, present, change_h, giving, charging)
+                    there, following_h = _sort(
+                        evs_stay, count, sites, stay, present, change_h, giving, charging
+                    )
                     continue
                 whole_h = now_h + slot_h - _MOMENT_H  # stores that leave before don't count
                 need_kw = sites.load_kw[site, slot] - sites.pv_kw[site, slot]

@@ -35,7 +35,7 @@ from evgrid.scenario import Scenario, load_scenario
 from evgrid.scenario.fields import Duration, Share, fault
 from evgrid.sites.normal_times import SUMS, energy_in_normal_times
 from evgrid.sites.survival import survival_hours, with_round_trip_on_charging
-from evgrid.studies.resilience_sites import ONE_EV, SitesByPart, sites_by_part
+from evgrid.studies.resilience_sites import EV_STAYS, ONE_EV, SitesByPart, sites_by_part
 from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ ALL_SITES = "all"
 
 _YEAR_H = 8760.0
 
-Part = Literal["ev", "one_ev", "pv", "battery", "generator"]
+Part = Literal["ev", "one_ev", "ev_stays", "pv", "battery", "generator"]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -78,9 +78,10 @@ class Resilience(Study):
     """exact: with the moment at which the critical load is first not met; reopt: in whole slots, as REopt
     counts."""
     variants: Annotated[dict[str, tuple[Part, ...]], Field(min_length=1)] | None = None
-    """What serves, by name of a variant, such as {EVs and PV: [ev, pv], nothing: []}; one_ev: only the first
-    EV of each site. Left out: everything, without each of the sources, one EV where sites have more, and EVs
-    only."""
+    """What serves, by name of a variant, such as {EVs and PV: [ev, pv], nothing: []}; in place of ev,
+    one_ev: only the first EV of each site, ev_stays: EVs that are plugged in during an outage stay until it
+    ends. Left out: everything, EVs that stay, without each of the sources, one EV where sites have more, and
+    EVs only."""
     durations: Annotated[tuple[Annotated[Duration, Field(gt=0)], ...], Field(min_length=1)] = (
         6 * 3600.0, 86400.0, 3 * 86400.0,
     )  # fmt: skip
@@ -143,6 +144,8 @@ class Resilience(Study):
             return {name: tuple(parts) for name, parts in self.variants.items()}
         names = {"ev": "EVs", "pv": "PV", "battery": "battery", "generator": "generator"}
         found: dict[str, tuple[str, ...]] = {EVERYTHING: there}
+        if "ev" in there:
+            found["EVs stay"] = tuple(EV_STAYS if part == "ev" else part for part in there)
         if len(there) > 1:
             for part in there:
                 found[f"without {names[part]}"] = tuple(other for other in there if other != part)
@@ -349,7 +352,15 @@ class Sums:
         start_kwh, sums = energy_in_normal_times(sites, grid)
         if self.study.rule == "reopt":
             sites = sites._replace(stays=with_round_trip_on_charging(sites.stays))
-        hours = survival_hours(sites, start_kwh, None, self.horizon_h, self.study.rule)
+        hours = survival_hours(
+            sites,
+            start_kwh,
+            None,
+            self.horizon_h,
+            self.study.rule,
+            evs_stay=EV_STAYS in sources,
+            generator_last=True,
+        )
         return np.where(parts.backup, hours, np.float32(0.0)), sums
 
     def _steps_of(self, hours: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -263,7 +263,7 @@ def plot_reserve(result: xr.Dataset, ax: Axes) -> Axes:
     last, apart = -np.inf, 0.06 * float(np.ptp(cost))
     for x, y, reserve in zip(cost, highest, result["reserve"].values, strict=True):
         if abs(x - last) >= apart:
-            ax.annotate(f"{reserve:.0%}", (x, y), (0, 7), textcoords="offset points", ha="center")
+            ax.annotate(f"{reserve:.0%}", (x, y), (0, -15), textcoords="offset points", ha="center")
             last = x
     ax.set(xlabel=label, ylabel="survival probability (%)", title="What a reserve (marked) costs and buys")
     ax.set_ylim(-2, 110)

@@ -29,6 +29,8 @@ PARTS = ("ev", "pv", "battery", "generator")
 """What may serve a site."""
 ONE_EV = "one_ev"
 """In place of ``ev``: only the first EV of each site."""
+EV_STAYS = "ev_stays"
+"""In place of ``ev``: EVs that are plugged in during an outage stay until it ends."""
 
 _BATTERY = -1
 _SPAN_S = 30 * 86400.0
@@ -75,13 +77,14 @@ class SitesByPart:
     dear: NDArray[np.bool_]
 
     def having(self, parts: Collection[str], reserve_soc: float | None = None) -> tuple[Sites, NormalTimes]:
-        """The sites with some of PARTS, or ONE_EV.
+        """The sites with some of PARTS, ONE_EV or EV_STAYS.
 
         reserve_soc : state of charge that all stores hold in normal times, and use what is above it; left
         out:
             as the site's control does
         """
-        kept = (self.store_ev == _BATTERY) & ("battery" in parts) | (self.store_ev >= 0) & ("ev" in parts)
+        with_evs = "ev" in parts or EV_STAYS in parts
+        kept = (self.store_ev == _BATTERY) & ("battery" in parts) | (self.store_ev >= 0) & with_evs
         if ONE_EV in parts:
             kept |= self.store_ev == 0
         of_stay = kept[self.store]
@@ -133,11 +136,10 @@ def sites_by_part(world: World, slot_s: float) -> SitesByPart:
     kw = rating.generator_kw[own]
     generators["kw"], generators["fuel"], generators["fuel_per_kwh"] = kw, rating.fuel_kwh[own], 1.0
     generators["turndown"] = np.divide(rating.minimum_kw[own], kw, out=np.zeros(len(own)), where=kw > 0)
-    stays, target, store_site, store_ev, store_of = _stores(world, table, own, slots * slot_s / 3600)
+    period_h = slots * slot_s / 3600
+    stays, target, store_site, store_ev, store_of, capacity = _stores(world, table, own, period_h)
     control = np.array(CONTROL_NAMES)[rating.control[own]][store_site]
     reserve = rating.reserve_soc[own][store_site]
-    first = np.searchsorted(store_of, np.arange(len(store_site)))
-    capacity = stays["capacity_kwh"][first] if len(stays) else np.zeros(0)
     price, credit, cheap, dear = _prices(world, slot_s, slots)
     return SitesByPart(
         table.name[own], table.group[own], slot_s / 3600, backup != "none", load, critical, pv, generators,
@@ -184,13 +186,14 @@ def _powers(
 
 def _stores(
     world: World, table: SiteTable, own: NDArray[np.int64], period_h: float
-) -> tuple[NDArray[np.void], Array, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Stays, their targets, site and number of each store, and the store of each stay."""
+) -> tuple[NDArray[np.void], Array, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Array]:
+    """Stays, their targets; site and number of each store; the store of each stay; capacity of each store."""
     given = (world.scenario, world.connections, world.evs, world.sessions)
     sessions, planned = in_force(*given), planned_sessions_of(*given)
     first_session = np.searchsorted(planned.ev, np.arange(len(world.evs) + 1))
     rating = table.rating
     parts, targets, store_site, store_ev, sizes = [], list[Array](), list[int](), list[int](), list[int]()
+    capacity = list[float]()
     for row, site in enumerate(own):
         battery_rank = float(rating.ev_first[site])
         if rating.battery_kwh[site] > 0:
@@ -212,6 +215,7 @@ def _stores(
             targets.append(np.array([kwh]))
             store_site.append(row)
             store_ev.append(_BATTERY)
+            capacity.append(float(kwh))
             sizes.append(1)
         for number, ev in enumerate(table.ev[table.ev_first[site] : table.ev_first[site + 1]]):
             rows = np.arange(first_session[ev], first_session[ev + 1])
@@ -225,15 +229,17 @@ def _stores(
             stay["drive_kwh"] = sessions.drive_kwh[rows]
             stay["least_kwh"] = LEAST_SOC * kwh
             stay["floor_kwh"] = planned.soc_floor[rows] * kwh
-            stay["capacity_kwh"] = kwh
+            target_kwh = np.maximum(planned.soc_target[rows], planned.soc_arrival[rows]) * kwh
+            stay["capacity_kwh"] = target_kwh  # an outage charges no further than the driver wants
             stay["charge_kw"] = planned.charge_kw[rows]
             stay["discharge_kw"] = planned.discharge_kw[rows]
             for way, loss in (("charge", sessions.charge_loss), ("discharge", sessions.discharge_loss)):
                 for column, letter in enumerate("abc"):
                     stay[f"{way}_{letter}"] = loss[rows, column]
-            stay["rank"] = 1.0 - battery_rank
+            stay["rank"] = 1.0 - battery_rank + number / 1000  # EVs in order, as in the sites' federate
             parts.append(stay)
-            targets.append(np.maximum(planned.soc_target[rows], planned.soc_arrival[rows]) * kwh)
+            targets.append(target_kwh)
+            capacity.append(float(kwh[0]))
             store_site.append(row)
             store_ev.append(number)
             sizes.append(len(rows))
@@ -241,7 +247,7 @@ def _stores(
     target = np.concatenate(targets) if targets else np.zeros(0)
     return (
         stays, target, np.array(store_site, np.int64), np.array(store_ev, np.int64),
-        np.repeat(np.arange(len(sizes)), sizes).astype(np.int64),
+        np.repeat(np.arange(len(sizes)), sizes).astype(np.int64), np.array(capacity),
     )  # fmt: skip
 
 
