@@ -251,8 +251,9 @@ def _scheduled(
         where = f"outages.schedule[{place}]"
         begin = _seconds(one, clock.start)
         if not 0.0 <= begin < clock.duration_s:
+            start = f"{one.start:g}s" if isinstance(one.start, float) else one.start.isoformat()
             faults.append(
-                f"{where}.start = {clock.stamp(begin)}: must be within the run, from {clock.stamp(0.0)} to "
+                f"{where}.start = {start}: must be within the run, from {clock.stamp(0.0)} to "
                 f"{clock.stamp(clock.duration_s)}"
             )
         try:
