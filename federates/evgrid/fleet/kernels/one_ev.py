@@ -181,7 +181,7 @@ def _move(
 def _permitted_kw(
     options: Row, kind: Row, physics: Row, span: Span, willing: bool
 ) -> tuple[float, float, int]:
-    """What the pilot and permission leave of a set-point, kW; discharge asked for, kW; why not all of it."""
+    """What the pilot and permission leave of a set-point, kW; discharge wanted, kW; why not all of it."""
     a_per_kw, steps_per_a, step_kw = pilot_of(options["volt"], options["pilot_a"])
     followed_kw = on_pilot_kw(
         span.setpoint_kw, float(physics["phases"]), a_per_kw, options["least_a"], steps_per_a, step_kw
@@ -189,7 +189,7 @@ def _permitted_kw(
     if followed_kw >= 0.0:
         return followed_kw, 0.0, 0
     rated_kw = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
-    asked_kw = min(-followed_kw, rated_kw)
+    wanted_kw = min(-followed_kw, rated_kw)
     never = float(physics["refusal"])
     if never == INTERCONNECTION and span.supply == ISLANDED:
         never = 0.0
@@ -198,13 +198,13 @@ def _permitted_kw(
         options["throughput_kws"], options["discharging_s"], willing,
     )  # fmt: skip
     if reason < PERMITTED:
-        return 0.0, asked_kw, int(reason)
+        return 0.0, wanted_kw, int(reason)
     out_kw = (options["throughput_kws"] - physics["out_kws"]) / span.seconds
     if out_kw < 2.0 * rated_kw:  # the cap is met exactly
         most_kw = max(_given_kw(kind, out_kw), 0.0)
-        if most_kw < asked_kw:
-            return -most_kw, asked_kw, WARRANTY
-    return followed_kw, asked_kw, 0
+        if most_kw < wanted_kw:
+            return -most_kw, wanted_kw, WARRANTY
+    return followed_kw, wanted_kw, 0
 
 
 @njit
@@ -237,14 +237,14 @@ def window(
     left_s, guarded = inf, 0
     if span.supply == SUPPLIED:
         left_s, guarded = row["departure_s"] - begin_s, row["guarded"]
-    followed_kw, asked_kw, reason = _permitted_kw(options, kind, physics, span, tick.willing)
+    followed_kw, wanted_kw, reason = _permitted_kw(options, kind, physics, span, tick.willing)
     if span.supply == DEAD:
         physics["ramped_kw"] = 0.0
     goal_kw = min(max(followed_kw, -kind["discharge_kw"]), kind["charge_kw"])
     reach_kw = options["ramp_kw_per_s"] * seconds
     followed_kw, physics["ramped_kw"] = ramped_kw(physics["ramped_kw"], goal_kw, reach_kw, 1.0 / reach_kw)
     if not reason:  # what is still on its way down isn't refused
-        asked_kw = min(asked_kw, max(-followed_kw, 0.0))
+        wanted_kw = min(wanted_kw, max(-followed_kw, 0.0))
 
     move = _move(kind, curve, soc, followed_kw, seconds, left_s, guarded)
     guarded = move.guarded
@@ -299,10 +299,14 @@ def window(
         cell_k = tick.idle_c + physics["above_k"] + 273.15
         capacity_kwh = kind["capacity_kwh"]
         if move.square_out > 0.0:
-            head(-1, move.square_out, physics, capacity_kwh, battery, details.laws, begin_s, soc, cell_k)
+            note_direction(
+                -1, move.square_out, physics, capacity_kwh, battery, details.laws, begin_s, soc, cell_k
+            )
         if move.square_in > 0.0:
             from_s, lowest = begin_s + move.charging_from_s, soc - move.taken_kws * kind["soc_per_kws"]
-            head(1, move.square_in, physics, capacity_kwh, battery, details.laws, from_s, lowest, cell_k)
+            note_direction(
+                1, move.square_in, physics, capacity_kwh, battery, details.laws, from_s, lowest, cell_k
+            )
     if options["heating_k_per_kw"] > 0.0:
         left = exp(-options["cooling_per_s"] * seconds)
         physics["above_k"] = cell_above_k(
@@ -311,7 +315,7 @@ def window(
     if given > 0.0:
         physics["discharging_s"] += seconds
         physics["out_kws"] += move.taken_kws
-    missing_kw = refused_kw(asked_kw, given / seconds)
+    missing_kw = refused_kw(wanted_kw, given / seconds)
     if missing_kw > 0.0:
         if reason == 0:
             reason = GRID
@@ -395,11 +399,11 @@ def _is_disturbed(functions: Row) -> bool:
 
 
 @njit
-def head(
+def note_direction(
     way: int, square_kw2s: float, physics: Row, capacity_kwh: float, battery: Row, laws: Table, time_s: float,
     soc: float, cell_k: float,
 ) -> None:  # fmt: skip
-    """Let the battery of an EV charge (``way`` 1) or discharge (-1) from ``time_s`` on, when SOC is ``soc``.
+    """Note that an EV charges (``way`` 1) or discharges (-1) from ``time_s`` on, when its SOC is ``soc``.
 
     Where that is a turning point, its ageing is brought up to it first. ``square_kw2s``: the integral of
     the squared battery power on the way.
