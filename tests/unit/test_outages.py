@@ -359,3 +359,18 @@ def test_the_scenario_in_a_result_can_be_run_again(scenario):
     again = scenario_from(json.loads(result.attrs["scenario"]))
     assert again.outages == made.outages
     assert np.array_equal(evgrid.run(again)["base_load_kw"], result["base_load_kw"])
+
+
+def test_a_transformer_of_three_windings_is_out_as_a_whole(scenario, folder):
+    net = pp.create_empty_network()
+    buses = [pp.create_bus(net, kv, name=name) for kv, name in ((110.0, "hv"), (20.0, "mv"), (10.0, "lv"))]
+    pp.create_ext_grid(net, buses[0])
+    pp.create_transformer3w(net, *buses, "63/25/38 MVA 110/20/10 kV", name="T")
+    for bus, name in zip(buses, "ABC", strict=True):
+        pp.create_load(net, bus, 1.0, name=name)
+    pp.to_json(net, str(folder / "three.json"))
+    result = evgrid.run(scenario(line("1h", "1h", "trafo T"), network="three"))
+    assert result["interruptions"].values.tolist() == [[0, 1, 1]]
+    assert result["base_load_kw"].values[0, [0, 5, 11]] == pytest.approx([3000, 1000, 3000])
+    one = evgrid.run(scenario(line("1h", "1h", "trafo T mv"), network="three"))
+    assert one["interruptions"].values.tolist() == [[0, 1, 0]]

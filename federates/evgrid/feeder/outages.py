@@ -98,7 +98,10 @@ class Elements:
         kind, _, name = out.partition(" ")
         if kind == "line":
             return [self.lines + _place(name.strip(), grid.lines.name, "line")]
-        return [self.trafos + _place(name.strip(), grid.trafos.name, "trafo")]
+        windings = [f"{name.strip()} {side}" for side in ("hv", "mv", "lv")]  # of three, see equivalents
+        if not set(windings) <= set(grid.trafos.name.tolist()):
+            windings = [name.strip()]
+        return [self.trafos + _place(one, grid.trafos.name, "trafo") for one in windings]
 
 
 def _place(name: str, names: NDArray[np.str_], what: str) -> int:

@@ -90,7 +90,7 @@ class Rates(Settings):
     line: Annotated[float, Field(ge=0, le=MOST_A_YEAR)] = 0.0
     """Outages of lines per km and year."""
     trafo: Annotated[float, Field(ge=0, le=MOST_A_YEAR)] = 0.0
-    """Outages of each transformer per year."""
+    """Outages of each transformer per year; one of three windings counts as three of two."""
 
 
 class Repair(Settings):
