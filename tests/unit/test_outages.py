@@ -183,7 +183,11 @@ def test_start_as_local_time(scenario):
         ([line("1h", "1h", "bus end1")],
          "outages.schedule.0.out = bus end1: must be feeder, line NAME, trafo NAME or"),
         ([line("3h", "1h")],
-         r"outages.schedule\[0\].start = 2026-01-15T15:00:00: must be within the run, from"),
+         r"outages.schedule\[0\].start = 10800s: must be within the run, from 2026-01-15T12:00:00 to"),
+        ([line("2026-01-15T11:59", "1h")], r"start = 2026-01-15T11:59:00: must be within the run, from"),
+        ([line(1e300, "1h")], r"start = 1e\+300s: must be within the run, from"),
+        ([line("1h", 1e300)], "outages.schedule.0.duration = 1e\\+300: must be at most 316224000"),
+        ({"saifi": 1e30, "caidi": "1h"}, "outages.saifi = 1e\\+30: must be at most 1000000"),
         ([line("noon", "1h")], "start = noon: must be a local time such as 2026-01-15T18:00, or the time"),
         ([line("1h", "0s")], r"outages.schedule.0.duration = 0s: must be greater than 0"),
         ({"saifi": 1.0}, "outages: give both saifi and caidi, or neither"),
@@ -355,3 +359,18 @@ def test_the_scenario_in_a_result_can_be_run_again(scenario):
     again = scenario_from(json.loads(result.attrs["scenario"]))
     assert again.outages == made.outages
     assert np.array_equal(evgrid.run(again)["base_load_kw"], result["base_load_kw"])
+
+
+def test_a_transformer_of_three_windings_is_out_as_a_whole(scenario, folder):
+    net = pp.create_empty_network()
+    buses = [pp.create_bus(net, kv, name=name) for kv, name in ((110.0, "hv"), (20.0, "mv"), (10.0, "lv"))]
+    pp.create_ext_grid(net, buses[0])
+    pp.create_transformer3w(net, *buses, "63/25/38 MVA 110/20/10 kV", name="T")
+    for bus, name in zip(buses, "ABC", strict=True):
+        pp.create_load(net, bus, 1.0, name=name)
+    pp.to_json(net, str(folder / "three.json"))
+    result = evgrid.run(scenario(line("1h", "1h", "trafo T"), network="three"))
+    assert result["interruptions"].values.tolist() == [[0, 1, 1]]
+    assert result["base_load_kw"].values[0, [0, 5, 11]] == pytest.approx([3000, 1000, 3000])
+    one = evgrid.run(scenario(line("1h", "1h", "trafo T mv"), network="three"))
+    assert one["interruptions"].values.tolist() == [[0, 1, 0]]

@@ -98,7 +98,10 @@ class Elements:
         kind, _, name = out.partition(" ")
         if kind == "line":
             return [self.lines + _place(name.strip(), grid.lines.name, "line")]
-        return [self.trafos + _place(name.strip(), grid.trafos.name, "trafo")]
+        windings = [f"{name.strip()} {side}" for side in ("hv", "mv", "lv")]  # of three, see equivalents
+        if not set(windings) <= set(grid.trafos.name.tolist()):
+            windings = [name.strip()]
+        return [self.trafos + _place(one, grid.trafos.name, "trafo") for one in windings]
 
 
 def _place(name: str, names: NDArray[np.str_], what: str) -> int:
@@ -251,8 +254,9 @@ def _scheduled(
         where = f"outages.schedule[{place}]"
         begin = _seconds(one, clock.start)
         if not 0.0 <= begin < clock.duration_s:
+            start = f"{one.start:g}s" if isinstance(one.start, float) else one.start.isoformat()
             faults.append(
-                f"{where}.start = {clock.stamp(begin)}: must be within the run, from {clock.stamp(0.0)} to "
+                f"{where}.start = {start}: must be within the run, from {clock.stamp(0.0)} to "
                 f"{clock.stamp(clock.duration_s)}"
             )
         try:

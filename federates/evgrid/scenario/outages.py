@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from evgrid.scenario.fields import Duration, ElementName, LocalTime, Positive, Settings, fault
+from evgrid.scenario.fields import Duration, ElementName, LocalTime, Settings, fault
 
 _LOCAL_TIME: TypeAdapter[datetime] = TypeAdapter(LocalTime)
 
@@ -40,6 +40,12 @@ def _moment(value: Any) -> Any:
             "must be a local time such as 2026-01-15T18:00, or the time from the run's start, such as 6h"
         ) from None
 
+
+MOST_A_YEAR = 1e6
+"""Most outages of an element, or of a km of line, a year."""
+
+Spell = Annotated[Duration, Field(gt=0, le=10 * 366 * 86400)]
+"""Duration of an outage, s: up to ten years."""
 
 Moment = Annotated[datetime | float, BeforeValidator(_moment, json_schema_input_type=str | float)]
 """A local time, or the time from the run's start."""
@@ -68,8 +74,8 @@ class ScheduledOutage(Settings):
     start: Moment
     """Local time at which it begins, such as 2026-01-15T18:00, or the time from the run's start, such as 6h;
     within the run, also inside a tick."""
-    duration: Annotated[Duration, Field(gt=0)]
-    """How long it lasts."""
+    duration: Spell
+    """How long it lasts, at most ten years."""
     out: Annotated[
         Annotated[str, AfterValidator(_element), Tag("<element>")] | Annotated[Meters, Tag("<meters>")],
         Discriminator(_name_or_meters),
@@ -81,18 +87,18 @@ class ScheduledOutage(Settings):
 class Rates(Settings):
     """Outages of elements, a year."""
 
-    line: Annotated[float, Field(ge=0)] = 0.0
+    line: Annotated[float, Field(ge=0, le=MOST_A_YEAR)] = 0.0
     """Outages of lines per km and year."""
-    trafo: Annotated[float, Field(ge=0)] = 0.0
-    """Outages of each transformer per year."""
+    trafo: Annotated[float, Field(ge=0, le=MOST_A_YEAR)] = 0.0
+    """Outages of each transformer per year; one of three windings counts as three of two."""
 
 
 class Repair(Settings):
     """Mean times to repair."""
 
-    line: Annotated[Duration, Field(gt=0)] = 4 * 3600.0
+    line: Spell = 4 * 3600.0
     """Mean duration of an outage of a line, exponentially distributed."""
-    trafo: Annotated[Duration, Field(gt=0)] = 24 * 3600.0
+    trafo: Spell = 24 * 3600.0
     """Mean duration of an outage of a transformer, exponentially distributed."""
 
 
@@ -121,9 +127,9 @@ class OutageSettings(Settings):
 
     schedule: tuple[ScheduledOutage, ...] = ()
     """Scheduled outages, the same in every member."""
-    saifi: Positive | None = None
+    saifi: Annotated[float, Field(gt=0, le=MOST_A_YEAR)] | None = None
     """Drawn outages: interruptions a customer and year, in the mean (IEEE 1366), with a constant rate."""
-    caidi: Annotated[Duration, Field(gt=0)] | None = None
+    caidi: Spell | None = None
     """Mean duration of those, exponentially distributed."""
     extent: Literal["feeder", "connections"] = "feeder"
     """What an interruption of saifi strikes. feeder: all customers at once; connections: each connection

@@ -257,7 +257,7 @@ def advance_staying(
             if len(voltage_pu):
                 _look_ahead(state[blocks[k + 2]], numbers[k + 2], voltage_pu)
             _bring(physics, blocks[k + 2], OWN_BYTES)
-            if with_ageing and steady.head(w, step_s, own, n):
+            if with_ageing and steady.note_directions(w, step_s, own, n):
                 for i in range(n):
                     if w["turns"][i] != 0.0:
                         _bring(ageing, block["ev"][i], BATTERY_BYTES)

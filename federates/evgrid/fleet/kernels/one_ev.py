@@ -164,7 +164,7 @@ def _given_kw(kind: Row, out_kw: float) -> float:
 def _permitted_kw(
     options: Row, kind: Row, physics: Row, span: Span, never: float, willing: bool
 ) -> tuple[float, float, int]:
-    """What the pilot and permission leave of a set-point, kW; discharge asked for, kW; why not all of it.
+    """What the pilot and permission leave of a set-point, kW; discharge wanted, kW; why not all of it.
 
     ``never``: the reason for which it never may discharge, 0 if it may.
     """
@@ -175,19 +175,19 @@ def _permitted_kw(
     if followed_kw >= 0.0:
         return followed_kw, 0.0, 0
     rated_kw = kind["discharge_kw"] if kind["discharge_kw"] > 0.0 else kind["charge_kw"]
-    asked_kw = min(-followed_kw, rated_kw)
+    wanted_kw = min(-followed_kw, rated_kw)
     reason = refusal(
         never, kind["discharge_kw"], physics["out_kws"], physics["discharging_s"],
         options["throughput_kws"], options["discharging_s"], willing,
     )  # fmt: skip
     if reason < PERMITTED:
-        return 0.0, asked_kw, int(reason)
+        return 0.0, wanted_kw, int(reason)
     out_kw = (options["throughput_kws"] - physics["out_kws"]) / span.seconds
     if out_kw < 2.0 * rated_kw:  # the cap is met exactly
         most_kw = max(_given_kw(kind, out_kw), 0.0)
-        if most_kw < asked_kw:
-            return -most_kw, asked_kw, WARRANTY
-    return followed_kw, asked_kw, 0
+        if most_kw < wanted_kw:
+            return -most_kw, wanted_kw, WARRANTY
+    return followed_kw, wanted_kw, 0
 
 
 @njit
@@ -222,14 +222,14 @@ def window(
         left_s, guarded = row["departure_s"] - begin_s, row["guarded"]
     never = float(physics["island_refusal"] if span.supply == ISLANDED else physics["refusal"])
     willing = tick.willing or span.supply in (ISLANDED, BEHIND_SITE)  # a site asks the driver itself
-    followed_kw, asked_kw, reason = _permitted_kw(options, kind, physics, span, never, willing)
+    followed_kw, wanted_kw, reason = _permitted_kw(options, kind, physics, span, never, willing)
     if span.supply == DEAD:
         physics["ramped_kw"] = 0.0
     goal_kw = min(max(followed_kw, -kind["discharge_kw"]), kind["charge_kw"])
     reach_kw = options["ramp_kw_per_s"] * seconds
     followed_kw, physics["ramped_kw"] = ramped_kw(physics["ramped_kw"], goal_kw, reach_kw, 1.0 / reach_kw)
     if not reason:  # what is still on its way down isn't refused
-        asked_kw = min(asked_kw, max(-followed_kw, 0.0))
+        wanted_kw = min(wanted_kw, max(-followed_kw, 0.0))
 
     moved = move(kind, curve, soc, followed_kw, seconds, left_s, guarded)
     guarded = moved.guarded
@@ -284,10 +284,14 @@ def window(
         cell_k = tick.idle_c + physics["above_k"] + 273.15
         capacity_kwh = kind["capacity_kwh"]
         if moved.square_out > 0.0:
-            head(-1, moved.square_out, physics, capacity_kwh, battery, details.laws, begin_s, soc, cell_k)
+            note_direction(
+                -1, moved.square_out, physics, capacity_kwh, battery, details.laws, begin_s, soc, cell_k
+            )
         if moved.square_in > 0.0:
             from_s, lowest = begin_s + moved.charging_from_s, soc - moved.taken_kws * kind["soc_per_kws"]
-            head(1, moved.square_in, physics, capacity_kwh, battery, details.laws, from_s, lowest, cell_k)
+            note_direction(
+                1, moved.square_in, physics, capacity_kwh, battery, details.laws, from_s, lowest, cell_k
+            )
     if options["heating_k_per_kw"] > 0.0:
         left = exp(-options["cooling_per_s"] * seconds)
         physics["above_k"] = cell_above_k(
@@ -296,7 +300,7 @@ def window(
     if given > 0.0:
         physics["discharging_s"] += seconds
         physics["out_kws"] += moved.taken_kws
-    missing_kw = refused_kw(asked_kw, given / seconds)
+    missing_kw = refused_kw(wanted_kw, given / seconds)
     if missing_kw > 0.0:
         if reason == 0:
             reason = GRID
@@ -380,11 +384,11 @@ def _is_disturbed(functions: Row) -> bool:
 
 
 @njit
-def head(
+def note_direction(
     way: int, square_kw2s: float, physics: Row, capacity_kwh: float, battery: Row, laws: Table, time_s: float,
     soc: float, cell_k: float,
 ) -> None:  # fmt: skip
-    """Let the battery of an EV charge (``way`` 1) or discharge (-1) from ``time_s`` on, when SOC is ``soc``.
+    """Note that an EV charges (``way`` 1) or discharges (-1) from ``time_s`` on, when its SOC is ``soc``.
 
     Where that is a turning point, its ageing is brought up to it first. ``square_kw2s``: the integral of
     the squared battery power on the way.

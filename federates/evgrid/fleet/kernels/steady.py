@@ -270,15 +270,15 @@ def plan(w: Row, rules: Rules, state: Block, own: Block, n: int) -> int:
         out_kws = own["out_kws"][i]
 
         # What is followed: the pilot, permission, the ramp
-        told_kw = on_pilot_kw(asked_kw, float(own["phases"][i]), a_per_kw, least_a, steps_per_a, step_kw)
+        pilot_kw = on_pilot_kw(asked_kw, float(own["phases"][i]), a_per_kw, least_a, steps_per_a, step_kw)
         reason = refusal(
             float(own["refusal"][i]), discharge_kw, out_kws, own["discharging_s"][i], cap_kws, cap_s, willing
         )
         reason = reason if asked_kw < 0.0 else float(PERMITTED)
         refused = reason < PERMITTED
-        told_kw = 0.0 if refused else told_kw
-        near_cap = (told_kw < 0.0) & (out_kws > cap_kws - 2.0 * rated_kw * seconds)
-        goal_kw = min(max(told_kw, -discharge_kw), charge_kw)
+        pilot_kw = 0.0 if refused else pilot_kw
+        near_cap = (pilot_kw < 0.0) & (out_kws > cap_kws - 2.0 * rated_kw * seconds)
+        goal_kw = min(max(pilot_kw, -discharge_kw), charge_kw)
         mean_kw, reached_kw = ramped_kw(own["ramped_kw"][i], goal_kw, reach_kw, per_reach)
         followed_kw = inf if state["guarded"][i] != 0 else mean_kw
 
@@ -546,8 +546,8 @@ def settle_details(w: Row, rules: Rules, own: Block, n: int) -> int:
 
 
 @njit
-def head(w: Row, seconds: float, own: Block, n: int) -> int:
-    """As :func:`.one_ev.head`, of those whose tick was steady; how many turn at its begin."""
+def note_directions(w: Row, seconds: float, own: Block, n: int) -> int:
+    """As :func:`.one_ev.note_direction`, of those whose tick was steady; how many turn at its begin."""
     turning = 0
     for i in range(n):
         steady, into_kw = w["steady"][i] != 0.0, w["into_kw"][i]
