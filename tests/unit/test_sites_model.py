@@ -77,7 +77,9 @@ def test_critical_load_first_then_in_order_and_never_in_parts():
 def test_what_forms_an_island_limits_it(limit, served):
     circuits = {"light": {"share": 3 / 7, "critical": True}, "oven": {"share": 4 / 7}}
     run = SiteRun(
-        home([truck()], load=7.0, outages=[(0, 1)], backup="whole", circuits=circuits, island=INSTANT | limit),
+        home(
+            [truck()], load=7.0, outages=[(0, 1)], backup="whole", circuits=circuits, island=INSTANT | limit,
+        ),
         step=900.0, hours=1,
     )  # fmt: skip
     # 8 kVA are 7.6 kW at the power factor of the load, 0.95

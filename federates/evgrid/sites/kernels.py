@@ -445,9 +445,9 @@ def _hold_import(
         if excess_kw <= 0.0:
             return
         for j in range(n + 1):
-            least_kw = min(powers.power[j], 0.0) if floor == 0 else min(powers.power[j], powers.low[j])
-            keeps = j < n and memory.evs[site["ev"][0] + j]["must"] and not at_any_cost
-            powers.bound[j] = powers.power[j] if keeps else least_kw
+            must = j < n and memory.evs[site["ev"][0] + j]["must"]
+            least_kw = 0.0 if floor == 0 or must else powers.low[j]
+            powers.bound[j] = powers.power[j] if must and not at_any_cost else min(powers.power[j], least_kw)
         _shift(powers, n, site["ev_first"], excess_kw)
 
 
