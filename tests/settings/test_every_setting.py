@@ -882,7 +882,7 @@ SHOWN = {
         HostingCapacity.nodal_kw
     """,
     "studies/test_resilience.py": """
-        Resilience.caidi Resilience.durations Resilience.horizon Resilience.reserves Resilience.rule
+        Resilience.caidi Resilience.durations Resilience.horizon Resilience.reserves Resilience.result Resilience.rule
         Resilience.saifi Resilience.slot Resilience.variants Resilience.wear_per_kwh
     """,
     "studies/test_voltage_support.py": """

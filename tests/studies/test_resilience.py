@@ -239,6 +239,30 @@ def test_command_writes_tables_and_a_picture(tmp_path):
     assert "What a reserve (marked) costs and buys" in titles
 
 
+def test_states_of_charge_of_a_run(tmp_path):
+    """A strategy that waits for cheap hours: outages start from what the truck has in the run."""
+    (tmp_path / "prices.csv").write_text("time,price\n0,100\n43200,50\n86400,100\n")
+    row = "truck,Load R15,0,864000,0.5,1,131,9.6,9.6,0.2,0.9\n"
+    scenario = {
+        "time": {"start": "2026-03-30T00:00", "duration": "24h", "step": "30min"}, "record": {"ev": True},
+        "system": {"energy_price": {"file": "prices.csv"}}, "aggregators": {"main": {"strategy": "tou"}},
+    }  # fmt: skip
+    house = {"homes": {"connections": ["Load R15"], **HOUSE}}
+    study = study_of(tmp_path, house, row, scenario)
+    run = evgrid.run(study.base(), tmp_path / "run.nc")
+    soc = run["ev_soc"].values.ravel()
+    assert soc[22] == pytest.approx(0.5)  # still waits at 11:30
+    by_run = run_study(study.model_copy(update={"result": tmp_path / "run.nc"}))
+    hours = by_run["hours_mean_by_hour"].sel(variant="everything", group="all").values
+    expected = np.append(0.5, soc[1::2][:-1]) - 0.2
+    np.testing.assert_allclose(hours, expected * 131 * 0.9 / 1.25, rtol=1e-5)
+    other = study_of(
+        tmp_path, house, row, {**scenario, "ensemble": {"members": 2}}, result=tmp_path / "run.nc"
+    )
+    with pytest.raises(ScenarioError, match="its ensemble is not that of the scenario"):
+        other.base()
+
+
 @pytest.mark.parametrize("start_h", [5, 30])
 def test_hours_are_those_of_a_run(tmp_path, start_h):
     """An outage of two days in the coupled run: the first tick in which load is not served, at each site.

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -30,12 +30,13 @@ from pydantic import Field, field_validator
 
 from evgrid.core.model import Array
 from evgrid.errors import ScenarioError
+from evgrid.results import open_results
 from evgrid.runs.batch import Batch, Run, plan
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.scenario.fields import Duration, Share, fault
+from evgrid.scenario.fields import Duration, ExistingFile, Share, fault
 from evgrid.sites.normal_times import SUMS, energy_in_normal_times
 from evgrid.sites.survival import survival_hours, with_round_trip_on_charging
-from evgrid.studies.resilience_sites import EV_STAYS, ONE_EV, SitesByPart, sites_by_part
+from evgrid.studies.resilience_sites import EV_STAYS, ONE_EV, SitesByPart, recorded_kwh, sites_by_part
 from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class Resilience(Study):
     """Durations of outages for tables, by month and by hour, ascending, at most the horizon."""
     reserves: tuple[Share, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     """States of charge that all stores hold in normal times, for the curve of their cost, ascending."""
+    result: ExistingFile | None = None
+    """Result of a run of the scenario with record.ev, and a recording interval of a tick that divides the
+    slot: outages start from its states of charge. Left out: from those of a rule."""
     wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
     """Cost of degradation in normal times, currency per kWh that stores give to the load."""
     saifi: Positive | None = None
@@ -123,9 +127,30 @@ class Resilience(Study):
             )
         if (self.saifi is None) != (self.caidi is None):
             found.append("give both saifi and caidi, or neither")
+        if self.result is not None:
+            found += self._faults_of_result(self.result, scenario)
         if found:
             raise ScenarioError(found, f"study {self.name}")
         return scenario
+
+    def _faults_of_result(self, path: Path, scenario: Scenario) -> list[str]:
+        """What keeps a result from telling the states of charge at the begin of slots."""
+        with open_results(path) as result:
+            run = json.loads(result.attrs.get("scenario", "{}"))
+            if not run:
+                return [f"result = {path}: must be the result of a run"]
+            content = json.loads(scenario.model_dump_json(exclude_none=True))
+            found = [
+                f"result = {path}: its {key} is not that of the scenario"
+                for key in ("time", "ensemble", "feeder", "fleet", "sites")
+                if run.get(key) != content.get(key)
+            ]
+            if "ev_soc" not in result and scenario.fleet is not None:
+                found.append(f"result = {path}: has no states of charge: run with record.ev = true")
+            if scenario.record_step_s != scenario.time.step or self.slot % scenario.time.step > 1e-6:
+                text = f"its recording interval must be a tick, and divide slot = {self.slot:g}s"
+                found.append(f"result = {path}: {text}")
+            return found
 
     def interruptions(self, scenario: Scenario) -> tuple[float, float] | None:
         """Interruptions a year and their mean duration in h; None where neither study nor scenario says."""
@@ -189,6 +214,9 @@ def run_study(study: Resilience, progress: Callable[[int, int, int], None] | Non
         one = {"ensemble.first": member, "ensemble.members": 1}
         scenario = load_scenario(study.scenario, {**study.overrides, **one})
         parts = sites_by_part(build_world(scenario), study.slot)
+        if study.result is not None:
+            with open_results(study.result) as recorded:
+                parts = replace(parts, recorded_kwh=recorded_kwh(recorded, member, parts))
         if sums is None:
             groups = [name for name, site in base.sites.items() if not site.off_grid]
             numbers = [at for at, site in enumerate(base.sites.values()) if not site.off_grid]
@@ -350,6 +378,8 @@ class Sums:
         """Hours survived (start, site), and the sums of normal times (site, SUMS)."""
         sites, grid = parts.having(sources, reserve)
         start_kwh, sums = energy_in_normal_times(sites, grid)
+        if reserve is None:
+            start_kwh = parts.start_kwh(sources, start_kwh)
         if self.study.rule == "reopt":
             sites = sites._replace(stays=with_round_trip_on_charging(sites.stays))
         hours = survival_hours(

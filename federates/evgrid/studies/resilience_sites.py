@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from evgrid.sites.survival import GENERATOR, STAY, Sites
 from evgrid.sites.tables import BACKUP, CONTROL_NAMES, SiteTable
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from evgrid.runs.simulation import World
 
 PARTS = ("ev", "pv", "battery", "generator")
@@ -50,6 +52,8 @@ class SitesByPart:
     store : (stay,) store of each stay
     store_site, store_ev : (store,) its site; its number among the site's EVs, -1: the stationary battery
     store_kwh : (store,) capacity, kWh
+    store_name : (store,) name of the EV; of the stationary battery empty
+    recorded_kwh : (store, slot) energy at the begin of each slot in a run, NaN where it is not known; or None
     reserve_soc, active : (store,) as the site's control has it
     price, credit : (slot,) currency per kWh; NaN without prices
     cheap, dear : (slot,) bool, see NormalTimes
@@ -69,12 +73,33 @@ class SitesByPart:
     store_site: NDArray[np.int64]
     store_ev: NDArray[np.int64]
     store_kwh: Array
+    store_name: NDArray[np.str_]
     reserve_soc: Array
     active: NDArray[np.bool_]
     price: Array
     credit: Array
     cheap: NDArray[np.bool_]
     dear: NDArray[np.bool_]
+    recorded_kwh: Array | None = None
+
+    def start_kwh(self, parts: Collection[str], by_rule_kwh: Array) -> Array:
+        """Energy of the stores of :meth:`having` at the begin of each slot, (store, slot) kWh: as recorded,
+        and by the rule of normal times where it is not.
+        """
+        if self.recorded_kwh is None:
+            return by_rule_kwh
+        recorded = self.recorded_kwh[self._kept(parts)]
+        return np.where(np.isnan(recorded), by_rule_kwh, recorded)
+
+    def _kept(self, parts: Collection[str]) -> NDArray[np.bool_]:
+        """Stores that are among some parts, (store,)."""
+        battery = self.store_ev == _BATTERY
+        kept: NDArray[np.bool_] = battery & ("battery" in parts)
+        if "ev" in parts or EV_STAYS in parts:
+            kept |= ~battery
+        if ONE_EV in parts:
+            kept |= self.store_ev == 0
+        return kept
 
     def having(self, parts: Collection[str], reserve_soc: float | None = None) -> tuple[Sites, NormalTimes]:
         """The sites with some of PARTS, ONE_EV or EV_STAYS.
@@ -83,10 +108,7 @@ class SitesByPart:
         out:
             as the site's control does
         """
-        with_evs = "ev" in parts or EV_STAYS in parts
-        kept = (self.store_ev == _BATTERY) & ("battery" in parts) | (self.store_ev >= 0) & with_evs
-        if ONE_EV in parts:
-            kept |= self.store_ev == 0
+        kept = self._kept(parts)
         of_stay = kept[self.store]
         stays = self.stays[of_stay]
         number = np.cumsum(kept) - 1
@@ -137,15 +159,38 @@ def sites_by_part(world: World, slot_s: float) -> SitesByPart:
     generators["kw"], generators["fuel"], generators["fuel_per_kwh"] = kw, rating.fuel_kwh[own], 1.0
     generators["turndown"] = np.divide(rating.minimum_kw[own], kw, out=np.zeros(len(own)), where=kw > 0)
     period_h = slots * slot_s / 3600
-    stays, target, store_site, store_ev, store_of, capacity = _stores(world, table, own, period_h)
-    control = np.array(CONTROL_NAMES)[rating.control[own]][store_site]
-    reserve = rating.reserve_soc[own][store_site]
+    stores = _stores(world, table, own, period_h)
+    control = np.array(CONTROL_NAMES)[rating.control[own]][stores.site]
+    reserve = rating.reserve_soc[own][stores.site]
     price, credit, cheap, dear = _prices(world, slot_s, slots)
     return SitesByPart(
         table.name[own], table.group[own], slot_s / 3600, backup != "none", load, critical, pv, generators,
-        stays, target, store_of, store_site, store_ev, capacity, reserve,
-        ~np.isin(control, ("requests", "reserve")), price, credit, cheap, dear,
+        *stores, reserve, ~np.isin(control, ("requests", "reserve")), price, credit, cheap, dear,
     )  # fmt: skip
+
+
+def recorded_kwh(result: xr.Dataset, member: int, parts: SitesByPart) -> Array:
+    """Energy of each store at the begin of each slot in a run, (store, slot) kWh; NaN where it is not known:
+    at the run's begin, and while an EV is away.
+
+    result : of a run of the same scenario whose recording interval is its tick, so that states of charge are
+        those of the ends of its intervals
+    """
+    step_s = float((result["time"].values[1] - result["time"].values[0]) / np.timedelta64(1, "s"))
+    slots = parts.load_kw.shape[1]
+    before = np.round(3600 * parts.slot_h * np.arange(slots) / step_s).astype(np.int64) - 1
+    found = np.full((len(parts.store_site), slots), np.nan)
+    for dim, variable in (("ev", "ev_soc"), ("site", "site_battery_soc")):
+        if variable not in result:
+            continue
+        rows = np.flatnonzero(result[f"{dim}_member"].values == member)
+        row_of = dict(zip(result[f"{dim}_name"].values[rows].tolist(), rows.tolist(), strict=True))
+        soc = result[variable].transpose(dim, "time").values
+        for store, name in enumerate(parts.store_name):
+            if (name == "") == (dim == "site"):
+                own = row_of[str(name) or str(parts.name[parts.store_site[store]])]
+                found[store, 1:] = soc[own, before[1:]] * parts.store_kwh[store]
+    return found
 
 
 def _has_critical(table: SiteTable) -> NDArray[np.bool_]:
@@ -184,16 +229,26 @@ def _powers(
     return np.maximum(load, 0.0), np.maximum(critical, 0.0), np.maximum(pv, 0.0)
 
 
-def _stores(
-    world: World, table: SiteTable, own: NDArray[np.int64], period_h: float
-) -> tuple[NDArray[np.void], Array, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Array]:
-    """Stays, their targets; site and number of each store; the store of each stay; capacity of each store."""
+class _Stores(NamedTuple):
+    """Columns of :class:`SitesByPart` by stay and by store."""
+
+    stays: NDArray[np.void]
+    target_kwh: Array
+    store: NDArray[np.int64]
+    site: NDArray[np.int64]
+    ev: NDArray[np.int64]
+    kwh: Array
+    name: NDArray[np.str_]
+
+
+def _stores(world: World, table: SiteTable, own: NDArray[np.int64], period_h: float) -> _Stores:
+    """Batteries and EVs of some sites."""
     given = (world.scenario, world.connections, world.evs, world.sessions)
     sessions, planned = in_force(*given), planned_sessions_of(*given)
     first_session = np.searchsorted(planned.ev, np.arange(len(world.evs) + 1))
     rating = table.rating
     parts, targets, store_site, store_ev, sizes = [], list[Array](), list[int](), list[int](), list[int]()
-    capacity = list[float]()
+    capacity, names = list[float](), list[str]()
     for row, site in enumerate(own):
         battery_rank = float(rating.ev_first[site])
         if rating.battery_kwh[site] > 0:
@@ -216,6 +271,7 @@ def _stores(
             store_site.append(row)
             store_ev.append(_BATTERY)
             capacity.append(float(kwh))
+            names.append("")
             sizes.append(1)
         for number, ev in enumerate(table.ev[table.ev_first[site] : table.ev_first[site + 1]]):
             rows = np.arange(first_session[ev], first_session[ev + 1])
@@ -240,15 +296,15 @@ def _stores(
             parts.append(stay)
             targets.append(target_kwh)
             capacity.append(float(kwh[0]))
+            names.append(str(world.evs.name[ev]))
             store_site.append(row)
             store_ev.append(number)
             sizes.append(len(rows))
     stays = np.concatenate(parts) if parts else np.zeros(0, STAY)
     target = np.concatenate(targets) if targets else np.zeros(0)
-    return (
-        stays, target, np.array(store_site, np.int64), np.array(store_ev, np.int64),
-        np.repeat(np.arange(len(sizes)), sizes).astype(np.int64), np.array(capacity),
-    )  # fmt: skip
+    store = np.repeat(np.arange(len(sizes)), sizes).astype(np.int64)
+    of_store = np.array(store_site, np.int64), np.array(store_ev, np.int64), np.array(capacity)
+    return _Stores(stays, target, store, *of_store, np.array(names, np.str_))
 
 
 def _prices(
