@@ -59,7 +59,11 @@ html_theme_options = {
     "show_prev_next": False,
     "show_toc_level": 2,
     "navigation_with_keys": False,
-    "secondary_sidebar_items": {"**": ["page-toc"], "background/validation": []},  # its table is wide
+    "secondary_sidebar_items": {  # none beside wide tables
+        "**": ["page-toc"],
+        "background/validation": [],
+        "development/how_it_is_built": [],
+    },
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "tango",
