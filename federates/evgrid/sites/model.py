@@ -227,9 +227,8 @@ class SitesModel(Model):
         ticks_s: Array = self.period_s * np.arange(scenario.clock.ticks + 1.0)
         self._prices = prices.means(ticks_s) if prices is not None else None
         self._cost = np.zeros(count)
-        self._peaks = MonthlyPeaks(
-            scenario.clock, self._demand.interval if self._demand is not None else USUAL_INTERVAL_S, (count,)
-        )
+        interval_s = self._demand.interval if self._demand is not None else USUAL_INTERVAL_S
+        self._peaks = MonthlyPeaks(scenario.clock, interval_s, (count,))
         self._total = np.zeros((len(FLOW.names or ()), count))
         self._stored_kws = self._energy_kws()
         shape = (len(scenario.members), len(connections), len(connections.phases))
@@ -285,7 +284,8 @@ class SitesModel(Model):
         if self._prices is not None:
             price, credit = self._prices
             self._cost += (price[tick] * drawn - credit[tick] * given) / 3600.0
-        self._peaks.add(self.period_s, ((drawn - given) / self.period_s)[np.newaxis])
+        if self._demand is not None:
+            self._peaks.add(self.period_s, ((drawn - given) / self.period_s)[np.newaxis])
 
     def _moments(self, begin_s: float, end_s: float) -> list[float]:
         """Begin and end of a tick, and the moments between at which a plan is made."""
