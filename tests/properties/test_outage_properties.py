@@ -158,6 +158,7 @@ def test_dead_buses_have_neither_voltage_nor_current(data):
     schedule = data.draw(schedules(network))
     recorder, _, outages = run(network, scenario_of(schedule, 300.0))
     voltage, loading = recorder.series("voltage_pu")[:, 0], recorder.series("line_loading")[:, 0]
+    neutral = recorder.series("neutral_current_a")[:, 0]
     lines = network.grid.lines
     for step in range(len(voltage)):
         begin, end = 300.0 * step, 300.0 * step + 300.0
@@ -173,6 +174,7 @@ def test_dead_buses_have_neither_voltage_nor_current(data):
         assert (voltage[step][fed] > 0).all()
         still = np.array([f"line {name}" in whole for name in lines.name]) | ~fed[lines.from_bus]
         assert (loading[step][still] == 0).all()
+        assert (neutral[step][still] == 0).all()
     assert len(outages.element) <= len(schedule)
 
 

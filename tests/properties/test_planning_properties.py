@@ -86,7 +86,7 @@ def one_direction(batteries, price, credit):
         best = milp(
             SLOT_H * np.concatenate([price, -credit, np.zeros(SLOTS)]), constraints=rows,
             bounds=Bounds(0.0, np.concatenate([up, down, np.ones(SLOTS)])),
-            integrality=np.repeat([0, 0, 1], SLOTS),
+            integrality=np.repeat([0, 0, 1], SLOTS), options={"mip_rel_gap": 0.0},
         )  # fmt: skip
         total += best.fun
     return total
