@@ -268,3 +268,17 @@ def test_permission_counts_on_the_grid_and_in_an_island(step):
         assert made.sites.audit()["site_ev_given_kwh"] == pytest.approx(
             made.fleet.audit()["site_ev_given_kwh"]
         )
+
+
+@pytest.mark.parametrize("step", [180.0, 900.0])
+def test_a_trace_of_fuel_is_none(step):
+    generator = {"power_kw": 3.0, "fuel_kwh": 1e-300, "start": 10}
+    run = SiteRun(
+        home(
+            [truck(2000.0, 3000.0)], load=1.0, outages=[(0, 1)], backup="whole", generator=generator,
+            island=INSTANT,
+        ),
+        step=step, hours=1,
+    )  # fmt: skip
+    assert run.total("served_kwh") == 0.0
+    assert run.total("unserved_kwh") == pytest.approx(1.0)

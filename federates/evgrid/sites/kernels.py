@@ -71,6 +71,9 @@ SAME_SOC = 1e-12
 LAXITY_S = 1e-6
 """Time that is left within which a departure asks for full power."""
 
+LEAST_FUEL_KWS = 1e-6
+"""Fuel below which a generator has none."""
+
 SUSTAINED_S = 300.0
 """Length from which on an interruption counts (IEEE 1366)."""
 
@@ -215,7 +218,7 @@ def _read_inputs(i: int, site: Row, now: Row, sites: Sites, inputs: Inputs) -> N
 def _generator_runs(site: Row, state: Row, now: Row) -> bool:
     """Whether the generator has started and has fuel."""
     started = now["begin_s"] >= state["since_s"] + site["generator_start_s"]
-    return bool(site["generator_kw"] > 0.0 and state["fuel_kws"] > 0.0 and started)
+    return bool(site["generator_kw"] > 0.0 and state["fuel_kws"] >= LEAST_FUEL_KWS and started)
 
 
 @njit
@@ -657,7 +660,7 @@ def _carry_out(
     generated = now["generator_kw"] * span_s
     if generated > 0.0:
         state["fuel_kws"] -= max(generated, site["generator_least_kw"] * span_s)
-        if state["fuel_kws"] < 1e-6:
+        if state["fuel_kws"] < LEAST_FUEL_KWS:
             state["fuel_kws"] = 0.0
     served, pv = now["served_kw"] * span_s, now["pv_used_kw"] * span_s
     net = served + ev_in + battery_in - ev_out - battery_out - generated
