@@ -158,7 +158,8 @@ def test_dead_buses_have_neither_voltage_nor_current(data):
     schedule = data.draw(schedules(network))
     recorder, _, outages = run(network, scenario_of(schedule, 300.0))
     voltage, loading = recorder.series("voltage_pu")[:, 0], recorder.series("line_loading")[:, 0]
-    neutral = recorder.series("neutral_current_a")[:, 0]
+    unbalance = "neutral_current_a" in recorder.timed
+    neutral = recorder.series("neutral_current_a")[:, 0] if unbalance else np.zeros(loading.shape)
     lines = network.grid.lines
     for step in range(len(voltage)):
         begin, end = 300.0 * step, 300.0 * step + 300.0
