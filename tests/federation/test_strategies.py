@@ -106,6 +106,14 @@ def test_without_surplus_self_consumption_only_charges_what_it_must(uncontrolled
     np.testing.assert_allclose(unserved(result), unserved(uncontrolled), atol=1e-6)
 
 
+def test_self_consumption_gives_back_within_a_limit(uncontrolled):
+    settings = {"strategy": "pv_self_consumption", "group": "feeder", "discharge": True, "limit_kw": 900}
+    result = evgrid.run(street(settings))
+    assert float(result["fleet_power_kw"].min()) < -10
+    assert float(result["head_power_kw"].max()) <= 900
+    np.testing.assert_allclose(unserved(result), unserved(uncontrolled), atol=1e-6)
+
+
 FAST = {"start": "2026-01-15T20:00", "duration": "3h", "step": "4s"}
 SIGNAL = {"regulation": {"source": "synthetic", "step": 4}}
 REGULATION = {"strategy": "regulation", "group": "feeder", "smoothing": "15min"}

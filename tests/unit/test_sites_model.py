@@ -193,6 +193,23 @@ def test_a_reserve_is_kept_on_the_grid_and_used_in_an_outage():
     assert run.session("soc_departure")[0] == pytest.approx(0.8 - 50.0 / 0.9 / 131.0)
 
 
+@pytest.mark.parametrize("step", [60.0, 3600.0])
+def test_an_ev_below_the_reserve_charges_up_to_it_and_then_follows_the_control(step):
+    run = SiteRun(
+        home(
+            [truck(soc=0.3, target=0.95, departure_h=1000)], load=1.0, pv=([0, 8, 12], [0.0, 3.0, 0.0]),
+            control={"strategy": "self_consumption", "reserve_soc": 0.5},
+        ),
+        step=step, hours=24,
+    )  # fmt: skip
+    to_the_reserve = 131.0 * 0.2
+    assert run.total("ev_in_kwh") == pytest.approx(to_the_reserve + 4 * 2.0)
+    back = 4 * 2.0 * 0.9  # in the 12 h after, at 1 kW: all of it, down to the reserve
+    assert run.total("ev_out_kwh") == pytest.approx(back)
+    assert run.total("imported_kwh") == pytest.approx(to_the_reserve + 8 * 1.0 + 12 * 1.0 - back)
+    assert run.session("soc_departure")[0] == pytest.approx(0.5)
+
+
 def test_a_storm_warning_has_battery_and_evs_charged():
     storm = {
         "warning": "2026-01-15T02:00",
@@ -212,7 +229,7 @@ def test_a_storm_warning_has_battery_and_evs_charged():
     assert run.series("ev_power_kw")[8:12] == pytest.approx(np.full(4, 9.6))
     assert run.total("battery_in_kwh") == pytest.approx(7.0)
     assert run.series("battery_soc")[-1] == pytest.approx(0.9)
-    assert run.session("soc_departure")[0] == pytest.approx(0.95)
+    assert run.session("soc_departure")[0] == pytest.approx(0.9)
 
 
 def test_self_consumption_gives_the_pv_of_the_day_to_the_evening():

@@ -501,6 +501,16 @@ def test_backup_by_evs_needs_one_that_can_discharge_at_the_site(tmp_path):
     assert table(given, cars([1]), fleet=fleet, folder=tmp_path, discharging=np.array([True]))
 
 
+def test_a_site_off_grid_needs_an_ev_that_can_discharge(tmp_path):
+    (tmp_path / "sessions.csv").write_text("")
+    with pytest.raises(ScenarioError, match=r"sites\.v2l: none of its EVs can discharge: a site off"):
+        table(
+            {"v2l": {"connections": "none", "circuits": {"fridge": {"kw": 0.1}}}},
+            evs=cars([10]), connections=points(upstream=True), folder=tmp_path, discharging=np.array([False]),
+            fleet={"sessions": {"file": "sessions.csv"}, "charger": {"bidirectional": 1}},
+        )  # fmt: skip
+
+
 # ---- in a run
 
 

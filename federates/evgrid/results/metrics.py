@@ -260,11 +260,12 @@ def _site_rows(result: xr.Dataset) -> list[tuple[str, str]]:
             rows.append(
                 (
                     "  critical load not met",
-                    f"SAIFI {number:.3g}, SAIDI {60 * unmet_h.mean():.1f} min at the socket; longest "
-                    f"{unmet_h.max():.2f} h ({own['site_name'].values[unmet_h.argmax()]})",
+                    f"SAIFI {number:.3g} at the socket; {60 * unmet_h.mean():.1f} min a site in the mean, "
+                    f"{60 * unmet_h.max():.1f} min at most ({own['site_name'].values[unmet_h.argmax()]})",
                 )
             )
-        cut = {reason: total(f"cut_by_{reason}") for reason in ("import", "export", "reserve", "outage")}
+        reasons = ("import", "export", "reserve", "outage")
+        cut = {reason: total(f"cut_by_{reason}") for reason in reasons if f"site_cut_by_{reason}_kwh" in own}
         if max(cut.values()) > _KEPT_KWH:
             texts = [f"{reason} {kwh:.1f}" for reason, kwh in cut.items() if kwh > _KEPT_KWH]
             rows.append(("  asked of EVs and cut", f"{', '.join(texts)} kWh"))

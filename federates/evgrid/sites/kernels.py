@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evgrid.battery.charging import charge, moment_of_zero_laxity, move, seconds_to_target
+from evgrid.battery.charging import charge, moment_of_zero_laxity, move, piece_above, seconds_to_target
 from evgrid.battery.laws import (
     NO_POWER_KW,
     ROUNDING,
@@ -38,6 +38,7 @@ from evgrid.battery.laws import (
     battery_kw_given,
     soc_after_drive,
     standby_kws,
+    time_to_rise_s,
 )
 from evgrid.battery.records import Floats, Kinds, Row
 from evgrid.core.jit import njit
@@ -46,8 +47,10 @@ from evgrid.sites.records import (
     BACKUP_CRITICAL,
     BACKUP_NONE,
     BY_BATTERY,
+    BY_DEPARTURE,
     BY_EV,
     BY_GENERATOR,
+    BY_RESERVE,
     COST,
     ISLAND,
     LOST,
@@ -323,8 +326,11 @@ def _find_limits(
             most_kw = kind["charge_kw"]
             left_s = evs.departure_s[ev["session"]] - now["begin_s"]
             late = left_s - seconds_to_target(kind, curve, ev["soc"]) <= LAXITY_S
-            if on_grid and (late or ev["soc"] < floor_soc):
-                ev["must"] = 1
+            if on_grid and late:
+                ev["must"] = BY_DEPARTURE
+        if ev["must"] != BY_DEPARTURE:
+            below = on_grid and most_kw > 0.0 and ev["soc"] < floor_soc - SAME_SOC
+            ev["must"] = BY_RESERVE if below else 0
         if site["control"] not in (SELF_CONSUMPTION, COST):  # those ask for nothing but what they decide
             powers.asked[j] = min(max(inputs.request_kw[site["ev"][0] + j], least_kw), most_kw)
         powers.low[j] = least_kw * now["share"] * gives if ev["soc"] > floor_soc + SAME_SOC else 0.0
@@ -579,6 +585,22 @@ def _span_to_limit(
 
 
 @njit
+def _span_to_reserve(kinds: Kinds, row: int, soc: float, power_kw: float, floor_soc: float) -> float:
+    """How long a battery that charges takes to the reserve, or to its target below that."""
+    kind = kinds.rows[row]
+    reserve, inner_kw = min(floor_soc, kind["soc_target"]), _battery_kw(kind, power_kw)
+    if inner_kw <= 0.0:
+        return inf
+    seconds = 0.0
+    while soc < reserve:
+        end, here_kw, slope = piece_above(kind, kinds.curves[kind["curve"]], soc, inner_kw)
+        end = min(end, reserve)
+        seconds += time_to_rise_s(end - soc, here_kw, slope, kind["soc_per_kws"])
+        soc = end
+    return seconds
+
+
+@njit
 def _first_limit(
     site: Row, state: Row, now: Row, sites: Sites, evs: EVs, memory: Memory, powers: Powers, until_s: float
 ) -> float:
@@ -591,13 +613,14 @@ def _first_limit(
         ev = memory.evs[site["ev"][0] + j]
         if not ev["plugged"]:
             continue
-        guards = on_grid and now["share"] == 1.0 and not ev["must"]
+        guards = on_grid and now["share"] == 1.0 and ev["must"] != BY_DEPARTURE
         left_s = evs.departure_s[ev["session"]] - time_s if guards else inf
-        span_s = _span_to_limit(
-            evs.kinds, evs.kind[ev["session"]], ev["soc"], powers.power[j], span_s, floor_soc, left_s
-        )
-        if powers.power[j] < 0.0:  # the warranty's caps
-            inner_kw = _battery_kw(evs.kinds.rows[evs.kind[ev["session"]]], powers.power[j])
+        row, power_kw = evs.kind[ev["session"]], powers.power[j]
+        span_s = _span_to_limit(evs.kinds, row, ev["soc"], power_kw, span_s, floor_soc, left_s)
+        if ev["must"] == BY_RESERVE and power_kw > 0.0:
+            span_s = min(span_s, _span_to_reserve(evs.kinds, row, ev["soc"], power_kw, floor_soc))
+        if power_kw < 0.0:  # the warranty's caps
+            inner_kw = _battery_kw(evs.kinds.rows[row], power_kw)
             span_s = min(span_s, (evs.throughput_kws - ev["out_kws"]) / -inner_kw)
             span_s = min(span_s, evs.discharging_s - ev["discharging_s"])
     if site["battery"] >= 0:
@@ -606,9 +629,8 @@ def _first_limit(
             sites.batteries, site["battery"], state["soc"], power_kw, span_s, floor_soc, inf
         )
         if power_kw > 0.0 and state["soc"] < floor_soc - SAME_SOC:
-            kind = sites.batteries.rows[site["battery"]]
-            fill_s = (floor_soc - state["soc"]) / (_battery_kw(kind, power_kw) * kind["soc_per_kws"])
-            span_s = min(span_s, fill_s)
+            row = site["battery"]
+            span_s = min(span_s, _span_to_reserve(sites.batteries, row, state["soc"], power_kw, floor_soc))
     if now["generator_kw"] > 0.0:
         span_s = min(span_s, state["fuel_kws"] / max(now["generator_kw"], site["generator_least_kw"]))
     then_s = time_s + span_s

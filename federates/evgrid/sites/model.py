@@ -239,8 +239,9 @@ class SitesModel(Model):
         if scenario.fleet is not None:
             self.inputs += ("fleet/site_soc",)
         self.outputs = ("sites/p", "sites/q", *((PORT,) if scenario.fleet is not None else ()))
+        static = [v for v in _STATIC if requests is not None or v.name != "site_cut_by_outage_kwh"]
         self.variables = (
-            *_TIMED, *((_SOC,) if np.any(table.rating.battery_kwh > 0) else ()), *_STATIC,
+            *_TIMED, *((_SOC,) if np.any(table.rating.battery_kwh > 0) else ()), *static,
             *((_COST,) if prices is not None else ()), *(_DEMAND if self._demand is not None else ()),
         )  # fmt: skip
 
@@ -409,7 +410,7 @@ class SitesModel(Model):
                 self._recorder.put_static("site_interruptions", value)
             elif name == "unmet_s":
                 self._recorder.put_static("site_unmet_h", value / 3600.0)
-            else:
+            elif self._requests is not None or name != "cut_by_outage":  # without any, there is none to cut
                 self._recorder.put_static(f"site_{name}_kwh", value / 3600.0)
         if self._prices is not None:
             self._recorder.put_static("site_energy_cost", self._cost)

@@ -29,6 +29,9 @@ BACKUP_NONE, BACKUP_CRITICAL, BACKUP_WHOLE = range(3)
 AUTO, BY_BATTERY, BY_EV, BY_GENERATOR = range(4)
 """Positions in :data:`evgrid.sites.tables.FORMER`."""
 
+BY_DEPARTURE, BY_RESERVE = 1, 2
+"""Why an EV charges as fast as it can on the grid: for its departure, until then; or up to the reserve."""
+
 CONTROLS = ("requests", "self_consumption", "cost", "peak", "reserve")
 """Controls by their number in kernels."""
 REQUESTS, SELF_CONSUMPTION, COST, PEAK, RESERVE = range(5)
@@ -80,7 +83,7 @@ EV = np.dtype(
     [
         ("session", "i8"),  # the session plugged in, or the next
         ("plugged", "i8"),
-        ("must", "i8"),  # 1: it charges as fast as it can until it departs
+        ("must", "i8"),  # 0, BY_DEPARTURE or BY_RESERVE
         ("out_kws", "f8"),  # energy out of its battery by discharging, over the run
         ("discharging_s", "f8"),  # time of it
         ("soc", "f8"),  # now, or with which it left

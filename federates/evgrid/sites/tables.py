@@ -530,17 +530,24 @@ class _Loads:
 
 
 def _without_source(table: SiteTable, scenario: Scenario, discharging: Bools | None) -> Iterator[str]:
-    """Groups with backup, but without any source that can form an island."""
+    """Groups with backup or off grid, but without any source that can form an island."""
     if discharging is None or scenario.fleet is None or scenario.fleet.sessions.sampled:
         return  # what is drawn may differ by member; the settings are checked before
     able = discharging[table.ev]
     of_site = np.repeat(table.group, np.diff(table.ev_first))
     for at, (name, site) in enumerate(table.groups.items()):
-        needs = site.backup != "none" and site.battery is None and site.generator is None
-        if needs and not able[of_site == at].any():
+        formers = site.battery is not None or site.generator is not None
+        if formers or able[of_site == at].any():
+            continue
+        if site.off_grid:
+            yield (
+                f"sites.{name}: none of its EVs can discharge: a site off grid needs a battery, a generator, "
+                "or such an EV (discharge_kw in the session file)"
+            )
+        elif site.backup != "none":
             yield (
                 f"sites.{name}.backup = {site.backup}: no EV that can discharge charges at its connection "
-                "points: needs a battery, a generator, or such an EV"
+                "points: needs a battery, a generator, or such an EV (discharge_kw in the session file)"
             )
 
 

@@ -14,6 +14,8 @@ from evgrid.core.model import Array
 _COUNTED_ON = 0.9
 """Share of the room within a limit that is planned for later: the rest is a reserve for arrivals and for the
 shortfall of sharing by laxity."""
+_ROUND_TRIP = 0.75
+"""Energy that is given back per energy drawn for it, at least."""
 _AHEAD_S = 900.0
 """Spacing of the times at which the base load is forecast, s."""
 
@@ -34,7 +36,8 @@ class SelfConsumption(Dispatching):
     Without a limit EVs wait for a surplus as long as their departures allow, so that many of them may charge
     together at last, and the peak may be higher than without control. With one they charge from the grid as
     early as the limit demands: the energy they need until their departures, less the room of the limit for it
-    after this tick besides the highest base load forecast until then.
+    after this tick besides the highest base load forecast until then. They discharge only as long as the
+    limit leaves room to make up for it before they depart.
     """
 
     Settings = SelfConsumptionSettings
@@ -53,18 +56,37 @@ class SelfConsumption(Dispatching):
         """See :meth:`Strategy.setpoints`."""
         settings = self.settings
         may = settings.discharge & (view.soc > settings.soc_reserve)
+        given = np.where(may, view.p_min, 0.0)
         target = -view.base_load
         if settings.limited:
             low, high = room(settings, view)
-            target = np.clip(np.maximum(target, self._due(view)), np.minimum(low, high), high)
-        return self.dispatch(view, target, np.where(may, view.p_min, 0.0))
+            due = self._due(view, view.p_max, view.time_needed)
+            if settings.discharge and np.any(target < 0.0):
+                power = np.maximum(view.p_max, -given)
+                later = self._due(view, power, view.time_needed + self._made_up_s(view, given, power))
+                due[later <= 0.0] = -np.inf
+            target = np.clip(np.maximum(target, due), np.minimum(low, high), high)
+        return self.dispatch(view, target, given)
 
-    def _due(self, view: View) -> Array:
-        """Least power of each group with which the limit can still be met later, (member · groups,) kW."""
+    def _made_up_s(self, view: View, given: Array, power: Array) -> Array:
+        """Time at full power that each EV needs to make up for its part of what its group takes in this tick,
+        (ev,) s.
+        """
+        group = self.context.ev_group
+        most_kw = np.bincount(group, -given, len(view.base_load))
+        part = np.divide(view.base_load, most_kw, out=np.zeros_like(most_kw), where=most_kw > 0.0).clip(0, 1)
+        drawn_kw = -given * part[group] / _ROUND_TRIP
+        seconds: Array = np.divide(drawn_kw * view.step_s, power, out=np.zeros_like(power), where=power > 0.0)
+        return seconds
+
+    def _due(self, view: View, power: Array, time_needed: Array) -> Array:
+        """Least power of each group with which the limit can still be met later, (member · groups,) kW, if
+        EVs need ``time_needed`` s at ``power`` kW.
+        """
         due = np.zeros(len(view.base_load))
         if not np.isfinite(self.settings.most_kw):
             return due
-        waiting = np.flatnonzero(view.plugged & (view.p_max > 0.0))
+        waiting = np.flatnonzero(view.plugged & (power > 0.0))
         group = self.context.ev_group[waiting]
         for at in np.unique(group):
             rows = waiting[group == at]
@@ -73,7 +95,7 @@ class SelfConsumption(Dispatching):
                 slots = slice(int(view.time_s / _AHEAD_S), int((view.time_s + left_s.max()) / _AHEAD_S) + 1)
                 base = self._ahead[at, slots].max(initial=base)
             room_kw = _COUNTED_ON * max(self.settings.most_kw - base, 0.0)
-            due[at] = least_now(view.p_max[rows], left_s, view.time_needed[rows], room_kw, view.step_s)
+            due[at] = least_now(power[rows], left_s, time_needed[rows], room_kw, view.step_s)
         return due
 
 
