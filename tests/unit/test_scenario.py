@@ -86,6 +86,8 @@ def test_five_faults_are_all_reported_with_their_path():
         ({"fleet.charger.power_kw": 7}, "fleet: give either penetration"),
         ({"fleet.count": 3, "fleet.penetration": 0.5}, "fleet: give either penetration"),
         ({"fleet.sessions.file": "none.csv"}, "fleet.sessions.file = none.csv: there is no file"),
+        ({"fleet.count": 3, "fleet.charger.functions": {"trips": "II", "nominal_hz": 50}, "system": {}},
+         "fleet.charger.functions.nominal_hz = 50: must be system.nominal_hz = 60"),
         ({"feeder.base_load": {"source": "net", "file": __file__}},
          "feeder.base_load: give either source or file"),
         ({"feeder.base_load.power_factor": float("nan")}, "feeder.base_load.power_factor"),

@@ -184,6 +184,17 @@ class Scenario(Settings):
                 )
                 if given is not None
             ]  # fmt: skip
+        local = self.fleet.charger.functions if self.fleet is not None else None
+        if (
+            self.system is not None
+            and local is not None
+            and (local.trips is not None or local.frequency_watt is not None)
+            and local.nominal_hz != self.system.nominal_hz
+        ):
+            found.append(
+                f"fleet.charger.functions.nominal_hz = {local.nominal_hz}: must be "
+                f"system.nominal_hz = {self.system.nominal_hz:g}, which the chargers see"
+            )
         if self.fleet is None and self.aggregators:
             found.append("aggregators: there is no fleet to control")
         if self.outages is not None and self.fleet is None and self.outages.restoration != Restoration():

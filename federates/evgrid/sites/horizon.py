@@ -28,7 +28,7 @@ from evgrid.sites.controls import Peak, Planned
 from evgrid.sites.kernels import SAME_SOC
 from evgrid.sites.planning import Ahead, Stores, plan
 from evgrid.sites.profiles import Slots, merged
-from evgrid.sites.records import EVs, Memory, Sites
+from evgrid.sites.records import BY_DEPARTURE, EVs, Memory, Sites
 from evgrid.sites.tables import SiteTable
 
 Ints = NDArray[np.int64]
@@ -294,7 +294,8 @@ def sessions_ahead(rows: Ints, begin_s: float, end_s: float, naive: bool, evs: E
         if ev["plugged"]:
             departure_s, known = evs.departure_s[at], True
             if departure_s > begin_s:
-                found.append((place, at, begin_s, departure_s, soc, ev["must"]))
+                late = 1.0 if ev["must"] == BY_DEPARTURE else 0.0
+                found.append((place, at, begin_s, departure_s, soc, late))
                 soc, free_s = _soc_then(evs.kinds, evs.kind[at], soc, departure_s - begin_s), departure_s
             at += 1
         if naive:
