@@ -299,3 +299,16 @@ def test_a_trace_of_fuel_is_none(step):
     )  # fmt: skip
     assert run.total("served_kwh") == 0.0
     assert run.total("unserved_kwh") == pytest.approx(1.0)
+
+
+def test_a_battery_s_standby_is_a_load_on_the_grid_and_in_an_island():
+    battery = {"capacity_kwh": 10.0, "charge_kw": 5.0, "soc_start": 1.0, "standby_kw": 0.1}
+    run = SiteRun(
+        home([], load=1.0, battery=battery | {"discharge_efficiency": 1.0}, outages=[(2, 4)], backup="whole",
+             island=INSTANT),
+        step=900.0, hours=6,
+    )  # fmt: skip
+    assert run.total("imported_kwh") == pytest.approx(4.4)
+    assert run.total("battery_out_kwh") == pytest.approx(2.2)
+    assert run.total("battery_in_kwh") == pytest.approx(0.6)
+    assert abs(run.sites.audit()["site_battery_kwh"][0]) < 1e-9

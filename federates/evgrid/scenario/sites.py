@@ -195,7 +195,8 @@ class SiteBattery(Settings):
     soc_min: Share = 0.1
     """State of charge below which it does not discharge."""
     standby_kw: NotNegative = 0.0
-    """Standby loss, kW out of the battery, at all times."""
+    """Own consumption, kW AC, on the grid and in an island. The study of resilience counts it while the
+    battery discharges."""
 
     @model_validator(mode="after")
     def _starts_above(self) -> SiteBattery:

@@ -96,6 +96,7 @@ NOW = np.dtype(
         ("critical_unserved_kw", "f8"),
         ("pv_kw", "f8"),  # available
         ("pv_used_kw", "f8"),
+        ("standby_kw", "f8"),  # of the battery
         ("peak_kw", "f8"),  # most drawn by the control peak
         ("generator_kw", "f8"),
         ("supply", "i8"),  # of the EVs
@@ -412,7 +413,8 @@ def _decide_on_grid(
             power[j] = min(max(inputs.plan_ev_kw[k, slot], low[j]), high[j])
         elif control != SELF_CONSUMPTION:
             power[j] = min(max(powers.asked[j], low[j]), high[j])
-    rest_kw = now["load_kw"] - now["pv_used_kw"]
+    now["standby_kw"] = site["standby_kw"]
+    rest_kw = now["load_kw"] + now["standby_kw"] - now["pv_used_kw"]
     if state["soc"] < now["floor_soc"] - SAME_SOC:
         power[n] = high[n]
     elif control == COST:
@@ -472,7 +474,7 @@ def _round(powers: Powers, n: int) -> None:
 def _decide_without_supply(now: Row, sites: Sites, site: Row, inputs: Inputs, powers: Powers) -> None:
     """Nothing flows."""
     now["supply"], now["served_kw"], now["pv_used_kw"], now["generator_kw"] = DEAD, 0.0, 0.0, 0.0
-    now["critical_unserved_kw"] = 0.0
+    now["critical_unserved_kw"], now["standby_kw"] = 0.0, 0.0
     for circuit in range(site["circuit"][0], site["circuit"][1]):
         if sites.critical[circuit]:
             now["critical_unserved_kw"] += inputs.circuit_kw[circuit, now["slot"]]
@@ -490,17 +492,18 @@ def _decide_in_island(site: Row, state: Row, now: Row, sites: Sites, inputs: Inp
     for j in range(n + 1):
         stores_kw -= powers.low[j]
     from_former_kw = min(stores_kw + generator_kw, site["former_kw"])
+    now["standby_kw"] = min(site["standby_kw"], now["pv_kw"] + from_former_kw)
     served_kw = missed_kw = 0.0
     for circuit in range(site["circuit"][0], site["circuit"][1]):
         circuit_kw = inputs.circuit_kw[circuit, slot]
         critical = sites.critical[circuit]
-        fits = served_kw + circuit_kw <= now["pv_kw"] + from_former_kw + NO_POWER_KW
+        fits = now["standby_kw"] + served_kw + circuit_kw <= now["pv_kw"] + from_former_kw + NO_POWER_KW
         if fits and circuit_kw <= site["load_step_kw"] and (critical or site["backup"] != BACKUP_CRITICAL):
             served_kw += circuit_kw
         elif critical:
             missed_kw += circuit_kw
     now["served_kw"], now["critical_unserved_kw"] = served_kw, missed_kw
-    need_kw = served_kw - now["pv_kw"]
+    need_kw = served_kw + now["standby_kw"] - now["pv_kw"]
     for j in range(n + 1):
         powers.bound[j] = powers.low[j] if need_kw > 0.0 else powers.high[j]
     left_kw = _shift(powers, n, site["ev_first"] if need_kw > 0.0 else 0, abs(need_kw))
@@ -677,8 +680,9 @@ def _carry_out(
         curve = sites.batteries.curves[kind["curve"]]
         moved = move(kind, curve, state["soc"], powers.power[n], span_s, inf, 0)
         state["soc"] = moved.soc
-        battery_in, battery_out = moved.drawn_kws, moved.given_kws
-        flow["battery_loss"] += moved.loss_kws
+        standby = now["standby_kw"] * span_s
+        battery_in, battery_out = moved.drawn_kws + standby, moved.given_kws
+        flow["battery_loss"] += moved.loss_kws + standby
     generated = now["generator_kw"] * span_s
     if generated > 0.0:
         state["fuel_kws"] -= max(generated, site["generator_least_kw"] * span_s)

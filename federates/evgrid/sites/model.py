@@ -469,7 +469,7 @@ def _sites_of(
     rows = np.zeros(len(table), SITE)
     for name in (
         "import_kw", "export_kw", "load_step_kw", "generator_kw", "detect_s", "black_start_s",
-        "return_wait_s", "ramp_s", "backup", "former", "ev_first", "parallel", "soc_min",
+        "return_wait_s", "ramp_s", "backup", "former", "ev_first", "parallel", "soc_min", "standby_kw",
     ):  # fmt: skip
         rows[name] = getattr(rating, name)
     numbers = np.array([CONTROLS.index(name) for name in CONTROL_NAMES])

@@ -55,6 +55,7 @@ SITE = np.dtype(
         ("ev_first", "i8"),  # 1: EVs discharge before the battery
         ("parallel", "i8"),  # 1: its sources may run in parallel with the grid
         ("soc_min", "f8"),  # of the battery
+        ("standby_kw", "f8"),  # that it draws besides
         ("battery", "i8"),  # row of the batteries' KIND; -1: none
         ("circuit", "i8", (2,)),  # its circuits, from and to, those served first come first
         ("ev", "i8", (2,)),  # its EVs
