@@ -312,3 +312,27 @@ def test_a_battery_s_standby_is_a_load_on_the_grid_and_in_an_island():
     assert run.total("battery_out_kwh") == pytest.approx(2.2)
     assert run.total("battery_in_kwh") == pytest.approx(0.6)
     assert abs(run.sites.audit()["site_battery_kwh"][0]) < 1e-9
+
+
+def test_a_charging_curve_is_followed_by_export_limit_and_meter():
+    # a battery of 20 kWh behind 3.7 kW, on its taper: power falls from 3.7 kW at 0.8 in a straight line to 0
+    car_ = car(0.0, 10 * HOUR, 0.8, target=1.0, capacity=20.0, charge=3.7, taper_soc=0.8)
+    runs = {
+        (kw, step): SiteRun(
+            home([[car_]], load=0.0, pv=2.0, interconnection={"approval": "export", "export_kw": kw}),
+            step=step, hours=4,
+        )
+        for kw in (0.5, 100.0) for step in (60.0, 3600.0)
+    }  # fmt: skip
+    # dE/dt = 3.7 (20 - E) / 4: power 3.7 exp(-3.7 t / 4), down to 5 % of 3.7 kW
+    rate = 3.7 / 4.0
+    meets_h = np.log(3.7 / 2.0) / rate  # the power of the PV
+    drawn = 3.7 * (1.0 - np.exp(-rate * meets_h)) / rate - 2.0 * meets_h
+    limit_h = np.log(3.7 / 1.5) / rate  # what the limit leaves
+    for (kw, _), run in runs.items():
+        assert run.total("imported_kwh") == pytest.approx(drawn, rel=1e-9)
+        assert run.series("power_kw").min() >= -kw - 1e-9
+    for step in (60.0, 3600.0):
+        run = runs[0.5, step]
+        up_to = 2.0 * (limit_h - meets_h) - 3.7 * (np.exp(-rate * meets_h) - np.exp(-rate * limit_h)) / rate
+        assert run.total("exported_kwh") == pytest.approx(up_to + 0.5 * (4.0 - limit_h), rel=1e-9)

@@ -30,12 +30,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evgrid.battery.charging import charge, moment_of_zero_laxity, move, piece_above, seconds_to_target
+from evgrid.battery.charging import (
+    charge,
+    charge_limit_kw,
+    moment_of_zero_laxity,
+    move,
+    piece_above,
+    seconds_to_target,
+)
 from evgrid.battery.laws import (
     NO_POWER_KW,
     ROUNDING,
     battery_kw_drawn,
     battery_kw_given,
+    lost,
     soc_after_drive,
     standby_kws,
     time_to_rise_s,
@@ -95,7 +103,8 @@ NOW = np.dtype(
         ("served_kw", "f8"),
         ("critical_unserved_kw", "f8"),
         ("pv_kw", "f8"),  # available
-        ("pv_used_kw", "f8"),
+        ("pv_used_kw", "f8"),  # on the grid: what may be used
+        ("at_export_limit", "i8"),  # 1: PV is curtailed to it
         ("standby_kw", "f8"),  # of the battery
         ("peak_kw", "f8"),  # most drawn by the control peak
         ("generator_kw", "f8"),
@@ -438,9 +447,65 @@ def _decide_on_grid(
     if over_kw > 0.0:
         for j in range(n + 1):
             bound[j] = max(power[j], 0.0)
-        over_kw = _shift(powers, n, site["ev_first"], over_kw)
-        now["pv_used_kw"] = max(now["pv_used_kw"] - over_kw, 0.0)
+        _shift(powers, n, site["ev_first"], over_kw)
     _round(powers, n)
+    drawn_kw = _drawn_kw(0.0, site, now, evs, memory, powers)
+    now["at_export_limit"] = 1 if drawn_kw <= NO_POWER_KW - site["export_kw"] else 0
+
+
+@njit
+def _drawn_kw(after_s: float, site: Row, now: Row, evs: EVs, memory: Memory, powers: Powers) -> float:
+    """Power at the meter on the grid, some time from now, with all of the PV; a charging curve counts."""
+    drawn_kw = now["load_kw"] + now["standby_kw"] + powers.power[now["evs"]] - now["pv_used_kw"]
+    for j in range(now["evs"]):
+        ev = memory.evs[site["ev"][0] + j]
+        if not ev["plugged"]:
+            continue
+        power_kw = powers.power[j]
+        if power_kw > 0.0:
+            kind = evs.kinds.rows[evs.kind[ev["session"]]]
+            curve = evs.kinds.curves[kind["curve"]]
+            inner_kw = _battery_kw(kind, power_kw)
+            soc = charge(kind, curve, ev["soc"], inner_kw, after_s)[0] if after_s > 0.0 else ev["soc"]
+            inner_kw = min(inner_kw, charge_limit_kw(kind, curve, soc))
+            a, b, c = kind["charge_a"], kind["charge_b"], kind["charge_c"]
+            drawn_kw += inner_kw + lost(1.0, inner_kw, inner_kw * inner_kw, a, b, c)
+        else:
+            drawn_kw += power_kw if power_kw < 0.0 else evs.standby_kw
+    return float(drawn_kw)
+
+
+@njit
+def _span_to_level(
+    level_kw: float, span_s: float, site: Row, now: Row, evs: EVs, memory: Memory, powers: Powers
+) -> float:
+    """Time until the power at the meter crosses a level as charging curves change it, at most ``span_s``."""
+    above = _drawn_kw(0.0, site, now, evs, memory, powers) > level_kw
+    low_s, high_s = 0.0, span_s
+    for _ in range(60):
+        middle_s = 0.5 * (low_s + high_s)
+        if (_drawn_kw(middle_s, site, now, evs, memory, powers) > level_kw) == above:
+            low_s = middle_s
+        else:
+            high_s = middle_s
+    return high_s
+
+
+@njit
+def _span_of_one_sign(span_s: float, site: Row, now: Row, evs: EVs, memory: Memory, powers: Powers) -> float:
+    """Time for which the power at the meter has one sign, and stays on one side of the export limit."""
+    charging = False
+    for j in range(now["evs"]):
+        charging |= powers.power[j] > 0.0
+    if not charging:
+        return span_s
+    first_kw = _drawn_kw(0.0, site, now, evs, memory, powers)
+    for level_kw in (-site["export_kw"], 0.0):
+        last_kw = _drawn_kw(span_s, site, now, evs, memory, powers)
+        near = abs(first_kw - level_kw) <= NO_POWER_KW or abs(last_kw - level_kw) <= NO_POWER_KW
+        if not near and (first_kw > level_kw) != (last_kw > level_kw):
+            span_s = _span_to_level(level_kw, span_s, site, now, evs, memory, powers)
+    return span_s
 
 
 @njit
@@ -636,6 +701,8 @@ def _first_limit(
             span_s = min(span_s, _span_to_reserve(sites.batteries, row, state["soc"], power_kw, floor_soc))
     if now["generator_kw"] > 0.0:
         span_s = min(span_s, state["fuel_kws"] / max(now["generator_kw"], site["generator_least_kw"]))
+    if on_grid:
+        span_s = _span_of_one_sign(span_s, site, now, evs, memory, powers)
     then_s = time_s + span_s
     return float(then_s if time_s < then_s < until_s else until_s)
 
@@ -691,6 +758,8 @@ def _carry_out(
     served, pv = now["served_kw"] * span_s, now["pv_used_kw"] * span_s
     net = served + ev_in + battery_in - ev_out - battery_out - generated
     if supply == BEHIND_SITE:
+        if now["at_export_limit"]:
+            pv = min(max(net + site["export_kw"] * span_s, 0.0), pv)
         grid = net - pv
         flow["imported"] += max(grid, 0.0)
         flow["exported"] += max(-grid, 0.0)
