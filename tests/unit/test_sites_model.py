@@ -336,3 +336,18 @@ def test_a_charging_curve_is_followed_by_export_limit_and_meter():
         run = runs[0.5, step]
         up_to = 2.0 * (limit_h - meets_h) - 3.7 * (np.exp(-rate * meets_h) - np.exp(-rate * limit_h)) / rate
         assert run.total("exported_kwh") == pytest.approx(up_to + 0.5 * (4.0 - limit_h), rel=1e-9)
+
+
+@pytest.mark.parametrize("step", [60.0, 900.0, 3600.0])
+def test_a_battery_that_was_empty_charges_a_while_before_it_gives_again(step):
+    battery = {"capacity_kwh": 10.0, "charge_kw": 5.0, "soc_start": 0.1, "soc_min": 0.1}
+    lossless = {"charge_efficiency": 1.0, "discharge_efficiency": 1.0}
+    run = SiteRun(
+        home([], load=2.0, pv=1.0, battery=battery | lossless, outages=[(0, 6)], backup="whole",
+             critical={"share": 1.0}, island=INSTANT),
+        step=step, hours=6,
+    )  # fmt: skip
+    # by turns: 0.5 kWh of the PV's 1 kW in 30 min, then 2 kW from PV and battery for 30 min
+    assert run.total("served_kwh") == pytest.approx(6.0)
+    assert run.total("unmet_h") == pytest.approx(3.0)
+    assert run.total("interruptions") == 6

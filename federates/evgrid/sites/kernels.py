@@ -79,6 +79,10 @@ from evgrid.sites.records import (
 SAME_SOC = 1e-12
 """State of charge within which a battery is at its floor or its target."""
 
+RESTART_SOC = 0.05
+"""Rise above its floor to which a battery that was empty in an island charges before it gives again; without
+it a load that is more than the PV would be switched on and off without end."""
+
 LAXITY_S = 1e-6
 """Time that is left within which a departure asks for full power."""
 
@@ -193,7 +197,7 @@ def _plug(site: Row, now: Row, evs: EVs, memory: Memory) -> None:
             if ev["plugged"]:
                 if evs.departure_s[session] > time_s:
                     break
-                ev["plugged"], ev["must"] = 0, 0
+                ev["plugged"], ev["must"], ev["rests"] = 0, 0, 0
                 ev["session"] += 1
             else:
                 if session >= evs.last[k] or evs.arrival_s[session] > time_s:
@@ -343,16 +347,33 @@ def _find_limits(
             ev["must"] = BY_RESERVE if below else 0
         if site["control"] not in (SELF_CONSUMPTION, COST):  # those ask for nothing but what they decide
             powers.asked[j] = min(max(inputs.request_kw[site["ev"][0] + j], least_kw), most_kw)
-        powers.low[j] = least_kw * now["share"] * gives if ev["soc"] > floor_soc + SAME_SOC else 0.0
+        ev["rests"] = _rests(mode, ev["rests"], ev["soc"], kind)
+        may_give = ev["soc"] > floor_soc + SAME_SOC and not ev["rests"]
+        powers.low[j] = least_kw * now["share"] * gives if may_give else 0.0
         powers.high[j] = most_kw * now["share"]
     n = now["evs"]
     powers.low[n], powers.high[n], powers.asked[n], powers.power[n] = 0.0, 0.0, 0.0, 0.0
     if site["battery"] >= 0:
         kind = sites.batteries.rows[site["battery"]]
-        if state["soc"] > max(kind["soc_floor"], floor_soc) + SAME_SOC:
+        state["rests"] = _rests(mode, state["rests"], state["soc"], kind)
+        if state["soc"] > max(kind["soc_floor"], floor_soc) + SAME_SOC and not state["rests"]:
             powers.low[n] = -kind["discharge_kw"] * now["share"] * gives
         if state["soc"] < kind["soc_target"] - SAME_SOC:
             powers.high[n] = kind["charge_kw"] * now["share"]
+
+
+@njit
+def _rests(mode: int, rests: int, soc: float, kind: Row) -> int:
+    """Whether a battery that was empty in an island has not enough yet to give again."""
+    if mode != ISLAND or soc >= _soc_to_give(kind) - SAME_SOC:
+        return 0
+    return 1 if rests or soc <= kind["soc_floor"] + SAME_SOC else 0
+
+
+@njit
+def _soc_to_give(kind: Row) -> float:
+    """State of charge from which on a battery gives again that was empty in an island."""
+    return float(min(kind["soc_floor"] + RESTART_SOC, kind["soc_target"]))
 
 
 @njit
@@ -685,6 +706,9 @@ def _first_limit(
         left_s = evs.departure_s[ev["session"]] - time_s if guards else inf
         row, power_kw = evs.kind[ev["session"]], powers.power[j]
         span_s = _span_to_limit(evs.kinds, row, ev["soc"], power_kw, span_s, floor_soc, left_s)
+        if ev["rests"] and power_kw > 0.0:
+            to_soc = _soc_to_give(evs.kinds.rows[row])
+            span_s = min(span_s, _span_to_reserve(evs.kinds, row, ev["soc"], power_kw, to_soc))
         if ev["must"] == BY_RESERVE and power_kw > 0.0:
             span_s = min(span_s, _span_to_reserve(evs.kinds, row, ev["soc"], power_kw, floor_soc))
         if power_kw < 0.0:  # the warranty's caps
@@ -696,8 +720,11 @@ def _first_limit(
         span_s = _span_to_limit(
             sites.batteries, site["battery"], state["soc"], power_kw, span_s, floor_soc, inf
         )
+        row = site["battery"]
+        if state["rests"] and power_kw > 0.0:
+            to_soc = _soc_to_give(sites.batteries.rows[row])
+            span_s = min(span_s, _span_to_reserve(sites.batteries, row, state["soc"], power_kw, to_soc))
         if power_kw > 0.0 and state["soc"] < floor_soc - SAME_SOC:
-            row = site["battery"]
             span_s = min(span_s, _span_to_reserve(sites.batteries, row, state["soc"], power_kw, floor_soc))
     if now["generator_kw"] > 0.0:
         span_s = min(span_s, state["fuel_kws"] / max(now["generator_kw"], site["generator_least_kw"]))

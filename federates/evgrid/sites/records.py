@@ -73,6 +73,7 @@ STATE = np.dtype(
         ("stair", "i8"),  # of the ramp
         ("outage", "i8"),  # the outage under way or the next
         ("soc", "f8"),  # of the battery
+        ("rests", "i8"),  # 1: it was empty in an island, and charges before it gives again
         ("fuel_kws", "f8"),
         ("unmet_from_s", "f8"),  # since when the critical load has not been met; NaN: it is
     ],
@@ -85,6 +86,7 @@ EV = np.dtype(
         ("session", "i8"),  # the session plugged in, or the next
         ("plugged", "i8"),
         ("must", "i8"),  # 0, BY_DEPARTURE or BY_RESERVE
+        ("rests", "i8"),  # 1: it was empty in an island, and charges before it gives again
         ("out_kws", "f8"),  # energy out of its battery by discharging, over the run
         ("discharging_s", "f8"),  # time of it
         ("soc", "f8"),  # now, or with which it left
