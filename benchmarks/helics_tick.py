@@ -29,7 +29,7 @@ SMOKE: dict[str, Any] = {"ticks": 30, "repeats": 1, "slow_feeders": (15,)}
 """Arguments of :func:`rows` for a run of seconds, whose figures say nothing."""
 SLOW_FEEDERS = (15, 3600)
 """Ticks in a step of the feeder."""
-OPTIONAL = ("fleet/envelope_", "fleet/reserve_", "fleet/e_m", "fleet/own_p")
+OPTIONAL = ("fleet/envelope_", "fleet/reserve_", "fleet/e_m", "fleet/own_p", "fleet/site_soc")
 """Ports that only some scenarios have."""
 
 

@@ -24,7 +24,9 @@ def run(strategy, bidirectional=0.0, members=1, first=0, overrides=None, **secti
         "feeder": {"network": "cigre_lv", "base_load": {"source": "net"}, "on_divergence": "stop"},
         "fleet": {"count": 30, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": bidirectional}},
         "tariff": "pge_ev2a",
-        "aggregators": {"main": {"group": "feeder", **strategy}},
+        "aggregators": {
+            "main": {**({} if strategy["strategy"] == "tou" else {"group": "feeder"}), **strategy}
+        },
         "communication": {"telemetry": "5min"},
         **sections,
     }

@@ -79,6 +79,9 @@ from evgrid.sites.records import (
 SAME_SOC = 1e-12
 """State of charge within which a battery is at its floor or its target."""
 
+CROSSED_SOC = 1e-9
+"""State of charge below its target at which a battery that discharges has crossed it."""
+
 RESTART_SOC = 0.05
 """Rise above its floor to which a battery that was empty in an island charges before it gives again; without
 it a load that is more than the PV would be switched on and off without end."""
@@ -661,8 +664,11 @@ def _span_to_limit(
             return on_s
     elif inner_kw < 0.0:
         stop_soc = max(kind["soc_floor"], floor_soc)
-        if soc > kind["soc_target"] + SAME_SOC:  # below it there is something to charge again
+        crossed_soc = kind["soc_target"] - CROSSED_SOC  # from there on there is something to charge again
+        if soc > kind["soc_target"] + SAME_SOC:
             stop_soc = max(stop_soc, kind["soc_target"])
+        elif soc > crossed_soc:
+            stop_soc = max(stop_soc, crossed_soc)
         floor_s = (soc - stop_soc) / (-inner_kw * kind["soc_per_kws"])
         if floor_s < span_s:
             span_s = floor_s
