@@ -351,3 +351,21 @@ def test_a_battery_that_was_empty_charges_a_while_before_it_gives_again(step):
     assert run.total("served_kwh") == pytest.approx(6.0)
     assert run.total("unmet_h") == pytest.approx(3.0)
     assert run.total("interruptions") == 6
+
+
+@pytest.mark.parametrize("step", [60.0, 1800.0])
+def test_what_one_ev_gives_to_another_ends_where_its_charging_curve_falls(step):
+    full = car(0.0, 20 * HOUR, 0.9, target=0.3, capacity=60.0, charge=3.7, discharge_kw=3.7)
+    other = car(0.0, 1.5 * HOUR, 0.6, target=1.0, capacity=20.0, charge=11.0, taper_soc=0.8)
+    run = SiteRun(
+        home([[full], [other]], load=0.0, interconnection={"approval": "non_export", "import_kw": 9.0}),
+        step=step, hours=3, asked=[-11.0, np.inf],
+    )  # fmt: skip
+    # up to an SOC of 0.8 one gives 3.7 kW to the other, which takes 11 kW; from there on nothing, and 9 kW at
+    # most; at last, where the taper has come to its least power, 0.55 kW
+    held_h, taper_h = 20.0 * 0.2 * 2.0 / 11.0 / 9.0, 4.0 / 11.0 * np.log(9.0 / 0.55)
+    last_h = 1.5 - (4.0 / 11.0 + held_h + taper_h)
+    assert run.total("ev_out_kwh") == pytest.approx(3.7 * 4.0 / 11.0 + 0.55 * last_h)
+    assert run.series("power_kw").min() >= -1e-9
+    assert run.series("power_kw").max() <= 9.0 + 1e-9
+    assert run.total("exported_kwh") == 0.0

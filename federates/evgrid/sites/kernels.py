@@ -465,13 +465,10 @@ def _decide_on_grid(
         if memory.evs[site["ev"][0] + j]["must"] or control in (SELF_CONSUMPTION, COST):
             powers.asked[j] = power[j]
     rest_kw += standby_kw
-    _hold_import(min(site["import_kw"], now["peak_kw"]), rest_kw, site, now, memory, powers, False)
-    _hold_import(site["import_kw"], rest_kw, site, now, memory, powers, True)
-    over_kw = -site["export_kw"] - (rest_kw - standby_kw) - _total(powers, n)
-    if over_kw > 0.0:
-        for j in range(n + 1):
-            bound[j] = max(power[j], 0.0)
-        _shift(powers, n, site["ev_first"], over_kw)
+    _hold_export(site, now, evs, memory, powers)
+    _hold_import(min(site["import_kw"], now["peak_kw"]), rest_kw, site, now, evs, memory, powers, False)
+    _hold_import(site["import_kw"], rest_kw, site, now, evs, memory, powers, True)
+    _hold_export(site, now, evs, memory, powers)
     _round(powers, n)
     drawn_kw = _drawn_kw(0.0, site, now, evs, memory, powers)
     now["at_export_limit"] = 1 if drawn_kw <= NO_POWER_KW - site["export_kw"] else 0
@@ -533,15 +530,66 @@ def _span_of_one_sign(span_s: float, site: Row, now: Row, evs: EVs, memory: Memo
 
 
 @njit
+def _piece(kind: Row, curve: Row, soc: float, power_kw: float) -> tuple[float, float]:
+    """Power at the grid that a battery that charges surely draws on this piece of its charging curve, kW, 0
+    where the curve changes it; and the time to the piece's end, s.
+    """
+    soc += SAME_SOC
+    end, here_kw, slope = piece_above(kind, curve, soc, _battery_kw(kind, power_kw))
+    if here_kw <= 0.0:
+        return 0.0, inf
+    left_s = (
+        time_to_rise_s(end - soc, here_kw, slope, kind["soc_per_kws"]) if end < kind["soc_target"] else inf
+    )
+    a, b, c = kind["charge_a"], kind["charge_b"], kind["charge_c"]
+    return here_kw + lost(1.0, here_kw, here_kw * here_kw, a, b, c) if slope == 0.0 else 0.0, left_s
+
+
+@njit
+def _given_beyond_kw(site: Row, now: Row, evs: EVs, memory: Memory, powers: Powers) -> float:
+    """By how much EVs and battery give more than site and export limit surely take, kW; below 0: room.
+
+    An EV on the slope of its charging curve counts as 0: what it takes falls meanwhile.
+    """
+    taken_kw = now["load_kw"] + now["standby_kw"] - now["pv_used_kw"] + site["export_kw"]
+    given_kw = 0.0
+    for j in range(now["evs"] + 1):
+        power_kw = powers.power[j]
+        if power_kw <= 0.0:
+            given_kw -= power_kw
+        elif j == now["evs"]:
+            taken_kw += power_kw
+        else:
+            ev = memory.evs[site["ev"][0] + j]
+            kind = evs.kinds.rows[evs.kind[ev["session"]]]
+            curve = evs.kinds.curves[kind["curve"]]
+            taken_kw += _piece(kind, curve, ev["soc"], power_kw)[0]
+    return float(given_kw - taken_kw)
+
+
+@njit
+def _hold_export(site: Row, now: Row, evs: EVs, memory: Memory, powers: Powers) -> None:
+    """Keep what EVs and battery give within what the site and its export limit surely take."""
+    beyond_kw = _given_beyond_kw(site, now, evs, memory, powers)
+    if beyond_kw > 0.0:
+        for j in range(now["evs"] + 1):
+            powers.bound[j] = max(powers.power[j], 0.0)
+        _shift(powers, now["evs"], site["ev_first"], beyond_kw)
+
+
+@njit
 def _hold_import(
-    limit_kw: float, rest_kw: float, site: Row, now: Row, memory: Memory, powers: Powers, at_any_cost: bool
-) -> None:
+    limit_kw: float, rest_kw: float, site: Row, now: Row, evs: EVs, memory: Memory, powers: Powers,
+    at_any_cost: bool,
+) -> None:  # fmt: skip
     """Keep the power drawn within a limit: less charging, then discharging; those that must charge only at
     any cost.
     """
     n = now["evs"]
     for floor in range(2):
         excess_kw = rest_kw + _total(powers, n) - limit_kw
+        if floor == 1:
+            excess_kw = min(excess_kw, -_given_beyond_kw(site, now, evs, memory, powers))
         if excess_kw <= 0.0:
             return
         for j in range(n + 1):
@@ -660,8 +708,10 @@ def _span_to_limit(
     then = soc
     if inner_kw > 0.0:
         then, on_s, _, _ = charge(kind, curve, soc, inner_kw, span_s)
+        span_s = min(span_s, _piece(kind, curve, soc, power_kw)[1])
         if on_s < span_s:
             return on_s
+        then = charge(kind, curve, soc, inner_kw, span_s)[0]
     elif inner_kw < 0.0:
         stop_soc = max(kind["soc_floor"], floor_soc)
         crossed_soc = kind["soc_target"] - CROSSED_SOC  # from there on there is something to charge again
