@@ -467,8 +467,11 @@ def _decide_on_grid(
     rest_kw += standby_kw
     _hold_export(site, now, evs, memory, powers)
     _hold_import(min(site["import_kw"], now["peak_kw"]), rest_kw, site, now, evs, memory, powers, False)
-    _hold_import(site["import_kw"], rest_kw, site, now, evs, memory, powers, True)
-    _hold_export(site, now, evs, memory, powers)
+    for _ in range(n + 2):  # less charging leaves less for others to give to
+        _hold_import(site["import_kw"], rest_kw, site, now, evs, memory, powers, True)
+        if _given_beyond_kw(site, now, evs, memory, powers) <= NO_POWER_KW:
+            break
+        _hold_export(site, now, evs, memory, powers)
     _round(powers, n)
     drawn_kw = _drawn_kw(0.0, site, now, evs, memory, powers)
     now["at_export_limit"] = 1 if drawn_kw <= NO_POWER_KW - site["export_kw"] else 0
