@@ -33,6 +33,7 @@ import numpy as np
 from evgrid.battery.charging import (
     charge,
     charge_limit_kw,
+    drawn_kws,
     moment_of_zero_laxity,
     move,
     piece_above,
@@ -43,7 +44,6 @@ from evgrid.battery.laws import (
     ROUNDING,
     battery_kw_drawn,
     battery_kw_given,
-    lost,
     soc_after_drive,
     standby_kws,
     time_to_rise_s,
@@ -492,8 +492,7 @@ def _drawn_kw(after_s: float, site: Row, now: Row, evs: EVs, memory: Memory, pow
             inner_kw = _battery_kw(kind, power_kw)
             soc = charge(kind, curve, ev["soc"], inner_kw, after_s)[0] if after_s > 0.0 else ev["soc"]
             inner_kw = min(inner_kw, charge_limit_kw(kind, curve, soc))
-            a, b, c = kind["charge_a"], kind["charge_b"], kind["charge_c"]
-            drawn_kw += inner_kw + lost(1.0, inner_kw, inner_kw * inner_kw, a, b, c)
+            drawn_kw += drawn_kws(kind, 1.0, inner_kw, inner_kw * inner_kw)[0]
         else:
             drawn_kw += power_kw if power_kw < 0.0 else evs.standby_kw
     return float(drawn_kw)
@@ -544,8 +543,7 @@ def _piece(kind: Row, curve: Row, soc: float, power_kw: float) -> tuple[float, f
     left_s = (
         time_to_rise_s(end - soc, here_kw, slope, kind["soc_per_kws"]) if end < kind["soc_target"] else inf
     )
-    a, b, c = kind["charge_a"], kind["charge_b"], kind["charge_c"]
-    return here_kw + lost(1.0, here_kw, here_kw * here_kw, a, b, c) if slope == 0.0 else 0.0, left_s
+    return drawn_kws(kind, 1.0, here_kw, here_kw * here_kw)[0] if slope == 0.0 else 0.0, left_s
 
 
 @njit
