@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any
 
 MOST_OF_ONE_FAULT = 20
 """Rows of one fault that are listed; the rest are counted."""
@@ -45,6 +46,10 @@ class ScenarioError(EvgridError):
         self.faults = list(faults)
         self.source = source
         super().__init__(_listed(source, self.faults))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by faults and source, from process to process."""
+        return type(self), (self.faults, self.source)
 
 
 class NetworkError(EvgridError):

@@ -10,11 +10,13 @@ from click.testing import CliRunner
 import evgrid
 from evgrid.cli import main
 from evgrid.errors import ScenarioError
+from evgrid.results.metrics import reliability
 from evgrid.runs.simulation import build_world
 from evgrid.sites.normal_times import energy_in_normal_times
 from evgrid.sites.survival import survival_hours
 from evgrid.studies.reading import load_study
-from evgrid.studies.resilience import Resilience, expected_kwh, interruption_of, run_study
+from evgrid.studies.resilience import Resilience, run_study
+from evgrid.studies.resilience_indices import expected_kwh, interruption_of
 from evgrid.studies.resilience_output import draw, figures_table, sites_table, variants_table
 from evgrid.studies.resilience_sites import sites_by_part
 
@@ -199,6 +201,62 @@ def test_energy_of_interruptions_against_drawn_durations():
     )
 
 
+def test_a_schedule_is_replayed(tmp_path):
+    """75.456 h of each outage are served at the socket, whenever it starts; short ones don't count."""
+    house = {"connections": ["Load R15", "Load R16"], **HOUSE}
+    outages = [
+        {"start": "10h30min", "duration": "100h", "out": {"connections": ["Load R15"]}},
+        {"start": "1h15min", "duration": "4min", "out": "feeder"},
+        {"start": "113h", "duration": "90h", "out": "feeder"},  # 31 h of it within the run
+    ]
+    given = {"scenario": {"outages": outages}, "reserves": ()}
+    result = run_study(study_of(tmp_path, {"homes": house}, truck() + truck("Load R16", 2), **given))
+    assert result.attrs["indices_per"] == "period"
+    unmet = 100 - 75.456
+    of_all = result.sel(group="all", variant="everything")
+    for name, expected in {
+        "saifi_meter": 1.5, "saidi_meter_h": (100 + 2 * 31) / 2, "caidi_meter_h": 162 / 3,
+        "saifi_socket": 0.5, "saidi_socket_h": unmet / 2, "caidi_socket_h": unmet,
+        "unserved_meter_kwh": 2.5 * (81 + 4 / 60), "unserved_critical_kwh": 1.25 * (81 + 4 / 60),
+        "unserved_socket_kwh": 1.25 * unmet / 2,
+    }.items():  # fmt: skip
+        np.testing.assert_allclose(of_all[name], expected, rtol=1e-6, err_msg=name)
+    table = variants_table(result)
+    row = "critical load not served (kWh a site and period)"
+    assert table.loc[row, "everything"] == f"{0.625 * unmet:.3g}"
+
+
+def test_rates_of_elements_are_drawn_by_member(tmp_path):
+    """At the meter the same as in runs of the scenario, by their own indices; at the socket no more."""
+    battery = {"capacity_kwh": 1.5, "charge_kw": 5, "soc_start": 1}
+    homes = {"connections": "all", "critical": {"share": 0.4}, "backup": "critical", "battery": battery}
+    scenario = {
+        "feeder": {"network": "cigre_lv", "base_load": {"source": "standard"}},
+        "outages": {"rates": {"line": 200, "trafo": 20}, "repair": {"line": "9h", "trafo": "15h"}},
+        "ensemble": {"members": 2, "seed": 4},
+    }  # fmt: skip
+    study = study_of(tmp_path, {"homes": homes}, scenario=scenario, slot=900, reserves=())
+    found = run_study(study).sel(group="all")
+    run = evgrid.run(study.base())
+    indices = reliability(run)
+    assert float(found["saifi_meter"]) > 0.5
+    assert float(found["saifi_meter"]) == pytest.approx(float(indices["saifi"].mean()))
+    assert float(found["saidi_meter_h"]) == pytest.approx(float(indices["saidi_min"].mean()) / 60)
+    not_served_kwh = float(indices["not_served_kwh"].mean()) / run.sizes["connection"]
+    assert float(found["unserved_meter_kwh"]) == pytest.approx(not_served_kwh)
+    socket = found.sel(variant="everything")
+    assert 0 < socket["saidi_socket_h"] < found["saidi_meter_h"]
+    assert 0 < socket["unserved_socket_kwh"] < 0.4 * found["unserved_meter_kwh"]
+
+
+def test_the_studys_indices_win_over_the_scenarios(tmp_path):
+    outages = {"outages": [{"start": 0, "duration": "9h", "out": "feeder"}]}
+    house = {"homes": {"connections": ["Load R15"], **HOUSE}}
+    result = run_study(study_of(tmp_path, house, truck(), outages, saifi=1.0, caidi=3600))
+    assert result.attrs["indices_per"] == "year"
+    assert float(result["saidi_meter_h"].sel(group="all")) == 1
+
+
 @pytest.mark.parametrize(
     ("sites", "settings", "message"),
     [
@@ -239,6 +297,23 @@ def test_command_writes_tables_and_a_picture(tmp_path):
     assert "What a reserve (marked) costs and buys" in titles
 
 
+@pytest.mark.slow
+def test_members_are_shared_among_processes(tmp_path):
+    homes = {
+        "homes": {"connections": {"share": 0.5}, **HOUSE, "battery": {"capacity_kwh": 3, "charge_kw": 2}}
+    }
+    outages = {"outages": {"rates": {"line": 200}, "repair": {"line": "9h"}}, "ensemble": {"members": 3}}
+    study = study_of(tmp_path, homes, scenario=outages)
+    xr.testing.assert_equal(run_study(study, workers=2), run_study(study))
+
+
+def test_there_is_nothing_to_resume(tmp_path):
+    study_of(tmp_path, {"homes": {"connections": ["Load R15"], **HOUSE}}, truck())
+    done = CliRunner().invoke(main, ["study", "resilience", str(tmp_path / "case.yaml"), "--resume"])
+    assert done.exit_code == 2
+    assert "--resume: a study of resilience keeps no runs with which it could go on" in done.output
+
+
 def test_states_of_charge_of_a_run(tmp_path):
     """A strategy that waits for cheap hours: outages start from what the truck has in the run."""
     (tmp_path / "prices.csv").write_text("time,price\n0,100\n43200,50\n86400,100\n")
@@ -263,41 +338,55 @@ def test_states_of_charge_of_a_run(tmp_path):
         other.base()
 
 
-@pytest.mark.parametrize("start_h", [5, 30])
-def test_hours_are_those_of_a_run(tmp_path, start_h):
-    """An outage of two days in the coupled run: the first tick in which load is not served, at each site.
+PV = {"latitude": 50, "longitude": 8, "timezone": "Europe/Berlin"}
+STORE = {"capacity_kwh": 12, "charge_kw": 6, "soc_start": 0.8}
+AT_ONCE = {"detection": 0, "black_start": 0}
 
-    Everything is critical, so that what a site does not serve is critical load; EVs charge below their taper.
+
+@pytest.mark.parametrize("start_h", [5, 30.55])
+def test_hours_are_those_of_a_run(tmp_path, start_h):
+    """An outage of two days in the coupled run: the first tick in which critical load is not served, at each
+    site, with all that sites may have: EVs, PV, batteries and generators. EVs charge below their taper.
+
+    The run's moment is known to its tick of 5 min. Later in the study than in the run is only what the study
+    leaves out: a battery that was empty rests until it has 5 % again.
     """
-    step_h, days = 0.25, 4
+    step_h, days = 1 / 12, 4
+    common = {"critical": {"share": 0.6}, "backup": "critical", "island": AT_ONCE}
     sites = {
-        "homes": {
-            "connections": "all", "critical": {"share": 1.0}, "backup": "critical",
-            "battery": {"capacity_kwh": 12, "charge_kw": 5, "soc_start": 0.8},
-            "island": {"detection": 0, "black_start": 0},
-        }
+        "sunny": {"connections": {"share": 0.4}, "pv": {"kwp": 6, **PV}, "battery": STORE, **common},
+        "parked": {"connections": {"share": 0.3}, "battery": STORE, **common},
+        "ready": {
+            "connections": {"share": 0.3}, "pv": {"kwp": 4, **PV}, **common,
+            "generator": {"power_kw": 6, "fuel_kwh": 2, "start": 0},
+        },
     }  # fmt: skip
     scenario = {
-        "time": {"start": "2026-04-01T00:00", "duration": f"{24 * days}h", "step": "15min"},
+        "time": {"start": "2026-04-01T00:00", "duration": f"{24 * days}h", "step": "5min"},
         "feeder": {"network": "cigre_lv", "base_load": {"source": "standard"}, "households": {"kw_each": 8}},
-        "fleet": {"penetration": 1.0, "sessions": "home", "charger": {"phases": 3, "bidirectional": 1},
+        "fleet": {"penetration": 0.5, "sessions": "home", "charger": {"phases": 3, "bidirectional": 1},
                   "vehicle": {"soc_target": 0.8}},
         "ensemble": {"seed": 5},
     }  # fmt: skip
     study = study_of(tmp_path, sites, scenario=scenario, slot=900)
     parts = sites_by_part(build_world(study.base()), study.slot)
     table, grid = parts.having(parts.there)
+    assert parts.there == ("ev", "pv", "battery", "generator")
     start_kwh, _ = energy_in_normal_times(table, grid)
-    first = round(start_h / step_h)
-    hours = survival_hours(table, start_kwh, np.array([first]), horizon_h=48)[0]
-    outage = {"outages": [{"start": f"{start_h}h", "duration": "48h", "out": "feeder"}]}
+    hours = survival_hours(table, start_kwh, [start_h * 4], horizon_h=48, generator_last=True)[0]
+    outage = {"outages": [{"start": start_h * 3600, "duration": "48h", "out": "feeder"}]}
     result = evgrid.run(study_of(tmp_path, sites, scenario={**scenario, **outage}).base())
-    unserved = (
-        result["site_unserved_kw"].transpose("site", "time").values[:, first : first + round(48 / step_h)]
-    )
-    failed = unserved > 1e-9
-    lasted = np.where(failed.any(axis=1), step_h * failed.argmax(axis=1), 48 - step_h)
-    assert len(set(lasted)) > 5
-    print(np.c_[hours, lasted])
+    found = {
+        name: result[f"site_{name}_kw"].transpose("site", "time").values for name in ("load", "unserved")
+    }
+    first = int(start_h / step_h + 1e-9)
+    load, unserved = (values[:, first : first + round(48 / step_h)] for values in found.values())
+    failed = load < 0.6 * (load + unserved) - 1e-9
+    at = first + failed.argmax(axis=1)
+    lasted = np.where(failed.any(axis=1), step_h * at - start_h, 48)
+    soc = result["site_battery_soc"].transpose("site", "time").values[np.arange(len(at)), at]
+    later = hours > lasted + step_h + 1e-3
     assert (hours >= lasted - 1e-3).all()
-    assert (hours <= lasted + step_h + 1e-3).all()
+    assert ((soc[later] > 0.1) & (soc[later] < 0.15)).all()
+    for group in range(3):
+        assert (failed.any(axis=1) & ~later)[parts.group == group].any(), group

@@ -206,3 +206,32 @@ def test_what_cannot_be_asked():
         survival_hours(sites, np.zeros((0, 1)), rule="naive")
     with pytest.raises(ValueError, match="there is no slot"):
         survival_hours(sites_of(np.zeros((1, 0))), np.zeros((0, 1)))
+
+
+def test_an_outage_may_start_within_a_slot():
+    """As with slots of a quarter of the same load and PV, and energies on the lines between the hours'."""
+    rng = np.random.default_rng(4)
+    stays = [
+        {"arrival_h": 1.5, "departure_h": 8.0, "arrival_kwh": 10, "capacity_kwh": 40, "discharge_kw": 3,
+         "charge_kw": 3, "drive_kwh": 4.0},
+        {"arrival_h": 17.5, "departure_h": 24.0, "arrival_kwh": 9, "capacity_kwh": 40, "discharge_kw": 3,
+         "charge_kw": 3, "drive_kwh": 4.0},
+    ]  # fmt: skip
+    fixed = {"capacity_kwh": 8, "charge_kw": 2, "discharge_kw": 3, "discharge_b": 0.1, "charge_b": 0.1}
+    load, pv = rng.uniform(0.2, 1.5, 24), rng.uniform(0, 2, 24) * (np.abs(np.arange(24) - 12) < 5)
+    kwh = np.stack([rng.uniform(1, 40, 24), rng.uniform(0, 8, 24)])
+    kwh[0, 18] = 9 + (kwh[0, 19] - 9) / 3  # goes on from the arrival at 17:30 in a straight line
+    kwh[0, 2] = 10 + (kwh[0, 3] - 10) / 3
+    fine = np.array([np.interp(np.arange(96) / 4, np.arange(24), of_store) for of_store in kwh])
+    fine[:, 93:] = kwh[:, -1:]
+    fine[0, 70:76] = 9 + (kwh[0, 19] - 9) * (np.arange(70, 76) / 4 - 17.5) / 1.5
+    fine[0, 6:12] = 10 + (kwh[0, 3] - 10) * (np.arange(6, 12) / 4 - 1.5) / 1.5
+    fine[0, 28:32] = kwh[0, 7]  # it leaves at 8:00: no energy is known there
+    options = {"stores": [[stays, [fixed]]], "horizon_h": 200}
+    whole = survive(load, pv, kwh=kwh, starts=np.arange(96) / 4, **options)
+    quarters = survive(np.repeat(load, 4), np.repeat(pv, 4), kwh=fine, slot_h=0.25, **options)
+    assert len(np.unique(whole)) > 20
+    np.testing.assert_allclose(whole, quarters, rtol=1e-5, atol=1e-5)
+    for rule in ("exact", "reopt"):
+        at_begin = survive(load, pv, kwh=kwh, starts=np.arange(24), rule=rule, **options)
+        np.testing.assert_array_equal(at_begin, survive(load, pv, kwh=kwh, rule=rule, **options))

@@ -52,6 +52,7 @@ class Settings(BaseModel):
 
 
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -65,12 +66,26 @@ def faults(sentences: Sequence[str]) -> PydanticCustomError:
     return PydanticCustomError("faults", "{text}", {"text": "\n".join(sentences)})
 
 
+_UNITS = {"H": "h", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns"}
+"""Units that pandas knows by another name, too."""
+
+
+def seconds_of(text: str) -> float:
+    """A duration such as '60s', '15min' or 'P1DT6H', in seconds.
+
+    Raises ValueError for text that is none.
+    """
+    if "P" not in text:  # of ISO 8601
+        text = re.sub(r"(?<![A-Za-z])[HTSLUN](?![A-Za-z])", lambda unit: _UNITS[unit.group()], text)
+    return float(pd.Timedelta(text).total_seconds())
+
+
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise fault("must be a duration such as '60s', '15min' or '24h'")
     if isinstance(value, str):
         try:
-            value = pd.Timedelta(value).total_seconds()
+            value = seconds_of(value)
         except ValueError:
             raise fault("must be a duration such as '60s', '15min' or '24h'") from None
     return float(value)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-import pandas as pd
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -19,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from evgrid.scenario.fields import Duration, ElementName, LocalTime, Settings, fault
+from evgrid.scenario.fields import Duration, ElementName, LocalTime, Settings, fault, seconds_of
 
 _LOCAL_TIME: TypeAdapter[datetime] = TypeAdapter(LocalTime)
 
@@ -30,7 +29,7 @@ def _moment(value: Any) -> Any:
         return float(value)
     if isinstance(value, str):
         try:
-            return float(pd.Timedelta(value).total_seconds())
+            return seconds_of(value)
         except ValueError:
             pass
     try:

@@ -29,6 +29,7 @@ from evgrid.scenario.fields import (
     ElementName,
     ExistingFile,
     LocalTime,
+    NotNegative,
     OneOfSeveral,
     Positive,
     Settings,
@@ -42,8 +43,6 @@ from evgrid.scenario.fields import (
 
 if TYPE_CHECKING:
     from evgrid.scenario.tariffs import DemandCharge
-
-NotNegative = Annotated[float, Field(ge=0)]
 
 # ---- load -----------------------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ class Sites(NamedTuple):
 def survival_hours(
     sites: Sites,
     start_kwh: Floats,
-    starts: Ints | None = None,
+    starts: Ints | Floats | None = None,
     horizon_h: float = 8760.0,
     rule: str = "exact",
     pv_forms: bool = False,
@@ -135,7 +135,9 @@ def survival_hours(
         (store, slot) energy of each store in normal times at the begin of each slot, kWh, or (store, 1) if
         it is always the same; it matters only where the store is plugged in then.
     starts
-        Slots at whose begin an outage starts, (start,); left out: all.
+        When an outage starts, in slots from the period's begin, (start,): 2.5 is the middle of the third. A
+        store's energy there lies on the line between two slots' begins. With ``reopt``: at the slot's begin.
+        Left out: the begin of each slot.
     horizon_h
         Longest outage, h: what survives it has this value.
     rule
@@ -160,7 +162,7 @@ def survival_hours(
     number, slots = sites.load_kw.shape
     if not slots:
         raise ValueError("there is no slot: a period has at least one")
-    starts = np.arange(slots, dtype=np.int64) if starts is None else np.asarray(starts, np.int64)
+    starts = np.asarray(np.arange(slots) if starts is None else starts, np.float64)
     hours = np.zeros((number, len(starts)), np.float32)
     options = pv_forms, evs_stay, generator_last
     kernel = hours_survived if rule == "exact" else slots_survived
@@ -199,97 +201,177 @@ def stored_kw(grid_kw: float, stay: np.void) -> float:
     return battery_kw_drawn(grid_kw, stay["charge_a"], stay["charge_b"], stay["charge_c"])
 
 
+class Stores(NamedTuple):
+    """The stores of a site in an outage, (store,) each.
+
+    stay, lap : the stay under way or the next, and how often the period has passed until it
+    present : whether it is at the site
+    change_h : when it leaves or arrives next, h from the begin of the slot in which it was entered
+    energy : kWh; -infinity: not seen in this outage yet
+    giving, charging : the stores that are there, in the order in which they give and are charged
+    """
+
+    stay: Ints
+    lap: Ints
+    present: NDArray[np.bool_]
+    change_h: Floats
+    energy: Floats
+    giving: Ints
+    charging: Ints
+
+
 @njit
-def _enter(time_h: float, period_h: float, row: int, slot: int, store: int, sites: Sites,
-           start_kwh: Floats, stay: Ints, lap: Ints, present: NDArray[np.bool_], change_h: Floats,
-           energy: Floats) -> None:  # fmt: skip
-    """State of one store at an outage's start: its stay under way or the next, and its energy."""
-    first, last = sites.first_stay[store], sites.first_stay[store + 1]
-    low, high = first, last
+def _stores(count: int) -> Stores:
+    """Room for some stores."""
+    return Stores(
+        np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.bool_), np.zeros(count),
+        np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64),
+    )  # fmt: skip
+
+
+@njit
+def _enter(slot: int, row: int, first: int, sites: Sites, start_kwh: Floats, here: Stores) -> None:
+    """State of one store at the begin of a slot: its stay under way or the next, and its energy."""
+    store, time_h, period_h = first + row, slot * sites.slot_h, sites.load_kw.shape[1] * sites.slot_h
+    low, last = sites.first_stay[store], sites.first_stay[store + 1]
+    none, high = low == last, last
     while low < high:  # the first that ends later
         middle = (low + high) // 2
         if sites.stays[middle]["departure_h"] > time_h + _MOMENT_H:
             high = middle
         else:
             low = middle + 1
-    lap[row], present[row], energy[row], change_h[row] = 0, False, 0.0, np.inf
-    if first == last:
-        stay[row] = -1
+    here.lap[row], here.present[row], here.energy[row], here.change_h[row] = 0, False, 0.0, np.inf
+    if none:
+        here.stay[row] = -1
         return
     if low == last:
-        low, lap[row] = first, 1
-    stay[row] = low
-    here = sites.stays[low]
-    arrival_h = here["arrival_h"] + lap[row] * period_h - time_h
+        low, here.lap[row] = sites.first_stay[store], 1
+    here.stay[row] = low
+    stay = sites.stays[low]
+    arrival_h = stay["arrival_h"] + here.lap[row] * period_h - time_h
     if arrival_h <= _MOMENT_H:
-        present[row] = True
-        energy[row] = start_kwh[store, min(slot, start_kwh.shape[1] - 1)]
-        change_h[row] = here["departure_h"] + lap[row] * period_h - time_h
+        here.present[row] = True
+        here.energy[row] = start_kwh[store, min(slot, start_kwh.shape[1] - 1)]
+        here.change_h[row] = stay["departure_h"] + here.lap[row] * period_h - time_h
     else:
-        energy[row] = -np.inf  # not seen in this outage yet
-        change_h[row] = arrival_h
+        here.energy[row] = -np.inf
+        here.change_h[row] = arrival_h
 
 
 @njit
-def _change(row: int, time_h: float, period_h: float, store: int, sites: Sites, stay: Ints, lap: Ints,
-            present: NDArray[np.bool_], change_h: Floats, energy: Floats) -> None:  # fmt: skip
-    """Let one store leave or arrive."""
-    if not present[row]:
-        here = sites.stays[stay[row]]
-        left, driven = energy[row], here["drive_kwh"]
-        energy[row] = here["arrival_kwh"]
+def _change(slot: int, row: int, first: int, sites: Sites, here: Stores) -> None:
+    """Let one store leave or arrive, in an outage from a slot on."""
+    store, time_h, period_h = first + row, slot * sites.slot_h, sites.load_kw.shape[1] * sites.slot_h
+    if not here.present[row]:
+        stay = sites.stays[here.stay[row]]
+        left, driven = here.energy[row], stay["drive_kwh"]
+        here.energy[row] = stay["arrival_kwh"]
         if left > -np.inf and driven == driven:
-            energy[row] = max(here["least_kwh"], left - driven)
-        present[row] = True
-        change_h[row] = here["departure_h"] + lap[row] * period_h - time_h
+            here.energy[row] = max(stay["least_kwh"], left - driven)
+        here.present[row] = True
+        here.change_h[row] = stay["departure_h"] + here.lap[row] * period_h - time_h
         return
-    left_h = change_h[row]
-    following = stay[row] + 1
+    left_h = here.change_h[row]
+    following = here.stay[row] + 1
     if following == sites.first_stay[store + 1]:
         following = sites.first_stay[store]
-        lap[row] += 1
-    stay[row] = following
-    here = sites.stays[following]
-    arrival_h = here["arrival_h"] + lap[row] * period_h - time_h
-    if following == sites.first_stay[store] and here["arrival_h"] <= 0.0 and arrival_h <= left_h + _MOMENT_H:
-        change_h[row] = here["departure_h"] + lap[row] * period_h - time_h  # the same stay, cut by the period
+        here.lap[row] += 1
+    here.stay[row] = following
+    stay = sites.stays[following]
+    arrival_h = stay["arrival_h"] + here.lap[row] * period_h - time_h
+    if following == sites.first_stay[store] and stay["arrival_h"] <= 0.0 and arrival_h <= left_h + _MOMENT_H:
+        # the same stay, cut by the period
+        here.change_h[row] = stay["departure_h"] + here.lap[row] * period_h - time_h
         return
-    present[row] = False
-    change_h[row] = arrival_h
+    here.present[row] = False
+    here.change_h[row] = arrival_h
 
 
 @njit
-def _sort(evs_stay: bool, count: int, sites: Sites, stay: Ints, present: NDArray[np.bool_], change_h: Floats,
-          giving: Ints, charging: Ints) -> tuple[int, float]:  # fmt: skip
+def _sort(evs_stay: bool, sites: Sites, here: Stores) -> tuple[int, float]:
     """Order the stores that are there; returns their number, and the time of the next change, h."""
     number, following_h = 0, np.inf
-    for row in range(count):
-        if evs_stay and present[row]:
+    stay, change_h = here.stay, here.change_h
+    for row in range(len(stay)):
+        if evs_stay and here.present[row]:
             change_h[row] = np.inf
         following_h = min(following_h, change_h[row])
-        if not present[row]:
+        if not here.present[row]:
             continue
         rank, until_h = sites.stays[stay[row]]["rank"], change_h[row]
         at = number
         while at > 0:
-            other = giving[at - 1]
+            other = here.giving[at - 1]
             its = sites.stays[stay[other]]["rank"]
             if its < rank or (its == rank and change_h[other] <= until_h):
                 break
-            giving[at] = other
+            here.giving[at] = other
             at -= 1
-        giving[at] = row
+        here.giving[at] = row
         at = number
         while at > 0:
-            other = charging[at - 1]
+            other = here.charging[at - 1]
             its = sites.stays[stay[other]]["rank"]
             if its < rank or (its == rank and change_h[other] >= until_h):
                 break
-            charging[at] = other
+            here.charging[at] = other
             at -= 1
-        charging[at] = row
+        here.charging[at] = row
         number += 1
     return number, following_h
+
+
+@njit
+def _begin(
+    slot: int, late_h: float, first: int, evs_stay: bool, sites: Sites, start_kwh: Floats, here: Stores
+) -> tuple[int, float]:
+    """Stores at the start of an outage ``late_h`` after the begin of a slot; returns as :func:`_sort`."""
+    for row in range(len(here.stay)):
+        _enter(slot, row, first, sites, start_kwh, here)
+        since_h, following = 0.0, slot + 1
+        while here.change_h[row] <= late_h + _MOMENT_H:
+            since_h = here.change_h[row]
+            _change(slot, row, first, sites, here)
+        stays = here.present[row] and here.change_h[row] > sites.slot_h + _MOMENT_H
+        if late_h > 0.0 and stays and following < start_kwh.shape[1]:
+            share = (late_h - since_h) / (sites.slot_h - since_h)
+            here.energy[row] += share * (start_kwh[first + row, following] - here.energy[row])
+    return _sort(evs_stay, sites, here)
+
+
+@njit
+def _begin_full(
+    slot: int, first: int, evs_stay: bool, sites: Sites, start_kwh: Floats, here: Stores
+) -> tuple[int, float]:
+    """Stores that are all there and full at the begin of a slot; returns as :func:`_sort`."""
+    for row in range(len(here.stay)):
+        _enter(slot, row, first, sites, start_kwh, here)
+        here.energy[row] = sites.stays[here.stay[row]]["capacity_kwh"]
+    return _sort(evs_stay, sites, here)
+
+
+@njit
+def _change_until(
+    now_h: float, following_h: float, there: int, slot: int, first: int, evs_stay: bool, sites: Sites,
+    here: Stores,
+) -> tuple[int, float]:  # fmt: skip
+    """Let all stores leave and arrive whose time has come; returns as :func:`_sort`."""
+    while following_h <= now_h + _MOMENT_H:
+        for row in range(len(here.stay)):
+            if here.change_h[row] <= now_h + _MOMENT_H:
+                _change(slot, row, first, sites, here)
+        there, following_h = _sort(evs_stay, sites, here)
+    return there, following_h
+
+
+@njit
+def _follow_links(anchor: int, before: int, link: Ints, limit: float) -> tuple[int, int]:
+    """The last slot known at which all stores are full again, from one on, and the slots until there."""
+    while link[anchor] > 0 and before < limit:
+        before += link[anchor]
+        anchor = (anchor + link[anchor]) % len(link)
+    return anchor, before
 
 
 @njit
@@ -303,90 +385,72 @@ def _stationary(first: int, last: int, sites: Sites) -> bool:
 
 
 @njit
-def _full(count: int, there: int, sites: Sites, stay: Ints, energy: Floats) -> bool:
+def _full(there: int, sites: Sites, here: Stores) -> bool:
     """Whether there are stores, all of them are at the site, and full."""
+    count = len(here.stay)
     if there < count or count == 0:
         return False
     full = True
     for row in range(count):
-        full &= abs(sites.stays[stay[row]]["capacity_kwh"] - energy[row]) <= _EMPTY_KWH
+        full &= abs(sites.stays[here.stay[row]]["capacity_kwh"] - here.energy[row]) <= _EMPTY_KWH
     return full
 
 
 @njit
 def hours_survived(
-    low: int, high: int, sites: Sites, start_kwh: Floats, starts: Ints, horizon_h: float,
+    low: int, high: int, sites: Sites, start_kwh: Floats, starts: Floats, horizon_h: float,
     options: tuple[bool, bool, bool], hours: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Fill ``hours`` (site, start) of the sites from ``low`` to ``high``, with exact moments."""
     slot_h, slots = sites.slot_h, sites.load_kw.shape[1]
     pv_forms, evs_stay, generator_last = options
-    period_h = slots * slot_h
     for site in range(low, high):
         first = sites.first_store[site]
         count = sites.first_store[site + 1] - first
         links = not evs_stay or _stationary(first, first + count, sites)
         generator = sites.generators[site]
         turndown_kw = generator["turndown"] * generator["kw"]
-        stay, lap = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        giving, charging = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        present = np.zeros(count, np.bool_)
-        energy, change_h, rate_kw = np.zeros(count), np.zeros(count), np.zeros(count)
+        here, rate_kw = _stores(count), np.zeros(count)
+        energy, giving, charging = here.energy, here.giving, here.charging
         all_fuel = generator["fuel"] if generator["kw"] > 0.0 else 0.0
         link, fail_h = np.zeros(slots, np.int64), np.full(slots, -1.0)
         for column in range(len(starts)):
-            slot = starts[column]
-            time_h = slot * slot_h
-            for row in range(count):
-                _enter(time_h, period_h, row, slot, first + row, sites, start_kwh, stay, lap, present,
-                       change_h, energy)  # fmt: skip
-            there, following_h = _sort(evs_stay, count, sites, stay, present, change_h, giving, charging)
+            slot = int(starts[column] + _MOMENT_H)
+            late_h = max(starts[column] - slot, 0.0) * slot_h  # after the slot's begin
+            begin, limit_h = slot, horizon_h + late_h
+            there, following_h = _begin(slot, late_h, first, evs_stay, sites, start_kwh, here)
             fuel, before, served, anchor = all_fuel, 0, 0, -1
-            now_h, end_h, begins, fails = 0.0, slot_h, True, False
-            while before * slot_h + now_h < horizon_h - _MOMENT_H:
+            now_h, end_h, begins, fails = late_h, slot_h, late_h <= _MOMENT_H, False
+            while before * slot_h + now_h < limit_h - _MOMENT_H:
                 if end_h - now_h <= _MOMENT_H:
                     served += 1
                     now_h, end_h, begins = served * slot_h, (served + 1) * slot_h, True
                     slot += 1
                     if slot == slots:
                         slot = 0
-                while following_h <= now_h + _MOMENT_H:
-                    for row in range(count):
-                        if change_h[row] <= now_h + _MOMENT_H:
-                            _change(row, time_h, period_h, first + row, sites, stay, lap, present, change_h,
-                                    energy)  # fmt: skip
-                    there, following_h = _sort(
-                        evs_stay, count, sites, stay, present, change_h, giving, charging
-                    )
-                if begins and links and fuel == all_fuel and _full(count, there, sites, stay, energy):
+                there, following_h = _change_until(
+                    now_h, following_h, there, begin, first, evs_stay, sites, here
+                )
+                if begins and links and fuel == all_fuel and _full(there, sites, here):
                     if anchor >= 0:
                         link[anchor] = served
-                    before, anchor = before + served, slot
-                    while link[anchor] > 0 and before * slot_h < horizon_h:
-                        before += link[anchor]
-                        anchor = (anchor + link[anchor]) % slots
+                    anchor, before = _follow_links(slot, before + served, link, limit_h / slot_h)
                     served, now_h, end_h, slot, begins = 0, 0.0, slot_h, anchor, False
                     if fail_h[anchor] >= 0.0:
                         now_h = fail_h[anchor]
                         break
-                    time_h = slot * slot_h
-                    for row in range(count):
-                        _enter(time_h, period_h, row, slot, first + row, sites, start_kwh, stay, lap, present,
-                               change_h, energy)  # fmt: skip
-                        energy[row] = sites.stays[stay[row]]["capacity_kwh"]
-                    there, following_h = _sort(
-                        evs_stay, count, sites, stay, present, change_h, giving, charging
-                    )
+                    begin = slot
+                    there, following_h = _begin_full(slot, first, evs_stay, sites, start_kwh, here)
                     continue
                 begins = False
                 load_kw = sites.load_kw[site, slot]
                 need_kw = load_kw - sites.pv_kw[site, slot]
                 surplus_kw, burn = max(-need_kw, 0.0), 0.0
-                span_h = min(min(end_h, following_h), horizon_h - before * slot_h) - now_h
+                span_h = min(min(end_h, following_h), limit_h - before * slot_h) - now_h
                 if load_kw > 0.0 and not pv_forms and fuel <= _EMPTY_KWH:
                     forms = False
                     for row in giving[:there]:
-                        forms |= sites.stays[stay[row]]["discharge_kw"] > 0.0
+                        forms |= sites.stays[here.stay[row]]["discharge_kw"] > 0.0
                     if not forms:
                         fails = True
                         break
@@ -408,11 +472,11 @@ def hours_survived(
                     for row in giving[:there]:
                         if need_kw <= _UNMET_KW:
                             break
-                        here = sites.stays[stay[row]]
-                        over_kwh = energy[row] - here["floor_kwh"]
-                        given_kw = min(need_kw, here["discharge_kw"])
+                        own = sites.stays[here.stay[row]]
+                        over_kwh = energy[row] - own["floor_kwh"]
+                        given_kw = min(need_kw, own["discharge_kw"])
                         if over_kwh > _EMPTY_KWH and given_kw > 0.0:
-                            out_kw = drained_kw(given_kw, here)
+                            out_kw = drained_kw(given_kw, own)
                             rate_kw[row] = -out_kw
                             span_h = min(span_h, over_kwh / out_kw)
                             need_kw -= given_kw
@@ -422,11 +486,11 @@ def hours_survived(
                 for row in charging[:there]:
                     if surplus_kw <= _UNMET_KW:
                         break
-                    here = sites.stays[stay[row]]
-                    room_kwh = here["capacity_kwh"] - energy[row]
-                    drawn_kw = min(surplus_kw, here["charge_kw"])
+                    own = sites.stays[here.stay[row]]
+                    room_kwh = own["capacity_kwh"] - energy[row]
+                    drawn_kw = min(surplus_kw, own["charge_kw"])
                     if room_kwh > _EMPTY_KWH and rate_kw[row] == 0.0 and drawn_kw > 0.0:
-                        in_kw = stored_kw(drawn_kw, here)
+                        in_kw = stored_kw(drawn_kw, own)
                         if in_kw > 0.0:
                             rate_kw[row] = in_kw
                             span_h = min(span_h, room_kwh / in_kw)
@@ -437,18 +501,18 @@ def hours_survived(
                 now_h += span_h
             if fails and anchor >= 0:
                 fail_h[anchor] = now_h
-            hours[site, column] = min(before * slot_h + now_h, horizon_h)
+            hours[site, column] = min(before * slot_h + now_h, limit_h) - late_h
 
 
 @njit
 def slots_survived(
-    low: int, high: int, sites: Sites, start_kwh: Floats, starts: Ints, horizon_h: float,
+    low: int, high: int, sites: Sites, start_kwh: Floats, starts: Floats, horizon_h: float,
     options: tuple[bool, bool, bool], hours: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Fill ``hours`` (site, start) of the sites from ``low`` to ``high``, by REopt's rule in whole slots."""
     slot_h, slots = sites.slot_h, sites.load_kw.shape[1]
     evs_stay = options[1]
-    period_h, per_hour = slots * slot_h, 1.0 / slot_h
+    per_hour = 1.0 / slot_h
     most_slots = int(np.ceil(horizon_h / slot_h - _MOMENT_H))
     for site in range(low, high):
         first = sites.first_store[site]
@@ -457,51 +521,32 @@ def slots_survived(
         generator = sites.generators[site]
         diesel_kw, per_kwh, per_h = generator["kw"], generator["fuel_per_kwh"], generator["fuel_per_h"]
         turndown_kw = generator["turndown"] * diesel_kw
-        stay, lap = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        giving, charging = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        present = np.zeros(count, np.bool_)
-        energy, change_h = np.zeros(count), np.zeros(count)
+        here = _stores(count)
+        energy, change_h, giving, charging = here.energy, here.change_h, here.giving, here.charging
         all_fuel = generator["fuel"] if diesel_kw > 0.0 else 0.0
         link, fail = np.zeros(slots, np.int64), np.full(slots, -1)
         for column in range(len(starts)):
-            slot = starts[column]
-            time_h = slot * slot_h
-            for row in range(count):
-                _enter(time_h, period_h, row, slot, first + row, sites, start_kwh, stay, lap, present,
-                       change_h, energy)  # fmt: skip
-            there, following_h = _sort(evs_stay, count, sites, stay, present, change_h, giving, charging)
+            slot = int(starts[column] + _MOMENT_H)
+            begin = slot
+            there, following_h = _begin(slot, 0.0, first, evs_stay, sites, start_kwh, here)
             fuel, before, served, anchor = all_fuel, 0, 0, -1
             fails = False
             while before + served < most_slots:
                 now_h = served * slot_h
-                while following_h <= now_h + _MOMENT_H:
-                    for row in range(count):
-                        if change_h[row] <= now_h + _MOMENT_H:
-                            _change(row, time_h, period_h, first + row, sites, stay, lap, present, change_h,
-                                    energy)  # fmt: skip
-                    there, following_h = _sort(
-                        evs_stay, count, sites, stay, present, change_h, giving, charging
-                    )
+                there, following_h = _change_until(
+                    now_h, following_h, there, begin, first, evs_stay, sites, here
+                )
                 fresh = anchor >= 0 and served == 0
-                if links and not fresh and fuel == all_fuel and _full(count, there, sites, stay, energy):
+                if links and not fresh and fuel == all_fuel and _full(there, sites, here):
                     if anchor >= 0:
                         link[anchor] = served
-                    before, anchor, served = before + served, slot, 0
-                    while link[anchor] > 0 and before < most_slots:
-                        before += link[anchor]
-                        anchor = (anchor + link[anchor]) % slots
-                    slot = anchor
+                    anchor, before = _follow_links(slot, before + served, link, float(most_slots))
+                    slot, served = anchor, 0
                     if fail[anchor] >= 0:
                         served = fail[anchor]
                         break
-                    time_h = slot * slot_h
-                    for row in range(count):
-                        _enter(time_h, period_h, row, slot, first + row, sites, start_kwh, stay, lap, present,
-                               change_h, energy)  # fmt: skip
-                        energy[row] = sites.stays[stay[row]]["capacity_kwh"]
-                    there, following_h = _sort(
-                        evs_stay, count, sites, stay, present, change_h, giving, charging
-                    )
+                    begin = slot
+                    there, following_h = _begin_full(slot, first, evs_stay, sites, start_kwh, here)
                     continue
                 whole_h = now_h + slot_h - _MOMENT_H  # stores that leave before don't count
                 need_kw = sites.load_kw[site, slot] - sites.pv_kw[site, slot]
@@ -526,12 +571,12 @@ def slots_survived(
                     able_kw = 0.0
                     for row in giving[:there]:
                         if change_h[row] >= whole_h:
-                            able_kw += _able_kw(energy[row], sites.stays[stay[row]], per_hour)
+                            able_kw += _able_kw(energy[row], sites.stays[here.stay[row]], per_hour)
                     if able_kw >= need_kw:
                         for row in giving[:there]:
                             if change_h[row] >= whole_h:
                                 given_kw = min(
-                                    need_kw, _able_kw(energy[row], sites.stays[stay[row]], per_hour)
+                                    need_kw, _able_kw(energy[row], sites.stays[here.stay[row]], per_hour)
                                 )
                                 energy[row] = max(0.0, energy[row] - given_kw / per_hour)
                                 need_kw -= given_kw
@@ -545,11 +590,11 @@ def slots_survived(
                             energy[row] -= need_kw / per_hour
                             break
                 for row in charging[:there]:
-                    here = sites.stays[stay[row]]
-                    if surplus_kw > 0.0 and change_h[row] >= whole_h and energy[row] < here["capacity_kwh"]:
-                        drawn_kw = min(surplus_kw, here["charge_kw"])
-                        stored_kwh = drawn_kw / per_hour / (1.0 + here["charge_b"])
-                        energy[row] += min(here["capacity_kwh"] - energy[row], stored_kwh)
+                    own = sites.stays[here.stay[row]]
+                    if surplus_kw > 0.0 and change_h[row] >= whole_h and energy[row] < own["capacity_kwh"]:
+                        drawn_kw = min(surplus_kw, own["charge_kw"])
+                        stored_kwh = drawn_kw / per_hour / (1.0 + own["charge_b"])
+                        energy[row] += min(own["capacity_kwh"] - energy[row], stored_kwh)
                         surplus_kw -= drawn_kw
                 served += 1
                 slot += 1

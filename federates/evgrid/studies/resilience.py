@@ -8,19 +8,15 @@ socket; what a reserve costs in normal times against what it buys.
 Nothing is simulated over HELICS: loads, PV and sessions are those that a run of the scenario would have, and
 :mod:`evgrid.sites.survival` follows an outage from every slot on. States of charge in normal times are by the
 rule of :mod:`evgrid.sites.normal_times`: EVs charge as fast as they can on arrival, or with a control of the
-site serve its load down to the reserve.
-
-Durations of outages are exponential with the mean CAIDI, and outages start at any time with the same
-probability: then an outage that outlives the r hours of a site cuts its critical load for CAIDI exp(-r/CAIDI)
-hours in the mean. Once the critical load is not met it counts as unserved until supply returns.
+site serve its load down to the reserve. Indices of reliability: :mod:`.resilience_indices`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -31,16 +27,34 @@ from pydantic import Field, field_validator
 from evgrid.core.model import Array
 from evgrid.errors import ScenarioError
 from evgrid.results import open_results
-from evgrid.runs.batch import Batch, Run, plan
+from evgrid.results.recording import unrecorded
+from evgrid.runs.batch import Batch, Run, dask_client, plan
 from evgrid.scenario import Scenario, load_scenario
 from evgrid.scenario.fields import Duration, ExistingFile, Share, fault
 from evgrid.sites.normal_times import SUMS, energy_in_normal_times
 from evgrid.sites.survival import survival_hours, with_round_trip_on_charging
-from evgrid.studies.resilience_sites import EV_STAYS, ONE_EV, SitesByPart, recorded_kwh, sites_by_part
+from evgrid.studies.resilience_indices import (
+    AtMeter,
+    AtSocket,
+    Expected,
+    Interruptions,
+    Survival,
+    replayed,
+)
+from evgrid.studies.resilience_sites import (
+    EV_STAYS,
+    ONE_EV,
+    PARTS,
+    SitesByPart,
+    recorded_kwh,
+    sites_by_part,
+)
 from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from evgrid.runs.simulation import World
 
 FORMAT = "evgrid-resilience-1"
 """Written into each study's Dataset."""
@@ -95,7 +109,9 @@ class Resilience(Study):
     wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
     """Cost of degradation in normal times, currency per kWh that stores give to the load."""
     saifi: Positive | None = None
-    """Interruptions of a customer a year; left out: those of the scenario's outages, else no indices."""
+    """Interruptions of a customer a year, with caidi in place of the scenario's outages. Left out: those of
+    the scenario, in the mean where they are drawn by saifi and caidi only, else as they are, over the period;
+    without any no indices."""
     caidi: Annotated[Duration, Field(gt=0)] | None = None
     """Mean duration of an interruption, exponentially distributed; left out: as for saifi."""
 
@@ -145,6 +161,8 @@ class Resilience(Study):
                 for key in ("time", "ensemble", "feeder", "fleet", "sites")
                 if run.get(key) != content.get(key)
             ]
+            if unrecorded(result, "site"):
+                found.append(f"result = {path}: sites: {unrecorded(result, 'site')}: must be all")
             if "ev_soc" not in result and scenario.fleet is not None:
                 found.append(f"result = {path}: has no states of charge: run with record.ev = true")
             if scenario.record_step_s != scenario.time.step or self.slot % scenario.time.step > 1e-6:
@@ -152,13 +170,20 @@ class Resilience(Study):
                 found.append(f"result = {path}: {text}")
             return found
 
-    def interruptions(self, scenario: Scenario) -> tuple[float, float] | None:
-        """Interruptions a year and their mean duration in h; None where neither study nor scenario says."""
-        outages = getattr(scenario, "outages", None)
-        for given in (self, outages):
-            if given is not None and given.saifi is not None and given.caidi is not None:
-                return float(given.saifi), float(given.caidi) / 3600
-        return None
+    def interruptions(self, scenario: Scenario) -> Callable[[World, SitesByPart], Interruptions] | None:
+        """The interruptions of a member's sites; None where neither study nor scenario says any."""
+        outages = scenario.outages
+        if self.saifi is not None and self.caidi is not None:
+            rates = self.saifi, self.caidi
+        elif outages is None:
+            return None
+        elif outages.schedule or outages.rates is not None:
+            return replayed
+        else:
+            assert outages.saifi is not None
+            assert outages.caidi is not None
+            rates = outages.saifi, outages.caidi
+        return lambda world, sites: Expected(sites, rates[0], rates[1] / 3600)
 
     def cases(self, there: tuple[str, ...], several_evs: bool = True) -> dict[str, tuple[str, ...]]:
         """What serves in each variant.
@@ -168,7 +193,7 @@ class Resilience(Study):
         if self.variants is not None:
             return {name: tuple(parts) for name, parts in self.variants.items()}
         names = {"ev": "EVs", "pv": "PV", "battery": "battery", "generator": "generator"}
-        found: dict[str, tuple[str, ...]] = {EVERYTHING: there}
+        found: dict[str, tuple[str, ...]] = {EVERYTHING: PARTS}  # other members may have more
         if "ev" in there:
             found["EVs stay"] = tuple(EV_STAYS if part == "ev" else part for part in there)
         if len(there) > 1:
@@ -184,87 +209,91 @@ class Resilience(Study):
         """See :meth:`evgrid.studies.study.Study.answers`."""
         from evgrid.studies.resilience_output import save_study, variants_table
 
+        if options.get("resume"):
+            text = "--resume: a study of resilience keeps no runs with which it could go on; leave it out"
+            raise ScenarioError([text], f"study {self.name}")
         with progress(self.name) as advance:
-            result = run_study(self, advance)
+            result = run_study(self, advance, options.get("workers"), options.get("scheduler"))
         yield Answer(self.name, variants_table(result), partial(save_study, result, folder))
 
 
-def run_study(study: Resilience, progress: Callable[[int, int, int], None] | None = None) -> xr.Dataset:
+def run_study(
+    study: Resilience,
+    progress: Callable[[int, int, int], None] | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> xr.Dataset:
     """Follow an outage from every slot on, at every site, member and variant.
+
+    Parameters
+    ----------
+    study
+        The study.
+    progress
+        Called after every member with the number of members done, failed (none) and in all.
+    workers, scheduler
+        See :func:`evgrid.runs.batch.run_batch`: members are shared among the processes, the numbers are the
+        same. Left out: one member after the other in this process, with its sites on all cores.
 
     Returns
     -------
     xarray.Dataset
         ``probability`` (variant, group, duration): share of starts, sites and members that serve their
         critical load for a duration; ``probability_together``: all sites of a member at once; ``hours_mean``,
-        ``_min`` and ``_max``, also by month and hour of the start and by site; with saifi and caidi the
+        ``_min`` and ``_max``, also by month and hour of the start and by site; with interruptions the
         indices; over ``reserve`` the curve.
 
     Raises
     ------
-    ScenarioError
-        If the scenario is at fault or has no sites on the grid.
+    EvgridError
+        If the scenario is at fault or has no sites on the grid, or there is no scheduler.
 
     """
-    from evgrid.runs.simulation import build_world
-
-    base, sums = study.base(), None
-    members = base.members
-    for done, member in enumerate(members):
-        one = {"ensemble.first": member, "ensemble.members": 1}
-        scenario = load_scenario(study.scenario, {**study.overrides, **one})
-        parts = sites_by_part(build_world(scenario), study.slot)
-        if study.result is not None:
-            with open_results(study.result) as recorded:
-                parts = replace(parts, recorded_kwh=recorded_kwh(recorded, member, parts))
-        if sums is None:
-            groups = [name for name, site in base.sites.items() if not site.off_grid]
-            numbers = [at for at, site in enumerate(base.sites.values()) if not site.off_grid]
-            sums = Sums(
-                study, base, tuple(groups), tuple(numbers), study.cases(parts.there, parts.several_evs)
-            )
-        sums.add(member, parts)
+    members = study.base().members
+    sums = sums_of_member(study, members[0])
+    if progress is not None:
+        progress(1, 0, len(members))
+    for done, others in enumerate(_sums_of(study, members[1:], sums.variants, workers, scheduler), 2):
+        sums.merge(others)
         if progress is not None:
-            progress(done + 1, 0, len(members))
-    assert sums is not None
+            progress(done, 0, len(members))
     return sums.dataset()
 
 
-def interruption_of(
-    hours: NDArray[np.floating[Any]], caidi_h: float, slot_h: float, critical_kw: Array
-) -> tuple[Array, Array]:
-    """Probability that an interruption cuts the critical load, and its critical energy not served.
-
-    hours : (start, site) hours survived from each slot on
-    critical_kw : (site, slot)
-    returns : (site,) means over the starts: probability, and kWh an interruption
-    """
-    slots = len(hours)
-    cut = np.exp(-hours.astype(np.float64) / caidi_h)
-    after = expected_kwh(critical_kw, slot_h, caidi_h)
-    end = np.arange(slots)[:, np.newaxis] + hours.astype(np.float64) / slot_h
-    slot = np.floor(end + 1e-6)
-    left_h = (slot + 1 - end) * slot_h
-    at, site = slot.astype(np.int64) % slots, np.arange(hours.shape[1])
-    keep = np.exp(-left_h / caidi_h)
-    until = critical_kw[site, at] * caidi_h * (1 - keep) + keep * after[site, (at + 1) % slots]
-    return cut.mean(axis=0), (cut * until).mean(axis=0)
+def _sums_of(
+    study: Resilience, members: Sequence[int], variants: dict[str, tuple[str, ...]], workers: int | None,
+    scheduler: str | None,
+) -> Iterator[Sums]:  # fmt: skip
+    """The sums of some members, in their order."""
+    if not members or (scheduler is None and (workers or 1) == 1):
+        yield from (sums_of_member(study, member, variants) for member in members)
+        return
+    with dask_client(scheduler, min(workers or len(members), len(members))) as client:
+        futures = client.map(partial(sums_of_member, study, variants=variants), list(members), pure=False)
+        try:
+            for future in futures:
+                yield future.result()
+                future.release()
+        finally:
+            client.cancel(futures, force=True)
 
 
-def expected_kwh(load_kw: Array, slot_h: float, caidi_h: float) -> Array:
-    """Mean energy of a load from the begin of each slot until an outage ends, (site, slot) kWh.
+def sums_of_member(
+    study: Resilience, member: int, variants: dict[str, tuple[str, ...]] | None = None
+) -> Sums:
+    """The sums of a member; ``variants``: what serves in each, None: by the sources that its sites have."""
+    from evgrid.runs.simulation import build_world
 
-    The duration is exponential with the mean ``caidi_h``; the period repeats.
-    """
-    keep = np.exp(-slot_h / caidi_h)
-    slots = load_kw.shape[1]
-    own, found = load_kw * caidi_h * (1 - keep), np.zeros_like(load_kw)
-    rest = np.zeros(len(load_kw))
-    for slot in range(slots - 1, -1, -1):
-        rest = own[:, slot] + keep * rest
-        found[:, slot] = rest
-    first = found[:, 0] / (1 - keep**slots)
-    return np.asarray(found + keep ** (slots - np.arange(slots)) * first[:, np.newaxis])
+    one = {"ensemble.first": member, "ensemble.members": 1}
+    scenario = load_scenario(study.scenario, {**study.overrides, **one})
+    world = build_world(scenario)
+    parts = sites_by_part(world, study.slot)
+    if study.result is not None:
+        with open_results(study.result) as recorded:
+            parts = replace(parts, recorded_kwh=recorded_kwh(recorded, member, parts))
+    sums = Sums(study, study.base(), variants or study.cases(parts.there, parts.several_evs))
+    sums.add(member, world, parts)
+    return sums
 
 
 @dataclass
@@ -289,6 +318,13 @@ class _Spread:
         np.minimum.at(self.low, key, hours.min(axis=1))
         np.maximum.at(self.high, key, hours.max(axis=1))
 
+    def merge(self, others: _Spread) -> None:
+        """Add the hours of others."""
+        self.total += others.total
+        self.count += others.count
+        np.minimum(self.low, others.low, out=self.low)
+        np.maximum(self.high, others.high, out=self.high)
+
     def figures(self) -> Array:
         """Mean, least and greatest, (3, key); NaN for keys without a start."""
         with np.errstate(invalid="ignore"):
@@ -300,12 +336,10 @@ class _Spread:
 class Sums:
     """What is summed up over members, by variant and group of sites."""
 
-    def __init__(
-        self, study: Resilience, scenario: Scenario, groups: tuple[str, ...], numbers: tuple[int, ...],
-        variants: dict[str, tuple[str, ...]],
-    ) -> None:  # fmt: skip
+    def __init__(self, study: Resilience, scenario: Scenario, variants: dict[str, tuple[str, ...]]) -> None:
         self.study, self.scenario, self.variants = study, scenario, variants
-        self.groups, self.numbers = (ALL_SITES, *groups), numbers
+        on_grid = {at: name for at, (name, site) in enumerate(scenario.sites.items()) if not site.off_grid}
+        self.groups, self.numbers = (ALL_SITES, *on_grid.values()), tuple(on_grid)
         slots = round(scenario.time.duration / study.slot)
         self.slot_h, self.horizon_h = study.slot / 3600, study.horizon / 3600
         self.steps = round(np.ceil(self.horizon_h / self.slot_h - 1e-9))
@@ -328,37 +362,51 @@ class Sums:
             key: np.zeros((*shape, size, len(self.durations_h))) for key, size in self.sizes.items()
         }
         self.by_site: list[dict[str, Any]] = []
-        self.indices = np.zeros((*shape, 2))
-        self.at_meter = np.zeros((len(self.groups), 2))
+        self.at_socket = np.zeros((len(AtSocket._fields), *shape))
+        self.at_meter = np.zeros((len(AtMeter._fields), len(self.groups)))
         self.customers = np.zeros(len(self.groups))
-        self.interruptions = study.interruptions(scenario)
         self.curve = np.zeros((len(study.reserves), len(SUMS)))
         self.curve_hours = np.zeros((len(study.reserves), 2))
         self.curve_lasting = np.zeros((len(study.reserves), len(self.durations_h)))
         self.has_stores = self.has_prices = False
 
-    def add(self, member: int, parts: SitesByPart) -> None:
+    @property
+    def interruptions(self) -> Callable[[World, SitesByPart], Interruptions] | None:
+        """See :meth:`Resilience.interruptions`."""
+        return self.study.interruptions(self.scenario)
+
+    def merge(self, others: Sums) -> None:
+        """Add the sums of other members, which come after these."""
+        for name in ("survived", "together", "starts", "at_socket", "at_meter", "customers", "curve",
+                     "curve_hours", "curve_lasting"):  # fmt: skip
+            mine: Array = getattr(self, name)
+            mine += getattr(others, name)
+        for key, lasting in others.lasting.items():
+            self.lasting[key] += lasting
+        for place, spread in others.spread.items():
+            self.spread[place].merge(spread)
+        self.by_site += others.by_site
+        self.has_stores |= others.has_stores
+        self.has_prices = others.has_prices
+
+    def add(self, member: int, world: World, parts: SitesByPart) -> None:
         """Add the sites of a member."""
         masks = [np.ones(len(parts.name), np.bool_), *(parts.group == number for number in self.numbers)]
         self.customers += [mask.sum() for mask in masks]
         self.has_prices = bool(np.isfinite(parts.price).all())
+        own = self.interruptions(world, parts) if self.interruptions is not None else None
         by_variant = []
         for variant, sources in enumerate(self.variants.values()):
-            hours, _ = self._hours(parts, sources)
+            survival, _ = self._survival(parts, sources)
+            hours = survival(None, None)
             by_variant.append(hours)
             self._count(variant, hours, masks)
-            if self.interruptions is not None:
-                caidi_h = self.interruptions[1]
-                cut, kwh = interruption_of(hours, caidi_h, self.slot_h, parts.critical_kw)
-                for group, mask in enumerate(masks):
-                    self.indices[variant, group] += cut[mask].sum(), kwh[mask].sum()
-        if self.interruptions is not None:
-            load, critical = (
-                expected_kwh(power, self.slot_h, self.interruptions[1]).mean(axis=1)
-                for power in (parts.load_kw, parts.critical_kw)
-            )
-            for group, mask in enumerate(masks):
-                self.at_meter[group] += load[mask].sum(), critical[mask].sum()
+            if own is not None:
+                for sums, of_site in zip(self.at_socket, own.at_socket(survival), strict=True):
+                    sums[variant] += [of_site[mask].sum() for mask in masks]
+        if own is not None:
+            for sums, of_site in zip(self.at_meter, own.at_meter(), strict=True):
+                sums += [of_site[mask].sum() for mask in masks]
         stack = np.stack(by_variant)
         self.by_site += [
             {
@@ -370,28 +418,36 @@ class Sums:
         ]  # fmt: skip
         if len(parts.store_site):
             self.has_stores = True
-            self._add_curve(parts)
+            self._add_curve(parts, own)
 
-    def _hours(
+    def _survival(
         self, parts: SitesByPart, sources: tuple[str, ...], reserve: float | None = None
-    ) -> tuple[NDArray[np.float32], Array]:
-        """Hours survived (start, site), and the sums of normal times (site, SUMS)."""
+    ) -> tuple[Survival, Array]:
+        """Hours survived with some of the sources, and the sums of normal times (site, SUMS)."""
         sites, grid = parts.having(sources, reserve)
         start_kwh, sums = energy_in_normal_times(sites, grid)
         if reserve is None:
             start_kwh = parts.start_kwh(sources, start_kwh)
         if self.study.rule == "reopt":
             sites = sites._replace(stays=with_round_trip_on_charging(sites.stays))
-        hours = survival_hours(
-            sites,
-            start_kwh,
-            None,
-            self.horizon_h,
-            self.study.rule,
-            evs_stay=EV_STAYS in sources,
-            generator_last=True,
-        )
-        return np.where(parts.backup, hours, np.float32(0.0)), sums
+
+        @cache
+        def from_all_slots() -> NDArray[np.float32]:
+            return hours_of(None, self.horizon_h)
+
+        def hours_of(starts: Array | None, horizon_h: float) -> NDArray[np.float32]:
+            hours = survival_hours(
+                sites, start_kwh, starts, horizon_h, self.study.rule, evs_stay=EV_STAYS in sources,
+                generator_last=True,
+            )  # fmt: skip
+            return np.where(parts.backup, hours, np.float32(0.0))
+
+        def survival(starts: Array | None, horizon_h: float | None) -> NDArray[np.float32]:
+            if starts is None and horizon_h is None:
+                return from_all_slots()
+            return hours_of(starts, self.horizon_h if horizon_h is None else horizon_h)
+
+        return survival, sums
 
     def _steps_of(self, hours: NDArray[np.float32]) -> NDArray[np.int64]:
         """Whole slots survived; the last of the horizon may be shorter."""
@@ -419,18 +475,18 @@ class Sums:
                         of_start, lasting, self.sizes[key]
                     )
 
-    def _add_curve(self, parts: SitesByPart) -> None:
+    def _add_curve(self, parts: SitesByPart, own: Interruptions | None) -> None:
         """Normal times and outages at each reserve."""
         for row, reserve in enumerate(self.study.reserves):
-            hours, sums = self._hours(parts, parts.there, reserve)
+            survival, sums = self._survival(parts, parts.there, reserve)
+            hours = survival(None, None)
             self.curve[row] += sums.sum(axis=0)
             self.curve_hours[row, 0] += hours.mean(axis=0, dtype=np.float64).sum()
             self.curve_lasting[row] += [
                 (hours >= duration_h - 1e-5).mean(axis=0).sum() for duration_h in self.durations_h
             ]
-            if self.interruptions is not None:
-                kwh = interruption_of(hours, self.interruptions[1], self.slot_h, parts.critical_kw)[1]
-                self.curve_hours[row, 1] += kwh.sum()
+            if own is not None:
+                self.curve_hours[row, 1] += own.at_socket(survival).critical_kwh.sum()
 
     def dataset(self) -> xr.Dataset:
         """The study's Dataset."""
@@ -502,31 +558,38 @@ class Sums:
             sources=json.dumps(self.variants), horizon_h=self.horizon_h, rule=self.study.rule,
             currency=self.scenario.currency, start=str(self.scenario.start),
             period_h=self.scenario.time.duration / 3600, members=len(self.scenario.members),
+            indices_per=self.per,
         )  # fmt: skip
 
+    @property
+    def per(self) -> str:
+        """What the indices are of: a year, or the period."""
+        return "period" if self.interruptions is replayed else "year"
+
     def _add_indices(self, add: Callable[..., None]) -> None:
-        """Indices of reliability at the meter and at the socket, a customer and year."""
+        """Indices of reliability at the meter and at the socket, a customer and year or period."""
         if self.interruptions is None:
             return
-        saifi, caidi_h = self.interruptions
         with np.errstate(invalid="ignore"):
-            cut, kwh = np.moveaxis(self.indices / self.customers[:, np.newaxis], -1, 0)
-            load, critical = (self.at_meter / self.customers[:, np.newaxis]).T
-        whole = np.ones(len(self.groups))
-        for where, dims, times, words in (
-            ("meter", ("group",), saifi * whole, "at the meter"),
-            ("socket", ("variant", "group"), saifi * cut, "of the critical load"),
+            meter, socket = (
+                AtMeter(*self.at_meter / self.customers),
+                AtSocket(*self.at_socket / self.customers),
+            )
+        for where, dims, found, words in (
+            ("meter", ("group",), meter, "at the meter"),
+            ("socket", ("variant", "group"), socket, "of the critical load"),
         ):
-            add(f"saifi_{where}", dims, times, f"SAIFI {words}", "1")
-            add(f"saidi_{where}_h", dims, times * caidi_h, f"SAIDI {words}", "h")
-            mean = np.where(times > 0, caidi_h, np.nan)
+            with np.errstate(invalid="ignore"):
+                mean = np.where(found.number > 0, found.hours / found.number, np.nan)
+            add(f"saifi_{where}", dims, found.number, f"SAIFI {words}", "1")
+            add(f"saidi_{where}_h", dims, found.hours, f"SAIDI {words}", "h")
             add(f"caidi_{where}_h", dims, mean, f"CAIDI {words}", "h")
-        per = "a site and year"
-        add("unserved_meter_kwh", ("group",), saifi * load, f"load in interruptions, {per}", "kWh")
-        add("unserved_critical_kwh", ("group",), saifi * critical,
+        per = f"a site and {self.per}"
+        add("unserved_meter_kwh", ("group",), meter.load_kwh, f"load in interruptions, {per}", "kWh")
+        add("unserved_critical_kwh", ("group",), meter.critical_kwh,
             f"critical load in interruptions, {per}", "kWh")  # fmt: skip
         text = f"critical load not served, {per}"
-        add("unserved_socket_kwh", ("variant", "group"), saifi * kwh, text, "kWh")
+        add("unserved_socket_kwh", ("variant", "group"), socket.critical_kwh, text, "kWh")
 
     def _add_reserves(self, add: Callable[..., None]) -> None:
         """Costs of normal times and what they buy, at each reserve, a site and year."""
@@ -545,8 +608,8 @@ class Sums:
         add("reserve_probability", ("reserve", "lasting"), self.curve_lasting / sites,
             "share that serves the critical load for the duration", "1")  # fmt: skip
         if self.interruptions is not None:
-            kwh = self.interruptions[0] * self.curve_hours[:, 1] / sites
-            add("reserve_unserved_kwh", ("reserve",), kwh, "critical load not served, a site and year", "kWh")
+            kwh, text = self.curve_hours[:, 1] / sites, f"critical load not served, a site and {self.per}"
+            add("reserve_unserved_kwh", ("reserve",), kwh, text, "kWh")
 
 
 def _at_least(steps: NDArray[np.int64], most: int) -> Array:

@@ -77,14 +77,17 @@ def variants_table(result: xr.Dataset) -> pd.DataFrame:
         first = float(result["lasting"][0])
         together = result["probability_together"].sel(duration=first, method="bfill")
         add(f"P(all sites survive {first:g} h)", together, ".1%")
+    per = _per(result)
     for name, label, form in (
         ("saifi_meter", "SAIFI at the meter", ".3g"),
         ("saifi_socket", "SAIFI of the critical load", ".3g"),
         ("saidi_meter_h", "SAIDI at the meter (h)", ".3g"),
         ("saidi_socket_h", "SAIDI of the critical load (h)", ".3g"),
-        ("unserved_meter_kwh", "load in interruptions (kWh a site and year)", ".3g"),
-        ("unserved_critical_kwh", "critical load in interruptions (kWh a site and year)", ".3g"),
-        ("unserved_socket_kwh", "critical load not served (kWh a site and year)", ".3g"),
+        ("caidi_meter_h", "CAIDI at the meter (h)", ".3g"),
+        ("caidi_socket_h", "CAIDI of the critical load (h)", ".3g"),
+        ("unserved_meter_kwh", f"load in interruptions (kWh {per})", ".3g"),
+        ("unserved_critical_kwh", f"critical load in interruptions (kWh {per})", ".3g"),
+        ("unserved_socket_kwh", f"critical load not served (kWh {per})", ".3g"),
     ):
         if name in whole:
             add(label, whole[name], form)
@@ -121,6 +124,11 @@ def reserve_table(result: xr.Dataset) -> pd.DataFrame:
     for number, duration_h in enumerate(result["lasting"].values):
         table[f"probability_{duration_h:g}h"] = result["reserve_probability"].values[:, number]
     return table
+
+
+def _per(result: xr.Dataset) -> str:
+    """What indices are of, as text."""
+    return f"a site and {result.attrs['indices_per']}"
 
 
 def _text(value: float, form: str) -> str:
@@ -242,7 +250,7 @@ def plot_indices(result: xr.Dataset, ax: Axes, group: str = ALL_SITES) -> Axes:
     ax.set_yticks(np.arange(len(names)), names)
     ax.invert_yaxis()
     ax.set(
-        xlabel="SAIDI (h a site and year)", title="Interruptions at the meter and of the critical load",
+        xlabel=f"SAIDI (h {_per(result)})", title="Interruptions at the meter and of the critical load",
         xlim=(0, 1.15 * max(values.max(), 1e-9)),
     )  # fmt: skip
     ax.grid(axis="x", alpha=0.3)
