@@ -36,7 +36,7 @@ def two_lines(p_mw):
 
 
 @pytest.mark.parametrize("reduce", [True, False])
-@pytest.mark.parametrize("solver", ["power-grid-model", "pandapower"])
+@pytest.mark.parametrize("solver", ["z-bus", "power-grid-model", "pandapower"])
 def test_resistive_line_by_hand(feeder, solver, reduce):
     # V^2 - 400 V + P R = 0 with P = 10 kW, R = 0.1 ohm: V = 397.484 V; I = P/(sqrt(3) V) = 14.525 A
     network = feeder(two_lines(0.01))
@@ -70,10 +70,11 @@ def assert_solvers_agree(network):
     reference = make_solver(network, "pandapower")
     expected = reference.solve(p, q)
     check_balance(expected, p, reference.balance_tolerance)
-    flow = make_solver(network, "power-grid-model").solve(p, q)
-    check_balance(flow, p, 1e-9)
-    for name, tolerance in TOLERANCE.items():
-        assert largest_gap(flow, expected, name) <= tolerance, name
+    for solver in ("power-grid-model", "z-bus"):
+        flow = make_solver(network, solver).solve(p, q)
+        check_balance(flow, p, 1e-9)
+        for name, tolerance in TOLERANCE.items():
+            assert largest_gap(flow, expected, name) <= tolerance, (solver, name)
 
 
 @pytest.mark.parametrize("name", ["european_lv", "cigre_lv", "cigre_mv", "case33bw"])
@@ -186,7 +187,7 @@ def test_newton_raphson_takes_over_where_iterative_current_fails(feeder):
     assert flow.voltage_pu[1] == pytest.approx(expected.voltage_pu[0], abs=1e-7)
 
 
-@pytest.mark.parametrize("solver", ["power-grid-model", "pandapower"])
+@pytest.mark.parametrize("solver", ["z-bus", "power-grid-model", "pandapower"])
 @pytest.mark.parametrize("name", ["case33bw", "european_lv"])
 def test_a_diverging_case_is_named(feeder, name, solver):
     network = feeder(name)
@@ -284,8 +285,9 @@ def test_pandapower_refuses_other_vector_groups_in_three_phases(feeder, small_ne
         make_solver(feeder(net), "pandapower")
 
 
-def test_a_feeder_without_loads(feeder):
+@pytest.mark.parametrize("solver", ["z-bus", "power-grid-model"])
+def test_a_feeder_without_loads(feeder, solver):
     net = two_lines(0.01)
     net.load["in_service"] = False
-    flow = make_solver(feeder(net), "power-grid-model").solve(np.zeros((3, 0, 1)), np.zeros((3, 0, 1)))
+    flow = make_solver(feeder(net), solver).solve(np.zeros((3, 0, 1)), np.zeros((3, 0, 1)))
     assert flow.voltage_pu == pytest.approx(np.ones((3, 4, 1)))

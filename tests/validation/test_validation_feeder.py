@@ -21,7 +21,7 @@ from evgrid.feeder.solvers import check_balance, make_solver
 from evgrid.scenario import scenario_from
 
 MINUTES = pd.RangeIndex(1, 1441, name="minute")
-SOLVERS = ("power-grid-model", "pandapower")
+SOLVERS = ("z-bus", "power-grid-model", "pandapower")
 
 
 def case(name):
@@ -91,7 +91,15 @@ def run(scenario, network):
     return recorder, model
 
 
-@pytest.mark.parametrize(("solver", "reduce"), [(SOLVERS[0], True), (SOLVERS[0], False), (SOLVERS[1], False)])
+@pytest.mark.parametrize(
+    ("solver", "reduce"),
+    [
+        (solver, reduce)
+        for solver in SOLVERS
+        for reduce in (True, False)
+        if not (solver == "pandapower" and reduce)
+    ],
+)
 def test_european_lv_minute_566(solver, reduce, feeder, tables, minute_566, by_opendss):
     content = case("european_lv_minute_566")
     scenario = day_scenario(minute_566, content, "2026-01-15T09:25", "60s", solver, reduce)  # minute 566

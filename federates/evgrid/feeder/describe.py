@@ -15,12 +15,13 @@ from evgrid.feeder.equivalents import Prepared
 from evgrid.feeder.grid import UNLIMITED, Grid, extract, missing_zero_sequence
 from evgrid.feeder.households import households_note, households_of
 from evgrid.feeder.networks import Network, find_network, is_three_phase, prepare_net
+from evgrid.feeder.solvers import SolverName, faults_of
 from evgrid.feeder.topology import topology
 
 if TYPE_CHECKING:
     from evgrid.scenario.feeder import Feeder
 
-SOLVERS = ("power-grid-model", "pandapower")
+SOLVERS: tuple[SolverName, ...] = ("z-bus", "power-grid-model", "pandapower")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def describe_network(settings: Feeder) -> NetworkSummary:
             grid = extract(done.net, source, solver, three_phase, done.refused)
             households = households_of(settings.households, grid.loads)
             network = Network(source, grid, topology(grid, source), households, lambda: done.net)
-            refused[solver] = _refused_by(solver, network)
+            refused[solver] = faults_of(network, solver)
         except NetworkError as error:
             refused[solver] = [line.strip() for line in str(error).splitlines()[1:]]
     facts = [] if grid is None else _facts(grid)
@@ -69,14 +70,6 @@ def describe_network(settings: Feeder) -> NetworkSummary:
     if grid is not None:
         notes.append(households_note(settings.households, households_of(settings.households, grid.loads)))
     return NetworkSummary(source, facts, notes, _missing(done, three_phase), refused)
-
-
-def _refused_by(solver: str, network: Network) -> list[str]:
-    if solver == "pandapower":
-        from evgrid.feeder.solvers.pandapower import faults_of
-    else:
-        from evgrid.feeder.solvers.power_grid_model import faults_of
-    return faults_of(network)
 
 
 def _facts(grid: Grid) -> list[tuple[str, str]]:

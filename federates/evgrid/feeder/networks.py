@@ -42,6 +42,7 @@ from evgrid.feeder.topology import Topology, topology
 from evgrid.scenario.feeder import NETWORK_FILES, is_network_file
 
 if TYPE_CHECKING:
+    from evgrid.feeder.solvers import SolverName
     from evgrid.scenario.feeder import Feeder
 
 _CACHE_FORMAT = 4
@@ -188,13 +189,11 @@ def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
     )
 
 
-def _check_solver(solver: str, network: Network) -> None:
+def _check_solver(solver: SolverName, network: Network) -> None:
     """Raises NetworkError naming the elements that a solver can't represent."""
-    if solver == "pandapower":
-        from evgrid.feeder.solvers.pandapower import faults_of
-    else:
-        from evgrid.feeder.solvers.power_grid_model import faults_of
-    faults = faults_of(network)
+    from evgrid.feeder.solvers import faults_of
+
+    faults = faults_of(network, solver)
     if faults:
         raise NetworkError.of(network.source, faults)
 

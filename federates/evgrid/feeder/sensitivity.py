@@ -11,7 +11,7 @@ million times the solver's tolerance. Tap changers, capacitors and inverters sta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from evgrid.core.model import ALL_PHASES, Array, Sensitivity
 from evgrid.feeder.base_load import base_load
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network
-from evgrid.feeder.solvers import Power, make_solver
+from evgrid.feeder.solvers import Power, SolverName, make_solver
 
 if TYPE_CHECKING:
     from evgrid.scenario import Scenario
@@ -61,7 +61,7 @@ def sensitivity(
     p_kw: Array,
     q_kvar: Array,
     generation: Power | None = None,
-    solver: Literal["power-grid-model", "pandapower"] = "power-grid-model",
+    solver: SolverName = "power-grid-model",
     reduce: bool = True,
     buses: Ints | None = None,
 ) -> Sensitivity:

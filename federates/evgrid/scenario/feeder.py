@@ -142,8 +142,9 @@ class Feeder(Settings):
     """A built-in network (european_lv, case33bw, cigre_lv, cigre_mv), pandapower:NAME (a function of
     pandapower.networks), simbench:CODE (with the extra evgrid[simbench]), or the path of a
     pandapower JSON or Excel file."""
-    solver: Literal["power-grid-model", "pandapower"] = "power-grid-model"
-    """power-grid-model solves all members in one batch; pandapower is the reference."""
+    solver: Literal["z-bus", "power-grid-model", "pandapower"] = "power-grid-model"
+    """z-bus and power-grid-model solve all members in one batch, z-bus by a fixed point on the network's own
+    admittance matrix; pandapower is the reference."""
     step: Annotated[Duration, Field(gt=0)] | None = None
     """Period of the power flow, a multiple of time.step; left out: time.step."""
     base_load: BaseLoad = BaseLoad()

@@ -1,4 +1,4 @@
-"""The default solver: power-grid-model, all cases in one batch.
+"""The solver power-grid-model: all cases in one batch.
 
 The iterative-current method solves every case; those that it does not converge for are solved
 again with Newton-Raphson. The circuit is prepared once; a solve updates loads and fetches only the
@@ -8,7 +8,7 @@ The conversion from pandapower's tables is our own, because power-grid-model-io 
 sequence short-circuit impedances, leaves the loss tangent of a line without capacitance
 uninitialised and fails on a missing vector group. How it is done:
 
-- Sources are ideal: a short-circuit power of 1e15 VA, so that the source's own power is known only
+- Sources are ideal: a short-circuit power of 1e20 VA, so that the source's own power is not known
   to about 0.1 W. The head's power is therefore the sum of the power from its node into
   branches, loads and shunts.
 - A Dyn transformer's zero-sequence impedance as seen from the low-voltage side, z2 + z1 || zm
@@ -41,7 +41,7 @@ from evgrid.core.model import Array
 from evgrid.errors import NetworkError
 from evgrid.feeder import kernels
 from evgrid.feeder.grid import Ints
-from evgrid.feeder.reduction import Circuit, Complex, circuit
+from evgrid.feeder.reduction import Circuit, circuit
 from evgrid.feeder.solvers.interface import (
     Flow,
     Label,
@@ -52,22 +52,22 @@ from evgrid.feeder.solvers.interface import (
     lines_without_impedance,
     not_converged,
 )
+from evgrid.feeder.solvers.sequence_network import (
+    NEGLIGIBLE_MAGNETISING_PERCENT,
+    short_circuit,
+    yzn_admittance,
+)
 
 if TYPE_CHECKING:
     from evgrid.feeder.networks import Network
 
-SOURCE_VA = 1e15
-"""Short-circuit power of the sources, VA: ideal to 1e-9 of the feeder's power."""
+SOURCE_VA = 1e20
+"""Short-circuit power of the sources, VA: ideal to 1e-13 of 10 MW."""
 
 ERROR_TOLERANCE_PU = 1e-10
 """Largest change of a voltage in the last iteration, pu."""
 
 MAX_ITERATIONS = 20
-
-NEGLIGIBLE_MAGNETISING_PERCENT = 1e6
-"""Zero-sequence magnetising impedance, percent of the short-circuit impedance, from which on it is
-neglected.
-"""
 
 THREADS_FROM = 16
 """Batches of at least so many cases are solved with two threads."""
@@ -500,7 +500,7 @@ def _transformers(network: Network, c: Circuit, array: NDArray[Any]) -> NDArray[
     array["u1"] = np.where(side == 0, t.rated_hv_kv[k], t.ratio_hv_kv[k]) * 1e3
     array["u2"] = np.where(side == 1, t.rated_lv_kv[k], t.ratio_lv_kv[k]) * 1e3
     array["sn"] = sn
-    series = _impedance(t.vk_percent[k], t.vkr_percent[k])
+    series = short_circuit(t.vk_percent[k], t.vkr_percent[k])
     iron = t.pfe_kw[k] * 1e3 / sn
     shunt = iron - 1j * np.sqrt(np.maximum((t.i0_percent[k] / 100) ** 2 - iron**2, 0))
     bend = 1 + series * shunt / 4  # from pandapower's T circuit to the pi circuit of the same behaviour
@@ -520,33 +520,16 @@ def _transformers(network: Network, c: Circuit, array: NDArray[Any]) -> NDArray[
     ends = t.tap_min[k], t.tap_max[k]  # the other way round they count down
     array["tap_min"], array["tap_max"] = np.where(step < 0, ends[::-1], ends)
     array["tap_size"] = np.abs(step) * np.where(side == 0, t.rated_hv_kv[k], t.rated_lv_kv[k]) * 1e3
-    z0 = _impedance(t.vk0_percent[k], t.vkr0_percent[k])
+    z0 = short_circuit(t.vk0_percent[k], t.vkr0_percent[k])
     if network.three_phase:
         rx = t.mag0_rx[k]
         magnetising = t.mag0_percent[k] / 100 * t.vk0_percent[k] / 100 * (rx + 1j) / np.sqrt(rx**2 + 1)
         hv_part = t.si0_hv_partial[k] * z0
         seen = (1 - t.si0_hv_partial[k]) * z0 + hv_part * magnetising / (hv_part + magnetising)
-        admittance = _yzn_admittance(z0, t.si0_hv_partial[k], np.asarray(magnetising, complex))
+        admittance = yzn_admittance(z0, t.si0_hv_partial[k], np.asarray(magnetising, complex))
         zigzag = np.char.lower(t.vector_group[k].astype(np.str_)) == "yzn"
         with np.errstate(divide="ignore"):
             seen = np.where(zigzag, 1 / np.where(zigzag, admittance, 1), seen)
         earthing = (np.where(odd, seen, z0) - series) / 3 * ((t.ratio_lv_kv[k] * 1e3) ** 2 / sn)
         array["r_grounding_to"], array["x_grounding_to"] = earthing.real, earthing.imag
     return array
-
-
-def _yzn_admittance(z0: Complex, hv_share: Array, magnetising: Complex) -> Complex:
-    """Zero-sequence admittance of a Yzn transformer from the low-voltage side, as in pandapower's
-    ``runpp_3ph`` (2/sqrt(3) times that of a Yyn one, from the pi of its T circuit).
-    """
-    z1, z2, z3 = hv_share * z0, (1 - hv_share) * z0, magnetising
-    total = z1 * z2 + z2 * z3 + z1 * z3
-    return np.asarray(1.1547 * (1 / (total / z3 + total / z2) + z1 / total))
-
-
-def _impedance(vk_percent: Array, vkr_percent: Array) -> NDArray[np.complex128]:
-    """Short-circuit impedance per unit of the transformer's own rating."""
-    real = vkr_percent / 100
-    return np.asarray(
-        real + 1j * np.sign(vk_percent) * np.sqrt(np.maximum((vk_percent / 100) ** 2 - real**2, 0))
-    )

@@ -1,0 +1,471 @@
+"""The solver z-bus for networks from pandapower: all cases iterate on the feeder's own admittance matrix.
+
+The feeder, reduced (:mod:`~evgrid.feeder.reduction`), becomes the linear networks of its sequences
+(:mod:`.sequence_network`), which are factorised once; only the loads iterate (:mod:`.z_bus`). The nodes of
+ideal sources have known voltages. Every other node with loads or generation has a port to earth for each
+phase.
+
+Each set of positions of tap changers and shunts has a factorisation of its own; the latest are kept.
+
+A case that does not converge is solved by power-grid-model with Newton-Raphson.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csc_array
+
+from evgrid.core.jit import in_threads
+from evgrid.core.model import Array
+from evgrid.errors import NetworkError, shortened
+from evgrid.feeder.grid import Bools, Grid, Ints
+from evgrid.feeder.reduction import Circuit, Complex, circuit
+from evgrid.feeder.solvers import sequence_kernels as kernels
+from evgrid.feeder.solvers import sequence_network as sequences
+from evgrid.feeder.solvers.interface import (
+    Flow,
+    Label,
+    Positions,
+    Power,
+    Solver,
+    blank,
+    case_name,
+    lines_without_impedance,
+    not_converged,
+)
+from evgrid.feeder.solvers.z_bus import ZBus, ZipLoads
+
+if TYPE_CHECKING:
+    from evgrid.feeder.networks import Network
+
+KEPT_STATES = 256
+"""Sets of positions whose factorisation is kept."""
+
+BLOCK = 64
+"""Cases whose node voltages are held at once."""
+
+LEAST_CASES = 32
+"""Cases for each thread at least."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """The network with its devices at some positions.
+
+    bus : the factorised network of the nodes that are not sources
+    trafos : (end, 2, sequence, trafo) current into an end by its own voltage, and by that of the other end
+    shunt : (shunt,) admittance
+    """
+
+    bus: ZBus
+    trafos: Complex
+    shunt: Complex
+
+
+class ZBusSolver:
+    """Solves batches of cases by the implicit Z-bus Gauss method.
+
+    newton_cases : number of cases so far that it did not converge for and Newton-Raphson solved
+    """
+
+    name = "z-bus"
+    balance_tolerance = 1e-6
+
+    def __init__(self, network: Network, reduce: bool = True, unbalance: bool = True) -> None:
+        """Factorise the network.
+
+        Raises
+        ------
+        NetworkError
+            Naming the elements that can't be represented.
+
+        """
+        faults = faults_of(network)
+        if faults:
+            raise NetworkError.of(network.source, faults)
+        self.network, self._reduce = network, reduce
+        self.three_phase = network.three_phase
+        self.unbalance = unbalance and self.three_phase
+        self.newton_cases = 0
+        self._newton: Solver | None = None
+        grid, c = network.grid, circuit(network.grid, network.topology, reduce)
+        self.circuit, phases, nodes = c, len(grid.phases), len(c.nominal_kv)
+        self._lines, self._series, self._half = sequences.line_branches(grid, c, phases)
+        head = np.unique(c.of_bus[grid.sources.bus])
+        at_head = np.zeros(nodes, bool)
+        at_head[head] = True
+        self._at_head = at_head
+        known = np.flatnonzero(np.tile(at_head, phases))
+        self._unknown = np.flatnonzero(np.tile(~at_head, phases))
+        self._known_voltage = _source_voltages(grid, c, phases)[known]
+        self._known = known
+        place = np.empty(phases * nodes, np.int64)  # row of each node's voltage: the unknown, then the known
+        place[self._unknown] = np.arange(len(self._unknown))
+        place[known] = len(self._unknown) + np.arange(len(known))
+        self._place = place.reshape(phases, nodes)
+        base_kv = sequences.base_kv(c, phases)
+        amperes = 1 / base_kv if self.three_phase else 1 / (np.sqrt(3) * base_kv)
+        self._line_amperes = amperes[c.line_from]
+        self._trafo_ends = np.stack([c.trafo_hv, c.trafo_lv])
+        self._trafo_amperes = amperes[self._trafo_ends]
+        trafos = grid.trafos
+        self._trafo_rating = trafos.rating_kva / (
+            np.sqrt(3) * np.stack([trafos.rated_hv_kv, trafos.rated_lv_kv])
+        )
+        self._line_rating = 1e3 * grid.lines.rating_ka
+        self._line_at_head = np.stack([at_head[c.line_from], at_head[c.line_to]])
+        self._trafo_at_head = at_head[self._trafo_ends]
+        self._shunt_node = c.of_bus[grid.fixed.shunt_bus]
+        self._head_loads, self._head_gens, self._head_shunts = (
+            np.flatnonzero(at_head[c.of_bus[buses]])
+            for buses in (grid.loads.bus, grid.fixed.gen_bus, grid.fixed.shunt_bus)
+        )
+        self._head_pu = np.zeros(nodes)
+        self._head_pu[c.of_bus[grid.sources.bus]] = grid.sources.voltage_pu
+        self._make_ports(grid, phases)
+        self._nominal = np.ones(self._ports.shape[1])
+        self._states: OrderedDict[bytes, _State] = OrderedDict()
+        self._moving = np.flatnonzero(trafos.tap_side >= 0)
+        self._own = self._state(None)
+
+    def _make_ports(self, grid: Grid, phases: int) -> None:
+        """A port to earth for each phase of each node with loads or generation."""
+        c = self.circuit
+        at = np.concatenate([c.of_bus[grid.loads.bus], c.of_bus[grid.fixed.gen_bus]])
+        there = ~self._at_head[at]
+        nodes = np.unique(at[there])
+        port = np.full((len(at), phases), -1, np.int64)
+        port[there] = np.searchsorted(nodes, at[there])[:, np.newaxis] * phases + np.arange(phases)
+        self._load_port, self._gen_port = np.split(port, [len(grid.loads.bus)])
+        if phases == 1:
+            rows, weights = self._place[0, nodes], np.ones(len(nodes), complex)
+        else:
+            rows = np.repeat(self._place[:, nodes].T[:, np.newaxis], 3, axis=1).reshape(
+                -1
+            )  # (node, phase, seq)
+            weights = np.tile(np.conj(sequences.TO_PHASES), (len(nodes), 1, 1)).reshape(-1)
+        count = len(nodes) * phases
+        first = np.arange(count + 1) * phases
+        self._ports = csc_array((weights, rows, first), (len(self._unknown), count))
+
+    def _state(self, positions: tuple[Ints, Ints] | None) -> _State:
+        """The network at positions of tap changers and shunts, (trafo,) and (shunt,)."""
+        key = b"" if positions is None else positions[0][self._moving].tobytes() + positions[1].tobytes()
+        found = self._states.get(key)
+        if found is not None:
+            self._states.move_to_end(key)
+            return found
+        grid, c, phases = self.network.grid, self.circuit, len(self.network.grid.phases)
+        tap, step = positions if positions is not None else (None, None)
+        trafos = sequences.trafo_branches(grid, c, phases, tap)
+        shunt = sequences.shunts(grid, c, phases, step)
+        branches, nodes = [self._lines, trafos], len(c.nominal_kv)
+        y = sequences.admittance(nodes, phases, branches, shunt)
+        if self.three_phase:
+            _, one_each = sequences.unearthed(nodes, branches, shunt, np.flatnonzero(self._at_head))
+            y = csc_array(y + csc_array((np.ones(len(one_each)), (one_each, one_each)), y.shape))
+        rows = y.tocsr()[self._unknown].tocsc()
+        sources = -(rows[:, self._known] @ self._known_voltage)
+        made = _State(
+            ZBus(rows[:, self._unknown], sources, self._ports),
+            np.stack([np.stack([trafos.y_ss, trafos.y_st]), np.stack([trafos.y_tt, trafos.y_ts])]),
+            shunt[1],
+        )
+        self._states[key] = made
+        if len(self._states) > KEPT_STATES:
+            self._states.popitem(last=False)
+        return made
+
+    def solve(
+        self,
+        p_kw: Array,
+        q_kvar: Array,
+        label: Label = case_name,
+        *,
+        nominal: Power | None = None,
+        generation: Power | None = None,
+        positions: Positions | None = None,
+        failed: dict[int, str] | None = None,
+    ) -> Flow:
+        """See :class:`evgrid.feeder.solvers.Solver`."""
+        grid, cases = self.network.grid, len(p_kw)
+        own, given = (p_kw, q_kvar) if nominal is None else nominal, generation
+        if generation is None:
+            generation = grid.fixed.gen_p_kw[np.newaxis], grid.fixed.gen_q_kvar[np.newaxis]
+        flow = self._empty(cases)
+        stuck = np.zeros(cases, np.bool_)
+        if positions is None:
+            groups = [(self._own, np.arange(cases))]
+        else:
+            rows = np.concatenate([positions.tap[:, self._moving], positions.shunt], axis=1)
+            _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+            groups = [
+                (self._state((positions.tap[one], positions.shunt[one])), np.flatnonzero(which == place))
+                for place, one in enumerate(first)
+            ]
+        for state, some in groups:
+            whole = len(some) == cases
+            pick = slice(None) if whole else some
+
+            def of(pair: Power, pick: slice | Ints = pick) -> Power:
+                return pair if len(pair[0]) == 1 < cases else (pair[0][pick], pair[1][pick])
+
+            part = flow if whole else self._empty(len(some))
+            stuck[some] = self._solve(state, of((p_kw, q_kvar)), of(own), of(generation), part)
+            if not whole:
+                for field in fields(Flow):
+                    getattr(flow, field.name)[some] = getattr(part, field.name)
+        if stuck.any():
+            again = np.flatnonzero(stuck)
+            self._by_newton(flow, again, (p_kw, q_kvar), label, nominal, given, positions, failed)
+        return flow
+
+    def _empty(self, cases: int) -> Flow:
+        """Tables of a flow: those that are added up are zero."""
+        grid = self.network.grid
+        buses, lines, trafos = len(grid.buses.name), len(grid.lines.name), len(grid.trafos.name)
+        phases, with_unbalance = len(grid.phases), int(self.unbalance)
+        trafo_loading = np.zeros((cases, trafos, phases))
+        trafo_loading[:, np.isnan(grid.trafos.rating_kva)] = np.nan
+        return Flow(
+            voltage_pu=np.empty((cases, buses, phases)),
+            line_loading=np.empty((cases, lines, phases)),
+            trafo_loading=trafo_loading,
+            trafo_p_kw=np.zeros((cases, trafos)),
+            trafo_lv_p_kw=np.zeros((cases, trafos, phases)),
+            trafo_lv_q_kvar=np.zeros((cases, trafos, phases)),
+            head_p_kw=np.zeros((cases, phases)),
+            head_q_kvar=np.zeros((cases, phases)),
+            losses_kw=np.zeros(cases),
+            fixed_kw=np.zeros(cases),
+            voltage_unbalance=np.empty((cases, buses * with_unbalance)),
+            neutral_a=np.zeros((cases, lines * with_unbalance)),
+            trafo_neutral_a=np.zeros((cases, trafos * with_unbalance)),
+        )
+
+    def _solve(self, state: _State, power: Power, own: Power, generation: Power, flow: Flow) -> Bools:
+        """Solve cases at one set of positions into ``flow``; bool where the iteration does not converge."""
+        cases = len(power[0])
+        used = np.zeros(self._ports.shape[1] + 1, np.bool_)  # the last one: no port
+        for (p, q), port in ((power, self._load_port), (generation, self._gen_port)):
+            used[port[((p != 0) | (q != 0)).any(axis=0)]] = True
+        if self.network.grid.loads.voltage_dependent:
+            used[self._load_port[((own[0] != 0) | (own[1] != 0)).any(axis=0)]] = True
+        some = np.flatnonzero(used[:-1])
+        at = np.full(len(used), -1, np.int64)
+        at[some] = np.arange(len(some))
+
+        def solve(low: int, high: int) -> Bools:
+            def of(pair: Power) -> Power:
+                rows = slice(low, high) if len(pair[0]) == cases else slice(None)
+                return pair[0][rows], pair[1][rows]
+
+            return self._solve_some(state, of(power), of(own), of(generation), some, at, flow, low)
+
+        return np.concatenate([stuck for _, stuck in in_threads(solve, cases, LEAST_CASES)])
+
+    def _solve_some(
+        self,
+        state: _State,
+        power: Power,
+        own: Power,
+        generation: Power,
+        some: Ints,
+        at: Ints,
+        flow: Flow,
+        first: int,
+    ) -> Bools:
+        """Solve cases of one thread into ``flow``, from its case ``first`` on.
+
+        some, at : ports that carry power, and the place of each port among them, -1 for the others
+        """
+        grid, c, bus, cases = self.network.grid, self.circuit, state.bus, len(power[0])
+        load_port, gen_port = (at[port].reshape(-1) for port in (self._load_port, self._gen_port))
+        constant = np.zeros((len(some), cases), complex)
+        current = impedance = None
+        if grid.loads.voltage_dependent:
+            z, i = (
+                [share[:, column, np.newaxis] for column in range(2)]
+                for share in (grid.loads.z_share, grid.loads.i_share)
+            )
+            power = power[0] - own[0] * (z[0] + i[0]), power[1] - own[1] * (z[1] + i[1])
+            current, impedance = np.zeros_like(constant), np.zeros_like(constant)
+            kernels.add_at_ports(*_flat((own[0] * i[0], own[1] * i[1])), load_port, 1.0, current)
+            kernels.add_at_ports(*_flat((own[0] * z[0], own[1] * z[1])), load_port, 1.0, impedance)
+        kernels.add_at_ports(*_flat(power), load_port, 1.0, constant)
+        kernels.add_at_ports(*_flat(generation), gen_port, -1.0, constant)
+        loads = ZipLoads(constant, self._nominal[some], current, impedance)
+        ports = bus.solve(loads, cases, some)
+        mine = slice(first, first + cases)
+        fixed, head = flow.fixed_kw[mine], (flow.head_p_kw[mine], flow.head_q_kvar[mine])
+        fixed -= generation[0].sum(axis=(1, 2))
+        if current is not None and impedance is not None:
+            kernels.add_voltage_dependent(ports.voltage, current, impedance, loads.nominal, fixed)
+        rows = len(self._unknown)
+        re, im = (np.empty((rows + len(self._known), BLOCK)) for _ in "ri")
+        re[rows:] = self._known_voltage.real[:, np.newaxis]
+        im[rows:] = self._known_voltage.imag[:, np.newaxis]
+        for begin in range(0, cases, BLOCK):
+            count = min(BLOCK, cases - begin)
+            if count < BLOCK:
+                re, im = (np.ascontiguousarray(x[:, :count]) for x in (re, im))
+            bus.nodes(np.ascontiguousarray(ports.current[:, begin : begin + count]), re, im, some)
+            at_first = first + begin
+            kernels.bus_voltages(
+                re, im, self._place, at_first, c.end_a, c.end_b, c.f1, c.f0, flow.voltage_pu,
+                flow.voltage_unbalance,
+            )  # fmt: skip
+            kernels.line_flows(
+                re, im, self._place, at_first, c.line_from, c.line_to, self._series, self._half,
+                self._line_amperes, self._line_at_head, c.of_line, self._line_rating, flow.line_loading,
+                flow.neutral_a, flow.losses_kw, flow.head_p_kw, flow.head_q_kvar,
+            )  # fmt: skip
+            kernels.trafo_flows(
+                re, im, self._place, at_first, self._trafo_ends, state.trafos, self._trafo_amperes,
+                self._trafo_at_head, c.trafo, self._trafo_rating, flow.trafo_loading, flow.trafo_p_kw,
+                flow.trafo_lv_p_kw, flow.trafo_lv_q_kvar, flow.trafo_neutral_a, flow.losses_kw,
+                flow.head_p_kw, flow.head_q_kvar,
+            )  # fmt: skip
+            for node, admittance in zip(self._shunt_node, state.shunt, strict=True):
+                for row in self._place[:, node]:
+                    square = re[row] * re[row] + im[row] * im[row]
+                    fixed[begin : begin + count] += square * admittance.real
+        self._add_at_head(state, power, own, generation, head, fixed)
+        return ports.stuck
+
+    def _add_at_head(
+        self, state: _State, power: Power, own: Power, generation: Power, head: Power, fixed: Array
+    ) -> None:
+        """Add the power of what is connected at the nodes of sources to that out of the head."""
+        grid = self.network.grid
+        for k in self._head_loads.tolist():
+            volts = self._head_pu[self.circuit.of_bus[grid.loads.bus[k]]]
+            for column in range(2):
+                z, i = grid.loads.z_share[k, column], grid.loads.i_share[k, column]
+                more = own[column][:, k] * (z * (volts**2 - 1) + i * (volts - 1))
+                # ``power`` is that of constant power alone where shares depend on the voltage
+                head[column][:] += power[column][:, k] + own[column][:, k] * (z + i) + more
+                if column == 0 and (z or i):
+                    fixed += more.sum(axis=1)
+        for k in self._head_gens.tolist():
+            for column in range(2):
+                head[column][:] -= generation[column][:, k]
+        for k in self._head_shunts.tolist():
+            drawn = np.conj(state.shunt[k]) * self._head_pu[self._shunt_node[k]] ** 2
+            head[0][:] += drawn.real
+            head[1][:] += drawn.imag
+
+    def _by_newton(
+        self,
+        flow: Flow,
+        again: Ints,
+        power: Power,
+        label: Label,
+        nominal: Power | None,
+        generation: Power | None,
+        positions: Positions | None,
+        failed: dict[int, str] | None,
+    ) -> None:
+        """Solve the cases ``again`` with power-grid-model and write them into ``flow``."""
+        from evgrid.feeder.solvers import power_grid_model
+
+        reasons: dict[int, str] = {}
+        grid = self.network.grid
+        moved = positions is not None and self.three_phase and (grid.trafos.tap_side == 1).any()
+        if moved or power_grid_model.faults_of(self.network):
+            why = "and power-grid-model, which would be next, can't represent the network"
+            reasons = dict.fromkeys(again.tolist(), f"the iteration does not converge, {why}")
+        else:
+            if self._newton is None:
+                self._newton = power_grid_model.PowerGridModelSolver(
+                    self.network, self._reduce, unbalance=self.unbalance
+                )
+
+            def of(pair: Power | None) -> Power | None:
+                return None if pair is None else (pair[0][again], pair[1][again])
+
+            at = None if positions is None else Positions(positions.tap[again], positions.shunt[again])
+            found: dict[int, str] = {}
+            part = self._newton.solve(
+                power[0][again], power[1][again], nominal=of(nominal), generation=of(generation),
+                positions=at, failed=found,
+            )  # fmt: skip
+            for field in fields(Flow):
+                getattr(flow, field.name)[again] = getattr(part, field.name)
+            reasons = {int(again[case]): reason for case, reason in found.items()}
+        self.newton_cases += len(again) - len(reasons)
+        if reasons and failed is None:
+            raise not_converged(self.name, reasons, label)
+        if reasons and failed is not None:
+            failed.update(reasons)
+            blank(flow, reasons)
+
+
+def _flat(power: Power) -> Power:
+    """(case, connection, phase) as (case, slot)."""
+    p, q = (np.ascontiguousarray(part).reshape(len(part), -1) for part in power)
+    return p, q
+
+
+def _source_voltages(grid: Grid, c: Circuit, phases: int) -> Complex:
+    """Voltage of the sources' nodes, (sequence and node,), in the components of the network; else 0."""
+    volts = np.zeros((phases, len(c.nominal_kv)), complex)
+    angle = np.deg2rad(grid.sources.angle_degree)
+    scale = np.sqrt(3) if phases == 3 else 1.0
+    volts[1 if phases == 3 else 0, c.of_bus[grid.sources.bus]] = (
+        scale * grid.sources.voltage_pu * np.exp(1j * angle)
+    )
+    return volts.reshape(-1)
+
+
+def faults_of(network: Network) -> list[str]:
+    """Elements that z-bus can't represent, a sentence each."""
+    grid, node = network.grid, network.topology.node
+    trafos, ends = grid.trafos, "can't be represented with the solver z-bus"
+    faults = lines_without_impedance(network, "z-bus")
+    volts = grid.sources.voltage_pu * np.exp(1j * np.deg2rad(grid.sources.angle_degree))
+    _, first, which = np.unique(node[grid.sources.bus], return_index=True, return_inverse=True)
+    faults += [
+        f"ext_grid {k} {ends}: it is at a bus with another one of another voltage"
+        for k in np.flatnonzero(volts != volts[first][which])
+    ]
+    if not grid.three_phase:
+        return faults
+    for k in np.flatnonzero(trafos.hv_closed | trafos.lv_closed):
+        name, shift, group = trafos.name[k], trafos.shift_degree[k], str(trafos.vector_group[k])
+        if group.lower() not in sequences.ODD | sequences.EVEN:
+            known = "Dyn, YNyn, Yzn, YNd, Yyn, YNy, Yy, Yd, Dy and Dd"
+            faults.append(f"trafo '{name}' {ends}: vector_group = '{group}', in three phases {known} are")
+            continue
+        kind = "odd" if group.lower() in sequences.ODD else "even"
+        if shift % 30 or round(shift / 30) % 2 != (kind == "odd"):
+            faults.append(
+                f"trafo '{name}' {ends}: shift_degree = {shift:g} with vector_group '{group}', "
+                f"must be an {kind} multiple of 30"
+            )
+    return faults or _without_earth(network)
+
+
+def _without_earth(network: Network) -> list[str]:
+    """Loads and generation to earth where the network has none."""
+    grid = network.grid
+    c = circuit(grid, network.topology, True)
+    branches = [sequences.line_branches(grid, c, 3)[0], sequences.trafo_branches(grid, c, 3)]
+    floating, _ = sequences.unearthed(
+        len(c.nominal_kv), branches, sequences.shunts(grid, c, 3), c.of_bus[grid.sources.bus]
+    )
+    faults = list[str]()
+    for kind, names, buses in (
+        ("load", grid.loads.name, grid.loads.bus),
+        ("sgen", grid.fixed.gen_name, grid.fixed.gen_bus),
+    ):
+        faults += shortened(
+            f"{kind} '{names[k]}' can't be represented with the solver z-bus: it is connected between phases "
+            f"and earth, but nothing earths the network at bus '{grid.buses.name[buses[k]]}'"
+            for k in np.flatnonzero(floating[c.of_bus[buses]])
+        )
+    return faults
