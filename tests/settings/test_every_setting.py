@@ -829,6 +829,9 @@ SHOWN = {
     "federation/test_recording.py": """
         Record.buses Record.lines Record.trafos
     """,
+    "federation/test_sites.py": """
+        Record.sites
+    """,
     "federation/test_aggregators.py": """
         Selection.vehicles OwnCommunication.delay
     """,

@@ -101,6 +101,7 @@ class SiteRun:
         vehicle=None,
         permission=None,
         tariff=None,
+        cold_load=None,
         start="2026-01-15T00:00",
     ):
         count = len(homes)
@@ -126,6 +127,8 @@ class SiteRun:
         }  # fmt: skip
         if tariff is not None:
             content["tariff"] = tariff
+        if cold_load is not None:
+            content["outages"] = {"saifi": 1, "caidi": 3600, "cold_load": cold_load}
         self.scenario = scenario_from(content)
         connections = feeder(of=(0,) * count)
         if not all(one["connected"] for one in homes):

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import evgrid
-from evgrid.results.metrics import _session_rows, session_quantiles, summary
+from evgrid.results.metrics import _product_rows, _session_rows, session_quantiles, summary
 
 
 def sessions(**extra):
@@ -64,3 +64,25 @@ def test_a_result_that_lost_a_variable_is_reported():
         evgrid.EvgridError, match="the result is incomplete: no variable named 'session_cost'"
     ):
         summary(result.drop_vars("session_cost"))
+
+
+def test_what_aggregators_sell_is_told():
+    hourly = {
+        "regulation_capacity_kw_north": [[100.0, 0.0], [300.0, 200.0]],
+        "regulation_score_north": [[0.9, np.nan], [0.7, 0.8]],
+        "regulation_credit_north": [[4.0, 0.0], [6.0, 2.5]],
+        "reserve_capacity_kw": [[50.0, 50.0], [50.0, 50.0]],
+        "reserve_required_kwh": [[2.0, 0.0], [2.0, 4.0]],
+        "reserve_delivered_kwh": [[2.0, 0.0], [1.0, 3.0]],
+        "reserve_credit": [[1.0, 1.0], [1.0, 1.0]],
+        "regulation_capacity_kw_south": [[0.0, 0.0], [0.0, 0.0]],
+    }
+    result = xr.Dataset({name: (("member", "hour"), values) for name, values in hourly.items()})
+    rows = dict(_product_rows(result.assign_attrs(currency="USD"), " a member"))
+    assert rows == {
+        "regulation of north": "200.0 kW in 75 % of the hours; score 0.800, lowest 0.700; "
+        "credit 6.25 USD a member",
+        "reserve": "50.0 kW in 100 % of the hours; 75.0 % of the energy asked for delivered; "
+        "credit 2.00 USD a member",
+        "regulation of south": "no capacity was offered in a whole hour",
+    }

@@ -369,3 +369,34 @@ def test_what_one_ev_gives_to_another_ends_where_its_charging_curve_falls(step):
     assert run.series("power_kw").min() >= -1e-9
     assert run.series("power_kw").max() <= 9.0 + 1e-9
     assert run.total("exported_kwh") == 0.0
+
+
+@pytest.mark.parametrize("step", [60.0, 900.0, 3600.0])
+def test_circuits_that_were_without_supply_pick_up_cold(step):
+    """Twice the load for as long as a circuit was without supply, at most half an hour; none for what an
+    island serves when supply returns.
+    """
+    cold = {"factor": 2, "duration": 1800}
+    battery = {"capacity_kwh": 100.0, "charge_kw": 5.0, "soc_start": 1.0, "discharge_efficiency": 1.0}
+    circuits = {"a": {"share": 0.25, "critical": True}}
+    lost, short = [(2.0, 3.1)], [(2.0, 2.2), (2.3, 2.35)]
+    run = SiteRun(
+        home(outages=lost),
+        home(outages=short),
+        home(outages=lost, backup="critical", circuits=circuits, battery=battery, island=INSTANT),
+        home(outages=lost, backup="whole", battery=battery, island=INSTANT),
+        home(outages=[(-0.5, 0.2)]),
+        step=step, hours=5, cold_load=cold,
+    )  # fmt: skip
+    served = [run.total("served_kwh", site) for site in range(5)]
+    # of the second 0.2 h, of which the next outage leaves 0.1 h, then 0.05 h; of the third the other circuit
+    np.testing.assert_allclose(served, [3.9 + 0.5, 4.75 + 0.1 + 0.05, 5 - 0.75 * 1.1 + 0.375, 5, 4.8 + 0.5])
+    for site in range(5):
+        assert run.total("imported_kwh", site) + run.total("battery_out_kwh", site) == pytest.approx(
+            served[site] + run.total("battery_in_kwh", site) + run.total("exported_kwh", site)
+        )
+
+
+def test_without_cold_load_nothing_picks_up():
+    run = SiteRun(home(outages=[(2.0, 3.1)]), step=900.0, hours=5)
+    assert run.total("served_kwh") == pytest.approx(3.9)

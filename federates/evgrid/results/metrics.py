@@ -232,6 +232,9 @@ def _site_rows(result: xr.Dataset) -> list[tuple[str, str]]:
         return []
     rows, members = [], result.sizes["member"]
     many = ", means over the members" if members > 1 else ""
+    lacks = unrecorded(result, "site")
+    if lacks and lacks != "not recorded":
+        many += f" ({lacks})"
     for group in dict.fromkeys(result["site_group"].values.tolist()):
         own = result.isel(site=np.flatnonzero(result["site_group"].values == group))
         count = own.sizes["site"] / members
@@ -337,6 +340,37 @@ def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
     if cost.size and not np.isnan(cost).all():
         currency = result.attrs.get("currency", "")
         rows.append(("cost of charging", f"{amount(np.nansum(cost) / members)} {currency}{per}"))
+    rows += _product_rows(result, per)
+    return rows
+
+
+def _product_rows(result: xr.Dataset, per: str) -> list[tuple[str, str]]:
+    """Capacity, score or delivery, and credit of each aggregator that sells regulation or a reserve."""
+    rows = []
+    for variable in map(str, result.data_vars):
+        product = variable.partition("_")[0]
+        if not variable.startswith(("regulation_capacity_kw", "reserve_capacity_kw")):
+            continue
+        own = variable.removeprefix(f"{product}_capacity_kw")
+
+        def of(name: str, product: str = product, own: str = own) -> NDArray[np.float64]:
+            return np.asarray(result[f"{product}_{name}{own}"].values)
+
+        capacity = of("capacity_kw")
+        sold = capacity > 0
+        name = f"{product} of {own[1:]}" if own else product
+        if not sold.any():
+            rows.append((name, "no capacity was offered in a whole hour"))
+            continue
+        text = f"{capacity[sold].mean():.1f} kW in {100 * sold.mean():.0f} % of the hours"
+        if product == "regulation":
+            score = of("score")[sold]
+            text += f"; score {np.nanmean(score):.3f}, lowest {np.nanmin(score):.3f}"
+        elif (required := np.nansum(of("required_kwh"))) > 0:
+            share = np.nansum(of("delivered_kwh")) / required
+            text += f"; {100 * share:.1f} % of the energy asked for delivered"
+        credit, currency = np.nansum(of("credit")) / result.sizes["member"], result.attrs.get("currency", "")
+        rows.append((name, f"{text}; credit {amount(credit)} {currency or 'currency'}{per}"))
     return rows
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evgrid.core.model import UPSTREAM
 from evgrid.errors import ResultError
 from evgrid.results.recording import unrecorded
 
@@ -18,9 +19,20 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 _PHASE_COLOURS = {"a": "#c1272d", "b": "#e69f00", "c": "#0072b2", "abc": "#0072b2"}
 _EV, _BASE, _BAND = "#1b7837", "#555555", "#0072b2"
+_SITE_POWERS = {
+    "site_power_kw": ("grid", "#7f7f7f", 1.0),
+    "site_pv_kw": ("PV", "#e6ab02", 1.0),
+    "site_battery_power_kw": ("batteries", "#377eb8", -1.0),
+    "site_generator_kw": ("generators", "#a6611a", 1.0),
+    "site_ev_power_kw": ("EVs", _EV, -1.0),
+}
+"""What supplies a site: label, colour, and sign of a power that is given."""
+_NONE_KW = 1e-9
+"""Power that counts as none."""
 EN_50160_BAND = (0.90, 1.10)
 """Voltage band of EN 50160 for low voltage, pu: 10-minute means, 95 % of a week."""
 
@@ -136,16 +148,134 @@ def plot_voltage_band(result: xr.Dataset, ax: Axes) -> Axes:
     for limit in EN_50160_BAND:
         ax.axhline(limit, color="black", linewidth=0.8, linestyle="--")
     ax.set(ylabel="voltage (pu)", title="Voltage over all buses and phases (dashed: EN 50160)")
-    ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 0.06))
+    ax.legend(frameon=False, ncols=2)
     return time_axis(ax, result["time"])
 
 
+def plot_sites(result: xr.Dataset, ax: Axes) -> Axes:
+    """What supplies the load of the sites, stacked: the sum over the sites, mean over the members.
+
+    Below 0: what is given to the grid, and what charges. The height of the shading is the share of the sites
+    on the grid that are without supply from it.
+    """
+    _need(result, *_SITE_POWERS, "site_load_kw", "site_unserved_kw", "site_island")
+    edges = _edges(result["time"].values)
+    members = result.sizes["member"]
+
+    def total(series: xr.DataArray) -> NDArray[np.float64]:
+        values = series.transpose("site", "time").values.sum(axis=0) / members
+        return np.append(values, values[-1])
+
+    above, below = np.zeros(len(edges)), np.zeros(len(edges))
+    for name, (label, colour, sign) in _SITE_POWERS.items():
+        series = sign * result[name]
+        gives, takes = total(series.clip(min=0)), total(series.clip(max=0))
+        if max(gives.max(), -takes.min()) <= 0:
+            continue
+        for values, base in ((gives, above), (takes, below)):
+            ax.fill_between(
+                edges, base, base + values, step="post", color=colour, alpha=0.75, linewidth=0,
+                label=label if values is gives else None,
+            )  # fmt: skip
+            base += values
+    served, lacking = total(result["site_load_kw"]), total(result["site_unserved_kw"])
+    if members > 1:
+        own = [result["site_member"].values == member for member in result["member"].values]
+        load = result["site_load_kw"].transpose("site", "time").values
+        low, high = np.quantile([load[mask].sum(axis=0) for mask in own], [0.05, 0.95], axis=0)
+        low, high = np.append(low, low[-1]), np.append(high, high[-1])
+        ax.fill_between(edges, low, high, step="post", color="black", alpha=0.2, linewidth=0)
+    if lacking.max() > 0:
+        ax.fill_between(
+            edges, served, served + lacking, step="post", facecolor="none", edgecolor=_PHASE_COLOURS["a"],
+            hatch="////", linewidth=0, label="load not served",
+        )  # fmt: skip
+    ax.plot(edges, served, drawstyle="steps-post", color="black", linewidth=1.1, label="load served")
+    ax.axhline(0, color="black", linewidth=0.6)
+    _shade_outages(result, ax)
+    count = result.sizes["site"] / members
+    what = str(result["site_name"].values[0]) if result.sizes["site"] == 1 else f"{count:g} sites"
+    note = ", mean of the members (load: with band)" if members > 1 else ""
+    ax.set(ylabel="power (kW, below 0: given or charging)", title=f"Supply of {what}{note}")
+    ax.legend(frameon=False, fontsize="small", ncols=2)
+    return time_axis(ax, result["time"])
+
+
+def plot_site_storage(result: xr.Dataset, ax: Axes) -> Axes:
+    """State of charge of the sites' batteries, and of their EVs where it is recorded: the median over all of
+    them, with the band from the 5th to the 95th percentile.
+    """
+    _need(result, "site_island")
+    for label, colour, soc in _site_storage(result):
+        shown = soc[:, ~np.isnan(soc).all(axis=0)]
+        low, mid, high = np.full((3, len(soc)), np.nan)
+        known = ~np.isnan(shown).all(axis=1)
+        low[known], mid[known], high[known] = np.nanquantile(shown[known], [0.05, 0.5, 0.95], axis=1)
+        count = shown.shape[1]
+        many = "" if count == 1 else f"median of {count} and 5–95 % band: "
+        ax.plot(result["time"].values, 100 * mid, color=colour, linewidth=1.2, label=f"{many}{label}")
+        if count > 1:
+            ax.fill_between(
+                result["time"].values, 100 * low, 100 * high, color=colour, alpha=0.2, linewidth=0
+            )
+    _shade_outages(result, ax)
+    ax.set(ylabel="state of charge (%)", ylim=(0, 105), title="Stores of the sites")
+    ax.legend(frameon=False, fontsize="small")
+    return time_axis(ax, result["time"])
+
+
+def _site_storage(result: xr.Dataset) -> list[tuple[str, str, NDArray[np.float64]]]:
+    """Label, colour and states of charge, (time, n), of the sites' batteries and EVs."""
+    found = []
+    if "site_battery_soc" in result:
+        has = (result["site_battery_in_kwh"] + result["site_battery_out_kwh"]).values > 0
+        soc = result["site_battery_soc"].transpose("time", "site").values
+        found.append(("batteries", _SITE_POWERS["site_battery_power_kw"][1], soc[:, has]))
+    if "ev_soc" in result:
+        places = set(zip(result["site_member"].values, result["site_connection"].values, strict=True))
+        at = zip(result["ev_member"].values, result["ev_connection"].values, strict=True)
+        here = np.array([(m, "" if c == UPSTREAM else c) in places for m, c in at], np.bool_)
+        found.append(("EVs plugged in", _EV, result["ev_soc"].transpose("time", "ev").values[:, here]))
+    return [(label, colour, soc) for label, colour, soc in found if soc.size and not np.isnan(soc).all()]
+
+
+def _shade_outages(result: xr.Dataset, ax: Axes) -> None:
+    """Shade the outages: as high as the share of the sites on the grid that are without supply from it."""
+    on_grid = np.flatnonzero(result["site_connection"].values != "")
+    if not len(on_grid):
+        return
+    own = result.isel(site=on_grid)
+    lost = (own["site_island"] > 0) | (own["site_unserved_kw"] > _NONE_KW)
+    share = lost.transpose("time", "site").values.mean(axis=1)
+    if share.any():
+        ax.fill_between(
+            _edges(result["time"].values), 0, np.append(share, share[-1]), step="post", color="0.5",
+            alpha=0.2, linewidth=0, transform=ax.get_xaxis_transform(),
+            label="outage (height: share of the sites)",
+        )  # fmt: skip
+
+
+def _edges(begins: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
+    """Begins of the recording intervals, and the end of the last one."""
+    step = begins[1] - begins[0] if len(begins) > 1 else np.timedelta64(1, "m")
+    return np.append(begins, begins[-1] + step)
+
+
 def plot_result(result: xr.Dataset) -> Figure:
-    """The overview of a run: feeder head, fleet, voltage along the feeder and over time."""
+    """The overview of a run: feeder head, fleet, voltage along the feeder and over time; and the sites."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 8), layout="constrained")
-    axes = figure.subplots(2, 2)
+    sites = result.sizes.get("site", 0) > 0 and "site_load_kw" in result and "site_name" in result.coords
+    figure = Figure(figsize=(13, 12 if sites else 8), layout="constrained")
+    axes = figure.subplots(3 if sites else 2, 2)
+    if sites and _site_storage(result):
+        plot_sites(result, axes[2, 0])
+        plot_site_storage(result, axes[2, 1])
+    elif sites:
+        grid = axes[2, 0].get_gridspec()
+        for ax in axes[2]:
+            ax.remove()
+        plot_sites(result, figure.add_subplot(grid[2, :]))
     members = result.sizes["member"]
     note = f", {members} members: median and 5–95 % band" if members > 1 else ""
     figure.suptitle(f"{result.attrs.get('name', 'evgrid')}{note}")

@@ -1,4 +1,4 @@
-"""Selection of the buses, lines, transformers and shunts of a feeder in a result.
+"""Selection of the buses, lines, transformers and shunts of a feeder, and of the sites, in a result.
 
 With "none" no variable over time is recorded of a kind; with a list of names its dimension has only these.
 Variables of the whole feeder, such as the lowest voltage, are recorded either way. ``attrs["recorded"]`` of
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 KINDS = {"bus": "buses", "line": "lines", "trafo": "trafos", "shunt": "shunts"}
-"""Dimensions that can be selected from, and the setting of each."""
+"""Dimensions of the feeder that can be selected from, and the setting of each."""
+SITE = "site"
+"""Dimension of the sites; its names may repeat from member to member."""
 
 POSITIONS = {"line_from_bus": "bus", "line_to_bus": "bus"}
 """Variables that hold positions along a dimension."""
@@ -59,13 +61,17 @@ class Selection:
         return values
 
 
-def selection(record: Any, labels: Mapping[str, NDArray[np.str_]]) -> Selection:
+def selection(
+    record: Any, labels: Mapping[str, NDArray[np.str_]], sometimes: NDArray[np.str_] | None = None
+) -> Selection:
     """The selection by a scenario's ``record`` settings; ``labels`` are the names along each dimension.
+
+    sometimes : names of sites that other members have; None: none
 
     Raises ScenarioError with every unknown name.
     """
     dropped, rows, sizes, faults = set[str](), {}, {}, []
-    for dim, setting in KINDS.items():
+    for dim, setting in {**KINDS, SITE: "sites"}.items():
         chosen, known = getattr(record, setting), labels[dim]
         if chosen == "all":
             continue
@@ -73,11 +79,13 @@ def selection(record: Any, labels: Mapping[str, NDArray[np.str_]]) -> Selection:
         if chosen == "none":
             dropped.add(dim)
             continue
-        strange = [name for name in chosen if name not in known]
+        names = np.unique(known) if dim == SITE else known
+        allowed = known if dim != SITE or sometimes is None else np.append(known, sometimes)
+        whose = "scenario" if dim == SITE else "network"
         faults += [
-            f"record.{setting} = {name}: the network has no such {dim}; it has {', '.join(known[:5])}"
-            f"{', …' if len(known) > 5 else ''}"
-            for name in strange[:20]
+            f"record.{setting} = {name}: the {whose} has no such {dim}; it has "
+            f"{', '.join(names[:5]) or 'none'}{', …' if len(names) > 5 else ''}"
+            for name in [name for name in chosen if name not in allowed][:20]
         ]
         rows[dim] = np.flatnonzero(np.isin(known, chosen))
     if faults:

@@ -21,8 +21,9 @@ from evgrid.core.energy_audit import audit
 from evgrid.core.model import UPSTREAM, Clock, Connections, EVs, Model, Outages, Portfolio
 from evgrid.errors import ScenarioError
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
-from evgrid.results.recording import KINDS, Selection, selection
+from evgrid.results.recording import KINDS, SITE, Selection, selection
 from evgrid.scenario import Scenario, load_scenario, scenario_from
+from evgrid.scenario.sites import DrawnConnections
 from evgrid.scenario.tariffs import months_of
 
 if TYPE_CHECKING:
@@ -102,9 +103,13 @@ class World:
 
     @cached_property
     def selection(self) -> Selection:
-        """The recorded elements of the feeder. Raises ScenarioError for unknown names."""
+        """The recorded elements of the feeder, and sites. Raises ScenarioError for unknown names."""
         labels = {dim: self.network.coordinates()[dim][1] for dim in KINDS}
-        return selection(self.scenario.record, labels)
+        sites, drawn = self.sites, None
+        labels[SITE] = sites.name if sites is not None else np.zeros(0, np.str_)
+        if any(isinstance(site.connections, DrawnConnections) for site in self.scenario.sites.values()):
+            drawn = self.connections.name[self.connections.households > 0]
+        return selection(self.scenario.record, labels, drawn)
 
     @property
     def sizes(self) -> dict[str, int]:

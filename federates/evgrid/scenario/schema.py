@@ -92,6 +92,8 @@ class Record(Settings):
     """Transformers whose variables are recorded over time: all, none, or a list of names."""
     shunts: Recorded = "all"
     """Shunts whose steps are recorded: all, none, or a list of names."""
+    sites: Recorded = "all"
+    """Sites whose variables are recorded: all, none over time, or a list of names, in all members."""
 
     ev: bool = False
     """Power and state of charge of every EV."""

@@ -18,7 +18,8 @@ PV, battery, EVs, generator, in this order (or EVs before the battery). What PV 
 EVs. Floors hold; the reserve is there to be used.
 
 **Return**: after a healthy grid for a stated time an island resynchronises; the sources, EVSEs included,
-ramp up in ``STAIRS`` equal steps. The load has the grid at once where there is no island.
+ramp up in ``STAIRS`` equal steps. The load has the grid at once where there is no island. Circuits that were
+without supply draw more for a while (cold-load pick-up, where the scenario has it).
 
 Positive power is drawn from the grid, or charges.
 """
@@ -175,10 +176,12 @@ def _advance_site(
         _change_mode(site, state, now, evs, memory)
         _find_limits(i, site, state, now, sites, evs, inputs, memory, powers)
         if state["mode"] == ISLAND:
-            _decide_in_island(site, state, now, sites, inputs, powers)
+            _decide_in_island(site, state, now, sites, inputs, memory, powers)
         elif state["mode"] in (LOST, STARTING):
-            _decide_without_supply(now, sites, site, inputs, powers)
+            _decide_without_supply(now, sites, site, inputs, memory, powers)
         else:
+            if sites.cold_factor != 1.0:
+                _pick_up(site, now, sites, inputs, memory)
             _decide_on_grid(i, site, state, now, evs, inputs, memory, powers)
         until_s = min(_next_change(site, state, now, sites, evs, inputs, memory), end_s)
         until_s = _first_limit(site, state, now, sites, evs, memory, powers, until_s)
@@ -609,11 +612,29 @@ def _round(powers: Powers, n: int) -> None:
 
 
 @njit
-def _decide_without_supply(now: Row, sites: Sites, site: Row, inputs: Inputs, powers: Powers) -> None:
+def _pick_up(site: Row, now: Row, sites: Sites, inputs: Inputs, memory: Memory) -> None:
+    """Load of the moment on the grid, with the cold-load pick-up of circuits that were without supply: for as
+    long as they were, at most ``cold_s``. One that an island serves at the end has none.
+    """
+    time_s = now["begin_s"]
+    for circuit in range(site["circuit"][0], site["circuit"][1]):
+        own = memory.circuits[circuit]
+        if own["dark_s"] > 0.0:
+            own["cold_until_s"] = time_s + min(own["dark_s"], sites.cold_s)
+        own["dark"], own["dark_s"] = 0, 0.0
+        if own["cold_until_s"] > time_s:
+            now["load_kw"] += (sites.cold_factor - 1.0) * inputs.circuit_kw[circuit, now["slot"]]
+
+
+@njit
+def _decide_without_supply(
+    now: Row, sites: Sites, site: Row, inputs: Inputs, memory: Memory, powers: Powers
+) -> None:
     """Nothing flows."""
     now["supply"], now["served_kw"], now["pv_used_kw"], now["generator_kw"] = DEAD, 0.0, 0.0, 0.0
     now["critical_unserved_kw"], now["standby_kw"] = 0.0, 0.0
     for circuit in range(site["circuit"][0], site["circuit"][1]):
+        memory.circuits[circuit]["dark"] = 1
         if sites.critical[circuit]:
             now["critical_unserved_kw"] += inputs.circuit_kw[circuit, now["slot"]]
     for j in range(now["evs"] + 1):
@@ -621,7 +642,9 @@ def _decide_without_supply(now: Row, sites: Sites, site: Row, inputs: Inputs, po
 
 
 @njit
-def _decide_in_island(site: Row, state: Row, now: Row, sites: Sites, inputs: Inputs, powers: Powers) -> None:
+def _decide_in_island(
+    site: Row, state: Row, now: Row, sites: Sites, inputs: Inputs, memory: Memory, powers: Powers
+) -> None:
     """Which circuits are served, and by what."""
     n, slot = now["evs"], now["slot"]
     now["supply"] = ISLANDED
@@ -638,8 +661,10 @@ def _decide_in_island(site: Row, state: Row, now: Row, sites: Sites, inputs: Inp
         fits = now["standby_kw"] + served_kw + circuit_kw <= now["pv_kw"] + from_former_kw + NO_POWER_KW
         if fits and circuit_kw <= site["load_step_kw"] and (critical or site["backup"] != BACKUP_CRITICAL):
             served_kw += circuit_kw
-        elif critical:
-            missed_kw += circuit_kw
+            memory.circuits[circuit]["dark"], memory.circuits[circuit]["dark_s"] = 0, 0.0
+        else:
+            memory.circuits[circuit]["dark"] = 1
+            missed_kw += circuit_kw if critical else 0.0
     now["served_kw"], now["critical_unserved_kw"] = served_kw, missed_kw
     need_kw = served_kw + now["standby_kw"] - now["pv_kw"]
     for j in range(n + 1):
@@ -665,6 +690,11 @@ def _next_change(
     at = state["outage"]
     if at < site["outage"][1]:
         until_s = min(until_s, sites.outage_end_s[at] if now["dead"] else sites.outage_begin_s[at])
+    if sites.cold_factor != 1.0 and now["supply"] == BEHIND_SITE:
+        for circuit in range(site["circuit"][0], site["circuit"][1]):
+            cold_until_s = memory.circuits[circuit]["cold_until_s"]
+            if cold_until_s > time_s:
+                until_s = min(until_s, cold_until_s)
     ready_s = state["since_s"] + site["generator_start_s"]
     if site["generator_kw"] > 0.0 and now["dead"] and ready_s > time_s:
         until_s = min(until_s, ready_s)
@@ -862,6 +892,11 @@ def _carry_out(
     flow["ev_in"] += ev_in
     flow["ev_out"] += ev_out
     _book_interruption(flow, state, now, until_s)
+    if sites.cold_factor != 1.0 and supply != BEHIND_SITE:
+        for circuit in range(site["circuit"][0], site["circuit"][1]):
+            own = memory.circuits[circuit]
+            own["cold_until_s"] = 0.0
+            own["dark_s"] += span_s * own["dark"]
 
 
 @njit

@@ -29,6 +29,7 @@ from evgrid.sites.controls import Planned
 from evgrid.sites.horizon import Course, Planner
 from evgrid.sites.kernels import advance
 from evgrid.sites.records import (
+    CIRCUIT,
     CONTROLS,
     EV,
     FLOW,
@@ -491,7 +492,10 @@ def _sites_of(
     for name in ("detect_s", "return_wait_s"):
         rows[name][off_grid] = 0.0
     rows["backup"][off_grid] = 2
-    return Sites(rows, table.critical.astype(np.int64), begin_s, end_s, _batteries(table))
+    cold = scenario.outages.cold_load if scenario.outages is not None else None
+    factor, cold_s = (1.0, 0.0) if cold is None else (cold.factor, cold.duration)
+    critical = table.critical.astype(np.int64)
+    return Sites(rows, critical, begin_s, end_s, _batteries(table), factor, cold_s)
 
 
 def _batteries(table: SiteTable) -> Kinds:
@@ -539,7 +543,12 @@ def _memory_of(sites: Sites, evs: EVs, table: SiteTable) -> Memory:
     state["outage"], state["unmet_from_s"] = sites.rows["outage"][:, 0], np.nan
     state["soc"], state["fuel_kws"] = table.rating.soc_start, 3600.0 * table.rating.fuel_kwh
     known["session"] = evs.first
-    return Memory(state, known)
+    circuits = np.zeros(len(table.critical), CIRCUIT)
+    site = np.repeat(np.arange(len(table)), np.diff(table.circuit_first))
+    began_s = np.append(sites.outage_begin_s, 0.0)[sites.rows["outage"][:, 0]]
+    under_way = (sites.rows["outage"][:, 0] < sites.rows["outage"][:, 1]) & (table.connection >= 0)
+    circuits["dark_s"] = np.where(under_way, np.maximum(-began_s, 0.0), 0.0)[site]  # an outage before the run
+    return Memory(state, known, circuits)
 
 
 def _no_inputs(sites: Sites, evs: int) -> Inputs:

@@ -1,8 +1,8 @@
 """The records of the sites that kernels take.
 
-``SITE`` holds the constants of a site, ``STATE`` what it remembers from tick to tick, ``EV`` the same of an
-EV at a site, ``FLOW`` what flowed. The groups are what a tick is given: :class:`Sites`, :class:`EVs`,
-:class:`Inputs`, :class:`Memory`, :class:`Answer`.
+``SITE`` holds the constants of a site, ``STATE`` what it remembers from tick to tick, ``EV`` and ``CIRCUIT``
+the same of an EV at a site and of a circuit, ``FLOW`` what flowed. The groups are what a tick is given:
+:class:`Sites`, :class:`EVs`, :class:`Inputs`, :class:`Memory`, :class:`Answer`.
 """
 
 from __future__ import annotations
@@ -95,6 +95,16 @@ EV = np.dtype(
 )
 """What a site knows of one of its EVs."""
 
+CIRCUIT = np.dtype(
+    [
+        ("dark", "i8"),  # 1: without supply now
+        ("dark_s", "f8"),  # time for which it has been without supply, until now
+        ("cold_until_s", "f8"),  # end of its cold-load pick-up on the grid
+    ],
+    align=True,
+)
+"""What a site remembers of one of its circuits, where there is cold-load pick-up."""
+
 FLOW = np.dtype(
     [
         (name, "f8")
@@ -126,6 +136,8 @@ class Sites(NamedTuple):
     critical : (circuit,) 1 where the circuit is critical
     outage_begin_s, outage_end_s : (outage,), those of a site in order and disjoint
     batteries : kinds of the stationary batteries
+    cold_factor, cold_s : load of a circuit that is back on the grid, as a multiple of what it would be, and
+        the longest time for which that holds; 1: no cold-load pick-up
     """
 
     rows: Table
@@ -133,6 +145,8 @@ class Sites(NamedTuple):
     outage_begin_s: Floats
     outage_end_s: Floats
     batteries: Kinds
+    cold_factor: float
+    cold_s: float
 
 
 class EVs(NamedTuple):
@@ -192,10 +206,11 @@ class Inputs(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What is remembered: (site,) STATE and (ev,) EV, updated."""
+    """What is remembered: (site,) STATE, (ev,) EV and (circuit,) CIRCUIT, updated."""
 
     sites: Table
     evs: Table
+    circuits: Table
 
 
 class Answer(NamedTuple):

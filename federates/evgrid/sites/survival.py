@@ -229,7 +229,7 @@ def _stores(count: int) -> Stores:
     )  # fmt: skip
 
 
-@njit
+@inlined
 def _enter(slot: int, row: int, first: int, sites: Sites, start_kwh: Floats, here: Stores) -> None:
     """State of one store at the begin of a slot: its stay under way or the next, and its energy."""
     store, time_h, period_h = first + row, slot * sites.slot_h, sites.load_kw.shape[1] * sites.slot_h
@@ -259,7 +259,7 @@ def _enter(slot: int, row: int, first: int, sites: Sites, start_kwh: Floats, her
         here.change_h[row] = arrival_h
 
 
-@njit
+@inlined
 def _change(slot: int, row: int, first: int, sites: Sites, here: Stores) -> None:
     """Let one store leave or arrive, in an outage from a slot on."""
     store, time_h, period_h = first + row, slot * sites.slot_h, sites.load_kw.shape[1] * sites.slot_h
@@ -288,7 +288,7 @@ def _change(slot: int, row: int, first: int, sites: Sites, here: Stores) -> None
     here.change_h[row] = arrival_h
 
 
-@njit
+@inlined
 def _sort(evs_stay: bool, sites: Sites, here: Stores) -> tuple[int, float]:
     """Order the stores that are there; returns their number, and the time of the next change, h."""
     number, following_h = 0, np.inf
@@ -322,7 +322,7 @@ def _sort(evs_stay: bool, sites: Sites, here: Stores) -> tuple[int, float]:
     return number, following_h
 
 
-@njit
+@inlined
 def _begin(
     slot: int, late_h: float, first: int, evs_stay: bool, sites: Sites, start_kwh: Floats, here: Stores
 ) -> tuple[int, float]:
@@ -340,7 +340,7 @@ def _begin(
     return _sort(evs_stay, sites, here)
 
 
-@njit
+@inlined
 def _begin_full(
     slot: int, first: int, evs_stay: bool, sites: Sites, start_kwh: Floats, here: Stores
 ) -> tuple[int, float]:
@@ -351,12 +351,12 @@ def _begin_full(
     return _sort(evs_stay, sites, here)
 
 
-@njit
+@inlined
 def _change_until(
-    now_h: float, following_h: float, there: int, slot: int, first: int, evs_stay: bool, sites: Sites,
-    here: Stores,
-) -> tuple[int, float]:  # fmt: skip
-    """Let all stores leave and arrive whose time has come; returns as :func:`_sort`."""
+    now_h: float, following_h: float, slot: int, first: int, evs_stay: bool, sites: Sites, here: Stores
+) -> tuple[int, float]:
+    """Let all stores leave and arrive whose time has come, at least one; returns as :func:`_sort`."""
+    there = 0
     while following_h <= now_h + _MOMENT_H:
         for row in range(len(here.stay)):
             if here.change_h[row] <= now_h + _MOMENT_H:
@@ -365,7 +365,7 @@ def _change_until(
     return there, following_h
 
 
-@njit
+@inlined
 def _follow_links(anchor: int, before: int, link: Ints, limit: float) -> tuple[int, int]:
     """The last slot known at which all stores are full again, from one on, and the slots until there."""
     while link[anchor] > 0 and before < limit:
@@ -384,7 +384,7 @@ def _stationary(first: int, last: int, sites: Sites) -> bool:
     return found
 
 
-@njit
+@inlined
 def _full(there: int, sites: Sites, here: Stores) -> bool:
     """Whether there are stores, all of them are at the site, and full."""
     count = len(here.stay)
@@ -428,9 +428,10 @@ def hours_survived(
                     slot += 1
                     if slot == slots:
                         slot = 0
-                there, following_h = _change_until(
-                    now_h, following_h, there, begin, first, evs_stay, sites, here
-                )
+                if following_h <= now_h + _MOMENT_H:
+                    there, following_h = _change_until(
+                        now_h, following_h, begin, first, evs_stay, sites, here
+                    )
                 if begins and links and fuel == all_fuel and _full(there, sites, here):
                     if anchor >= 0:
                         link[anchor] = served
@@ -533,9 +534,10 @@ def slots_survived(
             fails = False
             while before + served < most_slots:
                 now_h = served * slot_h
-                there, following_h = _change_until(
-                    now_h, following_h, there, begin, first, evs_stay, sites, here
-                )
+                if following_h <= now_h + _MOMENT_H:
+                    there, following_h = _change_until(
+                        now_h, following_h, begin, first, evs_stay, sites, here
+                    )
                 fresh = anchor >= 0 and served == 0
                 if links and not fresh and fuel == all_fuel and _full(there, sites, here):
                     if anchor >= 0:

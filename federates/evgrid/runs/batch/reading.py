@@ -78,7 +78,8 @@ def open_batch(folder: str | Path, check: bool = True) -> xr.Dataset:
         Members without a result are NaN; cases without any are left out, and ``attrs["missing"]`` counts
         the runs without a result. A result that is damaged is left out with a warning, and is named in
         ``attrs["damaged"]``. The tables of EVs and sessions, which differ in length, are left out:
-        :func:`batch_sessions`.
+        :func:`batch_sessions`. Sites have the dimensions member and site, which is their name; where a member
+        or a case has no site of a name values are missing.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def open_batch(folder: str | Path, check: bool = True) -> xr.Dataset:
                 damaged.append(str(error))
                 continue
             flat = [name for name in opened.variables if {"ev", "session"} & set(opened[name].dims)]
-            kept = opened.drop_vars(flat)
+            kept = _sites_by_name(opened.drop_vars(flat))
             held = {name: kept[name].compute() for name in kept.coords if name not in kept.indexes}
             cases.setdefault(run.case, []).append(kept.assign_coords(held))
             runs[run.case] = run
@@ -129,6 +130,33 @@ def open_batch(folder: str | Path, check: bool = True) -> xr.Dataset:
     }  # fmt: skip
     together.set_close(closing.close)
     return together
+
+
+def _sites_by_name(result: xr.Dataset) -> xr.Dataset:
+    """A result with sites by member and name, in place of one flat table of those of all members."""
+    import xarray as xr
+
+    if "site" not in result.dims:
+        return result
+    own, members = result["site_name"].values.tolist(), result["member"].values.tolist()
+    names, place = list(dict.fromkeys(own)), {member: row for row, member in enumerate(members)}
+    column = {name: number for number, name in enumerate(names)}
+    row = np.full((len(members), len(names)), -1)
+    of_members = [place[member] for member in result["site_member"].values.tolist()]
+    row[of_members, [column[name] for name in own]] = np.arange(len(own))
+    there, at = (xr.Variable(("member", "site"), values) for values in (row >= 0, np.maximum(row, 0)))
+    found = {}
+    for name, variable in result.variables.items():
+        if "site" not in variable.dims or name in ("site", "site_name", "site_member"):
+            continue
+        wide = variable.isel(site=at)
+        if not there.values.all():
+            fill = "" if variable.dtype.kind == "U" else np.nan
+            wide = wide.where(there, fill)  # type: ignore[no-untyped-call]
+        found[name] = wide.transpose("member", ..., "site")
+    coords = [name for name in found if name in result.coords]
+    label = ("site", names, {"long_name": "name of the site"})
+    return result.drop_dims("site").assign(found).set_coords(coords).assign_coords(site=label)
 
 
 def _case(chunks: Sequence[xr.Dataset]) -> xr.Dataset:
