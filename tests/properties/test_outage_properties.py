@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.properties.test_feeder_reduction_properties import grids
+from tests.support.fleet import HOUR, car, feeder, table
 
+from evgrid.battery.records import DEAD
 from evgrid.core.model import EVs, MemoryRecorder, Outages, Spans
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.feeder.base_load import ConstantLoad
@@ -18,9 +20,10 @@ from evgrid.feeder.model import FeederModel
 from evgrid.feeder.networks import Network
 from evgrid.feeder.outages import outages_of
 from evgrid.feeder.topology import topology
-from evgrid.fleet.kernels.records import DEAD
+from evgrid.fleet.model import FleetModel
 from evgrid.fleet.outages import EvOutages
 from evgrid.scenario import scenario_from
+from evgrid.scenario.fleet import Fleet
 from evgrid.scenario.outages import OutageSettings
 
 RUN_S = 7200.0
@@ -241,12 +244,12 @@ def test_what_is_asked_of_an_ev_is_the_same_at_any_tick(given_outages, capable, 
         since = time_s - before[-1][1] - late_s
         if since < 0:
             return 0.0
-        if since < 0.9 * ramp_s:
-            return min(max(asked_kw, 0.0), 0.7 * (1 + int(since / (0.1 * ramp_s))))
+        if since < ramp_s:
+            return min(max(asked_kw, 0.0), 0.7 * (0.5 + int(since / (0.1 * ramp_s))))
         return free_kw
 
     edges = {0.0, RUN_S} | {t for span in spans for t in span}
-    edges |= {e + late_s + ramp_s * k / 10 for _, e in spans for k in range(10)}
+    edges |= {e + late_s + ramp_s * k / 10 for _, e in spans for k in range(11)}
     edges = sorted(edge for edge in edges if edge <= RUN_S)
     expected = sum(kw_at((a + b) / 2) * (b - a) for a, b in pairwise(edges))
     for step in (10.0, 60.0, 900.0):
@@ -263,3 +266,47 @@ def test_what_is_asked_of_an_ev_is_the_same_at_any_tick(given_outages, capable, 
             total += (np.minimum(found.setpoint_kw, 7.0) * lengths).sum()
             assert (found.setpoint_kw[found.supply == DEAD] == 0).all()
         assert total == pytest.approx(expected, rel=1e-9, abs=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(ev_outages(), min_size=1, max_size=3), st.sampled_from([0.0, 30.0, 400.0, 3000.0]))
+def test_chargers_report_what_they_can_do(given_outages, ramp):
+    """At each report the sums of the limits are what the EVs draw and give in the tick that follows when all
+    is asked of them, unless something changes within it; set-points of the dead move nothing.
+    """
+    count, step = len(given_outages), 60.0
+    restoration = {"delay": 45.0, "random": 200.0, "ramp": ramp}
+    parts = [spans for spans, _ in given_outages]
+    first = np.concatenate([[0], np.cumsum([len(own) for own in parts])])
+    begin, end = (np.array([span[at] for own in parts for span in own]) for at in (0, 1))
+    none = Spans(np.zeros(1, np.int64), np.zeros(0), np.zeros(0))
+    outages = Outages(first, begin, end, none, np.zeros(0, np.int64), none)
+    scenario = scenario_of([], step, saifi=1.0, caidi=60.0).model_copy(
+        update={
+            "fleet": Fleet.model_validate({"count": count, "charger": {"bidirectional": 1.0}}),
+            "outages": OutageSettings(saifi=1.0, caidi=60.0, restoration=restoration),
+        }
+    )
+    evs = EVs(
+        np.zeros(count, np.int64), np.arange(count), np.zeros(count, np.int8),
+        np.array([f"ev{k}" for k in range(count)]),
+    )  # fmt: skip
+    cars = table(
+        *([car(departure=200 * HOUR, charge=7.0, discharge_kw=4.0, capacity=1000.0)] for _ in range(count))
+    )
+    late_s = 45.0 + stream(3, 0, Purpose.RETURN).random(count) * 200.0
+    edges = {span[0] for own in parts for span in own}
+    for own, late in zip(parts, late_s, strict=True):
+        edges |= {e + late + ramp * k / 10 for _, e in own for k in range(11)}
+    for asked, limit in ((np.inf, "p_max"), (-np.inf, "p_min")):
+        model = FleetModel(
+            scenario, feeder(of=(0,) * count), evs, cars, MemoryRecorder(), True, outages=outages
+        )
+        reported = None
+        for tick in range(round(RUN_S / step)):
+            now = tick * step
+            said = model.step(now, {"aggregator/setpoint": np.full(count, asked)})
+            drawn = said["fleet/p"].sum()
+            if reported is not None and not any(now - 1e-3 < edge < now + step for edge in edges):
+                assert drawn == pytest.approx(reported, abs=1e-6)
+            reported = float(said[f"fleet/{limit}"].sum())

@@ -137,3 +137,37 @@ def test_what_holds_whatever_is_drawn(one, asked):
         for session, soc in zip(everyone, left, strict=True):
             started = session.soc_arrival if np.isnan(session.drive_kwh) else 0.05
             assert np.isnan(soc) or soc >= min(session.soc_floor, started) - 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    begin=st.integers(2, 160).map(lambda minute: minute + 0.37), minutes=st.integers(1, 40),
+    wait=st.sampled_from([0.0, 120.0]), ramp=st.sampled_from([0.0, 300.0]),
+    asked=st.sampled_from([99.0, -99.0]),
+)  # fmt: skip
+def test_evs_at_sites_report_what_they_can_do_on_the_grid(begin, minutes, wait, ramp, asked):
+    """The limit that is reported is what an EV draws or gives in the tick after, unless something changes in
+    it; nothing in an island. On the ramp it reports that it gives nothing, which the site would let it do in
+    part.
+    """
+    step = 60.0
+    end = begin + minutes
+    one = home(
+        [[car(departure=500 * HOUR, charge=11.0, capacity=1000.0, discharge_kw=7.0)]], backup="whole",
+        outages=[(begin / 60.0, end / 60.0)],
+        island={"detection": 0, "black_start": 0, "return_wait": wait, "ramp": ramp},
+    )  # fmt: skip
+    run = SiteRun(one, step=step, hours=HOURS, asked=[asked])
+    heard = run.sender.heard
+    back = 60.0 * end + wait
+    edges = [60.0 * begin, 60.0 * end, *(back + ramp * k / 10 for k in range(11))]
+    limit = heard["fleet/p_max" if asked > 0 else "fleet/p_min"]
+    for tick in range(1, len(limit) - 1):
+        now = tick * step
+        if any(now - 1e-3 < edge < now + step for edge in edges):
+            continue
+        drawn = heard["fleet/p"][tick + 1]
+        if asked < 0 and back - step < now < back + ramp:
+            assert limit[tick] == 0.0
+        else:
+            assert drawn == pytest.approx(limit[tick], abs=1e-6), tick

@@ -26,7 +26,8 @@ def draw(seed):
         "first": np.array([0, evs]),
         "voltage": rng.uniform(0.88, 1.1, (1, 2 * buses)) * (rng.random((1, 2 * buses)) < 0.9),
         "power": rng.uniform(0, 8, (1, 2 * buses)),
-        "dv_dp": dv_dp,
+        "dv_dp": dv_dp[np.newaxis],
+        "network": np.zeros(1, np.int64),
         "low": np.full((1, 2 * buses), LOW),
         "high": np.full((1, 2 * buses), HIGH),
         "place": rng.integers(0, 2 * buses, evs),
@@ -42,7 +43,7 @@ def draw(seed):
 
 def ahead(case, setpoint):
     drawn = np.bincount(case["place"], setpoint, case["voltage"].shape[1])
-    return case["voltage"][0] + case["dv_dp"] @ (drawn - case["power"][0])
+    return case["voltage"][0] + case["dv_dp"][0] @ (drawn - case["power"][0])
 
 
 seeds = st.integers(0, 2**32)
@@ -70,7 +71,7 @@ def test_a_low_place_is_left_low_only_if_nobody_can_help(seed):
     room = setpoint - case["p_min"] > 1e-6
     for at in np.flatnonzero(there & (predicted < LOW - 10 * CLOSE_PU)):
         assert held[0, at]
-        effect = -case["dv_dp"][at, case["place"]]
+        effect = -case["dv_dp"][0, at, case["place"]]
         if room.any():
             assert not (
                 effect[room] >= LEAST_EFFECT * effect[room].max() * (effect[room].max() > 0) + 1e-12
@@ -104,5 +105,5 @@ def test_neither_order_nor_other_members_matter(one, other):
         for name in ("voltage", "power", "low", "high"):
             both[name] = np.concatenate([c[name] for c in cases])
         both["first"] = np.array([0, len(alone), len(both["want"])])
-        both |= {"dv_dp": cases[0]["dv_dp"], "step_s": 60.0}
+        both |= {"dv_dp": cases[0]["dv_dp"], "network": np.zeros(2, np.int64), "step_s": 60.0}
         np.testing.assert_array_equal(hold_voltages(**both)[0][: len(alone)], alone)

@@ -73,15 +73,19 @@ class Outages:
 
 
 class Sender:
-    """An aggregator that asks the same of each EV in every tick."""
+    """An aggregator that asks the same of each EV in every tick, and notes what was reported until then."""
 
-    name, period_s, inputs, outputs, variables = "aggregator", 0.0, (), ("aggregator/setpoint",), ()
+    name, period_s, outputs, variables = "aggregator", 0.0, ("aggregator/setpoint",), ()
+    inputs = ("fleet/p_max", "fleet/p_min", "fleet/p")
     checked, iterates = frozenset(), False
 
     def __init__(self, step, asked):
         self.period_s, self._asked = step, asked
+        self.heard = {name: [] for name in self.inputs}
 
     def step(self, time_s, inputs):
+        for name in self.inputs:
+            self.heard[name].append(float(np.sum(inputs[name])))
         asked = self._asked(time_s) if callable(self._asked) else self._asked
         return {"aggregator/setpoint": np.array(asked, float)}
 
@@ -157,7 +161,8 @@ class SiteRun:
             "member": 1, "connection": len(connections), "phase": 3, "ev": len(evs), "site_ev": len(made.ev),
             "segment": segment_rows(len(made.ev), step), "segment_field": 4,
         }  # fmt: skip
-        models = [*([Sender(step, asked)] if managed else []), self.sites, self.fleet]
+        self.sender = Sender(step, asked)
+        models = [*([self.sender] if managed else []), self.sites, self.fleet]
         step_in_line(models, sizes, self.scenario.clock)
 
     @staticmethod

@@ -7,7 +7,8 @@ import pytest
 from evgrid.core.model import ALL_PHASES
 from evgrid.errors import PowerFlowError
 from evgrid.feeder.networks import load_network
-from evgrid.feeder.sensitivity import scenario_sensitivity, sensitivity
+from evgrid.feeder.outages import Elements
+from evgrid.feeder.sensitivity import Sensitivities, sensitivity
 from evgrid.feeder.solvers import make_solver
 from evgrid.scenario import scenario_from
 from evgrid.scenario.feeder import Feeder
@@ -96,9 +97,9 @@ def test_the_operating_point_is_the_same_for_every_member():
     some = scenario_from(SCENARIO, {"ensemble.first": 5, "ensemble.members": 3})
     network = load_network(one.feeder)
     np.testing.assert_array_equal(
-        scenario_sensitivity(one, network).dv_dp, scenario_sensitivity(some, network).dv_dp
+        Sensitivities(one, network).without().dv_dp, Sensitivities(some, network).without().dv_dp
     )
-    assert scenario_sensitivity(one, network).voltage_pu.min() < 1.05
+    assert Sensitivities(one, network).without().voltage_pu.min() < 1.05
 
 
 def test_an_operating_point_without_solution_is_named(feeder):
@@ -107,3 +108,73 @@ def test_an_operating_point_without_solution_is_named(feeder):
         sensitivity(network, np.array([[1e4]]), np.array([[0.0]]))
     with pytest.raises(PowerFlowError, match="the sensitivity to house, phase abc"):
         sensitivity(network, np.array([[207.0]]), np.array([[0.0]]))
+
+
+# ---- with elements out of service ----------------------------------------------------------------
+
+
+def street(ring, without=None):
+    """A source, a cable to a corner, from there one each to the ends A and B, and in a ring one between."""
+    net = pp.create_empty_network(f_hz=50)
+    buses = [pp.create_bus(net, 0.4, name=name) for name in ("head", "corner", "end A", "end B")]
+    pp.create_ext_grid(net, buses[0], vm_pu=1.02)
+    lines = {"main": (0, 1), "LA": (1, 2), "LB": (1, 3), **({"tie": (2, 3)} if ring else {})}
+    for name, (a, b) in lines.items():
+        if name != without:
+            pp.create_line_from_parameters(net, buses[a], buses[b], 0.2, 0.3, 0.1, 0.0, 0.3, name=name)
+    for name, at, kw in (("A", 2, 12.0), ("B", 3, 7.0), ("C", 1, 3.0)):
+        pp.create_load(net, buses[at], kw / 1e3, kw / 4e3, name=name)
+    return net
+
+
+@pytest.fixture
+def left_of(tmp_path):
+    def left_of(net, *out):
+        pp.to_json(net, str(tmp_path / "street.json"))
+        content = SCENARIO | {"feeder": {"network": "street.json", "base_load": {"source": "net"}}}
+        scenario = scenario_from(content, folder=tmp_path)
+        network = load_network(scenario.feeder)
+        elements = Elements(network)
+        return Sensitivities(scenario, network).without(
+            frozenset(one for name in out for one in elements.find(name))
+        )
+
+    return left_of
+
+
+def test_with_a_line_of_a_ring_out_they_are_those_of_the_network_without_it(left_of):
+    found, whole = left_of(street(True), "line LA"), left_of(street(True))
+    net = street(True, without="LA")
+    buses, h = net.load["bus"].to_numpy(), 1e-4
+    for at in range(3):
+        for column, ours in (("p_mw", found.dv_dp), ("q_mvar", found.dv_dq)):
+            volts = []
+            for step in (h, -h):
+                net.load.loc[at, column] += step
+                pp.runpp(net, tolerance_mva=1e-12)
+                volts.append(net.res_bus["vm_pu"].to_numpy()[buses])
+                net.load.loc[at, column] -= step
+            slope = (volts[0] - volts[1]) / (2e3 * h)
+            np.testing.assert_allclose(ours[:, 0, at, 0], slope, rtol=1e-4)
+    pp.runpp(net, tolerance_mva=1e-12)
+    np.testing.assert_allclose(found.voltage_pu[:, 0], net.res_bus["vm_pu"].to_numpy()[buses], atol=1e-9)
+    assert abs(found.dv_dp[0, 0, 0, 0]) > 1.5 * abs(whole.dv_dp[0, 0, 0, 0])
+
+
+def test_what_is_dead_has_no_effect_and_no_voltage(left_of):
+    found = left_of(street(False), "line LB")
+    assert np.isnan(found.voltage_pu[:, 0]).tolist() == [False, True, False]
+    for slopes in (found.dv_dp, found.dv_dq):
+        assert not slopes[1].any()
+        assert not slopes[:, :, 1].any()
+        assert (slopes[[0, 0, 2, 2], 0, [0, 2, 0, 2], 0] < 0).all()
+    nothing = left_of(street(False), "feeder")
+    assert np.isnan(nothing.voltage_pu).all()
+    assert not nothing.dv_dp.any()
+
+
+def test_an_outage_that_takes_off_load_moves_the_operating_point(left_of):
+    """Without the 7 kW at B the voltage at A is higher, and a kW lowers it less."""
+    found, whole = left_of(street(False), "line LB"), left_of(street(False))
+    assert found.voltage_pu[0, 0] > whole.voltage_pu[0, 0] + 1e-3
+    assert whole.dv_dp[0, 0, 0, 0] < found.dv_dp[0, 0, 0, 0] < 0

@@ -6,19 +6,17 @@ import numpy as np
 import pytest
 
 from evgrid.battery.charging import derive_kinds, tapers
-from evgrid.battery.records import KIND, Kinds
+from evgrid.battery.records import DEAD, ISLANDED, KIND, SUPPLIED, Kinds
 from evgrid.core import jit as compiling
 from evgrid.fleet import degradation
 from evgrid.fleet.battery import BIDIRECTIONAL, ONE_PHASE
 from evgrid.fleet.kernels import lanes, one_ev
 from evgrid.fleet.kernels.lanes import MANY_MEMBERS, STATE, blocks_of, columns_of, lay_out
+from evgrid.fleet.kernels.records import FUNCTIONS as EVSE_STATE
 from evgrid.fleet.kernels.records import (
-    DEAD,
-    ISLANDED,
     NO_SEGMENTS,
     OPTIONS,
     PHYSICS,
-    SUPPLIED,
     Details,
     Fleet,
     Results,
@@ -26,7 +24,6 @@ from evgrid.fleet.kernels.records import (
     SessionTable,
     Tick,
 )
-from evgrid.fleet.kernels.records import FUNCTIONS as EVSE_STATE
 from evgrid.fleet.kernels.sessions import reprice
 from evgrid.fleet.kernels.step import step
 from evgrid.inverter_functions import kernels as curves
@@ -202,7 +199,7 @@ def by_the_exact_way(world, idle_c, willing):
             volt.mean(), volt.min(), volt.max(), float(volt.min() > 0.0), world.hertz[member[ev]]
         )
         room.row[0], room.own[0] = state[ev], own[ev]
-        net_kws, q_kvars = one_ev.follow(
+        net_kws, q_kvars, _ = one_ev.follow(
             tick, seen, world.fleet, details, room, more[state[ev]["session"]], world.time_s,
             world.time_s + STEP_S,
         )  # fmt: skip
@@ -297,10 +294,10 @@ def test_the_departure_guard_does_not_act_without_the_grid(supply):
         stays = (before["session"] >= 0) & (before["session"] == world.state["session"])
         assert stays.sum() > 50 or world.time_s == 900.0
         assert np.array_equal(world.state["soc"][stays], before["soc"][stays])
-        if supply == DEAD:
-            assert not world.power.any()
-        else:  # standby only, 66 W an EV
-            assert 0.0 < world.power.max() <= 0.066 + 1e-12
+        assert not world.power.any(), "nothing flows on the grid"
+        drawn_kw = (world.state["drawn_kws"] - before["drawn_kws"])[stays] / 900.0
+        most_kw = 0.0 if supply == DEAD else 0.066  # standby only
+        assert drawn_kw == pytest.approx(np.full(len(drawn_kw), most_kw), abs=1e-12)
 
 
 def trace(monkeypatch, threads, members, per_ev=False, ticks=25):

@@ -8,6 +8,7 @@ import evgrid
 from evgrid.aggregator.strategies.voltage_kernels import hold_voltages
 from evgrid.errors import ScenarioError
 from evgrid.scenario import scenario_from
+from evgrid.scenario.aggregators import STRATEGIES
 
 # Two phases of one place: a kW on one lowers it by 0.002 pu and lifts the other by 0.0005; two EVs that
 # are near (half of it) and two that are far, of each phase one. Places: near a, near b, far a, far b.
@@ -28,7 +29,8 @@ def hold(voltage, power, want, low=0.94, high=1.06, floor=0.0, p_min=0.0, p_max=
     each = [np.broadcast_to(np.asarray(x, float), evs).copy() for x in (want, floor, p_min, p_max, wait_s)]
     voltage = np.array([voltage])
     setpoint, held = hold_voltages(
-        np.array([0, evs]), voltage, np.array([power], float), DV_DP, np.full_like(voltage, low),
+        np.array([0, evs]), voltage, np.array([power], float), DV_DP[np.newaxis],
+        np.zeros(1, np.int64), np.full_like(voltage, low),
         np.full_like(voltage, high), np.arange(evs), np.ones(evs, np.int64), *each, 60.0,
     )  # fmt: skip
     ahead = voltage[0] + DV_DP @ (setpoint - power)
@@ -105,7 +107,8 @@ def test_a_place_without_voltage_is_not_held():
 def test_an_ev_upstream_of_the_feeder_is_left_alone():
     each = [np.array([8.0, 8.0]), np.zeros(2), np.zeros(2), np.full(2, 8.0), np.full(2, 3600.0)]
     setpoint, _ = hold_voltages(
-        np.array([0, 2]), np.array([[0.95, 0.95, 0.93, 0.95]]), np.array([[0, 0, 8.0, 0]]), DV_DP,
+        np.array([0, 2]), np.array([[0.95, 0.95, 0.93, 0.95]]), np.array([[0, 0, 8.0, 0]]),
+        DV_DP[np.newaxis], np.zeros(1, np.int64),
         np.full((1, 4), 0.94), np.full((1, 4), 1.06), np.array([2, 4]), np.array([1, 0]), *each, 60.0,
     )  # fmt: skip
     assert setpoint == pytest.approx([8 - 0.01 / FAR, 8])
@@ -234,3 +237,82 @@ def test_a_band_without_width_is_refused():
         match=r"aggregators.main: v_min_pu = 1.08 with hysteresis_pu = 0.002: must be below v_max",
     ):
         scenario_from(STREET, support(v_min_pu=1.08))
+
+
+# ---- in an outage --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_ends(tmp_path):
+    """EVs at two ends behind a common cable. That at A has the greater effect on A, where 40 kW are drawn;
+    that at B can wait longer, so that it is asked first.
+    """
+    net = pp.create_empty_network(f_hz=50)
+    head, corner, *ends = (pp.create_bus(net, 0.4, name=name) for name in ("head", "corner", "A", "B"))
+    pp.create_ext_grid(net, head)
+    for name, a, b in (("main", head, corner), ("LA", corner, ends[0]), ("LB", corner, ends[1])):
+        pp.create_line_from_parameters(net, a, b, 1.0, 0.1, 0.03, 0.0, 0.3, name=name)
+    pp.create_line_from_parameters(net, corner, ends[0], 1.0, 0.1, 0.03, 0.0, 0.3, name="LA2")
+    pp.create_load(net, ends[0], 0.04, name="A")
+    pp.create_load(net, ends[1], 0.001, name="B")
+    pp.to_json(net, str(tmp_path / "ends.json"))
+    (tmp_path / "sessions.csv").write_text(
+        "ev,connection,arrival,departure,soc_arrival,soc_target,soc_floor,capacity_kwh,charge_kw,discharge_kw\n"
+        "a,A,0,28800,0.6,0.7,0.1,100,11,11\nb,B,0,86400,0.6,0.7,0.1,100,11,11\n"
+    )
+
+    def run(*out, strategy="voltage_support", **settings):
+        content = {
+            "name": "ends",
+            "time": {"start": "2026-01-15T12:00", "duration": "90min", "step": "1min"},
+            "feeder": {"network": "ends.json", "base_load": {"source": "net"}},
+            "fleet": {"sessions": {"file": "sessions.csv"}, "charger": {"phases": 3, "bidirectional": 1.0}},
+            "communication": {"telemetry": "30min"},
+            "aggregators": {"main": {"strategy": strategy, **settings}},
+            "outages": [{"start": "31min", "duration": "28min", "out": name} for name in out] or None,
+            "record": {"ev": True},
+        }
+        return evgrid.run(scenario_from(content, folder=tmp_path))
+
+    return run
+
+
+def test_a_low_place_is_relieved_by_live_evs_though_a_dead_one_could_wait_longer(two_ends):
+    """The chargers report at minutes 30 and 60: that B is dead is known from its voltage alone, after one
+    tick.
+    """
+    limit = {"v_min_pu": 0.968, "hysteresis_pu": 0.0}
+    plain, result = two_ends(**limit), two_ends("line LB", **limit)
+    kw, dead = result["ev_power_kw"].transpose("ev", "time").values, slice(31, 59)
+    before = plain["ev_power_kw"].transpose("ev", "time").values
+    assert (before[1, 31:59] < -1).all(), "with supply the EV at B discharges"
+    assert not kw[1, dead].any()
+    volts = result["voltage_pu"].sel(bus="A").values.ravel()
+    assert volts[33:59] == pytest.approx(0.968, abs=2e-4)
+    assert (kw[0, 33:59] < -1).all()
+
+
+class Spy(evgrid.Strategy):
+    """Charges as fast as it can, and notes the effect of A on itself."""
+
+    uses_voltage = True
+    seen: list[float] = []
+
+    def setpoints(self, view):
+        """See the base class."""
+        found = view.sensitivities[view.network[0]]
+        self.seen.append(float(found.dv_dp[0, 0, 0, 0]))
+        return np.full(len(view.soc), np.inf)
+
+
+def test_the_network_is_known_with_the_voltages_and_not_before(two_ends, monkeypatch):
+    """One of two parallel cables is out from minute 31 to 59: no voltage is 0. The feeder solves the step of
+    minute 31 without it, which is seen at minute 32.
+    """
+    monkeypatch.setitem(STRATEGIES._found, "spy", Spy)
+    Spy.seen = []
+    two_ends("line LA2", strategy="spy")
+    effect = np.array(Spy.seen)
+    assert len(set(effect[:32]) | set(effect[60:])) == 1
+    assert len(set(effect[32:60])) == 1
+    assert effect[32] < 1.2 * effect[0] < 0

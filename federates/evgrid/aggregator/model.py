@@ -38,6 +38,7 @@ from evgrid.core.model import (
     Connections,
     EVs,
     Model,
+    Outages,
     PlannedSessions,
     Portfolio,
     Recorder,
@@ -80,9 +81,10 @@ class AggregatorModel(Model):
 
     ``evs`` are all EVs of the run; ``trafos`` is the number of transformers of the feeder. Connections
     without a transformer above them are with those of the first; EVs upstream of the feeder are in a group
-    of their own, the last. ``sensitivity`` is for a strategy that uses voltages. ``planned``, of
-    all EVs, and ``base_load`` are for forecasts; the latter gives (member, trafo + 1, n) kW of n times, or
-    from those to n ends, by the transformer next upstream, the last for none.
+    of their own, the last. ``sensitivity``, with elements out of service, is for a strategy that uses
+    voltages. ``planned``, of all EVs, and ``base_load`` are for forecasts; the latter gives (member, trafo +
+    1, n) kW of n times, or from those to n ends, by the transformer next upstream, the last for none. Of
+    ``outages`` the aggregator knows those in which the feeder has solved the last voltages, and no others.
     """
 
     def __init__(
@@ -93,9 +95,10 @@ class AggregatorModel(Model):
         evs: EVs,
         trafos: int,
         recorder: Recorder,
-        sensitivity: Sensitivity | None = None,
+        sensitivity: Callable[[frozenset[int]], Sensitivity] | None = None,
         planned: PlannedSessions | None = None,
         base_load: Callable[..., Array] | None = None,
+        outages: Outages | None = None,
     ) -> None:
         self.name = portfolio.federate
         self._portfolio, self._title = portfolio, portfolio.name
@@ -122,7 +125,8 @@ class AggregatorModel(Model):
         self._ev_group = evs.member * groups + of_connection[evs.connection]
         context = Context(
             scenario.clock, scenario.tariff, evs, groups, self._ev_group,
-            scenario.system, scenario.members, scenario.ensemble.seed, sensitivity,
+            scenario.system, scenario.members, scenario.ensemble.seed,
+            None if sensitivity is None else sensitivity(frozenset()),
             planned
             if planned is None or portfolio.whole
             else planned.of(portfolio.rows),
@@ -174,6 +178,12 @@ class AggregatorModel(Model):
         self._on_feeder = slice(connections.on_feeder)
         self._voltage = np.zeros((len(self._members), connections.on_feeder, len(connections.phases)))
         self._power_then = self._voltage
+        self._sensitivity, self._outages = sensitivity, outages
+        self._out = [frozenset[int]()] * len(self._members)
+        """Elements out of service in the network in which the last voltages were solved, of each member."""
+        whole = context.sensitivity
+        self._sensitivities: tuple[Sensitivity, ...] = () if whole is None else (whole,)
+        self._network = np.zeros(len(self._members), np.int64)
         self._status = {field: np.zeros(len(evs)) for field in _STATUS}
         self._plugged = np.zeros(len(evs), np.bool_)
         self._sent = np.zeros(len(evs))
@@ -193,7 +203,7 @@ class AggregatorModel(Model):
         self._update_status(time_s, inputs)
         if self._feeder_has_solved(time_s):
             self._update_base_load(time_s, inputs)
-            self._update_voltage(inputs)
+            self._update_voltage(time_s - self.period_s, inputs)
         status, arrivals = self._status, self._must_run_arrivals(time_s)
         regulation = frequency = fleet_power = np.zeros(len(self._members))
         if "system/regulation" in self.inputs:
@@ -204,6 +214,7 @@ class AggregatorModel(Model):
             status["energy_needed"], status["time_left"], status["time_needed"],
             self._base_load + arrivals, regulation, frequency, fleet_power,
             self._envelope(time_s, inputs), self._voltage, self._power_then,
+            self._sensitivities, self._network,
             np.zeros(len(self._base_load)) if self._excess is None else self._excess.carry_over_kw,
             self._order.rows,
         )  # fmt: skip
@@ -343,11 +354,23 @@ class AggregatorModel(Model):
         solved = (time_s - self.period_s) % self._feeder_step_s
         return time_s > 0 and min(solved, self._feeder_step_s - solved) <= 1e-6
 
-    def _update_voltage(self, inputs: Values) -> None:
-        """Update the voltages, and the EVs' power at those voltages."""
-        if self._cls.uses_voltage:
-            self._voltage = np.array(inputs["feeder/voltage"][:, self._on_feeder])
-            self._power_then = np.array(inputs[self._power_port][:, self._on_feeder])
+    def _update_voltage(self, solved_s: float, inputs: Values) -> None:
+        """Update the voltages, which the feeder solved for its step from ``solved_s`` on, the EVs' power at
+        those voltages, and the sensitivities of the networks in which they were solved.
+        """
+        if not self._cls.uses_voltage:
+            return
+        self._voltage = np.array(inputs["feeder/voltage"][:, self._on_feeder])
+        self._power_then = np.array(inputs[self._power_port][:, self._on_feeder])
+        if self._outages is None or self._sensitivity is None:
+            return
+        found = self._outages.throughout(np.array([solved_s]), self._feeder_step_s)
+        out = [found.get((0, member), frozenset()) for member in range(len(self._members))]
+        if out != self._out:
+            self._out, networks = out, [self._sensitivity(elements) for elements in out]
+            self._sensitivities = tuple({id(one): one for one in networks}.values())
+            place = {id(one): at for at, one in enumerate(self._sensitivities)}
+            self._network = np.array([place[id(one)] for one in networks], np.int64)
 
     def _update_base_load(self, time_s: float, inputs: Values) -> None:
         """Update the power of the groups without the portfolio's EVs."""

@@ -38,8 +38,8 @@ class Context:
     system : the scenario's bulk system, if it has one
     numbers : numbers of the members
     seed : seed of the scenario
-    sensitivity : of the voltages at the connection points; None for a strategy that does not set
-        ``uses_voltage``
+    sensitivity : of the voltages at the connection points, with all elements in service; None for a strategy
+        that does not set ``uses_voltage``
     planned_sessions : the EVs' sessions, past and future, as a perfect forecast
     base_load : power of each group without EVs and losses, (member · groups, n) kW, as a perfect forecast:
         of (n,) times, s, the means over one feeder step from each; with (n,) ends besides, the means from
@@ -129,6 +129,11 @@ class View:
     did. Zeros for a strategy that does not set ``uses_voltage``, as the one below."""
     power_then: Array = field(default_factory=lambda: np.zeros((1, 1, 1)))
     """(member, connection, phase) kW that the aggregator's EVs drew at that voltage."""
+    sensitivities: tuple[Sensitivity, ...] = ()
+    """Those of the networks in which that voltage was solved: of the whole one, or of what outages had left
+    of it; the same tuple until it changes. Empty for a strategy that does not set ``uses_voltage``."""
+    network: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    """(member,) which of them is each member's."""
     carry_over: Array = field(default_factory=lambda: np.zeros(1))
     """(member · groups,) kW by which each group is to draw less than a limit allows, to compensate for an
     excess in the interval of ``limit_over``; negative: by which it is to feed back less. 0 without an
@@ -143,6 +148,13 @@ class View:
         """Time that the EV can still wait, s; negative where departure comes too early."""
         return self.time_left - self.time_needed
 
+    @property
+    def out_of_service(self) -> NDArray[np.bool_]:
+        """EVs that need energy and whose chargers have reported that they can draw none, (ev,): without
+        supply, in an island, or before their return to service after an outage.
+        """
+        return self.plugged & (self.p_max <= 0.0) & (self.energy_needed > 0.0)
+
     def of_member(self, position: int, evs: slice, groups: slice) -> View:
         """The view of one member: its position, its EVs and its groups along the arrays."""
         one = slice(position, position + 1)
@@ -154,7 +166,8 @@ class View:
             self.time_s, self.step_s, self.plugged[evs], self.soc[evs], self.p_max[evs], self.p_min[evs],
             self.energy_needed[evs], self.time_left[evs], self.time_needed[evs], self.base_load[groups],
             self.regulation[one], self.frequency[one], self.fleet_power[one],
-            ahead, self.voltage[one], self.power_then[one], self.carry_over[groups],
+            ahead, self.voltage[one], self.power_then[one], self.sensitivities, self.network[one],
+            self.carry_over[groups],
         )  # fmt: skip
 
 
@@ -175,7 +188,7 @@ class Strategy(ABC):
     uses_envelope: ClassVar[bool] = False
     """True if the strategy reads ``View.envelope``: the scenario must then have a ``fleet.envelope``."""
     uses_voltage: ClassVar[bool] = False
-    """True if the strategy reads ``View.voltage`` or ``Context.sensitivity``."""
+    """True if the strategy reads ``View.voltage``, ``View.sensitivities`` or ``Context.sensitivity``."""
     takes_upstream: ClassVar[bool] = False
     """True if the strategy can handle EVs upstream of the feeder though it depends on the feeder."""
     may_raise_peak: ClassVar[bool] = False

@@ -31,6 +31,9 @@ LEAST_REFUSED = 1e-9
 """Share of what was asked from which on what was not given counts as refused."""
 
 
+STAIRS = 10
+"""Steps of the ramp on which a source or an EVSE returns to service."""
+
 NO_POWER_KW = 1e-9
 """Power at the grid, kW, up to which none flows: a set-point that rounding left above 0 doesn't cost the
 converter's constant loss."""
@@ -276,6 +279,29 @@ def refused_kw(wanted_kw: float, given_kw: float) -> float:
     """What of a discharge was asked for and not given, kW; 0 within rounding."""
     missing_kw = wanted_kw - given_kw
     return missing_kw if missing_kw > LEAST_REFUSED * wanted_kw else 0.0
+
+
+@inlined
+def is_willing(hour: float, from_h: float, until_h: float) -> bool:
+    """Whether a driver lets discharge at a local hour, 0 to 24, between two hours; 0 and 24: all day.
+
+    A window whose begin is the later one goes over midnight.
+    """
+    inside = (from_h <= hour) & (hour < until_h)
+    over_midnight = (hour >= from_h) | (hour < until_h)
+    return inside if from_h <= until_h else over_midnight
+
+
+# Return to service
+
+
+@inlined
+def share_on_stair(stair: float) -> float:
+    """Share of its greatest power that a source or an EVSE has on a step of its ramp, 0 to STAIRS - 1.
+
+    The mean of a linear ramp over the step: energies are those of the linear ramp.
+    """
+    return (stair + 0.5) / STAIRS
 
 
 # Temperature

@@ -63,6 +63,12 @@ CURVE = np.dtype(
 """A charging curve: most battery power against state of charge, linear between knots, constant beyond."""
 
 
+DEAD, ISLANDED, BEHIND_SITE, SUPPLIED = 0, 1, 2, 3
+"""Supply of an EV: no power flows; in an island behind the meter, where the departure guard and the functions
+by voltage don't act and no interconnection has to be approved; on the grid behind a controller (a site's, or
+that of the return from an outage), where the departure guard doesn't act; or on the grid."""
+
+
 class Kinds(NamedTuple):
     """What sessions share.
 

@@ -20,6 +20,9 @@ Array = NDArray[np.float64]
 Values = Mapping[str, Array]
 """Port name to array of the port's shape."""
 
+SAME_S = 1e-6
+"""Moments that are nearer than this are the same."""
+
 ALL_PHASES = -1
 """Phase index of elements on all three phases."""
 UPSTREAM = "upstream"
@@ -224,6 +227,18 @@ class Outages(Spans):
     element: NDArray[np.int64]
     elements: Spans
     notes: tuple[str, ...] = ()
+
+    def throughout(self, times_s: Array, step_s: float) -> dict[tuple[int, int], frozenset[int]]:
+        """Elements out of service throughout the steps of ``step_s`` that begin at ``times_s``, (n,) s
+        ascending, by (step, member); only where there are any.
+        """
+        spans, found = self.elements, dict[tuple[int, int], set[int]]()
+        member = spans.row()
+        for row in np.flatnonzero((spans.begin_s < times_s[-1] + step_s) & (spans.end_s > times_s[0])):
+            whole = (spans.begin_s[row] <= times_s + SAME_S) & (spans.end_s[row] >= times_s + step_s - SAME_S)
+            for step in np.flatnonzero(whole).tolist():
+                found.setdefault((step, int(member[row])), set()).add(int(self.element[row]))
+        return {at: frozenset(out) for at, out in found.items()}
 
 
 @dataclass(frozen=True, slots=True)

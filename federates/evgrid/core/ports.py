@@ -70,10 +70,13 @@ PORTS: dict[str, Port] = {
         Port("sites/setpoint", "", ("segment", "segment_field"), "sites", ("fleet",),
              "what EVs at sites do within the tick, a row a segment: EV, end in s, set-point in kW, supply "
              "(0 dead, 1 island, 2 grid); EV -1: no segment", initial=-1.0),
+        Port("sites/available", "", ("site_ev",), "sites", ("fleet",),
+             "share of its power that the site lets each EV use on the grid at the tick's end; 0 without "
+             "supply, in an island and until it returns", initial=1.0),
         Port("fleet/p", "kW", _PER_PHASE, "fleet", ("feeder", "aggregator", "system"),
-             "active power of the EVs, mean over the tick"),
+             "active power of the EVs on the grid, mean over the tick: not of those in islands and off grid"),
         Port("fleet/own_p", "kW", _PER_PHASE, "fleet", ("aggregator",),
-             "active power of an aggregator's own EVs, mean over the tick; unless it has all EVs"),
+             "active power of an aggregator's own EVs on the grid, mean of the tick; unless it has all EVs"),
         Port("fleet/q", "kVAR", _PER_PHASE, "fleet", ("feeder",),
              "reactive power of the EVs, mean over the tick; positive is inductive"),
         Port("fleet/site_soc", "", ("site_ev",), "fleet", ("sites",),
@@ -83,9 +86,10 @@ PORTS: dict[str, Port] = {
         Port("fleet/soc", "", ("ev",), "fleet", ("aggregator",),
              "state of charge, 0 to 1; 0 while away"),
         Port("fleet/p_max", "kW", ("ev",), "fleet", ("aggregator",),
-             "most that the EV can draw now; 0 when away or satisfied"),
+             "most that the EV can draw now; 0 when away, satisfied or without supply"),
         Port("fleet/p_min", "kW", ("ev",), "fleet", ("aggregator",),
-             "most that the EV can give back now, as a negative number; 0 when it may not"),
+             "most that the EV can give back now, as a negative number; 0 when it may not, without supply "
+             "and on the return from an outage"),
         Port("fleet/energy_needed", "kWh", ("ev",), "fleet", ("aggregator",),
              "energy from the grid still wanted by departure"),
         Port("fleet/time_left", "s", ("ev",), "fleet", ("aggregator",),

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from evgrid.core.model import Array, Connections, Outages, Spans
+from evgrid.core.model import SAME_S, Array, Connections, Outages, Spans
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
 from evgrid.feeder.grid import Bools, Fixed, Grid, Ints, Loads
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 FEEDER = 0
 """Number of the element that is all sources of the feeder."""
-
-SAME_S = 1e-6
-"""Moments that are nearer than this are the same."""
 
 KEPT_SOLVERS = 32
 """Networks with elements out of service whose solvers are kept."""
@@ -148,6 +145,10 @@ class Supply:
         _, part = connected_components(graph, directed=False)
         fed = np.isin(part, part[self._sources])
         return np.asarray(fed[self._node] & (self._node >= 0))
+
+    def branches(self, out: frozenset[int]) -> frozenset[int]:
+        """The elements without connection points cut off at the meter, which leave the network as it is."""
+        return frozenset(one for one in out if one < self.elements.meters)
 
     def dead(self, out: frozenset[int]) -> tuple[Bools, Bools]:
         """Which connection points and fixed generators are dead, (connection,), (gen,) bool.
@@ -464,7 +465,14 @@ class FeederOutages:
                 part[step] *= gen_share[step, :, :, np.newaxis]
             not_served_kw[step] *= dead[step]
             self._part_steps(step, begin, end, load, generation, not_served_kw)
-        return Left(load, generation, not_served_kw, dead, gen_share, self._out(times_s))
+        return Left(
+            load,
+            generation,
+            not_served_kw,
+            dead,
+            gen_share,
+            self._outages.throughout(times_s, self._step_s),
+        )
 
     def _weigh(
         self,
@@ -540,18 +548,6 @@ class FeederOutages:
                     to[step, member] = (of(values) * running[..., np.newaxis]).sum(axis=0)
                 not_served_kw[step, member] = (of(base[0]).sum(axis=2) * (weight == 0.0)).sum(axis=0)
 
-    def _out(self, times_s: Array) -> dict[tuple[int, int], frozenset[int]]:
-        """Elements out of service throughout a step, by (step, member)."""
-        spans, found = self._outages.elements, dict[tuple[int, int], set[int]]()
-        member = spans.row()
-        for row in np.flatnonzero((spans.begin_s < times_s[-1] + self._step_s) & (spans.end_s > times_s[0])):
-            whole = (spans.begin_s[row] <= times_s + SAME_S) & (
-                spans.end_s[row] >= times_s + self._step_s - SAME_S
-            )
-            for step in np.flatnonzero(whole).tolist():
-                found.setdefault((step, int(member[row])), set()).add(int(self._outages.element[row]))
-        return {at: frozenset(out) for at, out in found.items()}
-
 
 # ---- the power flow of what is left -----------------------------------------------------------------
 
@@ -586,7 +582,7 @@ class PartSolver:
         """As :meth:`evgrid.feeder.solvers.Solver.solve`, with the elements ``out`` by case."""
         groups: dict[frozenset[int], list[int]] = {}
         for case in range(len(p_kw)):
-            groups.setdefault(self._branches(out.get(case, frozenset())), []).append(case)
+            groups.setdefault(self._supply.branches(out.get(case, frozenset())), []).append(case)
         total: Flow | None = None
         for elements, members in groups.items():
             cases = np.array(members, np.int64)
@@ -613,10 +609,6 @@ class PartSolver:
                 getattr(total, field.name)[cases] = getattr(part, field.name)
         assert total is not None
         return total
-
-    def _branches(self, out: frozenset[int]) -> frozenset[int]:
-        """The elements without connection points cut off at the meter, which leave the network as it is."""
-        return frozenset(one for one in out if one < self._supply.elements.meters)
 
     def _solve_part(
         self,

@@ -7,10 +7,14 @@ transformer are included. They depend on the scenario only: the same in every pr
 A difference is of 0.1 kW or kvar either way at 400 V, and in proportion to the square of the nominal voltage
 elsewhere: a change of about 1e-4 pu for each tenth of an ohm, small enough for the voltage to be linear and a
 million times the solver's tolerance. Tap changers, capacitors and inverters stay at the network's values.
+
+With elements out of service (:class:`Sensitivities`) they are those of the network that is left, about the
+operating point of what is left. What no source feeds has no effect and no voltage.
 """
 
 from __future__ import annotations
 
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +24,7 @@ from evgrid.core.model import ALL_PHASES, Array, Sensitivity
 from evgrid.feeder.base_load import base_load
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network
+from evgrid.feeder.outages import Supply, without
 from evgrid.feeder.solvers import Power, SolverName, make_solver
 
 if TYPE_CHECKING:
@@ -34,26 +39,65 @@ SAMPLES = 96
 BATCH_CASES = 500
 """Power flows that are solved at once."""
 
+KEPT = 16
+"""Networks with elements out of service whose sensitivities are kept."""
 
-def scenario_sensitivity(scenario: Scenario, network: Network) -> Sensitivity:
-    """Sensitivities of a scenario about its mean base load, without EVs.
+
+class Sensitivities:
+    """Sensitivities of a scenario's network about its mean base load, without EVs, and of what is left of it
+    with elements out of service. Each is computed when it is asked for, and the last :data:`KEPT` are kept.
 
     The mean is over the run, of member 0, whichever members run: so that a member run on its own
     has the sensitivities that it has in an ensemble.
-
-    Raises
-    ------
-    PowerFlowError
-        If the operating point, or a change from it, has no solution.
-
     """
-    first = scenario.ensemble.model_copy(update={"first": 0, "members": 1})
-    load = base_load(scenario.model_copy(update={"ensemble": first}), network)
-    times_s = np.linspace(0.0, scenario.clock.duration_s - scenario.feeder_step_s, SAMPLES)
-    p_kw, q_kvar = (power.mean(axis=(0, 1)) for power in load.at(times_s))
-    profiles = load.generation(times_s)
-    generation = None if profiles is None else (profiles[0].mean(axis=(0, 1)), profiles[1].mean(axis=(0, 1)))
-    return sensitivity(network, p_kw, q_kvar, generation, scenario.feeder.solver, scenario.feeder.reduce)
+
+    def __init__(self, scenario: Scenario, network: Network) -> None:
+        self._scenario, self._network, self._supply = scenario, network, Supply(network)
+        self._of = lru_cache(KEPT)(self._without)
+
+    def without(self, out: frozenset[int] = frozenset()) -> Sensitivity:
+        """Sensitivities with elements out of service (numbers of ``evgrid.feeder.outages.Elements``), at all
+        connection points of the network: 0 at and of those that no source feeds, whose voltage is NaN.
+        Connection points that are cut off at the meter leave them as they are.
+
+        Raises
+        ------
+        PowerFlowError
+            If the operating point, or a change from it, has no solution.
+
+        """
+        return self._of(self._supply.branches(out))
+
+    @cached_property
+    def _operating_point(self) -> tuple[Power, Power | None]:
+        """Mean base load, (connection, phase), and fixed generation, (gen, phase); None: the network's."""
+        scenario = self._scenario
+        first = scenario.ensemble.model_copy(update={"first": 0, "members": 1})
+        load = base_load(scenario.model_copy(update={"ensemble": first}), self._network)
+        times_s = np.linspace(0.0, scenario.clock.duration_s - scenario.feeder_step_s, SAMPLES)
+        p_kw, q_kvar = (power.mean(axis=(0, 1)) for power in load.at(times_s))
+        profiles = load.generation(times_s)
+        if profiles is None:
+            return (p_kw, q_kvar), None
+        return (p_kw, q_kvar), (profiles[0].mean(axis=(0, 1)), profiles[1].mean(axis=(0, 1)))
+
+    def _without(self, out: frozenset[int]) -> Sensitivity:
+        network, feeder = self._network, self._scenario.feeder
+        (p_kw, q_kvar), generation = self._operating_point
+        if not out:
+            return sensitivity(network, p_kw, q_kvar, generation, feeder.solver, feeder.reduce)
+        points, phases = p_kw.shape
+        buses = network.connections.bus
+        slopes = np.zeros((2, points, phases, points, phases))
+        part, loads, gens, _ = without(network, self._supply.buses(out), out)
+        if part is None or not loads.any():
+            return Sensitivity(buses, np.full((points, phases), np.nan), slopes[0], slopes[1])
+        if generation is not None:
+            generation = generation[0][gens], generation[1][gens]
+        found = sensitivity(part, p_kw[loads], q_kvar[loads], generation, feeder.solver, feeder.reduce, buses)
+        for whole, left in zip(slopes, (found.dv_dp, found.dv_dq), strict=True):
+            whole[:, :, loads] = np.nan_to_num(left)
+        return Sensitivity(buses, found.voltage_pu, slopes[0], slopes[1])
 
 
 def sensitivity(

@@ -12,6 +12,7 @@ from evgrid.fleet.kernels.lanes import STATE
 from evgrid.fleet.kernels.records import Fleet, Segments, SessionTable
 
 SEGMENTS_PORT = "sites/setpoint"
+AVAILABLE_PORT = "sites/available"
 SOC_PORT = "fleet/site_soc"
 
 
@@ -34,6 +35,18 @@ class AtSites:
             np.concatenate([used[:, 2], others.setpoint_kw])[order],
             np.concatenate([used[:, 3].astype(np.int8), others.supply])[order],
         )
+
+    def limited(self, available: Array, fleet: Fleet) -> tuple[NDArray[np.int64], Array]:
+        """EVs that their site lets use only a share of their power, and the most power of each, kW.
+
+        ``available``: (n,) the port's shares.
+        """
+        few = np.flatnonzero(available < 1.0)
+        rows = self._rows[few]
+        if not len(rows):
+            return rows, np.zeros(0)
+        kind = fleet.places.by_ev(STATE, fleet.state, fleet.state)["kind"][rows]
+        return rows, available[few] * fleet.kinds.rows["charge_kw"][kind]
 
     def outages_elsewhere(self, outages: Outages, evs: EVs, members: int) -> Outages:
         """The outages of the connection points of other EVs: a site knows what its EVs do in one."""

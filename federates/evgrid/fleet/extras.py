@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.battery.laws import DRIVER, INTERCONNECTION, REASONS, VEHICLE, WARRANTY
+from evgrid.battery.laws import DRIVER, INTERCONNECTION, REASONS, VEHICLE, WARRANTY, is_willing
 from evgrid.battery.records import Kinds
 from evgrid.core.model import ALL_PHASES, Array, Clock, Connections, EVs
 from evgrid.core.ports import PORTS
@@ -67,10 +67,7 @@ class Extras:
 
     def willing(self, hour: float) -> bool:
         """Whether drivers let discharge at a local hour, 0 to 24."""
-        if self.window_h is None:
-            return True
-        begin, end = self.window_h
-        return begin <= hour < end if begin <= end else hour >= begin or hour < end
+        return self.window_h is None or bool(is_willing(hour, *self.window_h))
 
     def willing_share(self, begin_h: Array, length_h: float) -> Array:
         """Share of each span from a local hour on in which drivers let discharge; ``begin_h``: (span,)."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from evgrid.core.fixed_point import FixedPoint, coupling_variables
 from evgrid.core.jit import in_threads
 from evgrid.core.model import Array, Connections, EVs, Model, Outages, Portfolio, Recorder, Values
-from evgrid.fleet.at_sites import SEGMENTS_PORT, SOC_PORT, AtSites
+from evgrid.fleet.at_sites import AVAILABLE_PORT, SEGMENTS_PORT, SOC_PORT, AtSites
 from evgrid.fleet.commands import Commands, rated_kw
 from evgrid.fleet.extras import AGEING_PERIOD_S, Extras, extras_of, in_force
 from evgrid.fleet.flexibility import EnvelopeAhead, Reserve
@@ -38,7 +38,7 @@ from evgrid.fleet.rates import Rates
 from evgrid.fleet.recording import FleetRecording, SessionResults
 from evgrid.fleet.sessions import Sessions
 from evgrid.fleet.telemetry import OwnPower, Telemetry
-from evgrid.inverter_functions.kernels import prepare
+from evgrid.inverter_functions.kernels import IN_SERVICE, prepare
 from evgrid.scenario import Scenario
 
 
@@ -111,6 +111,12 @@ class FleetModel(Model):
         parts = [] if any(portfolio.whole for portfolio in portfolios) else list(portfolios)
         controlled = [p for p in parts if scenario.aggregators[p.name].strategy != "uncontrolled"]
         self._at_sites = AtSites(at_sites, count) if at_sites is not None else None
+        of_all: EvOutages | None = None
+        if outages is not None and extras is not None:
+            by_others = extras.capable.copy()
+            if at_sites is not None:
+                by_others[at_sites] = True
+            of_all = EvOutages(scenario, outages, evs, by_others, rated_kw(sessions, count))
         if outages is not None and self._at_sites is not None:
             outages = self._at_sites.outages_elsewhere(outages, evs, members)
         self._outages: EvOutages | None = None
@@ -135,7 +141,7 @@ class FleetModel(Model):
                 reported = managed and scenario.uses_envelope
                 self._ahead = EnvelopeAhead(scenario, envelope, connections, evs, trafos, reported)
         self._recording = FleetRecording(scenario, connections, evs, recorder, parts)
-        self._results = SessionResults(scenario, evs, sessions, kinds, kind_of, extras)
+        self._results = SessionResults(scenario, evs, sessions, kinds, kind_of, extras, of_all)
         self._table = SessionTable(
             sessions.ev, sessions.arrival_s, sessions.departure_s,
             sessions.soc_arrival.astype(np.float64),  # a copy, which the kernel updates
@@ -153,8 +159,11 @@ class FleetModel(Model):
             mean_kvar = report.energy_needed if report is not None else np.zeros(count)
         self._out = Results(
             self._p.reshape(-1), self._q.reshape(-1), np.zeros(members), np.zeros(per_ev), np.zeros(per_ev),
-            mean_kw, mean_kvar,
+            mean_kw, mean_kvar, np.zeros(0 if at_sites is None else count),
         )  # fmt: skip
+        self._islanded_kw = self._out.islanded_kw
+        self._available = np.ones(0 if at_sites is None else len(at_sites))
+        """Share of its power that each EV at a site may use, (EV at a site,)."""
         self._no_grid = np.zeros(0)
         self._hertz = np.full(members, extras.nominal_hz if extras is not None else np.nan)
         self._iteration = self._make_iteration(shape)
@@ -170,7 +179,7 @@ class FleetModel(Model):
             self.outputs += self._telemetry.outputs
         self.outputs += self._own_power.outputs
         if self._at_sites is not None:
-            self.inputs += (SEGMENTS_PORT,)
+            self.inputs += (SEGMENTS_PORT, AVAILABLE_PORT)
             self.outputs += (SOC_PORT,)
         if extras is not None and extras.with_functions:
             self.inputs += ("feeder/voltage",)
@@ -247,6 +256,7 @@ class FleetModel(Model):
             segments = self._outages.segments(time_s, self.period_s, setpoint if self._managed else None)
         if self._at_sites is not None:
             segments = self._at_sites.with_segments(inputs[SEGMENTS_PORT], segments)
+            self._available[:], self._islanded_kw[:] = inputs[AVAILABLE_PORT], 0.0
         tick = Tick(
             float(time_s), float(self.period_s), self._managed, setpoint, self._rates, self._no_grid,
             self._hertz, True, 25.0, segments,
@@ -262,10 +272,32 @@ class FleetModel(Model):
             self._bring_up_ageing(extras, tick)
         self._update_reserve()
         outputs: dict[str, Array] = {"fleet/p": self._p, "fleet/q": self._q}
-        outputs |= self._own_power.values(self._out.ev_power_kw)
+        outputs |= self._own_power.values(self._grid_power_kw)
         if self._at_sites is not None:
             outputs[SOC_PORT] = self._at_sites.soc(self._fleet)
         return outputs | self._report() | self._update_envelope()
+
+    @property
+    def _grid_power_kw(self) -> Array:
+        """Mean power on the grid of each EV over the last tick, (ev,), or (0,) where it is not asked for."""
+        of_ev = self._out.ev_power_kw
+        return of_ev - self._islanded_kw if len(of_ev) and len(self._islanded_kw) else of_ev
+
+    def _limited(self) -> tuple[NDArray[np.int64], Array]:
+        """EVs that at the tick's end are without supply, in an island, or not fully back in service after an
+        outage, and the most power that each may draw from the grid, kW; they can give none.
+        """
+        none = (np.zeros(0, np.int64), np.zeros(0))
+        at_sites = none if self._at_sites is None else self._at_sites.limited(self._available, self._fleet)
+        if self._outages is None:
+            return at_sites
+        found = [at_sites, self._outages.limited(self._end_s)]
+        extras = self._extras
+        if extras is not None and extras.with_functions:
+            entering = np.flatnonzero(extras.capable & (extras.details.functions["mode"] != IN_SERVICE))
+            found.append((entering, np.zeros(len(entering))))
+        rows, most_kw = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return rows, most_kw
 
     def _report(self) -> dict[str, Array]:
         """The chargers' report where it is due, by port."""
@@ -275,9 +307,10 @@ class FleetModel(Model):
         status(self._end_s, self._fleet, telemetry.report)
         if extras is not None and extras.counts:
             withhold(self._fleet, extras.details, self._willing(self._end_s), telemetry.report.p_min)
-        if self._outages is not None:
-            dead = self._outages.without_power(self._end_s)
-            telemetry.report.p_min[dead] = telemetry.report.p_max[dead] = 0.0
+        limited, most_kw = self._limited()
+        report = telemetry.report
+        report.p_min[limited] = 0.0
+        np.minimum.at(report.p_max, limited, most_kw)
         return telemetry.values()
 
     def _detailed_tick(self, extras: Extras, tick: Tick, inputs: Values) -> Tick:
@@ -332,11 +365,10 @@ class FleetModel(Model):
             self._end_s, reserve.horizon_s, self._fleet, extras.details, self._willing(self._end_s),
             self._out.ev_power_kw, reserve.of_ev,
         )  # fmt: skip
-        if self._outages is not None:
-            dead = self._outages.without_power(self._end_s)
-            offer = reserve.of_ev
-            for values in (offer.p_min, offer.p_max, offer.up, offer.down):
-                values[dead] = 0.0
+        limited, _ = self._limited()
+        offer = reserve.of_ev
+        for values in (offer.p_min, offer.p_max, offer.up, offer.down):
+            values[limited] = 0.0
         reserve.sum_up()
 
     def _update_envelope(self) -> dict[str, Array]:
@@ -357,6 +389,10 @@ class FleetModel(Model):
         begins_h = ahead.begins_h(self._start_h + self._end_s / 3600.0)
         willing = extras.willing_share(begins_h, slot_s / 3600.0)
         limits = ahead.room(rows, len(self._evs))
+        limited, _ = self._limited()
+        if len(limited):
+            row_of = row_of.copy()
+            row_of[limited] = -1
         limits_ahead(self._end_s, slot_s, willing, self._fleet, extras.details, row_of, limits)
         return limits
 
@@ -402,7 +438,7 @@ class FleetModel(Model):
     def audit(self) -> dict[str, Array]:
         """See :class:`evgrid.core.model.Model`; complete after ``finish``.
 
-        grid_energy_kwh : from the power of all EVs, upstream or not, each tick's times its length
+        grid_energy_kwh : from the power of all EVs, upstream, in islands or not, each tick's times its length
         battery_energy_kwh : from the change in state of charge of every session
         loss_kwh : integral of the loss formula
         site_ev_drawn_kwh, site_ev_given_kwh : of the sessions of EVs at sites, where there are sites
@@ -456,9 +492,14 @@ class FleetModel(Model):
         """Record a tick that began at a time."""
         if self._dead_grid is not None:
             self._dead_grid.add(time_s, self.period_s, self._p)
+        islanded_kw = None
+        if len(self._islanded_kw):
+            islanded_kw = np.bincount(self._evs.member, self._islanded_kw, len(self._p)).astype(np.float64)
+        out = self._out
         self._recording.record(
-            time_s, self._p, self._q, self._out.plugged, self._out.ev_power_kw, self._out.ev_soc
-        )
+            time_s, self._p, self._q, out.plugged, out.ev_power_kw, out.ev_soc, self._grid_power_kw,
+            islanded_kw,
+        )  # fmt: skip
         if self._reserve is not None:
             self._reserve.record(self._recorder, round(time_s / self.period_s))
 

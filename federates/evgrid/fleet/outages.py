@@ -5,8 +5,8 @@ In: :class:`~evgrid.core.model.Outages` and ``outages.restoration``. Out: the se
 
 While the connection point is dead no power flows, and the departure guard does not act. When supply returns,
 EVSEs with local functions enter service by these; the others after a delay, fixed and drawn, and then with a
-ramp of :data:`STEPS` equal steps of their greatest power, in which they don't discharge. The moments do not
-depend on the tick.
+ramp of :data:`~evgrid.battery.laws.STAIRS` equal steps of their greatest power, in which they don't
+discharge. The moments do not depend on the tick.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.model import Array, EVs, Outages
+from evgrid.battery.laws import STAIRS, share_on_stair
+from evgrid.battery.records import BEHIND_SITE, DEAD, SUPPLIED
+from evgrid.core.model import SAME_S, Array, EVs, Outages
 from evgrid.core.random_streams import Purpose, stream
-from evgrid.fleet.kernels.records import DEAD, ISLANDED, NO_SEGMENTS, SUPPLIED, Segments
+from evgrid.fleet.kernels.records import NO_SEGMENTS, Segments
 from evgrid.scenario import Scenario
 from evgrid.scenario.outages import Restoration
-
-STEPS = 10
-"""Steps of the ramp after an outage."""
 
 
 class EvOutages:
@@ -32,7 +31,7 @@ class EvOutages:
     scenario, outages, evs
         Static facts.
     with_functions
-        (ev,) bool, whether the EVSE has local functions, which bring it back into service.
+        (ev,) bool, whether the EVSE has local functions, or a site, which bring it back into service.
     rated_kw
         (ev,) greatest power of each EV, kW.
 
@@ -58,13 +57,14 @@ class EvOutages:
         late_s = settings.delay + _random(scenario, evs) * settings.random
         on_s = back_s + np.where(with_functions, 0.0, late_s)[ev]
         ramp_s = np.where(with_functions, 0.0, settings.ramp)[ev]
-        # pieces: the time without power, then the steps of the ramp but the last, which is the greatest power
-        share = np.append(0.0, np.arange(1, STEPS) / STEPS)
-        edges_s = np.concatenate([begin_s[:, None], on_s[:, None] + ramp_s[:, None] * share], axis=1)
+        # pieces: the time without power, then the steps of the ramp
+        share = np.append(0.0, [share_on_stair(stair) for stair in range(STAIRS)])
+        until = np.arange(STAIRS + 1) / STAIRS
+        edges_s = np.concatenate([begin_s[:, None], on_s[:, None] + ramp_s[:, None] * until], axis=1)
         edges_s = np.minimum(edges_s, next_s[:, None])
         piece_begin_s, piece_end_s = edges_s[:, :-1].reshape(-1), edges_s[:, 1:].reshape(-1)
         real = np.flatnonzero(piece_end_s > piece_begin_s)
-        self._ev = np.repeat(ev, STEPS)[real]
+        self._ev = np.repeat(ev, STAIRS + 1)[real]
         self._share = np.tile(share, len(ev))[real]
         self._begin_s, self._end_s = piece_begin_s[real], piece_end_s[real]
         self._count, self._rated_kw = len(evs), rated_kw
@@ -101,13 +101,27 @@ class EvOutages:
             np.concatenate([[0], np.cumsum(np.bincount(evs, minlength=self._count))]).astype(np.int64),
             until[order],
             np.where(shares < 1.0, limited, asked),
-            np.where(shares == 0.0, DEAD, np.where(shares < 1.0, ISLANDED, SUPPLIED)).astype(np.int8),
+            np.where(shares == 0.0, DEAD, np.where(shares < 1.0, BEHIND_SITE, SUPPLIED)).astype(np.int8),
         )
 
-    def without_power(self, time_s: float) -> NDArray[np.int64]:
-        """EVs that stand still at a time."""
-        rows = self._within(time_s, time_s + 1e-6)
-        return np.asarray(self._ev[rows[self._share[rows] == 0.0]])
+    def limited(self, time_s: float) -> tuple[NDArray[np.int64], Array]:
+        """EVs that stand still at a time, or are on the ramp of their return, and the most power of each."""
+        rows = self._within(time_s, time_s + SAME_S)
+        return self._ev[rows], self._share[rows] * self._rated_kw[self._ev[rows]]
+
+    def lost_s(self, ev: NDArray[np.int32], begin_s: Array, end_s: Array) -> Array:
+        """Time of spans of EVs, (span,) each, in which there was no power for them, s; the steps of a ramp
+        count by what they lack.
+        """
+        lost = np.zeros(len(ev))
+        first = np.searchsorted(self._ev, np.arange(self._count + 1))
+        concerned = np.isin(ev, self._ev)
+        for at in np.unique(ev[concerned]).tolist():
+            own, rows = slice(first[at], first[at + 1]), np.flatnonzero(ev == at)
+            begins, ends = self._begin_s[own, np.newaxis], self._end_s[own, np.newaxis]
+            overlap = np.minimum(ends, end_s[rows]) - np.maximum(begins, np.maximum(begin_s[rows], 0.0))
+            lost[rows] = (1.0 - self._share[own]) @ np.maximum(overlap, 0.0)
+        return lost
 
     def returned(self, begin_s: float, step_s: float, before_s: float) -> NDArray[np.int64]:
         """EVs whose last voltage may be that of an outage, which ends in the tick or ended less than

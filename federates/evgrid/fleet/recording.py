@@ -18,6 +18,7 @@ from evgrid.core.model import Array, Connections, EVs, Portfolio, Recorder, Vari
 from evgrid.fleet import degradation
 from evgrid.fleet.extras import Extras
 from evgrid.fleet.grouping import is_multiple
+from evgrid.fleet.outages import EvOutages
 from evgrid.fleet.sessions import Sessions
 from evgrid.scenario import Scenario
 from evgrid.scenario.tariffs import USUAL_INTERVAL_S, MonthlyPeaks
@@ -26,12 +27,15 @@ _BLOCK = 256
 """Ticks in a block of recorded values."""
 
 _MEMBER_VARIABLES = (
-    Variable("fleet_power_kw", ("member",), "kW", "active power of all EVs"),
+    Variable("fleet_power_kw", ("member",), "kW", "active power of all EVs on the grid"),
     Variable("fleet_reactive_kvar", ("member",), "kvar", "reactive power of all EVs"),
     Variable("plugged", ("member",), "1", "number of EVs plugged in, mean over the interval"),
 )
 _UPSTREAM_VARIABLE = Variable(
     "upstream_power_kw", ("member",), "kW", "active power of the EVs that are upstream of the feeder"
+)
+_ISLANDED_VARIABLE = Variable(
+    "islanded_power_kw", ("member",), "kW", "active power of the EVs in islands and off grid, at sites"
 )
 _EV_VARIABLES = (
     Variable("ev_power_kw", ("ev",), "kW", "active power of the EV"),
@@ -55,6 +59,10 @@ _SESSION_VARIABLES = tuple(
         ("session_soc_departure", "1", "state of charge at departure, or at the end of the run"),
         ("session_cost", "currency", "cost of energy drawn less credit for energy given"),
     )
+)  # fmt: skip
+_OUTAGE_VARIABLE = Variable(
+    "session_energy_unserved_outage_kwh", ("session",), "kWh",
+    "energy unserved that full power could have charged while there was no supply; NaN likewise", timed=False,
 )  # fmt: skip
 _REFUSED_VARIABLES = tuple(
     Variable(
@@ -112,7 +120,7 @@ class FleetRecording:
 
     variables: tuple[Variable, ...]
     grid_energy_kws: Array
-    """(member,) energy of all EVs, each tick's power times its length."""
+    """(member,) energy of all EVs, in islands or not, each tick's power times its length."""
     power_given_kw: Array
     """(member,) power given to the feeder, summed over the ticks at which it steps."""
 
@@ -124,7 +132,7 @@ class FleetRecording:
         self._recorder, self._portfolios, self._evs = recorder, portfolios, evs
         self._period_s, self._feeder_step_s = scenario.time.step, scenario.feeder_step_s
         self._on_feeder, self._upstream = connections.on_feeder, connections.upstream
-        self._each_ev = scenario.record.ev
+        self._each_ev, self._sites = scenario.record.ev, bool(scenario.sites)
         demand = scenario.tariff.demand if scenario.tariff is not None else None
         meter_s = USUAL_INTERVAL_S if demand is None else demand.interval
         self._peaks = {
@@ -139,8 +147,9 @@ class FleetRecording:
             *(Variable(name, ("member",), "kW", text) for name, text in powers),
             *(Variable(name, ("member", "month"), "kW", highest, timed=False) for name in self._peaks),
             *((_UPSTREAM_VARIABLE,) if self._upstream else ()),
+            *((_ISLANDED_VARIABLE,) if self._sites else ()),
         )
-        self._block = np.zeros((4, _BLOCK, members))
+        self._block = np.zeros((5, _BLOCK, members))
         self._own_block = np.zeros((len(portfolios), _BLOCK, members))
         self._first_tick = self._filled = 0
         self.grid_energy_kws, self.power_given_kw = np.zeros(members), np.zeros(members)
@@ -151,12 +160,15 @@ class FleetRecording:
         return self._each_ev or bool(self._portfolios)
 
     def record(
-        self, time_s: float, p_kw: Array, q_kvar: Array, plugged: Array, ev_power_kw: Array, ev_soc: Array
-    ) -> None:
+        self, time_s: float, p_kw: Array, q_kvar: Array, plugged: Array, ev_power_kw: Array, ev_soc: Array,
+        ev_grid_kw: Array, islanded_kw: Array | None,
+    ) -> None:  # fmt: skip
         """Record a tick that began at a time.
 
-        ``p_kw``, ``q_kvar``: (member, connection, phase), means over the tick; ``plugged``: (member,);
-        ``ev_power_kw``, ``ev_soc``: (ev,), used where :attr:`by_ev`.
+        ``p_kw``, ``q_kvar``: (member, connection, phase), means over the tick, on the grid; ``plugged``:
+        (member,); ``ev_power_kw``, ``ev_soc``, ``ev_grid_kw`` (the part of the power on the grid): (ev,),
+        used where :attr:`by_ev`; ``islanded_kw``: (member,) power in islands and off grid, None: there are no
+        sites.
         """
         tick, members = round(time_s / self._period_s), len(p_kw)
         own = p_kw[:, : self._on_feeder].reshape(members, -1).sum(axis=1)
@@ -164,13 +176,14 @@ class FleetRecording:
             self.power_given_kw += own
         upstream = p_kw[:, self._on_feeder :].reshape(members, -1).sum(axis=1)
         power = own + upstream
-        self.grid_energy_kws += power * self._period_s
+        islanded = np.zeros(members) if islanded_kw is None else islanded_kw
+        self.grid_energy_kws += (power + islanded) * self._period_s
         if self._filled == 0:
             self._first_tick = tick
         reactive = q_kvar.reshape(members, -1).sum(axis=1)
-        self._block[:, self._filled] = power, plugged, reactive, upstream
+        self._block[:, self._filled] = power, plugged, reactive, upstream, islanded
         for block, p in zip(self._own_block, self._portfolios, strict=True):
-            block[self._filled] = np.bincount(self._evs.member[p.rows], ev_power_kw[p.rows], members)
+            block[self._filled] = np.bincount(self._evs.member[p.rows], ev_grid_kw[p.rows], members)
         self._filled += 1
         if self._filled == _BLOCK:
             self._flush()
@@ -188,7 +201,7 @@ class FleetRecording:
         """Hand the block of ticks to the recorder."""
         n, first = self._filled, self._first_tick
         if n:
-            power, plugged, reactive, upstream = self._block[:, :n].copy()
+            power, plugged, reactive, upstream, islanded = self._block[:, :n].copy()
             peaks = iter(self._peaks.values())
             self._recorder.put("fleet_power_kw", first, power)
             next(peaks).add(self._period_s, power)
@@ -196,6 +209,8 @@ class FleetRecording:
             self._recorder.put("plugged", first, plugged)
             if self._upstream:
                 self._recorder.put("upstream_power_kw", first, upstream)
+            if self._sites:
+                self._recorder.put("islanded_power_kw", first, islanded)
             for own, p, peak in zip(self._own_block, self._portfolios, peaks, strict=True):
                 self._recorder.put(p.variable("fleet_power_kw"), first, own[:n].copy())
                 peak.add(self._period_s, own[:n])
@@ -214,13 +229,13 @@ class SessionResults:
 
     def __init__(
         self, scenario: Scenario, evs: EVs, sessions: Sessions, kinds: Kinds,
-        kind_of: NDArray[np.int32], extras: Extras | None,
+        kind_of: NDArray[np.int32], extras: Extras | None, outages: EvOutages | None = None,
     ) -> None:  # fmt: skip
         self._evs, self._sessions, self._kinds, self._kind_of = evs, sessions, kinds, kind_of
-        self._extras = extras
+        self._extras, self._outages = extras, outages
         self._degradation = scenario.fleet.vehicle.degradation if scenario.fleet is not None else None
         self.outcome = np.full((len(sessions), 5), np.nan)
-        self.variables = _SESSION_VARIABLES
+        self.variables = _SESSION_VARIABLES + ((_OUTAGE_VARIABLE,) if outages is not None else ())
         if extras is None:
             return
         if extras.counts:
@@ -274,8 +289,20 @@ class SessionResults:
             "session_soc_arrival": soc_arrival,
             "session_soc_departure": soc,
             "session_cost": cost if priced else np.full(len(sessions), np.nan),
+            **({} if self._outages is None else self._for_outages(self._outages, missing, complete)),
             **self._extra_values(),
         }
+
+    def _for_outages(
+        self, outages: EvOutages, missing: Array, complete: NDArray[np.bool_]
+    ) -> dict[str, Array]:
+        """Energy unserved for outages: the least of what is missing and of what full power would have drawn
+        in the time of the session without supply.
+        """
+        sessions = self._sessions
+        lost_s = outages.lost_s(sessions.ev, sessions.arrival_s, sessions.departure_s)
+        unserved = np.minimum(missing, sessions.charge_kw * lost_s / 3600.0)
+        return {_OUTAGE_VARIABLE.name: np.where(complete, unserved, np.nan)}
 
     def _extra_values(self) -> dict[str, Array]:
         """Refused discharge, degradation and emissions, where they are counted."""

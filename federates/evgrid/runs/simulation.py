@@ -241,7 +241,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     from evgrid.aggregator.model import AggregatorModel
     from evgrid.feeder.base_load import load_by_trafo
     from evgrid.feeder.model import FeederModel, GroupMeter
-    from evgrid.feeder.sensitivity import scenario_sensitivity
+    from evgrid.feeder.sensitivity import Sensitivities
     from evgrid.fleet.commands import Commands
     from evgrid.fleet.extras import in_force, may_discharge
     from evgrid.fleet.model import FleetModel
@@ -267,13 +267,22 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
         )
     sensitivity = planned = None
     if any(scenario.aggregators[p.name].strategy_class.uses_voltage for p in controlled):
-        sensitivity = scenario_sensitivity(scenario, world.network)
+        sensitivity = Sensitivities(scenario, world.network).without
     if controlled:
         planned = planned_sessions_of(scenario, world.connections, world.evs, world.sessions)
     trafos, load = world.sizes["trafo"], partial(load_by_trafo, scenario, world.network)
     models += [
         AggregatorModel(
-            scenario, p, world.connections, world.evs, trafos, recorder, sensitivity, planned, load
+            scenario,
+            p,
+            world.connections,
+            world.evs,
+            trafos,
+            recorder,
+            sensitivity,
+            planned,
+            load,
+            world.outages,
         )
         for p in controlled
     ]

@@ -43,13 +43,16 @@ from evgrid.battery.charging import (
 from evgrid.battery.laws import (
     NO_POWER_KW,
     ROUNDING,
+    STAIRS,
     battery_kw_drawn,
     battery_kw_given,
+    is_willing,
+    share_on_stair,
     soc_after_drive,
     standby_kws,
     time_to_rise_s,
 )
-from evgrid.battery.records import Floats, Kinds, Row
+from evgrid.battery.records import BEHIND_SITE, DEAD, ISLANDED, Floats, Kinds, Row
 from evgrid.core.jit import njit
 from evgrid.sites.records import (
     AUTO,
@@ -67,7 +70,6 @@ from evgrid.sites.records import (
     PEAK,
     RAMPING,
     SELF_CONSUMPTION,
-    STAIRS,
     STARTING,
     WAITING,
     Answer,
@@ -95,9 +97,6 @@ LEAST_FUEL_KWS = 1e-6
 
 SUSTAINED_S = 300.0
 """Length from which on an interruption counts (IEEE 1366)."""
-
-DEAD, ISLANDED, BEHIND_SITE = 0, 1, 2
-"""Supply of an EV: see :data:`evgrid.fleet.kernels.records.DEAD`."""
 
 NOW = np.dtype(
     [
@@ -329,7 +328,7 @@ def _find_limits(
     if mode == WAITING:
         now["share"] = 0.0
     elif mode == RAMPING:
-        now["share"] = (state["stair"] + 0.5) / STAIRS
+        now["share"] = share_on_stair(state["stair"])
     floor_soc = now["floor_soc"] if on_grid else 0.0
     gives = 1.0 if not on_grid or site["parallel"] else 0.0
     for j in range(now["evs"]):
@@ -386,8 +385,7 @@ def _soc_to_give(kind: Row) -> float:
 def _is_willing(time_s: float, evs: EVs) -> bool:
     """Whether drivers let discharge at a time."""
     hour = (evs.start_h + time_s / 3600.0 + 1e-9) % 24.0
-    begin_h, end_h = evs.willing_from_h, evs.willing_until_h
-    return bool(begin_h <= hour < end_h if begin_h <= end_h else hour >= begin_h or hour < end_h)
+    return bool(is_willing(hour, evs.willing_from_h, evs.willing_until_h))
 
 
 @njit
@@ -877,6 +875,7 @@ def _carry_out(
         grid = net - pv
         flow["imported"] += max(grid, 0.0)
         flow["exported"] += max(-grid, 0.0)
+        answer.ev_on_grid[i] += ev_in - ev_out
     elif supply == ISLANDED:
         pv = min(max(net, 0.0), now["pv_kw"] * span_s)  # also where a charging curve takes less
         flow["dead"] += abs(net - pv)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.battery.charging import derive_kinds
+from evgrid.battery.laws import STAIRS, share_on_stair
 from evgrid.battery.records import CURVE, KIND, Kinds
 from evgrid.core.jit import in_threads
 from evgrid.core.model import ALL_PHASES, Array, Connections, Model, Recorder, Values, Variable
@@ -35,6 +36,7 @@ from evgrid.sites.records import (
     FLOW,
     LOST,
     ON_GRID,
+    RAMPING,
     SITE,
     STATE,
     Answer,
@@ -47,6 +49,9 @@ from evgrid.sites.tables import CONTROL_NAMES, SiteTable
 
 PORT = "sites/setpoint"
 """Port of the EVs' set-points within the tick."""
+
+AVAILABLE = "sites/available"
+"""Port of the share of its power that each EV may use."""
 
 _ROUNDING_S = 1e-6
 
@@ -210,11 +215,12 @@ class SitesModel(Model):
         room = 8 + int(np.ceil(self.period_s / 30.0))
         self._answer = Answer(
             np.zeros(count, FLOW), np.zeros(evs_here, np.int64), np.zeros((evs_here, room)),
-            np.zeros((evs_here, room)), np.zeros((evs_here, room), np.int8), np.zeros(count),
+            np.zeros((evs_here, room)), np.zeros((evs_here, room), np.int8), np.zeros(count), np.zeros(count),
         )  # fmt: skip
         self._rows = np.full((segment_rows(evs_here, self.period_s), 4), -1.0)
         self._inputs = _no_inputs(self._sites, evs_here)
         self._ends_s = -np.inf
+        self._of_stair = np.array([share_on_stair(stair) for stair in range(STAIRS)])
         tariff, prices = scenario.tariff, scenario.prices
         self._demand = tariff.demand if tariff is not None else None
         self._planners = [
@@ -239,7 +245,7 @@ class SitesModel(Model):
         self.inputs = requests.inputs if requests is not None else ()
         if scenario.fleet is not None:
             self.inputs += ("fleet/site_soc",)
-        self.outputs = ("sites/p", "sites/q", *((PORT,) if scenario.fleet is not None else ()))
+        self.outputs = ("sites/p", "sites/q", *((PORT, AVAILABLE) if scenario.fleet is not None else ()))
         static = [v for v in _STATIC if requests is not None or v.name != "site_cut_by_outage_kwh"]
         self.variables = (
             *_TIMED, *((_SOC,) if np.any(table.rating.battery_kwh > 0) else ()), *static,
@@ -257,7 +263,7 @@ class SitesModel(Model):
         """
         tick, end_s = round(time_s / self.period_s), time_s + self.period_s
         answer = self._answer
-        answer.flows[:], answer.island[:], answer.segments[:] = 0.0, 0.0, 0
+        answer.flows[:], answer.island[:], answer.ev_on_grid[:], answer.segments[:] = 0.0, 0.0, 0.0, 0
         request = self._inputs.request_kw
         if self._requests is not None:
             request[:] = self._requests.at(tick, time_s, inputs)[self._table.ev]
@@ -271,14 +277,29 @@ class SitesModel(Model):
         for total, name in zip(self._total, FLOW.names or (), strict=True):
             total += flows[name]
         self._count_cost(tick)
-        net_kw = (flows["imported"] - flows["exported"] - flows["ev_in"] + flows["ev_out"]) / self.period_s
+        net_kw = (flows["imported"] - flows["exported"] - answer.ev_on_grid) / self.period_s
         served_kw = flows["served"] / self.period_s
         on_grid_kw = np.where(flows["imported"] + flows["exported"] > 0, served_kw, 0.0)
         self._spread(net_kw, self._p)
         self._spread(on_grid_kw * self._kvar_per_kw, self._q)
         self._record(tick)
-        outputs = {"sites/p": self._p, "sites/q": self._q, PORT: self._rows}
+        outputs = {
+            "sites/p": self._p, "sites/q": self._q, PORT: self._rows, AVAILABLE: self._available(end_s),
+        }  # fmt: skip
         return {name: outputs[name] for name in self.outputs}
+
+    def _available(self, time_s: float) -> Array:
+        """Share of its power that each EV may use on the grid at the end of a tick, (ev,): 0 without supply,
+        in an island, and until the sources enter service, then that of the ramp.
+        """
+        sites, state = self._sites, self._memory.sites
+        mode, at = state["mode"], state["outage"]
+        of_stair = self._of_stair[np.minimum(state["stair"], STAIRS - 1)]
+        share = np.where(mode == RAMPING, of_stair, np.where(mode == ON_GRID, 1.0, 0.0))
+        begins_s = np.append(sites.outage_begin_s, np.inf)[at]
+        dead = (at < sites.rows["outage"][:, 1]) & (begins_s <= time_s)
+        share[dead & (np.append(sites.outage_end_s, np.inf)[at] > time_s)] = 0.0
+        return np.repeat(share, np.diff(self._table.ev_first))
 
     def _count_cost(self, tick: int) -> None:
         """Add a tick to the cost of energy and to the peaks of the months."""

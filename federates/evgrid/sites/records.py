@@ -20,9 +20,6 @@ ON_GRID, LOST, STARTING, ISLAND, WAITING, RAMPING = range(6)
 """State of a site: on the grid; without supply; black start under way; island; on the grid again, its sources
 wait to enter service; they ramp up."""
 
-STAIRS = 10
-"""Steps of the ramp of the sources."""
-
 BACKUP_NONE, BACKUP_CRITICAL, BACKUP_WHOLE = range(3)
 """Positions in :data:`evgrid.sites.tables.BACKUP`."""
 
@@ -214,12 +211,13 @@ class Memory(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a tick fills; flows, segments and island are added to, and are 0 at its begin.
+    """What a tick fills; flows, segments, island and ev_on_grid are added to, and are 0 at its begin.
 
     flows : (site,) FLOW of the tick
     segments : (ev,) number of segments of an EV in the tick; more than there is room for: it is too long
     until_s, setpoint_kw, supply : (ev, room) see :class:`evgrid.fleet.kernels.records.Segments`
     island : (site,) s of the tick in which the site was an island
+    ev_on_grid : (site,) energy that its EVs drew, less given, while it was on the grid, kWs
     """
 
     flows: Table
@@ -228,3 +226,4 @@ class Answer(NamedTuple):
     setpoint_kw: Floats
     supply: NDArray[np.int8]
     island: Floats
+    ev_on_grid: Floats

@@ -230,7 +230,8 @@ class Offering(Dispatching):
     def _update_offer(self, view: View, offers: bool) -> None:
         """Set the operating point and, if the offer is renewed, the capacity."""
         plugged = view.plugged
-        self._rated = np.where(plugged, np.maximum(self._rated, np.maximum(view.p_max, -view.p_min)), 0.0)
+        there = plugged & ~view.out_of_service
+        self._rated = np.where(there, np.maximum(self._rated, np.maximum(view.p_max, -view.p_min)), 0.0)
         point = operating_points(self.settings, view, self._rated)
         low, high = self._room(view)
         self._group_point = np.clip(self._of_group(point), low, high)

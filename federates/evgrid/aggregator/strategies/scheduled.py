@@ -25,6 +25,9 @@ in equal shares, and charge where that does not suffice, the one with the least 
 that is paid for, of only the EVs or of the group with its base load; an excess in one tick is compensated
 in the rest of the interval.
 
+**Outages**: an EV that is out of service, as its charger reports, has no power in plans until it is back;
+then it gets one of its own like one that arrives. No plan foresees an outage, or its end.
+
 **Arrivals**: an EV that arrives between two plans gets one of its own as soon as it is seen, at the least
 cost in the room left by the plan of the others. Left out: trips after a departure that isn't known.
 """
@@ -261,6 +264,8 @@ class Scheduled(Dispatching):
         self._slot = -1
         self._until_s = np.full(len(context.evs), -np.inf)
         """Departure of each EV in its last plan, s."""
+        self._was_out = np.zeros(len(context.evs), np.bool_)
+        """Whether each EV was out of service in the last tick."""
         self._ahead_of: dict[int, tuple[NDArray[np.int64], NDArray[np.int64], Array]] = {}
         """Of each member whose EVs are coupled, the last plan: sessions, their groups, their power."""
 
@@ -278,6 +283,7 @@ class Scheduled(Dispatching):
             self._plan(view, slot, np.flatnonzero(view.plugged))
         else:
             self._plan(view, slot, self._unplanned(view))
+        self._was_out = view.out_of_service
         wanted = np.where(view.plugged, self._planned, 0.0)
         asked = np.clip(wanted, view.p_min, view.p_max)
         members = self.context.evs.member
@@ -372,14 +378,24 @@ class Scheduled(Dispatching):
     # ---- plan ---------------------------------------------------------------------------------
 
     def _unplanned(self, view: View) -> NDArray[np.int64]:
-        """The EVs that have arrived since the last plan, or have another departure."""
+        """The EVs that have arrived since the last plan, have another departure, or are back in service."""
         moved = np.abs(view.time_s + view.time_left - self._until_s) > 0.5 * view.step_s
-        return np.flatnonzero(view.plugged & moved)
+        back = self._was_out & ~view.out_of_service
+        if back.any():
+            self._forget(self._sessions.current(view.time_s, len(back))[back])
+        return np.flatnonzero(view.plugged & (moved | back))
+
+    def _forget(self, lost: NDArray[np.int64]) -> None:
+        """Take sessions out of the last plan: it does not hold for them any more."""
+        for member, planned in self._ahead_of.items():
+            kept = ~np.isin(planned[0], lost)
+            self._ahead_of[member] = planned[0][kept], planned[1][kept], planned[2][kept]
 
     def _plan(self, view: View, slot: int, rows: NDArray[np.int64]) -> None:
         """Plan the EVs in ``rows`` from now on; the powers of this slot are kept. Members are planned
         together where nothing couples their EVs and all see the same prices. A member that has a plan of
-        this slot follows it, and plans those in ``rows`` in the room that it leaves.
+        this slot follows it, and plans those in ``rows`` in the room that it leaves. Those that are out of
+        service get no power.
         """
         context, settings = self.context, self.settings
         slot_h = settings.period / 3600.0
@@ -387,7 +403,7 @@ class Scheduled(Dispatching):
             return
         current = self._sessions.current(view.time_s, len(context.evs))
         self._until_s[rows] = view.time_s + view.time_left[rows]
-        here = rows[current[rows] >= 0]
+        here = rows[(current[rows] >= 0) & ~view.out_of_service[rows]]
         of_members = [here]
         if self._coupled or settings.price_error:
             edges = np.searchsorted(context.evs.member[here], np.arange(1, context.members))

@@ -32,6 +32,7 @@ def hold_voltages(
     voltage: NDArray[np.float64],
     power: NDArray[np.float64],
     dv_dp: NDArray[np.float64],
+    network: NDArray[np.int64],
     low: NDArray[np.float64],
     high: NDArray[np.float64],
     place: NDArray[np.int64],
@@ -53,10 +54,11 @@ def hold_voltages(
     first : (member + 1,) row of each member's first EV, and the number of EVs
     voltage : (member, place) last voltages; not above 0: not there, and not held
     power : (member, place) power of the EVs at those voltages
-    dv_dp : (place, place) change of the voltage (first) per kW drawn (second), pu
+    dv_dp : (network, place, place) change of the voltage (second) per kW drawn (third), pu
+    network : (member,) network of each member
     low, high : (member, place) limits
     place, width : (ev,) first place that the EV draws from, and how many in a row, evenly; an EV of
-        width 0 is upstream of the feeder and has no effect on it
+        width 0 has no effect: it is upstream of the feeder, or where there is no voltage
     want, floor, p_min, p_max : (ev,) with p_min <= floor <= want <= p_max; away: all 0
     wait_s : (ev,) time that the EV can wait
     step_s : length of the tick, s, the least time that counts
@@ -73,6 +75,7 @@ def hold_voltages(
         begin, end = first[member], first[member + 1]
         if begin == end:
             continue
+        slopes = dv_dp[network[member]]
         for at in range(places):
             change[at] = -power[member, at]
         for ev in range(begin, end):
@@ -82,7 +85,7 @@ def hold_voltages(
             ahead[at] = voltage[member, at]
             for other in range(places):
                 if change[other] != 0.0:
-                    ahead[at] += dv_dp[at, other] * change[other]
+                    ahead[at] += slopes[at, other] * change[other]
         most = _ROUNDS * (end - begin + places)
         for stage in range(3):
             for at in range(places):
@@ -97,7 +100,7 @@ def hold_voltages(
                 else:
                     bound = p_max
                 ev, effect = _most_useful(
-                    begin, end, worst, dv_dp, place, width, setpoint, bound, wait_s, step_s, stage < 2
+                    begin, end, worst, slopes, place, width, setpoint, bound, wait_s, step_s, stage < 2
                 )
                 if ev < 0:
                     waiting[worst] = False
@@ -108,7 +111,7 @@ def hold_voltages(
                     by = min(bound[ev] - setpoint[ev], (ahead[worst] - high[member, worst]) / effect)
                     room = by
                     for at in range(places):
-                        fall = _effect(dv_dp, at, place[ev], width[ev])
+                        fall = _effect(slopes, at, place[ev], width[ev])
                         if voltage[member, at] > 0.0 and fall * room > 0.0:
                             room = min(room, max(ahead[at] - low[member, at], 0.0) / fall)
                     if (
@@ -120,7 +123,7 @@ def hold_voltages(
                 if abs(setpoint[ev] - bound[ev]) < 1e-9:
                     setpoint[ev] = bound[ev]
                 for at in range(places):
-                    ahead[at] -= _effect(dv_dp, at, place[ev], width[ev]) * by
+                    ahead[at] -= _effect(slopes, at, place[ev], width[ev]) * by
     return setpoint, held
 
 

@@ -1,12 +1,17 @@
 """Coordinated voltage support: the aggregator knows the voltages and the effect of each EV on them.
 
 In: the voltages at all connection points when the feeder last solved, the EVs' power then, and the
-feeder's sensitivities (:mod:`evgrid.feeder.sensitivity`). Out: set-points that keep the voltages within
-limits (:mod:`evgrid.aggregator.strategies.voltage_kernels`): the worst place first, by the EVs with the
-largest effect on it per kW, drivers with little time last.
+sensitivities (:mod:`evgrid.feeder.sensitivity`) of the network in which it solved. Out: set-points that keep
+the voltages within limits (:mod:`evgrid.aggregator.strategies.voltage_kernels`): the worst place first, by
+the EVs with the largest effect on it per kW, drivers with little time last.
 
 A set-point is absolute, computed from the last voltages and the power at the time: errors of the
 sensitivities are corrected in the next tick, and a set-point that is late is not counted twice.
+
+Outages: the aggregator knows which elements were out of service throughout the feeder's last step, as it has
+that step's voltages, and which EVs' chargers have reported that they can do nothing. It knows neither an
+outage that began since nor when one will end. A place without voltage is not held, and EVs there have no
+effect.
 
 Left out: reactive power, for which there are no set-points. Chargers with ``volt_var`` add theirs on their
 own; the aggregator sees its effect in the voltages of the next tick.
@@ -24,7 +29,7 @@ from pydantic import Field, model_validator
 
 from evgrid.aggregator.strategies.voltage_kernels import hold_voltages
 from evgrid.aggregator.strategy import Context, Strategy, View
-from evgrid.core.model import ALL_PHASES, Array, Variable
+from evgrid.core.model import ALL_PHASES, Array, Sensitivity, Variable
 from evgrid.scenario.aggregators import StrategySettings
 from evgrid.scenario.fields import Duration, fault
 
@@ -75,9 +80,9 @@ class VoltageSupport(Strategy):
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
         assert context.sensitivity is not None
-        dv_dp = context.sensitivity.dv_dp
-        connections, phases = dv_dp.shape[:2]
-        self._dv_dp = np.ascontiguousarray(dv_dp.reshape(connections * phases, -1))
+        connections, phases = context.sensitivity.dv_dp.shape[:2]
+        self._networks: tuple[Sensitivity, ...] = ()
+        self._dv_dp = np.zeros((0, connections * phases, connections * phases))
         evs = context.evs
         three = (evs.phase == ALL_PHASES) & (phases > 1)
         self._place = evs.connection * phases + np.where(three | (phases == 1), 0, evs.phase)
@@ -96,12 +101,23 @@ class VoltageSupport(Strategy):
             want = np.where(must, p_max, np.minimum(even, p_max))
         may = view.plugged & ~must & settings.discharge & (view.soc > settings.soc_reserve)
         shape = self._held.shape
+        if view.sensitivities is not self._networks:
+            self._networks = view.sensitivities
+            self._dv_dp = np.stack([one.dv_dp.reshape(shape[1], shape[1]) for one in self._networks])
         voltage, part = view.voltage.reshape(shape), 1.0 / self.context.voltage_controllers
+        width, power_then = self._width, view.power_then.reshape(shape)
+        if not (voltage > 0.0).all():
+            there = self._width > 0
+            width = np.zeros_like(width)
+            width[there] = np.where(
+                voltage[self.context.evs.member[there], self._place[there]] > 0.0, self._width[there], 0
+            )
+            power_then = np.where(voltage > 0.0, power_then, 0.0)
         low = settings.v_min_pu + settings.hysteresis_pu * self._held
         low, high = (voltage + part * (limit - voltage) for limit in (low, settings.v_max_pu))
         setpoint, self._held = hold_voltages(
-            self._first, voltage, view.power_then.reshape(shape), self._dv_dp,
-            low, high, self._place, self._width,
+            self._first, voltage, power_then, self._dv_dp, view.network,
+            low, high, self._place, width,
             want, np.where(must, want, 0.0), np.where(may, view.p_min, np.where(must, want, 0.0)), p_max,
             view.laxity + settings.hysteresis * self._reduced, view.step_s,
         )  # fmt: skip

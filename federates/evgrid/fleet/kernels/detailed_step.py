@@ -292,7 +292,7 @@ def advance_staying(
                     lift_own(own, i, own_row)
                     seen = _seen(row, tick, member_start)
                     refused = refused_kwh[row["session"]]
-                    net, q = follow(tick, seen, fleet, details, room, refused, begin_s, end_s)
+                    net, q, _ = follow(tick, seen, fleet, details, room, refused, begin_s, end_s)
                     lower(row, block, i)
                     lower_own(own_row, own, i)
                     w["net_kw"][i] = net / step_s
@@ -325,7 +325,8 @@ def advance_changing(
     """Advance those that arrive or leave within the tick, even repeatedly, and those with segments.
 
     ``changing``, (stretch,): how many they are. ``results.plugged`` takes, by member, what they are short of
-    a whole tick. Those that left keep their lane, with session -1.
+    a whole tick, ``results.islanded_kw`` the power in islands. Those that left keep their lane, with session
+    -1.
     """
     places, end_s = fleet.places, tick.begin_s + tick.step_s
     room = make_room_for_one()
@@ -342,7 +343,7 @@ def advance_changing(
             lift_own(details.physics[lane // LANES], i, own)
             ev = row["ev"]
             seen = _seen(row, tick, places.member_start)
-            net_kws, q_kvars, plugged_s = 0.0, 0.0, 0.0
+            net_kws, q_kvars, islanded_kws, plugged_s = 0.0, 0.0, 0.0, 0.0
             while True:
                 session = row["session"]
                 if row["fresh"] == ARRIVES:
@@ -351,9 +352,10 @@ def advance_changing(
                 from_s = max(sessions.arrival_s[session], tick.begin_s)
                 until_s = min(row["departure_s"], end_s)
                 refused_kwh = sessions.details[session]
-                net, q = follow(tick, seen, fleet, details, room, refused_kwh, from_s, until_s)
+                net, q, islanded = follow(tick, seen, fleet, details, room, refused_kwh, from_s, until_s)
                 net_kws += net
                 q_kvars += q
+                islanded_kws += islanded
                 plugged_s += until_s - from_s
                 if row["departure_s"] > end_s:
                     break
@@ -365,5 +367,7 @@ def advance_changing(
             member = np.searchsorted(places.member_start, ev, "right") - 1
             results.plugged[member] += plugged_s / tick.step_s - 1.0
             results.mean_kw[ev] = net_kws / tick.step_s
-            put(row["slot"], row["spread"], results.mean_kw[ev], results.power_kw)
+            put(row["slot"], row["spread"], (net_kws - islanded_kws) / tick.step_s, results.power_kw)
+            if islanded_kws != 0.0 and len(results.islanded_kw):
+                results.islanded_kw[ev] = islanded_kws / tick.step_s
             put(row["slot"], row["spread"], q_kvars / tick.step_s, results.reactive_kvar)

@@ -18,6 +18,9 @@ costs ``1 / round_trip``.
 An EV keeps what it has at departure, and its power is 0 from then on. Where the target is out of reach, or
 laxity is used up, Emin is Emax, and Pmin is Pmax.
 
+An EV without supply, in an island, or not fully back in service after an outage has no power and no energy
+ahead: nobody knows for how long.
+
 Left out: EVs that are to come, and what the departure guard doesn't foresee either: local functions,
 temperature, ramps.
 """
@@ -67,7 +70,7 @@ def limits_ahead(
     fleet, details
         See :mod:`.records`.
     row_of
-        (ev,) row to which each EV is added: its own, or its group's.
+        (ev,) row to which each EV is added: its own, or its group's; -1: to none, as it is out of service.
     limits
         Filled; a row without EVs is 0.
 
@@ -81,6 +84,8 @@ def limits_ahead(
         block, own, i = fleet.state[lane // LANES], details.physics[lane // LANES], lane % LANES
         ev = block["ev"][i]
         to = row_of[ev]
+        if to < 0:
+            continue
         kind = fleet.kinds.rows[block["kind"][i]]
         curve = fleet.kinds.curves[kind["curve"]]
         soc, guarded = block["soc"][i], block["guarded"][i]

@@ -62,17 +62,13 @@ from evgrid.battery.laws import (
     refused_kw,
     standby_kws,
 )
-from evgrid.battery.records import Floats, Row, Table
+from evgrid.battery.records import BEHIND_SITE, DEAD, ISLANDED, SUPPLIED, Floats, Row, Table
 from evgrid.core.jit import njit
 from evgrid.fleet.degradation import STATE as BATTERY
 from evgrid.fleet.degradation import away_ev, bring_to_ev, calendar_loss_ev, cycle_loss_ev
 from evgrid.fleet.kernels.lanes import LANES, STATE, Blocks, Places, in_use, lift
 from evgrid.fleet.kernels.records import (
-    BEHIND_SITE,
-    DEAD,
-    ISLANDED,
     PHYSICS,
-    SUPPLIED,
     Details,
     Fleet,
     SessionTable,
@@ -314,6 +310,9 @@ def window(
     row["drawn_kws"] += drawn
     row["given_kws"] += given
     row["loss_kws"] += loss
+    if span.supply == ISLANDED:  # nothing is bought, sold or emitted there
+        row["past_cost"] -= tick.rates[0] * drawn - tick.rates[1] * given
+        physics["past_kg"] -= tick.rates[2] * (drawn - given)
     return drawn - given, q_kvars
 
 
@@ -321,8 +320,12 @@ def window(
 def follow(
     tick: Tick, seen: Seen, fleet: Fleet, details: Details, room: Room, refused_kwh: Floats, begin_s: float,
     end_s: float,
-) -> tuple[float, float]:  # fmt: skip
-    """:func:`window` from ``begin_s`` to ``end_s``, segment by segment where the EV has segments."""
+) -> tuple[float, float, float]:  # fmt: skip
+    """:func:`window` from ``begin_s`` to ``end_s``, segment by segment where the EV has segments.
+
+    Returns net energy drawn (kWs), reactive energy (kvars), and that of the former that was drawn in an
+    island.
+    """
     ev, segments = room.row[0]["ev"], tick.segments
     at, last = 0, 0
     if len(segments.first):
@@ -330,8 +333,9 @@ def follow(
     if at == last:
         asked_kw = tick.setpoint_kw[ev] if tick.managed else inf
         span = Span(begin_s, end_s - begin_s, asked_kw, SUPPLIED)
-        return window(tick, seen, fleet, details, room, refused_kwh, span)
-    net_kws, q_kvars = 0.0, 0.0
+        net, q = window(tick, seen, fleet, details, room, refused_kwh, span)
+        return net, q, 0.0
+    net_kws, q_kvars, islanded_kws = 0.0, 0.0, 0.0
     while begin_s < end_s:
         while at < last - 1 and segments.until_s[at] <= begin_s:
             at += 1
@@ -340,8 +344,10 @@ def follow(
         net, q = window(tick, seen, fleet, details, room, refused_kwh, span)
         net_kws += net
         q_kvars += q
+        if span.supply == ISLANDED:
+            islanded_kws += net
         begin_s = until_s
-    return net_kws, q_kvars
+    return net_kws, q_kvars, islanded_kws
 
 
 @njit

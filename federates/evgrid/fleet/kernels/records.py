@@ -108,12 +108,6 @@ class SessionTable(NamedTuple):
     details: Floats
 
 
-DEAD, ISLANDED, BEHIND_SITE, SUPPLIED = 0, 1, 2, 3
-"""State of an EV's connection: no power flows; in an island behind the meter, where the departure guard
-and the functions by voltage don't act and no interconnection has to be approved; on the grid behind a site's
-controller, which guards departures itself; or on the grid."""
-
-
 class Segments(NamedTuple):
     """Set-points that change within a tick, of the EVs that have any.
 
@@ -122,7 +116,7 @@ class Segments(NamedTuple):
     until_s : (segment,) end of each; it begins where the one before ends, the first with the tick, and the
         last ends with the tick
     setpoint_kw : (segment,)
-    supply : (segment,) DEAD, ISLANDED, BEHIND_SITE or SUPPLIED
+    supply : (segment,) DEAD, ISLANDED, BEHIND_SITE or SUPPLIED of :mod:`evgrid.battery.records`
     """
 
     first: NDArray[np.int64]
@@ -200,11 +194,13 @@ class Details(NamedTuple):
 class Results(NamedTuple):
     """Arrays that a step fills; those of slots are to be left as they are from tick to tick.
 
-    power_kw, reactive_kvar : (slot,) mean over the tick; a slot is a member's connection and phase; reactive
-        power (0,) in the basic step
+    power_kw, reactive_kvar : (slot,) mean over the tick, on the grid; a slot is a member's connection and
+        phase; reactive power (0,) in the basic step
     plugged : (member,) number of EVs plugged in, mean over the tick
     ev_power_kw, ev_soc : (ev,) mean power, and SOC at the end (NaN while away), or (0,)
     mean_kw, mean_kvar : (ev,) room to work in; the latter (0,) in the basic step
+    islanded_kw : (ev,) mean power in islands and off grid, which is no part of ``power_kw``; (0,) where there
+        are no sites; filled where it is not 0
     """
 
     power_kw: Floats
@@ -214,6 +210,7 @@ class Results(NamedTuple):
     ev_soc: Floats
     mean_kw: Floats
     mean_kvar: Floats
+    islanded_kw: Floats = np.zeros(0)
 
 
 _OWN = PHYSICS.names
