@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandapower as pp
 import pytest
 from scipy.sparse import csc_array
 
 from evgrid.errors import NetworkError, PowerFlowError
-from evgrid.feeder.solvers import Positions, make_solver
+from evgrid.feeder.solvers import Positions, chosen_solver, make_solver
 from evgrid.feeder.solvers.z_bus import ZBus, ZipLoads
 from evgrid.feeder.solvers.z_bus_solver import ZBusSolver
 
@@ -170,3 +171,30 @@ def test_each_set_of_positions_has_its_own_network(feeder, small_net):
         )
     assert np.array_equal(flow.voltage_pu[0], flow.voltage_pu[3])
     assert np.abs(flow.voltage_pu[0] - flow.voltage_pu[1]).max() > 0.01
+
+
+def test_auto_is_z_bus_unless_it_can_t_represent_the_network_or_positions_are_many(feeder, small_net):
+    network = feeder("cigre_lv")
+    assert chosen_solver(network) == ("z-bus", "the fastest that can represent the network")
+    assert make_solver(network, "auto").name == "z-bus"
+    name, why = chosen_solver(network, 33 * 9)
+    assert (name, make_solver(network, "auto", states=33 * 9).name) == (
+        "power-grid-model",
+        "power-grid-model",
+    )
+    assert "297 sets of positions, more than the 256" in why
+    net = small_net(False)
+    pp.create_ext_grid(net, 0, vm_pu=1.01)
+    name, why = chosen_solver(feeder(net))
+    assert name == "power-grid-model"
+    assert "ext_grid 1 can't be represented with the solver z-bus: it is at a bus with another one" in why
+
+
+def test_load_to_an_earth_that_is_not_there_is_refused(feeder, small_net):
+    net = small_net(True, "Dyn", 30.0)
+    net.trafo["vector_group"] = "Dy"
+    net.shunt["in_service"], net.line["c0_nf_per_km"] = False, 0.0
+    with pytest.raises(
+        NetworkError, match="load 'sym' can't .* z-bus: .* but nothing earths the network at bus 'B5'"
+    ):
+        ZBusSolver(feeder(net))

@@ -15,7 +15,7 @@ from evgrid.feeder.equivalents import Prepared
 from evgrid.feeder.grid import UNLIMITED, Grid, extract, missing_zero_sequence
 from evgrid.feeder.households import households_note, households_of
 from evgrid.feeder.networks import Network, find_network, is_three_phase, prepare_net
-from evgrid.feeder.solvers import SolverName, faults_of
+from evgrid.feeder.solvers import SolverName, chosen_solver, faults_of
 from evgrid.feeder.topology import topology
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def describe_network(settings: Feeder) -> NetworkSummary:
     three_phase = is_three_phase(done.net, settings)
     refused: dict[str, list[str]] = {}
     grid: Grid | None = None
+    network: Network | None = None
     for solver in SOLVERS:
         try:
             grid = extract(done.net, source, solver, three_phase, done.refused)
@@ -66,6 +67,8 @@ def describe_network(settings: Feeder) -> NetworkSummary:
         except NetworkError as error:
             refused[solver] = [line.strip() for line in str(error).splitlines()[1:]]
     facts = [] if grid is None else _facts(grid)
+    if network is not None and not all(refused.values()):
+        facts.append(("feeder.solver: auto", ": ".join(chosen_solver(network))))
     notes = list(done.notes)
     if grid is not None:
         notes.append(households_note(settings.households, households_of(settings.households, grid.loads)))

@@ -49,7 +49,7 @@ from evgrid.feeder.solvers import (
 )
 from evgrid.feeder.transformer_ageing import Ageing
 from evgrid.feeder.transformer_thermal import VARIABLES as THERMAL_VARIABLES
-from evgrid.feeder.voltage_regulators import VoltageRegulators, devices
+from evgrid.feeder.voltage_regulators import VoltageRegulators, devices, sets_of_positions
 from evgrid.scenario.tariffs import MonthlyPeaks
 
 if TYPE_CHECKING:
@@ -380,9 +380,11 @@ class FeederModel(Model):
         self.variables += PHASE_VARIABLES if network.three_phase else ()
         self._unbalance = unbalance
         self._below_source = below_source(network)
+        found = devices(scenario.feeder, network)
         make = partial(
-            make_solver, solver=scenario.feeder.solver, reduce=scenario.feeder.reduce, unbalance=unbalance
-        )
+            make_solver, solver=scenario.feeder.solver, reduce=scenario.feeder.reduce, unbalance=unbalance,
+            states=sets_of_positions(found, network),
+        )  # fmt: skip
         self._solver: Solver | PartSolver = make(network) if outages is None else PartSolver(network, make)
         self._base = base or base_load(scenario, network)
         members = len(self._numbers)
@@ -404,7 +406,6 @@ class FeederModel(Model):
         self.failures: dict[int, str] = {}
         """Reason and time of each member that was given up, by its number."""
         self._failed_s = np.full(members, np.nan)
-        found = devices(scenario.feeder, network)
         self._regulators = VoltageRegulators(found, network, members) if found else None
         pv, ageing = scenario.feeder.pv, scenario.feeder.transformer_ageing
         coupling = scenario.coupling if scenario.coupling.mode == "iterated" else None
@@ -541,6 +542,16 @@ class FeederModel(Model):
     def unconverged(self) -> dict[int, str]:
         """Members whose PV inverters did not converge with the power flow, by number."""
         return self._inverters.unconverged if self._inverters is not None else {}
+
+    @property
+    def solver(self) -> str:
+        """Name of the solver."""
+        return self._solver.name
+
+    @property
+    def newton_solutions(self) -> int:
+        """Power flows so far that z-bus did not converge for and Newton-Raphson solved."""
+        return getattr(self._solver, "newton_cases", 0)
 
     def audit(self) -> Mapping[str, Array]:
         """Sums over the run, (member,): power received (kW, one term a step), energies (kWh) at the

@@ -163,7 +163,7 @@ def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
         return extract(
             done.net,
             source,
-            settings.solver,
+            "power-grid-model" if settings.solver == "auto" else settings.solver,
             is_three_phase(done.net, settings, one_phase_evs),
             done.refused,
         )

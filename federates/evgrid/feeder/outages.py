@@ -566,6 +566,13 @@ class PartSolver:
         self.name, self.balance_tolerance = self.whole.name, self.whole.balance_tolerance
         self._supply = Supply(network)
         self._parts: dict[frozenset[int], tuple[Solver | None, Bools, Bools, Bools]] = {}
+        self._newton_before = 0
+
+    @property
+    def newton_cases(self) -> int:
+        """Cases that Newton-Raphson solved in place of z-bus, with all networks."""
+        solvers = (self.whole, *(part[0] for part in self._parts.values()))
+        return self._newton_before + sum(getattr(solver, "newton_cases", 0) for solver in solvers)
 
     def solve(
         self,
@@ -626,7 +633,8 @@ class PartSolver:
             )
         if out not in self._parts:
             if len(self._parts) >= KEPT_SOLVERS:
-                del self._parts[next(iter(self._parts))]
+                oldest = self._parts.pop(next(iter(self._parts)))
+                self._newton_before += getattr(oldest[0], "newton_cases", 0)
             network, loads, gens, shunts = without(self._network, self._supply.buses(out), out)
             self._parts[out] = (None if network is None else self._make(network), loads, gens, shunts)
         solver, loads, gens, shunts = self._parts[out]

@@ -105,7 +105,7 @@ def sensitivity(
     p_kw: Array,
     q_kvar: Array,
     generation: Power | None = None,
-    solver: SolverName = "power-grid-model",
+    solver: SolverName = "auto",
     reduce: bool = True,
     buses: Ints | None = None,
 ) -> Sensitivity:

@@ -18,6 +18,7 @@ Each member has its own devices, whose state depends on no other member.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -30,7 +31,7 @@ from evgrid.core.model import Array
 from evgrid.errors import PowerFlowError, ScenarioError
 from evgrid.feeder.grid import Floats, Ints
 from evgrid.feeder.networks import Network
-from evgrid.feeder.solvers import Flow, Positions
+from evgrid.feeder.solvers import Flow, Positions, chosen_solver
 from evgrid.scenario.devices import Capacitor, LineDrop, TapChanger
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def devices(settings: Feeder, network: Network) -> list[Device]:
 
     """
     found, faults = list[Device](), list[str]()
+    solver = chosen_solver(network)[0] if settings.solver == "auto" else settings.solver
 
     def add(path: str, resolve: Callable[[], Device]) -> None:
         try:
@@ -88,7 +90,7 @@ def devices(settings: Feeder, network: Network) -> list[Device]:
             faults.append(f"feeder.{path}.{error}")
 
     for place, changer in enumerate(settings.tap_changers):
-        add(f"tap_changers.{place}", partial(_tap_changer, changer, network, settings.solver))
+        add(f"tap_changers.{place}", partial(_tap_changer, changer, network, solver))
     for place, capacitor in enumerate(settings.capacitors):
         add(f"capacitors.{place}", partial(_capacitor, capacitor, network))
     moved = [(type(device.settings), device.element) for device in found]
@@ -100,6 +102,15 @@ def devices(settings: Feeder, network: Network) -> list[Device]:
     if faults:
         raise ScenarioError(list(dict.fromkeys(faults)))
     return found
+
+
+def sets_of_positions(found: Sequence[Device], network: Network) -> int:
+    """Number of sets of positions that devices can take; 1 if only z-bus can move one of them."""
+    trafos = network.grid.trafos
+    at_lv = [isinstance(one.settings, TapChanger) and trafos.tap_side[one.element] == 1 for one in found]
+    if network.three_phase and any(at_lv):
+        return 1
+    return math.prod(one.range[1] - one.range[0] + 1 for one in found)
 
 
 def _place(names: NDArray[np.str_], name: str, key: str, what: str) -> int:
@@ -132,7 +143,7 @@ def _tap_changer(given: TapChanger, network: Network, solver: str) -> Device:
     if network.three_phase and trafos.tap_side[moving] == 1 and solver == "power-grid-model":
         raise ValueError(
             f"trafo = {given.trafo}: its tap changer is at the low voltage, which power-grid-model can't "
-            "move in three phases; use solver pandapower"
+            "move in three phases; use solver z-bus or pandapower"
         )
     step_pu = abs(trafos.tap_step_percent[moving]) / 100
     if given.deadband_pu < step_pu:

@@ -506,6 +506,7 @@ def run_with_report(
         attrs = _attrs(world, residuals) | {
             "failed_members": json.dumps(_by_member(models, "failures")),
             "unconverged_members": json.dumps(_by_member(models, "unconverged")),
+            **_solver_attrs(models),
         }
         result = store.finish(attrs)
         return result, RunReport(
@@ -515,6 +516,12 @@ def run_with_report(
     except BaseException:
         store.abandon()
         raise
+
+
+def _solver_attrs(models: list[Model]) -> dict[str, str]:
+    """Name of the power flow's solver, and the number of power flows that Newton-Raphson solved for it."""
+    feeder: Any = next(model for model in models if model.name == "feeder")
+    return {"solver": feeder.solver, "newton_solutions": str(feeder.newton_solutions)}
 
 
 def _by_member(models: list[Model], name: str) -> dict[int, str]:

@@ -142,9 +142,10 @@ class Feeder(Settings):
     """A built-in network (european_lv, case33bw, cigre_lv, cigre_mv), pandapower:NAME (a function of
     pandapower.networks), simbench:CODE (with the extra evgrid[simbench]), or the path of a
     pandapower JSON or Excel file."""
-    solver: Literal["z-bus", "power-grid-model", "pandapower"] = "power-grid-model"
+    solver: Literal["auto", "z-bus", "power-grid-model", "pandapower"] = "auto"
     """z-bus and power-grid-model solve all members in one batch, z-bus by a fixed point on the network's own
-    admittance matrix; pandapower is the reference."""
+    admittance matrix; pandapower is the reference. auto: z-bus where it can represent the network, unless tap
+    changers and capacitors have more than 256 sets of positions; else power-grid-model."""
     step: Annotated[Duration, Field(gt=0)] | None = None
     """Period of the power flow, a multiple of time.step; left out: time.step."""
     base_load: BaseLoad = BaseLoad()

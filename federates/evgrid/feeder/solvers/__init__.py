@@ -23,12 +23,32 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Flow", "Label", "Positions", "Power", "Solver", "SolverName", "balance", "blank", "case_name",
-    "check_balance", "faults_of", "make_solver", "not_converged", "worst_phase",
+    "check_balance", "chosen_solver", "faults_of", "make_solver", "not_converged", "worst_phase",
 ]  # fmt: skip
 
 
-SolverName = Literal["z-bus", "power-grid-model", "pandapower"]
+SolverName = Literal["auto", "z-bus", "power-grid-model", "pandapower"]
 """Name of a solver in scenarios."""
+
+MOST_STATES = 256
+"""Sets of positions of tap changers and capacitors up to which z-bus is chosen: each is factorised."""
+
+
+def chosen_solver(network: Network, states: int = 1) -> tuple[SolverName, str]:
+    """The solver that ``auto`` stands for, and the reason.
+
+    z-bus where it can represent the network, unless tap changers and capacitors have more than
+    :data:`MOST_STATES` sets of positions (``states``); else power-grid-model.
+    """
+    faults = faults_of(network, "z-bus")
+    if faults:
+        return "power-grid-model", faults[0]
+    if states > MOST_STATES:
+        return "power-grid-model", (
+            f"tap changers and capacitors have {states} sets of positions, more than the {MOST_STATES} for "
+            "which z-bus is chosen"
+        )
+    return "z-bus", "the fastest that can represent the network"
 
 
 def make_solver(
@@ -36,11 +56,13 @@ def make_solver(
     solver: SolverName,
     reduce: bool = True,
     unbalance: bool = True,
+    states: int = 1,
 ) -> Solver:
     """The solver that a scenario names.
 
     ``reduce`` merges nodes without load (the reference, pandapower, solves the net as it is).
-    Without ``unbalance`` voltage unbalance and neutral currents are left out.
+    Without ``unbalance`` voltage unbalance and neutral currents are left out. ``states``: see
+    :func:`chosen_solver`.
 
     Raises
     ------
@@ -48,6 +70,8 @@ def make_solver(
         Naming the elements that the solver can't represent.
 
     """
+    if solver == "auto":
+        solver, _ = chosen_solver(network, states)
     if solver == "pandapower":
         from evgrid.feeder.solvers.pandapower import PandapowerSolver
 
@@ -63,6 +87,8 @@ def make_solver(
 
 def faults_of(network: Network, solver: SolverName) -> list[str]:
     """Elements that a solver can't represent, a sentence each."""
+    if solver == "auto":
+        solver, _ = chosen_solver(network)
     if solver == "pandapower":
         from evgrid.feeder.solvers import pandapower
 

@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Complex = NDArray[np.complex128]
 
-LANES = 16
+LANES = 8
 """Cases that are computed side by side."""
 
 _THIRD = 1 / np.sqrt(3)

@@ -60,26 +60,26 @@ def zip_currents(
 
 
 @njit
-def _substitute(lower: Columns, upper: Columns, inverse: Complex, re: Floats, im: Floats) -> None:
-    """Solve L U x = b for :data:`LANES` right-hand sides in place, (row, lane)."""
+def _substitute(lower: Columns, upper: Columns, inverse: Complex, count: int, re: Floats, im: Floats) -> None:
+    """Solve L U x = b for ``count`` right-hand sides in place, (row, lane)."""
     first, rows, values = lower
     for column in range(len(inverse)):
         for entry in range(first[column], first[column + 1]):
             row, a, b = rows[entry], values[entry].real, values[entry].imag
-            for lane in range(LANES):
+            for lane in range(count):
                 x, y = re[column, lane], im[column, lane]
                 re[row, lane] -= a * x - b * y
                 im[row, lane] -= a * y + b * x
     first, rows, values = upper
     for column in range(len(inverse) - 1, -1, -1):
         a, b = inverse[column].real, inverse[column].imag
-        for lane in range(LANES):
+        for lane in range(count):
             x, y = re[column, lane], im[column, lane]
             re[column, lane] = a * x - b * y
             im[column, lane] = a * y + b * x
         for entry in range(first[column], first[column + 1]):
             row, a, b = rows[entry], values[entry].real, values[entry].imag
-            for lane in range(LANES):
+            for lane in range(count):
                 x, y = re[column, lane], im[column, lane]
                 re[row, lane] -= a * x - b * y
                 im[row, lane] -= a * y + b * x
@@ -130,7 +130,7 @@ def port_voltages(
     for begin in range(0, current.shape[1], LANES):
         count = min(LANES, current.shape[1] - begin)
         _inject(into, some, current, begin, count, re, im)
-        _substitute(lower, upper, inverse, re, im)
+        _substitute(lower, upper, inverse, count, re, im)
         change[begin : begin + count] = 0.0
         for place in range(len(some)):
             port = some[place]
@@ -210,7 +210,7 @@ def node_voltages(
     for begin in range(0, current.shape[1], LANES):
         count = min(LANES, current.shape[1] - begin)
         _inject(into, some, current, begin, count, at_re, at_im)
-        _substitute(lower, upper, inverse, at_re, at_im)
+        _substitute(lower, upper, inverse, count, at_re, at_im)
         for node in range(nodes):
             row, a, b = order[node], no_load[node].real, no_load[node].imag
             for lane in range(count):

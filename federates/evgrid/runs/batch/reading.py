@@ -173,6 +173,8 @@ def _case(chunks: Sequence[xr.Dataset]) -> xr.Dataset:
     for name in ("failed_members", "unconverged_members"):
         if all(name in a for a in said):
             merged[name] = json.dumps({k: v for a in said for k, v in json.loads(a[name]).items()})
+    if all("newton_solutions" in a for a in said):
+        merged["newton_solutions"] = str(sum(int(a["newton_solutions"]) for a in said))
     worst: dict[str, float] = {}
     for a in said:
         for balance, residual in json.loads(a["audit"]).items():
