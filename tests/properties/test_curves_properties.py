@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.oracles import inverter_functions as reference
 
@@ -184,6 +184,7 @@ def test_droop_draws_more_at_higher_frequency(one, other):
     st.floats(-5, 5), st.floats(-5, 5), st.floats(0.01, 5), st.floats(0.1, 100),
     st.floats(-6, 6), st.floats(0, 6),
 )  # fmt: skip
+@example(2.0, -1.1125369292536007e-308, 3.0, 11.0, 0.0, 1.0)  # leaves the band after an infinite time
 def test_the_mean_of_a_clipped_lag_is_its_integral(start, target, rate, seconds, low, width):
     t = (np.arange(20_000) + 0.5) / 20_000 * seconds
     samples = np.clip(target + (start - target) * np.exp(-rate * t), low, low + width)

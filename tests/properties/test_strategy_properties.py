@@ -252,6 +252,15 @@ def test_limits_and_departures_are_kept(name, own, emissions):
     holds()
 
 
+def test_an_ev_that_leaves_within_the_tick_counts_with_its_mean_power_once(emissions):
+    """One late EV draws 1 kW for the 24 s until it leaves: 0.08 kW of the tick's room are not the others'."""
+    late = stay(0.0, 0.015, 0.78, 1.0)
+    first = stay(0.0, 0.1381, 0.226, 10.0) | {"capacity_kwh": 18.34, "taper_soc": 0.433}
+    second = stay(0.0, 0.851, 0.798, 11.0)
+    world = ([(0, [one]) for one in (first, second, late)], [(0.0, 0.0)] * 4, [0.0] * 4)
+    check("scheduled", {"limit_kw": LIMIT_KW}, world, emissions)
+
+
 def limited_strategies():
     return [name for name in STRATEGIES.names() if issubclass(STRATEGIES.find(name).Settings, WithinSettings)]
 

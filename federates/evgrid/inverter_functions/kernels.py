@@ -187,7 +187,7 @@ def lagged_mean(start: float, target: float, rate: float, seconds: float, low: f
         entry = log((start - target) / (from_value - target)) / rate
     leaving = seconds
     if to_value != end:
-        leaving = log((start - target) / (to_value - target)) / rate
+        leaving = min(log((start - target) / (to_value - target)) / rate, seconds)
     inside = target * (leaving - entry) + (from_value - to_value) / rate
     return (from_value * entry + inside + to_value * (seconds - leaving)) / seconds
 

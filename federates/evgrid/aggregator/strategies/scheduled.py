@@ -341,7 +341,7 @@ class Scheduled(Dispatching):
             must_s = np.maximum(view.time_left - view.step_s, 0.0) + view.step_s * must
             part = replace(
                 view, p_max=np.maximum(asked, 0.0), rows=None,
-                time_left=np.where(must > 0, view.time_left, left_s),
+                time_left=np.where(must > 0, np.maximum(view.time_left, view.step_s), left_s),
                 time_needed=np.where(must > 0, must_s, needed_s),
             )  # fmt: skip
             # EVs that give already may give more, as far as the departure allows
