@@ -41,7 +41,7 @@ def test_five_faults_are_all_reported_with_their_path():
                 "fleet.penetration": 1.4,
                 "time.stp": "5s",
                 "ensemble.members": 0,
-                "feeder.solver": "opendss",
+                "feeder.solver": "opendaz",
                 "aggregators.main.strategy": "magic",
             },
         )
@@ -52,7 +52,7 @@ def test_five_faults_are_all_reported_with_their_path():
         "fleet.penetration = 1.4: must be at most 1",
         "time.stp: unknown key; did you mean 'step'?",
         "ensemble.members = 0: must be at least 1",
-        "feeder.solver = opendss: must be 'auto', 'z-bus', 'power-grid-model' or 'pandapower'",
+        "feeder.solver = opendaz: must be 'auto', 'z-bus', 'power-grid-model', 'pandapower' or 'opendss'",
         f"aggregators.main.strategy = magic: must be one of {', '.join(STRATEGIES.names())}, or your own",
     ):
         assert sentence in faults

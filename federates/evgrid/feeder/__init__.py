@@ -4,7 +4,8 @@
 - :mod:`~evgrid.feeder.grid`: a feeder as arrays; elements that can't be represented are refused
 - :mod:`~evgrid.feeder.topology`, :mod:`~evgrid.feeder.reduction`: connectivity; exact reduction to fewer
   nodes
-- :mod:`~evgrid.feeder.solvers`: z-bus, power-grid-model and pandapower behind one interface
+- :mod:`~evgrid.feeder.opendss`: feeders from OpenDSS files
+- :mod:`~evgrid.feeder.solvers`: z-bus, power-grid-model, pandapower and OpenDSS behind one interface
 - :mod:`~evgrid.feeder.base_load`: the load without EVs
 - :mod:`~evgrid.feeder.voltage_regulators`, :mod:`~evgrid.feeder.inverters`: devices that respond to the
   voltage

@@ -40,6 +40,7 @@ from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network, simbench_net, simbench_version
+from evgrid.feeder.opendss.load_shapes import KINDS, powers
 from evgrid.readers import Faults, Table, read_table, read_times, shown
 from evgrid.readers.times import EXAMPLE
 from evgrid.scenario.feeder import GenerationFile
@@ -117,6 +118,8 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
         load = StandardLoad(scenario, network)
     elif settings.kind == "file":
         load = FileLoad(scenario, network)
+    elif settings.shape is not None:
+        load = ShapedLoad(scenario, network)
     elif settings.kind == "net":
         load = ConstantLoad(loads.p_kw, loads.q_kvar)
     else:
@@ -252,6 +255,42 @@ class ConstantLoad(BaseLoad):
         return np.broadcast_to(self._p, shape), np.broadcast_to(self._q, shape)
 
 
+class ShapedLoad(BaseLoad):
+    """The loads of a network from OpenDSS by their load shapes (:mod:`evgrid.feeder.opendss.load_shapes`)."""
+
+    def __init__(self, scenario: Scenario, network: Network) -> None:
+        """Raises ScenarioError if no load has a shape."""
+        settings = scenario.feeder.base_load
+        assert network.opendss is not None
+        assert settings.shape is not None
+        self._shapes, self._kind = network.opendss.circuit.shapes, settings.shape
+        if (self._shapes.of_load[KINDS.index(self._kind)] < 0).all():
+            raise ScenarioError(
+                [f"feeder.base_load.shape = {self._kind}: no load of {network.source} has such a load shape"]
+            )
+        loads = network.grid.loads
+        self._own = loads.p_kw.sum(axis=1), loads.q_kvar.sum(axis=1)
+        self._share, self._step_s = phase_shares(network), scenario.feeder_step_s
+        start = scenario.start.astype("datetime64[ms]")
+        first = {
+            "daily": start.astype("datetime64[D]"),
+            "yearly": start.astype("datetime64[Y]"),
+            "duty": start,
+        }
+        since = start - first[self._kind].astype("datetime64[ms]")
+        self._first_h = float(since.astype(np.int64)) / 3.6e6
+
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
+        """See :meth:`BaseLoad.at`; the value at the end of each span."""
+        ends_s = times_s + self._step_s if until_s is None else until_s
+        p, q = powers(self._shapes, self._kind, *self._own, self._first_h + ends_s / 3600)
+        return p[:, None, :, None] * self._share, q[:, None, :, None] * self._share
+
+    def changes(self, begin_s: float, end_s: float) -> Array:
+        """See :meth:`BaseLoad.changes`."""
+        return np.append(np.arange(begin_s, end_s, self._step_s), end_s)
+
+
 class _Generation(Protocol):
     """Source of the power of the fixed generation."""
 
@@ -327,6 +366,9 @@ def phase_shares(network: Network) -> Array:
     phase = network.connections.phase
     if not network.three_phase:
         return np.ones((len(phase), 1))
+    if network.opendss is not None:  # loads are not connected as EVs beside them are
+        there = network.opendss.circuit.loads.there
+        return np.asarray(there / there.sum(axis=1, keepdims=True))
     share = np.zeros((len(phase), 3))
     share[phase == ALL_PHASES] = 1 / 3
     single = np.flatnonzero(phase != ALL_PHASES)

@@ -5,6 +5,7 @@ In: the feeder's settings. Out: a :class:`NetworkSummary`, in words and numbers.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,10 @@ from evgrid.errors import NetworkError
 from evgrid.feeder.equivalents import Prepared
 from evgrid.feeder.grid import UNLIMITED, Grid, extract, missing_zero_sequence
 from evgrid.feeder.households import households_note, households_of
-from evgrid.feeder.networks import Network, find_network, is_three_phase, prepare_net
+from evgrid.feeder.networks import Network, find_network, is_three_phase, load_network, prepare_net
+from evgrid.feeder.opendss.load_shapes import KINDS
+from evgrid.feeder.opendss.network import is_opendss
+from evgrid.feeder.opendss.tables import DEFAULT_KA
 from evgrid.feeder.solvers import SolverName, chosen_solver, faults_of
 from evgrid.feeder.topology import topology
 
@@ -51,6 +55,8 @@ def describe_network(settings: Feeder) -> NetworkSummary:
         If there is no such network, or it can't be read at all.
 
     """
+    if is_opendss(settings.network):
+        return _describe_opendss(settings)
     build, _, source = find_network(settings.network)
     net = build()
     done = prepare_net(net, settings)
@@ -73,6 +79,43 @@ def describe_network(settings: Feeder) -> NetworkSummary:
     if grid is not None:
         notes.append(households_note(settings.households, households_of(settings.households, grid.loads)))
     return NetworkSummary(source, facts, notes, _missing(done, three_phase), refused)
+
+
+def _describe_opendss(settings: Feeder) -> NetworkSummary:
+    """The summary of an OpenDSS file."""
+    network = load_network(settings)
+    assert network.opendss is not None
+    circuit, grid = network.opendss.circuit, network.grid
+    missing = []
+    for name, ratings in (("lines", grid.lines.rating_ka), ("transformers", grid.trafos.rating_kva)):
+        if np.isnan(ratings).any():
+            count = int(np.isnan(ratings).sum())
+            missing.append(f"rating of {count} of {len(ratings)} {name}: no loading can be checked")
+    default = int((grid.lines.rating_ka == DEFAULT_KA).sum())
+    if default:
+        missing.append(
+            f"{default} lines are rated at 400 A, which OpenDSS takes where a file gives no rating"
+        )
+    if np.isnan(grid.buses.x).any():
+        count = int(np.isnan(grid.buses.x).sum())
+        missing.append(f"coordinates of {count} of {len(grid.buses.x)} buses")
+    kinds = Counter(_kind_of(row) for row in circuit.loads.there.sum(axis=1).tolist())
+    split = int(circuit.split_phase[grid.loads.bus].sum())
+    shapes = [kind for kind, of in zip(KINDS, circuit.shapes.of_load, strict=True) if (of >= 0).any()]
+    facts = [
+        *_facts(grid),
+        ("nodes", f"{len(circuit.node)}"),
+        ("loads by phases", ", ".join(f"{kind}: {number}" for kind, number in sorted(kinds.items()))),
+        ("split-phase services", f"{split} loads at {int(circuit.split_phase.sum())} buses"),
+        ("regulated transformers", f"{int(circuit.regulated.sum())}" + _some(
+            grid.trafos.name[circuit.regulated].tolist())),
+        ("load shapes", ", ".join(shapes) or "none"),
+    ]  # fmt: skip
+    return NetworkSummary(network.source, facts, list(network.notes), missing, {"opendss": []})
+
+
+def _kind_of(ports: int) -> str:
+    return {1: "one", 2: "two", 3: "three"}[ports]
 
 
 def _facts(grid: Grid) -> list[tuple[str, str]]:

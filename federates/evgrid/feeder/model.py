@@ -22,7 +22,7 @@ without voltage, and the run goes on with the other members.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ from evgrid.feeder.solvers import (
     not_converged,
     worst_phase,
 )
+from evgrid.feeder.solvers.opendss import LiveControls, OpenDSSSolver
 from evgrid.feeder.transformer_ageing import Ageing
 from evgrid.feeder.transformer_thermal import VARIABLES as THERMAL_VARIABLES
 from evgrid.feeder.voltage_regulators import VoltageRegulators, devices, sets_of_positions
@@ -228,8 +229,8 @@ class _Cases:
         self.flow = before.flow
         if len(some):
             part = self.some(some)
-            for table in fields(part):
-                getattr(self.flow, table.name)[some] = getattr(part, table.name)
+            for name, values in part.tables().items():
+                getattr(self.flow, name)[some] = values
         self.lost = list(self._failed or ())
 
     def some(self, some: Ints, positions: Positions | None = None) -> Flow:
@@ -381,9 +382,13 @@ class FeederModel(Model):
         self._unbalance = unbalance
         self._below_source = below_source(network)
         found = devices(scenario.feeder, network)
+        controls = (
+            network.opendss is not None and network.opendss.circuit.controls and scenario.feeder.controls
+        )
         make = partial(
             make_solver, solver=scenario.feeder.solver, reduce=scenario.feeder.reduce, unbalance=unbalance,
-            states=sets_of_positions(found, network),
+            states=sets_of_positions(found, network), members=len(scenario.members),
+            controls_step_s=self.period_s if controls else None,
         )  # fmt: skip
         self._solver: Solver | PartSolver = make(network) if outages is None else PartSolver(network, make)
         self._base = base or base_load(scenario, network)
@@ -412,7 +417,8 @@ class FeederModel(Model):
         self._inverters = Inverters(pv, network, self._numbers, coupling) if pv is not None else None
         self.iterates = iterates
         self._ageing = Ageing(ageing, network, self._clock, members, self.period_s) if ageing else None
-        self.variables += REGULATION_VARIABLES if self._regulators is not None else ()
+        regulated = self._regulators is not None or self._solver.in_time
+        self.variables += REGULATION_VARIABLES if regulated else ()
         self.variables += INVERTER_VARIABLES if self._inverters is not None else ()
         self.variables += self._inverters.variables if self._inverters is not None else ()
         self.variables += THERMAL_VARIABLES if self._ageing is not None else ()
@@ -428,8 +434,9 @@ class FeederModel(Model):
             """Of each transformer: 0 where it is next upstream of a connection point, else NaN."""
             metered = (members,) if demand.of == "feeder" else (members, len(trafos))
             self._peaks = MonthlyPeaks(self._clock, demand.interval, metered)
-        self._in_turn = self._regulators is not None or self._inverters is not None
+        self._in_turn = regulated or self._inverters is not None
         """Whether a step needs the voltages of the one before."""
+        self._live = LiveControls(network, members) if self._solver.in_time else None
         self._gather = 1 if feedback or self._in_turn else max(1, BATCH_CASES // members)
         self._steps = list[int]()
         count = len(network.connections)
@@ -531,6 +538,9 @@ class FeederModel(Model):
             state = self._regulators.state
             self._recorder.put_static("trafo_operations", state.tap_operations)
             self._recorder.put_static("shunt_operations", state.shunt_operations)
+        if self._live is not None:
+            self._recorder.put_static("trafo_operations", self._live.tap_operations)
+            self._recorder.put_static("shunt_operations", self._live.shunt_operations)
         if self._inverters is not None:
             self._inverters.finish(self._recorder)
         if self._ageing is not None:
@@ -603,7 +613,7 @@ class FeederModel(Model):
 
         p, q = by_case(p), by_case(q)
         nominal = generation = None
-        if self._network.grid.loads.voltage_dependent:
+        if self._network.grid.loads.voltage_dependent or self._network.opendss is not None:
             there = ~given_up[:solved, np.newaxis, np.newaxis]
             nominal = by_case(there * own_p), by_case(there * own_q)
         profiles = self._base.generation(times_s) if left is None else left.generation
@@ -677,6 +687,8 @@ class FeederModel(Model):
                 voltage = np.where(np.isnan(voltage) & dead, 0.0, voltage)
             for kind, highest in self._highest.items():
                 highest.update(by_member(getattr(flow, f"{kind}_loading")))
+            if self._live is not None and isinstance(self._solver, OpenDSSSolver):
+                recorded.update(self._live.recorded(self._solver.positions))
             if self._inverters is not None:
                 recorded.update(self._inverters.recorded(stamp(0)))
             if self._ageing is not None:
@@ -738,7 +750,8 @@ class FeederModel(Model):
             record()
         if not self.outputs:
             return {}
-        voltage = by_member(flow.voltage_pu)[-1][:, self._network.connections.bus]
+        at_evs = flow.voltage_pu[:, self._network.connections.bus]
+        voltage = by_member(at_evs if flow.connection_pu is None else flow.connection_pu)[-1]
         if left is not None:
             voltage = np.where(left.dead[-1][..., np.newaxis], 0.0, voltage)
         if self._upstream:

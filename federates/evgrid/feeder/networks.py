@@ -38,6 +38,7 @@ from evgrid.feeder import grid as tables
 from evgrid.feeder.equivalents import MAGNETISING_IMPEDANCE_PERCENT, prepare
 from evgrid.feeder.grid import Grid, Ints, extract, has_asymmetric_power
 from evgrid.feeder.households import households_note, households_of
+from evgrid.feeder.opendss.network import OpenDSS, is_opendss, read_opendss
 from evgrid.feeder.topology import Topology, topology
 from evgrid.scenario.feeder import NETWORK_FILES, is_network_file
 
@@ -65,6 +66,7 @@ class Network:
     read_net : reads the pandapower net, with equivalents of elements that ``grid`` can't represent
     notes : assumptions made for this scenario, a sentence each
     phases_summary : treatment of the phases, in a few words
+    opendss : the circuit of a network from an OpenDSS file; else None
     """
 
     source: str
@@ -74,6 +76,7 @@ class Network:
     read_net: Callable[[], Any]
     notes: tuple[str, ...] = ()
     phases_summary: str = ""
+    opendss: OpenDSS | None = None
 
     @cached_property
     def net(self) -> Any:
@@ -115,7 +118,10 @@ class Network:
         g, c = self.grid, self.connections
         phase = np.array([*g.phases, "abc"])[c.phase] if self.three_phase else np.repeat("abc", len(c))
         trafo = np.array([*g.trafos.name, ""])[c.trafo]
-        return {
+        nodes = {} if self.opendss is None else {
+            "bus_nodes": ("bus", self.opendss.circuit.nodes_of_bus(), {"long_name": "nodes of the bus"}),
+        }  # fmt: skip
+        return nodes | {
             "bus": ("bus", g.buses.name, {"long_name": "bus"}),
             "line": ("line", g.lines.name, {"long_name": "line"}),
             "trafo": ("trafo", g.trafos.name, {"long_name": "transformer"}),
@@ -131,7 +137,7 @@ class Network:
         }  # fmt: skip
 
 
-def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
+def load_network(settings: Feeder, one_phase_evs: bool = False, charger_v: float | None = None) -> Network:
     """Find the feeder that a scenario names.
 
     Parameters
@@ -140,6 +146,8 @@ def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
         ``network`` is a built-in name or the path of a file of :data:`~evgrid.scenario.feeder.NETWORK_FILES`.
     one_phase_evs
         Whether EVs charge on one phase, for which ``phases: auto`` solves the net in three phases.
+    charger_v
+        Nominal voltage of chargers, which decides how they are connected in a network from OpenDSS.
 
     Raises
     ------
@@ -149,6 +157,8 @@ def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
         If EVs charge on one phase, ``phases`` is ``auto``, and the net can't be solved in three phases.
 
     """
+    if is_opendss(settings.network):
+        return _opendss_network(settings, charger_v)
     build, key, source = find_network(settings.network)
     because_of_evs = False
 
@@ -176,7 +186,7 @@ def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
         network = Network(source, grid, topology(grid, source), households, prepared)
         if by_evs and not grid.asymmetric:
             because_of_evs = True
-            _check_solver(settings.solver, network)
+            _check_solver(settings.solver or "power-grid-model", network)
     except NetworkError as error:
         if not because_of_evs:
             raise
@@ -187,6 +197,22 @@ def load_network(settings: Feeder, one_phase_evs: bool = False) -> Network:
         phases_summary=summary,
         notes=(*notes, households_note(settings.households, network.households)),
     )
+
+
+def _opendss_network(settings: Feeder, charger_v: float | None) -> Network:
+    """The network of an OpenDSS file."""
+    found = read_opendss(settings.network, charger_v)
+    grid, source = found.circuit.grid, str(found.path)
+
+    def no_net() -> Any:
+        raise NetworkError(f"{source} is from OpenDSS: feeder.solver must be opendss, not {settings.solver}")
+
+    households = households_of(settings.households, grid.loads)
+    return Network(
+        source, grid, topology(grid, source), households, no_net,
+        notes=(*found.circuit.notes, households_note(settings.households, households)),
+        phases_summary="three, solved separately", opendss=found,
+    )  # fmt: skip
 
 
 def _check_solver(solver: SolverName, network: Network) -> None:

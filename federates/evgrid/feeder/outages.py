@@ -240,6 +240,8 @@ def interruptions(outages: Outages, members: int, duration_s: float) -> dict[str
 def check_outages(scenario: Scenario, network: Network) -> None:
     """Raise ScenarioError naming each scheduled outage of an element that isn't there, or outside the run."""
     if scenario.outages is not None:
+        if network.opendss is not None:
+            raise ScenarioError([f"outages: are not for a network from OpenDSS, such as {network.source}"])
         _scheduled(scenario.outages, scenario, Elements(network))
 
 
@@ -564,6 +566,7 @@ class PartSolver:
         self.whole = make(network)
         """The solver with all elements in service."""
         self.name, self.balance_tolerance = self.whole.name, self.whole.balance_tolerance
+        self.in_time = False
         self._supply = Supply(network)
         self._parts: dict[frozenset[int], tuple[Solver | None, Bools, Bools, Bools]] = {}
         self._newton_before = 0
@@ -610,10 +613,10 @@ class PartSolver:
             if len(groups) == 1:
                 return part
             if total is None:
-                shapes = {f.name: (len(p_kw), *getattr(part, f.name).shape[1:]) for f in fields(part)}
-                total = Flow(**{name: np.empty(shape) for name, shape in shapes.items()})
-            for field in fields(part):
-                getattr(total, field.name)[cases] = getattr(part, field.name)
+                shapes = {name: values.shape[1:] for name, values in part.tables().items()}
+                total = Flow(**{name: np.empty((len(p_kw), *shape)) for name, shape in shapes.items()})
+            for name, values in part.tables().items():
+                getattr(total, name)[cases] = values
         assert total is not None
         return total
 

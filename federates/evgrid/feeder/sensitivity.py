@@ -130,7 +130,7 @@ def sensitivity(
         Naming the connection point and phase at which a change has no solution.
 
     """
-    connections = network.connections
+    connections, elsewhere = network.connections, buses is not None
     if buses is None:
         buses = connections.bus
     solve = make_solver(network, solver, reduce, unbalance=False).solve
@@ -159,7 +159,8 @@ def sensitivity(
             nominal=(np.broadcast_to(p_kw, shape), np.broadcast_to(q_kvar, shape)),
             generation=None if generation is None else _repeated(generation, len(batch)),
         )  # fmt: skip
-        voltage[batch] = flow.voltage_pu[:, buses]
+        at_evs = flow.voltage_pu[:, buses] if elsewhere or flow.connection_pu is None else flow.connection_pu
+        voltage[batch] = at_evs
     changed = voltage[1:].reshape(len(slots), 4, len(buses), phases)
     slopes = np.zeros((2, len(buses), phases, count, phases))
     for quantity in range(2):

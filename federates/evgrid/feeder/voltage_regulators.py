@@ -346,13 +346,12 @@ def _drop(device: Device, network: Network) -> complex:
 
 def _weigh(flow: Flow, share: Array) -> None:
     """Multiply all numbers of each case by its share."""
-    for field in fields(flow):
-        values = getattr(flow, field.name)
+    for values in flow.tables().values():
         values *= share.reshape(-1, *[1] * (values.ndim - 1))
 
 
 def _add(total: Flow, cases: Ints, sub_step: Flow, share: Array) -> None:
     """Add a sub-step to its cases."""
     _weigh(sub_step, share)
-    for field in fields(total):
-        getattr(total, field.name)[cases] += getattr(sub_step, field.name)
+    for name, values in sub_step.tables().items():
+        getattr(total, name)[cases] += values

@@ -163,7 +163,8 @@ def build_world(scenario: Scenario) -> World:
     from evgrid.runs.memory import check_memory
     from evgrid.sites.tables import site_table
 
-    network = load_network(scenario.feeder, charges_on_one_phase(scenario))
+    charger_v = scenario.fleet.charger.nominal_v if scenario.fleet is not None else None
+    network = load_network(scenario.feeder, charges_on_one_phase(scenario), charger_v)
     check_memory(scenario, network)
     connections = network.connections
     if UPSTREAM not in connections.name:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 
@@ -33,6 +33,9 @@ class BaseLoad(Settings):
     network simbench:CODE, at the same date and time. Left out with a file, else standard."""
     file: ExistingFile | None = None
     """CSV, Parquet or NetCDF with a column of kW for each load of the net, named like the loads."""
+    shape: Literal["daily", "yearly", "duty"] | None = None
+    """Load shapes that the own loads (source: net) of a network from OpenDSS follow: daily from midnight,
+    yearly from 1 January, duty from the run's start; left out: they are constant."""
     time_format: TimeFormat | None = None
     """Form of the file's times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the start."""
     power_factor: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -54,6 +57,8 @@ class BaseLoad(Settings):
             raise fault("give either source or file")
         if self.time_format is not None and self.file is None:
             raise fault("time_format is of a file: give a file, or leave it out")
+        if self.shape is not None and self.kind != "net":
+            raise fault(f"shape = {self.shape}: is of the network's own loads (source: net)")
         if self.kind == "simbench" and self.generation is not None:
             raise fault("generation has no meaning with source = simbench, which has profiles of it")
         if self.scale == "net" and self.kind != "standard":
@@ -76,13 +81,17 @@ NETWORK_FILES = Registry(
         ".xlsx": "evgrid.feeder.net_file:read_net",
     }
 )
-"""Formats of network files by suffix: for each a function that takes a path and returns a pandapower net, or
-raises NetworkError with every fault of the file."""
+"""Formats of pandapower's network files by suffix: for each a function that takes a path and returns a
+pandapower net, or raises NetworkError with every fault of the file."""
+
+
+OPENDSS_SUFFIX = ".dss"
+"""Suffix of OpenDSS files."""
 
 
 def is_network_file(name: str) -> bool:
     """Whether the name of a network is the path of a file, by its suffix."""
-    return Path(name).suffix.lower() in NETWORK_FILES
+    return Path(name).suffix.lower() in (*NETWORK_FILES.names(), OPENDSS_SUFFIX)
 
 
 def _network(value: Any, info: ValidationInfo) -> Any:
@@ -135,19 +144,27 @@ def _number_or_rule(value: Any) -> str:
     return "<rule>" if isinstance(value, Households | Mapping) else "<number>"
 
 
+SolverName = Literal["auto", "z-bus", "power-grid-model", "pandapower", "opendss"]
+"""Names of the solvers."""
+
+
 class Feeder(Settings):
     """The distribution feeder."""
 
     network: NetworkName
     """A built-in network (european_lv, case33bw, cigre_lv, cigre_mv), pandapower:NAME (a function of
     pandapower.networks), simbench:CODE (with the extra evgrid[simbench]), or the path of a
-    pandapower JSON or Excel file."""
-    solver: Literal["auto", "z-bus", "power-grid-model", "pandapower"] = "auto"
+    pandapower JSON or Excel file, or of an OpenDSS file .dss (with the extra evgrid[opendss])."""
+    solver: SolverName = "auto"
     """z-bus and power-grid-model solve all members in one batch, z-bus by a fixed point on the network's own
-    admittance matrix; pandapower is the reference. auto: z-bus where it can represent the network, unless tap
-    changers and capacitors have more than 256 sets of positions; else power-grid-model."""
+    admittance matrix; pandapower is the reference; opendss, the engine itself, is for networks from OpenDSS.
+    auto: opendss for those; else z-bus where it can represent the network, unless tap changers and capacitors
+    have more than 256 sets of positions; else power-grid-model."""
     step: Annotated[Duration, Field(gt=0)] | None = None
     """Period of the power flow, a multiple of time.step; left out: time.step."""
+    controls: bool = True
+    """Whether the regulators, capacitor controls and switches of a network from OpenDSS act in simulated
+    time, as in the file; if not, they stay as they are at the file's own load."""
     base_load: BaseLoad = BaseLoad()
     """The load without EVs."""
     reduce: bool = True
@@ -178,3 +195,27 @@ class Feeder(Settings):
     """Effect of a power flow without solution: stop ends the run; keep gives up its member (NaN from then on,
     and named in the summary) and continues with the others. Left out: stop for one member, keep for an
     ensemble."""
+
+    @model_validator(mode="after")
+    def _of_opendss(self) -> Self:
+        """Settings that are for networks of OpenDSS, or of pandapower, only."""
+        own = self.network.lower().endswith(OPENDSS_SUFFIX)
+        if own:
+            if self.solver not in ("auto", "opendss"):
+                raise fault(f"solver = {self.solver}: must be opendss for a network from OpenDSS")
+            for name in ("tap_changers", "capacitors"):
+                if getattr(self, name):
+                    raise fault(f"{name}: a network from OpenDSS has its own, see feeder.controls")
+            if self.pv is not None:
+                raise fault("pv: is not for a network from OpenDSS")
+            if self.zero_sequence is not None:
+                raise fault("zero_sequence: a network from OpenDSS has its own")
+            if self.phases == 1:
+                raise fault("phases = 1: the phases of a network from OpenDSS are always solved separately")
+        elif self.solver == "opendss":
+            raise fault(f"solver = opendss: needs a network from OpenDSS (.dss), not {self.network}")
+        elif self.base_load.shape is not None:
+            raise fault(f"base_load.shape = {self.base_load.shape}: is for networks from OpenDSS")
+        elif not self.controls:
+            raise fault("controls = false: is for networks from OpenDSS")
+        return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from evgrid.feeder.solvers.interface import (
     Flow,
@@ -17,6 +17,7 @@ from evgrid.feeder.solvers.interface import (
     not_converged,
     worst_phase,
 )
+from evgrid.scenario.feeder import SolverName
 
 if TYPE_CHECKING:
     from evgrid.feeder.networks import Network
@@ -27,9 +28,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-SolverName = Literal["auto", "z-bus", "power-grid-model", "pandapower"]
-"""Name of a solver in scenarios."""
-
 MOST_STATES = 256
 """Sets of positions of tap changers and capacitors up to which z-bus is chosen: each is factorised."""
 
@@ -37,9 +35,11 @@ MOST_STATES = 256
 def chosen_solver(network: Network, states: int = 1) -> tuple[SolverName, str]:
     """The solver that ``auto`` stands for, and the reason.
 
-    z-bus where it can represent the network, unless tap changers and capacitors have more than
-    :data:`MOST_STATES` sets of positions (``states``); else power-grid-model.
+    opendss for a network from OpenDSS; else z-bus where it can represent the network, unless tap changers and
+    capacitors have more than :data:`MOST_STATES` sets of positions (``states``); else power-grid-model.
     """
+    if network.opendss is not None:
+        return "opendss", "the engine that the network is from"
     faults = faults_of(network, "z-bus")
     if faults:
         return "power-grid-model", faults[0]
@@ -53,16 +53,19 @@ def chosen_solver(network: Network, states: int = 1) -> tuple[SolverName, str]:
 
 def make_solver(
     network: Network,
-    solver: SolverName,
+    solver: SolverName = "auto",
     reduce: bool = True,
     unbalance: bool = True,
     states: int = 1,
+    members: int = 1,
+    controls_step_s: float | None = None,
 ) -> Solver:
     """The solver that a scenario names.
 
     ``reduce`` merges nodes without load (the reference, pandapower, solves the net as it is).
     Without ``unbalance`` voltage unbalance and neutral currents are left out. ``states``: see
-    :func:`chosen_solver`.
+    :func:`chosen_solver`. ``members`` and ``controls_step_s`` are for the live controls of a network from
+    OpenDSS, see :class:`~evgrid.feeder.solvers.opendss.OpenDSSSolver`.
 
     Raises
     ------
@@ -72,6 +75,10 @@ def make_solver(
     """
     if solver == "auto":
         solver, _ = chosen_solver(network, states)
+    if solver == "opendss":
+        from evgrid.feeder.solvers.opendss import OpenDSSSolver
+
+        return OpenDSSSolver(network, members, controls_step_s)
     if solver == "pandapower":
         from evgrid.feeder.solvers.pandapower import PandapowerSolver
 
@@ -89,6 +96,8 @@ def faults_of(network: Network, solver: SolverName) -> list[str]:
     """Elements that a solver can't represent, a sentence each."""
     if solver == "auto":
         solver, _ = chosen_solver(network)
+    if solver == "opendss":
+        return [] if network.opendss is not None else [f"{network.source} is not from OpenDSS"]
     if solver == "pandapower":
         from evgrid.feeder.solvers import pandapower
 

@@ -46,6 +46,8 @@ class Flow:
     voltage_unbalance : (case, bus) negative per positive sequence, |V2|/|V1|; no buses if balanced
     neutral_a : (case, line) current in the neutral, A; no lines if balanced
     trafo_neutral_a : (case, trafo) the same at the low-voltage side; no trafos if balanced
+    connection_pu : (case, connection, phase) voltage at the EVs of each connection point, where they are not
+        connected from the phases of its bus to the neutral; None: that of its bus
     """
 
     voltage_pu: Array
@@ -61,9 +63,15 @@ class Flow:
     voltage_unbalance: Array
     neutral_a: Array
     trafo_neutral_a: Array
+    connection_pu: Array | None = None
 
     def __len__(self) -> int:
         return len(self.losses_kw)
+
+    def tables(self) -> dict[str, Array]:
+        """All that is there, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: values for name, values in found.items() if values is not None}
 
 
 def worst_phase(loading: Array) -> Array:
@@ -90,6 +98,8 @@ class Solver(Protocol):
     """Name in scenarios and messages."""
     balance_tolerance: float
     """Largest residual of the power balance, relative to the head power (at least 1 kW)."""
+    in_time: bool
+    """Whether the solver has a state, so that the cases of a member must come in the order of time."""
 
     def solve(
         self,
@@ -182,8 +192,8 @@ def check_balance(
 
 def blank(flow: Flow, cases: Collection[int]) -> None:
     """Make all numbers of some cases NaN."""
-    for table in fields(flow):
-        getattr(flow, table.name)[list(cases)] = np.nan
+    for values in flow.tables().values():
+        values[list(cases)] = np.nan
 
 
 def not_converged(solver: str, reasons: dict[int, str], label: Label) -> PowerFlowError:

@@ -74,6 +74,7 @@ class ZBusSolver:
 
     name = "z-bus"
     balance_tolerance = 1e-6
+    in_time = False
 
     def __init__(self, network: Network, reduce: bool = True, unbalance: bool = True) -> None:
         """Factorise the network.

@@ -1,0 +1,109 @@
+"""A circuit in OpenDSS' own engine (dss-python), read from a .dss file.
+
+In: a path. Out: an :class:`Engine` with the circuit compiled, or one sentence on what stands in the way, with
+file and line. Each has a context of its own, so that several circuits, or several copies with states of
+their own, live side by side. The engine opens no window, changes no folder and writes no file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from evgrid.errors import NetworkError
+from evgrid.feeder.opendss.script import Script
+
+TOLERANCE = 1e-9
+"""Largest relative change of a node's voltage in the last iteration."""
+
+MOST_ITERATIONS = 100
+"""Iterations of a power flow, and of the controls within a step, where the file allows fewer."""
+
+
+class Engine:
+    """A compiled circuit.
+
+    circuit : ``dss.ICircuit``
+    path : the file
+    left_out : commands of the file that the engine did not get, by verb
+    """
+
+    def __init__(self, path: Path, source: str) -> None:
+        """Compile a file.
+
+        Raises
+        ------
+        NetworkError
+            With file and line: a missing file, a syntax error, a command that is refused; or without the
+            package dss-python.
+
+        """
+        self.path, self.source = path, source
+        self.dss = _context(source)
+        script = Script()
+        try:
+            self._compile(script, path)
+        except NetworkError as error:
+            raise NetworkError(f"network {source}: {error}") from None
+        self.left_out: Counter[str] = script.left_out
+        self.circuit: Any = self.dss.ActiveCircuit
+        solution = self.circuit.Solution
+        solution.Tolerance = min(solution.Tolerance, TOLERANCE)
+        solution.MaxIterations = max(solution.MaxIterations, MOST_ITERATIONS)
+        solution.MaxControlIterations = max(solution.MaxControlIterations, MOST_ITERATIONS)
+        try:
+            solution.BuildYMatrix(1, True)  # the whole matrix, with its nodes
+        except Exception as error:  # any of the engine
+            raise NetworkError(f"network {source}: {reason_of(error)}") from None
+
+    def _compile(self, script: Script, path: Path) -> None:
+        from dss import DSSException
+
+        folder: Path | None = None
+        command = None
+        try:
+            for command in script.commands(path):
+                if command.file.parent != folder:
+                    folder = command.file.parent
+                    self.dss.DataPath = str(folder)
+                self.dss.Text.Command = command.text
+            if not self.dss.NumCircuits:
+                raise NetworkError(f"{path} describes no circuit (there is no command New Circuit.NAME)")
+        except DSSException as error:
+            place = command.place if command is not None else str(path)
+            raise NetworkError(f"{place}: {reason_of(error)}") from None
+
+    def run(self, command: str) -> str:
+        """Result of a command of evgrid's own."""
+        self.dss.Text.Command = command
+        return str(self.dss.Text.Result)
+
+
+def reason_of(error: Exception) -> str:
+    """An error of the engine in one line: OpenDSS error 485: ..."""
+    number, text = (*error.args, "")[:2] if len(error.args) > 1 else ("", str(error))
+    return f"OpenDSS error {number}: {' '.join(str(text).split())}" if number else " ".join(str(text).split())
+
+
+def _context(source: str) -> Any:
+    """A new context of the engine that opens no window, changes no folder and runs no program."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from dss import DSS
+    except ImportError as error:
+        raise NetworkError(
+            f"network {source}: needs the package dss-python; pip install 'evgrid[opendss]'"
+        ) from error
+    DSS.AllowChangeDir = False
+    context = DSS.NewContext()
+    context.AllowForms = False
+    context.AllowEditor = False
+    context.AllowDOScmd = False
+    context.AdvancedTypes = False
+    context.DataPath = tempfile.gettempdir()
+    context.ClearAll()
+    return context

@@ -1,0 +1,51 @@
+"""Feeders from OpenDSS files, as :class:`~evgrid.feeder.networks.Network` has them.
+
+In: the path of a .dss file and the nominal voltage of chargers. Out: what a run needs of it, and a fresh copy
+of the compiled circuit for each solver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evgrid.errors import NetworkError
+from evgrid.feeder.opendss.engine import Engine
+from evgrid.feeder.opendss.tables import Circuit, circuit_of
+
+SUFFIX = ".dss"
+
+
+def is_opendss(name: str) -> bool:
+    """Whether the name of a network is the path of an OpenDSS file."""
+    return name.lower().endswith(SUFFIX)
+
+
+@dataclass(frozen=True)
+class OpenDSS:
+    """An OpenDSS network: its tables, and its file."""
+
+    path: Path
+    circuit: Circuit
+
+    def compiled(self) -> Engine:
+        """A new copy of the circuit in the engine."""
+        return Engine(self.path, str(self.path))
+
+
+def read_opendss(name: str, charger_v: float | None) -> OpenDSS:
+    """Read a .dss file.
+
+    Raises
+    ------
+    NetworkError
+        If there is no such file, it can't be compiled, or it holds elements without a model here.
+
+    """
+    path = Path(name).expanduser()
+    try:
+        if not path.is_file():
+            raise NetworkError(f"feeder.network = {name}: there is no file {path}")
+    except (OSError, ValueError) as error:
+        raise NetworkError(f"feeder.network = {name}: can't be read: {error}") from None
+    return OpenDSS(path, circuit_of(Engine(path, str(path)), charger_v))

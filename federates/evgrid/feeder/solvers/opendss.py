@@ -1,0 +1,274 @@
+"""OpenDSS itself as a solver: the engine that a network was read with, case by case.
+
+With ``controls`` the file's own regulators, capacitor controls and switches are live in simulated time, with
+their delays: each member has an engine of its own, which goes on from step to step. Then cases must come in
+the order of time. Without, all stay as the file's own snapshot leaves them, and cases are independent.
+
+EVs draw constant power at any voltage; loads and generators follow their models in the file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.core.model import Array
+from evgrid.errors import NetworkError
+from evgrid.feeder.grid import Ints
+from evgrid.feeder.opendss.engine import Engine, reason_of
+from evgrid.feeder.opendss.tables import GROUND, Ports
+from evgrid.feeder.solvers.interface import Flow, Label, Positions, Power, blank, case_name, not_converged
+from evgrid.feeder.solvers.opendss_flow import Branches, FlowOf, primitive
+
+if TYPE_CHECKING:
+    from evgrid.feeder.networks import Network
+
+Complex = NDArray[np.complex128]
+
+LOWEST_PU, HIGHEST_PU = 0.002, 1000.0
+"""Voltages between which EVs draw constant power, pu: the engine needs some."""
+
+SNAPSHOT, TIME = 0, 16
+"""Solution modes of the engine."""
+
+OFF, STATIC, IN_TIME = -1, 0, 2
+"""Control modes of the engine."""
+
+
+class OpenDSSSolver:
+    """Solves cases one by one with OpenDSS."""
+
+    name = "opendss"
+    balance_tolerance = 1e-6
+
+    def __init__(self, network: Network, members: int = 1, controls_step_s: float | None = None) -> None:
+        """Compile the circuit.
+
+        Parameters
+        ----------
+        network
+            Read from an OpenDSS file.
+        members
+            Number of members, each of which has controls of its own; with ``controls_step_s``.
+        controls_step_s
+            Period of the power flow, s, where the controls are live; None: they stay as they are.
+
+        Raises
+        ------
+        NetworkError
+            If the network is not from OpenDSS.
+
+        """
+        if network.opendss is None:
+            raise NetworkError(
+                f"feeder.solver = opendss: needs a network from OpenDSS (.dss), not {network.source}"
+            )
+        self.network, self._circuit = network, network.opendss.circuit
+        self.in_time = controls_step_s is not None
+        self._engines = [
+            _Copy(network.opendss.compiled(), network, controls_step_s)
+            for _ in range(members if controls_step_s is not None else 1)
+        ]
+        self._flow = FlowOf(network.opendss.compiled(), self._circuit)
+        self.positions = Positions(np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64))
+
+    def solve(
+        self,
+        p_kw: Array,
+        q_kvar: Array,
+        label: Label = case_name,
+        *,
+        nominal: Power | None = None,
+        generation: Power | None = None,
+        positions: Positions | None = None,
+        failed: dict[int, str] | None = None,
+    ) -> Flow:
+        """See :class:`evgrid.feeder.solvers.Solver`."""
+        if positions is not None:
+            raise NetworkError("the solver opendss has the controls of the file, not feeder.tap_changers")
+        cases, fixed = len(p_kw), self.network.grid.fixed
+        own = p_kw + 1j * q_kvar if nominal is None else nominal[0] + 1j * nominal[1]
+        evs = p_kw + 1j * q_kvar - own
+        made = (
+            np.broadcast_to(fixed.gen_p_kw + 1j * fixed.gen_q_kvar, (cases, *fixed.gen_p_kw.shape))
+            if generation is None
+            else generation[0] + 1j * generation[1]
+        )
+        voltage = np.empty((cases, len(self._circuit.node)), complex)
+        changed = list[dict[int, Complex]]()
+        reasons: dict[int, str] = {}
+        taps, shunts = list[Ints](), list[Ints]()
+        for case in range(cases):
+            engine = self._engines[case % len(self._engines)]
+            reason = engine.solve(own[case].sum(axis=1), evs[case], made[case].sum(axis=1))
+            voltage[case] = engine.voltage()
+            changed.append(engine.changed(voltage[case], self._flow.branches))
+            if reason:
+                reasons[case] = reason
+            taps.append(engine.taps())
+            shunts.append(engine.shunts())
+        self.positions = Positions(np.array(taps), np.array(shunts))
+        if reasons and failed is None:
+            raise not_converged("OpenDSS", reasons, label)
+        flow = self._flow.flow(voltage, own, evs, made, changed)
+        if reasons and failed is not None:
+            failed.update(reasons)
+            blank(flow, reasons)
+        return flow
+
+
+class _Copy:
+    """An engine with the power of one case at a time, and EVs as elements of its own."""
+
+    def __init__(self, engine: Engine, network: Network, step_s: float | None) -> None:
+        assert network.opendss is not None
+        circuit, grid = network.opendss.circuit, network.grid
+        self._engine, self._circuit, self._solution = engine, engine.circuit, engine.circuit.Solution
+        self._size, self._there = len(circuit.node), circuit.chargers.there
+        self._trafos = {str(name).lower(): row for row, name in enumerate(grid.trafos.name)}
+        self._solution.LoadMult = 1.0
+        self._loads = list[int]()
+        for load in self._circuit.Loads:
+            if self._circuit.ActiveCktElement.Enabled:
+                load.Status = 1  # fixed: neither load multiplier nor growth
+                self._loads.append(load.idx)
+        self._generators = self._add_generators(network)
+        self._chargers = self._add_chargers(circuit.chargers, circuit.node.tolist())
+        self._controlled = self._find_controlled()
+        sizes = len(self._loads), len(self._chargers), len(self._generators)
+        self._state = [np.full(size, np.nan, complex) for size in sizes]
+        own = (grid.loads.p_kw + 1j * grid.loads.q_kvar).sum(axis=1)
+        made = (grid.fixed.gen_p_kw + 1j * grid.fixed.gen_q_kvar).sum(axis=1)
+        self._solution.Mode, self._solution.ControlMode = SNAPSHOT, STATIC
+        if step_s is None:
+            self.solve(own, np.zeros(self._there.shape, complex), made)
+            self._solution.ControlMode = OFF
+        else:
+            self._solution.Mode, self._solution.ControlMode = TIME, IN_TIME
+            self._solution.Number, self._solution.StepSize = 1, step_s
+
+    def _add_generators(self, network: Network) -> list[int]:
+        """Numbers of the generators; a PV system is replaced by one of the same power."""
+        circuit, found = self._circuit, list[int]()
+        for name in network.grid.fixed.gen_name.tolist():
+            if name.startswith("pv "):
+                pv = name.removeprefix("pv ")
+                circuit.SetActiveElement(f"PVSystem.{pv}")
+                element = circuit.ActiveCktElement
+                bus, phases, kv = element.BusNames[0], element.NumPhases, element.Properties("kv").Val
+                element.Enabled = False
+                name = f"evgrid_pv_{pv}"
+                self._engine.run(
+                    f"New Generator.{name} bus1={bus} phases={phases} kv={kv} kW=0 kvar=0 model=1"
+                )
+            circuit.Generators.Name = name
+            found.append(circuit.Generators.idx)
+        return found
+
+    def _add_chargers(self, ports: Ports, nodes: list[str]) -> list[int]:
+        """Numbers of the loads that stand for EVs, one a port."""
+        found = list[int]()
+        for row, slot in np.argwhere(ports.there).tolist():
+            bus, _, start = nodes[ports.start[row, slot]].rpartition(".")
+            end = ports.end[row, slot]
+            to = 0 if end == GROUND else nodes[end].rpartition(".")[2]
+            name = f"evgrid_{row}_{slot}"
+            bus, kv = f"{bus}.{start}.{to}", float(ports.volts[row, slot]) / 1e3
+            self._engine.run(
+                f'New Load.{name} phases=1 bus1="{bus}" kv={kv!r} kW=0 kvar=0 model=1 status=fixed '
+                f"vlowpu={LOWEST_PU / 2} vminpu={LOWEST_PU} vmaxpu={HIGHEST_PU}"
+            )
+            self._circuit.Loads.Name = name
+            found.append(self._circuit.Loads.idx)
+        return found
+
+    def _find_controlled(self) -> list[str]:
+        """Elements whose admittance a control of the file may change."""
+        found = {f"transformer.{control.Transformer}".lower() for control in self._circuit.RegControls}
+        for full in self._circuit.AllElementNames:
+            if full.partition(".")[0].lower() in ("swtcontrol", "relay", "recloser", "fuse"):
+                self._circuit.SetActiveElement(full)
+                found.add(str(self._circuit.ActiveCktElement.Properties("SwitchedObj").Val).lower())
+        return sorted(found)
+
+    def solve(self, loads: Complex, evs: Complex, generation: Complex) -> str:
+        """Solve one case: power of loads and generators, kVA, (n,), and of EVs, (connection, slot).
+
+        Returns the reason if it has no solution, else "".
+        """
+        circuit = self._circuit
+        for elements, places, power, state in (
+            (circuit.Loads, self._loads, loads, self._state[0]),
+            (circuit.Loads, self._chargers, evs[self._there], self._state[1]),
+            (circuit.Generators, self._generators, generation, self._state[2]),
+        ):
+            for at in np.flatnonzero(power != state).tolist():
+                elements.idx = places[at]
+                elements.kW, elements.kvar = power[at].real, power[at].imag
+            state[:] = power
+        from dss import DSSException
+
+        try:
+            self._solution.Solve()
+        except DSSException as error:
+            return reason_of(error)
+        return (
+            ""
+            if self._solution.Converged
+            else f"no solution within {self._solution.MaxIterations} iterations"
+        )
+
+    def voltage(self) -> Complex:
+        """Voltage of each node, V."""
+        flat = np.asarray(self._engine.dss.YMatrix.getV(), float)
+        return (flat[::2] + 1j * flat[1::2])[-self._size :]
+
+    def changed(self, voltage: Complex, branches: Branches) -> dict[int, Complex]:
+        """Currents of elements that a control may have changed, by place, at voltages (node,)."""
+        found = {}
+        for name in self._controlled:
+            place = branches.place.get(name)
+            if place is not None:
+                self._circuit.SetActiveElement(name)
+                nodes = branches.elements[place].nodes
+                u = np.where(nodes != GROUND, voltage[nodes], 0.0)
+                found[place] = primitive(self._circuit.ActiveCktElement) @ u
+        return found
+
+    def taps(self) -> Ints:
+        """Position of each transformer's tap changer, (trafo,); 0 where there is none."""
+        found = np.zeros(len(self._trafos), np.int64)
+        for control in self._circuit.RegControls:
+            found[self._trafos[control.Transformer.lower()]] = control.TapNumber
+        return found
+
+    def shunts(self) -> Ints:
+        """Steps of each capacitor that are closed, (shunt,)."""
+        return np.array([int(sum(one.States)) for one in self._circuit.Capacitors], np.int64)
+
+
+class LiveControls:
+    """Counts the operations of all members.
+
+    tap_operations, shunt_operations : (member, trafo) and (member, shunt), so far; a move by several
+    positions at
+        once counts as that many
+    """
+
+    def __init__(self, network: Network, members: int) -> None:
+        assert network.opendss is not None
+        self._regulated = network.opendss.circuit.regulated
+        self._last: Positions | None = None
+        self.tap_operations: Ints = np.zeros((members, len(self._regulated)), np.int64)
+        self.shunt_operations: Ints = np.zeros((members, len(network.grid.fixed.shunt_name)), np.int64)
+
+    def recorded(self, positions: Positions) -> dict[str, Array]:
+        """Values of the variables of a step with its positions, a case a member."""
+        if self._last is not None:
+            self.tap_operations += np.abs(positions.tap - self._last.tap)
+            self.shunt_operations += np.abs(positions.shunt - self._last.shunt)
+        self._last = positions
+        tap = np.where(self._regulated, positions.tap.astype(np.float64), np.nan)
+        return {"trafo_tap": tap[np.newaxis], "shunt_step": positions.shunt[np.newaxis].astype(np.float64)}

@@ -1,0 +1,219 @@
+"""Networks from OpenDSS: their tables, ports of loads and chargers, and a coupled run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import evgrid
+from evgrid.core.model import ALL_PHASES
+from evgrid.errors import NetworkError, ScenarioError
+from evgrid.feeder.networks import load_network
+from evgrid.feeder.opendss.tables import GROUND
+from evgrid.feeder.solvers import balance, make_solver
+from evgrid.scenario.feeder import Feeder
+
+SPLIT = """Clear
+Set DefaultBaseFrequency=60
+New Circuit.c basekv=12.47 bus1=src pu=1.0 r1=0 x1=1e-6 r0=0 x0=1e-6
+New Line.main bus1=src.1.2.3 bus2=mv.1.2.3 r1=0.3 x1=0.4 r0=0.9 x0=1.2 c1=0 c0=0 normamps=300
+~ length=2 units=km
+New Transformer.t phases=1 windings=3 xhl=2 xht=2 xlt=1.4
+~ wdg=1 bus=mv.2 kv=7.2 kva=25 %r=0.6
+~ wdg=2 bus=tx.1.0 kv=0.12 kva=25 %r=1.2
+~ wdg=3 bus=tx.0.2 kv=0.12 kva=25 %r=1.2
+New Line.drop phases=2 bus1=tx.1.2 bus2=home.1.2 r1=0.5 x1=0.2 r0=0.5 x0=0.2 c1=0 c0=0 normamps=200
+~ length=0.03 units=km
+New Transformer.t3 phases=3 windings=2 xhl=4
+~ wdg=1 bus=mv conn=delta kv=12.47 kva=300 %r=0.5
+~ wdg=2 bus=shop conn=wye kv=0.208 kva=300 %r=0.5
+New Load.leg phases=1 bus1=home.1 kv=0.12 kw=1.2 kvar=0.2
+New Load.oven phases=1 bus1=home.1.2 kv=0.24 kw=3 kvar=0
+New Load.shop phases=3 bus1=shop kv=0.208 kw=30 kvar=9
+New Load.single phases=1 bus1=mv.3 kv=7.2 kw=50 kvar=20 model=5
+New Capacitor.cap bus1=mv kvar=60 kv=12.47
+Set voltagebases=[12.47 0.208]
+CalcVoltageBases
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "net.dss"
+    path.write_text(SPLIT)
+    return path
+
+
+def network(path, charger_v=240.0):
+    return load_network(Feeder(network=str(path)), True, charger_v)
+
+
+def test_tables(path):
+    found = network(path)
+    grid, circuit = found.grid, found.opendss.circuit
+    assert grid.lines.name.tolist() == ["main", "drop"]
+    assert grid.lines.rating_ka.tolist() == [0.3, 0.2]
+    assert grid.lines.length_km == pytest.approx([2.0, 0.03])
+    assert grid.trafos.name.tolist() == ["t", "t3"]
+    assert grid.trafos.rating_kva.tolist() == [25.0, 300.0]
+    assert grid.loads.name.tolist() == ["leg", "oven", "shop", "single"]
+    assert grid.loads.p_kw.tolist() == [[1.2, 0, 0], [3, 0, 0], [10, 10, 10], [0, 0, 50]]
+    by_bus = dict(zip(grid.buses.name.tolist(), circuit.nodes_of_bus().tolist(), strict=True))
+    assert by_bus == {"src": "a b c", "mv": "a b c", "tx": "s1 s2", "home": "s1 s2", "shop": "a b c"}
+    assert found.topology.trafo[grid.loads.bus].tolist() == [0, 0, 1, -1]
+
+
+def ports(found):
+    """Ports of the chargers at each connection point, as pairs of node names, and the slot of one phase."""
+    circuit = found.opendss.circuit
+    names = [*circuit.node.tolist(), "ground"]
+    pairs = []
+    for start, end in zip(circuit.chargers.start, circuit.chargers.end, strict=True):
+        pairs.append([(names[a], names[b]) for a, b in zip(start, end, strict=True) if a != GROUND])
+    return pairs, found.connections.phase.tolist()
+
+
+def test_chargers_are_connected_as_their_voltage_asks(path):
+    shop = [("shop.1", "shop.2"), ("shop.2", "shop.3"), ("shop.3", "shop.1")]
+    pairs, phase = ports(network(path, 240.0))
+    assert pairs == [[("home.1", "home.2")], [("home.1", "home.2")], shop,
+                     [(f"mv.{k}", "ground") for k in (1, 2, 3)]]  # fmt: skip
+    assert phase == [2, 2, ALL_PHASES, ALL_PHASES]
+    pairs, phase = ports(network(path, 120.0))
+    legs = [("home.1", "ground"), ("home.2", "ground")]
+    assert pairs[:3] == [legs, legs, [(f"shop.{k}", "ground") for k in (1, 2, 3)]]
+    assert phase[:2] == [0, 0]
+
+
+def solved(path, charging, charger_v=240.0, controls_step_s=None):
+    found = network(path, charger_v)
+    solver = make_solver(found, controls_step_s=controls_step_s)
+    loads = found.grid.loads
+    own = loads.p_kw[None], loads.q_kvar[None]
+    p = own[0].copy()
+    for row, slot, kw in charging:
+        p[0, row, slot] += kw
+    flow = solver.solve(p, own[1], nominal=own)
+    assert balance(flow, p)[0] < 1e-7
+    return found, flow
+
+
+def test_split_phase_service_by_hand(path):
+    """7.2 kW across both legs at home: the drop along 30 m of 0.5 + j0.2 ohm/km on either leg, from 240 V."""
+    text = path.read_text()
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("New Load")) +
+                    "\nNew Load.house phases=1 bus1=home.1.2 kv=0.24 kw=0.001 kvar=0\n")  # fmt: skip
+    found, flow = solved(path, [(0, 2, 7.2)])
+    at = {name: k for k, name in enumerate(found.grid.buses.name.tolist())}
+    z = 2 * 0.03 * (0.5 + 0.2j)
+    base = 208 / np.sqrt(3)  # the file's voltage base of 0.208 kV, to the neutral
+    before = flow.voltage_pu[0, at["tx"], :2].sum() * base
+    volts = before
+    for _ in range(100):
+        volts = before - z * np.conj(7201.0 / volts)
+    amps, volts = 7201.0 / abs(volts), abs(volts)
+    assert flow.connection_pu[0, 0, 2] * 2 * base == pytest.approx(volts, rel=1e-7)
+    assert flow.voltage_pu[0, at["home"], :2] * base == pytest.approx(volts / 2, rel=1e-3)
+    assert flow.voltage_pu[0, at["home"], :2].sum() * base == pytest.approx(volts, rel=1e-7)
+    assert np.isnan(flow.voltage_pu[0, at["home"], 2])
+    assert flow.line_loading[0, 1, :2].tolist() == pytest.approx([amps / 200] * 2, rel=1e-6)
+    primary = flow.trafo_loading[0, 0]
+    assert primary.argmax() == 1  # the service is on phase b
+    assert primary[1] == pytest.approx(7.2 / 25, rel=0.02)
+
+
+def test_a_charger_on_one_leg_lowers_that_leg(path):
+    found, flow = solved(path, [(0, 1, 1.4)], charger_v=120.0)
+    base = solved(path, [], charger_v=120.0)[1]
+    home = found.grid.buses.name.tolist().index("home")
+    fall = base.voltage_pu[0, home, :2] - flow.voltage_pu[0, home, :2]
+    assert fall[1] > 0.002
+    assert fall[0] < fall[1] / 3
+    assert flow.connection_pu[0, 0, :2].tolist() == pytest.approx(
+        flow.voltage_pu[0, home, :2].tolist(), rel=1e-12
+    )
+
+
+def test_208_v_between_two_phases(path):
+    """6.6 kW between phases b and c of the shop: the current of 6.6 kW / V flows in both, none in a."""
+    found, flow = solved(path, [(2, 1, 6.6)])
+    base = solved(path, [])[1]
+    change = np.abs(flow.trafo_lv_p_kw - base.trafo_lv_p_kw)[0, 1]
+    assert change[0] < 0.1
+    assert change[1:].sum() == pytest.approx(6.6, abs=0.1)
+    assert found.connections.phase[2] == ALL_PHASES
+
+
+def test_a_batch_is_its_cases(path):
+    found = network(path)
+    solver, loads = make_solver(found), found.grid.loads
+    scale = np.array([1.0, 0.3, 1.7, -0.5, 0.0])[:, None, None]
+    p, q = scale * loads.p_kw, scale * loads.q_kvar
+    together = solver.solve(p, q)
+    alone = [make_solver(found).solve(p[k : k + 1], q[k : k + 1]) for k in range(len(p))]
+    assert np.nanmax(np.abs(together.voltage_pu - np.concatenate([f.voltage_pu for f in alone]))) < 1e-9
+
+
+def test_a_coupled_run(path):
+    result = evgrid.run(
+        {
+            "name": "split",
+            "time": {"start": "2026-01-15T12:00", "duration": "24h", "step": 300},
+            "feeder": {"network": str(path), "base_load": {"source": "net"}},
+            "fleet": {"count": 4, "charger": {"power_kw": 7.2, "nominal_v": 240}},
+        }
+    )
+    assert result.attrs["phases"] == "three, solved separately"
+    assert result.bus_nodes.values.tolist()[-2:] == ["s1 s2", "a b c"]
+    assert float(result.fleet_power_kw.sum()) > 0
+    assert "trafo_tap" not in result  # the file has no controls
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (
+            {"solver": "power-grid-model"},
+            "solver = power-grid-model: must be opendss for a network from OpenDSS",
+        ),
+        ({"phases": 1}, "phases = 1: the phases of a network from OpenDSS are always solved separately"),
+        ({"tap_changers": [{"trafo": "t3", "bus": "shop", "v_set_pu": 1.0}]}, "tap_changers"),
+        ({"base_load": {"source": "net", "shape": "daily"}}, "no load of .* has such a load shape"),
+        ({"base_load": {"source": "none", "shape": "daily"}}, "shape = daily: is of the network's own loads"),
+        ({"network": "european_lv", "solver": "opendss"}, "solver = opendss: needs a network from OpenDSS"),
+        ({"network": "european_lv", "controls": False}, "controls = false: is for networks from OpenDSS"),
+        ({"network": "european_lv", "base_load": {"source": "net", "shape": "duty"}}, "is for networks from"),
+    ],
+)
+def test_settings_that_do_not_fit(settings, why, path):
+    scenario = {
+        "name": "x",
+        "time": {"start": "2026-01-15T12:00", "duration": "1h", "step": 900},
+        "feeder": {"network": str(path), "base_load": {"source": "net"}} | settings,
+    }
+    with pytest.raises(ScenarioError, match=why):
+        evgrid.run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("New Storage.s bus1=mv kv=12.47 kwrated=10 kwhrated=20", "Storage 's' has no model here"),
+        ("New Load.odd bus1=mv kv=12.47 kw=1 kvar=0 model=3", r"load 'odd' has model 3; represented are 1"),
+    ],
+)
+def test_elements_without_a_model_are_refused_by_name(line, why, path):
+    path.write_text(f"{SPLIT}\n{line}\n")
+    with pytest.raises(NetworkError, match=why):
+        network(path)
+
+
+def test_outages_are_refused(path):
+    with pytest.raises(ScenarioError, match="outages: are not for a network from OpenDSS"):
+        evgrid.run(
+            {
+                "name": "x", "time": {"start": "2026-01-15T12:00", "duration": "1h", "step": 900},
+                "feeder": {"network": str(path), "base_load": {"source": "net"}},
+                "outages": [{"start": "0h", "duration": "10min", "out": "feeder"}],
+            }
+        )  # fmt: skip

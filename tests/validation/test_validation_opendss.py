@@ -1,0 +1,113 @@
+"""Public OpenDSS feeders (IEEE test feeders, EPRI): equal to OpenDSS run by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evgrid
+from evgrid.feeder.networks import load_network
+from evgrid.feeder.opendss.engine import Engine
+from evgrid.feeder.solvers import balance, make_solver
+from evgrid.scenario.feeder import Feeder
+
+FEEDERS = {
+    "ieee/4Bus-DY-Bal/4Bus-DY-Bal.DSS": 12,
+    "ieee/4Bus-GrdYD-Bal/4Bus-GrdYD-Bal.DSS": 12,
+    "ieee/4Bus-OYOD-Bal/4Bus-OYOD-Bal.DSS": 12,
+    "ieee/4Bus-OYOD-UnBal/4bus-OYOD-UnBal.dss": 12,
+    "ieee/4Bus-YD-Bal/4Bus-YD-Bal.DSS": 13,
+    "ieee/4Bus-YY-Bal/4Bus-YY-Bal.DSS": 12,
+    "ieee/13Bus/IEEE13Nodeckt.dss": 41,
+    "ieee/34Bus/ieee34Mod1.dss": 95,
+    "ieee/34Bus/ieee34Mod2.dss": 138,
+    "ieee/37Bus/ieee37.dss": 117,
+    "ieee/123Bus/IEEE123Master.dss": 278,
+    "ieee/LVTestCaseNorthAmerican/Master.dss": 1170,
+    "epri/K1/Master_NoPV.dss": 1751,
+    "epri/ckt5/Master_ckt5.dss": 3437,
+    "ieee/8500-Node/Master.dss": 8531,
+    "ieee/8500-Node/Master-unbal.dss": 8531,
+}
+"""Number of nodes of each, as the folder's description has it."""
+
+
+@pytest.fixture(scope="module")
+def opendss_data(shared_data):
+    folder = shared_data / "opendss"
+    if not folder.is_dir():
+        pytest.skip(f"needs the OpenDSS feeders in {folder}")
+    return folder
+
+
+@pytest.mark.parametrize("name", FEEDERS)
+def test_snapshot_is_that_of_the_engine_by_itself(name, opendss_data):
+    """Every node, with the controls settled at the file's own load: 1e-9 pu; head and losses too."""
+    path = opendss_data / name
+    found = load_network(Feeder(network=str(path)))
+    assert len(found.opendss.circuit.node) == FEEDERS[name]
+    loads = found.grid.loads
+    flow = make_solver(found).solve(loads.p_kw[None], loads.q_kvar[None])
+    engine = Engine(path, name).circuit
+    engine.Solution.Solve()
+    assert engine.Solution.Converged
+    by_itself = dict(zip((n.lower() for n in engine.AllNodeNames), engine.AllBusVmagPu, strict=True))
+    worst = 0.0
+    for bus, bus_name in enumerate(found.grid.buses.name.tolist()):
+        for slot in range(3):
+            if f"{bus_name}.{slot + 1}" in by_itself:
+                worst = max(worst, abs(flow.voltage_pu[0, bus, slot] - by_itself[f"{bus_name}.{slot + 1}"]))
+            else:
+                assert np.isnan(flow.voltage_pu[0, bus, slot])
+    assert worst <= 1e-9
+    assert flow.head_p_kw.sum() == pytest.approx(-engine.TotalPower[0], rel=1e-7)
+    assert flow.losses_kw[0] == pytest.approx(engine.Losses[0] / 1e3, rel=1e-6)
+    assert balance(flow, loads.p_kw[None])[0] <= 1e-6
+
+
+def day_by_itself(path, step_s):
+    """Tap numbers of each regulator and lowest voltage after each step of OpenDSS' own daily run."""
+    engine = Engine(path, str(path))
+    circuit = engine.circuit
+    engine.run(f"set mode=daily stepsize={step_s} number=1 controlmode=time hour=0")
+    taps, lowest = [], []
+    for _ in range(86400 // step_s):
+        circuit.Solution.Solve()
+        taps.append([control.TapNumber for control in circuit.RegControls])
+        volts = np.asarray(circuit.AllBusVmagPu)
+        lowest.append(volts[volts > 0.01].min())
+    return np.array(taps), np.array(lowest), [control.Transformer.lower() for control in circuit.RegControls]
+
+
+@pytest.mark.parametrize(
+    ("name", "step_s"),
+    [
+        ("ieee/13Bus/IEEE13Nodeckt.dss", 900),
+        ("ieee/123Bus/IEEE123Master.dss", 300),
+        pytest.param("ieee/123Bus/IEEE123Master.dss", 60, marks=pytest.mark.slow),
+        pytest.param("ieee/8500-Node/Master.dss", 300, marks=pytest.mark.slow),
+    ],
+)
+def test_a_day_has_the_tap_operations_of_opendss_own_daily_run(name, step_s, opendss_data, tmp_path):
+    """With the engine's default daily shape on all loads: the same positions after every step."""
+    path: Path = tmp_path / "day.dss"
+    path.write_text(f'Redirect "{opendss_data / name}"\nbatchedit load..* daily=default\n')
+    result = evgrid.run(
+        {
+            "name": "day",
+            "time": {"start": "2026-01-15T00:00", "duration": "24h", "step": step_s},
+            "feeder": {
+                "network": str(path),
+                "base_load": {"source": "net", "shape": "daily"},
+                "unbalance": False,
+            },
+        }
+    )
+    taps, lowest, regulated = day_by_itself(path, step_s)
+    assert np.ptp(taps, axis=0).max() > 0
+    places = [[str(n).lower() for n in result.trafo.values].index(one) for one in regulated]
+    assert np.array_equal(result.trafo_tap.values[0][:, places], taps)
+    assert result.trafo_operations.values[0, places].tolist() == np.abs(np.diff(taps, axis=0)).sum(0).tolist()
+    assert np.abs(result.voltage_min_pu.values[0] - lowest).max() <= 1e-9
