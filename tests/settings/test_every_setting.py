@@ -826,6 +826,9 @@ REFUSED = {
 """Settings that can't change anything, and what is refused."""
 
 SHOWN = {
+    "unit/test_opendss_network.py": """
+        BaseLoad.shape Feeder.controls
+    """,
     "federation/test_recording.py": """
         Record.buses Record.lines Record.trafos
     """,

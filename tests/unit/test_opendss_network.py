@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ import evgrid
 from evgrid.core.model import ALL_PHASES
 from evgrid.errors import NetworkError, ScenarioError
 from evgrid.feeder.networks import load_network
+from evgrid.feeder.opendss.engine import Engine
 from evgrid.feeder.opendss.tables import GROUND
 from evgrid.feeder.solvers import balance, make_solver
 from evgrid.scenario.feeder import Feeder
@@ -217,3 +220,101 @@ def test_outages_are_refused(path):
                 "outages": [{"start": "0h", "duration": "10min", "out": "feeder"}],
             }
         )  # fmt: skip
+
+
+REGULATED = """Clear
+Set DefaultBaseFrequency=60
+New Circuit.r basekv=12.47 bus1=src pu=1.0 r1=0 x1=0.001 r0=0 x0=0.001
+New Transformer.reg phases=3 windings=2 xhl=0.01 %loadloss=0.001
+~ wdg=1 bus=src kv=12.47 kva=5000
+~ wdg=2 bus=reg kv=12.47 kva=5000
+New RegControl.reg transformer=reg winding=2 vreg=122 band=1.5 ptratio=60 delay=30 tapdelay=5
+~ bus=end.1
+New Line.main bus1=reg bus2=end r1=0.6 x1=0.8 r0=1.2 x0=1.8 c1=0 c0=0 normamps=300
+~ length=8 units=km
+New LoadShape.ramp npts=4 interval=0.5 mult=[0.2 1.0 0.6 0.1]
+New Load.a phases=3 bus1=end kv=12.47 kw=2000 kvar=700 daily=ramp
+New Load.b phases=1 bus1=end.2 kv=7.2 kw=300 kvar=50 model=2
+New Capacitor.c bus1=end kv=12.47 kvar=300
+New CapControl.c capacitor=c element=line.main terminal=1 type=kvar ptratio=1 ctratio=1 onsetting=200
+~ offsetting=-100 delay=60 delayoff=90
+Set voltagebases=[12.47]
+CalcVoltageBases
+"""
+
+
+def regulated(tmp_path, **feeder):
+    path = tmp_path / "reg.dss"
+    path.write_text(REGULATED)
+    return path, evgrid.run(
+        {
+            "name": "reg",
+            "time": {"start": "2026-01-15T00:00", "duration": "2h", "step": 60},
+            "feeder": {"network": str(path), "base_load": {"source": "net", "shape": "daily"}} | feeder,
+        }
+    )
+
+
+def test_live_controls_and_load_shapes_are_those_of_opendss_own_daily_run(tmp_path):
+    path, result = regulated(tmp_path)
+    engine = Engine(path, "reg")
+    engine.run("set mode=daily stepsize=60 number=1 controlmode=time hour=0")
+    circuit, taps, steps, head = engine.circuit, [], [], []
+    for _ in range(120):
+        circuit.Solution.Solve()
+        taps.append(circuit.RegControls.TapNumber)
+        steps.append(sum(circuit.Capacitors.States))
+        head.append(-circuit.TotalPower[0])
+    assert np.ptp(taps) > 2
+    assert np.ptp(steps) == 1
+    assert result.trafo_tap.values[0, :, 0].tolist() == taps
+    assert result.shunt_step.values[0, :, 0].tolist() == steps
+    assert result.trafo_operations.values[0, 0] == np.abs(np.diff(taps)).sum()
+    assert result.head_power_kw.sum("phase").values[0] == pytest.approx(np.array(head), rel=1e-7)
+
+
+def test_without_controls_all_stays_as_the_files_own_load_settles_it(tmp_path):
+    path, result = regulated(tmp_path, controls=False)
+    assert "trafo_tap" not in result
+    engine = Engine(path, "reg").circuit
+    engine.Solution.Solve()
+    tap = engine.Transformers.Tap
+    engine.RegControls.Name = "reg"
+    load = re.sub(r"New (Reg|Cap)Control.*\n~.*\n", "", REGULATED)
+    fixed = tmp_path / "fixed.dss"
+    state = sum(engine.Capacitors.States)
+    fixed.write_text(f"{load}\nTransformer.reg.taps=[1 {tap!r}]\nCapacitor.c.states=[{state}]\n")
+    again = evgrid.run(
+        {
+            "name": "fixed",
+            "time": {"start": "2026-01-15T00:00", "duration": "2h", "step": 60},
+            "feeder": {"network": str(fixed), "base_load": {"source": "net", "shape": "daily"}},
+        }
+    )
+    assert np.abs(result.voltage_pu.values - again.voltage_pu.values).max() < 1e-6
+    free = regulated(tmp_path)[1]
+    assert np.abs(result.voltage_min_pu.values - free.voltage_min_pu.values).max() > 0.01
+
+
+def test_members_have_controls_of_their_own(tmp_path):
+    """Three members of other EVs, together and each by itself: the same positions and voltages."""
+
+    def run(**ensemble):
+        path = tmp_path / "reg.dss"
+        path.write_text(REGULATED)
+        return evgrid.run(
+            {
+                "name": "reg", "ensemble": {"seed": 3} | ensemble,
+                "time": {"start": "2026-01-15T17:00", "duration": "2h", "step": 300},
+                "feeder": {"network": str(path), "households": 120,
+                           "base_load": {"source": "net", "shape": "daily"}},
+                "fleet": {"count": 200, "charger": {"power_kw": 11}},
+            }
+        )  # fmt: skip
+
+    together = run(members=3)
+    for member in range(3):
+        alone = run(members=1, first=member)
+        assert np.array_equal(alone.trafo_tap.values[0], together.trafo_tap.values[member])
+        assert np.array_equal(alone.voltage_pu.values[0], together.voltage_pu.values[member])
+    assert np.ptp(together.voltage_min_pu.values, axis=0).max() > 1e-4
