@@ -186,7 +186,7 @@ def load_network(settings: Feeder, one_phase_evs: bool = False, charger_v: float
         network = Network(source, grid, topology(grid, source), households, prepared)
         if by_evs and not grid.asymmetric:
             because_of_evs = True
-            _check_solver(settings.solver or "power-grid-model", network)
+            _check_solver(settings.solver, network)
     except NetworkError as error:
         if not because_of_evs:
             raise
