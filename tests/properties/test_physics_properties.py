@@ -198,7 +198,7 @@ def test_window_with_local_functions_is_its_plain_python_twin(own, chosen, secon
             )
             tick = Tick(start, seconds, True, np.array([asked]), np.zeros(3))
             seen_now = Seen(volt, volt, volt, 1.0, hertz)
-            _, q_kvars = follow(tick, seen_now, fleet, details, room, refused, start, start + seconds)
+            _, q_kvars, _ = follow(tick, seen_now, fleet, details, room, refused, start, start + seconds)
             start += seconds
             scale = session.capacity_kwh + most
             assert q_kvars / seconds == pytest.approx(seen["q"], rel=1e-12, abs=1e-12 * most)
