@@ -159,7 +159,7 @@ class SiteRun:
         )
         sizes = {
             "member": 1, "connection": len(connections), "phase": 3, "ev": len(evs), "site_ev": len(made.ev),
-            "segment": segment_rows(len(made.ev), step), "segment_field": 4,
+            "segment": segment_rows(len(made.ev), step), "segment_field": 6,
         }  # fmt: skip
         self.sender = Sender(step, asked)
         models = [*([self.sender] if managed else []), self.sites, self.fleet]

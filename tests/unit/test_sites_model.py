@@ -400,3 +400,29 @@ def test_circuits_that_were_without_supply_pick_up_cold(step):
 def test_without_cold_load_nothing_picks_up():
     run = SiteRun(home(outages=[(2.0, 3.1)]), step=900.0, hours=5)
     assert run.total("served_kwh") == pytest.approx(3.9)
+
+
+SEASON = {"name": "all", "months": list(range(1, 13)), "periods": [{"name": "all", "price_per_kwh": 0.3}]}
+FLAT = {"name": "flat", "seasons": [SEASON], "export_per_kwh": 0.1}
+
+
+@pytest.mark.parametrize("step", [60.0, 900.0, 3600.0])
+def test_what_an_ev_takes_from_its_site_s_own_pv_costs_what_export_would_have_earned(step):
+    """6 kW of PV until 0:42, a load of 1 kW, an EV of 7 kW: 5 kW from the PV and 2 kW from the grid."""
+    pv = ([0.0, 0.7], [6.0, 0.0])
+    for approval, own_price in (("export", 0.1), ("non_export", 0.0)):
+        one = home([[car(charge=7.0)]], pv=pv, interconnection={"approval": approval})
+        run = SiteRun(one, step=step, hours=2, tariff=FLAT)
+        assert run.session("energy_delivered_kwh") == pytest.approx([14.0])
+        expected = 0.3 * (2.0 * 0.7 + 7.0 * 1.3) + own_price * 5.0 * 0.7
+        assert run.session("cost") == pytest.approx([expected], rel=1e-9)
+
+
+def test_pv_that_load_and_battery_take_does_not_make_charging_cheaper():
+    """The load takes 3 of 5 kW; EVs of 7 and 3 kW share the other 2 kW by what they draw."""
+    one = home([[car(charge=7.0)], [car(charge=3.0)]], load=3.0, pv=5.0)
+    run = SiteRun(one, step=900.0, hours=1, tariff=FLAT)
+    own = 2.0 * np.array([0.7, 0.3])
+    assert run.session("cost") == pytest.approx(0.3 * (np.array([7.0, 3.0]) - own) + 0.1 * own, rel=1e-9)
+    dark = SiteRun(home([[car(charge=7.0)]], load=3.0, pv=2.0), step=900.0, hours=1, tariff=FLAT)
+    assert dark.session("cost") == pytest.approx([0.3 * 7.0], rel=1e-12)

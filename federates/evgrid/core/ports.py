@@ -69,7 +69,8 @@ PORTS: dict[str, Port] = {
              "reactive power there, mean over the tick; positive is inductive"),
         Port("sites/setpoint", "", ("segment", "segment_field"), "sites", ("fleet",),
              "what EVs at sites do within the tick, a row a segment: EV, end in s, set-point in kW, supply "
-             "(0 dead, 1 island, 2 grid); EV -1: no segment", initial=-1.0),
+             "(0 dead, 1 island, 2 grid), shares of the energy drawn that are the site's own: free, and at "
+             "the price of export; EV -1: no segment", initial=-1.0),
         Port("sites/available", "", ("site_ev",), "sites", ("fleet",),
              "share of its power that the site lets each EV use on the grid at the tick's end; 0 without "
              "supply, in an island and until it returns", initial=1.0),

@@ -23,8 +23,9 @@ class AtSites:
         self._rows, self._count = rows, count
 
     def with_segments(self, sent: Array, others: Segments) -> Segments:
-        """The segments of a tick: the port's rows (EV, end, set-point, supply; EV -1: none), and those
-        of other EVs. Those of an EV come one after the other.
+        """The segments of a tick: the port's rows (EV, end, set-point, supply, shares of energy that are free
+        and that cost what is forgone; EV -1: none), and those of other EVs. Those of an EV come one after the
+        other.
         """
         used = sent[sent[:, 0] >= 0]
         ev = np.concatenate([used[:, 0].astype(np.int64), _evs_of(others)])
@@ -34,6 +35,7 @@ class AtSites:
             np.concatenate([used[:, 1], others.until_s])[order],
             np.concatenate([used[:, 2], others.setpoint_kw])[order],
             np.concatenate([used[:, 3].astype(np.int8), others.supply])[order],
+            *(np.concatenate([used[:, at], np.zeros(len(others.until_s))])[order] for at in (4, 5)),
         )
 
     def limited(self, available: Array, fleet: Fleet) -> tuple[NDArray[np.int64], Array]:

@@ -136,7 +136,7 @@ class World:
 
         evs = len(self.sites.ev)
         rows = segment_rows(evs, self.scenario.time.step)
-        return {"site": len(self.sites), "site_ev": evs, "segment": rows, "segment_field": 4}
+        return {"site": len(self.sites), "site_ev": evs, "segment": rows, "segment_field": 6}
 
     @property
     def _sizes_of_envelope(self) -> dict[str, int]:

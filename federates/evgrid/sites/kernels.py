@@ -846,10 +846,12 @@ def _carry_out(
         if moved.given_kws > 0.0:
             ev["out_kws"] += moved.taken_kws
             ev["discharging_s"] += span_s
-        ev_in += moved.drawn_kws
         ev_out += moved.given_kws
+        drawn = moved.drawn_kws
         if of_ev != DEAD:
-            ev_in += standby_kws(evs.standby_kw, span_s, moved.flowing_s)
+            drawn += standby_kws(evs.standby_kw, span_s, moved.flowing_s)
+        ev_in += drawn
+        powers.bound[j] = drawn
         _write_segment(k, until_s, power_kw, of_ev, answer)
         in_service = supply == BEHIND_SITE and now["share"] == 1.0
         _book_cut(flow, powers.asked[j], powers.wish[j], power_kw, span_s, in_service)
@@ -876,6 +878,14 @@ def _carry_out(
         flow["imported"] += max(grid, 0.0)
         flow["exported"] += max(-grid, 0.0)
         answer.ev_on_grid[i] += ev_in - ev_out
+        if ev_in > 0.0:  # load and battery come first
+            own_share = 1.0 - min(max(grid, 0.0) / ev_in, 1.0)
+            for j in range(n):
+                k = site["ev"][0] + j
+                last = answer.segments[k] - 1
+                if memory.evs[k]["plugged"] and 0 <= last < answer.own.shape[1]:
+                    answer.drawn[k, last] += powers.bound[j]
+                    answer.own[k, last] += own_share * powers.bound[j]
     elif supply == ISLANDED:
         pv = min(max(net, 0.0), now["pv_kw"] * span_s)  # also where a charging curve takes less
         flow["dead"] += abs(net - pv)

@@ -215,9 +215,12 @@ class SitesModel(Model):
         room = 8 + int(np.ceil(self.period_s / 30.0))
         self._answer = Answer(
             np.zeros(count, FLOW), np.zeros(evs_here, np.int64), np.zeros((evs_here, room)),
-            np.zeros((evs_here, room)), np.zeros((evs_here, room), np.int8), np.zeros(count), np.zeros(count),
+            np.zeros((evs_here, room)), np.zeros((evs_here, room), np.int8), np.zeros((evs_here, room)),
+            np.zeros((evs_here, room)), np.zeros(count), np.zeros(count),
         )  # fmt: skip
-        self._rows = np.full((segment_rows(evs_here, self.period_s), 4), -1.0)
+        self._rows = np.full((segment_rows(evs_here, self.period_s), 6), -1.0)
+        self._exports = np.repeat(table.rating.export_kw > 0.0, np.diff(table.ev_first))
+        """Whether the site of each EV may give to the grid, (ev,)."""
         self._inputs = _no_inputs(self._sites, evs_here)
         self._ends_s = -np.inf
         self._of_stair = np.array([share_on_stair(stair) for stair in range(STAIRS)])
@@ -263,7 +266,9 @@ class SitesModel(Model):
         """
         tick, end_s = round(time_s / self.period_s), time_s + self.period_s
         answer = self._answer
-        answer.flows[:], answer.island[:], answer.ev_on_grid[:], answer.segments[:] = 0.0, 0.0, 0.0, 0
+        answer.flows[:], answer.segments[:] = 0.0, 0
+        for added in (answer.drawn, answer.own, answer.island, answer.ev_on_grid):
+            added[:] = 0.0
         request = self._inputs.request_kw
         if self._requests is not None:
             request[:] = self._requests.at(tick, time_s, inputs)[self._table.ev]
@@ -386,7 +391,7 @@ class SitesModel(Model):
         known["soc"][here] = reported[here]
 
     def _send_segments(self, time_s: float) -> None:
-        """Fill the rows of the port: EV, end, set-point, supply."""
+        """Fill the rows of the port: EV, end, set-point, supply, shares of own energy free and forgone."""
         answer, rows = self._answer, self._rows
         count = answer.segments
         if count.max(initial=0) > answer.until_s.shape[1] or count.sum() > len(rows):
@@ -400,6 +405,9 @@ class SitesModel(Model):
         rows[:end, 0] = np.repeat(self._table.ev, count)
         rows[:end, 1], rows[:end, 2] = answer.until_s[used], answer.setpoint_kw[used]
         rows[:end, 3] = answer.supply[used]
+        drawn, exports = answer.drawn[used], np.repeat(self._exports, count)
+        own = np.divide(answer.own[used], drawn, out=np.zeros_like(drawn), where=drawn > 0.0)
+        rows[:end, 4], rows[:end, 5] = np.where(exports, 0.0, own), np.where(exports, own, 0.0)
 
     def _spread(self, of_site: Array, power: Array) -> None:
         """Power by member, connection and phase."""

@@ -211,11 +211,14 @@ class Memory(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a tick fills; flows, segments, island and ev_on_grid are added to, and are 0 at its begin.
+    """What a tick fills; all but the segments' ends, set-points and supply are added to, and are 0 at its
+    begin.
 
     flows : (site,) FLOW of the tick
     segments : (ev,) number of segments of an EV in the tick; more than there is room for: it is too long
     until_s, setpoint_kw, supply : (ev, room) see :class:`evgrid.fleet.kernels.records.Segments`
+    drawn, own : (ev, room) energy that an EV draws in a segment, and that of it which the site does not draw
+        from the grid, kWs
     island : (site,) s of the tick in which the site was an island
     ev_on_grid : (site,) energy that its EVs drew, less given, while it was on the grid, kWs
     """
@@ -225,5 +228,7 @@ class Answer(NamedTuple):
     until_s: Floats
     setpoint_kw: Floats
     supply: NDArray[np.int8]
+    drawn: Floats
+    own: Floats
     island: Floats
     ev_on_grid: Floats

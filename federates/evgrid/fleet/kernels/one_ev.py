@@ -313,6 +313,10 @@ def window(
     if span.supply == ISLANDED:  # nothing is bought, sold or emitted there
         row["past_cost"] -= tick.rates[0] * drawn - tick.rates[1] * given
         physics["past_kg"] -= tick.rates[2] * (drawn - given)
+    elif span.free + span.forgone > 0.0:  # the site's own: it could not, or it could have been exported
+        price, credit = tick.rates[0], tick.rates[1]
+        row["past_cost"] -= drawn * (span.free * price + span.forgone * (price - credit))
+        physics["past_kg"] -= drawn * span.free * tick.rates[2]
     return drawn - given, q_kvars
 
 
@@ -332,7 +336,7 @@ def follow(
         at, last = segments.first[ev], segments.first[ev + 1]
     if at == last:
         asked_kw = tick.setpoint_kw[ev] if tick.managed else inf
-        span = Span(begin_s, end_s - begin_s, asked_kw, SUPPLIED)
+        span = Span(begin_s, end_s - begin_s, asked_kw, SUPPLIED, 0.0, 0.0)
         net, q = window(tick, seen, fleet, details, room, refused_kwh, span)
         return net, q, 0.0
     net_kws, q_kvars, islanded_kws = 0.0, 0.0, 0.0
@@ -340,7 +344,11 @@ def follow(
         while at < last - 1 and segments.until_s[at] <= begin_s:
             at += 1
         until_s = end_s if at == last - 1 else min(segments.until_s[at], end_s)
-        span = Span(begin_s, until_s - begin_s, segments.setpoint_kw[at], int(segments.supply[at]))
+        free = segments.free[at] if len(segments.free) else 0.0
+        forgone = segments.forgone[at] if len(segments.forgone) else 0.0
+        span = Span(
+            begin_s, until_s - begin_s, segments.setpoint_kw[at], int(segments.supply[at]), free, forgone
+        )
         net, q = window(tick, seen, fleet, details, room, refused_kwh, span)
         net_kws += net
         q_kvars += q

@@ -117,12 +117,16 @@ class Segments(NamedTuple):
         last ends with the tick
     setpoint_kw : (segment,)
     supply : (segment,) DEAD, ISLANDED, BEHIND_SITE or SUPPLIED of :mod:`evgrid.battery.records`
+    free, forgone : (segment,) shares of the energy drawn that are the site's own: that cost nothing, and that
+        cost what is paid for energy given to the grid; (0,): none
     """
 
     first: NDArray[np.int64]
     until_s: Floats
     setpoint_kw: Floats
     supply: NDArray[np.int8]
+    free: Floats = np.zeros(0)
+    forgone: Floats = np.zeros(0)
 
 
 NO_SEGMENTS = Segments(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int8))
@@ -130,12 +134,16 @@ NO_SEGMENTS = Segments(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros
 
 
 class Span(NamedTuple):
-    """A time over which one EV is advanced: begin and length (> 0) in s, set-point in kW, and supply."""
+    """A time over which one EV is advanced: begin and length (> 0) in s, set-point in kW, supply, and the
+    shares of the energy drawn that are free, and that cost what is forgone (:class:`Segments`).
+    """
 
     begin_s: float
     seconds: float
     setpoint_kw: float
     supply: int
+    free: float
+    forgone: float
 
 
 class Tick(NamedTuple):
