@@ -40,8 +40,8 @@ EN_50160_BAND = (0.90, 1.10)
 def plot_head_power(result: xr.Dataset, ax: Axes) -> Axes:
     """Power at the feeder head, and the base load under it: everything but EVs and losses."""
     _need(result, "head_power_kw", "base_load_kw")
-    _band(ax, result["head_power_kw"].sum("phase"), _EV, "feeder head")
     _band(ax, result["base_load_kw"], _BASE, "base load (no EVs, no losses)")
+    _band(ax, result["head_power_kw"].sum("phase"), _EV, "feeder head")
     ax.set(ylabel="power at the feeder head (kW)", title="Feeder head")
     ax.legend(frameon=False)
     return time_axis(ax, result["time"])
@@ -49,6 +49,8 @@ def plot_head_power(result: xr.Dataset, ax: Axes) -> Axes:
 
 def plot_fleet(result: xr.Dataset, ax: Axes) -> Axes:
     """Power of the fleet, and the number of EVs plugged in (right axis)."""
+    from matplotlib.ticker import MaxNLocator
+
     _need(result, "fleet_power_kw", "plugged")
     _band(ax, result["fleet_power_kw"], _EV, "fleet power")
     ax.axhline(0, color="black", linewidth=0.6)
@@ -58,6 +60,7 @@ def plot_fleet(result: xr.Dataset, ax: Axes) -> Axes:
     right.step(plugged["time"], plugged, where="post", color=_BASE, linewidth=1, linestyle=":")
     right.set_ylim(0, max(1.0, float(plugged.max())) * 1.1)
     right.set_ylabel("EVs plugged in (dotted)")
+    right.yaxis.set_major_locator(MaxNLocator(integer=True))
     return time_axis(ax, result["time"])
 
 
@@ -148,7 +151,7 @@ def plot_voltage_band(result: xr.Dataset, ax: Axes) -> Axes:
     for limit in EN_50160_BAND:
         ax.axhline(limit, color="black", linewidth=0.8, linestyle="--")
     ax.set(ylabel="voltage (pu)", title="Voltage over all buses and phases (dashed: EN 50160)")
-    ax.legend(frameon=False, ncols=2)
+    ax.legend(edgecolor="none", framealpha=0.9, ncols=2)
     return time_axis(ax, result["time"])
 
 
@@ -179,25 +182,30 @@ def plot_sites(result: xr.Dataset, ax: Axes) -> Axes:
             )  # fmt: skip
             base += values
     served, lacking = total(result["site_load_kw"]), total(result["site_unserved_kw"])
-    if members > 1:
-        own = [result["site_member"].values == member for member in result["member"].values]
-        load = result["site_load_kw"].transpose("site", "time").values
-        low, high = np.quantile([load[mask].sum(axis=0) for mask in own], [0.05, 0.95], axis=0)
-        low, high = np.append(low, low[-1]), np.append(high, high[-1])
-        ax.fill_between(edges, low, high, step="post", color="black", alpha=0.2, linewidth=0)
     if lacking.max() > 0:
         ax.fill_between(
             edges, served, served + lacking, step="post", facecolor="none", edgecolor=_PHASE_COLOURS["a"],
             hatch="////", linewidth=0, label="load not served",
         )  # fmt: skip
     ax.plot(edges, served, drawstyle="steps-post", color="black", linewidth=1.1, label="load served")
+    if members > 1:
+        own = [result["site_member"].values == member for member in result["member"].values]
+        load = result["site_load_kw"].transpose("site", "time").values
+        low, high = np.quantile([load[mask].sum(axis=0) for mask in own], [0.05, 0.95], axis=0)
+        for values, label in ((low, "its 5–95 %"), (high, None)):
+            ax.plot(
+                edges, np.append(values, values[-1]), drawstyle="steps-post", color="black", linewidth=0.8,
+                linestyle=":", label=label,
+            )  # fmt: skip
     ax.axhline(0, color="black", linewidth=0.6)
     _shade_outages(result, ax)
     count = result.sizes["site"] / members
     what = str(result["site_name"].values[0]) if result.sizes["site"] == 1 else f"{count:g} sites"
-    note = ", mean of the members (load: with band)" if members > 1 else ""
+    note = ", mean of the members" if members > 1 else ""
     ax.set(ylabel="power (kW, below 0: given or charging)", title=f"Supply of {what}{note}")
-    ax.legend(frameon=False, fontsize="small", ncols=2)
+    low_kw, high_kw = ax.get_ylim()
+    ax.set_ylim(low_kw, high_kw + 0.3 * (high_kw - low_kw))  # room for the legend
+    ax.legend(frameon=False, fontsize="small", ncols=3, loc="upper left")
     return time_axis(ax, result["time"])
 
 
@@ -219,8 +227,10 @@ def plot_site_storage(result: xr.Dataset, ax: Axes) -> Axes:
                 result["time"].values, 100 * low, 100 * high, color=colour, alpha=0.2, linewidth=0
             )
     _shade_outages(result, ax)
-    ax.set(ylabel="state of charge (%)", ylim=(0, 105), title="Stores of the sites")
-    ax.legend(frameon=False, fontsize="small")
+    ax.set(
+        ylabel="state of charge (%)", ylim=(0, 130), yticks=range(0, 101, 20), title="Stores of the sites"
+    )  # the upper part is the legend's
+    ax.legend(frameon=False, fontsize="small", loc="upper left")
     return time_axis(ax, result["time"])
 
 
@@ -251,7 +261,7 @@ def _shade_outages(result: xr.Dataset, ax: Axes) -> None:
         ax.fill_between(
             _edges(result["time"].values), 0, np.append(share, share[-1]), step="post", color="0.5",
             alpha=0.2, linewidth=0, transform=ax.get_xaxis_transform(),
-            label="outage (height: share of the sites)",
+            label="outage" if len(on_grid) == 1 else "sites without grid (share)",
         )  # fmt: skip
 
 
