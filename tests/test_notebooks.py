@@ -16,6 +16,7 @@ SMALL = {
     "managed_charging": 'duration, variants = "6h", ["uncontrolled", "tou", "scheduled (V2G)"]',
     "managed_charging_on_a_street": 'duration = "3h"',
     "resilience": 'duration = "7d"',
+    "v2h": 'duration = "6h"',
     "voltage_support": 'members, duration = 1, "1h"',
 }
 

@@ -139,7 +139,9 @@ def _text(value: float, form: str) -> str:
 
 
 def draw(result: xr.Dataset) -> Figure:
-    """Survival curves; by month and hour; sites; indices; the curve of the reserve."""
+    """Survival curves; by month, or group where the period has one month, and hour; sites; indices; the curve
+    of the reserve.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 8.6), layout="constrained")
@@ -147,13 +149,19 @@ def draw(result: xr.Dataset) -> Figure:
     members = f", {result.attrs['members']} members" * int(result.attrs["members"] > 1)
     figure.suptitle(f"{result.attrs['name']}: {result.sizes['site']} sites{members}")
     plot_survival(result, axes[0, 0])
-    plot_by(result, "month", axes[0, 1])
+    months = int(result["hours_mean_by_month"].notnull().any(["variant", "group"]).sum())
+    if months > 1:
+        plot_by(result, "month", axes[0, 1])
+    else:
+        plot_groups(result, axes[0, 1])
     plot_by(result, "hour", axes[0, 2])
     plot_sites(result, axes[1, 0])
     if "saidi_meter_h" in result:
         plot_indices(result, axes[1, 1])
-    else:
+    elif months > 1:
         plot_groups(result, axes[1, 1])
+    else:
+        axes[1, 1].set_axis_off()
     if "reserve_hours_mean" in result:
         plot_reserve(result, axes[1, 2])
     else:
