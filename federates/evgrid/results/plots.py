@@ -192,7 +192,7 @@ def plot_sites(result: xr.Dataset, ax: Axes) -> Axes:
         own = [result["site_member"].values == member for member in result["member"].values]
         load = result["site_load_kw"].transpose("site", "time").values
         low, high = np.quantile([load[mask].sum(axis=0) for mask in own], [0.05, 0.95], axis=0)
-        for values, label in ((low, "its 5–95 %"), (high, None)):
+        for values, label in ((low, "its 5–95 %"), (high, "_upper")):  # _: not in the legend
             ax.plot(
                 edges, np.append(values, values[-1]), drawstyle="steps-post", color="black", linewidth=0.8,
                 linestyle=":", label=label,
