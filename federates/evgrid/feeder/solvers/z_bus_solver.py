@@ -13,7 +13,7 @@ A case that does not converge is solved by power-grid-model with Newton-Raphson.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -218,8 +218,8 @@ class ZBusSolver:
             part = flow if whole else self._empty(len(some))
             stuck[some] = self._solve(state, of((p_kw, q_kvar)), of(own), of(generation), part)
             if not whole:
-                for field in fields(Flow):
-                    getattr(flow, field.name)[some] = getattr(part, field.name)
+                for name, values in part.tables().items():
+                    getattr(flow, name)[some] = values
         if stuck.any():
             again = np.flatnonzero(stuck)
             self._by_newton(flow, again, (p_kw, q_kvar), label, nominal, given, positions, failed)
@@ -395,8 +395,8 @@ class ZBusSolver:
                 power[0][again], power[1][again], nominal=of(nominal), generation=of(generation),
                 positions=at, failed=found,
             )  # fmt: skip
-            for field in fields(Flow):
-                getattr(flow, field.name)[again] = getattr(part, field.name)
+            for name, values in part.tables().items():
+                getattr(flow, name)[again] = values
             reasons = {int(again[case]): reason for case, reason in found.items()}
         self.newton_cases += len(again) - len(reasons)
         if reasons and failed is None:
