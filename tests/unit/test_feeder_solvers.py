@@ -115,11 +115,11 @@ def test_reduction_changes_no_number(feeder, name):
     reduced, whole = (PowerGridModelSolver(network, reduce) for reduce in (True, False))
     assert len(reduced.circuit.nominal_kv) < 0.8 * len(whole.circuit.nominal_kv)
     one, other = reduced.solve(p, q), whole.solve(p, q)
-    for field in dataclasses.fields(one):
+    for table in one.tables():
         # energies are known to 1e-9 of the head power
-        scale = np.abs(other.head_p_kw).max() if field.name.endswith(("kw", "kvar")) else 1.0
-        scale = 100.0 if field.name.endswith("neutral_a") else scale
-        assert largest_gap(one, other, field.name) <= 1e-9 * scale, field.name
+        scale = np.abs(other.head_p_kw).max() if table.endswith(("kw", "kvar")) else 1.0
+        scale = 100.0 if table.endswith("neutral_a") else scale
+        assert largest_gap(one, other, table) <= 1e-9 * scale, table
 
 
 @pytest.mark.parametrize("three_phase", [True, False])
@@ -145,9 +145,9 @@ def test_reduction_of_rings_dead_ends_and_unequal_lines(feeder, small_net, three
     assert len(reduced.circuit.nominal_kv) == len(whole.circuit.nominal_kv) - 6
     p, q = loads_of(network)
     one, other = reduced.solve(p, q), whole.solve(p, q)
-    for field in dataclasses.fields(one):
-        scale = 100.0 if field.name.endswith("neutral_a") else 1.0
-        assert largest_gap(one, other, field.name) <= 1e-9 * scale, field.name
+    for table in one.tables():
+        scale = 100.0 if table.endswith("neutral_a") else 1.0
+        assert largest_gap(one, other, table) <= 1e-9 * scale, table
     assert np.isnan(one.voltage_pu[:, -1]).all()
     assert_solvers_agree(network)
 
@@ -160,10 +160,8 @@ def test_a_case_does_not_depend_on_its_batch(feeder, threads):
     together = solver.solve(p, q)
     for case in (0, 17, 59):
         alone = solver.solve(p[case : case + 1], q[case : case + 1])
-        for field in dataclasses.fields(alone):
-            assert np.array_equal(getattr(alone, field.name)[0], getattr(together, field.name)[case]), (
-                field.name
-            )
+        for table in alone.tables():
+            assert np.array_equal(getattr(alone, table)[0], getattr(together, table)[case]), table
 
 
 def test_newton_raphson_takes_over_where_iterative_current_fails(feeder):
