@@ -6,6 +6,8 @@ on the others in the batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -151,3 +153,54 @@ def neutral_currents(
             currents[branch] = np.sqrt(real * real + imaginary * imaginary)
         for element in range(len(of)):
             out[case, element] = currents[of[element]] if of[element] >= 0 else 0.0
+
+
+@njit
+def extremes(values: Floats, some: Ints, lowest: Floats, highest: Floats) -> None:
+    """Lowest and highest number of each case; NaN where there is none.
+
+    values : (case, element, phase); some : elements that count; lowest, highest : (case,)
+    """
+    cases, _, phases = values.shape
+    for case in range(cases):
+        least, most = np.inf, -np.inf
+        for element in some:
+            for phase in range(phases):
+                value = values[case, element, phase]
+                least = value if value < least else least
+                most = value if value > most else most
+        lowest[case] = least if least <= most else np.nan
+        highest[case] = most if least <= most else np.nan
+
+
+@njit
+def worst_phases(loading: Floats, out: NDArray[np.floating[Any]]) -> None:
+    """The highest loading of the phases, (case, element), of (case, element, phase); NaN if one is."""
+    cases, elements, phases = loading.shape
+    for case in range(cases):
+        for element in range(elements):
+            worst = loading[case, element, 0]
+            for phase in range(1, phases):
+                value = loading[case, element, phase]
+                worst = worst if value <= worst or np.isnan(worst) else value
+            out[case, element] = worst
+
+
+@njit
+def update_highest(loading: Floats, solved: int, highest: Floats, phase_of: Ints) -> None:
+    """Update the highest loading of each member and element, and its phase, with some steps.
+
+    loading : (case, element, phase), step by step the members that were solved; NaN is ignored
+    solved : members that were solved; 1 where all members are alike
+    highest, phase_of : (member, element)
+    """
+    members, elements = highest.shape
+    _, _, phases = loading.shape
+    for case in range(loading.shape[0]):
+        first = case % solved
+        for member in range(first, members if solved == 1 else first + 1):
+            for element in range(elements):
+                for phase in range(phases):
+                    if loading[case, element, phase] > highest[member, element]:
+                        highest[member, element] = loading[case, element, phase]
+                        phase_of[member, element] = phase

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.core.model import Array, Model, Outages, Recorder, Values, Variable
+from evgrid.feeder import kernels
 from evgrid.feeder.base_load import BaseLoad, base_load
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.inverters import Inverters
@@ -45,7 +46,6 @@ from evgrid.feeder.solvers import (
     check_balance,
     make_solver,
     not_converged,
-    worst_phase,
 )
 from evgrid.feeder.solvers.opendss import LiveControls, OpenDSSSolver
 from evgrid.feeder.transformer_ageing import Ageing
@@ -168,6 +168,13 @@ _WITHOUT_SUPPLY = {"voltage_pu": 0.0, "voltage_min_pu": np.nan, "voltage_max_pu"
 """Values of the voltages over an interval without supply."""
 
 
+def _worst_phases(loading: Array, dtype: type[np.floating[Any]]) -> Any:
+    """The highest loading of the phases, (case, element), of (case, element, phase)."""
+    worst = np.empty(loading.shape[:2], dtype)
+    kernels.worst_phases(loading, worst)
+    return worst
+
+
 class _Highest:
     """The phase of each element's highest loading so far, by member."""
 
@@ -175,17 +182,11 @@ class _Highest:
         self._loading = np.zeros((members, elements))
         self.phase = np.full((members, elements), -1, np.int64)
 
-    def update(self, loading: Array) -> None:
-        """Update with the loading of some steps, (step, member, element, phase); NaN is ignored."""
-        if not loading.shape[2]:
-            return
-        given = np.nan_to_num(loading)
-        worst = worst_phase(given)
-        step = worst.argmax(axis=0)[np.newaxis]
-        highest = np.take_along_axis(worst, step, 0)[0]
-        at = np.take_along_axis(given, step[..., np.newaxis], 0)[0].argmax(axis=2)
-        higher = highest > self._loading
-        self._loading[higher], self.phase[higher] = highest[higher], at[higher]
+    def update(self, loading: Array, solved: int) -> None:
+        """Update with the loading of some steps, (case, element, phase), ``solved`` cases each: one a member,
+        or one for all. NaN is ignored.
+        """
+        kernels.update_highest(loading, solved, self._loading, self.phase)
 
 
 class _Cases:
@@ -674,19 +675,17 @@ class FeederModel(Model):
         head = by_member(flow.head_p_kw)
 
         def record() -> None:
-            trafo_loading = by_member(worst_phase(flow.trafo_loading))
-            voltage, volts = flow.voltage_pu, flow.voltage_pu[:, self._below_source]
-            lowest, most = (
-                by_member(np.fmin.reduce(volts, (1, 2))),
-                by_member(np.fmax.reduce(volts, (1, 2))),
-            )
+            trafo_loading = by_member(_worst_phases(flow.trafo_loading, np.float64))
+            voltage, (lowest, most) = flow.voltage_pu, np.empty((2, len(flow)))
+            kernels.extremes(voltage, self._below_source, lowest, most)
+            lowest, most = by_member(lowest), by_member(most)
             if left is not None:
                 kept = ~(times_s[:, np.newaxis] >= self._failed_s)
                 lowest, most = (np.where(np.isnan(x) & kept, 0.0, x) for x in (lowest, most))
                 dead = kept.reshape(-1, 1, 1) & self._network.topology.energised[:, np.newaxis]
                 voltage = np.where(np.isnan(voltage) & dead, 0.0, voltage)
             for kind, highest in self._highest.items():
-                highest.update(by_member(getattr(flow, f"{kind}_loading")))
+                highest.update(getattr(flow, f"{kind}_loading"), solved)
             if self._live is not None and isinstance(self._solver, OpenDSSSolver):
                 recorded.update(self._live.recorded(self._solver.positions))
             if self._inverters is not None:
@@ -704,7 +703,7 @@ class FeederModel(Model):
                     "voltage_pu": by_member(voltage.astype(np.float32)),
                     "voltage_min_pu": lowest,
                     "voltage_max_pu": most,
-                    "line_loading": by_member(worst_phase(flow.line_loading).astype(np.float32)),
+                    "line_loading": by_member(_worst_phases(flow.line_loading, np.float32)),
                     "trafo_loading": trafo_loading,
                     "losses_kw": losses,
                     "head_power_kw": head,

@@ -40,8 +40,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from evgrid.core.jit import njit
 from evgrid.errors import ResultError, ScenarioError
 from evgrid.results import open_netcdf
 from evgrid.results.limits import Criterion, LimitSet, coverage, limit_set, violations
@@ -406,17 +408,20 @@ def check_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> x
     together = checked["violated_any"].expand_dims(criterion=[TOGETHER])
     violated = xr.concat([checked["violated"].astype(bool), together.astype(bool)], "criterion")
     worst = _worst(result, violated, chosen)
-    voltage = result["voltage_pu"].where(result["voltage_pu"] > 0)
-    others = ("member", "time", "phase")
+    lowest, highest = bus_extremes(result["voltage_pu"].transpose("time", "member", "bus", "phase").values)
     kept = worst.assign(
         violated=violated.transpose("member", "criterion").assign_attrs(
             long_name="whether the deployment violates the criterion", units="1"
         ),
-        bus_voltage_min_pu=voltage.min(others).assign_attrs(
-            long_name="lowest voltage of the bus over phases, time and deployments", units="1"
+        bus_voltage_min_pu=(
+            "bus",
+            lowest,
+            {"long_name": "lowest voltage of the bus over phases, time and deployments", "units": "1"},
         ),
-        bus_voltage_max_pu=voltage.max(others).assign_attrs(
-            long_name="highest voltage of the bus over phases, time and deployments", units="1"
+        bus_voltage_max_pu=(
+            "bus",
+            highest,
+            {"long_name": "highest voltage of the bus over phases, time and deployments", "units": "1"},
         ),
     ).assign_coords({name: result[name] for name in ("bus_x", "bus_y")})
     table = coverage(result, chosen)
@@ -429,6 +434,26 @@ def check_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> x
         feeder_s=spent.stepping_s["feeder"] + spent.finishing_s["feeder"],
         run_s=spent.wall_s + time.perf_counter() - begin,
     )
+
+
+@njit
+def bus_extremes(voltage: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lowest and highest voltage above 0 of each bus, of (time, member, bus, phase); NaN without one."""
+    times, members, buses, phases = voltage.shape
+    lowest = np.full(buses, np.inf, voltage.dtype)
+    highest = np.full(buses, -np.inf, voltage.dtype)
+    for step in range(times):
+        for member in range(members):
+            for bus in range(buses):
+                for phase in range(phases):
+                    value = voltage[step, member, bus, phase]
+                    if value > 0.0:
+                        lowest[bus] = min(lowest[bus], value)
+                        highest[bus] = max(highest[bus], value)
+    for bus in range(buses):
+        if lowest[bus] > highest[bus]:
+            lowest[bus] = highest[bus] = np.nan
+    return lowest, highest
 
 
 def _worst(result: xr.Dataset, violated: xr.DataArray, limits: LimitSet) -> xr.Dataset:

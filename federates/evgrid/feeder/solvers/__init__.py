@@ -15,7 +15,6 @@ from evgrid.feeder.solvers.interface import (
     case_name,
     check_balance,
     not_converged,
-    worst_phase,
 )
 from evgrid.scenario.feeder import SolverName
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Flow", "Label", "Positions", "Power", "Solver", "SolverName", "balance", "blank", "case_name",
-    "check_balance", "chosen_solver", "faults_of", "make_solver", "not_converged", "worst_phase",
+    "check_balance", "chosen_solver", "faults_of", "make_solver", "not_converged",
 ]  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
-from functools import reduce
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -72,11 +71,6 @@ class Flow:
         """All that is there, by name."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: values for name, values in found.items() if values is not None}
-
-
-def worst_phase(loading: Array) -> Array:
-    """The highest loading of the phases, (..., element), of (..., element, phase)."""
-    return np.asarray(reduce(np.maximum, np.moveaxis(loading, -1, 0)))
 
 
 @dataclass(frozen=True)
