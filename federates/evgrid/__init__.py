@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from evgrid.runs.simulation import run
     from evgrid.scenario import Scenario, load_scenario
     from evgrid.scenario.aggregators import StrategySettings
+    from evgrid.sites.controls import PlanningControl
 
 _HOME = {
     "EvgridError": "evgrid.errors",
     "Scenario": "evgrid.scenario",
     "ScenarioError": "evgrid.errors",
     "MemberStrategy": "evgrid.aggregator.strategy",
+    "PlanningControl": "evgrid.sites.controls",
     "Strategy": "evgrid.aggregator.strategy",
     "StrategySettings": "evgrid.scenario.aggregators",
     "View": "evgrid.aggregator.strategy",
@@ -42,6 +44,7 @@ _HOME = {
 __all__ = [
     "EvgridError",
     "MemberStrategy",
+    "PlanningControl",
     "Scenario",
     "ScenarioError",
     "Strategy",

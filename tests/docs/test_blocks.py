@@ -42,6 +42,7 @@ def blocks(page, language=""):
     return [block for name, block in found if name == language]
 
 
+CONTROL = blocks(ROOT / "docs/guide/sites.md", "python")[0]
 STRATEGY = blocks(ROOT / "README.md", "python")[1]
 
 
@@ -57,6 +58,7 @@ def test_yaml_is_valid(block, tmp_path):
     for name in FILES:
         (tmp_path / name).write_text("time,value\n0,1\n", encoding="utf-8")
     (tmp_path / "my_module.py").write_text(STRATEGY, encoding="utf-8")
+    (tmp_path / "my_control.py").write_text(CONTROL, encoding="utf-8")
     content = parse_yaml(block)
     if "base" in content:
         checked(Batch, {**content, "base": str(ROOT / "scenarios" / "european_lv_v2g.yaml")}, "batch")

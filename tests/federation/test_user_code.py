@@ -113,6 +113,55 @@ def test_code_can_be_refused(tmp_path, monkeypatch):
         load_scenario(path, {"aggregators.main": {"strategy": "regulation", "scorer": "marks:Mine"}})
 
 
+CONTROL = """
+import numpy as np
+import evgrid
+from evgrid.sites.planning import Plans
+
+
+class Trickle(evgrid.PlanningControl):
+    charge_kw: float = 0.5
+
+    def solve(self, ahead, stores):
+        power = np.where(stores.here > 0, self.charge_kw, 0.0)
+        return Plans(power{cut}, np.full(ahead.pv_kw.shape, np.inf), np.zeros((len(ahead.load_kw), 0)), None)
+"""
+HOME = {
+    "connections": ["LOAD1"], "load": {"kw": 1}, "battery": {"capacity_kwh": 10, "charge_kw": 0.7},
+    "control": {"strategy": "controls:Trickle", "horizon": "3h", "charge_kw": 0.6},
+}  # fmt: skip
+
+
+def test_a_control_of_ones_own_plans_for_a_site(tmp_path):
+    path = scenario_in(tmp_path, 0.5)
+    (tmp_path / "controls.py").write_text(CONTROL.replace("{cut}", ""))
+    overrides = {"aggregators.main": None, "sites": {"home": HOME}, "time.duration": "1h"}
+    result = evgrid.run(load_scenario(path, overrides))
+    assert result["site_battery_power_kw"].values == pytest.approx(0.6)
+    assert result["site_ev_power_kw"].values == pytest.approx(0.6)
+    assert result["site_power_kw"].values == pytest.approx(1 + 0.6 + 0.6)
+    over = evgrid.run(load_scenario(path, {**overrides, "sites.home.control.charge_kw": 5.0}))
+    assert over["site_battery_power_kw"].values == pytest.approx(0.7)  # its limits hold all the same
+    before = identity(load_scenario(path, overrides))
+    (tmp_path / "controls.py").write_text(CONTROL.replace("{cut}", "[:, :-1]"))
+    assert identity(load_scenario(path, overrides)) != before
+    with pytest.raises(
+        evgrid.EvgridError, match=r"controls:Trickle: store_kw of its plans has a shape of \(2, 11\)"
+    ):
+        evgrid.run(load_scenario(path, overrides))
+
+
+def test_what_is_no_control_is_refused(tmp_path):
+    path = scenario_in(tmp_path, 0.5)
+    wrong = {**HOME, "control": "my_module:MyStrategy"}
+    with pytest.raises(evgrid.ScenarioError, match="MyStrategy is no subclass of evgrid.PlanningControl"):
+        load_scenario(path, {"sites": {"home": wrong}})
+    with pytest.raises(
+        evgrid.ScenarioError, match="must be one of cost, .*, or your own as my_module:MyClass"
+    ):
+        load_scenario(path, {"sites": {"home": {**HOME, "control": "own"}}})
+
+
 @pytest.mark.parametrize("name", ["../evil:X", "a.b.:X", "my_module:X.y", "my module:X", ":X", "os:"])
 def test_a_name_is_a_module_and_a_class(tmp_path, name):
     with pytest.raises(

@@ -1013,7 +1013,7 @@ SHOWN = {
         SitePv.weather
     """,
     "unit/test_site_plans.py": """
-        Cost.slot Planned.every Planned.forecast Planned.horizon
+        PlanningControl.slot Planned.every Planned.forecast Planned.horizon
     """,
     "unit/test_sites_settings.py": """
         Circuit.critical Circuit.order Site.nominal_v

@@ -1,6 +1,8 @@
 """The scenario: loading, merging, overriding, and every fault at once with its path."""
 
 import json
+import pickle
+import warnings
 
 import pytest
 
@@ -22,15 +24,20 @@ def test_defaults():
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("24h", 86400), ("15min", 900), ("60s", 60), (4, 4), ("0.5h", 1800)]
-)
+    ("text", "seconds"), [("24h", 86400), ("15min", 900), ("60s", 60), (4, 4), ("0.5h", 1800),
+     ("9 S", 9), ("1 H", 3600), ("2T", 120), ("PT1H5S", 3605)]
+)  # fmt: skip
 def test_durations(text, seconds):
-    assert (
-        scenario_from(
-            MINIMAL, {"time.duration": text, "time.step": 1, "communication.telemetry": 60}
-        ).time.duration
-        == seconds
-    )
+    overrides = {"time.duration": text, "time.step": 1, "communication.telemetry": 60}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # pandas' capital units are deprecated
+        assert scenario_from(MINIMAL, overrides).time.duration == seconds
+
+
+def test_faults_go_from_process_to_process():
+    error = pickle.loads(pickle.dumps(ScenarioError(["a: is wrong", "b: too"], "case.yaml")))
+    assert (error.faults, error.source) == (["a: is wrong", "b: too"], "case.yaml")
+    assert str(error) == "case.yaml: 2 faults\n  a: is wrong\n  b: too"
 
 
 def test_five_faults_are_all_reported_with_their_path():

@@ -296,7 +296,8 @@ CONTROLS = Registry(
         "requests": "evgrid.sites.controls:Requests",
         "reserve": "evgrid.sites.controls:Reserve",
         "self_consumption": "evgrid.sites.controls:SelfConsumption",
-    }
+    },
+    base="evgrid.sites.controls:PlanningControl",
 )
 """Controls of a site by name, which is their field ``strategy``."""
 
@@ -333,6 +334,11 @@ class SiteControl(OneOfSeveral):
     grid is there."""
     storms: tuple[Storm, ...] = ()
     """Storm warnings, which raise the reserve."""
+
+    @property
+    def user_classes(self) -> tuple[type, ...]:
+        """The user's own classes that these settings name."""
+        return (type(self),) if ":" in self.strategy else ()
 
     @classmethod
     def alternatives(cls) -> tuple[type[SiteControl], ...]:
@@ -428,7 +434,8 @@ class Site(Settings):
         SerializeAsAny[SiteControl], BeforeValidator(_control, json_schema_input_type=SiteControl | str)
     ] = Field(default="requests", validate_default=True)
     """Control while the grid is there: requests (only what aggregators ask for), self_consumption, cost,
-    peak, reserve, or one with settings, {strategy: reserve, reserve_soc: 0.6}."""
+    peak, reserve, one with settings, {strategy: reserve, reserve_soc: 0.6}, or your own as
+    my_module:MyControl."""
     discharge_order: Literal["battery_first", "ev_first"] = "battery_first"
     """Order of discharging of battery and EVs."""
 

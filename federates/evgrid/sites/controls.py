@@ -1,14 +1,20 @@
-"""The controls of a site while the grid is there: their settings."""
+"""The controls of a site while the grid is there: their settings.
+
+One of a user's own is a class that extends :class:`PlanningControl` and plans in :meth:`Planned.solve`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from evgrid.scenario.fields import Duration, Positive, fault
 from evgrid.scenario.sites import SiteControl
 from evgrid.scenario.tariffs import USUAL_INTERVAL_S, DemandCharge
+
+if TYPE_CHECKING:
+    from evgrid.sites.planning import Ahead, Plans, Stores
 
 
 class Requests(SiteControl):
@@ -41,6 +47,19 @@ class Planned(SiteControl):
         """Whether it plans as it is set."""
         return True
 
+    def solve(self, ahead: Ahead, stores: Stores) -> Plans:
+        """Plans of the group's sites over the horizon: the best ones, see :mod:`evgrid.sites.planning`.
+
+        One of a user's own may plan by any rule. A site follows its plan as far as breaker, export limit,
+        reserve and the EVs' departures allow.
+
+        ahead : load, PV, limits and prices in slots
+        stores : batteries, then EVs in their sessions
+        """
+        from evgrid.sites.planning import plan
+
+        return plan(ahead, stores)
+
     def slot_s(self, demand: DemandCharge | None) -> float:
         """Length of a plan's slots, s, with the tariff's demand charge."""
         raise NotImplementedError
@@ -61,13 +80,9 @@ class Planned(SiteControl):
         return self
 
 
-class Cost(Planned):
-    """Least cost on the price of energy and the export price over a rolling horizon."""
+class PlanningControl(Planned):
+    """A control that plans the power of batteries, EVs and PV in slots; base of users' own."""
 
-    needs_prices: ClassVar[bool] = True
-
-    strategy: Literal["cost"] = "cost"
-    """The name of this control."""
     slot: Annotated[Duration, Field(ge=60)] = 900.0
     """Length of a plan's slots."""
 
@@ -76,10 +91,19 @@ class Cost(Planned):
         return self.slot
 
     @model_validator(mode="after")
-    def _whole_slots(self) -> Cost:
+    def _whole_slots(self) -> Self:
         for found in self.slot_faults("slot", self.slot):
             raise fault(found)
         return self
+
+
+class Cost(PlanningControl):
+    """Least cost on the price of energy and the export price over a rolling horizon."""
+
+    needs_prices: ClassVar[bool] = True
+
+    strategy: Literal["cost"] = "cost"
+    """The name of this control."""
 
 
 class Peak(Planned):

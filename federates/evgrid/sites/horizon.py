@@ -23,10 +23,11 @@ from evgrid.battery.records import Kinds
 from evgrid.core.jit import njit
 from evgrid.core.model import Array, Clock
 from evgrid.core.units import DAY_S
+from evgrid.errors import ScenarioError
 from evgrid.scenario.tariffs import DemandCharge, Prices
 from evgrid.sites.controls import Peak, Planned
 from evgrid.sites.kernels import SAME_SOC
-from evgrid.sites.planning import Ahead, Stores, plan
+from evgrid.sites.planning import Ahead, Plans, Stores
 from evgrid.sites.profiles import Slots, merged
 from evgrid.sites.records import BY_DEPARTURE, EVs, Memory, Sites
 from evgrid.sites.tables import SiteTable
@@ -70,6 +71,7 @@ class Planner:
         self._naive = control.forecast == "naive"
         self._site_of_ev = np.searchsorted(self.sites, of_ev[self.evs])
         self._table, self._sites, self._evs, self._clock = table, sites, evs, clock
+        self._control = control
         by_peak = isinstance(control, Peak)
         self._prices = None if by_peak else prices
         self._demand = demand if by_peak else None
@@ -90,7 +92,10 @@ class Planner:
         batteries, with_battery = self._batteries(memory, reserve)
         cars, car_ev = self._cars(edges_s, memory, reserve)
         stores = _joined(batteries, cars)
-        found = plan(self._ahead(edges_s, cars, billed_kw, months), stores)
+        ahead = self._ahead(edges_s, cars, billed_kw, months)
+        found = self._control.solve(ahead, stores)
+        if self._control.user_classes:
+            self._check(found, len(stores))
         kept, own = slice(self._kept), self._kept
         battery_kw, ev_kw = np.zeros((len(self.sites), own)), np.zeros((len(self.evs), own))
         battery_kw[with_battery] = found.store_kw[: len(with_battery), kept]
@@ -103,6 +108,18 @@ class Planner:
         if self._demand is not None:
             peak_kw = found.peak_kw[:, self._months(edges_s)[1][kept]]
         return Course(edges_s[: own + 1], battery_kw, found.pv_kw[:, kept], peak_kw, ev_kw)
+
+    def _check(self, found: Plans, stores: int) -> None:
+        """Raise ScenarioError for plans of a user's own control that can't be followed."""
+        given = {"store_kw": (found.store_kw, stores), "pv_kw": (found.pv_kw, len(self.sites))}
+        for name, (values, rows) in given.items():
+            shape, wanted = np.shape(values), (rows, self._slots)
+            if shape != wanted or np.isnan(values).any():
+                what = f"a shape of {shape}" if shape != wanted else "NaN"
+                whose = f"control.strategy = {self._control.strategy}"
+                raise ScenarioError(
+                    [f"{whose}: {name} of its plans has {what}: must be numbers of the shape {wanted}"]
+                )
 
     def _reserve_ahead(self, edges_s: Array) -> Array:
         """State of charge that is held in each slot, (site, slot)."""

@@ -370,9 +370,14 @@ def _rating(
         peak_kw=most(lambda site: getattr(site.control, "limit_kw", None)),
         former=of(lambda site: FORMER.index(site.island.former), np.int8),
         backup=of(lambda site: BACKUP.index(site.backup), np.int8),
-        control=of(lambda site: CONTROL_NAMES.index(site.control.strategy), np.int8),
+        control=of(lambda site: CONTROL_NAMES.index(_kernel_control(site)), np.int8),
         ev_first=of(lambda site: site.discharge_order == "ev_first", np.bool_),
     )
+
+
+def _kernel_control(site: Site) -> str:
+    """Name of the control that a site follows: one of a user's own plans, and is followed as ``cost`` is."""
+    return "cost" if site.control.user_classes else site.control.strategy
 
 
 # ---- loads ----------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from evgrid.results import open_results
 from evgrid.results.recording import unrecorded
 from evgrid.runs.batch import Batch, Run, dask_client, plan
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.scenario.fields import Duration, ExistingFile, Share, fault
+from evgrid.scenario.fields import Duration, ExistingFile, NotNegative, Positive, Share, fault
 from evgrid.sites.normal_times import SUMS, energy_in_normal_times
 from evgrid.sites.survival import survival_hours, with_round_trip_on_charging
 from evgrid.studies.resilience_indices import (
@@ -66,7 +66,6 @@ ALL_SITES = "all"
 _YEAR_H = 8760.0
 
 Part = Literal["ev", "one_ev", "ev_stays", "pv", "battery", "generator"]
-Positive = Annotated[float, Field(gt=0)]
 
 
 class Resilience(Study):
@@ -106,7 +105,7 @@ class Resilience(Study):
     result: ExistingFile | None = None
     """Result of a run of the scenario with record.ev, and a recording interval of a tick that divides the
     slot: outages start from its states of charge. Left out: from those of a rule."""
-    wear_per_kwh: Annotated[float, Field(ge=0)] = 0.05
+    wear_per_kwh: NotNegative = 0.05
     """Cost of degradation in normal times, currency per kWh that stores give to the load."""
     saifi: Positive | None = None
     """Interruptions of a customer a year, with caidi in place of the scenario's outages. Left out: those of

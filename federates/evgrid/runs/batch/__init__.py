@@ -313,12 +313,12 @@ def _files(value: Any) -> Iterator[Path]:
 
 
 def _own_modules(scenario: Scenario) -> Iterator[Path]:
-    """Files of the user's own strategies and scorers."""
+    """Files of the user's own strategies, scorers and controls of sites."""
     from evgrid.core.user_code import sources_of
 
-    for settings in scenario.aggregators.values():
-        for own in settings.user_classes:
-            yield from sources_of(own)
+    named = [own for settings in scenario.aggregators.values() for own in settings.user_classes]
+    for own in (*named, *(own for site in scenario.sites.values() for own in site.control.user_classes)):
+        yield from sources_of(own)
 
 
 def _chunks(scenario: Scenario, batch: Batch) -> Iterator[Scenario]:
