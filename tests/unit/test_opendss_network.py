@@ -88,9 +88,9 @@ def test_chargers_are_connected_as_their_voltage_asks(path):
     assert phase[:2] == [0, 0]
 
 
-def solved(path, charging, charger_v=240.0, controls_step_s=None):
+def solved(path, charging, charger_v=240.0, solver="opendss"):
     found = network(path, charger_v)
-    solver = make_solver(found, controls_step_s=controls_step_s)
+    solver = make_solver(found, solver)
     loads = found.grid.loads
     own = loads.p_kw[None], loads.q_kvar[None]
     p = own[0].copy()
@@ -147,14 +147,41 @@ def test_208_v_between_two_phases(path):
     assert found.connections.phase[2] == ALL_PHASES
 
 
-def test_a_batch_is_its_cases(path):
+@pytest.mark.parametrize(("solver", "tolerance"), [("opendss", 1e-9), ("z-bus", 0.0)])
+def test_a_batch_is_its_cases(solver, tolerance, path):
     found = network(path)
-    solver, loads = make_solver(found), found.grid.loads
+    solve, loads = make_solver(found, solver).solve, found.grid.loads
     scale = np.array([1.0, 0.3, 1.7, -0.5, 0.0])[:, None, None]
     p, q = scale * loads.p_kw, scale * loads.q_kvar
-    together = solver.solve(p, q)
-    alone = [make_solver(found).solve(p[k : k + 1], q[k : k + 1]) for k in range(len(p))]
-    assert np.nanmax(np.abs(together.voltage_pu - np.concatenate([f.voltage_pu for f in alone]))) < 1e-9
+    together = solve(p, q)
+    alone = [make_solver(found, solver).solve(p[k : k + 1], q[k : k + 1]) for k in range(len(p))]
+    assert np.nanmax(np.abs(together.voltage_pu - np.concatenate([f.voltage_pu for f in alone]))) <= tolerance
+
+
+def test_z_bus_is_the_engine(path):
+    """Loads of all models, EVs on legs and between phases, and a collapse that the engine has to settle."""
+    found = network(path)
+    loads, there = found.grid.loads, found.opendss.circuit.chargers.there
+    rng = np.random.default_rng(5)
+    scale = rng.uniform(-0.5, 1.5, (40, len(loads.name), 1))
+    own = scale * loads.p_kw, scale * loads.q_kvar
+    p = own[0] + np.where(there, rng.uniform(-5, 8, own[0].shape), 0.0)
+    q = own[1] + np.where(there, rng.uniform(-3, 3, own[0].shape), 0.0)
+    z_bus = make_solver(found, "z-bus")
+    by_z_bus = z_bus.solve(p, q, nominal=own)
+    by_engine = make_solver(found, "opendss").solve(p, q, nominal=own)
+    assert z_bus.newton_cases == 0
+    for name, values in by_z_bus.tables().items():
+        expected = by_engine.tables()[name]
+        assert np.array_equal(np.isnan(values), np.isnan(expected)), name
+        assert np.nanmax(np.abs(values - expected) / np.maximum(1.0, np.abs(expected)), initial=0.0) < 1e-6, (
+            name
+        )
+    assert np.nanmax(np.abs(by_z_bus.voltage_pu - by_engine.voltage_pu)) < 1e-8
+    failed = {}
+    p[3, 1, 2] += 900.0
+    z_bus.solve(p, q, nominal=own, failed=failed)
+    assert list(failed) == [3]
 
 
 def test_a_coupled_run(path):
@@ -177,8 +204,9 @@ def test_a_coupled_run(path):
     [
         (
             {"solver": "power-grid-model"},
-            "solver = power-grid-model: must be opendss for a network from OpenDSS",
+            "solver = power-grid-model: must be opendss or z-bus for a network from OpenDSS",
         ),
+        ({"solver": "pandapower"}, "solver = pandapower: must be opendss or z-bus"),
         ({"phases": 1}, "phases = 1: the phases of a network from OpenDSS are always solved separately"),
         ({"tap_changers": [{"trafo": "t3", "bus": "shop", "v_set_pu": 1.0}]}, "tap_changers"),
         ({"base_load": {"source": "net", "shape": "daily"}}, "no load of .* has such a load shape"),
@@ -294,6 +322,14 @@ def test_without_controls_all_stays_as_the_files_own_load_settles_it(tmp_path):
     assert np.abs(result.voltage_pu.values - again.voltage_pu.values).max() < 1e-6
     free = regulated(tmp_path)[1]
     assert np.abs(result.voltage_min_pu.values - free.voltage_min_pu.values).max() > 0.01
+
+
+def test_z_bus_is_refused_where_controls_act_in_time(tmp_path):
+    with pytest.raises(
+        NetworkError, match="solver = z-bus: the controls of .* act in time; must be opendss, or"
+    ):
+        regulated(tmp_path, solver="z-bus")
+    assert regulated(tmp_path, solver="z-bus", controls=False)[1].attrs["solver"] == "z-bus"
 
 
 def test_members_have_controls_of_their_own(tmp_path):

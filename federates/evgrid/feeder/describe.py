@@ -111,7 +111,11 @@ def _describe_opendss(settings: Feeder) -> NetworkSummary:
             grid.trafos.name[circuit.regulated].tolist())),
         ("load shapes", ", ".join(shapes) or "none"),
     ]  # fmt: skip
-    return NetworkSummary(network.source, facts, list(network.notes), missing, {"opendss": []})
+    facts.append(("feeder.solver: auto", ": ".join(chosen_solver(network, live_controls=circuit.controls))))
+    refused = {"z-bus": [], "opendss": []} if not circuit.controls else {
+        "z-bus": ["its controls act in time: choose feeder.controls: false"], "opendss": [],
+    }  # fmt: skip
+    return NetworkSummary(network.source, facts, list(network.notes), missing, refused)
 
 
 def _kind_of(ports: int) -> str:

@@ -158,8 +158,8 @@ class Feeder(Settings):
     solver: SolverName = "auto"
     """z-bus and power-grid-model solve all members in one batch, z-bus by a fixed point on the network's own
     admittance matrix; pandapower is the reference; opendss, the engine itself, is for networks from OpenDSS.
-    auto: opendss for those; else z-bus where it can represent the network, unless tap changers and capacitors
-    have more than 256 sets of positions; else power-grid-model."""
+    auto: opendss for those whose controls act in time; else z-bus where it can represent the network, unless
+    tap changers and capacitors have more than 256 sets of positions; else power-grid-model."""
     step: Annotated[Duration, Field(gt=0)] | None = None
     """Period of the power flow, a multiple of time.step; left out: time.step."""
     controls: bool = True
@@ -201,8 +201,8 @@ class Feeder(Settings):
         """Settings that are for networks of OpenDSS, or of pandapower, only."""
         own = self.network.lower().endswith(OPENDSS_SUFFIX)
         if own:
-            if self.solver not in ("auto", "opendss"):
-                raise fault(f"solver = {self.solver}: must be opendss for a network from OpenDSS")
+            if self.solver not in ("auto", "opendss", "z-bus"):
+                raise fault(f"solver = {self.solver}: must be opendss or z-bus for a network from OpenDSS")
             for name in ("tap_changers", "capacitors"):
                 if getattr(self, name):
                     raise fault(f"{name}: a network from OpenDSS has its own, see feeder.controls")

@@ -16,8 +16,17 @@ from typing import Any
 from evgrid.errors import NetworkError
 from evgrid.feeder.opendss.script import Script
 
-TOLERANCE = 1e-9
+TOLERANCE = 1e-10
 """Largest relative change of a node's voltage in the last iteration."""
+
+SNAPSHOT, TIME = 0, 16
+"""Solution modes."""
+
+OFF, STATIC, IN_TIME = -1, 0, 2
+"""Control modes."""
+
+WHOLE_MATRIX = 2
+"""Option to build the admittance matrix of series and shunt elements."""
 
 MOST_ITERATIONS = 100
 """Iterations of a power flow, and of the controls within a step, where the file allows fewer."""
@@ -54,10 +63,6 @@ class Engine:
         solution.Tolerance = min(solution.Tolerance, TOLERANCE)
         solution.MaxIterations = max(solution.MaxIterations, MOST_ITERATIONS)
         solution.MaxControlIterations = max(solution.MaxControlIterations, MOST_ITERATIONS)
-        try:
-            solution.BuildYMatrix(1, True)  # the whole matrix, with its nodes
-        except Exception as error:  # any of the engine
-            raise NetworkError(f"network {source}: {reason_of(error)}") from None
 
     def _compile(self, script: Script, path: Path) -> None:
         from dss import DSSException
@@ -75,6 +80,25 @@ class Engine:
         except DSSException as error:
             place = command.place if command is not None else str(path)
             raise NetworkError(f"{place}: {reason_of(error)}") from None
+
+    def build(self) -> None:
+        """Build the admittance matrix, and number the nodes, as solving would."""
+        try:
+            self.circuit.Solution.BuildYMatrix(WHOLE_MATRIX, True)
+        except Exception as error:  # any of the engine
+            raise NetworkError(f"network {self.source}: {reason_of(error)}") from None
+
+    def settle(self) -> None:
+        """Solve the file's own snapshot, in which its controls settle; from then on they stay."""
+        solution = self.circuit.Solution
+        solution.Mode, solution.ControlMode = SNAPSHOT, STATIC
+        try:
+            solution.Solve()
+        except Exception as error:  # any of the engine
+            raise NetworkError(f"network {self.source}: {reason_of(error)}") from None
+        if not solution.Converged:
+            raise NetworkError(f"network {self.source}: its own snapshot has no solution")
+        solution.ControlMode = OFF
 
     def run(self, command: str) -> str:
         """Result of a command of evgrid's own."""

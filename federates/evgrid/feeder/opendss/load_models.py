@@ -43,6 +43,11 @@ class LoadModels(NamedTuple):
     zip_share: Floats
 
 
+def together(*parts: LoadModels) -> LoadModels:
+    """The models of several groups of ports, one after the other."""
+    return LoadModels(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
 def constant_power(volts: Floats) -> LoadModels:
     """Models of ports that draw constant power at any voltage."""
     count = len(volts)
@@ -53,15 +58,16 @@ def constant_power(volts: Floats) -> LoadModels:
 
 
 @njit
-def currents(voltage: Complex, power: Complex, models: LoadModels, out: Complex) -> None:
-    """Current drawn at each port, A, ``out`` (case, port).
+def currents(voltage: Complex, cases: Ints, power: Complex, models: LoadModels, out: Complex) -> None:
+    """Current drawn at each port, A, into ``out`` (port, column).
 
-    voltage : (case, port) across the port, V
-    power : (case, port) at nominal voltage, VA
+    voltage : (port, column) across the port, V; a column is one of the cases
+    cases : (column,) its place among the columns of ``power``
+    power : (port, case) at nominal voltage, VA
     """
-    for case in range(len(voltage)):
-        for port in range(len(models.model)):
-            out[case, port] = _current(voltage[case, port], power[case, port], models, port)
+    for port in range(len(voltage)):
+        for column in range(len(cases)):
+            out[port, column] = _current(voltage[port, column], power[port, cases[column]], models, port)
 
 
 @inlined

@@ -124,6 +124,7 @@ def circuit_of(engine: Engine, charger_v: float | None = None) -> Circuit:
     faults = list(_refusals(engine))
     if faults:
         raise NetworkError.of(engine.source, faults)
+    engine.build()
     circuit = engine.circuit
     names = [name.lower() for name in circuit.AllBusNames]
     bus = {name: place for place, name in enumerate(names)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from evgrid.errors import NetworkError
 from evgrid.feeder.solvers.interface import (
     Flow,
     Label,
@@ -31,14 +32,17 @@ MOST_STATES = 256
 """Sets of positions of tap changers and capacitors up to which z-bus is chosen: each is factorised."""
 
 
-def chosen_solver(network: Network, states: int = 1) -> tuple[SolverName, str]:
+def chosen_solver(network: Network, states: int = 1, live_controls: bool = False) -> tuple[SolverName, str]:
     """The solver that ``auto`` stands for, and the reason.
 
-    opendss for a network from OpenDSS; else z-bus where it can represent the network, unless tap changers and
-    capacitors have more than :data:`MOST_STATES` sets of positions (``states``); else power-grid-model.
+    Of a network from OpenDSS opendss where its controls act in time, else z-bus. Of others z-bus where it can
+    represent the network, unless tap changers and capacitors have more than :data:`MOST_STATES` sets of
+    positions (``states``); else power-grid-model.
     """
     if network.opendss is not None:
-        return "opendss", "the engine that the network is from"
+        if live_controls:
+            return "opendss", "the network's controls act in time"
+        return "z-bus", "the controls of the network from OpenDSS stay as they are"
     faults = faults_of(network, "z-bus")
     if faults:
         return "power-grid-model", faults[0]
@@ -73,7 +77,7 @@ def make_solver(
 
     """
     if solver == "auto":
-        solver, _ = chosen_solver(network, states)
+        solver, _ = chosen_solver(network, states, controls_step_s is not None)
     if solver == "opendss":
         from evgrid.feeder.solvers.opendss import OpenDSSSolver
 
@@ -82,6 +86,15 @@ def make_solver(
         from evgrid.feeder.solvers.pandapower import PandapowerSolver
 
         return PandapowerSolver(network, unbalance)
+    if solver == "z-bus" and network.opendss is not None:
+        if controls_step_s is not None:
+            raise NetworkError(
+                f"feeder.solver = z-bus: the controls of {network.source} act in time; must be opendss, or "
+                "feeder.controls: false"
+            )
+        from evgrid.feeder.solvers.opendss_z_bus import OpenDSSZBusSolver
+
+        return OpenDSSZBusSolver(network)
     if solver == "z-bus":
         from evgrid.feeder.solvers.z_bus_solver import ZBusSolver
 
@@ -95,6 +108,8 @@ def faults_of(network: Network, solver: SolverName) -> list[str]:
     """Elements that a solver can't represent, a sentence each."""
     if solver == "auto":
         solver, _ = chosen_solver(network)
+    if network.opendss is not None and solver == "z-bus":
+        return []
     if solver == "opendss":
         return [] if network.opendss is not None else [f"{network.source} is not from OpenDSS"]
     if solver == "pandapower":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from evgrid.core.model import Array
 from evgrid.errors import NetworkError
 from evgrid.feeder.grid import Ints
-from evgrid.feeder.opendss.engine import Engine, reason_of
+from evgrid.feeder.opendss.engine import IN_TIME, TIME, Engine, reason_of
 from evgrid.feeder.opendss.tables import GROUND, Ports
 from evgrid.feeder.solvers.interface import Flow, Label, Positions, Power, blank, case_name, not_converged
 from evgrid.feeder.solvers.opendss_flow import Branches, FlowOf, primitive
@@ -29,12 +29,6 @@ Complex = NDArray[np.complex128]
 
 LOWEST_PU, HIGHEST_PU = 0.002, 1000.0
 """Voltages between which EVs draw constant power, pu: the engine needs some."""
-
-SNAPSHOT, TIME = 0, 16
-"""Solution modes of the engine."""
-
-OFF, STATIC, IN_TIME = -1, 0, 2
-"""Control modes of the engine."""
 
 
 class OpenDSSSolver:
@@ -127,6 +121,8 @@ class _Copy:
         circuit, grid = network.opendss.circuit, network.grid
         self._engine, self._circuit, self._solution = engine, engine.circuit, engine.circuit.Solution
         self._size, self._there = len(circuit.node), circuit.chargers.there
+        if step_s is None:
+            engine.settle()
         self._trafos = {str(name).lower(): row for row, name in enumerate(grid.trafos.name)}
         self._solution.LoadMult = 1.0
         self._loads = list[int]()
@@ -139,13 +135,7 @@ class _Copy:
         self._controlled = self._find_controlled()
         sizes = len(self._loads), len(self._chargers), len(self._generators)
         self._state = [np.full(size, np.nan, complex) for size in sizes]
-        own = (grid.loads.p_kw + 1j * grid.loads.q_kvar).sum(axis=1)
-        made = (grid.fixed.gen_p_kw + 1j * grid.fixed.gen_q_kvar).sum(axis=1)
-        self._solution.Mode, self._solution.ControlMode = SNAPSHOT, STATIC
-        if step_s is None:
-            self.solve(own, np.zeros(self._there.shape, complex), made)
-            self._solution.ControlMode = OFF
-        else:
+        if step_s is not None:
             self._solution.Mode, self._solution.ControlMode = TIME, IN_TIME
             self._solution.Number, self._solution.StepSize = 1, step_s
 

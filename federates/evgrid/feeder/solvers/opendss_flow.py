@@ -62,6 +62,7 @@ class Branches:
     """
 
     def __init__(self, engine: Engine) -> None:
+        engine.build()
         circuit = engine.circuit
         self.elements = list[Element]()
         matrices = list[Complex]()
@@ -252,11 +253,11 @@ class FlowOf:
 def _drawn(voltage: Complex, power: Complex, ports: Ports, models: LoadModels) -> Complex:
     """Power at ports, kVA, (case, row, slot), by their models; ``power`` at nominal voltage."""
     there = ports.there
-    u = np.ascontiguousarray(across(voltage, ports)[:, there])
+    u = np.ascontiguousarray(across(voltage, ports)[:, there].T)
     amps = np.empty_like(u)
-    currents(u, np.ascontiguousarray(power[:, there]) * 1e3, models, amps)
+    currents(u, np.arange(u.shape[1]), np.ascontiguousarray(power[:, there].T) * 1e3, models, amps)
     found = np.zeros(power.shape, complex)
-    found[:, there] = u * amps.conj() / 1e3
+    found[:, there] = (u * amps.conj() / 1e3).T
     return found
 
 

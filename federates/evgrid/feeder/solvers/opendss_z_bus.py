@@ -1,0 +1,186 @@
+"""The implicit Z-bus Gauss method (:mod:`.z_bus`) on the matrix of OpenDSS' own engine, in batches.
+
+The engine settles the file's snapshot, with its regulators and capacitors, and gives its matrix without loads
+and generation. Loads, EVs and generation are currents at their ports, by their models in the file. A case
+that does not converge is solved by the engine itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_array
+
+from evgrid.core.model import Array
+from evgrid.errors import NetworkError
+from evgrid.feeder.grid import Ints
+from evgrid.feeder.opendss.engine import Engine
+from evgrid.feeder.opendss.load_models import constant_power, currents, together
+from evgrid.feeder.opendss.tables import GROUND, Circuit
+from evgrid.feeder.solvers.interface import Flow, Label, Positions, Power, case_name
+from evgrid.feeder.solvers.opendss import OpenDSSSolver
+from evgrid.feeder.solvers.opendss_flow import FlowOf
+from evgrid.feeder.solvers.z_bus import ZBus
+
+if TYPE_CHECKING:
+    from evgrid.feeder.networks import Network
+
+Complex = NDArray[np.complex128]
+
+BLOCK = 500
+"""Cases whose flows are made at once."""
+
+
+class OpenDSSZBusSolver:
+    """Solves batches of cases with the controls of the file as its snapshot leaves them.
+
+    newton_cases : number of cases so far that it did not converge for and OpenDSS solved
+    """
+
+    name = "z-bus"
+    balance_tolerance = 1e-6
+    in_time = False
+
+    def __init__(self, network: Network) -> None:
+        """Settle the snapshot and factorise the network.
+
+        Raises
+        ------
+        NetworkError
+            If the network is not from OpenDSS, or its snapshot has no solution.
+
+        """
+        assert network.opendss is not None
+        self.network, circuit = network, network.opendss.circuit
+        self._circuit = circuit
+        engine = network.opendss.compiled()
+        engine.settle()
+        self._flow = FlowOf(engine, circuit)
+        self.newton_cases = 0
+        self._engine: OpenDSSSolver | None = None
+        groups = circuit.loads, circuit.chargers, circuit.generators
+        self._there = [ports.there for ports in groups]
+        volts = [ports.volts[there] for ports, there in zip(groups, self._there, strict=True)]
+        self._models = together(self._flow.models, constant_power(volts[1]), self._flow.generator_models)
+        start, end = (
+            np.concatenate(
+                [getattr(ports, side)[there] for ports, there in zip(groups, self._there, strict=True)]
+            )
+            for side in ("start", "end")
+        )
+        y, sources = _linear(engine, circuit)
+        self._bus = ZBus(y, sources, _incidence(start, end, len(circuit.node)), np.concatenate(volts))
+
+    def solve(
+        self,
+        p_kw: Array,
+        q_kvar: Array,
+        label: Label = case_name,
+        *,
+        nominal: Power | None = None,
+        generation: Power | None = None,
+        positions: Positions | None = None,
+        failed: dict[int, str] | None = None,
+    ) -> Flow:
+        """See :class:`evgrid.feeder.solvers.Solver`."""
+        if positions is not None:
+            raise NetworkError("a network from OpenDSS has the controls of the file, not feeder.tap_changers")
+        fixed, total = self.network.grid.fixed, p_kw + 1j * q_kvar
+        own = total if nominal is None else nominal[0] + 1j * nominal[1]
+        made = np.broadcast_to(fixed.gen_p_kw + 1j * fixed.gen_q_kvar, (len(p_kw), *fixed.gen_p_kw.shape))
+        if generation is not None:
+            made = generation[0] + 1j * generation[1]
+        parts = list[Flow]()
+        stuck = list[int]()
+        for begin in range(0, len(p_kw), BLOCK):
+            some = slice(begin, begin + BLOCK)
+            flow, lost = self._solve(own[some], total[some] - own[some], made[some])
+            parts.append(flow)
+            stuck += (begin + lost).tolist()
+        flow = parts[0]
+        if len(parts) > 1:
+            tables = [part.tables() for part in parts]
+            flow = Flow(**{name: np.concatenate([table[name] for table in tables]) for name in tables[0]})
+        if stuck:
+            self._by_engine(flow, np.array(stuck), (p_kw, q_kvar), label, nominal, generation, failed)
+        return flow
+
+    def _solve(self, own: Complex, evs: Complex, made: Complex) -> tuple[Flow, Ints]:
+        """The flow of some cases, and those of them that do not converge."""
+        parts = zip((own, evs, -made), self._there, strict=True)
+        power = np.concatenate([1e3 * values[:, there].T for values, there in parts]).astype(complex)
+
+        def law(voltage: Complex, cases: Ints) -> Complex:
+            out = np.empty_like(voltage)
+            currents(voltage, cases, power, self._models, out)
+            return out
+
+        found = self._bus.solve(law, len(own))
+        size = len(self._circuit.node), len(own)
+        re, im = np.empty(size), np.empty(size)
+        self._bus.nodes(found.current, re, im)
+        flow = self._flow.flow(np.ascontiguousarray((re + 1j * im).T), own, evs, made)
+        return flow, np.flatnonzero(found.stuck)
+
+    def _by_engine(
+        self,
+        flow: Flow,
+        stuck: Ints,
+        power: Power,
+        label: Label,
+        nominal: Power | None,
+        generation: Power | None,
+        failed: dict[int, str] | None,
+    ) -> None:
+        """Replace the cases that do not converge by the engine's solution."""
+
+        def of(pair: Power | None) -> Power | None:
+            return None if pair is None else (pair[0][stuck], pair[1][stuck])
+
+        if self._engine is None:
+            self._engine = OpenDSSSolver(self.network)
+        reasons: dict[int, str] | None = None if failed is None else {}
+        part = self._engine.solve(
+            power[0][stuck], power[1][stuck], lambda case: label(int(stuck[case])),
+            nominal=of(nominal), generation=of(generation), failed=reasons,
+        )  # fmt: skip
+        for name, values in part.tables().items():
+            getattr(flow, name)[stuck] = values
+        if failed is not None and reasons is not None:
+            failed.update({int(stuck[case]): reason for case, reason in reasons.items()})
+        self.newton_cases += len(stuck) - len(reasons or ())
+
+
+def _linear(engine: Engine, circuit: Circuit) -> tuple[csc_array, Complex]:
+    """Admittance matrix without loads and generation, S, (node, node), and injections of the sources, A."""
+    for kind in ("Load", "Generator", "PVSystem"):
+        engine.circuit.SetActiveClass(kind)
+        if engine.circuit.ActiveClass.Count:
+            engine.run(f"batchedit {kind}..* enabled=no")
+    engine.build()
+    names = [name.lower() for name in engine.circuit.YNodeOrder]
+    matrix = engine.dss.YMatrix
+    data, rows, first = matrix.GetCompressedYMatrix(True)
+    values = np.asarray(data)
+    values = values if np.iscomplexobj(values) else values[::2] + 1j * values[1::2]
+    matrix.ZeroInjCurr()
+    matrix.GetSourceInjCurrents()
+    flat = np.asarray(matrix.getI(), float)
+    injected = (flat[::2] + 1j * flat[1::2])[-len(names) :]
+    y = csc_array((values, rows, first), shape=(len(names), len(names)))
+    place = {name: at for at, name in enumerate(names)}
+    if set(place) != set(circuit.node.tolist()):
+        raise NetworkError(f"network {engine.source}: some nodes have nothing but loads")
+    order = np.array([place[name] for name in circuit.node.tolist()])
+    return csc_array(y[order][:, order]), injected[order]
+
+
+def _incidence(start: Ints, end: Ints, nodes: int) -> csc_array:
+    """Incidence of ports, (node, port)."""
+    ports = np.arange(len(start))
+    both = end != GROUND
+    rows = np.concatenate([start, end[both]])
+    values = np.concatenate([np.ones(len(start)), -np.ones(both.sum())])
+    return csc_array((values, (rows, np.concatenate([ports, ports[both]]))), shape=(nodes, len(start)))
