@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,7 +156,7 @@ def validate(scenario: Path, settings: tuple[str, ...], members: int | None) -> 
     if "scenario" in content or "base" in content:
         _validate_many(scenario, "base" in content, settings, members)
         return
-    checked = _load(scenario, settings, members)
+    checked = _load(scenario, settings, members, content)
     from evgrid.runs.simulation import build_world, check_files
 
     world = build_world(checked)
@@ -533,14 +533,16 @@ def feeder(network: str, phases: str, zero_sequence: bool) -> None:
     _print_rows(summary.source, rows, width=160)
 
 
-def _load(path: Path, settings: tuple[str, ...], members: int | None) -> Scenario:
-    """Load a scenario with the overrides of the command line."""
+def _load(
+    path: Path, settings: tuple[str, ...], members: int | None, content: Mapping[str, Any] | None = None
+) -> Scenario:
+    """Load a scenario, whose file's content may have been read, with the overrides of the command line."""
     from evgrid.scenario import load_scenario
 
     overrides = _overrides(settings)
     if members is not None:
         overrides["ensemble.members"] = members
-    return load_scenario(path, overrides)
+    return load_scenario(path, overrides, content)
 
 
 def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:

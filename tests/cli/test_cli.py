@@ -14,6 +14,7 @@ from tests.support.waiting import wait_until
 
 import evgrid
 from evgrid.cli import main
+from evgrid.scenario import fields
 
 SCENARIO = """
 name: cli-case
@@ -164,6 +165,13 @@ def test_validate_and_schema(scenario, tmp_path):
     listed = call("scenario", cwd=tmp_path)
     assert "fleet.penetration" in listed.stdout
     assert "aggregators.NAME(scheduled).horizon = 129600.0  (duration > 0)" in listed.stdout
+
+
+def test_validate_reads_a_scenario_once(scenario, tmp_path, monkeypatch):
+    read, files = fields.read_yaml, []
+    monkeypatch.setattr(fields, "read_yaml", lambda path: (files.append(path), read(path))[1])
+    assert call("validate", scenario, cwd=tmp_path).returncode == 0
+    assert len(files) == 1
 
 
 def test_the_keys_of_other_files_and_of_a_part(tmp_path):

@@ -16,8 +16,12 @@ from evgrid.scenario.schema import Scenario
 from evgrid.scenario.sessions import SESSION_FILES
 
 
-def load_scenario(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Scenario:
+def load_scenario(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, content: Mapping[str, Any] | None = None
+) -> Scenario:
     """Read a scenario file, apply overrides (``{"fleet.penetration": 0.8}``), and check it.
+
+    content : of the file, where it has been read already
 
     Raises
     ------
@@ -28,7 +32,7 @@ def load_scenario(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     if not isinstance(path, str | os.PathLike):
         raise ScenarioError([f"{shown(path)}: must be the path of a file, a mapping, or a Scenario"])
     path = Path(path)
-    return scenario_from(_read(path), overrides, folder=path.parent, source=str(path))
+    return scenario_from(_read(path, content), overrides, folder=path.parent, source=str(path))
 
 
 def scenario_from(
@@ -63,7 +67,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         ) from None
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(path: Path, given: Mapping[str, Any] | None = None, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A YAML file as a mapping, merged over its base."""
     with suppress(
         OSError, ValueError
@@ -71,13 +75,13 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         path = path.resolve()
     if path in seen:
         raise ScenarioError([f"extends: {path} extends itself"], str(seen[0]))
-    content = read_settings(path)
+    content = read_settings(path) if given is None else dict(given)
     base = content.pop("extends", None)
     if base is None:
         return content
     if not (isinstance(base, str) and base.strip()):
         raise ScenarioError([f"extends = {shown(base)}: must be the path of a scenario"], str(path))
-    return _merged(_read(path.parent / base, (*seen, path)), content)
+    return _merged(_read(path.parent / base, None, (*seen, path)), content)
 
 
 _WHOLE = {"mix"}
