@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.support.fleet import HOUR, car
 from tests.support.sites import SiteRun, home
@@ -91,7 +91,18 @@ def integral_kwh(given_power):
     return float(np.sum(np.array(values) * np.diff([*edges, HOURS])))
 
 
+BELOW_ITS_FLOOR = home(
+    evs=[[car(0.75 * HOUR, 1.5 * HOUR, 0.140625, 0.5, 3.7, capacity=20.0, discharge_kw=3.7, soc_floor=0.2)]],
+    load=([0.0], [0.0]), pv=([0.0], [1.0]), outages=[(1.0, 2.0)], critical={"share": 0.3}, control="requests",
+    interconnection={"approval": "none"},
+    island={"detection": 0, "black_start": 0, "return_wait": 0, "ramp": 0, "former": "auto"},
+    backup="critical", breaker_a=None,
+)  # fmt: skip
+"""An EV that PV of an island charges from below its floor: within a tick it could give what it is asked for."""
+
+
 @settings(max_examples=60)
+@example(one=BELOW_ITS_FLOOR, asked=-11.0)
 @given(one=drawn_home(), asked=st.sampled_from([None, -11.0, -2.0, 0.0, 3.0]))
 def test_what_holds_whatever_is_drawn(one, asked):
     evs = len(one["evs"])

@@ -791,6 +791,11 @@ def _first_limit(
         left_s = evs.departure_s[ev["session"]] - time_s if guards else inf
         row, power_kw = evs.kind[ev["session"]], powers.power[j]
         span_s = _span_to_limit(evs.kinds, row, ev["soc"], power_kw, span_s, floor_soc, left_s)
+        floor = evs.kinds.rows[row]["soc_floor"]
+        if power_kw > 0.0 and ev["soc"] <= floor + SAME_SOC:  # from there on it can be asked to give
+            span_s = min(
+                span_s, _span_to_reserve(evs.kinds, row, ev["soc"], power_kw, floor + 2.0 * SAME_SOC)
+            )
         if ev["rests"] and power_kw > 0.0:
             to_soc = _soc_to_give(evs.kinds.rows[row])
             span_s = min(span_s, _span_to_reserve(evs.kinds, row, ev["soc"], power_kw, to_soc))
