@@ -98,7 +98,7 @@ BELOW_ITS_FLOOR = home(
     island={"detection": 0, "black_start": 0, "return_wait": 0, "ramp": 0, "former": "auto"},
     backup="critical", breaker_a=None,
 )  # fmt: skip
-"""An EV that an island's PV charges from below its floor: within a tick it could give what it is asked for."""
+"""An EV that an island's PV charges from below its floor: within a tick it could give what is asked."""
 
 
 @settings(max_examples=60)
