@@ -176,7 +176,7 @@ def test_auto_is_z_bus_unless_it_can_t_represent_the_network_or_positions_are_ma
         "power-grid-model",
         "power-grid-model",
     )
-    assert "297 sets of positions, more than the 256" in why
+    assert "297 sets of positions, more than the 100" in why
     net = small_net(False)
     pp.create_ext_grid(net, 0, vm_pu=1.01)
     name, why = chosen_solver(feeder(net))

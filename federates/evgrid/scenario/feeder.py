@@ -159,7 +159,7 @@ class Feeder(Settings):
     """z-bus and power-grid-model solve all members in one batch, z-bus by a fixed point on the network's own
     admittance matrix; pandapower is the reference; opendss, the engine itself, is for networks from OpenDSS.
     auto: opendss for those whose controls act in time; else z-bus where it can represent the network, unless
-    tap changers and capacitors have more than 256 sets of positions; else power-grid-model."""
+    tap changers and capacitors have more than 100 sets of positions; else power-grid-model."""
     step: Annotated[Duration, Field(gt=0)] | None = None
     """Period of the power flow, a multiple of time.step; left out: time.step."""
     controls: bool = True

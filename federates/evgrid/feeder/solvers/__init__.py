@@ -28,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-MOST_STATES = 256
+MOST_STATES = 100
 """Sets of positions of tap changers and capacitors up to which z-bus is chosen: each is factorised."""
 
 
