@@ -664,7 +664,8 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
             "\n".join(unconverged.values()), style="red",
         )  # fmt: skip
     newton = int(result.attrs.get("newton_solutions", 0))
-    by_newton = f", {newton} by Newton-Raphson (power-grid-model)" if newton else ""
+    other = "OpenDSS" if "bus_nodes" in result.coords else "Newton-Raphson (power-grid-model)"
+    by_newton = f", {newton} by {other}" if newton else ""
     table.add_row("power flows", f"{result.attrs['solver']}{by_newton}")
     split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.split_s.items())
     coupling = f"{report.federation.coupling_us_per_tick:.0f} µs a tick"

@@ -322,8 +322,8 @@ def _table(rows: list[tuple[Any, ...]]) -> _Sensed:
 def _unbalance(voltage: Complex) -> Array:
     """Negative per positive sequence of the voltage, (case, bus), of (case, bus, slot); NaN without three."""
     turn = np.exp(2j * np.pi / 3)
-    positive = voltage @ np.array([1, turn, turn**2])
-    negative = voltage @ np.array([1, turn**2, turn])
+    a, b, c = voltage[..., 0], voltage[..., 1], voltage[..., 2]
+    positive, negative = a + turn * b + turn**2 * c, a + turn**2 * b + turn * c
     return np.asarray(np.abs(negative) / np.abs(positive))
 
 
