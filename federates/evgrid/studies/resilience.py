@@ -231,7 +231,7 @@ def run_study(
     progress
         Called after every member with the number of members done, failed (none) and in all.
     workers, scheduler
-        See :func:`evgrid.runs.batch.run_batch`: members are shared among the processes, the numbers are the
+        See :func:`evgrid.run_batch`: members are shared among the processes, the numbers are the
         same. Left out: one member after the other in this process, with its sites on all cores.
 
     Returns

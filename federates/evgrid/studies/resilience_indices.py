@@ -74,7 +74,7 @@ class Expected:
     caidi_h: float
 
     def at_meter(self) -> AtMeter:
-        """See :class:`Interruptions`."""
+        """See ``Interruptions``."""
         load, critical = (
             self.saifi * expected_kwh(power, self.sites.slot_h, self.caidi_h).mean(axis=1)
             for power in (self.sites.load_kw, self.sites.critical_kw)
@@ -83,7 +83,7 @@ class Expected:
         return AtMeter(number, number * self.caidi_h, load, critical)
 
     def at_socket(self, survival: Survival) -> AtSocket:
-        """See :class:`Interruptions`."""
+        """See ``Interruptions``."""
         hours = survival(None, None)
         cut, kwh = interruption_of(hours, self.caidi_h, self.sites.slot_h, self.sites.critical_kw)
         return AtSocket(self.saifi * cut, self.saifi * cut * self.caidi_h, self.saifi * kwh)
@@ -105,7 +105,7 @@ class Replayed:
     sustained: NDArray[np.bool_]
 
     def at_meter(self) -> AtMeter:
-        """See :class:`Interruptions`."""
+        """See ``Interruptions``."""
         load, critical = (
             self._kwh(power, self.begin_h) for power in (self.sites.load_kw, self.sites.critical_kw)
         )
@@ -113,7 +113,7 @@ class Replayed:
         return AtMeter(*map(self._by_site, (self.sustained, hours, load, critical)))
 
     def at_socket(self, survival: Survival) -> AtSocket:
-        """See :class:`Interruptions`."""
+        """See ``Interruptions``."""
         longest_h = float((self.end_h - self.begin_h).max(initial=self.sites.slot_h))
         starts, column = np.unique(self.begin_h / self.sites.slot_h, return_inverse=True)
         hours = survival(starts, longest_h)[column, self.site].astype(np.float64)

@@ -51,7 +51,7 @@ class Option(NamedTuple):
 
 
 class BatchOptions(TypedDict, total=False):
-    """Options of :func:`evgrid.runs.batch.run_batch`."""
+    """Options of :func:`evgrid.run_batch`."""
 
     resume: bool
     workers: int | None
