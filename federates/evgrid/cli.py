@@ -517,7 +517,7 @@ def _print_rows(title: str, rows: Iterable[tuple[str, str]], width: int = 120) -
     "--zero-sequence", is_flag=True, help="In three phases, with the recipe four_wire for missing data."
 )
 def feeder(network: str, phases: str, zero_sequence: bool) -> None:
-    """Summarise NETWORK (a name or a pandapower file): elements, missing data, and refused elements."""
+    """Summarise NETWORK (a name, a pandapower or OpenDSS file): elements, missing data, refused elements."""
     from evgrid.feeder.describe import describe_network
     from evgrid.scenario.feeder import Feeder
 

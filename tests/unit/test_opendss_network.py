@@ -9,7 +9,7 @@ import pytest
 
 import evgrid
 from evgrid.core.model import ALL_PHASES
-from evgrid.errors import NetworkError, ScenarioError
+from evgrid.errors import NetworkError, PowerFlowError, ScenarioError
 from evgrid.feeder.networks import load_network
 from evgrid.feeder.opendss.engine import Engine
 from evgrid.feeder.opendss.tables import GROUND
@@ -82,6 +82,12 @@ def test_chargers_are_connected_as_their_voltage_asks(path):
     assert pairs == [[("home.1", "home.2")], [("home.1", "home.2")], shop,
                      [(f"mv.{k}", "ground") for k in (1, 2, 3)]]  # fmt: skip
     assert phase == [2, 2, ALL_PHASES, ALL_PHASES]
+    assert network(path, 240.0).coordinates()["connection_phase"][1].tolist() == [
+        "s1-s2",
+        "s1-s2",
+        "abc",
+        "abc",
+    ]
     pairs, phase = ports(network(path, 120.0))
     legs = [("home.1", "ground"), ("home.2", "ground")]
     assert pairs[:3] == [legs, legs, [(f"shop.{k}", "ground") for k in (1, 2, 3)]]
@@ -135,6 +141,31 @@ def test_a_charger_on_one_leg_lowers_that_leg(path):
     assert flow.connection_pu[0, 0, :2].tolist() == pytest.approx(
         flow.voltage_pu[0, home, :2].tolist(), rel=1e-12
     )
+
+
+@pytest.mark.parametrize("solver", ["opendss", "z-bus"])
+def test_power_in_any_slot_reaches_the_ports_of_the_load(solver, path):
+    """A site gives its power in the slot of its chargers, across both legs; the load is on one."""
+    found = network(path)
+    loads, solve = found.grid.loads, make_solver(found, solver).solve
+    elsewhere = [np.zeros_like(x)[None] for x in (loads.p_kw, loads.q_kvar)]
+    for moved, own in zip(elsewhere, (loads.p_kw, loads.q_kvar), strict=True):
+        moved[0, :, 2] = own.sum(axis=1)
+    flow, same = solve(*elsewhere), solve(loads.p_kw[None], loads.q_kvar[None])
+    assert balance(flow, elsewhere[0])[0] < 1e-7
+    assert np.nanmax(np.abs(flow.voltage_pu - same.voltage_pu)) < 1e-9
+
+
+@pytest.mark.parametrize("solver", ["opendss", "z-bus"])
+def test_evs_where_there_is_no_port_are_named(solver, path):
+    found = network(path)
+    loads = found.grid.loads
+    p = loads.p_kw[None].copy()
+    p[0, 1, 0] += 7.2
+    with pytest.raises(PowerFlowError, match="EVs at oven have 7.2 kVA on phase a, to which no charger"):
+        make_solver(found, solver).solve(
+            p, loads.q_kvar[None], nominal=(loads.p_kw[None], loads.q_kvar[None])
+        )
 
 
 def test_208_v_between_two_phases(path):
@@ -230,6 +261,10 @@ def test_settings_that_do_not_fit(settings, why, path):
     ("line", "why"),
     [
         ("New Storage.s bus1=mv kv=12.47 kwrated=10 kwhrated=20", "Storage 's' has no model here"),
+        (
+            "New Load.odd bus1=mv kv=12.47 kw=nan kvar=0",
+            r"load 'odd' has kW = nan and kvar = 0: must be finite",
+        ),
         ("New Load.odd bus1=mv kv=12.47 kw=1 kvar=0 model=3", r"load 'odd' has model 3; represented are 1"),
     ],
 )
@@ -286,7 +321,9 @@ def regulated(tmp_path, **feeder):
 def test_live_controls_and_load_shapes_are_those_of_opendss_own_daily_run(tmp_path):
     path, result = regulated(tmp_path)
     engine = Engine(path, "reg")
-    engine.run("set mode=daily stepsize=60 number=1 controlmode=time hour=0")
+    engine.run("set mode=daily stepsize=60 number=1 controlmode=static hour=0")
+    engine.circuit.Solution.Solve()  # the controls settle at the load of the first step
+    engine.run("set hour=0 sec=0 controlmode=time")
     circuit, taps, steps, head = engine.circuit, [], [], []
     for _ in range(120):
         circuit.Solution.Solve()
@@ -330,6 +367,22 @@ def test_z_bus_is_refused_where_controls_act_in_time(tmp_path):
     ):
         regulated(tmp_path, solver="z-bus")
     assert regulated(tmp_path, solver="z-bus", controls=False)[1].attrs["solver"] == "z-bus"
+
+
+def test_a_home_with_a_battery_behind_a_centre_tap_beside_live_controls(tmp_path):
+    path = tmp_path / "home.dss"
+    control = "New RegControl.r transformer=t3 winding=2 vreg=120 band=2 ptratio=1\n"
+    path.write_text(SPLIT.replace("Set voltagebases", f"{control}Set voltagebases"))
+    result = evgrid.run(
+        {
+            "name": "home", "time": {"start": "2026-06-15T08:00", "duration": "4h", "step": 900},
+            "feeder": {"network": str(path), "base_load": {"source": "net"}},
+            "sites": {"home": {"connections": ["oven"], "battery": {"capacity_kwh": 10, "charge_kw": 3},
+                               "interconnection": {"approval": "export"}}},
+        }
+    )  # fmt: skip
+    assert result.attrs["solver"] == "opendss"
+    assert float(result.site_power_kw.max()) > 0
 
 
 def test_members_have_controls_of_their_own(tmp_path):

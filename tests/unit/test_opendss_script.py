@@ -87,6 +87,7 @@ def test_commands_that_solve_or_report_are_left_out_and_counted(written):
         ("redirect nowhere.dss", "there is no file"),
         ("redirect /dev/zero", "/dev/zero is no regular file"),
         ("redirect net.dss", "redirects to itself"),
+        ("new LoadShape.s npts=2000000000 mult=(1 2)", "npts = 2000000000: must be at most 10000000"),
         ("new LoadShape.s npts=3 csvfile=/dev/zero", "/dev/zero is no regular file"),
     ],
 )
@@ -96,6 +97,12 @@ def test_a_script_can_only_describe_a_network(line, why, written):
         commands(path)
     assert str(error.value).startswith(f"{path}, line 2: ")
     assert "\n" not in str(error.value)
+
+
+def test_utf_16_is_read(tmp_path):
+    path = tmp_path / "net.dss"
+    path.write_text("clear\nnew Line.l bus1=a\n", encoding="utf-16")
+    assert commands(path)[0] == ["clear", "new Line.l bus1=a"]
 
 
 def test_code_is_also_refused_on_a_line_that_goes_on(written):

@@ -83,7 +83,9 @@ def day_by_itself(path, step_s):
     """Tap numbers of each regulator and lowest voltage after each step of OpenDSS' own daily run."""
     engine = Engine(path, str(path))
     circuit = engine.circuit
-    engine.run(f"set mode=daily stepsize={step_s} number=1 controlmode=time hour=0")
+    engine.run(f"set mode=daily stepsize={step_s} number=1 controlmode=static hour=0")
+    circuit.Solution.Solve()  # the controls settle at the load of the first step
+    engine.run("set hour=0 sec=0 controlmode=time")
     taps, lowest = [], []
     for _ in range(86400 // step_s):
         circuit.Solution.Solve()

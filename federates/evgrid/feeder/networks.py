@@ -117,6 +117,8 @@ class Network:
         """The coordinates that the feeder brings to a result: name to (dimension, values, attributes)."""
         g, c = self.grid, self.connections
         phase = np.array([*g.phases, "abc"])[c.phase] if self.three_phase else np.repeat("abc", len(c))
+        if self.opendss is not None:
+            phase = self.opendss.circuit.charger_nodes()
         trafo = np.array([*g.trafos.name, ""])[c.trafo]
         nodes = {} if self.opendss is None else {
             "bus_nodes": ("bus", self.opendss.circuit.nodes_of_bus(), {"long_name": "nodes of the bus"}),
@@ -129,7 +131,9 @@ class Network:
             "connection_bus": (
                 "connection", g.buses.name[c.bus], {"long_name": "bus of the connection point"},
             ),
-            "connection_phase": ("connection", phase, {"long_name": "phase of the connection point"}),
+            "connection_phase": (
+                "connection", phase, {"long_name": "phase of the connection point, or nodes of its EVs"},
+            ),
             "connection_trafo": ("connection", trafo, {"long_name": "transformer next upstream"}),
             "connection_households": (
                 "connection", c.households, {"long_name": "households behind the connection point"},

@@ -45,7 +45,8 @@ def read_opendss(name: str, charger_v: float | None) -> OpenDSS:
     path = Path(name).expanduser()
     try:
         if not path.is_file():
-            raise NetworkError(f"feeder.network = {name}: there is no file {path}")
+            why = "is no regular file" if path.exists() else "is not there"
+            raise NetworkError(f"feeder.network = {name}: {path} {why}")
     except (OSError, ValueError) as error:
         raise NetworkError(f"feeder.network = {name}: can't be read: {error}") from None
     return OpenDSS(path, circuit_of(Engine(path, str(path)), charger_v))

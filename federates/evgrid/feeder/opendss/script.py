@@ -71,6 +71,9 @@ CODE_PROPERTIES = ("usermodel", "userdata", "shaftmodel", "shaftdata", "dynadll"
 MOST_LINES, MOST_BYTES, MOST_FILES, MOST_DEPTH = 5_000_000, 1_000_000_000, 2_000, 50
 """Largest numbers of lines, bytes, files, and files redirected inside each other, of one network."""
 
+MOST_POINTS = 10_000_000
+"""Most points of a load shape: a year at 4 s has 8 million."""
+
 _PROPERTY = re.compile(r"""([\w%.\-]+)\s*=\s*(?:"[^"]*"|'[^']*'|\([^)]*\)|\[[^\]]*\]|\{[^}]*\}|[^\s,]+)?""")
 _WORD = re.compile(r"[^\s,=]+")
 
@@ -150,7 +153,9 @@ class Script:
             raise NetworkError(f"{place}there is no file {path}") from None
         except (OSError, ValueError) as error:
             raise NetworkError(f"{place}{path} can't be read: {error}") from None
-        lines = content.replace(b"\0", b" ").decode("utf-8-sig", errors="replace").splitlines()
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+        lines = text.replace("\0", " ").splitlines()
         self._lines += len(lines)
         if self._lines > MOST_LINES:
             raise NetworkError(f"{place}the files together have more than {MOST_LINES} lines")
@@ -205,6 +210,9 @@ class Script:
         if verb in ("new", "edit", "batchedit", "more", "m", "~"):
             self._check_properties(rest, self._kind.strip("\"'([{ "), place)
         _check_files(text, path.parent, place)
+        points = re.search(r"\bnpts\s*=\s*(\d+)", text, re.IGNORECASE)
+        if points and int(points.group(1)) > MOST_POINTS:
+            raise NetworkError(f"{place}: npts = {points.group(1)}: must be at most {MOST_POINTS}")
         return Command(f"{verb}{text[word.end() :]}", verb, path, line)
 
     def _check_properties(self, text: str, kind: str, place: str) -> None:

@@ -69,6 +69,11 @@ class Ports:
         """Whether a slot has a port, (connection, slot) bool."""
         return self.start != GROUND
 
+    def spread(self, power: Any) -> Any:
+        """Power, (case, connection, slot), evenly over each connection's ports, whatever slots it came in."""
+        share = self.there / np.maximum(self.there.sum(axis=1, keepdims=True), 1)
+        return power.sum(axis=2, keepdims=True) * share
+
 
 @dataclass(frozen=True)
 class Circuit:
@@ -99,6 +104,21 @@ class Circuit:
     controls: bool
     shapes: Shapes
     notes: tuple[str, ...]
+
+    def charger_nodes(self) -> Names:
+        """Nodes of chargers on one phase, (connection,): ``b``, ``a-b``, ``s1-s2``; ``abc``: any phase."""
+        found = []
+        for at, bus in enumerate(self.grid.loads.bus.tolist()):
+            there = np.flatnonzero(self.chargers.there[at])
+            slot = int(self.grid.loads.phase[at])
+            if slot == ALL_PHASES:
+                found.append("abc" if len(there) == 3 else "")
+                continue
+            labels = ("s1", "s2", "s3") if self.split_phase[bus] else ("a", "b", "c")
+            names = dict(zip(self.bus_node[bus].tolist(), labels, strict=True))
+            ends = (self.chargers.start[at, slot], self.chargers.end[at, slot])
+            found.append("-".join(names[int(end)] for end in ends if end != GROUND))
+        return np.array(found, np.str_)
 
     def nodes_of_bus(self) -> Names:
         """Names of the nodes of each bus, (bus,): ``a b c``, or ``s1 s2`` for the legs of a centre tap."""
@@ -162,6 +182,12 @@ def circuit_of(engine: Engine, charger_v: float | None = None) -> Circuit:
         notes.append(
             f"{unknown_lengths} lines have a length without a unit, which counts as 0 km of distance."
         )
+    default = int((lines.rating_ka == DEFAULT_KA).sum())
+    if default:
+        notes.append(
+            f"{default} of {len(lines.name)} lines are rated at 400 A, which OpenDSS takes where a file "
+            "gives no rating."
+        )
     if engine.left_out:
         left = ", ".join(f"{verb} ({count})" for verb, count in sorted(engine.left_out.items()))
         notes.append(f"Commands of the file that solve or report are left out: {left}.")
@@ -196,6 +222,12 @@ def _refusals(engine: Engine) -> Iterator[str]:
                 found[kind].append(name)
     for kind, names in found.items():
         yield from shortened(f"{kind} '{name}' has no model here" for name in names)
+    for kind, elements in (("load", engine.circuit.Loads), ("generator", engine.circuit.Generators)):
+        yield from shortened(
+            f"{kind} '{one.Name}' has kW = {one.kW:g} and kvar = {one.kvar:g}: must be finite"
+            for one in _enabled(engine.circuit, elements)
+            if not np.isfinite([one.kW, one.kvar]).all()
+        )
     yield from shortened(
         f"load '{load.Name}' has model {int(load.Model)}; represented are "
         + ", ".join(f"{number} ({what})" for number, what in LOAD_MODELS.items())

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.core.model import Array
-from evgrid.errors import NetworkError
+from evgrid.errors import NetworkError, PowerFlowError
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.opendss.engine import IN_TIME, TIME, Engine, reason_of
 from evgrid.feeder.opendss.tables import GROUND, Ports
@@ -83,8 +83,9 @@ class OpenDSSSolver:
         if positions is not None:
             raise NetworkError("the solver opendss has the controls of the file, not feeder.tap_changers")
         cases, fixed = len(p_kw), self.network.grid.fixed
-        own = p_kw + 1j * q_kvar if nominal is None else nominal[0] + 1j * nominal[1]
-        evs = p_kw + 1j * q_kvar - own
+        given = p_kw + 1j * q_kvar if nominal is None else nominal[0] + 1j * nominal[1]
+        own, evs = self._circuit.loads.spread(given), p_kw + 1j * q_kvar - given
+        check_ports(self.network, evs)
         made = (
             np.broadcast_to(fixed.gen_p_kw + 1j * fixed.gen_q_kvar, (cases, *fixed.gen_p_kw.shape))
             if generation is None
@@ -113,6 +114,18 @@ class OpenDSSSolver:
         return flow
 
 
+def check_ports(network: Network, evs: Complex) -> None:
+    """Raise PowerFlowError where EVs have power at a slot without a port: it would be lost."""
+    assert network.opendss is not None
+    lost = np.where(network.opendss.circuit.chargers.there, 0.0, np.abs(evs).max(axis=0, initial=0.0))
+    if lost.max(initial=0.0) > 1e-9:
+        at, slot = np.unravel_index(int(lost.argmax()), lost.shape)
+        raise PowerFlowError(
+            f"EVs at {network.connections.name[at]} have {lost[at, slot]:.4g} kVA on phase "
+            f"{network.grid.phases[slot]}, to which no charger can be connected there"
+        )
+
+
 class _Copy:
     """An engine with the power of one case at a time, and EVs as elements of its own."""
 
@@ -135,9 +148,8 @@ class _Copy:
         self._controlled = self._find_controlled()
         sizes = len(self._loads), len(self._chargers), len(self._generators)
         self._state = [np.full(size, np.nan, complex) for size in sizes]
-        if step_s is not None:
-            self._solution.Mode, self._solution.ControlMode = TIME, IN_TIME
-            self._solution.Number, self._solution.StepSize = 1, step_s
+        self._begins_s = step_s
+        """Period of the steps before the first one, which begins with settled controls; then None."""
 
     def _add_generators(self, network: Network) -> list[int]:
         """Numbers of the generators; a PV system is replaced by one of the same power."""
@@ -201,9 +213,16 @@ class _Copy:
         from dss import DSSException
 
         try:
+            if self._begins_s is not None:
+                self._engine.settle()
+                self._solution.Mode, self._solution.ControlMode = TIME, IN_TIME
+                self._solution.Number, self._solution.StepSize = 1, self._begins_s
+                self._begins_s = None
             self._solution.Solve()
         except DSSException as error:
             return reason_of(error)
+        except NetworkError as error:  # the controls do not settle
+            return str(error)
         return (
             ""
             if self._solution.Converged

@@ -20,7 +20,7 @@ from evgrid.feeder.opendss.engine import Engine
 from evgrid.feeder.opendss.load_models import constant_power, currents, together
 from evgrid.feeder.opendss.tables import GROUND, Circuit
 from evgrid.feeder.solvers.interface import Flow, Label, Positions, Power, case_name
-from evgrid.feeder.solvers.opendss import OpenDSSSolver
+from evgrid.feeder.solvers.opendss import OpenDSSSolver, check_ports
 from evgrid.feeder.solvers.opendss_flow import FlowOf
 from evgrid.feeder.solvers.z_bus import ZBus
 
@@ -88,7 +88,9 @@ class OpenDSSZBusSolver:
         if positions is not None:
             raise NetworkError("a network from OpenDSS has the controls of the file, not feeder.tap_changers")
         fixed, total = self.network.grid.fixed, p_kw + 1j * q_kvar
-        own = total if nominal is None else nominal[0] + 1j * nominal[1]
+        given = total if nominal is None else nominal[0] + 1j * nominal[1]
+        own, evs = self._circuit.loads.spread(given), total - given
+        check_ports(self.network, evs)
         made = np.broadcast_to(fixed.gen_p_kw + 1j * fixed.gen_q_kvar, (len(p_kw), *fixed.gen_p_kw.shape))
         if generation is not None:
             made = generation[0] + 1j * generation[1]
@@ -96,7 +98,7 @@ class OpenDSSZBusSolver:
         stuck = list[int]()
         for begin in range(0, len(p_kw), BLOCK):
             some = slice(begin, begin + BLOCK)
-            flow, lost = self._solve(own[some], total[some] - own[some], made[some])
+            flow, lost = self._solve(own[some], evs[some], made[some])
             parts.append(flow)
             stuck += (begin + lost).tolist()
         flow = parts[0]
