@@ -261,6 +261,24 @@ def test_an_ev_that_leaves_within_the_tick_counts_with_its_mean_power_once(emiss
     check("scheduled", {"limit_kw": LIMIT_KW}, world, emissions)
 
 
+def test_an_ev_that_arrives_in_its_taper_is_not_taken_for_late(emissions):
+    """It could wait, and does: nobody gives power for it in the tick in which it comes."""
+    loss = (0.0, 0.1, 0.0)
+    comes = stay(0.5472, 1.1333, 0.7831, 9.89) | {
+        "soc_arrival": 0.7539,
+        "capacity_kwh": 66.5,
+        "taper_soc": 0.4186,
+    }
+    gives = stay(0.1547, 1.2213, 0.33, 7.05, 2.4) | {
+        "soc_arrival": 0.585,
+        "capacity_kwh": 50.6,
+        "charge_loss": loss,
+    }
+    run = Run("scheduled", {"limit_kw": 1.77, "export_limit_kw": 0.0},
+              ([(0, [comes]), (0, [gives])], [(-3.342, 0.0)] * 4, [0.0] * 4), emissions, 60.0)  # fmt: skip
+    assert run.power[:40].min() >= -1e-9
+
+
 def limited_strategies():
     return [name for name in STRATEGIES.names() if issubclass(STRATEGIES.find(name).Settings, WithinSettings)]
 

@@ -264,13 +264,7 @@ class AggregatorModel(Model):
         coming = np.searchsorted(sessions.arrival_s, (time_s, time_s + step_s), sorter=self._by_arrival)
         rows = self._by_arrival[coming[0] : coming[1]]
         power, departure_s = sessions.charge_kw[rows], sessions.departure_s[rows]
-        missing = (
-            np.maximum(sessions.soc_target[rows] - sessions.soc_arrival[rows], 0.0)
-            * sessions.capacity_kwh[rows]
-        )
-        needed_s = np.zeros(len(rows))
-        fast_s = 3600.0 * missing / np.maximum(sessions.charge_efficiency[rows] * power, 1e-9)
-        np.add(fast_s, sessions.taper_s[rows], out=needed_s, where=(missing > 0) & (power > 0))
+        needed_s = sessions.seconds_to_target(rows)
         here_s = np.minimum(departure_s, time_s + step_s) - sessions.arrival_s[rows]
         now_s = np.clip(needed_s - np.maximum(departure_s - time_s - step_s, 0.0), 0.0, here_s)
         group = self._ev_group[sessions.ev[rows]]

@@ -320,7 +320,7 @@ class PlannedSessions:
     capacity_kwh : usable, kWh
     charge_kw, discharge_kw : most that the EV draws and gives, kW at the grid; 0: it may not
     charge_efficiency, discharge_efficiency : at those powers, 0 to 1
-    taper_s : time that charging to the target takes beyond that at full power, s
+    taper_s : time that charging to the target, from below ``taper_soc``, takes beyond that at full power, s
     taper_soc, full_soc : states of charge above which the power of charging falls, and at which a straight
         line that takes as long to the target falls to 0
     """
@@ -351,6 +351,21 @@ class PlannedSessions:
         own = np.flatnonzero(row[self.ev] >= 0)
         columns = {name: getattr(self, name)[own] for name in self.__slots__}
         return PlannedSessions(**{**columns, "ev": row[columns["ev"]]})
+
+    def seconds_to_target(self, rows: NDArray[np.int64]) -> Array:
+        """Time that charging as fast as possible takes from arrival to target, s, (n,) of some sessions.
+
+        0 where nothing is needed or they may not charge.
+        """
+        soc, target, knee = self.soc_arrival[rows], self.soc_target[rows], self.taper_soc[rows]
+        needs = (target > soc) & (self.charge_kw[rows] > 0)
+        s_per_soc = 3600.0 * self.capacity_kwh[rows]
+        s_per_soc /= np.maximum(self.charge_efficiency[rows] * self.charge_kw[rows], 1e-9)
+        beyond, full = self.taper_s[rows], self.full_soc[rows]
+        inside = needs & (soc > knee)  # it arrives where the power falls already
+        left = np.log((full - soc)[inside] / np.maximum((full - target)[inside], 1e-12))
+        beyond[inside] = s_per_soc[inside] * ((full - knee)[inside] * left - (target - soc)[inside])
+        return np.where(needs, s_per_soc * (target - soc) + beyond, 0.0)
 
     def current(self, time_s: float, count: int) -> NDArray[np.int64]:
         """Last session that each of ``count`` EVs has begun by a time, else its first, (ev,); -1: none."""
