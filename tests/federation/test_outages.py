@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandapower as pp
 import pytest
+from tests.support.nets import two_houses
 
 import evgrid
 from evgrid.runs.simulation import run_with_report
@@ -25,15 +26,7 @@ OUT = slice(31, 90)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("outages")
-    net = pp.create_empty_network()
-    grid = pp.create_bus(net, 20.0, name="grid")
-    pp.create_ext_grid(net, grid)
-    head = pp.create_bus(net, 0.4, name="head")
-    pp.create_transformer(net, grid, head, "0.25 MVA 20/0.4 kV", name="T1")
-    for name in ("A", "B"):
-        end = pp.create_bus(net, 0.4, name=f"end {name}")
-        pp.create_line(net, head, end, 0.05, "NAYY 4x50 SE", name=f"L{name}")
-        pp.create_load(net, end, HOUSE_KW / 1e3, name=name)
+    net = two_houses(HOUSE_KW)
     pp.to_json(net, str(folder / "net.json"))
     (folder / "sessions.csv").write_text(
         "ev,connection,arrival,departure,soc_arrival,soc_target,soc_floor,discharge_kw,capacity_kwh\n"

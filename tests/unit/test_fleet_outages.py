@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandapower as pp
 import pytest
+from tests.support.nets import two_houses
 
 import evgrid
 from evgrid.core.energy_audit import audit
@@ -24,15 +25,7 @@ KW = 7.0
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet_outages")
-    net = pp.create_empty_network()
-    grid = pp.create_bus(net, 20.0, name="grid")
-    pp.create_ext_grid(net, grid)
-    head = pp.create_bus(net, 0.4, name="head")
-    pp.create_transformer(net, grid, head, "0.25 MVA 20/0.4 kV", name="T1")
-    for name in ("A", "B"):
-        end = pp.create_bus(net, 0.4, name=f"end {name}")
-        pp.create_line(net, head, end, 0.05, "NAYY 4x50 SE", name=f"L{name}")
-        pp.create_load(net, end, 0.001, name=name)
+    net = two_houses(1.0)
     pp.to_json(net, str(folder / "net.json"))
     head = "ev,connection,arrival,departure,soc_arrival,soc_target,capacity_kwh\n"
     row = "{0},{0},2026-01-15T12:00,2026-01-15T18:00,{1},{2},100\n"

@@ -367,8 +367,7 @@ def phase_shares(network: Network) -> Array:
     if not network.three_phase:
         return np.ones((len(phase), 1))
     if network.opendss is not None:  # loads are not connected as EVs beside them are
-        there = network.opendss.circuit.loads.there
-        return np.asarray(there / there.sum(axis=1, keepdims=True))
+        return np.asarray(network.opendss.circuit.loads.share)
     share = np.zeros((len(phase), 3))
     share[phase == ALL_PHASES] = 1 / 3
     single = np.flatnonzero(phase != ALL_PHASES)

@@ -17,10 +17,9 @@ from evgrid.feeder.grid import UNLIMITED, Grid, extract, missing_zero_sequence
 from evgrid.feeder.households import households_note, households_of
 from evgrid.feeder.networks import Network, find_network, is_three_phase, load_network, prepare_net
 from evgrid.feeder.opendss.load_shapes import KINDS
-from evgrid.feeder.opendss.network import is_opendss
-from evgrid.feeder.opendss.tables import DEFAULT_KA
 from evgrid.feeder.solvers import SolverName, chosen_solver, faults_of
 from evgrid.feeder.topology import topology
+from evgrid.scenario.feeder import is_opendss
 
 if TYPE_CHECKING:
     from evgrid.scenario.feeder import Feeder
@@ -91,11 +90,6 @@ def _describe_opendss(settings: Feeder) -> NetworkSummary:
         if np.isnan(ratings).any():
             count = int(np.isnan(ratings).sum())
             missing.append(f"rating of {count} of {len(ratings)} {name}: no loading can be checked")
-    default = int((grid.lines.rating_ka == DEFAULT_KA).sum())
-    if default:
-        missing.append(
-            f"{default} lines are rated at 400 A, which OpenDSS takes where a file gives no rating"
-        )
     if np.isnan(grid.buses.x).any():
         count = int(np.isnan(grid.buses.x).sum())
         missing.append(f"coordinates of {count} of {len(grid.buses.x)} buses")

@@ -562,7 +562,7 @@ class FeederModel(Model):
     @property
     def newton_solutions(self) -> int:
         """Power flows so far that z-bus did not converge for and Newton-Raphson solved."""
-        return getattr(self._solver, "newton_cases", 0)
+        return self._solver.newton_cases
 
     def audit(self) -> Mapping[str, Array]:
         """Sums over the run, (member,): power received (kW, one term a step), energies (kWh) at the

@@ -38,9 +38,9 @@ from evgrid.feeder import grid as tables
 from evgrid.feeder.equivalents import MAGNETISING_IMPEDANCE_PERCENT, prepare
 from evgrid.feeder.grid import Grid, Ints, extract, has_asymmetric_power
 from evgrid.feeder.households import households_note, households_of
-from evgrid.feeder.opendss.network import OpenDSS, is_opendss, read_opendss
+from evgrid.feeder.opendss.network import OpenDSS, read_opendss
 from evgrid.feeder.topology import Topology, topology
-from evgrid.scenario.feeder import NETWORK_FILES, is_network_file
+from evgrid.scenario.feeder import NETWORK_FILES, is_network_file, is_opendss
 
 if TYPE_CHECKING:
     from evgrid.feeder.solvers import SolverName

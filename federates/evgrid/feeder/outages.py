@@ -33,6 +33,7 @@ from evgrid.errors import ScenarioError
 from evgrid.feeder.grid import Bools, Fixed, Grid, Ints, Loads
 from evgrid.feeder.networks import Network
 from evgrid.feeder.solvers import Flow, Label, Positions, Power, Solver, case_name
+from evgrid.feeder.solvers.interface import empty_flow
 from evgrid.scenario.outages import Meters, OutageSettings, ScheduledOutage
 
 if TYPE_CHECKING:
@@ -575,7 +576,7 @@ class PartSolver:
     def newton_cases(self) -> int:
         """Cases that Newton-Raphson solved in place of z-bus, with all networks."""
         solvers = (self.whole, *(part[0] for part in self._parts.values()))
-        return self._newton_before + sum(getattr(solver, "newton_cases", 0) for solver in solvers)
+        return self._newton_before + sum(solver.newton_cases for solver in solvers if solver is not None)
 
     def solve(
         self,
@@ -637,7 +638,7 @@ class PartSolver:
         if out not in self._parts:
             if len(self._parts) >= KEPT_SOLVERS:
                 oldest = self._parts.pop(next(iter(self._parts)))
-                self._newton_before += getattr(oldest[0], "newton_cases", 0)
+                self._newton_before += 0 if oldest[0] is None else oldest[0].newton_cases
             network, loads, gens, shunts = without(self._network, self._supply.buses(out), out)
             self._parts[out] = (None if network is None else self._make(network), loads, gens, shunts)
         solver, loads, gens, shunts = self._parts[out]
@@ -656,27 +657,10 @@ class PartSolver:
     def _nothing(self, cases: int) -> Flow:
         """The flow where no source is left."""
         grid = self._network.grid
-        buses, lines, trafos = len(grid.buses.name), len(grid.lines.name), len(grid.trafos.name)
-        phases = len(grid.phases)
-        unbalance = int(getattr(self.whole, "unbalance", False))
-        line_loading, trafo_loading = np.zeros((cases, lines, phases)), np.zeros((cases, trafos, phases))
-        line_loading[:, np.isnan(grid.lines.rating_ka)] = np.nan
-        trafo_loading[:, np.isnan(grid.trafos.rating_kva)] = np.nan
-        return Flow(
-            voltage_pu=np.full((cases, buses, phases), np.nan),
-            line_loading=line_loading,
-            trafo_loading=trafo_loading,
-            trafo_p_kw=np.zeros((cases, trafos)),
-            trafo_lv_p_kw=np.zeros((cases, trafos, phases)),
-            trafo_lv_q_kvar=np.zeros((cases, trafos, phases)),
-            head_p_kw=np.zeros((cases, phases)),
-            head_q_kvar=np.zeros((cases, phases)),
-            losses_kw=np.zeros(cases),
-            fixed_kw=np.zeros(cases),
-            voltage_unbalance=np.full((cases, buses * unbalance), np.nan),
-            neutral_a=np.zeros((cases, lines * unbalance)),
-            trafo_neutral_a=np.zeros((cases, trafos * unbalance)),
-        )
+        flow = empty_flow(grid, cases, bool(getattr(self.whole, "unbalance", False)))
+        flow.voltage_pu[:], flow.voltage_unbalance[:], flow.line_loading[:] = np.nan, np.nan, 0.0
+        flow.line_loading[:, np.isnan(grid.lines.rating_ka)] = np.nan
+        return flow
 
 
 def without(network: Network, fed: Bools, out: frozenset[int]) -> tuple[Network | None, Bools, Bools, Bools]:

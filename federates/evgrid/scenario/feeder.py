@@ -89,9 +89,14 @@ OPENDSS_SUFFIX = ".dss"
 """Suffix of OpenDSS files."""
 
 
+def is_opendss(name: str) -> bool:
+    """Whether the name of a network is the path of an OpenDSS file."""
+    return name.lower().endswith(OPENDSS_SUFFIX)
+
+
 def is_network_file(name: str) -> bool:
     """Whether the name of a network is the path of a file, by its suffix."""
-    return Path(name).suffix.lower() in (*NETWORK_FILES.names(), OPENDSS_SUFFIX)
+    return Path(name).suffix.lower() in NETWORK_FILES or is_opendss(name)
 
 
 def _network(value: Any, info: ValidationInfo) -> Any:
@@ -199,8 +204,7 @@ class Feeder(Settings):
     @model_validator(mode="after")
     def _of_opendss(self) -> Self:
         """Settings that are for networks of OpenDSS, or of pandapower, only."""
-        own = self.network.lower().endswith(OPENDSS_SUFFIX)
-        if own:
+        if is_opendss(self.network):
             if self.solver not in ("auto", "opendss", "z-bus"):
                 raise fault(f"solver = {self.solver}: must be opendss or z-bus for a network from OpenDSS")
             for name in ("tap_changers", "capacitors"):

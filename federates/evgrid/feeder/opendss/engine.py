@@ -10,8 +10,12 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from evgrid.errors import NetworkError
 from evgrid.feeder.opendss.script import Script
@@ -81,6 +85,16 @@ class Engine:
             place = command.place if command is not None else str(path)
             raise NetworkError(f"{place}: {reason_of(error)}") from None
 
+    def in_service(self, kinds: Collection[str]) -> Iterator[str]:
+        """Full names of the elements of some classes (lower case) in service; each is the active one of the
+        circuit while it is given.
+        """
+        for full in self.circuit.AllElementNames:
+            if full.partition(".")[0].lower() in kinds:
+                self.circuit.SetActiveElement(full)
+                if self.circuit.ActiveCktElement.Enabled:
+                    yield full
+
     def build(self) -> None:
         """Build the admittance matrix, and number the nodes, as solving would."""
         try:
@@ -104,6 +118,24 @@ class Engine:
         """Result of a command of evgrid's own."""
         self.dss.Text.Command = command
         return str(self.dss.Text.Result)
+
+
+def enabled(circuit: Any, elements: Iterable[Any]) -> Iterator[Any]:
+    """The elements of a class in service; each is the active one of the circuit while it is given."""
+    for element in elements:
+        if circuit.ActiveCktElement.Enabled:
+            yield element
+
+
+def as_complex(flat: Any) -> NDArray[np.complex128]:
+    """Numbers that the engine gives as real and imaginary parts in turn."""
+    values = np.asarray(flat, np.float64)
+    return np.asarray(values[::2] + 1j * values[1::2])
+
+
+def bus_name(bus: str) -> str:
+    """Name of a bus without its nodes."""
+    return bus.split(".", 1)[0].lower()
 
 
 def reason_of(error: Exception) -> str:

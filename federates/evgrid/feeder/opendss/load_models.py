@@ -30,8 +30,7 @@ class LoadModels(NamedTuple):
     v_low, v_min, v_max : pu of it, see the module
     cvr : (port, 2) exponents of active and reactive power (CVR)
     zip_share : (port, 7) shares of impedance, current and power of the active, then of the reactive power,
-    and the
-        voltage at which the load drops out, pu (ZIP)
+        and the voltage at which the load drops out, pu (ZIP)
     """
 
     model: Ints

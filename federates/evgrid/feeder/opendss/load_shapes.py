@@ -16,7 +16,7 @@ import numpy as np
 
 from evgrid.core.model import Array
 from evgrid.feeder.grid import Floats, Ints
-from evgrid.feeder.opendss.engine import Engine
+from evgrid.feeder.opendss.engine import Engine, enabled
 
 KINDS = ("daily", "yearly", "duty")
 
@@ -65,9 +65,7 @@ def shapes_of(engine: Engine) -> Shapes:
     """The shapes of the loads in service, in the order of the circuit's loads."""
     circuit = engine.circuit
     names, rows = dict[str, int](), list[list[int]]()
-    for load in circuit.Loads:
-        if not circuit.ActiveCktElement.Enabled:
-            continue
+    for load in enabled(circuit, circuit.Loads):
         daily = load.daily.lower()
         given = [daily, load.Yearly.lower() or daily, load.duty.lower() or daily]
         fixed = int(load.Status) == 1

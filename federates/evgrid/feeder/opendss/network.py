@@ -13,13 +13,6 @@ from evgrid.errors import NetworkError
 from evgrid.feeder.opendss.engine import Engine
 from evgrid.feeder.opendss.tables import Circuit, circuit_of
 
-SUFFIX = ".dss"
-
-
-def is_opendss(name: str) -> bool:
-    """Whether the name of a network is the path of an OpenDSS file."""
-    return name.lower().endswith(SUFFIX)
-
 
 @dataclass(frozen=True)
 class OpenDSS:

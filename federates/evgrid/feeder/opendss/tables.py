@@ -16,7 +16,7 @@ Lengths without a unit count as 0 km. Transformers are rated by the kVA of their
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 from evgrid.core.model import ALL_PHASES
 from evgrid.errors import NetworkError, shortened
 from evgrid.feeder.grid import Buses, Fixed, Floats, Grid, Ints, Lines, Loads, Names, Sources, Trafos
-from evgrid.feeder.opendss.engine import Engine
+from evgrid.feeder.opendss.engine import Engine, bus_name, enabled
 from evgrid.feeder.opendss.load_shapes import Shapes, shapes_of
 
 GROUND = -1
@@ -69,10 +69,14 @@ class Ports:
         """Whether a slot has a port, (connection, slot) bool."""
         return self.start != GROUND
 
+    @property
+    def share(self) -> Any:
+        """Share of a connection's power at each of its ports, (connection, slot)."""
+        return self.there / np.maximum(self.there.sum(axis=1, keepdims=True), 1)
+
     def spread(self, power: Any) -> Any:
         """Power, (case, connection, slot), evenly over each connection's ports, whatever slots it came in."""
-        share = self.there / np.maximum(self.there.sum(axis=1, keepdims=True), 1)
-        return power.sum(axis=2, keepdims=True) * share
+        return power.sum(axis=2, keepdims=True) * self.share
 
 
 @dataclass(frozen=True)
@@ -194,53 +198,40 @@ def circuit_of(engine: Engine, charger_v: float | None = None) -> Circuit:
     chargers, phase = charger_ports(loads, bus_node, split, kv, load_ports, charger_v)
     return Circuit(
         replace(grid, loads=replace(loads, phase=phase)), np.array(node_names, np.str_), volts, bus_node,
-        split, load_ports, generators, chargers, *_controls(circuit, trafos),
+        split, load_ports, generators, chargers, *_controls(engine, trafos),
         shapes_of(engine), tuple(notes),
     )  # fmt: skip
 
 
-def _controls(circuit: Any, trafos: Trafos) -> tuple[Any, bool]:
+def _controls(engine: Engine, trafos: Trafos) -> tuple[Any, bool]:
     """Whether a control moves the tap of each transformer, (trafo,), and whether there is any control."""
-    taps = {control.Transformer.lower() for control in _enabled(circuit, circuit.RegControls)}
-    acting = tuple(f"{kind}." for kind in CONTROLS)
-    there = False
-    for full in circuit.AllElementNames:
-        if full.lower().startswith(acting):
-            circuit.SetActiveElement(full)
-            there |= bool(circuit.ActiveCktElement.Enabled)
-    return np.array([str(name).lower() in taps for name in trafos.name], bool), there
+    circuit = engine.circuit
+    taps = {control.Transformer.lower() for control in enabled(circuit, circuit.RegControls)}
+    regulated = np.array([str(name).lower() in taps for name in trafos.name], bool)
+    return regulated, next(engine.in_service(CONTROLS), None) is not None
 
 
 def _refusals(engine: Engine) -> Iterator[str]:
     """A sentence for each element without a model here."""
     found: dict[str, list[str]] = defaultdict(list)
-    for full in engine.circuit.AllElementNames:
+    kinds = {full.partition(".")[0].lower() for full in engine.circuit.AllElementNames}
+    for full in engine.in_service(kinds - MODELLED - WITHOUT_POWER):
         kind, _, name = full.partition(".")
-        if kind.lower() not in MODELLED and kind.lower() not in WITHOUT_POWER:
-            engine.circuit.SetActiveElement(full)
-            if engine.circuit.ActiveCktElement.Enabled:
-                found[kind].append(name)
+        found[kind].append(name)
     for kind, names in found.items():
         yield from shortened(f"{kind} '{name}' has no model here" for name in names)
     for kind, elements in (("load", engine.circuit.Loads), ("generator", engine.circuit.Generators)):
         yield from shortened(
             f"{kind} '{one.Name}' has kW = {one.kW:g} and kvar = {one.kvar:g}: must be finite"
-            for one in _enabled(engine.circuit, elements)
+            for one in enabled(engine.circuit, elements)
             if not np.isfinite([one.kW, one.kvar]).all()
         )
     yield from shortened(
         f"load '{load.Name}' has model {int(load.Model)}; represented are "
         + ", ".join(f"{number} ({what})" for number, what in LOAD_MODELS.items())
-        for load in _enabled(engine.circuit, engine.circuit.Loads)
+        for load in enabled(engine.circuit, engine.circuit.Loads)
         if int(load.Model) not in LOAD_MODELS
     )
-
-
-def _enabled(circuit: Any, elements: Iterable[Any]) -> Iterator[Any]:
-    """The elements of a class in service; each is the active one of the circuit while it is given."""
-    for element in elements:
-        if circuit.ActiveCktElement.Enabled:
-            yield element
 
 
 def _bus_facts(circuit: Any, number: int) -> tuple[Floats, Floats, Floats]:
@@ -259,12 +250,12 @@ def _split_phase(circuit: Any, bus: dict[str, int], number: int) -> Any:
     one phase with two of them at that bus, or a bus behind one over lines.
     """
     split, neighbours = np.zeros(number, bool), defaultdict[int, list[int]](list)
-    for _ in _enabled(circuit, circuit.Transformers):
-        at = [bus[_name(one)] for one in circuit.ActiveCktElement.BusNames]
+    for _ in enabled(circuit, circuit.Transformers):
+        at = [bus[bus_name(one)] for one in circuit.ActiveCktElement.BusNames]
         if len(at) == 3 and circuit.ActiveCktElement.NumPhases == 1 and at[1] == at[2]:
             split[at[1]] = True
-    for _ in _enabled(circuit, circuit.Lines):
-        a, b = (bus[_name(one)] for one in circuit.ActiveCktElement.BusNames[:2])
+    for _ in enabled(circuit, circuit.Lines):
+        a, b = (bus[bus_name(one)] for one in circuit.ActiveCktElement.BusNames[:2])
         neighbours[a].append(b)
         neighbours[b].append(a)
     queue = np.flatnonzero(split).tolist()
@@ -276,11 +267,6 @@ def _split_phase(circuit: Any, bus: dict[str, int], number: int) -> Any:
     return split
 
 
-def _name(bus: str) -> str:
-    """Name of a bus without its nodes."""
-    return bus.split(".", 1)[0].lower()
-
-
 def _nodes(circuit: Any, node: dict[str, int]) -> list[list[int]]:
     """Node of each conductor of the active element, by terminal; GROUND where earthed."""
     element = circuit.ActiveCktElement
@@ -288,7 +274,7 @@ def _nodes(circuit: Any, node: dict[str, int]) -> list[list[int]]:
     found = []
     for terminal, name in enumerate(element.BusNames):
         numbers = order[terminal * width : (terminal + 1) * width]
-        found.append([node[f"{_name(name)}.{k}"] if k else GROUND for k in numbers])
+        found.append([node[f"{bus_name(name)}.{k}"] if k else GROUND for k in numbers])
     return found
 
 
@@ -301,18 +287,18 @@ def _lines(circuit: Any, bus: dict[str, int]) -> tuple[Lines, int]:
     """Lines in service and series reactors, and how many have a length without a unit."""
     rows = []
     unknown = 0
-    for line in _enabled(circuit, circuit.Lines):
+    for line in enabled(circuit, circuit.Lines):
         element = circuit.ActiveCktElement
         units = int(line.Units)
         unknown += units == 0 and not line.IsSwitch
         rating = float(element.NormalAmps) / 1e3
-        ends = [bus[_name(one)] for one in element.BusNames[:2]]
+        ends = [bus[bus_name(one)] for one in element.BusNames[:2]]
         closed = [_is_closed(circuit, terminal) for terminal in (1, 2)]
         rows.append((line.Name, *ends, *closed, rating, line.Length * UNIT_KM[units]))
-    for reactor in _enabled(circuit, circuit.Reactors):
+    for reactor in enabled(circuit, circuit.Reactors):
         element = circuit.ActiveCktElement
         if element.NumTerminals == 2 and any(list(element.NodeOrder)[element.NumConductors :]):
-            ends = [bus[_name(one)] for one in element.BusNames[:2]]
+            ends = [bus[bus_name(one)] for one in element.BusNames[:2]]
             rows.append((f"reactor {reactor.Name}", *ends, True, True, np.nan, 0.0))
     none = np.full(len(rows), np.nan)
     names, a, b, closed_a, closed_b, rating_ka, km = zip(*rows, strict=True) if rows else ((),) * 7
@@ -327,9 +313,9 @@ def _lines(circuit: Any, bus: dict[str, int]) -> tuple[Lines, int]:
 def _trafos(circuit: Any, bus: dict[str, int]) -> Trafos:
     """A row for each bus of a transformer's windings beyond the first."""
     rows = []
-    for trafo in _enabled(circuit, circuit.Transformers):
+    for trafo in enabled(circuit, circuit.Transformers):
         element = circuit.ActiveCktElement
-        buses = [bus[_name(one)] for one in element.BusNames]
+        buses = [bus[bus_name(one)] for one in element.BusNames]
         closed = [_is_closed(circuit, terminal + 1) for terminal in range(len(buses))]
         kv, kva_of = [], []
         for winding in range(len(buses)):
@@ -361,48 +347,42 @@ def _trafos(circuit: Any, bus: dict[str, int]) -> Trafos:
 
 def _sources(circuit: Any, bus: dict[str, int]) -> Sources:
     rows = [
-        (bus[_name(circuit.ActiveCktElement.BusNames[0])], source.pu, source.AngleDeg)
-        for source in _enabled(circuit, circuit.Vsources)
+        (bus[bus_name(circuit.ActiveCktElement.BusNames[0])], source.pu, source.AngleDeg)
+        for source in enabled(circuit, circuit.Vsources)
     ]
     at, pu, angle = zip(*rows, strict=True)
     return Sources(np.array(at, np.int64), np.array(pu, float), np.array(angle, float))
 
 
-def _element_ports(
-    nodes: list[int], phases: int, delta: bool, kv: float
-) -> list[tuple[int, int, int, float]]:
-    """Ports of a load or generator: slot, node on either side and nominal voltage, V."""
+def _pairs(nodes: list[int], phases: int, delta: bool, kv: float) -> tuple[list[tuple[int, int]], float]:
+    """Nodes on either side of each port of a load or generator, and their nominal voltage, V."""
     if delta:
-        width = len(nodes)
-        pairs = [(nodes[k], nodes[(k + 1) % width]) for k in range(3 if phases == 3 else phases)]
-        volts = 1e3 * kv
-    else:
-        pairs = [(nodes[k], nodes[-1]) for k in range(phases)]
-        volts = 1e3 * kv / (np.sqrt(3) if phases > 1 else 1.0)
-    return [(k, a, b, volts) for k, (a, b) in enumerate(pairs)]
+        return [(nodes[k], nodes[(k + 1) % len(nodes)]) for k in range(phases)], 1e3 * kv
+    volts = 1e3 * kv / (np.sqrt(3) if phases > 1 else 1.0)
+    return [(nodes[k], nodes[-1]) for k in range(phases)], volts
 
 
-def _slots(nodes: list[int], order: list[int], delta: bool, phases: int) -> list[int]:
+def _slots(numbers: list[int]) -> list[int]:
     """Slot of each port: that of the phase of its first node, as far as they differ."""
-    numbers = [order[k] for k in range(phases)]
     slots = [number - 1 if 1 <= number <= 3 else k for k, number in enumerate(numbers)]
-    return slots if len(set(slots)) == len(slots) else list(range(phases))
+    return slots if len(set(slots)) == len(slots) else list(range(len(slots)))
 
 
 def _ports_of(
     circuit: Any, node: dict[str, int], delta: bool, kv: float, ports: dict[str, list[list[Any]]]
-) -> tuple[list[int], int]:
-    """Add the ports of the active element to ``ports``; their slots, and the node's slot of a single one."""
+) -> list[int]:
+    """Add the ports of the active element to ``ports``; their slots."""
     element = circuit.ActiveCktElement
-    nodes, phases = _nodes(circuit, node)[0], int(element.NumPhases)
-    slots = _slots(nodes, [int(k) for k in element.NodeOrder], delta, phases)
+    phases = int(element.NumPhases)
+    slots = _slots([int(k) for k in element.NodeOrder[:phases]])
+    pairs, volts = _pairs(_nodes(circuit, node)[0], phases, delta, kv)
     row: dict[str, list[Any]] = {"start": [GROUND] * 3, "end": [GROUND] * 3, "volts": [np.nan] * 3}
-    for (_, a, b, volts), slot in zip(_element_ports(nodes, phases, delta, kv), slots, strict=True):
+    for (a, b), slot in zip(pairs, slots, strict=True):
         a, b = (a, b) if a != GROUND else (b, a)
         row["start"][slot], row["end"][slot], row["volts"][slot] = a, b, volts
     for key, values in row.items():
         ports[key].append(values)
-    return slots, phases
+    return slots
 
 
 def _ports(ports: dict[str, list[list[Any]]]) -> Ports:
@@ -417,14 +397,14 @@ def _loads(circuit: Any, bus: dict[str, int], node: dict[str, int]) -> tuple[Loa
     ports: dict[str, list[list[Any]]] = {"start": [], "end": [], "volts": []}
     names, at, phase, power = [], [], [], []
     mult = float(circuit.Solution.LoadMult)
-    for load in _enabled(circuit, circuit.Loads):
-        slots, phases = _ports_of(circuit, node, bool(load.IsDelta), float(load.kV), ports)
+    for load in enabled(circuit, circuit.Loads):
+        slots = _ports_of(circuit, node, bool(load.IsDelta), float(load.kV), ports)
         share = np.zeros(3)
-        share[slots] = 1.0 / phases
+        share[slots] = 1.0 / len(slots)
         factor = mult if int(load.Status) == 0 else 1.0
         names.append(load.Name)
-        at.append(bus[_name(circuit.ActiveCktElement.BusNames[0])])
-        phase.append(slots[0] if phases == 1 else ALL_PHASES)
+        at.append(bus[bus_name(circuit.ActiveCktElement.BusNames[0])])
+        phase.append(slots[0] if len(slots) == 1 else ALL_PHASES)
         power.append((load.kW * factor * share, load.kvar * factor * share))
     p, q = (np.array([one[k] for one in power], float).reshape(-1, 3) for k in range(2))
     none = np.zeros((len(names), 2))
@@ -439,22 +419,22 @@ def _fixed(circuit: Any, bus: dict[str, int], node: dict[str, int]) -> tuple[Fix
     ports: dict[str, list[list[Any]]] = {"start": [], "end": [], "volts": []}
     names, at, power, rated = [], [], [], []
     for kind, elements in (("", circuit.Generators), ("pv ", circuit.PVSystems)):
-        for one in _enabled(circuit, elements):
+        for one in enabled(circuit, elements):
             delta = False if kind else bool(one.IsDelta)
             kv = float(circuit.ActiveCktElement.Properties("kv").Val) if kind else float(one.kV)
-            slots, phases = _ports_of(circuit, node, delta, kv, ports)
+            slots = _ports_of(circuit, node, delta, kv, ports)
             share = np.zeros(3)
-            share[slots] = 1.0 / phases
+            share[slots] = 1.0 / len(slots)
             names.append(f"{kind}{one.Name}")
-            at.append(bus[_name(circuit.ActiveCktElement.BusNames[0])])
+            at.append(bus[bus_name(circuit.ActiveCktElement.BusNames[0])])
             kw, kvar = (one.Pmpp * one.Irradiance, 0.0) if kind else (one.kW, one.kvar)
             power.append((kw * share, kvar * share))
             rated.append(one.kVArated)
     p, q = (np.array([row[k] for row in power], float).reshape(-1, 3) for k in range(2))
     shunts, shunt_bus, states, steps = [], [], [], []
-    for capacitor in _enabled(circuit, circuit.Capacitors):
+    for capacitor in enabled(circuit, circuit.Capacitors):
         shunts.append(capacitor.Name)
-        shunt_bus.append(bus[_name(circuit.ActiveCktElement.BusNames[0])])
+        shunt_bus.append(bus[bus_name(circuit.ActiveCktElement.BusNames[0])])
         states.append(int(sum(capacitor.States)))
         steps.append(int(capacitor.NumSteps))
     none = np.zeros(len(shunts))

@@ -16,7 +16,7 @@ import numpy as np
 
 from evgrid.core.model import Array
 from evgrid.errors import PowerFlowError
-from evgrid.feeder.grid import Ints
+from evgrid.feeder.grid import Grid, Ints
 
 if TYPE_CHECKING:
     from evgrid.feeder.networks import Network
@@ -94,6 +94,8 @@ class Solver(Protocol):
     """Largest residual of the power balance, relative to the head power (at least 1 kW)."""
     in_time: bool
     """Whether the solver has a state, so that the cases of a member must come in the order of time."""
+    newton_cases: int
+    """Cases so far that another solver solved, as this one did not converge."""
 
     def solve(
         self,
@@ -132,6 +134,32 @@ class Solver(Protocol):
             Naming the cases that do not converge, unless ``failed`` is given.
 
         """
+
+
+def empty_flow(grid: Grid, cases: int, unbalance: bool) -> Flow:
+    """A flow of some cases to be filled: what is added up is 0, transformers' loadings NaN without a rating.
+
+    Voltages, lines' loadings and voltage unbalance have no values yet.
+    """
+    buses, lines, trafos = len(grid.buses.name), len(grid.lines.name), len(grid.trafos.name)
+    phases, with_unbalance = len(grid.phases), int(unbalance)
+    trafo_loading = np.zeros((cases, trafos, phases))
+    trafo_loading[:, np.isnan(grid.trafos.rating_kva)] = np.nan
+    return Flow(
+        voltage_pu=np.empty((cases, buses, phases)),
+        line_loading=np.empty((cases, lines, phases)),
+        trafo_loading=trafo_loading,
+        trafo_p_kw=np.zeros((cases, trafos)),
+        trafo_lv_p_kw=np.zeros((cases, trafos, phases)),
+        trafo_lv_q_kvar=np.zeros((cases, trafos, phases)),
+        head_p_kw=np.zeros((cases, phases)),
+        head_q_kvar=np.zeros((cases, phases)),
+        losses_kw=np.zeros(cases),
+        fixed_kw=np.zeros(cases),
+        voltage_unbalance=np.empty((cases, buses * with_unbalance)),
+        neutral_a=np.zeros((cases, lines * with_unbalance)),
+        trafo_neutral_a=np.zeros((cases, trafos * with_unbalance)),
+    )
 
 
 def lines_without_impedance(network: Network, solver: str) -> list[str]:
@@ -188,6 +216,47 @@ def blank(flow: Flow, cases: Collection[int]) -> None:
     """Make all numbers of some cases NaN."""
     for values in flow.tables().values():
         values[list(cases)] = np.nan
+
+
+def solve_again(
+    flow: Flow,
+    again: Ints,
+    solver: Solver,
+    power: Power,
+    nominal: Power | None,
+    generation: Power | None,
+    positions: Positions | None = None,
+) -> dict[int, str]:
+    """Solve the cases ``again`` with another solver and write them into ``flow``.
+
+    Returns the reasons of those without solution, by case. ``power``, ``nominal``, ``generation`` and
+    ``positions`` are of all cases, as :meth:`Solver.solve` has them.
+    """
+
+    def of(pair: Power | None) -> Power | None:
+        return None if pair is None else (pair[0][again], pair[1][again])
+
+    at = None if positions is None else Positions(positions.tap[again], positions.shunt[again])
+    found: dict[int, str] = {}
+    part = solver.solve(
+        power[0][again], power[1][again], nominal=of(nominal), generation=of(generation), positions=at,
+        failed=found,
+    )  # fmt: skip
+    for name, values in part.tables().items():
+        getattr(flow, name)[again] = values
+    return {int(again[case]): reason for case, reason in found.items()}
+
+
+def report_failed(
+    solver: str, flow: Flow, reasons: dict[int, str], label: Label, failed: dict[int, str] | None
+) -> None:
+    """Blank the cases without solution and add them to ``failed``; PowerFlowError if that is None."""
+    if not reasons:
+        return
+    if failed is None:
+        raise not_converged(solver, reasons, label)
+    failed.update(reasons)
+    blank(flow, reasons)
 
 
 def not_converged(solver: str, reasons: dict[int, str], label: Label) -> PowerFlowError:

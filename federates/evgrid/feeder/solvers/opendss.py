@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from evgrid.core.model import Array
 from evgrid.errors import NetworkError, PowerFlowError
 from evgrid.feeder.grid import Ints
-from evgrid.feeder.opendss.engine import IN_TIME, TIME, Engine, reason_of
+from evgrid.feeder.opendss.engine import IN_TIME, TIME, Engine, as_complex, enabled, reason_of
 from evgrid.feeder.opendss.tables import GROUND, Ports
-from evgrid.feeder.solvers.interface import Flow, Label, Positions, Power, blank, case_name, not_converged
+from evgrid.feeder.solvers.interface import Flow, Label, Positions, Power, case_name, report_failed
 from evgrid.feeder.solvers.opendss_flow import Branches, FlowOf, primitive
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class OpenDSSSolver:
 
     name = "opendss"
     balance_tolerance = 1e-6
+    newton_cases = 0
 
     def __init__(self, network: Network, members: int = 1, controls_step_s: float | None = None) -> None:
         """Compile the circuit.
@@ -80,17 +81,8 @@ class OpenDSSSolver:
         failed: dict[int, str] | None = None,
     ) -> Flow:
         """See :class:`evgrid.feeder.solvers.Solver`."""
-        if positions is not None:
-            raise NetworkError("the solver opendss has the controls of the file, not feeder.tap_changers")
-        cases, fixed = len(p_kw), self.network.grid.fixed
-        given = p_kw + 1j * q_kvar if nominal is None else nominal[0] + 1j * nominal[1]
-        own, evs = self._circuit.loads.spread(given), p_kw + 1j * q_kvar - given
-        check_ports(self.network, evs)
-        made = (
-            np.broadcast_to(fixed.gen_p_kw + 1j * fixed.gen_q_kvar, (cases, *fixed.gen_p_kw.shape))
-            if generation is None
-            else generation[0] + 1j * generation[1]
-        )
+        cases = len(p_kw)
+        own, evs, made = parts_of(self.network, (p_kw, q_kvar), nominal, generation, positions)
         voltage = np.empty((cases, len(self._circuit.node)), complex)
         changed = list[dict[int, Complex]]()
         reasons: dict[int, str] = {}
@@ -105,13 +97,38 @@ class OpenDSSSolver:
             taps.append(engine.taps())
             shunts.append(engine.shunts())
         self.positions = Positions(np.array(taps), np.array(shunts))
-        if reasons and failed is None:
-            raise not_converged("OpenDSS", reasons, label)
         flow = self._flow.flow(voltage, own, evs, made, changed)
-        if reasons and failed is not None:
-            failed.update(reasons)
-            blank(flow, reasons)
+        report_failed("OpenDSS", flow, reasons, label, failed)
         return flow
+
+
+def parts_of(
+    network: Network,
+    power: Power,
+    nominal: Power | None,
+    generation: Power | None,
+    positions: Positions | None,
+) -> tuple[Complex, Complex, Complex]:
+    """Complex power of cases of a network from OpenDSS, kVA, (case, row, slot): of the loads at nominal
+    voltage, of EVs, and of the generation, from what :meth:`evgrid.feeder.solvers.Solver.solve` takes.
+
+    Raises
+    ------
+    NetworkError
+        If positions are given, which the file's own controls have.
+    PowerFlowError
+        Naming EVs where no charger can be connected.
+
+    """
+    assert network.opendss is not None
+    if positions is not None:
+        raise NetworkError("a network from OpenDSS has the controls of the file, not feeder.tap_changers")
+    fixed, total = network.grid.fixed, power[0] + 1j * power[1]
+    given = total if nominal is None else nominal[0] + 1j * nominal[1]
+    own, evs = network.opendss.circuit.loads.spread(given), total - given
+    check_ports(network, evs)
+    made = np.broadcast_to(fixed.gen_p_kw + 1j * fixed.gen_q_kvar, (len(total), *fixed.gen_p_kw.shape))
+    return own, evs, made if generation is None else generation[0] + 1j * generation[1]
 
 
 def check_ports(network: Network, evs: Complex) -> None:
@@ -139,10 +156,9 @@ class _Copy:
         self._trafos = {str(name).lower(): row for row, name in enumerate(grid.trafos.name)}
         self._solution.LoadMult = 1.0
         self._loads = list[int]()
-        for load in self._circuit.Loads:
-            if self._circuit.ActiveCktElement.Enabled:
-                load.Status = 1  # fixed: neither load multiplier nor growth
-                self._loads.append(load.idx)
+        for load in enabled(self._circuit, self._circuit.Loads):
+            load.Status = 1  # fixed: neither load multiplier nor growth
+            self._loads.append(load.idx)
         self._generators = self._add_generators(network)
         self._chargers = self._add_chargers(circuit.chargers, circuit.node.tolist())
         self._controlled = self._find_controlled()
@@ -188,11 +204,10 @@ class _Copy:
 
     def _find_controlled(self) -> list[str]:
         """Elements whose admittance a control of the file may change."""
-        found = {f"transformer.{control.Transformer}".lower() for control in self._circuit.RegControls}
-        for full in self._circuit.AllElementNames:
-            if full.partition(".")[0].lower() in ("swtcontrol", "relay", "recloser", "fuse"):
-                self._circuit.SetActiveElement(full)
-                found.add(str(self._circuit.ActiveCktElement.Properties("SwitchedObj").Val).lower())
+        circuit = self._circuit
+        found = {f"transformer.{one.Transformer}".lower() for one in enabled(circuit, circuit.RegControls)}
+        for _ in self._engine.in_service(("swtcontrol", "relay", "recloser", "fuse")):
+            found.add(str(circuit.ActiveCktElement.Properties("SwitchedObj").Val).lower())
         return sorted(found)
 
     def solve(self, loads: Complex, evs: Complex, generation: Complex) -> str:
@@ -231,8 +246,7 @@ class _Copy:
 
     def voltage(self) -> Complex:
         """Voltage of each node, V."""
-        flat = np.asarray(self._engine.dss.YMatrix.getV(), float)
-        return (flat[::2] + 1j * flat[1::2])[-self._size :]
+        return as_complex(self._engine.dss.YMatrix.getV())[-self._size :]
 
     def changed(self, voltage: Complex, branches: Branches) -> dict[int, Complex]:
         """Currents of elements that a control may have changed, by place, at voltages (node,)."""
@@ -249,21 +263,21 @@ class _Copy:
     def taps(self) -> Ints:
         """Position of each transformer's tap changer, (trafo,); 0 where there is none."""
         found = np.zeros(len(self._trafos), np.int64)
-        for control in self._circuit.RegControls:
+        for control in enabled(self._circuit, self._circuit.RegControls):
             found[self._trafos[control.Transformer.lower()]] = control.TapNumber
         return found
 
     def shunts(self) -> Ints:
         """Steps of each capacitor that are closed, (shunt,)."""
-        return np.array([int(sum(one.States)) for one in self._circuit.Capacitors], np.int64)
+        there = enabled(self._circuit, self._circuit.Capacitors)
+        return np.array([int(sum(one.States)) for one in there], np.int64)
 
 
 class LiveControls:
     """Counts the operations of all members.
 
     tap_operations, shunt_operations : (member, trafo) and (member, shunt), so far; a move by several
-    positions at
-        once counts as that many
+        positions at once counts as that many
     """
 
     def __init__(self, network: Network, members: int) -> None:

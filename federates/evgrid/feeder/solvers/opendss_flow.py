@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from evgrid.core.jit import njit
 from evgrid.core.model import Array
 from evgrid.feeder.grid import Floats, Ints
-from evgrid.feeder.opendss.engine import Engine
+from evgrid.feeder.opendss.engine import Engine, as_complex, bus_name, enabled
 from evgrid.feeder.opendss.load_models import ZIP, LoadModels, constant_power, currents
 from evgrid.feeder.opendss.tables import GROUND, Circuit, Ports
 from evgrid.feeder.solvers.interface import Flow
@@ -67,13 +67,8 @@ class Branches:
         self.elements = list[Element]()
         matrices = list[Complex]()
         shunts = list[bool]()
-        for full in circuit.AllElementNames:
-            if full.partition(".")[0].lower() not in ("line", "transformer", "reactor", "capacitor", "fault"):
-                continue
-            circuit.SetActiveElement(full)
+        for full in engine.in_service(("line", "transformer", "reactor", "capacitor", "fault")):
             active = circuit.ActiveCktElement
-            if not active.Enabled:
-                continue
             element = Element(
                 full.lower(), np.array(active.NodeRef, np.int64) - 1, np.array(active.NodeOrder, np.int64),
                 int(active.NumPhases), int(active.NumTerminals),
@@ -104,9 +99,9 @@ class Branches:
 
 def primitive(active: Any) -> Complex:
     """Primitive admittance matrix of the active element, S: current into its conductors by their voltages."""
-    flat = np.asarray(active.Yprim, float)
-    size = round((len(flat) // 2) ** 0.5)
-    return (flat[::2] + 1j * flat[1::2]).reshape(size, size).T
+    flat = as_complex(active.Yprim)
+    size = round(len(flat) ** 0.5)
+    return flat.reshape(size, size).T
 
 
 class _Sensed(NamedTuple):
@@ -153,13 +148,10 @@ class FlowOf:
         row_of = {(str(n).split(" winding ")[0], int(b)): k for k, (n, b) in
                   enumerate(zip(grid.trafos.name, grid.trafos.lv_bus, strict=True))}  # fmt: skip
         buses = {name: k for k, name in enumerate(grid.buses.name.tolist())}
-        for _ in active.Transformers:
-            if not active.ActiveCktElement.Enabled:
-                continue
-            trafo = active.Transformers
+        for trafo in enabled(active, active.Transformers):
             place = branches.place[f"transformer.{trafo.Name}".lower()]
             element, first = branches.elements[place], branches.first_row[place]
-            at_bus = [buses[one.split(".", 1)[0].lower()] for one in active.ActiveCktElement.BusNames]
+            at_bus = [buses[bus_name(one)] for one in active.ActiveCktElement.BusNames]
             for winding in range(element.terminals):
                 trafo.Wdg = winding + 1
                 rated = trafo.kVA / (trafo.kV * (np.sqrt(3) if element.phases > 1 else 1.0))
@@ -281,8 +273,7 @@ def models_of(engine: Engine, circuit: Circuit) -> LoadModels:
     """Load model of each port of the loads, in the order of ``circuit.loads.there``."""
     rows = list[tuple[Any, ...]]()
     ports = circuit.loads.there.sum(axis=1)
-    kept = (load for load in engine.circuit.Loads if engine.circuit.ActiveCktElement.Enabled)
-    for load, count in zip(kept, ports, strict=True):
+    for load, count in zip(enabled(engine.circuit, engine.circuit.Loads), ports, strict=True):
         low = float(engine.circuit.ActiveCktElement.Properties("vlowpu").Val)
         shares = np.zeros(7)
         given = np.asarray(load.ZIPV, float) if int(load.Model) == ZIP else np.zeros(0)

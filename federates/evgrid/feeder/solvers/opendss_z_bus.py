@@ -16,11 +16,19 @@ from scipy.sparse import csc_array
 from evgrid.core.model import Array
 from evgrid.errors import NetworkError
 from evgrid.feeder.grid import Ints
-from evgrid.feeder.opendss.engine import Engine
+from evgrid.feeder.opendss.engine import Engine, as_complex
 from evgrid.feeder.opendss.load_models import constant_power, currents, together
 from evgrid.feeder.opendss.tables import GROUND, Circuit
-from evgrid.feeder.solvers.interface import Flow, Label, Positions, Power, case_name
-from evgrid.feeder.solvers.opendss import OpenDSSSolver, check_ports
+from evgrid.feeder.solvers.interface import (
+    Flow,
+    Label,
+    Positions,
+    Power,
+    case_name,
+    report_failed,
+    solve_again,
+)
+from evgrid.feeder.solvers.opendss import OpenDSSSolver, parts_of
 from evgrid.feeder.solvers.opendss_flow import FlowOf
 from evgrid.feeder.solvers.z_bus import ZBus
 
@@ -85,15 +93,7 @@ class OpenDSSZBusSolver:
         failed: dict[int, str] | None = None,
     ) -> Flow:
         """See :class:`evgrid.feeder.solvers.Solver`."""
-        if positions is not None:
-            raise NetworkError("a network from OpenDSS has the controls of the file, not feeder.tap_changers")
-        fixed, total = self.network.grid.fixed, p_kw + 1j * q_kvar
-        given = total if nominal is None else nominal[0] + 1j * nominal[1]
-        own, evs = self._circuit.loads.spread(given), total - given
-        check_ports(self.network, evs)
-        made = np.broadcast_to(fixed.gen_p_kw + 1j * fixed.gen_q_kvar, (len(p_kw), *fixed.gen_p_kw.shape))
-        if generation is not None:
-            made = generation[0] + 1j * generation[1]
+        own, evs, made = parts_of(self.network, (p_kw, q_kvar), nominal, generation, positions)
         parts = list[Flow]()
         stuck = list[int]()
         for begin in range(0, len(p_kw), BLOCK):
@@ -106,7 +106,12 @@ class OpenDSSZBusSolver:
             tables = [part.tables() for part in parts]
             flow = Flow(**{name: np.concatenate([table[name] for table in tables]) for name in tables[0]})
         if stuck:
-            self._by_engine(flow, np.array(stuck), (p_kw, q_kvar), label, nominal, generation, failed)
+            if self._engine is None:
+                self._engine = OpenDSSSolver(self.network)
+            again = np.array(stuck)
+            reasons = solve_again(flow, again, self._engine, (p_kw, q_kvar), nominal, generation)
+            self.newton_cases += len(again) - len(reasons)
+            report_failed("OpenDSS", flow, reasons, label, failed)
         return flow
 
     def _solve(self, own: Complex, evs: Complex, made: Complex) -> tuple[Flow, Ints]:
@@ -126,34 +131,6 @@ class OpenDSSZBusSolver:
         flow = self._flow.flow(np.ascontiguousarray((re + 1j * im).T), own, evs, made)
         return flow, np.flatnonzero(found.stuck)
 
-    def _by_engine(
-        self,
-        flow: Flow,
-        stuck: Ints,
-        power: Power,
-        label: Label,
-        nominal: Power | None,
-        generation: Power | None,
-        failed: dict[int, str] | None,
-    ) -> None:
-        """Replace the cases that do not converge by the engine's solution."""
-
-        def of(pair: Power | None) -> Power | None:
-            return None if pair is None else (pair[0][stuck], pair[1][stuck])
-
-        if self._engine is None:
-            self._engine = OpenDSSSolver(self.network)
-        reasons: dict[int, str] | None = None if failed is None else {}
-        part = self._engine.solve(
-            power[0][stuck], power[1][stuck], lambda case: label(int(stuck[case])),
-            nominal=of(nominal), generation=of(generation), failed=reasons,
-        )  # fmt: skip
-        for name, values in part.tables().items():
-            getattr(flow, name)[stuck] = values
-        if failed is not None and reasons is not None:
-            failed.update({int(stuck[case]): reason for case, reason in reasons.items()})
-        self.newton_cases += len(stuck) - len(reasons or ())
-
 
 def _linear(engine: Engine, circuit: Circuit) -> tuple[csc_array, Complex]:
     """Admittance matrix without loads and generation, S, (node, node), and injections of the sources, A."""
@@ -165,12 +142,10 @@ def _linear(engine: Engine, circuit: Circuit) -> tuple[csc_array, Complex]:
     names = [name.lower() for name in engine.circuit.YNodeOrder]
     matrix = engine.dss.YMatrix
     data, rows, first = matrix.GetCompressedYMatrix(True)
-    values = np.asarray(data)
-    values = values if np.iscomplexobj(values) else values[::2] + 1j * values[1::2]
+    values = np.asarray(data) if np.iscomplexobj(data) else as_complex(data)
     matrix.ZeroInjCurr()
     matrix.GetSourceInjCurrents()
-    flat = np.asarray(matrix.getI(), float)
-    injected = (flat[::2] + 1j * flat[1::2])[-len(names) :]
+    injected = as_complex(matrix.getI())[-len(names) :]
     y = csc_array((values, rows, first), shape=(len(names), len(names)))
     place = {name: at for at, name in enumerate(names)}
     if set(place) != set(circuit.node.tolist()):

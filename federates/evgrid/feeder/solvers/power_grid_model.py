@@ -86,6 +86,7 @@ class PowerGridModelSolver:
     name = "power-grid-model"
     balance_tolerance = 1e-6
     in_time = False
+    newton_cases = 0
 
     def __init__(
         self, network: Network, reduce: bool = True, threads: int = 2, unbalance: bool = True

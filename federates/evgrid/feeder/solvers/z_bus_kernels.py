@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.jit import njit
+from evgrid.core.jit import inlined, njit
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -102,6 +102,19 @@ def _inject(
                 im[row, lane] += a * i.imag + b * i.real
 
 
+@inlined
+def _take(
+    at: complex, place: int, case: int, base: float, current: Complex, voltage: Complex, change: Floats
+) -> None:
+    """Take the new voltage of a port in a case, and raise its largest change where it carries current."""
+    step, i = at - voltage[place, case], current[place, case]
+    if i.real != 0.0 or i.imag != 0.0:
+        square = (step.real * step.real + step.imag * step.imag) / (base * base)
+        if not square <= change[case]:  # also where it is no number
+            change[case] = square
+    voltage[place, case] = at
+
+
 @njit
 def port_voltages(
     lower: Columns,
@@ -143,12 +156,7 @@ def port_voltages(
                         weight.real * im[row, lane] - weight.imag * re[row, lane],
                     )
                 case = begin + lane
-                step, i = at - voltage[place, case], current[place, case]
-                if i.real != 0.0 or i.imag != 0.0:
-                    square = (step.real * step.real + step.imag * step.imag) / (base[port] * base[port])
-                    if not square <= change[case]:  # also where it is no number
-                        change[case] = square
-                voltage[place, case] = at
+                _take(at, place, case, base[port], current, voltage, change)
 
 
 @njit
@@ -180,12 +188,7 @@ def dense_port_voltages(
             for lane in range(count):
                 case = begin + lane
                 at = no_load[port] - complex(re[place, lane], im[place, lane])
-                step, i = at - voltage[place, case], current[place, case]
-                if i.real != 0.0 or i.imag != 0.0:
-                    square = (step.real * step.real + step.imag * step.imag) / (base[port] * base[port])
-                    if not square <= change[case]:
-                        change[case] = square
-                voltage[place, case] = at
+                _take(at, place, case, base[port], current, voltage, change)
 
 
 @njit

@@ -32,10 +32,11 @@ from evgrid.feeder.solvers.interface import (
     Positions,
     Power,
     Solver,
-    blank,
     case_name,
+    empty_flow,
     lines_without_impedance,
-    not_converged,
+    report_failed,
+    solve_again,
 )
 from evgrid.feeder.solvers.z_bus import ZBus, ZipLoads
 
@@ -197,7 +198,7 @@ class ZBusSolver:
         own, given = (p_kw, q_kvar) if nominal is None else nominal, generation
         if generation is None:
             generation = grid.fixed.gen_p_kw[np.newaxis], grid.fixed.gen_q_kvar[np.newaxis]
-        flow = self._empty(cases)
+        flow = empty_flow(self.network.grid, cases, self.unbalance)
         stuck = np.zeros(cases, np.bool_)
         if positions is None:
             groups = [(self._own, np.arange(cases))]
@@ -215,7 +216,7 @@ class ZBusSolver:
             def of(pair: Power, pick: slice | Ints = pick) -> Power:
                 return pair if len(pair[0]) == 1 < cases else (pair[0][pick], pair[1][pick])
 
-            part = flow if whole else self._empty(len(some))
+            part = flow if whole else empty_flow(self.network.grid, len(some), self.unbalance)
             stuck[some] = self._solve(state, of((p_kw, q_kvar)), of(own), of(generation), part)
             if not whole:
                 for name, values in part.tables().items():
@@ -224,29 +225,6 @@ class ZBusSolver:
             again = np.flatnonzero(stuck)
             self._by_newton(flow, again, (p_kw, q_kvar), label, nominal, given, positions, failed)
         return flow
-
-    def _empty(self, cases: int) -> Flow:
-        """Tables of a flow: those that are added up are zero."""
-        grid = self.network.grid
-        buses, lines, trafos = len(grid.buses.name), len(grid.lines.name), len(grid.trafos.name)
-        phases, with_unbalance = len(grid.phases), int(self.unbalance)
-        trafo_loading = np.zeros((cases, trafos, phases))
-        trafo_loading[:, np.isnan(grid.trafos.rating_kva)] = np.nan
-        return Flow(
-            voltage_pu=np.empty((cases, buses, phases)),
-            line_loading=np.empty((cases, lines, phases)),
-            trafo_loading=trafo_loading,
-            trafo_p_kw=np.zeros((cases, trafos)),
-            trafo_lv_p_kw=np.zeros((cases, trafos, phases)),
-            trafo_lv_q_kvar=np.zeros((cases, trafos, phases)),
-            head_p_kw=np.zeros((cases, phases)),
-            head_q_kvar=np.zeros((cases, phases)),
-            losses_kw=np.zeros(cases),
-            fixed_kw=np.zeros(cases),
-            voltage_unbalance=np.empty((cases, buses * with_unbalance)),
-            neutral_a=np.zeros((cases, lines * with_unbalance)),
-            trafo_neutral_a=np.zeros((cases, trafos * with_unbalance)),
-        )
 
     def _solve(self, state: _State, power: Power, own: Power, generation: Power, flow: Flow) -> Bools:
         """Solve cases at one set of positions into ``flow``; bool where the iteration does not converge."""
@@ -386,24 +364,9 @@ class ZBusSolver:
                     self.network, self._reduce, unbalance=self.unbalance
                 )
 
-            def of(pair: Power | None) -> Power | None:
-                return None if pair is None else (pair[0][again], pair[1][again])
-
-            at = None if positions is None else Positions(positions.tap[again], positions.shunt[again])
-            found: dict[int, str] = {}
-            part = self._newton.solve(
-                power[0][again], power[1][again], nominal=of(nominal), generation=of(generation),
-                positions=at, failed=found,
-            )  # fmt: skip
-            for name, values in part.tables().items():
-                getattr(flow, name)[again] = values
-            reasons = {int(again[case]): reason for case, reason in found.items()}
+            reasons = solve_again(flow, again, self._newton, power, nominal, generation, positions)
         self.newton_cases += len(again) - len(reasons)
-        if reasons and failed is None:
-            raise not_converged(self.name, reasons, label)
-        if reasons and failed is not None:
-            failed.update(reasons)
-            blank(flow, reasons)
+        report_failed(self.name, flow, reasons, label, failed)
 
 
 def _flat(power: Power) -> Power:
