@@ -389,11 +389,10 @@ class AggregatorModel(Model):
 
     def _by_group(self, power: Array) -> Array:
         """Power of EVs by connection and phase as power by group, (member, group) kW."""
-        per_connection = power.sum(axis=2)
-        grouped = np.zeros((len(self._members), self._groups))
-        for group in range(self._groups):
-            grouped[:, group] = per_connection[:, self._group_of_connection == group].sum(axis=1)
-        return grouped
+        members, groups = len(self._members), self._groups
+        group = self._group_of_connection + groups * np.arange(members)[:, np.newaxis]
+        summed = np.bincount(group.reshape(-1), power.sum(axis=2).reshape(-1), members * groups)
+        return np.asarray(summed.reshape(members, groups), np.float64)
 
     def _in_groups(
         self, base_load: Callable[..., Array], times_s: Array, until_s: Array | None = None

@@ -17,7 +17,7 @@ from evgrid.core.model import Array
 from evgrid.errors import NetworkError
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.opendss.engine import Engine, as_complex
-from evgrid.feeder.opendss.load_models import constant_power, currents, together
+from evgrid.feeder.opendss.load_models import LoadModels, constant_power, currents, together
 from evgrid.feeder.opendss.tables import GROUND, Circuit
 from evgrid.feeder.solvers.interface import (
     Flow,
@@ -118,16 +118,18 @@ class OpenDSSZBusSolver:
         """The flow of some cases, and those of them that do not converge."""
         parts = zip((own, evs, -made), self._there, strict=True)
         power = np.concatenate([1e3 * values[:, there].T for values, there in parts]).astype(complex)
+        some = np.flatnonzero((power != 0).any(axis=1))
+        power, models = power[some], LoadModels._make(column[some] for column in self._models)
 
         def law(voltage: Complex, cases: Ints) -> Complex:
             out = np.empty_like(voltage)
-            currents(voltage, cases, power, self._models, out)
+            currents(voltage, cases, power, models, out)
             return out
 
-        found = self._bus.solve(law, len(own))
+        found = self._bus.solve(law, len(own), some)
         size = len(self._circuit.node), len(own)
         re, im = np.empty(size), np.empty(size)
-        self._bus.nodes(found.current, re, im)
+        self._bus.nodes(found.current, re, im, some)
         flow = self._flow.flow(np.ascontiguousarray((re + 1j * im).T), own, evs, made)
         return flow, np.flatnonzero(found.stuck)
 

@@ -138,7 +138,8 @@ def port_voltages(
     change : (case,) square of the largest relative change of a voltage at ports with current
     """
     nodes = len(inverse)
-    re, im = np.empty((nodes, LANES)), np.empty((nodes, LANES))
+    lanes = min(LANES, current.shape[1])
+    re, im = np.empty((nodes, lanes)), np.empty((nodes, lanes))
     first, rows, weights = out_of
     for begin in range(0, current.shape[1], LANES):
         count = min(LANES, current.shape[1] - begin)
@@ -170,7 +171,8 @@ def dense_port_voltages(
     change: Floats,
 ) -> None:
     """The same with Z = A^H Y^-1 A itself, (port, port): faster where ports are few among many nodes."""
-    re, im = np.empty((len(some), LANES)), np.empty((len(some), LANES))
+    lanes = min(LANES, current.shape[1])
+    re, im = np.empty((len(some), lanes)), np.empty((len(some), lanes))
     for begin in range(0, current.shape[1], LANES):
         count = min(LANES, current.shape[1] - begin)
         re[:] = 0.0
@@ -209,7 +211,8 @@ def node_voltages(
     order, no_load : (node,) row of ``upper`` and voltage without currents
     """
     nodes = len(inverse)
-    at_re, at_im = np.empty((nodes, LANES)), np.empty((nodes, LANES))
+    lanes = min(LANES, current.shape[1])
+    at_re, at_im = np.empty((nodes, lanes)), np.empty((nodes, lanes))
     for begin in range(0, current.shape[1], LANES):
         count = min(LANES, current.shape[1] - begin)
         _inject(into, some, current, begin, count, at_re, at_im)
