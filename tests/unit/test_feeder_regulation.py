@@ -332,7 +332,8 @@ def test_pv_of_unequal_phases_and_what_is_no_pv(tmp_path, small_net):
 
     def solve(generation):
         power.append(generation)
-        return SimpleNamespace(voltage_pu=np.ones((2, len(network.grid.buses.name), 3)))
+        volts = np.ones((2, len(network.grid.buses.name), 3))
+        return SimpleNamespace(voltage_pu=volts, generator_pu=None)
 
     inverters.solve(given, 60.0, solve, np.zeros(2, bool))
     [(p_kw, q_kvar)] = power

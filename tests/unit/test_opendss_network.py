@@ -239,7 +239,14 @@ def test_a_coupled_run(path):
         ),
         ({"solver": "pandapower"}, "solver = pandapower: must be opendss or z-bus"),
         ({"phases": 1}, "phases = 1: the phases of a network from OpenDSS are always solved separately"),
-        ({"tap_changers": [{"trafo": "t3", "bus": "shop", "v_set_pu": 1.0}]}, "tap_changers"),
+        (
+            {"tap_changers": [{"trafo": "t3", "deadband_pu": 0.02}]},
+            "tap_changers: is for networks of pandapower; .* the file's own elements RegControl act, while",
+        ),
+        (
+            {"capacitors": [{"shunt": "cap", "deadband_pu": 0.02}]},
+            "capacitors: is for networks of pandapower; .* the file's own elements CapControl act, while",
+        ),
         ({"base_load": {"source": "net", "shape": "daily"}}, "no load of .* has such a load shape"),
         ({"base_load": {"source": "none", "shape": "daily"}}, "shape = daily: is of the network's own loads"),
         ({"network": "european_lv", "solver": "opendss"}, "solver = opendss: needs a network from OpenDSS"),

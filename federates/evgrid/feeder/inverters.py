@@ -73,6 +73,8 @@ class Inverters:
         phases = own.shape[1]
         with np.errstate(invalid="ignore", divide="ignore"):
             self._share = np.where(p_kw[:, np.newaxis] > 0, own / p_kw[:, np.newaxis], 1 / phases)
+        if network.opendss is not None:
+            self._share = network.opendss.circuit.generators.share[self._at]
         self._bus = fixed.gen_bus[self._at]
         shape = (members, len(self._at))
         self._kind = np.tile(np.arange(len(self._at), dtype=np.int32), members)
@@ -89,6 +91,11 @@ class Inverters:
                 np.tile(s_kva, (members, 1)), numbers, coupling.tolerance, coupling.most_iterations,
                 "PV inverters",
             )  # fmt: skip
+
+    @property
+    def generators(self) -> frozenset[int]:
+        """Positions of the inverters among the fixed generators."""
+        return frozenset(self._at.tolist())
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -201,7 +208,10 @@ class Inverters:
 
     def _observe(self, flow: Flow, given_up: NDArray[np.bool_]) -> None:
         """Set the voltages that the inverters see from now on."""
-        volts = np.where(self._share > 0, flow.voltage_pu[:, self._bus], np.nan)
+        at_gens = (
+            flow.voltage_pu[:, self._bus] if flow.generator_pu is None else flow.generator_pu[:, self._at]
+        )
+        volts = np.where(self._share > 0, at_gens, np.nan)
         volts = np.where(np.isfinite(volts).any(axis=2, keepdims=True), volts, 0.0)
         volts[given_up] = 0.0
         self._volts = np.stack(

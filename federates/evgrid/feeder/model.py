@@ -229,13 +229,13 @@ class _Cases:
         some = np.flatnonzero(changed)
         self.flow = before.flow
         if len(some):
-            part = self.some(some)
+            part = self.some(some, again=True)
             for name, values in part.tables().items():
                 getattr(self.flow, name)[some] = values
         self.lost = list(self._failed or ())
 
-    def some(self, some: Ints, positions: Positions | None = None) -> Flow:
-        """Solve some cases, with their devices' positions."""
+    def some(self, some: Ints, positions: Positions | None = None, again: bool = False) -> Flow:
+        """Solve some cases, with their devices' positions; ``again``: within the step in which all were."""
 
         def of(pair: Power | None) -> Power | None:
             return None if pair is None else (pair[0][some], pair[1][some])
@@ -244,7 +244,7 @@ class _Cases:
         flow = self._solve(
             self._power[0][some], self._power[1][some], lambda case: self._label(int(some[case])),
             nominal=of(self._nominal), generation=of(self._generation), positions=positions, failed=reasons,
-            some=some,
+            some=some, **({"again": some} if again and self._solver.in_time else {}),
         )  # fmt: skip
         if self._failed is not None and reasons is not None:
             self._failed.update({int(some[case]): reason for case, reason in reasons.items()})
@@ -382,6 +382,10 @@ class FeederModel(Model):
         self.variables += PHASE_VARIABLES if network.three_phase else ()
         self._unbalance = unbalance
         self._below_source = below_source(network)
+        pv, coupling = scenario.feeder.pv, scenario.coupling if scenario.coupling.mode == "iterated" else None
+        self._inverters = Inverters(pv, network, self._numbers, coupling) if pv is not None else None
+        if self._inverters is not None:
+            network = network.with_inverters(self._inverters.generators)
         found = devices(scenario.feeder, network)
         controls = (
             network.opendss is not None and network.opendss.circuit.controls and scenario.feeder.controls
@@ -413,9 +417,7 @@ class FeederModel(Model):
         """Reason and time of each member that was given up, by its number."""
         self._failed_s = np.full(members, np.nan)
         self._regulators = VoltageRegulators(found, network, members) if found else None
-        pv, ageing = scenario.feeder.pv, scenario.feeder.transformer_ageing
-        coupling = scenario.coupling if scenario.coupling.mode == "iterated" else None
-        self._inverters = Inverters(pv, network, self._numbers, coupling) if pv is not None else None
+        ageing = scenario.feeder.transformer_ageing
         self.iterates = iterates
         self._ageing = Ageing(ageing, network, self._clock, members, self.period_s) if ageing else None
         regulated = self._regulators is not None or self._solver.in_time

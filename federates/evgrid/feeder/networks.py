@@ -113,6 +113,12 @@ class Network:
             "phase": len(self.grid.phases),
         }
 
+    def with_inverters(self, generators: frozenset[int]) -> Network:
+        """The network with generators of ``grid.fixed`` that are inverters with functions of their own."""
+        if self.opendss is None:  # all generation is constant power
+            return self
+        return replace(self, opendss=replace(self.opendss, inverters=generators))
+
     def coordinates(self) -> dict[str, tuple[str, Any, dict[str, str]]]:
         """The coordinates that the feeder brings to a result: name to (dimension, values, attributes)."""
         g, c = self.grid, self.connections

@@ -207,11 +207,12 @@ class Feeder(Settings):
         if is_opendss(self.network):
             if self.solver not in ("auto", "opendss", "z-bus"):
                 raise fault(f"solver = {self.solver}: must be opendss or z-bus for a network from OpenDSS")
-            for name in ("tap_changers", "capacitors"):
+            for name, control in (("tap_changers", "RegControl"), ("capacitors", "CapControl")):
                 if getattr(self, name):
-                    raise fault(f"{name}: a network from OpenDSS has its own, see feeder.controls")
-            if self.pv is not None:
-                raise fault("pv: is not for a network from OpenDSS")
+                    raise fault(
+                        f"{name}: is for networks of pandapower; in one from OpenDSS the file's own elements "
+                        f"{control} act, while feeder.controls is true"
+                    )
             if self.zero_sequence is not None:
                 raise fault("zero_sequence: a network from OpenDSS has its own")
             if self.phases == 1:

@@ -16,10 +16,15 @@ from evgrid.feeder.opendss.tables import Circuit, circuit_of
 
 @dataclass(frozen=True)
 class OpenDSS:
-    """An OpenDSS network: its tables, and its file."""
+    """An OpenDSS network: its tables, and its file.
+
+    inverters : generators of ``circuit.grid.fixed`` with functions of their own, which draw or give constant
+        power at any voltage
+    """
 
     path: Path
     circuit: Circuit
+    inverters: frozenset[int] = frozenset()
 
     def compiled(self) -> Engine:
         """A new copy of the circuit in the engine."""

@@ -420,8 +420,9 @@ def _fixed(circuit: Any, bus: dict[str, int], node: dict[str, int]) -> tuple[Fix
     names, at, power, rated = [], [], [], []
     for kind, elements in (("", circuit.Generators), ("pv ", circuit.PVSystems)):
         for one in enabled(circuit, elements):
-            delta = False if kind else bool(one.IsDelta)
-            kv = float(circuit.ActiveCktElement.Properties("kv").Val) if kind else float(one.kV)
+            of = circuit.ActiveCktElement.Properties
+            delta = of("conn").Val.lower() == "delta" if kind else bool(one.IsDelta)
+            kv = float(of("kv").Val) if kind else float(one.kV)
             slots = _ports_of(circuit, node, delta, kv, ports)
             share = np.zeros(3)
             share[slots] = 1.0 / len(slots)

@@ -47,6 +47,7 @@ class Flow:
     trafo_neutral_a : (case, trafo) the same at the low-voltage side; no trafos if balanced
     connection_pu : (case, connection, phase) voltage at the EVs of each connection point, where they are not
         connected from the phases of its bus to the neutral; None: that of its bus
+    generator_pu : (case, gen, phase) the same at the fixed generators; NaN where they are not connected
     """
 
     voltage_pu: Array
@@ -63,6 +64,7 @@ class Flow:
     neutral_a: Array
     trafo_neutral_a: Array
     connection_pu: Array | None = None
+    generator_pu: Array | None = None
 
     def __len__(self) -> int:
         return len(self.losses_kw)

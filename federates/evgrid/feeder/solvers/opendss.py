@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Complex = NDArray[np.complex128]
 
 LOWEST_PU, HIGHEST_PU = 0.002, 1000.0
-"""Voltages between which EVs draw constant power, pu: the engine needs some."""
+"""Voltages between which EVs and inverters draw constant power, pu: the engine needs some."""
 
 
 class OpenDSSSolver:
@@ -66,7 +66,7 @@ class OpenDSSSolver:
             _Copy(network.opendss.compiled(), network, controls_step_s)
             for _ in range(members if controls_step_s is not None else 1)
         ]
-        self._flow = FlowOf(network.opendss.compiled(), self._circuit)
+        self._flow = FlowOf(network.opendss.compiled(), network.opendss)
         self.positions = Positions(np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64))
 
     def solve(
@@ -79,24 +79,31 @@ class OpenDSSSolver:
         generation: Power | None = None,
         positions: Positions | None = None,
         failed: dict[int, str] | None = None,
+        again: Ints | None = None,
     ) -> Flow:
-        """See :class:`evgrid.feeder.solvers.Solver`."""
+        """See :class:`evgrid.feeder.solvers.Solver`.
+
+        ``again``: places of the cases among the members, whose last step is repeated with other power; their
+        controls stay as that step leaves them. Left out: a new step, with a case a member.
+        """
         cases = len(p_kw)
         own, evs, made = parts_of(self.network, (p_kw, q_kvar), nominal, generation, positions)
+        of = np.arange(cases) % len(self._engines) if again is None else again
         voltage = np.empty((cases, len(self._circuit.node)), complex)
         changed = list[dict[int, Complex]]()
         reasons: dict[int, str] = {}
         taps, shunts = list[Ints](), list[Ints]()
         for case in range(cases):
-            engine = self._engines[case % len(self._engines)]
-            reason = engine.solve(own[case].sum(axis=1), evs[case], made[case].sum(axis=1))
+            engine = self._engines[of[case]]
+            reason = engine.solve(own[case].sum(axis=1), evs[case], made[case].sum(axis=1), again is not None)
             voltage[case] = engine.voltage()
             changed.append(engine.changed(voltage[case], self._flow.branches))
             if reason:
                 reasons[case] = reason
             taps.append(engine.taps())
             shunts.append(engine.shunts())
-        self.positions = Positions(np.array(taps), np.array(shunts))
+        if again is None:
+            self.positions = Positions(np.array(taps), np.array(shunts))
         flow = self._flow.flow(voltage, own, evs, made, changed)
         report_failed("OpenDSS", flow, reasons, label, failed)
         return flow
@@ -128,7 +135,9 @@ def parts_of(
     own, evs = network.opendss.circuit.loads.spread(given), total - given
     check_ports(network, evs)
     made = np.broadcast_to(fixed.gen_p_kw + 1j * fixed.gen_q_kvar, (len(total), *fixed.gen_p_kw.shape))
-    return own, evs, made if generation is None else generation[0] + 1j * generation[1]
+    if generation is not None:
+        made = generation[0] + 1j * generation[1]
+    return own, evs, network.opendss.circuit.generators.spread(made)
 
 
 def check_ports(network: Network, evs: Complex) -> None:
@@ -169,19 +178,24 @@ class _Copy:
 
     def _add_generators(self, network: Network) -> list[int]:
         """Numbers of the generators; a PV system is replaced by one of the same power."""
+        assert network.opendss is not None
         circuit, found = self._circuit, list[int]()
-        for name in network.grid.fixed.gen_name.tolist():
+        for at, name in enumerate(network.grid.fixed.gen_name.tolist()):
             if name.startswith("pv "):
                 pv = name.removeprefix("pv ")
                 circuit.SetActiveElement(f"PVSystem.{pv}")
                 element = circuit.ActiveCktElement
                 bus, phases, kv = element.BusNames[0], element.NumPhases, element.Properties("kv").Val
+                conn = element.Properties("conn").Val
                 element.Enabled = False
                 name = f"evgrid_pv_{pv}"
                 self._engine.run(
-                    f"New Generator.{name} bus1={bus} phases={phases} kv={kv} kW=0 kvar=0 model=1"
+                    f"New Generator.{name} bus1={bus} phases={phases} kv={kv} conn={conn} kW=0 kvar=0 model=1"
                 )
             circuit.Generators.Name = name
+            if at in network.opendss.inverters:
+                self._engine.run(f"Generator.{name}.vminpu={LOWEST_PU} vmaxpu={HIGHEST_PU}")
+                circuit.Generators.Name = name
             found.append(circuit.Generators.idx)
         return found
 
@@ -210,10 +224,11 @@ class _Copy:
             found.add(str(circuit.ActiveCktElement.Properties("SwitchedObj").Val).lower())
         return sorted(found)
 
-    def solve(self, loads: Complex, evs: Complex, generation: Complex) -> str:
+    def solve(self, loads: Complex, evs: Complex, generation: Complex, again: bool = False) -> str:
         """Solve one case: power of loads and generators, kVA, (n,), and of EVs, (connection, slot).
 
-        Returns the reason if it has no solution, else "".
+        ``again``: in the same step, with the controls as they are. Returns the reason if it has no solution,
+        else "".
         """
         circuit = self._circuit
         for elements, places, power, state in (
@@ -233,7 +248,10 @@ class _Copy:
                 self._solution.Mode, self._solution.ControlMode = TIME, IN_TIME
                 self._solution.Number, self._solution.StepSize = 1, self._begins_s
                 self._begins_s = None
-            self._solution.Solve()
+            if again:
+                self._solution.SolveNoControl()
+            else:
+                self._solution.Solve()
         except DSSException as error:
             return reason_of(error)
         except NetworkError as error:  # the controls do not settle

@@ -8,7 +8,7 @@ power balance of a flow is a check of both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from evgrid.core.model import Array
 from evgrid.feeder.grid import Floats, Ints
 from evgrid.feeder.opendss.engine import Engine, as_complex, bus_name, enabled
 from evgrid.feeder.opendss.load_models import ZIP, LoadModels, constant_power, currents
+from evgrid.feeder.opendss.network import OpenDSS
 from evgrid.feeder.opendss.tables import GROUND, Circuit, Ports
 from evgrid.feeder.solvers.interface import Flow
 
@@ -116,9 +117,11 @@ class _Sensed(NamedTuple):
 class FlowOf:
     """The power flow of a circuit by its voltages."""
 
-    def __init__(self, engine: Engine, circuit: Circuit) -> None:
+    def __init__(self, engine: Engine, opendss: OpenDSS) -> None:
+        circuit = opendss.circuit
         self.circuit, self.branches = circuit, Branches(engine)
-        self.models, self.generator_models = models_of(engine, circuit), _generator_models(engine, circuit)
+        self.models = models_of(engine, circuit)
+        self.generator_models = _generator_models(engine, circuit, opendss.inverters)
         self._line, self._line_start, self._trafo, self._primary, self._secondary = self._sensed(engine)
         at = _at_sources(circuit)
         slots = np.where(self.branches.node != GROUND, at[self.branches.node], -1)
@@ -231,6 +234,7 @@ class FlowOf:
             neutral_a=np.abs(neutral[:, :, 0]),
             trafo_neutral_a=np.zeros((cases, len(grid.trafos.name))),
             connection_pu=np.nan_to_num(np.abs(across(voltage, circuit.chargers)) / circuit.chargers.volts),
+            generator_pu=np.abs(across(voltage, circuit.generators)) / circuit.generators.volts,
         )
 
     def drawn(self, voltage: Complex, loads: Complex) -> Complex:
@@ -288,15 +292,18 @@ def models_of(engine: Engine, circuit: Circuit) -> LoadModels:
     )  # fmt: skip
 
 
-def _generator_models(engine: Engine, circuit: Circuit) -> LoadModels:
+def _generator_models(engine: Engine, circuit: Circuit, inverters: Collection[int]) -> LoadModels:
     """The same of the generators: constant power, as a constant impedance beyond its limits of voltage."""
     low, high = list[float](), list[float]()
-    for name, count in zip(circuit.grid.fixed.gen_name, circuit.generators.there.sum(axis=1), strict=True):
-        if not name.startswith("pv "):
-            engine.circuit.Generators.Name = str(name)
-        limits = (0.9, 1.1) if name.startswith("pv ") else (
-            engine.circuit.Generators.Vminpu, engine.circuit.Generators.Vmaxpu
-        )  # fmt: skip
+    ports = circuit.generators.there.sum(axis=1)
+    for at, (name, count) in enumerate(zip(circuit.grid.fixed.gen_name.tolist(), ports, strict=True)):
+        if at in inverters:
+            limits = (0.0, np.inf)
+        elif name.startswith("pv "):
+            limits = (0.9, 1.1)
+        else:
+            engine.circuit.Generators.Name = name
+            limits = engine.circuit.Generators.Vminpu, engine.circuit.Generators.Vmaxpu
         low += [limits[0]] * int(count)
         high += [limits[1]] * int(count)
     models = constant_power(circuit.generators.volts[circuit.generators.there])

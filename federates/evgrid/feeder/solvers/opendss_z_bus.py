@@ -65,7 +65,7 @@ class OpenDSSZBusSolver:
         self._circuit = circuit
         engine = network.opendss.compiled()
         engine.settle()
-        self._flow = FlowOf(engine, circuit)
+        self._flow = FlowOf(engine, network.opendss)
         self.newton_cases = 0
         self._engine: OpenDSSSolver | None = None
         groups = circuit.loads, circuit.chargers, circuit.generators
