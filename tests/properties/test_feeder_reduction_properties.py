@@ -52,11 +52,11 @@ def grids(draw):
         loads=Loads(
             names("load", len(loaded)), np.array(loaded), np.full(len(loaded), -1, np.int8),
             numbers(-5.0, 5.0, len(loaded) * phases).reshape(-1, phases), np.zeros((len(loaded), phases)),
-            *np.zeros((2, len(loaded), 2)),
+            *np.zeros((2, len(loaded), 2)), np.zeros(len(loaded), bool),
         ),
         fixed=Fixed(
             names("gen", 0), nowhere, np.zeros((0, phases)), np.zeros((0, phases)), none, names("kind", 0),
-            names("shunt", 0), nowhere, none, none, nowhere, nowhere,
+            names("shunt", 0), nowhere, none, none, nowhere, nowhere, np.zeros(0, bool),
         ),
         joined=np.zeros((0, 2), np.int64),
     )  # fmt: skip

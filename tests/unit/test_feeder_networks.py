@@ -267,13 +267,6 @@ def test_out_of_service_elements_are_left_out(feeder, small_net):
     assert feeder(net).sizes["connection"] == 2
 
 
-def test_delta_loads_are_refused_in_three_phases(feeder, small_net):
-    net = small_net(True)
-    net.asymmetric_load["type"] = "delta"
-    with pytest.raises(NetworkError, match=r"asymmetric_load 0 'asym' can't .*connected in delta"):
-        feeder(net)
-
-
 def test_asymmetric_loads_need_zero_sequence_data(feeder, small_net):
     net = small_net(True)
     net.line.loc[2, "r0_ohm_per_km"] = np.nan

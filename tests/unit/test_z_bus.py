@@ -142,14 +142,28 @@ def test_newton_raphson_takes_over_and_is_counted(feeder):
 
 
 def test_a_case_beyond_the_limit_is_named_where_no_newton_method_can_take_over(feeder, small_net):
-    net = small_net(True, "Dyn", 30.0)
-    net.trafo["tap_side"], net.trafo["tap_pos"] = "lv", 0
+    net = small_net(True, "Dd", 0.0)
+    for table in ("load", "asymmetric_load", "sgen", "asymmetric_sgen"):
+        net[table]["type"] = "delta"
     network = feeder(net)
     solver = ZBusSolver(network)
     p, q = loads_of(network, (1.0, 1e3))
-    at = Positions(np.ones((2, 1), np.int64), np.ones((2, 1), np.int64))
-    with pytest.raises(PowerFlowError, match=r"z-bus did not converge: case 1: .* power-grid-model, which"):
-        solver.solve(p, q, positions=at)
+    why = r"z-bus did not converge: case 1: .* neither power-grid-model nor pandapower, the next ones"
+    with pytest.raises(PowerFlowError, match=why):
+        solver.solve(p, q)
+
+
+def test_pandapower_takes_over_where_power_grid_model_can_t_represent_the_network(feeder, small_net):
+    net = small_net(False)
+    net.trafo["shift_degree"] = 7.0
+    network = feeder(net)
+    factors = (1.0, 13.0)
+    solver = ZBusSolver(network)
+    flow = solver.solve(*loads_of(network, factors))
+    expected = make_solver(network, "pandapower").solve(*loads_of(network, factors))
+    assert solver.newton_cases == 1
+    assert np.array_equal(flow.voltage_pu[1], expected.voltage_pu[1])
+    np.testing.assert_allclose(flow.voltage_pu, expected.voltage_pu, atol=1e-8)
 
 
 def test_each_set_of_positions_has_its_own_network(feeder, small_net):

@@ -127,6 +127,11 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
         for k in np.flatnonzero(trafos.tap_side >= 0)
     ]
     single = f", {int((loads.phase >= 0).sum())} of them on one phase" if grid.three_phase else ""
+    if loads.delta.any():
+        names = loads.name[loads.delta].tolist()
+        single += f", {len(names)} in delta, as are their EVs{_some(names)}"
+    delta = grid.fixed.gen_delta
+    between = f", {int(delta.sum())} in delta{_some(grid.fixed.gen_name[delta].tolist())}" * bool(delta.any())
     return [
         ("phases", "three, solved separately" if grid.three_phase else "balanced"),
         ("buses", f"{len(grid.buses.name)}: {voltages}"),
@@ -135,7 +140,7 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
         ("tap changers", f"{len(taps)}{_some(taps)}"),
         ("sources", f"{len(grid.sources.bus)}"),
         ("loads", f"{len(loads.name)}, {loads.p_kw.sum():.1f} kW{single}"),
-        ("fixed generation", f"{len(grid.fixed.gen_bus)}, {grid.fixed.gen_p_kw.sum():.1f} kW"),
+        ("fixed generation", f"{len(grid.fixed.gen_bus)}, {grid.fixed.gen_p_kw.sum():.1f} kW{between}"),
         ("shunts", f"{len(grid.fixed.shunt_bus)}" + _some(grid.fixed.shunt_name.tolist())),
         ("frequency", f"{grid.frequency_hz:g} Hz"),
     ]

@@ -152,6 +152,8 @@ class Loads:
 
     ``z_share``, ``i_share`` : (load, 2) share of the load's own active and reactive power that is
     constant impedance or constant current; the rest, and all that EVs draw, is constant power.
+    ``delta`` : (load,) bool, whether the load and its EVs lie between the phases a and b, b and c, c and a,
+    in place of phases a, b, c and the neutral. Balanced feeders do not tell these apart: False.
     """
 
     name: Names
@@ -161,6 +163,7 @@ class Loads:
     q_kvar: Floats
     z_share: Floats
     i_share: Floats
+    delta: Bools
 
     @property
     def voltage_dependent(self) -> bool:
@@ -172,7 +175,7 @@ class Loads:
 class Fixed:
     """Fixed generation (``gen_p_kw``, ``gen_q_kvar``: (gen, phase), positive into the grid;
     ``gen_sn_kva`` is NaN where the net gives no rating; ``gen_kind`` is sgen, or storage, motor or ward
-    where it stands for one) and shunts (conductance and susceptance of
+    where it stands for one; ``gen_delta`` as in :class:`Loads`) and shunts (conductance and susceptance of
     one step in S per phase; ``shunt_step`` of ``shunt_max_step`` steps are closed).
     """
 
@@ -188,6 +191,7 @@ class Fixed:
     shunt_b_s: Floats
     shunt_step: Ints
     shunt_max_step: Ints
+    gen_delta: Bools
 
 
 @dataclass(frozen=True)
@@ -342,13 +346,10 @@ def _unrepresented_loads(net: Any, solver: str, three_phase: bool) -> Iterable[s
                 yield _refusal(net, "load", index, solver, why)
     if not three_phase:
         return
-    for table in ("load", "asymmetric_load", "sgen", "asymmetric_sgen"):
-        for index in net[table].index[_in_service(net[table])]:
+    for table in ("asymmetric_load", "asymmetric_sgen"):
+        for index in net[table].index[_in_service(net[table]) & ~net[table]["type"].isin(("wye", "delta"))]:
             kind = net[table].at[index, "type"]
-            if kind == "delta":
-                yield _refusal(net, table, index, solver, "it is connected in delta, only wye is")
-            elif table.startswith("asymmetric") and kind != "wye":
-                yield _refusal(net, table, index, solver, f"its type is {kind!r}, must be 'wye'")
+            yield _refusal(net, table, index, solver, f"its type is {kind!r}, must be 'wye' or 'delta'")
 
 
 def _unrepresented_trafos(net: Any, solver: str, three_phase: bool) -> Iterable[str]:
@@ -598,6 +599,13 @@ def _power(table: Any, quantity: str, three_phase: bool, asymmetric: bool) -> Fl
     return np.repeat(total / 3, 3, axis=1) if three_phase else total
 
 
+def _in_delta(rows: Any, three_phase: bool) -> Bools:
+    """Whether the loads or generators of a table's rows lie between the phases; nowhere if balanced."""
+    if not three_phase or "type" not in rows.columns:
+        return np.zeros(len(rows), bool)
+    return np.asarray(rows["type"] == "delta", bool)
+
+
 def serving(net: Any, table: str, position: dict[Any, int], live: Bools) -> Any:
     """The rows of a table in service on a bus in service."""
     rows = net[table][_in_service(net[table])]
@@ -609,6 +617,7 @@ def _loads(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
     names, indices = list[str](), list[Any]()
     buses, p, q = list[Ints](), list[Floats](), list[Floats]()
     shares: dict[str, list[Floats]] = {"z": [], "i": []}
+    delta = list[Bools]()
     for table in ("load", "asymmetric_load"):
         rows = serving(net, table, position, live)
         names += _names(rows, table)
@@ -616,6 +625,7 @@ def _loads(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
         buses.append(_positions(rows["bus"], position))
         p.append(_power(rows, "p", three_phase, table != "load").reshape(-1, phases))
         q.append(_power(rows, "q", three_phase, table != "load").reshape(-1, phases))
+        delta.append(_in_delta(rows, three_phase))
         for kind, parts in shares.items():
             percent = [_column(rows, f"const_{kind}_{power}_percent") for power in ("p", "q")]
             parts.append(np.stack(percent, axis=1) / 100)
@@ -633,6 +643,7 @@ def _loads(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
         q_kvar=q_kvar,
         z_share=np.concatenate(shares["z"]),
         i_share=np.concatenate(shares["i"]),
+        delta=np.concatenate(delta),
     )
 
 
@@ -650,7 +661,7 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
     phases = 3 if three_phase else 1
     names, indices = list[str](), list[Any]()
     buses, p, q, sn = list[Ints](), list[Floats](), list[Floats](), list[Floats]()
-    kinds = list[str]()
+    kinds, delta = list[str](), list[Bools]()
     for table in ("sgen", "asymmetric_sgen"):
         rows = serving(net, table, position, live)
         names += _names(rows, table)
@@ -658,6 +669,7 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
         given = rows["stands_in"] if "stands_in" in rows.columns else [None] * len(rows)
         kinds += [kind if isinstance(kind, str) else "sgen" for kind in given]
         sn.append(_column(rows, "sn_mva", np.nan) * 1e3)
+        delta.append(_in_delta(rows, three_phase))
         buses.append(_positions(rows["bus"], position))
         p.append(_power(rows, "p", three_phase, table != "sgen").reshape(-1, phases))
         q.append(_power(rows, "q", three_phase, table != "sgen").reshape(-1, phases))
@@ -678,6 +690,7 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
         shunt_bus=bus,
         shunt_g_s=_column(shunt, "p_mw") / squared,
         shunt_b_s=-_column(shunt, "q_mvar") / squared,
+        gen_delta=np.concatenate(delta),
     )
 
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from evgrid.feeder.solvers import SolverName
     from evgrid.scenario.feeder import Feeder
 
-_CACHE_FORMAT = 4
+_CACHE_FORMAT = 5
 
 MOST_ARGUMENT = 10_000
 """Largest number that a network's function takes: with larger ones it builds for hours."""
@@ -122,7 +122,10 @@ class Network:
     def coordinates(self) -> dict[str, tuple[str, Any, dict[str, str]]]:
         """The coordinates that the feeder brings to a result: name to (dimension, values, attributes)."""
         g, c = self.grid, self.connections
-        phase = np.array([*g.phases, "abc"])[c.phase] if self.three_phase else np.repeat("abc", len(c))
+        phase = np.repeat("abc", len(c))
+        if self.three_phase:
+            between = np.array(["ab", "bc", "ca", "abc"])[c.phase]
+            phase = np.where(g.loads.delta, between, np.array([*g.phases, "abc"])[c.phase])
         if self.opendss is not None:
             phase = self.opendss.circuit.charger_nodes()
         trafo = np.array([*g.trafos.name, ""])[c.trafo]

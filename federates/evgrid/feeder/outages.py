@@ -649,10 +649,19 @@ class PartSolver:
             return None if pair is None else (pair[0][:, rows], pair[1][:, rows])
 
         at = None if positions is None else Positions(positions.tap, positions.shunt[:, shunts])
-        return solver.solve(
+        flow = solver.solve(
             power[0][:, loads], power[1][:, loads], label, nominal=some(nominal, loads),
             generation=some(generation, gens), positions=at, failed=failed,
         )  # fmt: skip
+        if not self._network.grid.loads.delta.any():
+            return flow
+        at_connections = np.full((len(flow), *power[0].shape[1:]), np.nan)
+        at_connections[:, loads] = (
+            flow.voltage_pu[:, self._network.grid.loads.bus[loads]]
+            if flow.connection_pu is None
+            else flow.connection_pu
+        )
+        return replace(flow, connection_pu=at_connections)
 
     def _nothing(self, cases: int) -> Flow:
         """The flow where no source is left."""
@@ -660,6 +669,8 @@ class PartSolver:
         flow = empty_flow(grid, cases, bool(getattr(self.whole, "unbalance", False)))
         flow.voltage_pu[:], flow.voltage_unbalance[:], flow.line_loading[:] = np.nan, np.nan, 0.0
         flow.line_loading[:, np.isnan(grid.lines.rating_ka)] = np.nan
+        if flow.connection_pu is not None:
+            flow.connection_pu[:] = np.nan
         return flow
 
 

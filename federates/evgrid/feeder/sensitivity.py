@@ -94,7 +94,9 @@ class Sensitivities:
             return Sensitivity(buses, np.full((points, phases), np.nan), slopes[0], slopes[1])
         if generation is not None:
             generation = generation[0][gens], generation[1][gens]
-        found = sensitivity(part, p_kw[loads], q_kvar[loads], generation, feeder.solver, feeder.reduce, buses)
+        found = sensitivity(
+            part, p_kw[loads], q_kvar[loads], generation, feeder.solver, feeder.reduce, buses, loads
+        )
         for whole, left in zip(slopes, (found.dv_dp, found.dv_dq), strict=True):
             whole[:, :, loads] = np.nan_to_num(left)
         return Sensitivity(buses, found.voltage_pu, slopes[0], slopes[1])
@@ -108,6 +110,7 @@ def sensitivity(
     solver: SolverName = "auto",
     reduce: bool = True,
     buses: Ints | None = None,
+    of_connections: NDArray[np.bool_] | None = None,
 ) -> Sensitivity:
     """Sensitivities about an operating point.
 
@@ -123,6 +126,9 @@ def sensitivity(
         See ``evgrid.feeder.solvers.make_solver``.
     buses
         Positions of the buses whose voltages are returned; left out: those of the connection points.
+    of_connections
+        Which of ``buses`` are those of the connection points, in their order: there the voltage is the one at
+        the EVs, which may be connected between phases; left out: none.
 
     Raises
     ------
@@ -130,9 +136,9 @@ def sensitivity(
         Naming the connection point and phase at which a change has no solution.
 
     """
-    connections, elsewhere = network.connections, buses is not None
+    connections = network.connections
     if buses is None:
-        buses = connections.bus
+        buses, of_connections = connections.bus, np.ones(len(connections), np.bool_)
     solve = make_solver(network, solver, reduce, unbalance=False).solve
     count, phases = p_kw.shape
     slots = np.argwhere(_carries(connections.phase, phases))
@@ -159,8 +165,9 @@ def sensitivity(
             nominal=(np.broadcast_to(p_kw, shape), np.broadcast_to(q_kvar, shape)),
             generation=None if generation is None else _repeated(generation, len(batch)),
         )  # fmt: skip
-        at_evs = flow.voltage_pu[:, buses] if elsewhere or flow.connection_pu is None else flow.connection_pu
-        voltage[batch] = at_evs
+        voltage[batch] = flow.voltage_pu[:, buses]
+        if flow.connection_pu is not None and of_connections is not None:
+            voltage[np.ix_(batch, of_connections)] = flow.connection_pu
     changed = voltage[1:].reshape(len(slots), 4, len(buses), phases)
     slopes = np.zeros((2, len(buses), phases, count, phases))
     for quantity in range(2):

@@ -409,8 +409,9 @@ def _loads(circuit: Any, bus: dict[str, int], node: dict[str, int]) -> tuple[Loa
     p, q = (np.array([one[k] for one in power], float).reshape(-1, 3) for k in range(2))
     none = np.zeros((len(names), 2))
     loads = Loads(
-        np.array(names, np.str_), np.array(at, np.int64), np.array(phase, np.int8), p, q, none, none
-    )
+        np.array(names, np.str_), np.array(at, np.int64), np.array(phase, np.int8), p, q, none, none,
+        np.zeros(len(names), bool),
+    )  # fmt: skip
     return loads, _ports(ports)
 
 
@@ -443,6 +444,7 @@ def _fixed(circuit: Any, bus: dict[str, int], node: dict[str, int]) -> tuple[Fix
         np.array(names, np.str_), np.array(at, np.int64), p, q, np.array(rated, float),
         np.repeat("sgen", len(names)).astype(np.str_), np.array(shunts, np.str_), np.array(shunt_bus,
         np.int64), none, none, np.array(states, np.int64), np.array(steps, np.int64),
+        np.zeros(len(names), bool),
     ), _ports(ports)  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def chosen_solver(network: Network, states: int = 1, live_controls: bool = False
 
     Of a network from OpenDSS opendss where its controls act in time, else z-bus. Of others z-bus where it can
     represent the network, unless tap changers and capacitors have more than :data:`MOST_STATES` sets of
-    positions (``states``); else power-grid-model.
+    positions (``states``) and power-grid-model can, too; else power-grid-model.
     """
     if network.opendss is not None:
         if live_controls:
@@ -46,7 +46,7 @@ def chosen_solver(network: Network, states: int = 1, live_controls: bool = False
     faults = faults_of(network, "z-bus")
     if faults:
         return "power-grid-model", faults[0]
-    if states > MOST_STATES:
+    if states > MOST_STATES and not faults_of(network, "power-grid-model"):
         return "power-grid-model", (
             f"tap changers and capacitors have {states} sets of positions, more than the {MOST_STATES} for "
             "which z-bus is chosen"

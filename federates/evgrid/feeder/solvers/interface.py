@@ -161,7 +161,20 @@ def empty_flow(grid: Grid, cases: int, unbalance: bool) -> Flow:
         voltage_unbalance=np.empty((cases, buses * with_unbalance)),
         neutral_a=np.zeros((cases, lines * with_unbalance)),
         trafo_neutral_a=np.zeros((cases, trafos * with_unbalance)),
+        connection_pu=np.empty((cases, len(grid.loads.bus), phases)) if grid.loads.delta.any() else None,
     )
+
+
+def in_delta(grid: Grid, solver: str) -> list[str]:
+    """A sentence for each load and generator in delta, for a solver that can't represent them."""
+    found = (
+        ("load", grid.loads.name[grid.loads.delta]), ("sgen", grid.fixed.gen_name[grid.fixed.gen_delta])
+    )  # fmt: skip
+    return [
+        f"{kind} '{name}' can't be represented with the solver {solver}: it is in delta, only wye is"
+        for kind, names in found
+        for name in names
+    ]
 
 
 def lines_without_impedance(network: Network, solver: str) -> list[str]:
@@ -173,6 +186,18 @@ def lines_without_impedance(network: Network, solver: str) -> list[str]:
         "use a bus-bus switch"
         for k in np.flatnonzero(closed & (lines.r1_ohm == 0) & (lines.x1_ohm == 0))
     ]
+
+
+def phase_powers(p: Array, q: Array, delta: bool) -> Power:
+    """Power taken from each phase of a balanced voltage by what lies between the phases, or (not ``delta``)
+    from the phases to earth, (case, phase).
+    """
+    if not delta:
+        return p, q
+    turned = np.exp(-2j * np.pi / 3)
+    power = (p + 1j * q) / (1 - turned)  # S_ab Va / (Va - Vb) from phase a, the rest from b
+    taken = power - turned * np.roll(power, 1, axis=1)
+    return np.asarray(taken.real), np.asarray(taken.imag)
 
 
 def case_name(case: int) -> str:

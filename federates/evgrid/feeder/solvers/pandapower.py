@@ -14,6 +14,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evgrid.core.model import Array
 from evgrid.errors import NetworkError, PowerFlowError
@@ -27,6 +28,7 @@ from evgrid.feeder.solvers.interface import (
     case_name,
     lines_without_impedance,
     not_converged,
+    phase_powers,
 )
 
 if TYPE_CHECKING:
@@ -74,10 +76,10 @@ class PandapowerSolver:
         for table in ("load", "asymmetric_load", "sgen", "asymmetric_sgen"):
             net[table] = net[table].iloc[:0].copy()
         if self.three_phase:
-            for bus in index:
-                pandapower.create_asymmetric_load(net, bus, type="wye")
-            for bus in gens:
-                pandapower.create_asymmetric_sgen(net, bus, type="wye")
+            for bus, delta in zip(index, loads.delta, strict=True):
+                pandapower.create_asymmetric_load(net, bus, type="delta" if delta else "wye")
+            for bus, delta in zip(gens, network.grid.fixed.gen_delta, strict=True):
+                pandapower.create_asymmetric_sgen(net, bus, type="delta" if delta else "wye")
             net.ext_grid["s_sc_max_mva"] = STIFF_MVA
             net.ext_grid["rx_max"] = 0.1
             net.ext_grid["x0x_max"], net.ext_grid["r0x0_max"] = 1.0, 0.1
@@ -158,7 +160,7 @@ class PandapowerSolver:
             "voltage_unbalance": (buses * unbalance,),
             "neutral_a": (lines * unbalance,),
             "trafo_neutral_a": (trafos * unbalance,),
-        }
+        } | ({"connection_pu": (len(grid.loads.bus), phases)} if grid.loads.delta.any() else {})
 
     def _solve_one(self, load: Power, own: Power, generation: Power) -> dict[str, Any]:
         """One case. Raises PowerFlowError with only the reason as its text."""
@@ -186,6 +188,7 @@ class PandapowerSolver:
             except (LoadflowNotConverged, np.linalg.LinAlgError, FloatingPointError) as error:
                 raise PowerFlowError(str(error)) from error
         results = self._results(generation)
+        self._add_at_head(results, load, generation)
         voltage = results["voltage_pu"]
         if np.isnan(voltage[self.network.topology.energised]).any():
             raise PowerFlowError("a voltage is no number")
@@ -194,6 +197,18 @@ class PandapowerSolver:
             more = loads.z_share[:, 0] * (volts**2 - 1) + loads.i_share[:, 0] * (volts - 1)
             results["fixed_kw"] += (own[0].sum(axis=1) * more).sum()
         return results
+
+    def _add_at_head(self, results: dict[str, Any], load: Power, generation: Power) -> None:
+        """Add the power in delta at the nodes of sources, which ``res_ext_grid_3ph`` leaves out."""
+        grid, node = self.network.grid, self.network.topology.node
+        for sign, (p, q), bus, delta in (
+            (1, load, grid.loads.bus, grid.loads.delta),
+            (-1, generation, grid.fixed.gen_bus, grid.fixed.gen_delta),
+        ):
+            some = delta & np.isin(node[bus], node[grid.sources.bus])
+            head_p, head_q = phase_powers(p[some], q[some], True)
+            results["head_p_kw"] += sign * head_p.sum(axis=0)
+            results["head_q_kvar"] += sign * head_q.sum(axis=0)
 
     def _set_shares(self, load: Power, own: Power, generation: Power) -> None:
         """Constant impedance as shunts, constant current as the share of it at each node.
@@ -267,18 +282,32 @@ class PandapowerSolver:
             "losses_kw": np.float64(losses * 1e3),
             "fixed_kw": np.float64((shunt.mean(axis=1) * shunt_s).sum() * 1e3 - generation[0].sum()),
             **self._unbalance(),
+            **self._at_connections(voltage),
         }
+
+    def _phasors(self) -> NDArray[np.complex128]:
+        """Voltages of all buses and phases, pu, (phase, bus)."""
+        bus = self._net.res_bus_3ph
+        return np.stack([
+            bus[f"vm_{x}_pu"].to_numpy() * np.exp(1j * np.deg2rad(bus[f"va_{x}_degree"].to_numpy()))
+            for x in "abc"
+        ])  # fmt: skip
+
+    def _at_connections(self, voltage: Array) -> dict[str, Any]:
+        """Voltages at the connection points, where some are between the phases."""
+        loads = self.network.grid.loads
+        if not loads.delta.any():
+            return {}
+        volts, found = self._phasors()[:, loads.bus[loads.delta]], voltage[loads.bus]
+        found[loads.delta] = np.abs(volts - np.roll(volts, -1, axis=0)).T / np.sqrt(3)
+        return {"connection_pu": found}
 
     def _unbalance(self) -> dict[str, Any]:
         """Voltage unbalance and neutral currents, from the tables' phasors."""
         if not self.unbalance:
             return {name: np.zeros(0) for name in ("voltage_unbalance", "neutral_a", "trafo_neutral_a")}
         net = self._net
-        bus = net.res_bus_3ph
-        a, b, c = (
-            bus[f"vm_{x}_pu"].to_numpy() * np.exp(1j * np.deg2rad(bus[f"va_{x}_degree"].to_numpy()))
-            for x in "abc"
-        )
+        a, b, c = self._phasors()
         turn = np.exp(2j * np.pi / 3)
         with np.errstate(invalid="ignore", divide="ignore"):
             unbalance = np.abs(a + turn**2 * b + turn * c) / np.abs(a + turn * b + turn**2 * c)

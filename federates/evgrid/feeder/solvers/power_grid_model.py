@@ -49,6 +49,7 @@ from evgrid.feeder.solvers.interface import (
     Power,
     blank,
     case_name,
+    in_delta,
     lines_without_impedance,
     not_converged,
 )
@@ -400,7 +401,7 @@ def faults_of(network: Network) -> list[str]:
     """Elements that power-grid-model can't represent, a sentence each."""
     grid = network.grid
     lines, trafos = grid.lines, grid.trafos
-    faults = lines_without_impedance(network, "power-grid-model")
+    faults = lines_without_impedance(network, "power-grid-model") + in_delta(grid, "power-grid-model")
     ends = "can't be represented with the solver power-grid-model"
     for k in np.flatnonzero(lines.from_closed | lines.to_closed):
         if lines.g1_s[k] and not lines.c1_f[k]:

@@ -3,11 +3,12 @@
 The feeder, reduced (:mod:`~evgrid.feeder.reduction`), becomes the linear networks of its sequences
 (:mod:`.sequence_network`), which are factorised once; only the loads iterate (:mod:`.z_bus`). The nodes of
 ideal sources have known voltages. Every other node with loads or generation has a port to earth for each
-phase.
+phase, or between each two phases where they are in delta.
 
 Each set of positions of tap changers and shunts has a factorisation of its own; the latest are kept.
 
-A case that does not converge is solved by power-grid-model with Newton-Raphson.
+A case that does not converge is solved with Newton-Raphson by power-grid-model, or where it can't represent
+the network, by pandapower.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scipy.sparse import csc_array
 from evgrid.core.jit import in_threads
 from evgrid.core.model import Array
 from evgrid.errors import NetworkError, shortened
-from evgrid.feeder.grid import Bools, Grid, Ints
+from evgrid.feeder.grid import Bools, Floats, Grid, Ints
 from evgrid.feeder.reduction import Circuit, Complex, circuit
 from evgrid.feeder.solvers import sequence_kernels as kernels
 from evgrid.feeder.solvers import sequence_network as sequences
@@ -35,6 +36,7 @@ from evgrid.feeder.solvers.interface import (
     case_name,
     empty_flow,
     lines_without_impedance,
+    phase_powers,
     report_failed,
     solve_again,
 )
@@ -129,30 +131,37 @@ class ZBusSolver:
         self._head_pu = np.zeros(nodes)
         self._head_pu[c.of_bus[grid.sources.bus]] = grid.sources.voltage_pu
         self._make_ports(grid, phases)
-        self._nominal = np.ones(self._ports.shape[1])
         self._states: OrderedDict[bytes, _State] = OrderedDict()
         self._moving = np.flatnonzero(trafos.tap_side >= 0)
         self._own = self._state(None)
 
     def _make_ports(self, grid: Grid, phases: int) -> None:
-        """A port to earth for each phase of each node with loads or generation."""
+        """A port to earth for each phase of each node with loads or generation, then one between each two
+        phases of each node with some in delta.
+        """
         c = self.circuit
         at = np.concatenate([c.of_bus[grid.loads.bus], c.of_bus[grid.fixed.gen_bus]])
-        there = ~self._at_head[at]
-        nodes = np.unique(at[there])
-        port = np.full((len(at), phases), -1, np.int64)
-        port[there] = np.searchsorted(nodes, at[there])[:, np.newaxis] * phases + np.arange(phases)
+        delta = np.concatenate([grid.loads.delta, grid.fixed.gen_delta])
+        there, port, count = ~self._at_head[at], np.full((len(at), phases), -1, np.int64), 0
+        to_phases = sequences.TO_PHASES if phases == 3 else np.ones((1, 1))
+        rows, weights, nominal = list[Ints](), list[Complex](), list[Floats]()
+        for some, voltages, volts in (
+            (there & ~delta, to_phases, 1.0),
+            (there & delta, to_phases - np.roll(to_phases, -1, axis=0), np.sqrt(3)),
+        ):
+            nodes = np.unique(at[some])
+            places = np.searchsorted(nodes, at[some])[:, np.newaxis]
+            port[some] = count + places * phases + np.arange(phases)
+            rows.append(np.repeat(self._place[:, nodes].T[:, np.newaxis], phases, axis=1).reshape(-1))
+            weights.append(np.tile(np.conj(voltages), (len(nodes), 1, 1)).reshape(-1))  # (node, phase, seq)
+            nominal.append(np.full(len(nodes) * phases, volts))
+            count += len(nodes) * phases
         self._load_port, self._gen_port = np.split(port, [len(grid.loads.bus)])
-        if phases == 1:
-            rows, weights = self._place[0, nodes], np.ones(len(nodes), complex)
-        else:
-            rows = np.repeat(self._place[:, nodes].T[:, np.newaxis], 3, axis=1).reshape(
-                -1
-            )  # (node, phase, seq)
-            weights = np.tile(np.conj(sequences.TO_PHASES), (len(nodes), 1, 1)).reshape(-1)
-        count = len(nodes) * phases
-        first = np.arange(count + 1) * phases
-        self._ports = csc_array((weights, rows, first), (len(self._unknown), count))
+        self._nominal = np.concatenate(nominal)
+        self._ports = csc_array(
+            (np.concatenate(weights).astype(complex), np.concatenate(rows), np.arange(count + 1) * phases),
+            (len(self._unknown), count),
+        )
 
     def _state(self, positions: tuple[Ints, Ints] | None) -> _State:
         """The network at positions of tap changers and shunts, (trafo,) and (shunt,)."""
@@ -298,6 +307,9 @@ class ZBusSolver:
                 re, im, self._place, at_first, c.end_a, c.end_b, c.f1, c.f0, flow.voltage_pu,
                 flow.voltage_unbalance,
             )  # fmt: skip
+            if flow.connection_pu is not None:
+                rows_of = slice(at_first, at_first + count)
+                self._at_connections(re, im, flow.voltage_pu[rows_of], flow.connection_pu[rows_of])
             kernels.line_flows(
                 re, im, self._place, at_first, c.line_from, c.line_to, self._series, self._half,
                 self._line_amperes, self._line_at_head, c.of_line, self._line_rating, flow.line_loading,
@@ -316,23 +328,37 @@ class ZBusSolver:
         self._add_at_head(state, power, own, generation, head, fixed)
         return ports.stuck
 
+    def _at_connections(self, re: Floats, im: Floats, voltage_pu: Array, out: Array) -> None:
+        """Voltages at the connection points, (case, connection, phase), from those of rows, (row, case)."""
+        loads = self.network.grid.loads
+        out[:] = voltage_pu[:, loads.bus]
+        sequence = self._place[:, self.circuit.of_bus[loads.bus[loads.delta]]]
+        u = re[sequence] + 1j * im[sequence]
+        for phase, weights in enumerate(sequences.TO_PHASES - np.roll(sequences.TO_PHASES, -1, axis=0)):
+            between = weights[0] * u[0] + weights[1] * u[1] + weights[2] * u[2]
+            out[:, loads.delta, phase] = np.abs(between.T) / np.sqrt(3)
+
     def _add_at_head(
         self, state: _State, power: Power, own: Power, generation: Power, head: Power, fixed: Array
     ) -> None:
         """Add the power of what is connected at the nodes of sources to that out of the head."""
         grid = self.network.grid
         for k in self._head_loads.tolist():
-            volts = self._head_pu[self.circuit.of_bus[grid.loads.bus[k]]]
+            volts, drawn = self._head_pu[self.circuit.of_bus[grid.loads.bus[k]]], [*power]
             for column in range(2):
                 z, i = grid.loads.z_share[k, column], grid.loads.i_share[k, column]
                 more = own[column][:, k] * (z * (volts**2 - 1) + i * (volts - 1))
                 # ``power`` is that of constant power alone where shares depend on the voltage
-                head[column][:] += power[column][:, k] + own[column][:, k] * (z + i) + more
+                drawn[column] = power[column][:, k] + own[column][:, k] * (z + i) + more
                 if column == 0 and (z or i):
                     fixed += more.sum(axis=1)
+            taken = phase_powers(drawn[0], drawn[1], bool(grid.loads.delta[k]))
+            for part, total in zip(taken, head, strict=True):
+                total += part
         for k in self._head_gens.tolist():
-            for column in range(2):
-                head[column][:] -= generation[column][:, k]
+            made = phase_powers(generation[0][:, k], generation[1][:, k], bool(grid.fixed.gen_delta[k]))
+            for part, total in zip(made, head, strict=True):
+                total -= part
         for k in self._head_shunts.tolist():
             drawn = np.conj(state.shunt[k]) * self._head_pu[self._shunt_node[k]] ** 2
             head[0][:] += drawn.real
@@ -349,24 +375,26 @@ class ZBusSolver:
         positions: Positions | None,
         failed: dict[int, str] | None,
     ) -> None:
-        """Solve the cases ``again`` with power-grid-model and write them into ``flow``."""
-        from evgrid.feeder.solvers import power_grid_model
-
-        reasons: dict[int, str] = {}
-        grid = self.network.grid
-        moved = positions is not None and self.three_phase and (grid.trafos.tap_side == 1).any()
-        if moved or power_grid_model.faults_of(self.network):
-            why = "and power-grid-model, which would be next, can't represent the network"
+        """Solve the cases ``again`` with a Newton method and write them into ``flow``."""
+        if self._newton is None:
+            self._newton = self._make_newton(positions)
+        if self._newton is None:
+            why = "and neither power-grid-model nor pandapower, the next ones, can represent the network"
             reasons = dict.fromkeys(again.tolist(), f"the iteration does not converge, {why}")
         else:
-            if self._newton is None:
-                self._newton = power_grid_model.PowerGridModelSolver(
-                    self.network, self._reduce, unbalance=self.unbalance
-                )
-
             reasons = solve_again(flow, again, self._newton, power, nominal, generation, positions)
         self.newton_cases += len(again) - len(reasons)
         report_failed(self.name, flow, reasons, label, failed)
+
+    def _make_newton(self, positions: Positions | None) -> Solver | None:
+        """power-grid-model where it can represent the network, else pandapower; None if neither can."""
+        from evgrid.feeder.solvers import pandapower, power_grid_model
+
+        network = self.network
+        moved = positions is not None and self.three_phase and (network.grid.trafos.tap_side == 1).any()
+        if not moved and not power_grid_model.faults_of(network):
+            return power_grid_model.PowerGridModelSolver(network, self._reduce, unbalance=self.unbalance)
+        return None if pandapower.faults_of(network) else pandapower.PandapowerSolver(network, self.unbalance)
 
 
 def _flat(power: Power) -> Power:
@@ -423,13 +451,13 @@ def _without_earth(network: Network) -> list[str]:
         len(c.nominal_kv), branches, sequences.shunts(grid, c, 3), c.of_bus[grid.sources.bus]
     )
     faults = list[str]()
-    for kind, names, buses in (
-        ("load", grid.loads.name, grid.loads.bus),
-        ("sgen", grid.fixed.gen_name, grid.fixed.gen_bus),
+    for kind, names, buses, delta in (
+        ("load", grid.loads.name, grid.loads.bus, grid.loads.delta),
+        ("sgen", grid.fixed.gen_name, grid.fixed.gen_bus, grid.fixed.gen_delta),
     ):
         faults += shortened(
             f"{kind} '{names[k]}' can't be represented with the solver z-bus: it is connected between phases "
             f"and earth, but nothing earths the network at bus '{grid.buses.name[buses[k]]}'"
-            for k in np.flatnonzero(floating[c.of_bus[buses]])
+            for k in np.flatnonzero(floating[c.of_bus[buses]] & ~delta)
         )
     return faults
