@@ -43,7 +43,7 @@ SCENARIO: dict[str, Any] = {
     },
     "tariff": "pge_ev2a",
     "coupling": "iterated",
-    "record": {"ev": True},
+    "record": {"connections": True, "ev": True},
 }
 OTHERS: tuple[dict[str, Any], ...] = (
     {"aggregators.main": {"strategy": "scheduled", "limit_kw": 100}, "time.step": "1min"},

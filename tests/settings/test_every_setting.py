@@ -454,6 +454,7 @@ for setting, change, given in (
             ("share", {"from": "16:30", "until": "18:00", "share": 0.9}),
         )
     ),
+    ("Record.connections", {"record.connections": True}, None),
     ("Record.ev", {"record.ev": True}, None),
     ("Record.step", {"record.step": "30min"}, None),
     ("SessionFile.file", {"fleet.count": None, "fleet.sessions": {"file": "s.csv"}}, None),

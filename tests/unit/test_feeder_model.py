@@ -18,12 +18,13 @@ def run(feeder):
     """Runs a feeder alone; the EVs' power is drawn by member number and step."""
 
     def run(network="european_lv", fleet=True, feedback=False, members=1, first=0, hours=2, step="5min",
-            factor=1.0, base=None, step_s=None, overload=None, **over):  # fmt: skip
+            factor=1.0, base=None, step_s=None, overload=None, record=None, **over):  # fmt: skip
         content = {
             "name": "test",
             "time": {"start": "2026-01-15T17:00", "duration": f"{hours}h", "step": step},
             "ensemble": {"members": members, "first": first, "seed": 7},
             "feeder": {"network": network, "base_load": base or {}, "step": step_s, **over},
+            "record": record or {},
         }
         scenario = scenario_from(content)
         loaded = feeder(network)
@@ -171,6 +172,18 @@ def test_one_member_of_a_hundred_is_given_up_and_the_others_are_kept(run, feedba
     if feedback:
         assert np.all(outputs[-1]["feeder/voltage"][40] == 0)
         assert all(np.isfinite(values).all() for values in outputs[-1].values())
+
+
+def test_power_of_a_member_that_was_given_up_is_not_known(run):
+    recorder, *_ = run(
+        "case33bw", members=3, hours=0.5, overload=(1, 3), record={"connections": True}, feedback=True
+    )
+    for name in ("connection_power_kw", "connection_ev_reactive_kvar"):
+        values = recorder.series(name)
+        assert values.shape == (6, 3, 32, 1)
+        assert np.isnan(values[3:, 1]).all()
+        assert np.isfinite(values[:3]).all()
+        assert np.isfinite(values[:, [0, 2]]).all()
 
 
 def test_a_diverging_member_stops_the_run_where_asked(run):

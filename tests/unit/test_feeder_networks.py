@@ -19,7 +19,15 @@ from evgrid.scenario.feeder import Feeder
 def test_european_lv_has_55_single_phase_households(feeder):
     network = feeder("european_lv")
     connections = network.connections
-    assert network.sizes == {"bus": 907, "line": 905, "trafo": 1, "shunt": 0, "connection": 55, "phase": 3}
+    assert network.sizes == {
+        "bus": 907,
+        "line": 905,
+        "trafo": 1,
+        "shunt": 0,
+        "connection": 55,
+        "generator": 0,
+        "phase": 3,
+    }
     assert connections.phases == ("a", "b", "c")
     assert connections.households.tolist() == [1] * 55
     assert set(connections.trafo.tolist()) == {0}

@@ -85,7 +85,7 @@ def test_chargers_are_connected_as_their_voltage_asks(path):
     assert network(path, 240.0).coordinates()["connection_phase"][1].tolist() == [
         "s1-s2",
         "s1-s2",
-        "abc",
+        "a-b b-c c-a",
         "abc",
     ]
     pairs, phase = ports(network(path, 120.0))

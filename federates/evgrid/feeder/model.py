@@ -153,6 +153,32 @@ OUTAGE_VARIABLES = (
 )  # fmt: skip
 """Variables with ``outages``."""
 
+CONNECTION_VARIABLES = (
+    Variable("connection_power_kw", ("member", "connection", "phase"), "kW",
+             "active power drawn at the connection point without EVs; of a load that depends on the voltage "
+             "that at nominal voltage", dtype="float32"),
+    Variable("connection_reactive_kvar", ("member", "connection", "phase"), "kvar",
+             "reactive power drawn at the connection point without EVs; of a load that depends on the "
+             "voltage that at nominal voltage", dtype="float32"),
+)  # fmt: skip
+"""Variables with ``record.connections``."""
+
+CONNECTION_EV_VARIABLES = (
+    Variable("connection_ev_power_kw", ("member", "connection", "phase"), "kW",
+             "active power drawn by the EVs at the connection point", dtype="float32"),
+    Variable("connection_ev_reactive_kvar", ("member", "connection", "phase"), "kvar",
+             "reactive power drawn by the EVs at the connection point", dtype="float32"),
+)  # fmt: skip
+"""Variables with ``record.connections`` where there are EVs."""
+
+GENERATOR_VARIABLES = (
+    Variable("generator_power_kw", ("member", "generator", "phase"), "kW",
+             "active power that the generator feeds in", dtype="float32"),
+    Variable("generator_reactive_kvar", ("member", "generator", "phase"), "kvar",
+             "reactive power that the generator feeds in", dtype="float32"),
+)  # fmt: skip
+"""Variables with ``record.connections`` where the network has generation."""
+
 PEAK_VARIABLES = {
     "feeder": Variable("head_peak_kw", ("member", "month"), "kW",
                        "highest power at the head in the month, mean of the meter's interval", timed=False),
@@ -427,6 +453,10 @@ class FeederModel(Model):
         self.variables += THERMAL_VARIABLES if self._ageing is not None else ()
         self._meters = tuple(meters)
         self.variables += tuple(variable for meter in self._meters for variable in meter.variables)
+        self._records_connections = scenario.record.connections
+        if self._records_connections:
+            self.variables += CONNECTION_VARIABLES + (CONNECTION_EV_VARIABLES if fleet else ())
+            self.variables += GENERATOR_VARIABLES if network.sizes["generator"] else ()
         self._peaks: MonthlyPeaks | None = None
         demand = scenario.tariff.demand if scenario.tariff is not None else None
         if demand is not None and demand.of != "evs":
@@ -444,7 +474,7 @@ class FeederModel(Model):
         self._steps = list[int]()
         count = len(network.connections)
         self._own, self._upstream = slice(count), upstream
-        shape = (self._gather, members, count, len(network.connections.phases))
+        shape = (self._gather, members, count + upstream, len(network.connections.phases))
         self._record_last: Callable[[], None] | None = None
         """Records the last step, if it was deferred because the step may be repeated."""
         self._before: tuple[Any, ...] = ()
@@ -498,11 +528,9 @@ class FeederModel(Model):
         place = len(self._steps)
         self._steps.append(round(time_s / self.period_s))
         if self._ev_p is not None and self._ev_q is not None:
-            self._ev_p[place] = inputs["fleet/p"][:, self._own]
-            self._ev_q[place] = inputs["fleet/q"][:, self._own]
+            self._ev_p[place], self._ev_q[place] = inputs["fleet/p"], inputs["fleet/q"]
         if self._site_p is not None and self._site_q is not None:
-            self._site_p[place] = inputs["sites/p"][:, self._own]
-            self._site_q[place] = inputs["sites/q"][:, self._own]
+            self._site_p[place], self._site_q[place] = inputs["sites/p"], inputs["sites/q"]
         if len(self._steps) < self._gather:
             return {}
         return self._solve()
@@ -599,8 +627,9 @@ class FeederModel(Model):
         base_kw = p.reshape(steps, p.shape[1], -1).sum(axis=2)
         ev_kw = np.zeros((steps, members))
         if self._ev_p is not None and self._ev_q is not None:
-            p, q = p + self._ev_p[:steps], q + self._ev_q[:steps]
-            ev_kw = self._ev_p[:steps].reshape(steps, members, -1).sum(axis=2)
+            ev_p, ev_q = (power[:steps, :, self._own] for power in (self._ev_p, self._ev_q))
+            p, q = p + ev_p, q + ev_q
+            ev_kw = ev_p.reshape(steps, members, -1).sum(axis=2)
         dead_kw = np.zeros((steps, members))
         if left is not None:  # power that a model draws there or gives is a fault, which the audit finds
             dead_kw = np.abs(np.where(left.dead[..., np.newaxis], p, 0.0)).sum(axis=(2, 3))
@@ -643,7 +672,11 @@ class FeederModel(Model):
         recorded: dict[str, Array] = {}
         regulation = self._regulators.state if self._regulators is not None else None
 
+        made = generation
+
         def solve(generation: Power | None) -> Flow:
+            nonlocal made
+            made = generation
             failed.clear()
             cases = _Cases(
                 self._solver, (p, q), nominal, generation, label, failed if self._keep else None, out
@@ -684,8 +717,8 @@ class FeederModel(Model):
             if left is not None:
                 kept = ~(times_s[:, np.newaxis] >= self._failed_s)
                 lowest, most = (np.where(np.isnan(x) & kept, 0.0, x) for x in (lowest, most))
-                dead = kept.reshape(-1, 1, 1) & self._network.topology.energised[:, np.newaxis]
-                voltage = np.where(np.isnan(voltage) & dead, 0.0, voltage)
+                fed = kept.reshape(-1, 1, 1) & self._network.topology.energised[:, np.newaxis]
+                voltage = np.where(np.isnan(voltage) & fed, 0.0, voltage)
             for kind, highest in self._highest.items():
                 highest.update(getattr(flow, f"{kind}_loading"), solved)
             if self._live is not None and isinstance(self._solver, OpenDSSSolver):
@@ -694,6 +727,13 @@ class FeederModel(Model):
                 recorded.update(self._inverters.recorded(stamp(0)))
             if self._ageing is not None:
                 recorded.update(self._ageing.run(trafo_loading, times_s))
+            if self._records_connections:
+                fixed = self._network.grid.fixed
+                given = fixed.gen_p_kw[np.newaxis, np.newaxis], fixed.gen_q_kvar[np.newaxis, np.newaxis]
+                if made is not None:
+                    given = by_member(made[0]), by_member(made[1])
+                dead = None if left is None else left.dead
+                recorded.update(self._powers((own_p, own_q), steps, dead, given))
             if np.isfinite(self._failed_s).any():
                 for values in recorded.values():
                     values[times_s[:, np.newaxis] >= self._failed_s] = np.nan
@@ -765,6 +805,36 @@ class FeederModel(Model):
         if self.failures:
             return {name: np.nan_to_num(values) for name, values in outputs.items()}
         return outputs
+
+    def _powers(
+        self, own: Power, steps: int, dead: NDArray[np.bool_] | None, generation: Power
+    ) -> dict[str, Array]:
+        """Values of the variables of connection points and generators: the power that the power flow has.
+
+        own : of the connection points without EVs, (step, member or 1, connection, phase)
+        dead : (step, member, connection) where there is no supply; None: nowhere
+        generation : (step or 1, member or 1, gen, phase)
+        """
+        if self._network.opendss is not None:
+            loads = self._network.opendss.circuit.loads
+            own = loads.spread(own[0]), loads.spread(own[1])
+        given = [(CONNECTION_VARIABLES, own)]
+        if self._ev_p is not None and self._ev_q is not None:
+            given.append((CONNECTION_EV_VARIABLES, (self._ev_p[:steps], self._ev_q[:steps])))
+        count, phases = own[0].shape[2:]
+        found: dict[str, Array] = {}
+        for variables, pair in given:
+            for variable, power in zip(variables, pair, strict=True):
+                values = np.zeros((steps, len(self._numbers), count + self._upstream, phases), np.float32)
+                values[:, :, : power.shape[2]] = power
+                if dead is not None:
+                    values[:, :, :count][dead] = 0.0
+                found[variable.name] = values
+        if self._network.sizes["generator"]:
+            for variable, power in zip(GENERATOR_VARIABLES, generation, strict=True):
+                shape = (steps, len(self._numbers), *power.shape[2:])
+                found[variable.name] = np.broadcast_to(power, shape).astype(np.float32)
+        return found
 
     def _solve_with_regulators(self, cases: _Cases, recorded: dict[str, Array]) -> Flow:
         """Flow of a step with the tap changers and capacitors of all members, which advance."""

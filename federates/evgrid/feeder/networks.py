@@ -110,6 +110,7 @@ class Network:
             "trafo": len(self.grid.trafos.name),
             "shunt": len(self.grid.fixed.shunt_name),
             "connection": len(self.grid.loads.name),
+            "generator": len(self.grid.fixed.gen_name),
             "phase": len(self.grid.phases),
         }
 
@@ -146,6 +147,16 @@ class Network:
             "connection_trafo": ("connection", trafo, {"long_name": "transformer next upstream"}),
             "connection_households": (
                 "connection", c.households, {"long_name": "households behind the connection point"},
+            ),
+        }  # fmt: skip
+
+    def generator_coordinates(self) -> dict[str, tuple[str, Any, dict[str, str]]]:
+        """The coordinates of the generators, as :meth:`coordinates` has them."""
+        fixed = self.grid.fixed
+        return {
+            "generator": ("generator", fixed.gen_name, {"long_name": "generator"}),
+            "generator_bus": (
+                "generator", self.grid.buses.name[fixed.gen_bus], {"long_name": "bus of the generator"},
             ),
         }  # fmt: skip
 

@@ -613,6 +613,7 @@ def coordinates(world: World) -> xr.Dataset:
             "phase": ("phase", np.array(connections.phases), {"long_name": "phase"}),
             "connection": ("connection", connections.name, {"long_name": "connection point"}),
             **(_with_upstream(network.coordinates()) if connections.upstream else network.coordinates()),
+            **(network.generator_coordinates() if scenario.record.connections else {}),
             **(hours if hourly else {}),
             **({"reason": reasons} if limited else {}),
             **(_months(clock) if scenario.bills else {}),

@@ -95,6 +95,9 @@ class Record(Settings):
     sites: Recorded = "all"
     """Sites whose variables are recorded: all, none over time, or a list of names, in all members."""
 
+    connections: bool = False
+    """Power at every connection point and of every generator, by phase: with it a snapshot of the power flow
+    can be rebuilt."""
     ev: bool = False
     """Power and state of charge of every EV."""
     step: Annotated[Duration, Field(gt=0)] | None = None

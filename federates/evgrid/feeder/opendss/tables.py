@@ -75,8 +75,8 @@ class Ports:
         return self.there / np.maximum(self.there.sum(axis=1, keepdims=True), 1)
 
     def spread(self, power: Any) -> Any:
-        """Power, (case, connection, slot), evenly over each connection's ports, whatever slots it came in."""
-        return power.sum(axis=2, keepdims=True) * self.share
+        """Power, (..., connection, slot), evenly over each connection's ports, whatever slots it came in."""
+        return power.sum(axis=-1, keepdims=True) * self.share
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,16 @@ class Circuit:
     notes: tuple[str, ...]
 
     def charger_nodes(self) -> Names:
-        """Nodes of chargers on one phase, (connection,): ``b``, ``a-b``, ``s1-s2``; ``abc``: any phase."""
+        """Nodes of chargers, (connection,): on one phase ``b``, ``a-b``, ``s1-s2``; on any phase ``abc``, or
+        ``a-b b-c c-a`` between phases.
+        """
         found = []
         for at, bus in enumerate(self.grid.loads.bus.tolist()):
             there = np.flatnonzero(self.chargers.there[at])
             slot = int(self.grid.loads.phase[at])
             if slot == ALL_PHASES:
-                found.append("abc" if len(there) == 3 else "")
+                between = bool((self.chargers.end[at] != GROUND).all())
+                found.append("" if len(there) < 3 else "a-b b-c c-a" if between else "abc")
                 continue
             labels = ("s1", "s2", "s3") if self.split_phase[bus] else ("a", "b", "c")
             names = dict(zip(self.bus_node[bus].tolist(), labels, strict=True))
