@@ -281,17 +281,6 @@ def test_elements_without_a_model_are_refused_by_name(line, why, path):
         network(path)
 
 
-def test_outages_are_refused(path):
-    with pytest.raises(ScenarioError, match="outages: are not for a network from OpenDSS"):
-        evgrid.run(
-            {
-                "name": "x", "time": {"start": "2026-01-15T12:00", "duration": "1h", "step": 900},
-                "feeder": {"network": str(path), "base_load": {"source": "net"}},
-                "outages": [{"start": "0h", "duration": "10min", "out": "feeder"}],
-            }
-        )  # fmt: skip
-
-
 REGULATED = """Clear
 Set DefaultBaseFrequency=60
 New Circuit.r basekv=12.47 bus1=src pu=1.0 r1=0 x1=0.001 r0=0 x0=0.001

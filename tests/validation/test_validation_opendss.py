@@ -125,3 +125,75 @@ def test_a_day_has_the_tap_operations_of_opendss_own_daily_run(name, step_s, ope
     assert np.array_equal(result.trafo_tap.values[0][:, places], taps)
     assert result.trafo_operations.values[0, places].tolist() == np.abs(np.diff(taps, axis=0)).sum(0).tolist()
     assert np.abs(result.voltage_min_pu.values[0] - lowest).max() <= 1e-9
+
+
+@pytest.mark.parametrize("solver", ["opendss", "z-bus"])
+@pytest.mark.parametrize(
+    ("name", "line", "dead"),
+    [
+        ("ieee/13Bus/IEEE13Nodeckt.dss", "670671", 7),
+        ("ieee/34Bus/ieee34Mod1.dss", "l29", 33),
+        ("ieee/37Bus/ieee37.dss", "l4", 15),
+        ("ieee/123Bus/IEEE123Master.dss", "sw2", 52),
+        ("epri/ckt5/Master_ckt5.dss", "mdv201_c_1_067_abc8072", 259),
+        pytest.param("ieee/8500-Node/Master.dss", "ln5920279-5", 659, marks=pytest.mark.slow),
+    ],
+)
+def test_an_outage_leaves_what_the_engine_has_with_the_line_open(name, line, dead, solver, opendss_data):
+    """Three hours without a line: no voltage downstream, all other nodes as the engine has them by itself.
+
+    The engine keeps the loads that are without supply; ``dead`` of them, as many as it has without voltage.
+    """
+    path = opendss_data / name
+    outage = {"start": "2h", "duration": "3h", "out": f"line {line}"}
+    result = evgrid.run(
+        {
+            "name": "outage",
+            "time": {"start": "2026-01-15T12:00", "duration": "6h", "step": 3600},
+            "feeder": {
+                "network": str(path), "base_load": {"source": "net"}, "controls": False, "solver": solver,
+            },
+            "outages": [outage],
+        }
+    )  # fmt: skip
+    engine = Engine(path, name)
+    engine.settle()
+    whole = dict(
+        zip((n.lower() for n in engine.circuit.AllNodeNames), engine.circuit.AllBusVmagPu, strict=True)
+    )
+    kw, losses = -engine.circuit.TotalPower[0], engine.circuit.Losses[0] / 1e3
+    engine.run(f"Line.{line}.enabled=no")
+    engine.circuit.Solution.Solve()
+    left = dict(
+        zip((n.lower() for n in engine.circuit.AllNodeNames), engine.circuit.AllBusVmagPu, strict=True)
+    )
+    assert (result.interrupted_min.values[0] == 180).sum() == dead
+    without_voltage = 0
+    for _ in engine.circuit.Loads:
+        bus = engine.circuit.ActiveCktElement.BusNames[0].split(".")[0]
+        engine.circuit.SetActiveBus(bus)
+        without_voltage += max(np.asarray(engine.circuit.ActiveBus.VMagAngle)[::2]) < 1.0
+    assert without_voltage == dead
+    buses = {str(n): k for k, n in enumerate(result.bus.values)}
+    worst = 0.0
+    for node, volts in whole.items():
+        bus, _, slot = node.rpartition(".")
+        if slot in "123":
+            found = result.voltage_pu.values[0, :, buses[bus], int(slot) - 1].astype(float)
+            expected = np.full(6, volts)
+            expected[2:5] = left[node] if left[node] > 1e-3 else 0.0
+            worst = max(worst, np.abs(found - expected).max())
+    assert worst <= 1e-7  # recorded in single precision
+    lowest = min(
+        volts for node, volts in left.items()
+        if volts > 1e-3 and node[-1] in "123" and not result.bus_at_source[buses[node.rpartition(".")[0]]]
+    )  # fmt: skip
+    assert np.abs(result.voltage_min_pu.values[0, 2:5] - lowest).max() <= 1e-9 * (
+        1 + 99 * (solver == "z-bus")
+    )
+    head = np.full(6, kw)
+    head[2:5] = -engine.circuit.TotalPower[0]
+    assert result.head_power_kw.sum("phase").values[0] == pytest.approx(head, rel=1e-7)
+    lost = np.full(6, losses)
+    lost[2:5] = engine.circuit.Losses[0] / 1e3
+    assert result.losses_kw.values[0] == pytest.approx(lost, rel=1e-6)

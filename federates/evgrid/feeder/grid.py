@@ -33,6 +33,9 @@ Names = NDArray[np.str_]
 UNLIMITED = 9999.0
 """Ratings from here on, kA or MVA, count as none: networks use such values where they know none."""
 
+FEEDER = 0
+"""Number of all sources among the elements that may be out (``evgrid.feeder.outages.Elements``)."""
+
 MOST_TAPS = 127
 """Largest tap position that is regulated (power-grid-model keeps them in 8 bits)."""
 

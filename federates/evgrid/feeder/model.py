@@ -408,6 +408,10 @@ class FeederModel(Model):
         self.variables += PHASE_VARIABLES if network.three_phase else ()
         self._unbalance = unbalance
         self._below_source = below_source(network)
+        self._has_voltage = network.topology.energised[:, np.newaxis]
+        """Whether a bus has voltage without outages, (bus, phase or 1)."""
+        if network.opendss is not None:
+            self._has_voltage = self._has_voltage & (network.opendss.circuit.bus_node >= 0)
         pv, coupling = scenario.feeder.pv, scenario.coupling if scenario.coupling.mode == "iterated" else None
         self._inverters = Inverters(pv, network, self._numbers, coupling) if pv is not None else None
         if self._inverters is not None:
@@ -717,12 +721,13 @@ class FeederModel(Model):
             if left is not None:
                 kept = ~(times_s[:, np.newaxis] >= self._failed_s)
                 lowest, most = (np.where(np.isnan(x) & kept, 0.0, x) for x in (lowest, most))
-                fed = kept.reshape(-1, 1, 1) & self._network.topology.energised[:, np.newaxis]
+                fed = kept.reshape(-1, 1, 1) & self._has_voltage
                 voltage = np.where(np.isnan(voltage) & fed, 0.0, voltage)
             for kind, highest in self._highest.items():
                 highest.update(getattr(flow, f"{kind}_loading"), solved)
-            if self._live is not None and isinstance(self._solver, OpenDSSSolver):
-                recorded.update(self._live.recorded(self._solver.positions))
+            engine = self._solver.whole if isinstance(self._solver, PartSolver) else self._solver
+            if self._live is not None and isinstance(engine, OpenDSSSolver):
+                recorded.update(self._live.recorded(engine.positions))
             if self._inverters is not None:
                 recorded.update(self._inverters.recorded(stamp(0)))
             if self._ageing is not None:

@@ -5,7 +5,8 @@ In: the scenario's ``outages``, the feeder and the seed. Out: :class:`~evgrid.co
 (the load and generation that is left in a step) and :class:`PartSolver` (its power flow).
 
 A connection point is dead where no closed path leads to a source once the elements out of service are open
-(:mod:`scipy.sparse.csgraph`): what a mesh or another source feeds stays alive.
+(:mod:`scipy.sparse.csgraph`): what a mesh or another source feeds stays alive. In a network from OpenDSS each
+conductor counts (:mod:`evgrid.feeder.opendss.supply`); a connection point that lacks one of its own is dead.
 
 Drawn outages begin at a constant rate (a Poisson process) and last exponentially distributed times. They are
 drawn by calendar year and member, so that a run that starts later, or with another tick, sees the same; those
@@ -30,18 +31,16 @@ from scipy.sparse.csgraph import connected_components
 from evgrid.core.model import SAME_S, Array, Connections, Outages, Spans
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
-from evgrid.feeder.grid import Bools, Fixed, Grid, Ints, Loads
+from evgrid.feeder.grid import FEEDER, Bools, Fixed, Grid, Ints, Loads
 from evgrid.feeder.networks import Network
 from evgrid.feeder.solvers import Flow, Label, Positions, Power, Solver, case_name
 from evgrid.feeder.solvers.interface import empty_flow
+from evgrid.feeder.solvers.opendss import OpenDSSSolver
 from evgrid.scenario.outages import Meters, OutageSettings, ScheduledOutage
 
 if TYPE_CHECKING:
     from evgrid.feeder.base_load import BaseLoad
     from evgrid.scenario import Scenario
-
-FEEDER = 0
-"""Number of the element that is all sources of the feeder."""
 
 KEPT_SOLVERS = 32
 """Networks with elements out of service whose solvers are kept."""
@@ -135,6 +134,10 @@ class Supply:
 
     def buses(self, out: frozenset[int]) -> Bools:
         """Whether a source feeds each bus, (bus,), with elements out of service."""
+        if self.network.opendss is not None:
+            circuit = self.network.opendss.circuit
+            dead = np.append(circuit.paths.dead(self.branches(out)), True)  # the last one: no node
+            return np.asarray(self.network.topology.energised & ~dead[circuit.bus_node].all(axis=1))
         if FEEDER in out:
             return np.zeros(len(self._node), np.bool_)
         closed = self._closed.copy()
@@ -156,14 +159,21 @@ class Supply:
 
         A generator is also dead where all connection points of its bus are cut off at the meter.
         """
-        grid, fed = self.network.grid, self.buses(out)
-        loads = ~fed[grid.loads.bus]
+        grid, fed, opendss = self.network.grid, self.buses(out), self.network.opendss
+        loads, gens = ~fed[grid.loads.bus], ~fed[grid.fixed.gen_bus]
+        if opendss is not None:
+            circuit, branches = opendss.circuit, self.branches(out)
+            loads, chargers, gens = (
+                circuit.dead(ports, branches).any(axis=1)
+                for ports in (circuit.loads, circuit.chargers, circuit.generators)
+            )
+            loads |= chargers
         cut = np.array([one - self.elements.meters for one in out if one >= self.elements.meters], np.int64)
         loads[cut] = True
         at_bus = np.bincount(grid.loads.bus, minlength=len(fed))
         dead_at_bus = np.bincount(grid.loads.bus, loads, len(fed))
-        off = ~fed | ((at_bus > 0) & (dead_at_bus == at_bus))
-        return loads, off[grid.fixed.gen_bus]
+        cut_off = (at_bus > 0) & (dead_at_bus == at_bus)
+        return loads, gens | cut_off[grid.fixed.gen_bus]
 
 
 # ---- the table --------------------------------------------------------------------------------------
@@ -241,8 +251,6 @@ def interruptions(outages: Outages, members: int, duration_s: float) -> dict[str
 def check_outages(scenario: Scenario, network: Network) -> None:
     """Raise ScenarioError naming each scheduled outage of an element that isn't there, or outside the run."""
     if scenario.outages is not None:
-        if network.opendss is not None:
-            raise ScenarioError([f"outages: are not for a network from OpenDSS, such as {network.source}"])
         _scheduled(scenario.outages, scenario, Elements(network))
 
 
@@ -319,6 +327,10 @@ def _rates(settings: OutageSettings, elements: Elements) -> tuple[Array, Array]:
         lines, trafos = slice(elements.lines, elements.trafos), slice(elements.trafos, elements.meters)
         rate[lines], mean_s[lines] = settings.rates.line * grid.lines.length_km, settings.repair.line
         rate[trafos], mean_s[trafos] = settings.rates.trafo, settings.repair.trafo
+        if elements.network.opendss is not None:  # all windings of a transformer are out together
+            names = elements.network.opendss.circuit.paths.names
+            later = [k for k in range(1, elements.meters) if k > 1 and names[k] == names[k - 1]]
+            rate[later] = 0.0
     if settings.saifi is not None:
         own = slice(FEEDER, FEEDER + 1) if settings.extent == "feeder" else slice(elements.meters, None)
         rate[own], mean_s[own] = settings.saifi, settings.caidi
@@ -567,7 +579,7 @@ class PartSolver:
         self.whole = make(network)
         """The solver with all elements in service."""
         self.name, self.balance_tolerance = self.whole.name, self.whole.balance_tolerance
-        self.in_time = False
+        self.in_time = self.whole.in_time
         self._supply = Supply(network)
         self._parts: dict[frozenset[int], tuple[Solver | None, Bools, Bools, Bools]] = {}
         self._newton_before = 0
@@ -589,8 +601,18 @@ class PartSolver:
         generation: Power | None = None,
         positions: Positions | None = None,
         failed: dict[int, str] | None = None,
+        **given: Any,
     ) -> Flow:
-        """As :meth:`evgrid.feeder.solvers.Solver.solve`, with the elements ``out`` by case."""
+        """As :meth:`evgrid.feeder.solvers.Solver.solve`, with the elements ``out`` by case.
+
+        ``given``: what else the solver itself takes.
+        """
+        if isinstance(self.whole, OpenDSSSolver):  # it takes elements out of its engine
+            some_out = {case: self._supply.branches(elements) for case, elements in out.items()}
+            return self.whole.solve(
+                p_kw, q_kvar, label, nominal=nominal, generation=generation, positions=positions,
+                failed=failed, out=some_out, **given,
+            )  # fmt: skip
         groups: dict[frozenset[int], list[int]] = {}
         for case in range(len(p_kw)):
             groups.setdefault(self._supply.branches(out.get(case, frozenset())), []).append(case)
@@ -678,9 +700,14 @@ def without(network: Network, fed: Bools, out: frozenset[int]) -> tuple[Network 
     """A network with elements out of service, and which of its loads, fixed generators and shunts are left.
 
     Buses, lines and transformers keep their places; ``fed``: (bus,), what sources still feed. None if that is
-    nothing.
+    nothing. A network from OpenDSS keeps all of them, those without supply without power.
     """
     grid, elements = network.grid, Elements(network)
+    if network.opendss is not None:
+        loads, gens, shunts = (
+            np.ones(len(at), np.bool_) for at in (grid.loads.bus, grid.fixed.gen_bus, grid.fixed.shunt_bus)
+        )
+        return replace(network, opendss=replace(network.opendss, out=out)), loads, gens, shunts
     loads, gens, shunts = fed[grid.loads.bus], fed[grid.fixed.gen_bus], fed[grid.fixed.shunt_bus]
     if not fed.any():
         return None, loads, gens, shunts

@@ -20,11 +20,13 @@ class OpenDSS:
 
     inverters : generators of ``circuit.grid.fixed`` with functions of their own, which draw or give constant
         power at any voltage
+    out : elements out of service (``evgrid.feeder.outages.Elements``)
     """
 
     path: Path
     circuit: Circuit
     inverters: frozenset[int] = frozenset()
+    out: frozenset[int] = frozenset()
 
     def compiled(self) -> Engine:
         """A new copy of the circuit in the engine."""

@@ -27,6 +27,7 @@ from evgrid.errors import NetworkError, shortened
 from evgrid.feeder.grid import Buses, Fixed, Floats, Grid, Ints, Lines, Loads, Names, Sources, Trafos
 from evgrid.feeder.opendss.engine import Engine, bus_name, enabled
 from evgrid.feeder.opendss.load_shapes import Shapes, shapes_of
+from evgrid.feeder.opendss.supply import Paths, paths_of
 
 GROUND = -1
 """Node of a port's side that is earthed, or of a slot without a node."""
@@ -93,6 +94,7 @@ class Circuit:
     regulated : (trafo,) bool, whether a control moves its tap
     controls : whether the file has controls that act in time
     shapes : load shapes of the loads
+    paths : closed paths along which it has supply
     notes : assumptions, a sentence each
     """
 
@@ -107,7 +109,13 @@ class Circuit:
     regulated: Any
     controls: bool
     shapes: Shapes
+    paths: Paths
     notes: tuple[str, ...]
+
+    def dead(self, ports: Ports, out: frozenset[int]) -> Any:
+        """Whether a port is without supply with elements ``out`` of service, (row, slot) bool."""
+        dead = np.append(self.paths.dead(out), False)  # the last one: earth
+        return ports.there & (dead[ports.start] | dead[ports.end])
 
     def charger_nodes(self) -> Names:
         """Nodes of chargers, (connection,): on one phase ``b``, ``a-b``, ``s1-s2``; on any phase ``abc``, or
@@ -198,11 +206,13 @@ def circuit_of(engine: Engine, charger_v: float | None = None) -> Circuit:
     if engine.left_out:
         left = ", ".join(f"{verb} ({count})" for verb, count in sorted(engine.left_out.items()))
         notes.append(f"Commands of the file that solve or report are left out: {left}.")
+    at_sources = bus_node[grid.sources.bus]
+    paths = paths_of(engine, lines, trafos, at_sources[at_sources != GROUND], len(node_names))
     chargers, phase = charger_ports(loads, bus_node, split, kv, load_ports, charger_v)
     return Circuit(
         replace(grid, loads=replace(loads, phase=phase)), np.array(node_names, np.str_), volts, bus_node,
         split, load_ports, generators, chargers, *_controls(engine, trafos),
-        shapes_of(engine), tuple(notes),
+        shapes_of(engine), paths, tuple(notes),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ EVs draw constant power at any voltage; loads and generators follow their models
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from evgrid.core.model import Array
 from evgrid.errors import NetworkError, PowerFlowError
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.opendss.engine import IN_TIME, TIME, Engine, as_complex, enabled, reason_of
+from evgrid.feeder.opendss.supply import Switches
 from evgrid.feeder.opendss.tables import GROUND, Ports
 from evgrid.feeder.solvers.interface import Flow, Label, Positions, Power, case_name, report_failed
 from evgrid.feeder.solvers.opendss_flow import Branches, FlowOf, primitive
@@ -61,7 +63,7 @@ class OpenDSSSolver:
                 f"feeder.solver = opendss: needs a network from OpenDSS (.dss), not {network.source}"
             )
         self.network, self._circuit = network, network.opendss.circuit
-        self.in_time = controls_step_s is not None
+        self.in_time, self._out = controls_step_s is not None, network.opendss.out
         self._engines = [
             _Copy(network.opendss.compiled(), network, controls_step_s)
             for _ in range(members if controls_step_s is not None else 1)
@@ -80,14 +82,17 @@ class OpenDSSSolver:
         positions: Positions | None = None,
         failed: dict[int, str] | None = None,
         again: Ints | None = None,
+        out: Mapping[int, frozenset[int]] | None = None,
     ) -> Flow:
         """See :class:`evgrid.feeder.solvers.Solver`.
 
+        ``out``: elements out of service by case (``evgrid.feeder.outages.Elements``); left out: none.
         ``again``: places of the cases among the members, whose last step is repeated with other power; their
         controls stay as that step leaves them. Left out: a new step, with a case a member.
         """
         cases = len(p_kw)
-        own, evs, made = parts_of(self.network, (p_kw, q_kvar), nominal, generation, positions)
+        outs = [self._out | (out or {}).get(case, frozenset()) for case in range(cases)]
+        own, evs, made = parts_of(self.network, (p_kw, q_kvar), nominal, generation, positions, outs)
         of = np.arange(cases) % len(self._engines) if again is None else again
         voltage = np.empty((cases, len(self._circuit.node)), complex)
         changed = list[dict[int, Complex]]()
@@ -95,7 +100,9 @@ class OpenDSSSolver:
         taps, shunts = list[Ints](), list[Ints]()
         for case in range(cases):
             engine = self._engines[of[case]]
-            reason = engine.solve(own[case].sum(axis=1), evs[case], made[case].sum(axis=1), again is not None)
+            reason = engine.solve(
+                own[case].sum(axis=1), evs[case], made[case].sum(axis=1), again is not None, outs[case]
+            )
             voltage[case] = engine.voltage()
             changed.append(engine.changed(voltage[case], self._flow.branches))
             if reason:
@@ -104,7 +111,7 @@ class OpenDSSSolver:
             shunts.append(engine.shunts())
         if again is None:
             self.positions = Positions(np.array(taps), np.array(shunts))
-        flow = self._flow.flow(voltage, own, evs, made, changed)
+        flow = self._flow.flow(voltage, own, evs, made, changed, outs)
         report_failed("OpenDSS", flow, reasons, label, failed)
         return flow
 
@@ -115,9 +122,12 @@ def parts_of(
     nominal: Power | None,
     generation: Power | None,
     positions: Positions | None,
+    outs: Sequence[frozenset[int]],
 ) -> tuple[Complex, Complex, Complex]:
     """Complex power of cases of a network from OpenDSS, kVA, (case, row, slot): of the loads at nominal
     voltage, of EVs, and of the generation, from what :meth:`evgrid.feeder.solvers.Solver.solve` takes.
+
+    ``outs``: elements out of service in each case, which leave ports without supply and power.
 
     Raises
     ------
@@ -137,7 +147,13 @@ def parts_of(
     made = np.broadcast_to(fixed.gen_p_kw + 1j * fixed.gen_q_kvar, (len(total), *fixed.gen_p_kw.shape))
     if generation is not None:
         made = generation[0] + 1j * generation[1]
-    return own, evs, network.opendss.circuit.generators.spread(made)
+    circuit = network.opendss.circuit
+    parts = own, evs, circuit.generators.spread(made)
+    for out in {*outs} - {frozenset()}:
+        mine = [case for case, one in enumerate(outs) if one == out]
+        for part, ports in zip(parts, (circuit.loads, circuit.chargers, circuit.generators), strict=True):
+            part[mine] *= ~circuit.dead(ports, out)
+    return parts
 
 
 def check_ports(network: Network, evs: Complex) -> None:
@@ -162,7 +178,13 @@ class _Copy:
         self._size, self._there = len(circuit.node), circuit.chargers.there
         if step_s is None:
             engine.settle()
-        self._trafos = {str(name).lower(): row for row, name in enumerate(grid.trafos.name)}
+        trafos = {str(name).lower(): row for row, name in enumerate(grid.trafos.name)}
+        self._trafos = len(trafos)
+        self._regulators = [
+            (control.idx, trafos[control.Transformer.lower()])
+            for control in enabled(self._circuit, self._circuit.RegControls)
+        ]
+        """Number of each regulator, and the row of its transformer."""
         self._solution.LoadMult = 1.0
         self._loads = list[int]()
         for load in enabled(self._circuit, self._circuit.Loads):
@@ -170,6 +192,7 @@ class _Copy:
             self._loads.append(load.idx)
         self._generators = self._add_generators(network)
         self._chargers = self._add_chargers(circuit.chargers, circuit.node.tolist())
+        self._switches = Switches(engine, circuit.paths, circuit.node)
         self._controlled = self._find_controlled()
         sizes = len(self._loads), len(self._chargers), len(self._generators)
         self._state = [np.full(size, np.nan, complex) for size in sizes]
@@ -224,13 +247,16 @@ class _Copy:
             found.add(str(circuit.ActiveCktElement.Properties("SwitchedObj").Val).lower())
         return sorted(found)
 
-    def solve(self, loads: Complex, evs: Complex, generation: Complex, again: bool = False) -> str:
+    def solve(
+        self, loads: Complex, evs: Complex, generation: Complex, again: bool, out: frozenset[int]
+    ) -> str:
         """Solve one case: power of loads and generators, kVA, (n,), and of EVs, (connection, slot).
 
-        ``again``: in the same step, with the controls as they are. Returns the reason if it has no solution,
-        else "".
+        ``again``: in the same step, with the controls as they are. ``out``: elements out of service. Returns
+        the reason if it has no solution, else "".
         """
         circuit = self._circuit
+        self._switches.take_out(out)
         for elements, places, power, state in (
             (circuit.Loads, self._loads, loads, self._state[0]),
             (circuit.Loads, self._chargers, evs[self._there], self._state[1]),
@@ -280,9 +306,10 @@ class _Copy:
 
     def taps(self) -> Ints:
         """Position of each transformer's tap changer, (trafo,); 0 where there is none."""
-        found = np.zeros(len(self._trafos), np.int64)
-        for control in enabled(self._circuit, self._circuit.RegControls):
-            found[self._trafos[control.Transformer.lower()]] = control.TapNumber
+        found, controls = np.zeros(self._trafos, np.int64), self._circuit.RegControls
+        for number, row in self._regulators:
+            controls.idx = number
+            found[row] = controls.TapNumber
         return found
 
     def shunts(self) -> Ints:

@@ -18,10 +18,11 @@ from scipy.sparse import csr_array
 
 from evgrid.core.jit import njit
 from evgrid.core.model import Array
-from evgrid.feeder.grid import Floats, Ints
+from evgrid.feeder.grid import FEEDER, Floats, Ints
 from evgrid.feeder.opendss.engine import Engine, as_complex, bus_name, enabled
 from evgrid.feeder.opendss.load_models import ZIP, LoadModels, constant_power, currents
 from evgrid.feeder.opendss.network import OpenDSS
+from evgrid.feeder.opendss.supply import line_element
 from evgrid.feeder.opendss.tables import GROUND, Circuit, Ports
 from evgrid.feeder.solvers.interface import Flow
 
@@ -138,8 +139,7 @@ class FlowOf:
         grid, branches, active = self.circuit.grid, self.branches, engine.circuit
         lines, starts, trafos, primary, secondary = (list[tuple[Any, ...]]() for _ in range(5))
         for at, name in enumerate(grid.lines.name):
-            full = str(name).replace("reactor ", "reactor.", 1) if " " in name else f"line.{name}"
-            place = branches.place[full.lower()]
+            place = branches.place[line_element(str(name)).lower()]
             element, first = branches.elements[place], branches.first_row[place]
             for terminal in range(2):
                 for conductor in range(element.phases):
@@ -180,6 +180,7 @@ class FlowOf:
         evs: Complex,
         generation: Complex,
         changed: Sequence[Mapping[int, Complex]] = (),
+        outs: Sequence[frozenset[int]] = (),
     ) -> Flow:
         """The flow of solved cases.
 
@@ -188,6 +189,7 @@ class FlowOf:
         generation : complex power of the generation, kVA, (case, gen, slot), positive into the grid
         changed : for each case, currents of elements whose admittance is another than when the circuit was
             read, by the element's place; left out: none
+        outs : elements out of service in each case; left out: none
         """
         circuit, branches, grid = self.circuit, self.branches, self.circuit.grid
         cases = len(voltage)
@@ -195,6 +197,13 @@ class FlowOf:
         for case, elements in enumerate(changed):
             for place, values in elements.items():
                 amps[case, branches.first_row[place] : branches.first_row[place + 1]] = values
+        dead = np.zeros(voltage.shape, np.bool_)
+        for some in {*outs} - {frozenset()}:
+            mine = [case for case, one in enumerate(outs) if one == some]
+            for element in circuit.paths.whole(some) - {FEEDER}:
+                place = branches.place[circuit.paths.names[element].lower()]
+                amps[mine, branches.first_row[place] : branches.first_row[place + 1]] = 0.0
+            dead[mine] = circuit.paths.dead(some)
         at_row = np.where(branches.node != GROUND, voltage[:, branches.node], 0.0)
         power = at_row * amps.conj() / 1e3
         line_loading = np.zeros((cases, len(grid.lines.name), 3))
@@ -218,7 +227,9 @@ class FlowOf:
                 head[:, 0, at[row, slot]] += values[:, row, slot]
         fixed = power[:, branches.shunt].real.sum(axis=1) - given.real.sum(axis=(1, 2))
         fixed += drawn.real.sum(axis=(1, 2)) - loads.real.sum(axis=(1, 2))
-        bus, pu = circuit.bus_node, np.abs(voltage) / self._volts
+        if dead.any():
+            voltage = np.where(dead, np.nan, voltage)
+        bus, pu, chargers = circuit.bus_node, np.abs(voltage) / self._volts, circuit.chargers
         return Flow(
             voltage_pu=np.where(bus != GROUND, pu[:, bus], np.nan),
             line_loading=line_loading,
@@ -233,7 +244,7 @@ class FlowOf:
             voltage_unbalance=_unbalance(np.where(bus != GROUND, voltage[:, bus], np.nan)),
             neutral_a=np.abs(neutral[:, :, 0]),
             trafo_neutral_a=np.zeros((cases, len(grid.trafos.name))),
-            connection_pu=np.nan_to_num(np.abs(across(voltage, circuit.chargers)) / circuit.chargers.volts),
+            connection_pu=np.where(chargers.there, np.abs(across(voltage, chargers)) / chargers.volts, 0.0),
             generator_pu=np.abs(across(voltage, circuit.generators)) / circuit.generators.volts,
         )
 
@@ -322,7 +333,8 @@ def _unbalance(voltage: Complex) -> Array:
     turn = np.exp(2j * np.pi / 3)
     a, b, c = voltage[..., 0], voltage[..., 1], voltage[..., 2]
     positive, negative = a + turn * b + turn**2 * c, a + turn**2 * b + turn * c
-    return np.asarray(np.abs(negative) / np.abs(positive))
+    with np.errstate(invalid="ignore"):  # a bus without voltage
+        return np.asarray(np.abs(negative) / np.abs(positive))
 
 
 @njit

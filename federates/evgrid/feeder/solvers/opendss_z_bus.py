@@ -18,6 +18,7 @@ from evgrid.errors import NetworkError
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.opendss.engine import Engine, as_complex
 from evgrid.feeder.opendss.load_models import LoadModels, constant_power, currents, together
+from evgrid.feeder.opendss.supply import Switches
 from evgrid.feeder.opendss.tables import GROUND, Circuit
 from evgrid.feeder.solvers.interface import (
     Flow,
@@ -78,6 +79,8 @@ class OpenDSSZBusSolver:
             )
             for side in ("start", "end")
         )
+        self._out = network.opendss.out
+        Switches(engine, circuit.paths, circuit.node).take_out(self._out)
         y, sources = _linear(engine, circuit)
         self._bus = ZBus(y, sources, _incidence(start, end, len(circuit.node)), np.concatenate(volts))
 
@@ -93,7 +96,8 @@ class OpenDSSZBusSolver:
         failed: dict[int, str] | None = None,
     ) -> Flow:
         """See :class:`evgrid.feeder.solvers.Solver`."""
-        own, evs, made = parts_of(self.network, (p_kw, q_kvar), nominal, generation, positions)
+        outs = [self._out] * len(p_kw)
+        own, evs, made = parts_of(self.network, (p_kw, q_kvar), nominal, generation, positions, outs)
         parts = list[Flow]()
         stuck = list[int]()
         for begin in range(0, len(p_kw), BLOCK):
@@ -130,7 +134,8 @@ class OpenDSSZBusSolver:
         size = len(self._circuit.node), len(own)
         re, im = np.empty(size), np.empty(size)
         self._bus.nodes(found.current, re, im, some)
-        flow = self._flow.flow(np.ascontiguousarray((re + 1j * im).T), own, evs, made)
+        outs = [self._out] * len(own)
+        flow = self._flow.flow(np.ascontiguousarray((re + 1j * im).T), own, evs, made, outs=outs)
         return flow, np.flatnonzero(found.stuck)
 
 
