@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -32,6 +33,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the reference data in {folder} (or EVGRID_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture
+def in_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path], Path]:
+    """Path under which a shipped scenario or study finds the files of its feeder: its own, or that of a copy
+    beside the IEEE 123-node feeder, which is not part of the project; the test is skipped without it.
+    """
+    shipped = Path(__file__).parents[1] / "scenarios"
+
+    def find(path: Path) -> Path:
+        if not path.stem.startswith("ieee123"):
+            return path
+        feeder = request.getfixturevalue("shared_data") / "opendss" / "ieee" / "123Bus"
+        copy = tmp_path / "scenarios"
+        shutil.copytree(shipped, copy)
+        (copy / feeder.name).symlink_to(feeder)
+        return copy / path.relative_to(shipped)
+
+    return find
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -200,7 +200,8 @@ def test_runs_from_another_thread_and_after_a_failure(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_shipped_scenario_runs_as_it_stands(path):
+def test_every_shipped_scenario_runs_as_it_stands(path, in_place):
+    path = in_place(path)
     given = evgrid.load_scenario(path)
     dated = bool(given.outages and given.outages.schedule) or not given.fleet.sessions.sampled
     shorter = {"time.duration": "10min" if given.time.step < 60 else "2h"}

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import evgrid
 from evgrid.cli import main
+from evgrid.results.limits import Criterion
 from evgrid.studies.hosting_capacity import (
     TOGETHER,
     _at_capacity,
@@ -251,8 +252,8 @@ def test_what_is_wrong_with_a_study_is_said(scenario, changes, message):
 @pytest.mark.parametrize(
     "path", sorted((Path(__file__).parents[2] / "scenarios" / "studies").glob("*hosting_capacity*.yaml"))
 )
-def test_every_shipped_study_is_valid(path):
-    study = load_study(path)
+def test_every_shipped_study_is_valid(path, in_place):
+    study = load_study(in_place(path))
     for variant in study.variants:
         study.scenario_at(variant, study.levels[-1], range(2))
 
@@ -273,3 +274,20 @@ def test_a_stopped_study_goes_on_and_a_failed_run_names_its_case(scenario, tmp_p
         evgrid.EvgridError, match="at variant uncontrolled, penetration 0.5: none of the limits"
     ):
         run_study(other, tmp_path / "out", resume=True, scheduler=scheduler)
+
+
+def test_a_deployment_whose_power_flow_has_no_solution_violates_the_limits(tmp_path, scheduler):
+    vehicle = "vehicle: {capacity_kwh: 1e+6, consumption_kwh_per_mile: 1e+4, charge_kw: 5e+4}"
+    text = BASE.replace("{phases: 3, power_kw: 11}", f"{{phases: 3, power_kw: 50000}}, {vehicle}")
+    (tmp_path / "base.yaml").write_text(text)
+    never = Criterion(name="far", variable="voltage_pu", high=1.5)
+    study = load_study(tmp_path / "base.yaml", evs=(0, 40), limits=(never,), members=2)
+    result = run_study(study, scheduler=scheduler).squeeze("variant")
+    assert not result["violated"].sel(criterion="far").any()
+    for criterion in ("power_flow", TOGETHER):
+        assert result["violated"].sel(criterion=criterion).values.tolist() == [[False, False], [True, True]]
+    assert float(result["capacity"].sel(criterion=TOGETHER)) == 0
+    assert set(result["binding_kind"].sel(criterion="power_flow").values) == {"feeder"}
+    rows = dict(summary(result.expand_dims("variant")))
+    assert rows["  set by"].startswith("power_flow, which 100% of the deployments violate at 40 EVs")
+    assert rows["limit power_flow"] == "the power flow has a solution"

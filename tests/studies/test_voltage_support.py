@@ -38,8 +38,8 @@ def study_of(folder, text=SCENARIO, **changes):
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*voltage_support*.yaml")))
-def test_every_shipped_study_is_valid(path):
-    study = load_study(path, VoltageSupport, "voltage-support", members=1)
+def test_every_shipped_study_is_valid(path, in_place):
+    study = load_study(in_place(path), VoltageSupport, "voltage-support", members=1)
     for changes in study.cases().values():
         load_scenario(study.scenario, {**study.overrides, **changes})
 

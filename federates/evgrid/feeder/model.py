@@ -439,8 +439,9 @@ class FeederModel(Model):
                 for v in self.variables
             )
             self.variables += OUTAGE_VARIABLES
-        on_divergence = scenario.feeder.on_divergence or ("stop" if members == 1 else "keep")
-        self._keep = on_divergence == "keep"
+        on_divergence = scenario.feeder.on_divergence
+        self._keep = on_divergence == "keep" or (on_divergence is None and members > 1)
+        self._keep_none = on_divergence == "keep"
         kinds = ("line", "trafo") if network.three_phase else ()
         self._highest = {kind: _Highest(members, network.sizes[kind]) for kind in kinds}
         self.failures: dict[int, str] = {}
@@ -851,7 +852,7 @@ class FeederModel(Model):
         return flow
 
     def _give_up(self, failed: dict[int, str], label: Label, solved: int, times_s: Array) -> None:
-        """Note the members whose cases failed; an error where no member is left."""
+        """Note the members whose cases failed; an error where no member is left, unless asked to go on."""
         members = len(self._numbers)
         for case, reason in sorted(failed.items()):
             step, member = divmod(case, solved)
@@ -859,5 +860,5 @@ class FeederModel(Model):
                 if np.isnan(self._failed_s[place]):
                     self._failed_s[place] = times_s[step]
                     self.failures[self._numbers[place]] = f"{label(case)}: {' '.join(reason.split())}"
-        if np.isfinite(self._failed_s).all():
+        if np.isfinite(self._failed_s).all() and not self._keep_none:
             raise not_converged(self._solver.name, failed, label)

@@ -790,6 +790,12 @@ def _rating(result: xr.Dataset, c: Criterion) -> tuple[NDArray[np.float64] | Non
 
 def _notes(checks: Sequence[_Check], result: xr.Dataset) -> list[str]:
     notes = [f"{check.criterion.name}: {check.note}" for check in checks if check.note]
+    gave_up = int(result["member_failed_s"].notnull().sum()) if "member_failed_s" in result else 0
+    if gave_up:
+        notes.append(
+            f"the power flow of {gave_up} of {result.sizes['member']} member(s) has no solution from some "
+            "time on (member_failed_s), after which no limit is checked"
+        )
     dead = int((result["interrupted_min"] > 0).any("member").sum()) if "interrupted_min" in result else 0
     if dead:
         notes.append(

@@ -199,7 +199,7 @@ class Feeder(Settings):
     on_divergence: Literal["stop", "keep"] | None = None
     """Effect of a power flow without solution: stop ends the run; keep gives up its member (NaN from then on,
     and named in the summary) and continues with the others. Left out: stop for one member, keep for an
-    ensemble."""
+    ensemble of which some member is left."""
 
     @model_validator(mode="after")
     def _of_opendss(self) -> Self:

@@ -55,6 +55,7 @@ from evgrid.studies import reading
 from evgrid.studies.hosting_capacity_output import save_study
 from evgrid.studies.hosting_capacity_tables import (
     COUNTED,
+    NO_SOLUTION,
     TOGETHER,
     WORST,
     binding_table,
@@ -73,6 +74,10 @@ if TYPE_CHECKING:
 
 FORMAT = "evgrid-hosting-capacity-2"
 """Written into each study's Dataset."""
+
+
+COLLAPSE = {"feeder.on_divergence": "keep"}
+"""A deployment whose power flow has no solution violates the limits; the study goes on."""
 
 
 class HostingCapacity(Study):
@@ -148,7 +153,7 @@ class HostingCapacity(Study):
 
     def batch(self, members: int) -> Batch:
         """The runs with ``members`` members: a case for each variant and, fastest, each level."""
-        shared = {**self.overrides, **self._no_evs, "ensemble.members": members}
+        shared = {**COLLAPSE, **self.overrides, **self._no_evs, "ensemble.members": members}
         cases = [
             {**overrides, self._key: level} for overrides in self.variants.values() for level in self.steps
         ]
@@ -193,6 +198,7 @@ class HostingCapacity(Study):
         return load_scenario(
             self.scenario,
             {
+                **COLLAPSE,
                 **self.overrides,
                 **self.variants[variant],
                 **self._no_evs,
@@ -393,7 +399,8 @@ def _limit_set(limits: Sequence[Any]) -> LimitSet:
 def check_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> xr.Dataset:
     """Violations of a run.
 
-    ``violated`` (member, criterion), with the criterion ``any``; of the worst violation of each member and
+    ``violated`` (member, criterion), with the criteria ``power_flow`` of members whose power flow has no
+    solution, which is worse than any other violation, and ``any``; of the worst violation of each member and
     criterion ``worst_kind``, ``worst_element``, ``worst_phase`` ("" without one) and ``worst_time``;
     ``worst_criterion`` (member), that of ``any``; the extremes of each bus's voltage over members, time and
     phases.
@@ -405,8 +412,10 @@ def check_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> x
     result, checked = check_limits(result, chosen)
     if not checked.sizes["criterion"]:
         raise ResultError("none of the limits can be checked on this feeder")
-    together = checked["violated_any"].expand_dims(criterion=[TOGETHER])
-    violated = xr.concat([checked["violated"].astype(bool), together.astype(bool)], "criterion")
+    gave_up = result["member_failed_s"].notnull().drop_vars("member_failed_s", errors="ignore")
+    together = (checked["violated_any"].astype(bool) | gave_up).expand_dims(criterion=[TOGETHER])
+    unsolved = gave_up.expand_dims(criterion=[NO_SOLUTION])
+    violated = xr.concat([checked["violated"].astype(bool), unsolved, together], "criterion")
     worst = _worst(result, violated, chosen)
     lowest, highest = bus_extremes(result["voltage_pu"].transpose("time", "member", "bus", "phase").values)
     kept = worst.assign(
@@ -479,6 +488,18 @@ def _worst(result: xr.Dataset, violated: xr.DataArray, limits: LimitSet) -> xr.D
                 places.append(criteria.index(TOGETHER))
             for name, (column, _) in WORST.items():
                 found[name][at, places] = row[column]
+    places = [criteria.index(NO_SOLUTION), criteria.index(TOGETHER)]
+    for at in np.flatnonzero(violated.sel(criterion=NO_SOLUTION).values).tolist():
+        after = np.timedelta64(round(float(result["member_failed_s"][at]) * 1e3), "ms")
+        whole = {
+            "kind": "feeder",
+            "element": "as a whole",
+            "phase": "",
+            "time": result["time"].values[0] + after,
+        }
+        for name, value in whole.items():
+            found[name][at, places] = value
+        of_any[at] = NO_SOLUTION
     data: dict[str, Any] = {
         f"worst_{name}": (("member", "criterion"), values) for name, values in found.items()
     }
@@ -509,6 +530,8 @@ def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
         for at in range(0, len(cells), len(levels))
     ]
     gathered = xr.concat(by_level, variants, coords="minimal", compat="override")
+    if not gathered["violated"].sel(criterion=NO_SOLUTION).any():
+        gathered = gathered.drop_sel(criterion=NO_SOLUTION)
     gathered.attrs = {
         "not_checked": cells[0].attrs["not_checked"],
         "remarks": cells[0].attrs["remarks"],
@@ -614,6 +637,8 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
     for criterion in _limit_set(json.loads(result.attrs["study"])["limits"]).criteria:
         remark = json.loads(result.attrs["remarks"]).get(criterion.name)
         rows.append((f"limit {criterion.name}", f"{criterion.text}; {remark}" if remark else criterion.text))
+    if NO_SOLUTION in result["criterion"].values:
+        rows.append((f"limit {NO_SOLUTION}", "the power flow has a solution"))
     for criterion, reason in json.loads(result.attrs["not_checked"]).items():
         rows.append(("not checked", f"{criterion}: {reason.removeprefix(f'{criterion}: ')}"))
     wall, feeder = float(result.attrs["wall_s"]), float(result.attrs["feeder_s"])

@@ -14,6 +14,9 @@ COUNTED = "EVs in all"
 TOGETHER = "any"
 """The criterion of a violation of any."""
 
+NO_SOLUTION = "power_flow"
+"""The criterion of a deployment whose power flow has no solution."""
+
 
 WORST = {
     "kind": ("element", "kind of element"),

@@ -189,12 +189,13 @@ class VoltageSupport(Comparison):
         add("lowest_voltage_pu", lowest, "lowest voltage of all buses but the source's, and phases", "1")
         add("voltage_min_pu", lowest.min("time"), "lowest voltage", "pu")
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "All-NaN slice")  # a source's bus
+            warnings.filterwarnings("ignore", "All-NaN slice")  # a source's bus, phases that a bus lacks
             kept_low = voltage.quantile(0.05, "time").min(places)
+            if "voltage_unbalance" in result:
+                unbalance = 100 * result["voltage_unbalance"].quantile(0.95, "time").max("bus")
         add("voltage_low_pu", kept_low, "voltage kept 95 % of the time everywhere", "pu")
         add("voltage_max_pu", voltage.max(["time", *places]), "highest voltage", "pu")
         if "voltage_unbalance" in result:
-            unbalance = 100 * result["voltage_unbalance"].quantile(0.95, "time").max("bus")
             add(
                 "unbalance_percent",
                 unbalance,
