@@ -67,7 +67,7 @@ BAD = {
     "unbalanced load of unknown type": (
         of_unknown_type,
         "asymmetric_load 0 'asym' can't be represented with the solver power-grid-model: its type is 'PV', "
-        "must be 'wye'",
+        "must be 'wye' or 'delta'",
     ),
 }
 

@@ -56,7 +56,7 @@ def grids(draw):
         ),
         fixed=Fixed(
             names("gen", 0), nowhere, np.zeros((0, phases)), np.zeros((0, phases)), none, names("kind", 0),
-            names("shunt", 0), nowhere, none, none, nowhere, nowhere, np.zeros(0, bool),
+            names("shunt", 0), nowhere, none, none, nowhere, nowhere, np.zeros(0, bool), none,
         ),
         joined=np.zeros((0, 2), np.int64),
     )  # fmt: skip

@@ -133,6 +133,19 @@ def test_it_splits_over_the_phases_as_the_network_does(tmp_path):
     assert power[0, 0, 0].tolist() == pytest.approx([0, 1, 3])
 
 
+def test_a_generator_that_holds_a_voltage_has_a_profile_and_holds_it_without_power(net, tmp_path):
+    feeder = pp.from_json(str(net))
+    pp.create_gen(feeder, 1, 0.010, vm_pu=1.01, name="mill")
+    pp.to_json(feeder, str(net))
+    assert given(net, generation=daily(tmp_path / "pv.csv", share=0.5)) == pytest.approx([10, 0, -4, 5])
+    file = daily(tmp_path / "pv.csv", roof=15, battery=-3, mill=8)
+    for generation, noon_kw in ((file, -15 + 3 + 4 - 8), ("none", 4)):
+        result = run(scenario(net, hours=13, source="none", generation=generation))
+        assert result["base_load_kw"].values[0, 12] == pytest.approx(noon_kw)
+        assert result["voltage_pu"].values[0, :, 1, 0] == pytest.approx(1.01, abs=1e-6)  # recorded in 32 bits
+        assert "1 of the network's gens hold the voltage of their buses by" in result.attrs["notes"]
+
+
 # ---- what profiles stand for
 
 

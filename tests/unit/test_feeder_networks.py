@@ -207,7 +207,6 @@ def add_trafo3w(net):
 
 
 REFUSED = {
-    "gen": (lambda net: pp.create_gen(net, 3, 0.01, name="X"), "gen 0 'X' can't"),
     "xward": (lambda net: pp.create_xward(net, 3, 1, 1, 1, 1, 0.1, 0.1, 1.0, name="X"), "xward 0 'X' can't"),
     "dcline": (lambda net: pp.create_dcline(net, 2, 5, 0.01, 0, 0, 1, 1, name="X"), "dcline 0 'X' can't"),
     "unequal impedance": (lambda net: pp.create_impedance(net, 2, 5, 0.1, 0.1, 1, 0.2, 0.1, name="X"),
@@ -259,11 +258,11 @@ def test_what_is_not_represented_is_named(case, feeder, small_net):
 
 def test_the_message_names_the_solver_and_all_faults(feeder, small_net):
     net = small_net(False)
-    pp.create_gen(net, 3, 0.01, name="G")
+    pp.create_svc(net, 3, 1, -1, 1, 90, name="G")
     pp.create_xward(net, 3, 1, 1, 1, 1, 0.1, 0.1, 1.0, name="S")
     with pytest.raises(NetworkError, match="2 faults") as caught:
         feeder(net, solver="pandapower")
-    assert "gen 0 'G' can't be represented with the solver pandapower" in str(caught.value)
+    assert "svc 0 'G' can't be represented with the solver pandapower" in str(caught.value)
     assert "xward 0 'S'" in str(caught.value)
 
 

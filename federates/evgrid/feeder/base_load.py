@@ -65,7 +65,7 @@ _DAY_QUARTERS = 96
 POWER_RULE = "must be a power in kW"
 _SIMBENCH_YEAR = 2016
 _SIMBENCH_QUARTERS = 366 * _DAY_QUARTERS
-_PROFILES_FORMAT = 2
+_PROFILES_FORMAT = 3
 _PROFILES = {"load_p", "load_q", "gen_p", "gen_q"}
 
 
@@ -155,15 +155,15 @@ def _generators(network: Network) -> Ints:
     """Positions of the fixed generation with a power other than 0 that is no motor or ward."""
     fixed = network.grid.fixed
     there = (fixed.gen_p_kw != 0).any(axis=1) | (fixed.gen_q_kvar != 0).any(axis=1)
-    return np.flatnonzero(np.isin(fixed.gen_kind, ("sgen", "storage")) & there)
+    return np.flatnonzero(np.isin(fixed.gen_kind, ("sgen", "gen", "storage")) & there)
 
 
 def _account(network: Network) -> str:
     """Number and power of generators and storages: 2 generators of 20 kW and 1 storage of -5 kW."""
     fixed, rows = network.grid.fixed, _generators(network)
     parts = []
-    for kind, name in (("sgen", "generator"), ("storage", "storage")):
-        mine = rows[fixed.gen_kind[rows] == kind]
+    for kinds, name in ((("sgen", "gen"), "generator"), (("storage",), "storage")):
+        mine = rows[np.isin(fixed.gen_kind[rows], kinds)]
         if len(mine):
             many = "s" * (len(mine) > 1)
             parts.append(f"{len(mine)} {name}{many} of {fixed.gen_p_kw[mine].sum():g} kW")
@@ -559,7 +559,8 @@ def rows_of_year(quarters: Ints, year: int) -> Ints:
 
 def simbench_profiles(name: str) -> dict[str, Any]:
     """Profiles of a simbench network: load_p, load_q (quarter-hour, load) and gen_p, gen_q (quarter-
-    hour, generator, then storage; positive into the grid), kW and kvar, of elements in service.
+    hour, generator, then storage, then generators that hold a voltage; positive into the grid), kW and kvar,
+    of elements in service.
     """
     code = name.partition(":")[2]
     path = arrays_file("profiles", (code, simbench_version(), _PROFILES_FORMAT))
@@ -575,8 +576,8 @@ def simbench_profiles(name: str) -> dict[str, Any]:
 
     def series(table: str, quantity: str) -> Array:
         rows = net[table][net[table].in_service.astype(bool)]
-        if not len(rows):
-            return np.zeros((_SIMBENCH_QUARTERS, 0))
+        if not len(rows) or quantity not in rows.columns:
+            return np.zeros((_SIMBENCH_QUARTERS, len(rows)))
         values = absolute.get((table, quantity))
         if values is None:  # the table has it constant
             return np.tile(rows[quantity].to_numpy(np.float64) * 1e3, (_SIMBENCH_QUARTERS, 1))
@@ -588,7 +589,7 @@ def simbench_profiles(name: str) -> dict[str, Any]:
         for letter, quantity in (("p", "p_mw"), ("q", "q_mvar"))
         for kind, parts in (
             ("load", [series("load", quantity)]),
-            ("gen", [series("sgen", quantity), -series("storage", quantity)]),
+            ("gen", [series("sgen", quantity), -series("storage", quantity), series("gen", quantity)]),
         )
     }
     write_arrays(path, found)
@@ -687,8 +688,8 @@ class FileGeneration(FileLoad):
         own_p, own_q = fixed.gen_p_kw[self._rows], fixed.gen_q_kvar[self._rows]
         total = own_p.sum(axis=1, keepdims=True)
         if self._is_share:
-            own_p = own_p * (fixed.gen_kind[self._rows] == "sgen")[:, np.newaxis]
-            own_q = own_q * (fixed.gen_kind[self._rows] == "sgen")[:, np.newaxis]
+            generators = (fixed.gen_kind[self._rows] != "storage")[:, np.newaxis]
+            own_p, own_q = own_p * generators, own_q * generators
             self._split = own_p, own_q
             return
         phases = np.full_like(own_p, 1 / own_p.shape[1])

@@ -131,6 +131,8 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
         names = loads.name[loads.delta].tolist()
         single += f", {len(names)} in delta, as are their EVs{_some(names)}"
     delta = grid.fixed.gen_delta
+    held = np.flatnonzero(~np.isnan(grid.fixed.gen_held_pu))
+    holding = [f"{grid.fixed.gen_name[k]} ({grid.fixed.gen_held_pu[k]:g} pu)" for k in held]
     between = f", {int(delta.sum())} in delta{_some(grid.fixed.gen_name[delta].tolist())}" * bool(delta.any())
     return [
         ("phases", "three, solved separately" if grid.three_phase else "balanced"),
@@ -141,6 +143,14 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
         ("sources", f"{len(grid.sources.bus)}"),
         ("loads", f"{len(loads.name)}, {loads.p_kw.sum():.1f} kW{single}"),
         ("fixed generation", f"{len(grid.fixed.gen_bus)}, {grid.fixed.gen_p_kw.sum():.1f} kW{between}"),
+        *[
+            (
+                "voltage held by",
+                f"{len(held)} of them{_some(holding)}; without limits of reactive power"
+                + (", three equal powers hold the positive sequence" if grid.three_phase else ""),
+            )
+        ]
+        * bool(len(held)),
         ("shunts", f"{len(grid.fixed.shunt_bus)}" + _some(grid.fixed.shunt_name.tolist())),
         ("frequency", f"{grid.frequency_hz:g} Hz"),
     ]

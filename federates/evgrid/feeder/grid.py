@@ -46,7 +46,7 @@ ZERO_SEQUENCE_COLUMNS = {
 """Columns that a three-phase net needs."""
 
 _REPRESENTED = {
-    "asymmetric_load", "asymmetric_sgen", "bus", "ext_grid", "line", "load", "sgen", "shunt", "switch",
+    "asymmetric_load", "asymmetric_sgen", "bus", "ext_grid", "gen", "line", "load", "sgen", "shunt", "switch",
     "trafo",
 }  # fmt: skip
 _WITHOUT_EFFECT = {
@@ -55,7 +55,6 @@ _WITHOUT_EFFECT = {
     "trafo_characteristic_table",
 }  # fmt: skip
 _WHY = {
-    "gen": "it holds a voltage, only fixed power is (an sgen)",
     "xward": "it holds a voltage, only fixed power and constant impedance are (a ward)",
     "svc": "it regulates, only fixed power is",
     "ssc": "it regulates, only fixed power is",
@@ -177,8 +176,9 @@ class Loads:
 @dataclass(frozen=True)
 class Fixed:
     """Fixed generation (``gen_p_kw``, ``gen_q_kvar``: (gen, phase), positive into the grid;
-    ``gen_sn_kva`` is NaN where the net gives no rating; ``gen_kind`` is sgen, or storage, motor or ward
-    where it stands for one; ``gen_delta`` as in :class:`Loads`) and shunts (conductance and susceptance of
+    ``gen_sn_kva`` is NaN where the net gives no rating; ``gen_kind`` is sgen, gen, or storage, motor or ward
+    where it stands for one; ``gen_delta`` as in :class:`Loads`; ``gen_held_pu`` is the voltage that a gen
+    holds at its bus, in place of a reactive power, else NaN) and shunts (conductance and susceptance of
     one step in S per phase; ``shunt_step`` of ``shunt_max_step`` steps are closed).
     """
 
@@ -195,6 +195,7 @@ class Fixed:
     shunt_step: Ints
     shunt_max_step: Ints
     gen_delta: Bools
+    gen_held_pu: Floats
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,10 @@ def refusals(
     if three_phase:
         faults += missing_zero_sequence(net)
     faults += _unrepresented_loads(net, solver, three_phase)
+    faults += [
+        _refusal(net, "gen", index, solver, "it is a slack: must be an ext_grid")
+        for index in net.gen.index[_in_service(net.gen) & (_column(net.gen, "slack") > 0)]
+    ]
     faults += _unrepresented_trafos(net, solver, three_phase)
     live = net.bus.index[_in_service(net.bus)]
     if not net.ext_grid["bus"][_in_service(net.ext_grid)].isin(live).any():
@@ -603,8 +608,8 @@ def _power(table: Any, quantity: str, three_phase: bool, asymmetric: bool) -> Fl
 
 
 def _in_delta(rows: Any, three_phase: bool) -> Bools:
-    """Whether the loads or generators of a table's rows lie between the phases; nowhere if balanced."""
-    if not three_phase or "type" not in rows.columns:
+    """Whether the loads or sgens of a table's rows lie between the phases; nowhere if balanced."""
+    if not three_phase or "vm_pu" in rows.columns or "type" not in rows.columns:
         return np.zeros(len(rows), bool)
     return np.asarray(rows["type"] == "delta", bool)
 
@@ -664,18 +669,21 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
     phases = 3 if three_phase else 1
     names, indices = list[str](), list[Any]()
     buses, p, q, sn = list[Ints](), list[Floats](), list[Floats](), list[Floats]()
-    kinds, delta = list[str](), list[Bools]()
-    for table in ("sgen", "asymmetric_sgen"):
+    kinds, delta, held = list[str](), list[Bools](), list[Floats]()
+    for table in ("sgen", "asymmetric_sgen", "gen"):
         rows = serving(net, table, position, live)
         names += _names(rows, table)
         indices += [f"{table} {index}" for index in rows.index]
         given = rows["stands_in"] if "stands_in" in rows.columns else [None] * len(rows)
-        kinds += [kind if isinstance(kind, str) else "sgen" for kind in given]
+        other = "gen" if table == "gen" else "sgen"
+        kinds += [kind if isinstance(kind, str) else other for kind in given]
+        held.append(_column(rows, "vm_pu", np.nan) if table == "gen" else np.full(len(rows), np.nan))
         sn.append(_column(rows, "sn_mva", np.nan) * 1e3)
         delta.append(_in_delta(rows, three_phase))
         buses.append(_positions(rows["bus"], position))
-        p.append(_power(rows, "p", three_phase, table != "sgen").reshape(-1, phases))
-        q.append(_power(rows, "q", three_phase, table != "sgen").reshape(-1, phases))
+        asymmetric = table == "asymmetric_sgen"
+        p.append(_power(rows, "p", three_phase, asymmetric).reshape(-1, phases))
+        q.append(_power(rows, "q", three_phase, asymmetric).reshape(-1, phases))
     shunt = serving(net, "shunt", position, live)
     bus = _positions(shunt["bus"], position)
     steps = _column(shunt, "step", 1.0).astype(np.int64)
@@ -694,6 +702,7 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
         shunt_g_s=_column(shunt, "p_mw") / squared,
         shunt_b_s=-_column(shunt, "q_mvar") / squared,
         gen_delta=np.concatenate(delta),
+        gen_held_pu=np.concatenate(held),
     )
 
 

@@ -166,6 +166,10 @@ RULES: dict[str, dict[str, Rule]] = {
     "asymmetric_sgen": {
         **_AT_BUS, **_PER_PHASE, "scaling": _SCALING, "sn_mva": _positive(1e6), "type": _TEXT,
     },
+    "gen": {
+        **_AT_BUS, "p_mw": _POWER, "vm_pu": _positive(10, needed=True), "scaling": _SCALING,
+        "sn_mva": _positive(1e6), "slack": _OPTION,
+    },
     "storage": {**_AT_BUS, "p_mw": _POWER, "q_mvar": _POWER, "scaling": _SCALING},
     "motor": {
         **_AT_BUS, "pn_mech_mw": _number(0, 1e6, needed=True),

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from evgrid.feeder.solvers import SolverName
     from evgrid.scenario.feeder import Feeder
 
-_CACHE_FORMAT = 5
+_CACHE_FORMAT = 6
 
 MOST_ARGUMENT = 10_000
 """Largest number that a network's function takes: with larger ones it builds for hours."""
@@ -219,7 +219,7 @@ def load_network(settings: Feeder, one_phase_evs: bool = False, charger_v: float
     return replace(
         network,
         phases_summary=summary,
-        notes=(*notes, households_note(settings.households, network.households)),
+        notes=(*notes, *_held_note(grid), households_note(settings.households, network.households)),
     )
 
 
@@ -281,6 +281,18 @@ def _phases_summary(settings: Feeder, grid: Grid, one_phase_evs: bool) -> tuple[
     return f"balanced (feeder.phases = 1), although there are {' and '.join(spread)}", (
         f"feeder.phases = 1: the power of {' and '.join(spread)} is spread evenly over three phases, so "
         "voltages are less low, and currents less high, than those of the worst phase.",
+    )
+
+
+def _held_note(grid: Grid) -> tuple[str, ...]:
+    """The note on generators that hold a voltage."""
+    number = int((~np.isnan(grid.fixed.gen_held_pu)).sum())
+    if not number:
+        return ()
+    phases = "; in three phases with equal powers, the positive sequence" if grid.three_phase else ""
+    return (
+        f"{number} of the network's gens hold the voltage of their buses by a reactive power without limits, "
+        f"also without active power{phases}.",
     )
 
 

@@ -675,15 +675,16 @@ class PartSolver:
             power[0][:, loads], power[1][:, loads], label, nominal=some(nominal, loads),
             generation=some(generation, gens), positions=at, failed=failed,
         )  # fmt: skip
-        if not self._network.grid.loads.delta.any():
-            return flow
-        at_connections = np.full((len(flow), *power[0].shape[1:]), np.nan)
-        at_connections[:, loads] = (
-            flow.voltage_pu[:, self._network.grid.loads.bus[loads]]
-            if flow.connection_pu is None
-            else flow.connection_pu
-        )
-        return replace(flow, connection_pu=at_connections)
+        grid, across = self._network.grid, dict[str, Array]()
+        for name, buses, delta, left in (
+            ("connection_pu", grid.loads.bus, grid.loads.delta, loads),
+            ("generator_pu", grid.fixed.gen_bus, grid.fixed.gen_delta, gens),
+        ):
+            if delta.any():
+                part = flow.tables().get(name)
+                across[name] = np.full((len(flow), len(buses), len(grid.phases)), np.nan)
+                across[name][:, left] = flow.voltage_pu[:, buses[left]] if part is None else part
+        return replace(flow, **across)
 
     def _nothing(self, cases: int) -> Flow:
         """The flow where no source is left."""
@@ -691,8 +692,9 @@ class PartSolver:
         flow = empty_flow(grid, cases, bool(getattr(self.whole, "unbalance", False)))
         flow.voltage_pu[:], flow.voltage_unbalance[:], flow.line_loading[:] = np.nan, np.nan, 0.0
         flow.line_loading[:, np.isnan(grid.lines.rating_ka)] = np.nan
-        if flow.connection_pu is not None:
-            flow.connection_pu[:] = np.nan
+        for across in (flow.connection_pu, flow.generator_pu):
+            if across is not None:
+                across[:] = np.nan
         return flow
 
 

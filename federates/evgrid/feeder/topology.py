@@ -54,13 +54,13 @@ def topology(grid: Grid, source: str) -> Topology:
     inside = node >= 0
     distance_km = np.where(inside, distance[node], np.inf)
     energised = np.isfinite(distance_km)
-    for kind, names, buses in (
-        ("load", grid.loads.name, grid.loads.bus),
-        ("sgen", grid.fixed.gen_name, grid.fixed.gen_bus),
-        ("shunt", grid.fixed.shunt_name, grid.fixed.shunt_bus),
+    for kinds, names, buses in (
+        (["load"] * len(grid.loads.name), grid.loads.name, grid.loads.bus),
+        (grid.fixed.gen_kind, grid.fixed.gen_name, grid.fixed.gen_bus),
+        (["shunt"] * len(grid.fixed.shunt_name), grid.fixed.shunt_name, grid.fixed.shunt_bus),
     ):
         faults += shortened(
-            f"{kind} '{names[k]}' is at bus '{grid.buses.name[buses[k]]}', which no source feeds"
+            f"{kinds[k]} '{names[k]}' is at bus '{grid.buses.name[buses[k]]}', which no source feeds"
             for k in np.flatnonzero(~energised[buses])
         )
     if faults:

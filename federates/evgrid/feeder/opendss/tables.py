@@ -457,7 +457,7 @@ def _fixed(circuit: Any, bus: dict[str, int], node: dict[str, int]) -> tuple[Fix
         np.array(names, np.str_), np.array(at, np.int64), p, q, np.array(rated, float),
         np.repeat("sgen", len(names)).astype(np.str_), np.array(shunts, np.str_), np.array(shunt_bus,
         np.int64), none, none, np.array(states, np.int64), np.array(steps, np.int64),
-        np.zeros(len(names), bool),
+        np.zeros(len(names), bool), np.full(len(names), np.nan),
     ), _ports(ports)  # fmt: skip
 
 

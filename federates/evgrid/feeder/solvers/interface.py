@@ -16,7 +16,7 @@ import numpy as np
 
 from evgrid.core.model import Array
 from evgrid.errors import PowerFlowError
-from evgrid.feeder.grid import Grid, Ints
+from evgrid.feeder.grid import Bools, Grid, Ints
 
 if TYPE_CHECKING:
     from evgrid.feeder.networks import Network
@@ -162,7 +162,14 @@ def empty_flow(grid: Grid, cases: int, unbalance: bool) -> Flow:
         neutral_a=np.zeros((cases, lines * with_unbalance)),
         trafo_neutral_a=np.zeros((cases, trafos * with_unbalance)),
         connection_pu=np.empty((cases, len(grid.loads.bus), phases)) if grid.loads.delta.any() else None,
+        generator_pu=np.empty((cases, len(grid.fixed.gen_bus), phases))
+        if grid.fixed.gen_delta.any()
+        else None,
     )
+
+
+def _between_phases(cases: int, delta: Bools, phases: int) -> Array | None:
+    return np.empty((cases, len(delta), phases)) if delta.any() else None
 
 
 def in_delta(grid: Grid, solver: str) -> list[str]:
@@ -174,6 +181,31 @@ def in_delta(grid: Grid, solver: str) -> list[str]:
         f"{kind} '{name}' can't be represented with the solver {solver}: it is in delta, only wye is"
         for kind, names in found
         for name in names
+    ]
+
+
+def holding_voltage(grid: Grid, solver: str, where: str = "") -> list[str]:
+    """A sentence for each generator that holds a voltage, for a solver that can't represent them."""
+    fixed = grid.fixed
+    return [
+        f"gen '{name}' can't be represented with the solver {solver}: it holds a voltage{where}, only fixed "
+        "power is"
+        for name in fixed.gen_name[~np.isnan(fixed.gen_held_pu)]
+    ]
+
+
+def at_odds(network: Network, solver: str) -> list[str]:
+    """A sentence for each generator whose voltage is not that of a source or generator at its node."""
+    grid, node = network.grid, network.topology.node
+    fixed, held = grid.fixed, dict[int, float]()
+    for bus, volts in zip(grid.sources.bus, grid.sources.voltage_pu, strict=True):
+        held.setdefault(int(node[bus]), float(volts))
+    return [
+        f"gen '{fixed.gen_name[k]}' can't be represented with the solver {solver}: it holds "
+        f"{fixed.gen_held_pu[k]:g} pu where {first:g} pu is held already"
+        for k in np.flatnonzero(~np.isnan(fixed.gen_held_pu))
+        if (first := held.setdefault(int(node[fixed.gen_bus[k]]), float(fixed.gen_held_pu[k])))
+        != fixed.gen_held_pu[k]
     ]
 
 

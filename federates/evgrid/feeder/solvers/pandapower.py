@@ -24,8 +24,10 @@ from evgrid.feeder.solvers.interface import (
     Label,
     Positions,
     Power,
+    at_odds,
     blank,
     case_name,
+    holding_voltage,
     lines_without_impedance,
     not_converged,
     phase_powers,
@@ -73,7 +75,7 @@ class PandapowerSolver:
         loads = network.grid.loads
         index = net.bus.index.to_numpy()[loads.bus]
         gens = net.bus.index.to_numpy()[network.grid.fixed.gen_bus]
-        for table in ("load", "asymmetric_load", "sgen", "asymmetric_sgen"):
+        for table in ("load", "asymmetric_load", "sgen", "asymmetric_sgen", "gen"):
             net[table] = net[table].iloc[:0].copy()
         if self.three_phase:
             for bus, delta in zip(index, loads.delta, strict=True):
@@ -86,8 +88,14 @@ class PandapowerSolver:
         else:
             for bus in index:
                 pandapower.create_load(net, bus, 0.0, type="wye")
-            for bus in gens:
+            node = network.topology.node
+            at_head = np.isin(node[network.grid.fixed.gen_bus], node[network.grid.sources.bus])
+            volts = network.grid.fixed.gen_held_pu
+            self._held = ~np.isnan(volts) & ~at_head
+            for bus in gens[~self._held]:
                 pandapower.create_sgen(net, bus, 0.0)
+            for bus, held_pu in zip(gens[self._held], volts[self._held], strict=True):
+                pandapower.create_gen(net, bus, 0.0, vm_pu=held_pu)
         position = {bus: place for place, bus in enumerate(net.bus.index)}
         self._shunts = serving(net, "shunt", position, network.grid.buses.in_service).index
         self._taps = np.flatnonzero(network.grid.trafos.tap_side >= 0)
@@ -160,7 +168,9 @@ class PandapowerSolver:
             "voltage_unbalance": (buses * unbalance,),
             "neutral_a": (lines * unbalance,),
             "trafo_neutral_a": (trafos * unbalance,),
-        } | ({"connection_pu": (len(grid.loads.bus), phases)} if grid.loads.delta.any() else {})
+            **({"connection_pu": (len(grid.loads.bus), phases)} if grid.loads.delta.any() else {}),
+            **({"generator_pu": (len(grid.fixed.gen_bus), phases)} if grid.fixed.gen_delta.any() else {}),
+        }
 
     def _solve_one(self, load: Power, own: Power, generation: Power) -> dict[str, Any]:
         """One case. Raises PowerFlowError with only the reason as its text."""
@@ -181,14 +191,17 @@ class PandapowerSolver:
                     pandapower.runpp_3ph(net, tolerance_mva=MISMATCH_MVA, max_iteration=100)
                 else:
                     net.load["p_mw"], net.load["q_mvar"] = p_kw[:, 0] / 1e3, q_kvar[:, 0] / 1e3
-                    net.sgen["p_mw"], net.sgen["q_mvar"] = (part[:, 0] / 1e3 for part in generation)
+                    made = (part[~self._held, 0] / 1e3 for part in generation)
+                    net.sgen["p_mw"], net.sgen["q_mvar"] = made
+                    net.gen["p_mw"] = generation[0][self._held, 0] / 1e3
                     if loads.voltage_dependent:
                         self._set_shares(load, own, generation)
                     self._run_balanced()
             except (LoadflowNotConverged, np.linalg.LinAlgError, FloatingPointError) as error:
                 raise PowerFlowError(str(error)) from error
         results = self._results(generation)
-        self._add_at_head(results, load, generation)
+        if self.three_phase:
+            self._add_at_head(results, load, generation)
         voltage = results["voltage_pu"]
         if np.isnan(voltage[self.network.topology.energised]).any():
             raise PowerFlowError("a voltage is no number")
@@ -199,16 +212,16 @@ class PandapowerSolver:
         return results
 
     def _add_at_head(self, results: dict[str, Any], load: Power, generation: Power) -> None:
-        """Add the power in delta at the nodes of sources, which ``res_ext_grid_3ph`` leaves out."""
+        """Add the power at the nodes of sources, which ``res_ext_grid_3ph`` leaves out."""
         grid, node = self.network.grid, self.network.topology.node
         for sign, (p, q), bus, delta in (
             (1, load, grid.loads.bus, grid.loads.delta),
             (-1, generation, grid.fixed.gen_bus, grid.fixed.gen_delta),
         ):
-            some = delta & np.isin(node[bus], node[grid.sources.bus])
-            head_p, head_q = phase_powers(p[some], q[some], True)
-            results["head_p_kw"] += sign * head_p.sum(axis=0)
-            results["head_q_kvar"] += sign * head_q.sum(axis=0)
+            for k in np.flatnonzero(np.isin(node[bus], node[grid.sources.bus])):
+                head_p, head_q = phase_powers(p[[k]], q[[k]], bool(delta[k]))
+                results["head_p_kw"] += sign * head_p[0]
+                results["head_q_kvar"] += sign * head_q[0]
 
     def _set_shares(self, load: Power, own: Power, generation: Power) -> None:
         """Constant impedance as shunts, constant current as the share of it at each node.
@@ -282,7 +295,7 @@ class PandapowerSolver:
             "losses_kw": np.float64(losses * 1e3),
             "fixed_kw": np.float64((shunt.mean(axis=1) * shunt_s).sum() * 1e3 - generation[0].sum()),
             **self._unbalance(),
-            **self._at_connections(voltage),
+            **self._between_phases(voltage),
         }
 
     def _phasors(self) -> NDArray[np.complex128]:
@@ -293,14 +306,17 @@ class PandapowerSolver:
             for x in "abc"
         ])  # fmt: skip
 
-    def _at_connections(self, voltage: Array) -> dict[str, Any]:
-        """Voltages at the connection points, where some are between the phases."""
-        loads = self.network.grid.loads
-        if not loads.delta.any():
-            return {}
-        volts, found = self._phasors()[:, loads.bus[loads.delta]], voltage[loads.bus]
-        found[loads.delta] = np.abs(volts - np.roll(volts, -1, axis=0)).T / np.sqrt(3)
-        return {"connection_pu": found}
+    def _between_phases(self, voltage: Array) -> dict[str, Any]:
+        """Voltages at the connection points and generators, where some are between the phases."""
+        grid, found = self.network.grid, dict[str, Any]()
+        for name, buses, delta in (
+            ("connection_pu", grid.loads.bus, grid.loads.delta),
+            ("generator_pu", grid.fixed.gen_bus, grid.fixed.gen_delta),
+        ):
+            if delta.any():
+                volts, found[name] = self._phasors()[:, buses[delta]], voltage[buses]
+                found[name][delta] = np.abs(volts - np.roll(volts, -1, axis=0)).T / np.sqrt(3)
+        return found
 
     def _unbalance(self) -> dict[str, Any]:
         """Voltage unbalance and neutral currents, from the tables' phasors."""
@@ -329,9 +345,10 @@ class PandapowerSolver:
 
 def faults_of(network: Network) -> list[str]:
     """Elements that pandapower can't represent, a sentence each."""
-    faults = lines_without_impedance(network, "pandapower")
+    faults = lines_without_impedance(network, "pandapower") + at_odds(network, "pandapower")
     if not network.three_phase:
         return faults
+    faults += holding_voltage(network.grid, "pandapower", " in three phases")
     trafos, loads = network.grid.trafos, network.grid.loads
     faults += [
         f"trafo '{trafos.name[k]}' can't be represented with the solver pandapower: "

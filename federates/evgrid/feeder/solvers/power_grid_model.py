@@ -49,6 +49,7 @@ from evgrid.feeder.solvers.interface import (
     Power,
     blank,
     case_name,
+    holding_voltage,
     in_delta,
     lines_without_impedance,
     not_converged,
@@ -402,6 +403,7 @@ def faults_of(network: Network) -> list[str]:
     grid = network.grid
     lines, trafos = grid.lines, grid.trafos
     faults = lines_without_impedance(network, "power-grid-model") + in_delta(grid, "power-grid-model")
+    faults += holding_voltage(grid, "power-grid-model")
     ends = "can't be represented with the solver power-grid-model"
     for k in np.flatnonzero(lines.from_closed | lines.to_closed):
         if lines.g1_s[k] and not lines.c1_f[k]:

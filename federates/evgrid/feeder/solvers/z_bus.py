@@ -44,6 +44,9 @@ MOST_ITERATIONS = 60
 SETTLED = 8
 """Iterations after which the change must fall from one to the next, or the case is given up."""
 
+SETTLED_HELD = 40
+"""The same where sources hold voltages: with their reactive powers the changes may swing as they fall."""
+
 BLOCK = 256
 """Cases that iterate together."""
 
@@ -54,21 +57,54 @@ Each column must depend on its own case only."""
 
 
 @dataclass(frozen=True)
+class Held:
+    """Sources of fixed active power that hold the magnitude of a voltage by their reactive power.
+
+    Each lies at one port, or at the ports of three phases to earth, with equal powers; then it holds the
+    magnitude of their positive sequence. In every iteration its reactive power changes by what is missing in
+    the voltages, over their sensitivity (compensation of PV nodes: Cheng and Shirmohammadi 1995,
+    doi:10.1109/59.387902), and its ports' voltages with it.
+
+    ports : (source, phase) rows of the voltages
+    target : (source,) magnitude of the voltage (of all phases: that of a phase)
+    z : (source, source) impedance between their (positive-sequence) voltages
+    gain : (source, source) reactive power out of each source per magnitude of voltage that is missing at each
+    """
+
+    ports: Ints
+    target: Floats
+    z: Complex
+    gain: Floats
+
+    def correct(self, voltage: Complex, cases: Ints, power: Complex) -> Complex:
+        """Voltages (port, column) with those of the sources corrected; changes their part of ``power``, which
+        is drawn, (port, case).
+        """
+        out = voltage.copy()
+        kernels.hold(out, cases, self.ports, self.target, self.z, self.gain, power)
+        return out
+
+
+@dataclass(frozen=True)
 class ZipLoads:
     """Loads of constant power, current and impedance.
 
     power, current, impedance : (port, case) complex power at nominal voltage; the latter two None: there are
         none
     nominal : (port,) magnitude of the nominal voltage
+    held : sources that hold a voltage; their reactive power is added to ``power``; None: there are none
     """
 
     power: Complex
     nominal: Floats
     current: Complex | None = None
     impedance: Complex | None = None
+    held: Held | None = None
 
     def __call__(self, voltage: Complex, cases: Ints) -> Complex:
         """See :data:`Currents`."""
+        if self.held is not None:
+            voltage = self.held.correct(voltage, cases, self.power)
         none = self.power[:0]
         out = np.empty_like(voltage)
         kernels.zip_currents(
@@ -150,6 +186,7 @@ class ZBus:
         cases: int,
         some: Ints | None = None,
         tolerance: float = TOLERANCE,
+        settled: int = SETTLED,
     ) -> PortFlow:
         """Iterate all cases until their port voltages stand still.
 
@@ -162,8 +199,8 @@ class ZBus:
         some
             Ports that carry current in some case, of which ``currents`` takes and gives rows, in this order;
             left out: all. The numbers do not depend on whether ports without current are among them.
-        tolerance
-            See :data:`TOLERANCE`.
+        tolerance, settled
+            See :data:`TOLERANCE` and :data:`SETTLED`.
 
         """
         some = np.arange(self.ports) if some is None else np.asarray(some, np.int64)
@@ -182,7 +219,7 @@ class ZBus:
                 self._iterate(some, currents(at, left), at, change)
                 change, rate = np.sqrt(change), np.sqrt(change) / before
                 stands = _settled(change, np.fmax(rate, rate_before), tolerance)
-                lost = np.isnan(change) if iteration < SETTLED else ~(change < before)
+                lost = np.isnan(change) if iteration < settled else ~(change < before)
                 out = stands | lost
                 before, rate_before = change, rate
                 if out.any():

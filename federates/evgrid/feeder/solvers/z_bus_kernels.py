@@ -60,6 +60,44 @@ def zip_currents(
 
 
 @njit
+def hold(
+    voltage: Complex,
+    cases: Ints,
+    ports: Ints,
+    target: Floats,
+    z: Complex,
+    gain: Floats,
+    power: Complex,
+) -> None:
+    """Change the reactive powers of sources that hold a voltage, and the voltages at their ports with them.
+
+    voltage : (port, column), of the cases ``cases`` (column,); power : (port, case), drawn
+    ports, target, z, gain : see :class:`~evgrid.feeder.solvers.z_bus.Held`
+    """
+    sources, phases = ports.shape
+    weights = np.exp(-2j * np.pi / 3 * np.arange(phases)) / np.sqrt(phases)  # phases by positive sequence
+    one, missing = np.empty(sources, np.complex128), np.empty(sources)
+    for column in range(voltage.shape[1]):
+        case = cases[column]
+        for k in range(sources):
+            one[k] = 0.0
+            for phase in range(phases):
+                one[k] += np.conj(weights[phase]) * voltage[ports[k, phase], column]
+            missing[k] = target[k] - np.abs(one[k]) / np.sqrt(phases)
+        for k in range(sources):
+            more = 0.0
+            for other in range(sources):
+                more += gain[k, other] * missing[other]
+            for phase in range(phases):
+                power[ports[k, phase], case] -= 1j * more / phases
+            current = -1j * more / np.conj(one[k])
+            for other in range(sources):
+                step = z[other, k] * current
+                for phase in range(phases):
+                    voltage[ports[other, phase], column] += weights[phase] * step
+
+
+@njit
 def _substitute(lower: Columns, upper: Columns, inverse: Complex, count: int, re: Floats, im: Floats) -> None:
     """Solve L U x = b for ``count`` right-hand sides in place, (row, lane)."""
     first, rows, values = lower

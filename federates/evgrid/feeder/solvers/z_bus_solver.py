@@ -5,6 +5,9 @@ The feeder, reduced (:mod:`~evgrid.feeder.reduction`), becomes the linear networ
 ideal sources have known voltages. Every other node with loads or generation has a port to earth for each
 phase, or between each two phases where they are in delta.
 
+A generator that holds a voltage (a PV bus) has a reactive power without limits that follows it. In three
+phases it feeds in three equal powers, and holds the magnitude of the positive sequence.
+
 Each set of positions of tap changers and shunts has a factorisation of its own; the latest are kept.
 
 A case that does not converge is solved with Newton-Raphson by power-grid-model, or where it can't represent
@@ -14,7 +17,7 @@ the network, by pandapower.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +36,7 @@ from evgrid.feeder.solvers.interface import (
     Positions,
     Power,
     Solver,
+    at_odds,
     case_name,
     empty_flow,
     lines_without_impedance,
@@ -40,7 +44,7 @@ from evgrid.feeder.solvers.interface import (
     report_failed,
     solve_again,
 )
-from evgrid.feeder.solvers.z_bus import ZBus, ZipLoads
+from evgrid.feeder.solvers.z_bus import SETTLED, SETTLED_HELD, Held, ZBus, ZipLoads
 
 if TYPE_CHECKING:
     from evgrid.feeder.networks import Network
@@ -62,11 +66,13 @@ class _State:
     bus : the factorised network of the nodes that are not sources
     trafos : (end, 2, sequence, trafo) current into an end by its own voltage, and by that of the other end
     shunt : (shunt,) admittance
+    held : sources that hold a voltage, at all ports; None without
     """
 
     bus: ZBus
     trafos: Complex
     shunt: Complex
+    held: Held | None
 
 
 class ZBusSolver:
@@ -181,15 +187,50 @@ class ZBusSolver:
             y = csc_array(y + csc_array((np.ones(len(one_each)), (one_each, one_each)), y.shape))
         rows = y.tocsr()[self._unknown].tocsc()
         sources = -(rows[:, self._known] @ self._known_voltage)
+        bus = ZBus(rows[:, self._unknown], sources, self._ports)
         made = _State(
-            ZBus(rows[:, self._unknown], sources, self._ports),
+            bus,
             np.stack([np.stack([trafos.y_ss, trafos.y_st]), np.stack([trafos.y_tt, trafos.y_ts])]),
             shunt[1],
+            self._hold(bus),
         )
         self._states[key] = made
         if len(self._states) > KEPT_STATES:
             self._states.popitem(last=False)
         return made
+
+    def _hold(self, bus: ZBus) -> Held | None:
+        """The generators that hold a voltage, with the sensitivities of a network without load.
+
+        Raises
+        ------
+        NetworkError
+            If their voltages don't depend on their reactive powers.
+
+        """
+        fixed, phases = self.network.grid.fixed, len(self.network.grid.phases)
+        there = ~np.isnan(fixed.gen_held_pu) & (self._gen_port[:, 0] >= 0)
+        if not there.any():
+            return None
+        nodes, first = np.unique(self.circuit.of_bus[fixed.gen_bus[there]], return_index=True)
+        ports, target = self._gen_port[there][first], fixed.gen_held_pu[there][first]
+        each = np.zeros((bus.ports, len(nodes)), complex)
+        to_phases = sequences.TO_PHASES[:, 1] if phases == 3 else np.ones(1)
+        each[ports, np.arange(len(nodes))[:, np.newaxis]] = to_phases
+        re, im = np.empty((2, len(self._unknown), len(nodes)))
+        bus.nodes(each, re, im)
+        rows = self._place[1 if phases == 3 else 0, nodes]
+        no_load = bus.no_load[rows]
+        z = np.ascontiguousarray(no_load[:, np.newaxis] - (re + 1j * im)[rows])
+        turn = no_load / np.abs(no_load)
+        slope = (np.conj(turn)[:, np.newaxis] * z * turn).imag / (phases * target)
+        try:
+            gain = np.linalg.inv(slope)
+        except np.linalg.LinAlgError:
+            raise NetworkError(
+                f"network {self.network.source}: the voltages of gens don't depend on their reactive power"
+            ) from None
+        return Held(ports, target, z, gain)
 
     def solve(
         self,
@@ -241,6 +282,8 @@ class ZBusSolver:
         used = np.zeros(self._ports.shape[1] + 1, np.bool_)  # the last one: no port
         for (p, q), port in ((power, self._load_port), (generation, self._gen_port)):
             used[port[((p != 0) | (q != 0)).any(axis=0)]] = True
+        if state.held is not None:
+            used[state.held.ports] = True
         if self.network.grid.loads.voltage_dependent:
             used[self._load_port[((own[0] != 0) | (own[1] != 0)).any(axis=0)]] = True
         some = np.flatnonzero(used[:-1])
@@ -286,8 +329,9 @@ class ZBusSolver:
             kernels.add_at_ports(*_flat((own[0] * z[0], own[1] * z[1])), load_port, 1.0, impedance)
         kernels.add_at_ports(*_flat(power), load_port, 1.0, constant)
         kernels.add_at_ports(*_flat(generation), gen_port, -1.0, constant)
-        loads = ZipLoads(constant, self._nominal[some], current, impedance)
-        ports = bus.solve(loads, cases, some)
+        held = None if state.held is None else replace(state.held, ports=at[state.held.ports])
+        loads = ZipLoads(constant, self._nominal[some], current, impedance, held)
+        ports = bus.solve(loads, cases, some, settled=SETTLED if held is None else SETTLED_HELD)
         mine = slice(first, first + cases)
         fixed, head = flow.fixed_kw[mine], (flow.head_p_kw[mine], flow.head_q_kvar[mine])
         fixed -= generation[0].sum(axis=(1, 2))
@@ -307,9 +351,14 @@ class ZBusSolver:
                 re, im, self._place, at_first, c.end_a, c.end_b, c.f1, c.f0, flow.voltage_pu,
                 flow.voltage_unbalance,
             )  # fmt: skip
-            if flow.connection_pu is not None:
-                rows_of = slice(at_first, at_first + count)
-                self._at_connections(re, im, flow.voltage_pu[rows_of], flow.connection_pu[rows_of])
+            cases_of = slice(at_first, at_first + count)
+            for across, buses, delta in (
+                (flow.connection_pu, grid.loads.bus, grid.loads.delta),
+                (flow.generator_pu, grid.fixed.gen_bus, grid.fixed.gen_delta),
+            ):
+                if across is not None:
+                    across[cases_of] = flow.voltage_pu[cases_of][:, buses]
+                    across[cases_of, delta] = self._between_phases(re, im, buses[delta])
             kernels.line_flows(
                 re, im, self._place, at_first, c.line_from, c.line_to, self._series, self._half,
                 self._line_amperes, self._line_at_head, c.of_line, self._line_rating, flow.line_loading,
@@ -328,15 +377,12 @@ class ZBusSolver:
         self._add_at_head(state, power, own, generation, head, fixed)
         return ports.stuck
 
-    def _at_connections(self, re: Floats, im: Floats, voltage_pu: Array, out: Array) -> None:
-        """Voltages at the connection points, (case, connection, phase), from those of rows, (row, case)."""
-        loads = self.network.grid.loads
-        out[:] = voltage_pu[:, loads.bus]
-        sequence = self._place[:, self.circuit.of_bus[loads.bus[loads.delta]]]
+    def _between_phases(self, re: Floats, im: Floats, buses: Ints) -> Array:
+        """Voltages between the phases of buses, pu, (case, bus, 3), from those of rows, (row, case)."""
+        sequence = self._place[:, self.circuit.of_bus[buses]]
         u = re[sequence] + 1j * im[sequence]
-        for phase, weights in enumerate(sequences.TO_PHASES - np.roll(sequences.TO_PHASES, -1, axis=0)):
-            between = weights[0] * u[0] + weights[1] * u[1] + weights[2] * u[2]
-            out[:, loads.delta, phase] = np.abs(between.T) / np.sqrt(3)
+        weights = (sequences.TO_PHASES - np.roll(sequences.TO_PHASES, -1, axis=0)) / np.sqrt(3)
+        return np.stack([np.abs(w[0] * u[0] + w[1] * u[1] + w[2] * u[2]).T for w in weights], axis=2)
 
     def _add_at_head(
         self, state: _State, power: Power, own: Power, generation: Power, head: Power, fixed: Array
@@ -418,7 +464,7 @@ def faults_of(network: Network) -> list[str]:
     """Elements that z-bus can't represent, a sentence each."""
     grid, node = network.grid, network.topology.node
     trafos, ends = grid.trafos, "can't be represented with the solver z-bus"
-    faults = lines_without_impedance(network, "z-bus")
+    faults = lines_without_impedance(network, "z-bus") + at_odds(network, "z-bus")
     volts = grid.sources.voltage_pu * np.exp(1j * np.deg2rad(grid.sources.angle_degree))
     _, first, which = np.unique(node[grid.sources.bus], return_index=True, return_inverse=True)
     faults += [
@@ -451,13 +497,13 @@ def _without_earth(network: Network) -> list[str]:
         len(c.nominal_kv), branches, sequences.shunts(grid, c, 3), c.of_bus[grid.sources.bus]
     )
     faults = list[str]()
-    for kind, names, buses, delta in (
-        ("load", grid.loads.name, grid.loads.bus, grid.loads.delta),
-        ("sgen", grid.fixed.gen_name, grid.fixed.gen_bus, grid.fixed.gen_delta),
+    for kinds, names, buses, delta in (
+        (["load"] * len(grid.loads.name), grid.loads.name, grid.loads.bus, grid.loads.delta),
+        (grid.fixed.gen_kind, grid.fixed.gen_name, grid.fixed.gen_bus, grid.fixed.gen_delta),
     ):
         faults += shortened(
-            f"{kind} '{names[k]}' can't be represented with the solver z-bus: it is connected between phases "
-            f"and earth, but nothing earths the network at bus '{grid.buses.name[buses[k]]}'"
+            f"{kinds[k]} '{names[k]}' can't be represented with the solver z-bus: it is connected between "
+            f"phases and earth, but nothing earths the network at bus '{grid.buses.name[buses[k]]}'"
             for k in np.flatnonzero(floating[c.of_bus[buses]] & ~delta)
         )
     return faults
