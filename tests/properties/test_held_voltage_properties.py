@@ -1,4 +1,4 @@
-"""Generators that hold a voltage on random feeders: a root finder of reactive powers on the phases' matrix."""
+"""Generators that hold a voltage on random feeders: a root finder of reactive powers, on phase components."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from scipy.optimize import root
 from tests.properties.test_delta_properties import by_phases
 from tests.properties.test_feeder_reduction_properties import grids
 
-from evgrid.errors import PowerFlowError
 from evgrid.feeder.networks import Network
 from evgrid.feeder.solvers import check_balance
 from evgrid.feeder.solvers.z_bus_solver import ZBusSolver
@@ -40,6 +39,13 @@ def feeders(draw):
     return dataclasses.replace(grid, fixed=fixed, loads=dataclasses.replace(grid.loads, delta=delta))
 
 
+class FixedPoint(ZBusSolver):
+    """Leaves no case to another solver."""
+
+    def _make_newton(self, positions):
+        return None
+
+
 def spread(power):
     """Powers of three phases: those of a balanced feeder are a third on each."""
     return power if power.shape[1] == 3 else np.repeat(power / 3, 3, axis=1)
@@ -55,7 +61,7 @@ def test_it_is_the_solution_of_the_phases(grid, factors):
     scale = np.array(factors)[:, np.newaxis, np.newaxis]
     p, q = loads.p_kw * scale, 0.3 * loads.p_kw * scale
     failed: dict[int, str] = {}
-    flow = ZBusSolver(network).solve(p, q, failed=failed)
+    flow = FixedPoint(network).solve(p, q, failed=failed)
     assume(0 not in failed)
     check_balance(flow, p, 1e-9, failed=failed)
     both = dataclasses.replace(
@@ -83,6 +89,7 @@ def test_it_is_the_solution_of_the_phases(grid, factors):
     volts = np.abs(volts) / (400 / np.sqrt(3))
     size = max(1.0, np.abs(head_kva).max())
     phases = slice(None) if grid.three_phase else slice(1)
+    np.testing.assert_allclose(flow.held_kvar[0], found.x, rtol=1e-4, atol=1e-4 * size)
     np.testing.assert_allclose(flow.voltage_pu[0], volts[:, phases], rtol=0, atol=1e-7)
     np.testing.assert_allclose(flow.head_p_kw[0].sum(), head_kva.real.sum(), rtol=0, atol=1e-5 * size)
     np.testing.assert_allclose(flow.head_q_kvar[0].sum(), head_kva.imag.sum(), rtol=0, atol=1e-4 * size)
@@ -95,12 +102,10 @@ def test_a_case_does_not_depend_on_its_batch(grid, factors):
     network = Network("random", grid, topology(grid, "random"), np.ones(count, np.int64), lambda: None)
     scale = np.array(factors)[:, np.newaxis, np.newaxis]
     p, q = grid.loads.p_kw * scale, 0.3 * grid.loads.p_kw * np.abs(scale)
-    solver = ZBusSolver(network)
+    solver = FixedPoint(network)
     order = np.argsort(factors)[: 1 + len(factors) // 2]
-    try:
-        flow = solver.solve(p, q)
-    except PowerFlowError:
-        assume(False)
-    some = solver.solve(p[order], q[order])
+    failed: dict[int, str] = {}
+    flow, some = solver.solve(p, q, failed=failed), solver.solve(p[order], q[order], failed={})
+    assume(not failed)
     for name, values in some.tables().items():
         assert np.array_equal(values, getattr(flow, name)[order], equal_nan=True), name

@@ -40,6 +40,9 @@ def test_a_reactive_power_by_hand(feeder):
     power = -kv * np.conj(current) * 1e3
     assert flow.head_p_kw[0, 0] == pytest.approx(power.real, abs=1e-7)
     assert flow.head_q_kvar[0, 0] == pytest.approx(power.imag, abs=1e-7)
+    generated = kv * np.exp(1j * angle) * np.conj(current) * 1e3
+    assert generated.real == pytest.approx(10.0, abs=1e-9)
+    assert flow.held_kvar[0, 0] == pytest.approx(generated.imag, abs=1e-7)
     assert flow.fixed_kw[0] == pytest.approx(-10.0, abs=1e-12)
 
 
@@ -51,6 +54,7 @@ def with_gens(small_net, three_phase, group="Dyn", shift=30.0):
     pp.create_gen(net, 8, 0.004, vm_pu=0.995, name="G8")  # joined with the bus of G7
     pp.create_gen(net, 0, 0.012, vm_pu=1.02, name="G0")
     pp.create_gen(net, 3, 0.1, vm_pu=1.1, name="out", in_service=False)
+    net.gen["min_q_mvar"], net.gen["max_q_mvar"] = -0.001, 0.001  # without effect
     return net
 
 
@@ -67,9 +71,15 @@ def test_balanced_it_is_runpp(feeder, small_net, reduce):
     for case, factor in enumerate(factors):
         one = copy.deepcopy(net)
         one.load["scaling"] = factor
-        pp.runpp(one, calculate_voltage_angles=True, tolerance_mva=1e-10)
+        pp.runpp(one, calculate_voltage_angles=True, tolerance_mva=1e-11)
         np.testing.assert_allclose(flow.voltage_pu[case, :, 0], one.res_bus.vm_pu, rtol=0, atol=1e-9)
         assert flow.head_p_kw[case, 0] == pytest.approx(one.res_ext_grid.p_mw.sum() * 1e3, abs=1e-5)
+        q_kvar = one.res_gen.q_mvar.to_numpy()[:3] * 1e3  # the fourth shares that of the source
+        held_kvar = flow.held_kvar[case, network.grid.fixed.holds][:3]
+        np.testing.assert_allclose(
+            [held_kvar[0], held_kvar[1:].sum()], [q_kvar[0], q_kvar[1:].sum()], atol=1e-4
+        )
+        assert held_kvar[1] == held_kvar[2]
         trafo = one.res_trafo.loading_percent / 100
         np.testing.assert_allclose(flow.trafo_loading[case, :, 0], trafo, rtol=0, atol=1e-7)
     expected = make_solver(network, "pandapower").solve(p, q)
@@ -113,6 +123,11 @@ def test_in_three_phases_it_is_the_sgen_that_holds_the_positive_sequence(feeder,
         missing(found.x)
         volts = static.res_bus_3ph[[f"vm_{x}_pu" for x in "abc"]].to_numpy()
         np.testing.assert_allclose(flow.voltage_pu[case], volts, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(
+            flow.held_kvar[case, network.grid.fixed.holds],
+            [*(found.x[[0, 1, 1]] * [10, 5, 5]), 0.0],
+            atol=2e-2,
+        )
         assert np.ptp(volts[6]) > 1e-4  # the phases differ: not each is held
         head = static.res_ext_grid_3ph[[f"p_{x}_mw" for x in "abc"]].to_numpy()[0] * 1e3
         np.testing.assert_allclose(

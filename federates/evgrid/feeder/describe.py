@@ -131,7 +131,7 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
         names = loads.name[loads.delta].tolist()
         single += f", {len(names)} in delta, as are their EVs{_some(names)}"
     delta = grid.fixed.gen_delta
-    held = np.flatnonzero(~np.isnan(grid.fixed.gen_held_pu))
+    held = np.flatnonzero(grid.fixed.holds)
     holding = [f"{grid.fixed.gen_name[k]} ({grid.fixed.gen_held_pu[k]:g} pu)" for k in held]
     between = f", {int(delta.sum())} in delta{_some(grid.fixed.gen_name[delta].tolist())}" * bool(delta.any())
     return [

@@ -197,6 +197,11 @@ class Fixed:
     gen_delta: Bools
     gen_held_pu: Floats
 
+    @property
+    def holds(self) -> Bools:
+        """Whether a generator holds a voltage, (gen,)."""
+        return ~np.isnan(self.gen_held_pu)
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -738,6 +738,9 @@ class FeederModel(Model):
                 given = fixed.gen_p_kw[np.newaxis, np.newaxis], fixed.gen_q_kvar[np.newaxis, np.newaxis]
                 if made is not None:
                     given = by_member(made[0]), by_member(made[1])
+                if flow.held_kvar is not None:
+                    held = by_member(flow.held_kvar)[..., np.newaxis] / len(self._network.grid.phases)
+                    given = given[0], given[1] + held
                 dead = None if left is None else left.dead
                 recorded.update(self._powers((own_p, own_q), steps, dead, given))
             if np.isfinite(self._failed_s).any():

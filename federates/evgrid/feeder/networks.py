@@ -286,7 +286,7 @@ def _phases_summary(settings: Feeder, grid: Grid, one_phase_evs: bool) -> tuple[
 
 def _held_note(grid: Grid) -> tuple[str, ...]:
     """The note on generators that hold a voltage."""
-    number = int((~np.isnan(grid.fixed.gen_held_pu)).sum())
+    number = int(grid.fixed.holds.sum())
     if not number:
         return ()
     phases = "; in three phases with equal powers, the positive sequence" if grid.three_phase else ""

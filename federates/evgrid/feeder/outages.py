@@ -684,6 +684,9 @@ class PartSolver:
                 part = flow.tables().get(name)
                 across[name] = np.full((len(flow), len(buses), len(grid.phases)), np.nan)
                 across[name][:, left] = flow.voltage_pu[:, buses[left]] if part is None else part
+        if grid.fixed.holds.any():
+            across["held_kvar"] = np.zeros((len(flow), len(gens)))
+            across["held_kvar"][:, gens] = 0.0 if flow.held_kvar is None else flow.held_kvar
         return replace(flow, **across)
 
     def _nothing(self, cases: int) -> Flow:

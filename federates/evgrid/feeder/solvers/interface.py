@@ -48,6 +48,7 @@ class Flow:
     connection_pu : (case, connection, phase) voltage at the EVs of each connection point, where they are not
         connected from the phases of its bus to the neutral; None: that of its bus
     generator_pu : (case, gen, phase) the same at the fixed generators; NaN where they are not connected
+    held_kvar : (case, gen) reactive power by which generators hold a voltage, 0 of others; None: none does
     """
 
     voltage_pu: Array
@@ -65,6 +66,7 @@ class Flow:
     trafo_neutral_a: Array
     connection_pu: Array | None = None
     generator_pu: Array | None = None
+    held_kvar: Array | None = None
 
     def __len__(self) -> int:
         return len(self.losses_kw)
@@ -161,10 +163,9 @@ def empty_flow(grid: Grid, cases: int, unbalance: bool) -> Flow:
         voltage_unbalance=np.empty((cases, buses * with_unbalance)),
         neutral_a=np.zeros((cases, lines * with_unbalance)),
         trafo_neutral_a=np.zeros((cases, trafos * with_unbalance)),
-        connection_pu=np.empty((cases, len(grid.loads.bus), phases)) if grid.loads.delta.any() else None,
-        generator_pu=np.empty((cases, len(grid.fixed.gen_bus), phases))
-        if grid.fixed.gen_delta.any()
-        else None,
+        connection_pu=_between_phases(cases, grid.loads.delta, phases),
+        generator_pu=_between_phases(cases, grid.fixed.gen_delta, phases),
+        held_kvar=np.zeros((cases, len(grid.fixed.gen_bus))) if grid.fixed.holds.any() else None,
     )
 
 
@@ -190,7 +191,7 @@ def holding_voltage(grid: Grid, solver: str, where: str = "") -> list[str]:
     return [
         f"gen '{name}' can't be represented with the solver {solver}: it holds a voltage{where}, only fixed "
         "power is"
-        for name in fixed.gen_name[~np.isnan(fixed.gen_held_pu)]
+        for name in fixed.gen_name[fixed.holds]
     ]
 
 
@@ -203,7 +204,7 @@ def at_odds(network: Network, solver: str) -> list[str]:
     return [
         f"gen '{fixed.gen_name[k]}' can't be represented with the solver {solver}: it holds "
         f"{fixed.gen_held_pu[k]:g} pu where {first:g} pu is held already"
-        for k in np.flatnonzero(~np.isnan(fixed.gen_held_pu))
+        for k in np.flatnonzero(fixed.holds)
         if (first := held.setdefault(int(node[fixed.gen_bus[k]]), float(fixed.gen_held_pu[k])))
         != fixed.gen_held_pu[k]
     ]

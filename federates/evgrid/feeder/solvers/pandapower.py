@@ -91,11 +91,12 @@ class PandapowerSolver:
             node = network.topology.node
             at_head = np.isin(node[network.grid.fixed.gen_bus], node[network.grid.sources.bus])
             volts = network.grid.fixed.gen_held_pu
-            self._held = ~np.isnan(volts) & ~at_head
+            self._held = network.grid.fixed.holds & ~at_head
             for bus in gens[~self._held]:
                 pandapower.create_sgen(net, bus, 0.0)
             for bus, held_pu in zip(gens[self._held], volts[self._held], strict=True):
-                pandapower.create_gen(net, bus, 0.0, vm_pu=held_pu)
+                # the limits, which are not enforced, only keep their reactive powers from being rounded
+                pandapower.create_gen(net, bus, 0.0, vm_pu=held_pu, min_q_mvar=-1.0, max_q_mvar=1.0)
         position = {bus: place for place, bus in enumerate(net.bus.index)}
         self._shunts = serving(net, "shunt", position, network.grid.buses.in_service).index
         self._taps = np.flatnonzero(network.grid.trafos.tap_side >= 0)
@@ -170,6 +171,7 @@ class PandapowerSolver:
             "trafo_neutral_a": (trafos * unbalance,),
             **({"connection_pu": (len(grid.loads.bus), phases)} if grid.loads.delta.any() else {}),
             **({"generator_pu": (len(grid.fixed.gen_bus), phases)} if grid.fixed.gen_delta.any() else {}),
+            **({"held_kvar": (len(grid.fixed.gen_bus),)} if grid.fixed.holds.any() else {}),
         }
 
     def _solve_one(self, load: Power, own: Power, generation: Power) -> dict[str, Any]:
@@ -296,6 +298,7 @@ class PandapowerSolver:
             "fixed_kw": np.float64((shunt.mean(axis=1) * shunt_s).sum() * 1e3 - generation[0].sum()),
             **self._unbalance(),
             **self._between_phases(voltage),
+            **self._held_kvar(),
         }
 
     def _phasors(self) -> NDArray[np.complex128]:
@@ -305,6 +308,14 @@ class PandapowerSolver:
             bus[f"vm_{x}_pu"].to_numpy() * np.exp(1j * np.deg2rad(bus[f"va_{x}_degree"].to_numpy()))
             for x in "abc"
         ])  # fmt: skip
+
+    def _held_kvar(self) -> dict[str, Any]:
+        """Reactive powers by which generators hold their voltages."""
+        if not self.network.grid.fixed.holds.any():
+            return {}
+        found = np.zeros(len(self._held))
+        found[self._held] = self._net.res_gen.q_mvar.to_numpy() * 1e3
+        return {"held_kvar": found}
 
     def _between_phases(self, voltage: Array) -> dict[str, Any]:
         """Voltages at the connection points and generators, where some are between the phases."""

@@ -209,7 +209,7 @@ class ZBusSolver:
 
         """
         fixed, phases = self.network.grid.fixed, len(self.network.grid.phases)
-        there = ~np.isnan(fixed.gen_held_pu) & (self._gen_port[:, 0] >= 0)
+        there = fixed.holds & (self._gen_port[:, 0] >= 0)
         if not there.any():
             return None
         nodes, first = np.unique(self.circuit.of_bus[fixed.gen_bus[there]], return_index=True)
@@ -329,12 +329,20 @@ class ZBusSolver:
             kernels.add_at_ports(*_flat((own[0] * z[0], own[1] * z[1])), load_port, 1.0, impedance)
         kernels.add_at_ports(*_flat(power), load_port, 1.0, constant)
         kernels.add_at_ports(*_flat(generation), gen_port, -1.0, constant)
-        held = None if state.held is None else replace(state.held, ports=at[state.held.ports])
+        held, kvar = None, np.zeros((0, cases))
+        if state.held is not None:
+            held = replace(state.held, ports=at[state.held.ports])
+            kvar = constant[held.ports].imag.sum(axis=1)
         loads = ZipLoads(constant, self._nominal[some], current, impedance, held)
         ports = bus.solve(loads, cases, some, settled=SETTLED if held is None else SETTLED_HELD)
         mine = slice(first, first + cases)
         fixed, head = flow.fixed_kw[mine], (flow.head_p_kw[mine], flow.head_q_kvar[mine])
         fixed -= generation[0].sum(axis=(1, 2))
+        if held is not None and state.held is not None and flow.held_kvar is not None:
+            kvar = kvar - constant[held.ports].imag.sum(axis=1)  # it is power drawn that falls
+            some_gens = np.flatnonzero(grid.fixed.holds & (self._gen_port[:, 0] >= 0))
+            source = np.searchsorted(state.held.ports[:, 0], self._gen_port[some_gens, 0])
+            flow.held_kvar[mine, some_gens] = (kvar[source] / np.bincount(source)[source, np.newaxis]).T
         if current is not None and impedance is not None:
             kernels.add_voltage_dependent(ports.voltage, current, impedance, loads.nominal, fixed)
         rows = len(self._unknown)
