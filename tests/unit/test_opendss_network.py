@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -379,6 +381,30 @@ def test_a_home_with_a_battery_behind_a_centre_tap_beside_live_controls(tmp_path
     )  # fmt: skip
     assert result.attrs["solver"] == "opendss"
     assert float(result.site_power_kw.max()) > 0
+
+
+MOVED_ENVIRONMENT = """
+import os, sys, threading
+from pathlib import Path
+os.environ["BEFORE"] = "1"
+from evgrid.feeder.opendss.engine import Engine
+engine = Engine(Path(sys.argv[1]), "net")
+for number in range(900):
+    os.environ[f"LATER_{number}"] = 100 * "x"
+taken = [bytearray(b"\\xff" * size) for size in range(100, 20000, 7)]
+for thread in [threading.Thread(target=engine.build) for _ in range(5)]:
+    thread.start()
+    thread.join()
+print(os.environ["BEFORE"], len(os.environ["LATER_899"]))
+"""
+
+
+def test_environment_that_grows_after_the_engine_is_loaded(path):
+    """The engine reads the environment in each new thread; the process used to crash."""
+    done = subprocess.run(
+        [sys.executable, "-c", MOVED_ENVIRONMENT, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "1 100\n"), done.stderr
 
 
 def test_members_have_controls_of_their_own(tmp_path):

@@ -7,10 +7,15 @@ their own, live side by side. The engine opens no window, changes no folder and 
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import sys
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +149,33 @@ def reason_of(error: Exception) -> str:
     return f"OpenDSS error {number}: {' '.join(str(text).split())}" if number else " ".join(str(text).split())
 
 
+@cache
+def _load_library() -> Any:
+    """Load the engine's library with a table of the environment that stays; returns the table.
+
+    The library keeps the address of the process's table, and reads it in each new thread that calls it.
+    Setting a variable may move the table, which would leave the library with one that is free: a crash.
+    """
+    table: Any = None
+    try:
+        place = ctypes.c_void_p.in_dll(ctypes.CDLL(None), "environ")
+    except (OSError, TypeError, ValueError):  # no such table in this system
+        place = None
+    if place is not None and place.value and "dss_python_backend" not in sys.modules:
+        strings = ctypes.cast(place, ctypes.POINTER(ctypes.c_void_p))
+        table = (ctypes.c_void_p * (next(k for k in count() if not strings[k]) + 1))()
+        ctypes.memmove(table, place.value, ctypes.sizeof(table))
+        place.value = ctypes.addressof(table)
+    importlib.import_module("dss_python_backend")
+    return table
+
+
 def _context(source: str) -> Any:
     """A new context of the engine that opens no window, changes no folder and runs no program."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            _load_library()
             from dss import DSS
     except ImportError as error:
         raise NetworkError(
