@@ -6,6 +6,7 @@
 """
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandapower as pp
@@ -15,6 +16,7 @@ from evgrid.results.limits import coverage, limit_set, violated, violations
 from evgrid.results.metrics import summary
 from evgrid.runs.simulation import run
 from evgrid.scenario import scenario_from
+from evgrid.studies.hosting_capacity import check_run
 from evgrid.studies.voltage_support import VoltageSupport
 
 START = "2026-01-12T18:00"
@@ -119,11 +121,30 @@ def test_a_thermal_violation_names_its_phase(result, phase, solver):
     assert set(table["phase"]) == {phase}
     assert found["line_worst_phase"].values.tolist() == [["abc".index(phase)] * 3]
     assert found["trafo_worst_phase"].values.tolist() == [["abc".index(phase)]]  # of its low-voltage side
+    worst = table.iloc[0]
+    assert dict(summary(found))["line loading, highest"].endswith(f" of {worst['name']}, phase {phase}")
+
+
+@pytest.mark.parametrize("phase", ["a", "c"])
+def test_a_transformer_names_the_phase_of_its_worst_loading(result, phase):
+    """A 5 kVA transformer of a 7.4 kW car: 1.67 kVA a phase."""
+    net = street()
+    net.trafo["sn_mva"] = 0.005
+    for column in ("vk_percent", "vkr_percent", "vk0_percent", "vkr0_percent"):
+        net.trafo[column] *= 0.005 / 0.16
+    found = result(net, phase=phase)
+    assert violations(found, RATINGS)[["element", "phase"]].to_numpy().tolist() == [["trafo", phase]]
+    assert dict(summary(found))["transformer loading, highest"].endswith(f", phase {phase}")
+    spent = SimpleNamespace(stepping_s={"feeder": 0.0}, finishing_s={"feeder": 0.0}, wall_s=0.0)
+    judged = check_run(found, SimpleNamespace(federation=spent), ["ratings"])  # of hosting capacity
+    at = judged.sel(criterion="trafo_rating")
+    assert (at["worst_kind"].item(), at["worst_phase"].item()) == ("trafo", phase)
 
 
 def test_a_balanced_feeder_has_no_phase_to_name(result):
     found = result(street(rated_ka=(0.005, 0.02, 0.02)), phases=1)
     assert "line_worst_phase" not in found
+    assert "phase" not in dict(summary(found))["line loading, highest"]
     assert violations(found, RATINGS)["phase"].tolist() == [""]
 
 

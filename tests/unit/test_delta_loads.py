@@ -55,7 +55,7 @@ def test_a_load_between_two_phases_by_hand(feeder, between, kw):
     source[first] -= along
     source[second] += along
     assert flow.voltage_pu[0, 1] * 400 / np.sqrt(3) == pytest.approx(np.abs(source), abs=1e-7)
-    assert network.coordinates()["connection_phase"][1][0] == "abca"[first : first + 2]
+    assert network.coordinates()["connection_phase"][1][0] == "-".join("abca"[first : first + 2])
     assert network.connections.phase[0] == first
 
 

@@ -8,14 +8,19 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import evgrid
 from evgrid.core.model import ALL_PHASES
 from evgrid.errors import NetworkError, PowerFlowError, ScenarioError
+from evgrid.feeder.describe import describe_network
 from evgrid.feeder.networks import load_network
 from evgrid.feeder.opendss.engine import Engine
 from evgrid.feeder.opendss.tables import GROUND
 from evgrid.feeder.solvers import balance, make_solver
+from evgrid.results.limits import Criterion, limit_set, violations
+from evgrid.results.metrics import summary
+from evgrid.results.plots import plot_voltage_profile
 from evgrid.scenario.feeder import Feeder
 
 SPLIT = """Clear
@@ -429,3 +434,48 @@ def test_members_have_controls_of_their_own(tmp_path):
         assert np.array_equal(alone.trafo_tap.values[0], together.trafo_tap.values[member])
         assert np.array_equal(alone.voltage_pu.values[0], together.voltage_pu.values[member])
     assert np.ptp(together.voltage_min_pu.values, axis=0).max() > 1e-4
+
+
+@pytest.mark.parametrize(("leg", "kw"), [("s1", [5, 0]), ("s2", [0, 5])])
+def test_legs_are_called_s1_and_s2(leg, kw, path):
+    """A load of 5 kW on one leg of a drop rated at 30 A: coordinates, violations, summary, picture."""
+    text = path.read_text().replace("normamps=200", "normamps=30")
+    loads = "".join(
+        f"New Load.leg{k} phases=1 bus1=home.{k} kv=0.12 kw={power}\n" for k, power in enumerate(kw, 1)
+    )
+    path.write_text(text.replace("New Load.leg phases=1 bus1=home.1 kv=0.12 kw=1.2 kvar=0.2\n", loads))
+    result = evgrid.run(
+        {
+            "name": "legs", "time": {"start": "2026-01-15T00:00", "duration": "1h", "step": "1h"},
+            "feeder": {"network": str(path), "base_load": {"source": "net"}},
+        }
+    )  # fmt: skip
+    assert result.line_nodes.values.tolist() == ["a b c", "s1 s2"]
+    assert dict(zip(result.bus.values.tolist(), result.bus_nodes.values.tolist(), strict=True)) == {
+        "src": "a b c", "mv": "a b c", "tx": "s1 s2", "home": "s1 s2", "shop": "a b c",
+    }  # fmt: skip
+    band = Criterion(name="band", variable="voltage_pu", low=0.99)
+    table = violations(result, limit_set("ratings", band))
+    drop = table[(table["element"] == "line") & (table["name"] == "drop")]
+    assert drop["phase"].tolist() == [leg]
+    assert table.loc[table["element"] == "bus", ["name", "phase"]].to_numpy().tolist() == [["home", leg]]
+    assert dict(summary(result))["line loading, highest"].endswith(f" of drop, phase {leg}")
+    assert dict(summary(result))["transformer loading, highest"].endswith(" of t, phase b")
+    some = result.sel(line=["drop"])
+    assert violations(some, limit_set("ratings"))["phase"].tolist() == [leg]
+    ax = Figure().subplots()
+    plot_voltage_profile(result, ax)
+    drawn = {str(each.get_label()): each for each in ax.collections}
+    assert list(drawn) == ["phase a", "phase b", "phase c", "leg s1", "leg s2"]
+    colours = {tuple(each.get_colors()[0]) for each in drawn.values()}
+    assert len(colours) == 5
+    home = result.voltage_pu.sel(bus="home")[0, 0].values
+    for k, name in enumerate(("leg s1", "leg s2")):
+        (segment,) = drawn[name].get_segments()
+        assert segment[-1, 1] == pytest.approx(home[k])
+
+
+def test_a_summary_says_at_which_nodes_the_loads_are(path):
+    facts = dict(describe_network(Feeder(network=str(path))).facts)
+    assert facts["loads by nodes"] == "1 at s1, 1 at s1-s2, 1 at a b c, 1 at c"
+    assert facts["split-phase services"] == "2 loads at 2 buses"

@@ -93,13 +93,13 @@ def _describe_opendss(settings: Feeder) -> NetworkSummary:
     if np.isnan(grid.buses.x).any():
         count = int(np.isnan(grid.buses.x).sum())
         missing.append(f"coordinates of {count} of {len(grid.buses.x)} buses")
-    kinds = Counter(_kind_of(row) for row in circuit.loads.there.sum(axis=1).tolist())
+    at_nodes = Counter(" ".join(filter(None, row)) for row in circuit.port_nodes(circuit.loads).tolist())
     split = int(circuit.split_phase[grid.loads.bus].sum())
     shapes = [kind for kind, of in zip(KINDS, circuit.shapes.of_load, strict=True) if (of >= 0).any()]
     facts = [
         *_facts(grid),
         ("nodes", f"{len(circuit.node)}"),
-        ("loads by phases", ", ".join(f"{kind}: {number}" for kind, number in sorted(kinds.items()))),
+        ("loads by nodes", ", ".join(f"{count} at {nodes}" for nodes, count in at_nodes.most_common())),
         ("split-phase services", f"{split} loads at {int(circuit.split_phase.sum())} buses"),
         ("regulated transformers", f"{int(circuit.regulated.sum())}" + _some(
             grid.trafos.name[circuit.regulated].tolist())),
@@ -110,10 +110,6 @@ def _describe_opendss(settings: Feeder) -> NetworkSummary:
         "z-bus": ["its controls act in time: choose feeder.controls: false"], "opendss": [],
     }  # fmt: skip
     return NetworkSummary(network.source, facts, list(network.notes), missing, refused)
-
-
-def _kind_of(ports: int) -> str:
-    return {1: "one", 2: "two", 3: "three"}[ports]
 
 
 def _facts(grid: Grid) -> list[tuple[str, str]]:

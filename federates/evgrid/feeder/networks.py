@@ -125,13 +125,14 @@ class Network:
         g, c = self.grid, self.connections
         phase = np.repeat("abc", len(c))
         if self.three_phase:
-            between = np.array(["ab", "bc", "ca", "abc"])[c.phase]
+            between = np.array(["a-b", "b-c", "c-a", "a-b b-c c-a"])[c.phase]
             phase = np.where(g.loads.delta, between, np.array([*g.phases, "abc"])[c.phase])
         if self.opendss is not None:
             phase = self.opendss.circuit.charger_nodes()
         trafo = np.array([*g.trafos.name, ""])[c.trafo]
         nodes = {} if self.opendss is None else {
             "bus_nodes": ("bus", self.opendss.circuit.nodes_of_bus(), {"long_name": "nodes of the bus"}),
+            "line_nodes": ("line", self.opendss.circuit.nodes_of_line(), {"long_name": "nodes of the line"}),
         }  # fmt: skip
         return nodes | {
             "bus": ("bus", g.buses.name, {"long_name": "bus"}),

@@ -45,6 +45,7 @@ from pydantic import Field, model_validator
 from evgrid.core.jit import njit
 from evgrid.core.units import DAY_S
 from evgrid.errors import ResultError
+from evgrid.results.phase_names import phase_names
 from evgrid.results.recording import KINDS, unrecorded
 from evgrid.scenario.fields import Duration, Settings, fault
 
@@ -539,13 +540,13 @@ def violations(result: xr.Dataset, limits: LimitSet) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Sorted by severity, the worst first. Columns: ``member``, ``criterion``, ``element`` (bus,
-        line, trafo), ``name``, ``phase`` ("" where there is none; of a line or transformer in three
-        phases that of its highest loading in the run), ``first_time`` (start of the first mean outside;
-        of a moving mean: start of the interval that completes it),
-        ``duration_h`` (total time of the means outside, not only the longest stretch), ``worst``
-        (the mean furthest outside), ``limit`` (the bound that it crosses), ``unit``, and ``severity``
-        (excess per half the band, or per the only bound, so that voltages and currents compare).
-        Without violations the table has the same columns and no rows. ``attrs["not_available"]``
+        line, trafo), ``name``, ``phase`` ("" where there is none; s1 and s2 for the legs of a
+        split-phase service; of a line or transformer in three phases that of its highest loading in the
+        run), ``first_time`` (start of the first mean outside; of a moving mean: start of the interval that
+        completes it), ``duration_h`` (total time of the means outside, not only the longest stretch),
+        ``worst`` (the mean furthest outside), ``limit`` (the bound that it crosses), ``unit``, and
+        ``severity`` (excess per half the band, or per the only bound, so that voltages and currents
+        compare). Without violations the table has the same columns and no rows. ``attrs["not_available"]``
         names the criteria that could not be checked, ``attrs["notes"]`` says how others were.
 
     Raises
@@ -768,8 +769,10 @@ def _worst_phases(result: xr.Dataset, variable: str, kind: str) -> NDArray[Any] 
     name = f"{kind}_worst_phase"
     if not variable.endswith("_loading") or name not in result:
         return None
-    names = np.append(_labels(result, "phase").astype(object), "")
-    return np.asarray(names[result[name].transpose("member", kind).values.astype(np.int64)])
+    names = phase_names(result, kind)
+    names = np.concatenate([names, np.full((len(names), 1), "", object)], axis=1)
+    at = result[name].transpose("member", kind).values.astype(np.int64)
+    return np.asarray(names[np.arange(len(names)), at])
 
 
 def _rating(result: xr.Dataset, c: Criterion) -> tuple[NDArray[np.float64] | None, str]:
@@ -838,7 +841,11 @@ def _items(result: xr.Dataset, dims: Sequence[str]) -> tuple[str, NDArray[Any], 
     none = np.full(math.prod(shape), "", dtype=object)
     kind = next((dim for dim in dims if dim != "phase"), "")
     names = _labels(result, kind).astype(str)[at[kind]] if kind else none
-    return kind, names, _labels(result, "phase").astype(str)[at["phase"]] if "phase" in at else none
+    if "phase" not in at:
+        return kind, names, none
+    if not kind:
+        return kind, names, _labels(result, "phase").astype(str)[at["phase"]]
+    return kind, names, phase_names(result, kind)[at[kind], at["phase"]]
 
 
 def _empty_table() -> pd.DataFrame:

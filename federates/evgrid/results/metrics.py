@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evgrid.aggregator.excess import REASON_TEXTS
 from evgrid.errors import ResultError
 from evgrid.results.limits import Criterion, LimitSet, aggregator_limits, violations
+from evgrid.results.phase_names import phase_names
 from evgrid.results.recording import unrecorded
 from evgrid.results.settlement import amount
 
@@ -432,8 +433,22 @@ def _loading(result: xr.Dataset, name: str, element: str) -> str:
     unrated, of = unrated_elements(result, name)
     if unrated and unrated == of:
         return no_rating(unrated, of, element)
-    highest = _extreme(100 * result[name].max(element), "max", "%")
+    worst = result[name].max(element)
+    highest = _extreme(100 * worst, "max", "%") + _place(result, name, element, worst)
     return f"{highest}; {no_rating(unrated, of, element)}" if unrated else highest
+
+
+def _place(result: xr.Dataset, name: str, element: str, worst: xr.DataArray) -> str:
+    """The element of the highest loading, and its phase where phases are solved separately."""
+    if worst.isnull().all():
+        return ""
+    at = {dim: int(place) for dim, place in worst.argmax(["member", "time"]).items()}
+    place = int(result[name].isel(at).argmax(element))
+    text = f" of {result[element].values[place]}"
+    phases = f"{element}_worst_phase"
+    if phases not in result:
+        return text
+    return f"{text}, phase {phase_names(result, element)[place, int(result[phases][at['member'], place])]}"
 
 
 def _over_members(values: xr.DataArray, unit: str, digits: int = 2) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from evgrid.core.model import UPSTREAM
 from evgrid.errors import ResultError
+from evgrid.results.phase_names import LEGS, on_split_phase
 from evgrid.results.recording import unrecorded
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-_PHASE_COLOURS = {"a": "#c1272d", "b": "#e69f00", "c": "#0072b2", "abc": "#0072b2"}
+_PHASE_COLOURS = {
+    "a": "#c1272d", "b": "#e69f00", "c": "#0072b2", "abc": "#0072b2", "s1": "#009e73", "s2": "#cc79a7",
+}  # fmt: skip
 _EV, _BASE, _BAND = "#1b7837", "#555555", "#0072b2"
 _SITE_POWERS = {
     "site_power_kw": ("grid", "#7f7f7f", 1.0),
@@ -67,7 +70,8 @@ def plot_fleet(result: xr.Dataset, ax: Axes) -> Axes:
 def plot_voltage_profile(
     result: xr.Dataset, ax: Axes, time: object = None, member: int | None = None
 ) -> Axes:
-    """Voltage of each phase against distance from the feeder head, line by line.
+    """Voltage of each phase, or leg of a split-phase service, against distance from the feeder head, line by
+    line.
 
     ``time`` and ``member`` choose the snapshot; left out: the one with the lowest voltage.
     """
@@ -83,15 +87,18 @@ def plot_voltage_profile(
     distance = result["bus_distance_km"].values
     ends = np.stack([result["line_from_bus"].values, result["line_to_bus"].values], axis=1)
     closed = result["line_closed"].values > 0
-    for phase in snapshot["phase"].values:
-        voltage = snapshot.sel(phase=phase).values
-        shown = ends[closed & np.all(voltage[ends] > 0, axis=1)]
-        segments = np.stack([distance[shown], voltage[shown]], axis=2)
-        ax.add_collection(
-            LineCollection(
-                list(segments), colors=_PHASE_COLOURS.get(str(phase), _BAND), label=f"phase {phase}"
-            )
-        )
+    split = on_split_phase(result, "line")
+    for names, some in ((snapshot["phase"].values, closed & ~split), (LEGS, closed & split)):
+        for place, name in enumerate(names[: snapshot.sizes["phase"]] if some.any() else ()):
+            voltage = snapshot.isel(phase=place).values
+            shown = ends[some & np.all(voltage[ends] > 0, axis=1)]
+            if len(shown):
+                segments = np.stack([distance[shown], voltage[shown]], axis=2)
+                colour, what = _PHASE_COLOURS.get(str(name), _BAND), "leg" if name in LEGS else "phase"
+                shown_as = LineCollection(list(segments), colors=colour, label=f"{what} {name}")
+                if name == LEGS[1]:  # the legs often coincide
+                    shown_as.set_linestyle((0, (1.5, 1.5)))
+                ax.add_collection(shown_as)
     ax.autoscale()
     stamp = np.datetime_as_string(where["time"], unit="m").replace("T", " ")
     note = f", member {where['member']}" if result.sizes["member"] > 1 else ""

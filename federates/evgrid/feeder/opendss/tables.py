@@ -43,6 +43,9 @@ CONTROLS = ("regcontrol", "capcontrol", "swtcontrol", "relay", "recloser", "fuse
 WITHOUT_POWER = frozenset({*CONTROLS, "energymeter", "monitor", "sensor"})
 """Classes of controls and meters, which carry no power."""
 
+LEGS = ("s1", "s2", "s3")
+"""Names of the nodes 1, 2 and 3 of a bus of a split-phase service."""
+
 DEFAULT_KA = 0.4
 """Rating that OpenDSS gives a line whose file gives none."""
 
@@ -89,6 +92,7 @@ class Circuit:
     node_volts : (node,) nominal voltage to ground, V
     bus_node : (bus, 3) node of each slot
     split_phase : (bus,) whether its nodes are the legs of a centre tap
+    line_slot : (line, 3) whether the line has a conductor at each slot of its first bus
     loads, generators : ports of the network's own
     chargers : ports of EVs
     regulated : (trafo,) bool, whether a control moves its tap
@@ -103,6 +107,7 @@ class Circuit:
     node_volts: Floats
     bus_node: Ints
     split_phase: Any
+    line_slot: Any
     loads: Ports
     generators: Ports
     chargers: Ports
@@ -117,31 +122,47 @@ class Circuit:
         dead = np.append(self.paths.dead(out), False)  # the last one: earth
         return ports.there & (dead[ports.start] | dead[ports.end])
 
+    def port_nodes(self, ports: Ports) -> Names:
+        """Nodes of the ports of loads or chargers, (connection, slot): ``b``, ``a-b``, ``s1-s2``; empty where
+        there is no port.
+        """
+        buses = self.grid.loads.bus
+        name = np.full(len(self.node) + 1, "", np.dtype("U2"))  # the last one: GROUND
+        name[self.bus_node[buses]] = _labels(self.split_phase[buses])
+        name[GROUND] = ""
+        start, end = name[ports.start], name[ports.end]
+        return np.where(end != "", np.char.add(np.char.add(start, "-"), end), start)
+
     def charger_nodes(self) -> Names:
         """Nodes of chargers, (connection,): on one phase ``b``, ``a-b``, ``s1-s2``; on any phase ``abc``, or
         ``a-b b-c c-a`` between phases.
         """
+        names, phase = self.port_nodes(self.chargers), self.grid.loads.phase
         found = []
-        for at, bus in enumerate(self.grid.loads.bus.tolist()):
-            there = np.flatnonzero(self.chargers.there[at])
-            slot = int(self.grid.loads.phase[at])
-            if slot == ALL_PHASES:
-                between = bool((self.chargers.end[at] != GROUND).all())
-                found.append("" if len(there) < 3 else "a-b b-c c-a" if between else "abc")
-                continue
-            labels = ("s1", "s2", "s3") if self.split_phase[bus] else ("a", "b", "c")
-            names = dict(zip(self.bus_node[bus].tolist(), labels, strict=True))
-            ends = (self.chargers.start[at, slot], self.chargers.end[at, slot])
-            found.append("-".join(names[int(end)] for end in ends if end != GROUND))
+        for row, slot in zip(names.tolist(), phase.tolist(), strict=True):
+            if slot != ALL_PHASES:
+                found.append(row[slot])
+            else:
+                found.append("" if "" in row else (" " if "-" in row[0] else "").join(row))
         return np.array(found, np.str_)
 
     def nodes_of_bus(self) -> Names:
         """Names of the nodes of each bus, (bus,): ``a b c``, or ``s1 s2`` for the legs of a centre tap."""
-        labels = np.where(self.split_phase[:, np.newaxis], ["s1", "s2", "s3"], ["a", "b", "c"])
-        return np.array(
-            [" ".join(row[there]) for row, there in zip(labels, self.bus_node != GROUND, strict=True)],
-            np.str_,
-        )
+        return _node_names(self.split_phase, self.bus_node != GROUND)
+
+    def nodes_of_line(self) -> Names:
+        """Names of the nodes between which each line has conductors, (line,), as of a bus."""
+        return _node_names(self.split_phase[self.grid.lines.from_bus], self.line_slot)
+
+
+def _labels(split: Any) -> Any:
+    """Names of the nodes 1, 2 and 3 of buses, (bus, 3)."""
+    return np.where(split[:, np.newaxis], LEGS, ("a", "b", "c"))
+
+
+def _node_names(split: Any, there: Any) -> Names:
+    """Names of those nodes that are there, (bus, 3) bool, in one text each."""
+    return np.array([" ".join(row[some]) for row, some in zip(_labels(split), there, strict=True)], np.str_)
 
 
 def circuit_of(engine: Engine, charger_v: float | None = None) -> Circuit:
@@ -173,7 +194,7 @@ def circuit_of(engine: Engine, charger_v: float | None = None) -> Circuit:
     kv, x, y = _bus_facts(circuit, len(names))
     split = _split_phase(circuit, bus, len(names))
     trafos = _trafos(circuit, bus)
-    lines, unknown_lengths = _lines(circuit, bus)
+    lines, line_slot, unknown_lengths = _lines(circuit, bus)
     loads, load_ports = _loads(circuit, bus, node)
     fixed, generators = _fixed(circuit, bus, node)
     grid = Grid(
@@ -211,7 +232,7 @@ def circuit_of(engine: Engine, charger_v: float | None = None) -> Circuit:
     chargers, phase = charger_ports(loads, bus_node, split, kv, load_ports, charger_v)
     return Circuit(
         replace(grid, loads=replace(loads, phase=phase)), np.array(node_names, np.str_), volts, bus_node,
-        split, load_ports, generators, chargers, *_controls(engine, trafos),
+        split, line_slot, load_ports, generators, chargers, *_controls(engine, trafos),
         shapes_of(engine), paths, tuple(notes),
     )  # fmt: skip
 
@@ -296,9 +317,11 @@ def _is_closed(circuit: Any, terminal: int) -> bool:
     return not all(element.IsOpen(terminal, phase) for phase in range(1, element.NumPhases + 1))
 
 
-def _lines(circuit: Any, bus: dict[str, int]) -> tuple[Lines, int]:
-    """Lines in service and series reactors, and how many have a length without a unit."""
-    rows = []
+def _lines(circuit: Any, bus: dict[str, int]) -> tuple[Lines, Any, int]:
+    """Lines in service and series reactors, their slots at the first bus, (line, 3) bool, and how many have a
+    length without a unit.
+    """
+    rows, slots = [], list[list[bool]]()
     unknown = 0
     for line in enabled(circuit, circuit.Lines):
         element = circuit.ActiveCktElement
@@ -308,11 +331,13 @@ def _lines(circuit: Any, bus: dict[str, int]) -> tuple[Lines, int]:
         ends = [bus[bus_name(one)] for one in element.BusNames[:2]]
         closed = [_is_closed(circuit, terminal) for terminal in (1, 2)]
         rows.append((line.Name, *ends, *closed, rating, line.Length * UNIT_KM[units]))
+        slots.append(_slots_of(element))
     for reactor in enabled(circuit, circuit.Reactors):
         element = circuit.ActiveCktElement
         if element.NumTerminals == 2 and any(list(element.NodeOrder)[element.NumConductors :]):
             ends = [bus[bus_name(one)] for one in element.BusNames[:2]]
             rows.append((f"reactor {reactor.Name}", *ends, True, True, np.nan, 0.0))
+            slots.append(_slots_of(element))
     none = np.full(len(rows), np.nan)
     names, a, b, closed_a, closed_b, rating_ka, km = zip(*rows, strict=True) if rows else ((),) * 7
     ka = np.array(rating_ka, float)
@@ -320,7 +345,13 @@ def _lines(circuit: Any, bus: dict[str, int]) -> tuple[Lines, int]:
         np.array(names, np.str_), np.array(a, np.int64), np.array(b, np.int64), np.array(closed_a, bool),
         np.array(closed_b, bool), none, none, none, none, none, none, none, np.where(ka > 0, ka, np.nan),
         np.array(km, float),
-    ), unknown  # fmt: skip
+    ), np.array(slots, bool).reshape(-1, 3), unknown  # fmt: skip
+
+
+def _slots_of(element: Any) -> list[bool]:
+    """Whether an element's first terminal has a conductor at each slot of its bus."""
+    numbers = list(element.NodeOrder)[: element.NumPhases]
+    return [number in numbers for number in (1, 2, 3)]
 
 
 def _trafos(circuit: Any, bus: dict[str, int]) -> Trafos:
