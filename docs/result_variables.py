@@ -51,6 +51,7 @@ OTHERS: tuple[dict[str, Any], ...] = (
     {"aggregators.main": {"strategy": "regulation"}, "fleet.upstream": 1, "tariff": "billed_by_feeder.yaml"},
     {"aggregators.main": {"strategy": "reserve", "product": "fcr"}, "system.nominal_hz": 50},
     {"aggregators.main": {"strategy": "voltage_support"}},
+    {"feeder.tap_changers": [{"trafo": "T2", "deadband_pu": 0.03, "phases": "each"}]},
     {"outages": [{"start": "1h", "duration": "10min", "out": "feeder"}]},
 )
 """Overrides that bring in what one run can't hold together."""
@@ -90,6 +91,11 @@ def _write_files(folder: Path) -> None:
     pp.create_transformer(net, head, end, "0.25 MVA 20/0.4 kV", name="T1")
     pp.create_line(net, end, far, 0.1, "NAYY 4x150 SE", name="L1")
     pp.create_load(net, far, 0.01, name="House")
+    pp.create_transformer_from_parameters(
+        net, far, pp.create_bus(net, 0.4, "regulated"), 0.25, 0.4, 0.4, 0.1, 1.0, 0.0, 0.0,
+        vector_group="YNyn", tap_side="lv", tap_neutral=0, tap_pos=0, tap_min=-16, tap_max=16,
+        tap_step_percent=0.625, tap_changer_type="Ratio", name="T2",
+    )  # fmt: skip
     pp.create_sgen(net, far, 0.005, name="PV")
     pp.create_shunt(net, far, q_mvar=-0.01, name="C1", step=0, max_step=2)
     pp.to_json(net, str(folder / "net.json"))

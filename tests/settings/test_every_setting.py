@@ -922,6 +922,7 @@ SHOWN = {
     "unit/test_feeder_networks.py": """
         Households.by_load Households.kw_each
     """,
+    "unit/test_single_phase_regulators.py": "TapChanger.phases",
     "unit/test_feeder_regulation.py": """
         Capacitor.shunt LineDrop.r_ohm LineDrop.x_ohm PvInverters.at TapChanger.side TapChanger.trafo
         _Regulator.bus _Regulator.deadband_pu _Regulator.delay _Regulator.next_delay _Regulator.target_pu

@@ -122,7 +122,7 @@ UNBALANCE_VARIABLES = (
 
 REGULATION_VARIABLES = (
     Variable("trafo_tap", ("member", "trafo"), "1",
-             "position of the tap changer, mean of the interval; NaN where there is none"),
+             "position of the tap changer, mean of the interval and of its phases; NaN where there is none"),
     Variable("shunt_step", ("member", "shunt"), "1",
              "steps of the shunt that are closed, mean of the interval"),
     Variable("trafo_operations", ("member", "trafo"), "1", "operations of the tap changer in the run",
@@ -131,6 +131,12 @@ REGULATION_VARIABLES = (
              dtype="int64"),
 )  # fmt: skip
 """Variables with ``feeder.tap_changers`` or ``feeder.capacitors``."""
+
+PHASE_TAP_VARIABLES = (
+    Variable("trafo_phase_tap", ("member", "trafo", "phase"), "1",
+             "position of the tap of each phase, mean of the interval; NaN where there is none"),
+)  # fmt: skip
+"""Variables where a tap changer has ``phases: each``."""
 
 INVERTER_VARIABLES = (
     Variable("pv_power_kw", ("member",), "kW", "active power that the PV inverters feed in"),
@@ -453,6 +459,8 @@ class FeederModel(Model):
         self._ageing = Ageing(ageing, network, self._clock, members, self.period_s) if ageing else None
         regulated = self._regulators is not None or self._solver.in_time
         self.variables += REGULATION_VARIABLES if regulated else ()
+        apart = any(changer.phases == "each" for changer in scenario.feeder.tap_changers)
+        self.variables += PHASE_TAP_VARIABLES if apart else ()
         self.variables += INVERTER_VARIABLES if self._inverters is not None else ()
         self.variables += self._inverters.variables if self._inverters is not None else ()
         self.variables += THERMAL_VARIABLES if self._ageing is not None else ()
@@ -850,7 +858,11 @@ class FeederModel(Model):
         assert self._regulators is not None
         flow, mean, self._regulators.state = self._regulators.step(cases.some, self.period_s)
         there = self._network.grid.trafos.tap_side >= 0
-        recorded["trafo_tap"] = np.where(there, mean["tap"], np.nan)[np.newaxis]
+        tap = mean["tap"]
+        if tap.ndim == 3:
+            recorded["trafo_phase_tap"] = np.where(there[:, np.newaxis], tap, np.nan)[np.newaxis]
+            tap = tap.mean(axis=2)
+        recorded["trafo_tap"] = np.where(there, tap, np.nan)[np.newaxis]
         recorded["shunt_step"] = mean["shunt"][np.newaxis]
         return flow
 

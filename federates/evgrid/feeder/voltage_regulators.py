@@ -7,7 +7,8 @@ its power flow solved again, and the sub-steps are weighted with their duration.
 from step to step, the positions at any time are therefore the same for any step that resolves those
 changes. Events at the very end of a step belong to the next one: its load decides.
 
-A device sees the mean voltage magnitude of the phases at its bus; with line-drop compensation
+A device sees the mean voltage magnitude of the phases at its bus; one of three taps (``phases: each``) that
+of its own phase, which it moves alone. With line-drop compensation it is
 ``|V - (R + jX) I|``, with the current I out of its transformer. An operation moves it by one position and
 restarts its time; at the end of its range it does not operate. Devices due at the same moment operate
 together, as in pandapower's control loop. With a delay of 0 a device does not turn back within the same
@@ -20,14 +21,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.model import Array
+from evgrid.core.model import ALL_PHASES, Array
 from evgrid.errors import PowerFlowError, ScenarioError
 from evgrid.feeder.grid import Floats, Ints
 from evgrid.feeder.networks import Network
@@ -56,6 +57,7 @@ class Device:
     range : least and greatest position
     raises : 1 where a higher position raises the voltage, else -1
     outlet : position of the transformer whose current line-drop compensation uses, -1 without it
+    phase : the phase whose tap it moves by the voltage of that phase; -1: all, by their mean
     """
 
     settings: TapChanger | Capacitor
@@ -64,6 +66,7 @@ class Device:
     range: tuple[int, int]
     raises: int
     outlet: int = -1
+    phase: int = ALL_PHASES
 
     @property
     def name(self) -> str:
@@ -85,7 +88,9 @@ def devices(settings: Feeder, network: Network) -> list[Device]:
 
     def add(path: str, resolve: Callable[[], Device]) -> None:
         try:
-            found.append(resolve())
+            device = resolve()
+            each = isinstance(device.settings, TapChanger) and device.settings.phases == "each"
+            found.extend([replace(device, phase=phase) for phase in range(3)] if each else [device])
         except ValueError as error:
             faults.append(f"feeder.{path}.{error}")
 
@@ -93,11 +98,11 @@ def devices(settings: Feeder, network: Network) -> list[Device]:
         add(f"tap_changers.{place}", partial(_tap_changer, changer, network, solver))
     for place, capacitor in enumerate(settings.capacitors):
         add(f"capacitors.{place}", partial(_capacitor, capacitor, network))
-    moved = [(type(device.settings), device.element) for device in found]
+    moved = [(type(device.settings), device.element) for device in found if device.phase <= 0]
     faults += [
         f"feeder: two regulators move '{device.name}'"
-        for device, key in zip(found, moved, strict=True)
-        if moved.count(key) > 1
+        for device in found
+        if moved.count((type(device.settings), device.element)) > 1
     ]
     if faults:
         raise ScenarioError(list(dict.fromkeys(faults)))
@@ -108,7 +113,7 @@ def sets_of_positions(found: Sequence[Device], network: Network) -> int:
     """Number of sets of positions that devices can take; 1 if only z-bus can move one of them."""
     trafos = network.grid.trafos
     at_lv = [isinstance(one.settings, TapChanger) and trafos.tap_side[one.element] == 1 for one in found]
-    if network.three_phase and any(at_lv):
+    if (network.three_phase and any(at_lv)) or any(one.phase != ALL_PHASES for one in found):
         return 1
     return math.prod(one.range[1] - one.range[0] + 1 for one in found)
 
@@ -145,6 +150,8 @@ def _tap_changer(given: TapChanger, network: Network, solver: str) -> Device:
             f"trafo = {given.trafo}: its tap changer is at the low voltage, which power-grid-model can't "
             "move in three phases; use solver z-bus or pandapower"
         )
+    if given.phases == "each":
+        _check_phases(given, moving, network, solver)
     step_pu = abs(trafos.tap_step_percent[moving]) / 100
     if given.deadband_pu < step_pu:
         raise ValueError(
@@ -161,6 +168,23 @@ def _tap_changer(given: TapChanger, network: Network, solver: str) -> Device:
         raises=raises * int(np.sign(trafos.tap_step_percent[moving])),
         outlet=outlet if given.line_drop is not None else -1,
     )
+
+
+def _check_phases(given: TapChanger, moving: int, network: Network, solver: str) -> None:
+    """Raises ValueError where a tap changer can't have three taps."""
+    if not network.three_phase:
+        raise ValueError("phases = each: needs a network solved in three phases (feeder.phases: 3)")
+    if solver != "z-bus":
+        raise ValueError(f"phases = each: needs the solver z-bus, not {solver}")
+    trafos = network.grid.trafos
+    group, shift = str(trafos.vector_group[moving]), float(trafos.shift_degree[moving])
+    side = "low" if trafos.tap_side[moving] == 1 else "high"
+    if not (group.lower() == "ynyn" and shift % 180 == 0) and (group.lower(), side) != ("dyn", "low"):
+        raise ValueError(
+            f"phases = each: the tap changer of '{given.trafo}' is at the {side} voltage of a transformer "
+            f"{group} of {shift:g} degrees; must be on a YNyn of 0 or 180 degrees, or at the low voltage of "
+            "a Dyn"
+        )
 
 
 def _capacitor(given: Capacitor, network: Network) -> Device:
@@ -190,7 +214,8 @@ def _bus(name: str | None, own: int, network: Network) -> int:
 class RegulatorState:
     """State of all devices of all members.
 
-    tap, shunt : (member, trafo), (member, shunt) positions of all, regulated or not
+    tap, shunt : (member, trafo), (member, shunt) positions of all, regulated or not; taps are (member, trafo,
+        phase) where a device moves that of one phase
     direction : (member, device) 1 where it waits to raise the voltage, -1 to lower it, 0 else
     due_s : (member, device) time of its next operation, s from the start of the step; inf without one
     tap_operations, shunt_operations : (member, trafo), (member, shunt) since the start
@@ -217,6 +242,8 @@ class VoltageRegulators:
         self._element = np.array([device.element for device in found], np.int64)
         self._bus = np.array([device.bus for device in found], np.int64)
         self._outlet = np.array([device.outlet for device in found], np.int64)
+        self._phase = np.array([device.phase for device in found], np.int64)
+        apart = bool((self._phase != ALL_PHASES).any())
         self._drop = np.array([_drop(device, network) for device in found])
         self._low = np.array([one.target_pu - one.deadband_pu / 2 for one in given])
         self._high = np.array([one.target_pu + one.deadband_pu / 2 for one in given])
@@ -230,7 +257,7 @@ class VoltageRegulators:
 
         shape = (members, len(found))
         self.state = RegulatorState(
-            tap=each(grid.trafos.tap_pos),
+            tap=each(np.stack([grid.trafos.tap_pos] * 3, axis=1) if apart else grid.trafos.tap_pos),
             shunt=each(grid.fixed.shunt_step),
             direction=np.zeros(shape, np.int64),
             due_s=np.full(shape, np.inf),
@@ -246,7 +273,7 @@ class VoltageRegulators:
         flow
             Means over the step, (member, …).
         positions
-            ``tap`` (member, trafo) and ``shunt`` (member, shunt), means over the step.
+            ``tap`` (member, trafo[, phase]) and ``shunt`` (member, shunt), means over the step.
         after
             The state at the end; assign it to :attr:`state` to continue.
 
@@ -276,7 +303,8 @@ class VoltageRegulators:
             else:
                 _add(total, some, sub_step, share)
             for name in mean:
-                mean[name][some] += getattr(state, name)[some] * share[:, np.newaxis]
+                at = getattr(state, name)[some]
+                mean[name][some] += at * share.reshape(-1, *[1] * (at.ndim - 1))
             last_direction[some[until > now[some] + _SAME_S]] = 0
             now[some] = until
             some = some[until < step_s]
@@ -309,8 +337,14 @@ class VoltageRegulators:
             (self._cap, state.shunt, state.shunt_operations),
         ):
             at = np.ix_(some, self._element[which])
-            positions[at] += move[:, which]
-            count[at] += acts[:, which]
+            np.add.at(count, at, acts[:, which])
+            if positions.ndim == 2:
+                positions[at] += move[:, which]
+                continue
+            for device in which.tolist():
+                phase = int(self._phase[device])
+                phases = slice(None) if phase == ALL_PHASES else slice(phase, phase + 1)
+                positions[some, self._element[device], phases] += move[:, [device]]
         last_direction[some] = np.where(acts, state.direction[some], last_direction[some])
         state.due_s[some] = np.where(acts, now[some, np.newaxis] + self._next, state.due_s[some])
 
@@ -324,7 +358,10 @@ class VoltageRegulators:
     def _positions(self, state: RegulatorState) -> Ints:
         """Positions of the devices, (member, device)."""
         at = np.empty(state.direction.shape, np.int64)
-        at[:, self._tap] = state.tap[:, self._element[self._tap]]
+        taps = state.tap[:, self._element[self._tap]]
+        if taps.ndim == 3:
+            taps = taps[:, np.arange(len(self._tap)), np.maximum(self._phase[self._tap], 0)]
+        at[:, self._tap] = taps
         at[:, self._cap] = state.shunt[:, self._element[self._cap]]
         return at
 
@@ -334,7 +371,11 @@ class VoltageRegulators:
         power = flow.trafo_lv_p_kw[:, self._outlet] + 1j * flow.trafo_lv_q_kvar[:, self._outlet]
         with np.errstate(invalid="ignore", divide="ignore"):  # where there is no voltage
             drop = self._drop[:, np.newaxis] * np.conj(power) / volts
-        return np.asarray(np.abs(volts - np.where(self._outlet[:, np.newaxis] < 0, 0.0, drop)).mean(axis=2))
+        seen = np.abs(volts - np.where(self._outlet[:, np.newaxis] < 0, 0.0, drop))
+        found = np.asarray(seen.mean(axis=2))
+        own = np.flatnonzero(self._phase != ALL_PHASES)
+        found[:, own] = seen[:, own, self._phase[own]]
+        return found
 
 
 def _drop(device: Device, network: Network) -> complex:

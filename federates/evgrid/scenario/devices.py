@@ -25,7 +25,8 @@ class _Regulator(Settings):
     """A device with positions that holds a voltage within a band."""
 
     target_pu: Positive = 1.0
-    """Voltage to hold, pu of nominal; in three phases the mean of their magnitudes."""
+    """Voltage to hold, pu of nominal; in three phases the mean of their magnitudes, but for a tap changer
+    with phases: each."""
     deadband_pu: Positive
     """Width of the band about the target in which the device does not operate, pu."""
     delay: Annotated[Duration, Field(ge=0)] = 30.0
@@ -45,6 +46,9 @@ class TapChanger(_Regulator):
     """Name of the transformer, of two or three windings."""
     side: Literal["hv", "mv", "lv"] = "lv"
     """Side of the transformer whose voltage is held (mv: of three windings only)."""
+    phases: Literal["all", "each"] = "all"
+    """each: three taps, each of which holds the voltage of its phase (three single-phase regulators); needs
+    three phases, an earthed star at the side of the tap changer, and solver z-bus."""
     line_drop: LineDrop | None = None
     """Line-drop compensation; left out: none."""
 

@@ -81,7 +81,8 @@ class Flow:
 class Positions:
     """Positions of regulating devices.
 
-    tap : (case, trafo) position of tap changers; of transformers without one (``tap_side`` -1) anything
+    tap : (case, trafo) position of tap changers, or (case, trafo, phase) where phases have their own, which
+        z-bus takes; of transformers without one (``tap_side`` -1) anything
     shunt : (case, shunt) steps of shunts that are closed
     """
 

@@ -117,6 +117,40 @@ def trafo_branches(grid: Grid, circuit: Circuit, phases: int, tap: Ints | None =
     return Branches(circuit.trafo_hv, circuit.trafo_lv, y_ss, y_st, y_ts, y_tt, earth)
 
 
+def tapped_by_phase(branches: Branches, some: Ints, factor: Floats, at_lv: Bools) -> Complex:
+    """Two-ports of transformers whose tap changer has a position of its own in each phase.
+
+    A tap is an ideal transformer of its factor between a phase of the bus and that phase of the transformer,
+    whose side there is an earthed star.
+
+    branches : with ``some`` of them in the neutral position
+    factor : (phase, some) rated voltage per that in the neutral position; at_lv : (some,) side of the taps
+    returns : (end, own or other end, phase, phase, some) current into an end by the voltages of one
+    """
+    own, other = (branches.y_ss, branches.y_tt), (branches.y_st, branches.y_ts)
+    ends = np.stack([np.stack(pair) for pair in zip(own, other, strict=True)])[..., some]
+    y = np.einsum("ps,ersk,qs->erpqk", TO_PHASES, ends, np.conj(TO_PHASES))
+    for end in range(2):
+        scale = np.where(at_lv == (end == 1), 1 / factor, 1.0)
+        y[end] *= scale[:, np.newaxis]  # currents into this end
+        y[end, 0] *= scale  # voltages of this end, at it and at the other
+        y[1 - end, 1] *= scale
+    return np.asarray(y)
+
+
+def entries_by_phase(nodes: int, ends: tuple[Ints, Ints], y: Complex) -> csc_array:
+    """Admittance matrix of two-ports of phases (:func:`tapped_by_phase`), rows as in :func:`admittance`."""
+    inside = np.einsum("ps,erpqk,qt->erstk", np.conj(TO_PHASES), y, TO_PHASES)
+    rows, columns = np.empty(inside.shape, np.int64), np.empty(inside.shape, np.int64)
+    sequence = nodes * np.arange(3)
+    for end in range(2):
+        for far in range(2):
+            rows[end, far] = sequence[:, np.newaxis, np.newaxis] + ends[end]
+            columns[end, far] = sequence[:, np.newaxis] + ends[end ^ far]
+    entries = inside.reshape(-1), (rows.reshape(-1), columns.reshape(-1))
+    return csc_array(coo_array(entries, (3 * nodes, 3 * nodes)))
+
+
 def _inverse(impedance: Complex) -> Complex:
     """Admittance; 0 where there is no impedance."""
     return np.divide(1, impedance, out=np.zeros(impedance.shape, complex), where=impedance != 0)

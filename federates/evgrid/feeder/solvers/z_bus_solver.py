@@ -67,12 +67,16 @@ class _State:
     trafos : (end, 2, sequence, trafo) current into an end by its own voltage, and by that of the other end
     shunt : (shunt,) admittance
     held : sources that hold a voltage, at all ports; None without
+    apart, by_phase : transformers with a tap of its own in each phase (0 in ``trafos``), as places in the
+        circuit, and their two-ports, see :func:`~.sequence_network.tapped_by_phase`
     """
 
     bus: ZBus
     trafos: Complex
     shunt: Complex
     held: Held | None
+    apart: Ints
+    by_phase: Complex
 
 
 class ZBusSolver:
@@ -170,7 +174,7 @@ class ZBusSolver:
         )
 
     def _state(self, positions: tuple[Ints, Ints] | None) -> _State:
-        """The network at positions of tap changers and shunts, (trafo,) and (shunt,)."""
+        """The network at positions of tap changers, (trafo,) or (trafo, phase), and of shunts, (shunt,)."""
         key = b"" if positions is None else positions[0][self._moving].tobytes() + positions[1].tobytes()
         found = self._states.get(key)
         if found is not None:
@@ -178,10 +182,27 @@ class ZBusSolver:
             return found
         grid, c, phases = self.network.grid, self.circuit, len(self.network.grid.phases)
         tap, step = positions if positions is not None else (None, None)
+        apart, k, factor = np.zeros(0, np.int64), np.zeros(0, np.int64), np.ones((3, 0))
+        if tap is not None and tap.ndim == 2:
+            unequal = (tap != tap[:, :1]).any(axis=1) & (grid.trafos.tap_side >= 0)
+            apart = np.flatnonzero(unequal[c.trafo])
+            k = c.trafo[apart]
+            steps = (tap[k] - grid.trafos.tap_neutral[k, np.newaxis]).T
+            factor = 1 + steps * grid.trafos.tap_step_percent[k] / 100
+            tap = tap[:, 0].copy()
+            tap[k] = grid.trafos.tap_neutral[k]
         trafos = sequences.trafo_branches(grid, c, phases, tap)
         shunt = sequences.shunts(grid, c, phases, step)
         branches, nodes = [self._lines, trafos], len(c.nominal_kv)
         y = sequences.admittance(nodes, phases, branches, shunt)
+        two_ports = np.stack([np.stack([trafos.y_ss, trafos.y_st]), np.stack([trafos.y_tt, trafos.y_ts])])
+        by_phase = np.zeros((2, 2, 3, 3, 0), complex)
+        if len(apart):
+            at_lv, ends = grid.trafos.tap_side[k] == 1, (c.trafo_hv[apart], c.trafo_lv[apart])
+            neutral = sequences.tapped_by_phase(trafos, apart, np.ones_like(factor), at_lv)
+            by_phase = sequences.tapped_by_phase(trafos, apart, factor, at_lv)
+            y = csc_array(y + sequences.entries_by_phase(nodes, ends, by_phase - neutral))
+            two_ports[..., apart] = 0.0
         if self.three_phase:
             _, one_each = sequences.unearthed(nodes, branches, shunt, np.flatnonzero(self._at_head))
             y = csc_array(y + csc_array((np.ones(len(one_each)), (one_each, one_each)), y.shape))
@@ -190,9 +211,11 @@ class ZBusSolver:
         bus = ZBus(rows[:, self._unknown], sources, self._ports)
         made = _State(
             bus,
-            np.stack([np.stack([trafos.y_ss, trafos.y_st]), np.stack([trafos.y_tt, trafos.y_ts])]),
+            two_ports,
             shunt[1],
             self._hold(bus),
+            apart,
+            by_phase,
         )
         self._states[key] = made
         if len(self._states) > KEPT_STATES:
@@ -253,7 +276,8 @@ class ZBusSolver:
         if positions is None:
             groups = [(self._own, np.arange(cases))]
         else:
-            rows = np.concatenate([positions.tap[:, self._moving], positions.shunt], axis=1)
+            tap = positions.tap[:, self._moving].reshape(cases, -1)
+            rows = np.concatenate([tap, positions.shunt], axis=1)
             _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
             groups = [
                 (self._state((positions.tap[one], positions.shunt[one])), np.flatnonzero(which == place))
@@ -378,12 +402,45 @@ class ZBusSolver:
                 flow.trafo_lv_p_kw, flow.trafo_lv_q_kvar, flow.trafo_neutral_a, flow.losses_kw,
                 flow.head_p_kw, flow.head_q_kvar,
             )  # fmt: skip
+            self._add_by_phase(state, re, im, slice(at_first, at_first + count), flow)
             for node, admittance in zip(self._shunt_node, state.shunt, strict=True):
                 for row in self._place[:, node]:
                     square = re[row] * re[row] + im[row] * im[row]
                     fixed[begin : begin + count] += square * admittance.real
         self._add_at_head(state, power, own, generation, head, fixed)
         return ports.stuck
+
+    def _add_by_phase(self, state: _State, re: Floats, im: Floats, cases: slice, flow: Flow) -> None:
+        """Loading, power, neutral current of transformers with a tap of its own in each phase; losses and
+        power out of the head are added up. Each case is computed without the others.
+        """
+        for place, at in enumerate(state.apart.tolist()):
+            k, loading = self.circuit.trafo[at], list[Array]()
+            rows = self._place[:, self._trafo_ends[:, at]]  # (sequence, end)
+            u = re[rows] + 1j * im[rows]
+            volts = np.stack([w[0] * u[0] + w[1] * u[1] + w[2] * u[2] for w in sequences.TO_PHASES])
+            for end in range(2):
+                own, other = state.by_phase[end, 0, ..., place], state.by_phase[end, 1, ..., place]
+                current = np.zeros((3, u.shape[2]), complex)
+                for p in range(3):
+                    for q in range(3):
+                        current[p] += own[p, q] * volts[q, end] + other[p, q] * volts[q, 1 - end]
+                amperes = self._trafo_amperes[end, at]
+                loading.append((np.abs(current) * amperes / self._trafo_rating[end, k]).T)
+                power = (volts[:, end] * np.conj(current)).T
+                p_kw, q_kvar = power.real, power.imag
+                flow.losses_kw[cases] += p_kw.sum(axis=1)
+                if end == 0:
+                    flow.trafo_p_kw[cases, k] = p_kw.sum(axis=1)
+                else:
+                    flow.trafo_lv_p_kw[cases, k], flow.trafo_lv_q_kvar[cases, k] = -p_kw, -q_kvar
+                    if self.unbalance:
+                        neutral = np.abs(current[0] + current[1] + current[2])
+                        flow.trafo_neutral_a[cases, k] = neutral * amperes
+                if self._trafo_at_head[end, at]:
+                    flow.head_p_kw[cases] += p_kw
+                    flow.head_q_kvar[cases] += q_kvar
+            flow.trafo_loading[cases, k] = np.maximum(*loading)
 
     def _between_phases(self, re: Floats, im: Floats, buses: Ints) -> Array:
         """Voltages between the phases of buses, pu, (case, bus, 3), from those of rows, (row, case)."""
@@ -445,6 +502,8 @@ class ZBusSolver:
         from evgrid.feeder.solvers import pandapower, power_grid_model
 
         network = self.network
+        if positions is not None and positions.tap.ndim == 3:
+            return None
         moved = positions is not None and self.three_phase and (network.grid.trafos.tap_side == 1).any()
         if not moved and not power_grid_model.faults_of(network):
             return power_grid_model.PowerGridModelSolver(network, self._reduce, unbalance=self.unbalance)
