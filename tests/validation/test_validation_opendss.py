@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 import evgrid
 from evgrid.feeder.networks import load_network
 from evgrid.feeder.opendss.engine import Engine
 from evgrid.feeder.solvers import balance, make_solver
 from evgrid.scenario.feeder import Feeder
+
+CASES = Path(__file__).parent
 
 FEEDERS = {
     "ieee/4Bus-DY-Bal/4Bus-DY-Bal.DSS": 12,
@@ -197,3 +201,27 @@ def test_an_outage_leaves_what_the_engine_has_with_the_line_open(name, line, dea
     lost = np.full(6, losses)
     lost[2:5] = engine.circuit.Losses[0] / 1e3
     assert result.losses_kw.values[0] == pytest.approx(lost, rel=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["published taps", "settled"])
+def test_ieee_13_node_against_the_published_voltages(variant, opendss_data, tmp_path):
+    """Both the solver and the engine by itself, each against the publication, and one against the other."""
+    case = YAML(typ="safe").load((CASES / "ieee_13_node" / "case.yaml").read_text(encoding="utf-8"))
+    published = pd.read_csv(CASES / "ieee_13_node" / "expected.csv", dtype={"bus": str}, index_col="bus")
+    path = tmp_path / "ieee13.dss"
+    text = f'Redirect "{opendss_data.parent / case["network"]}"\n'
+    if variant == "published taps":
+        text += "batchedit regcontrol..* enabled=no\n"
+        text += "".join(f"Transformer.{t}.taps=[1.0 {tap}]\n" for t, tap in case["published_taps"].items())
+    path.write_text(text)
+    found = load_network(Feeder(network=str(path)))
+    loads, names = found.grid.loads, found.grid.buses.name.tolist()
+    flow = make_solver(found, "opendss").solve(loads.p_kw[None], loads.q_kvar[None])
+    ours = flow.voltage_pu[0, [names.index(bus) for bus in published.index]]
+    engine = Engine(path, "ieee13").circuit
+    engine.Solution.Solve()
+    at = dict(zip((n.lower() for n in engine.AllNodeNames), engine.AllBusVmagPu, strict=True))
+    alone = np.array([[at.get(f"{bus}.{k}", np.nan) for k in (1, 2, 3)] for bus in published.index])
+    assert np.array_equal(np.isnan(ours), published.isna().to_numpy())
+    assert np.nanmax(np.abs(ours - alone)) <= case["same_as_the_engine_pu"]
+    assert np.nanmax(np.abs(ours - published.to_numpy())) <= case["tolerance_pu"][variant]
