@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from evgrid.feeder.networks import load_network
 from evgrid.feeder.opendss.engine import Engine
 from evgrid.feeder.opendss.tables import GROUND
 from evgrid.feeder.solvers import balance, make_solver
+from evgrid.feeder.solvers import opendss as opendss_solver
 from evgrid.results.limits import Criterion, limit_set, violations
 from evgrid.results.metrics import summary
 from evgrid.results.plots import plot_voltage_profile
@@ -344,7 +346,8 @@ def test_live_controls_and_load_shapes_are_those_of_opendss_own_daily_run(tmp_pa
 def test_without_controls_all_stays_as_the_files_own_load_settles_it(tmp_path):
     path, result = regulated(tmp_path, controls=False)
     assert "trafo_tap" not in result
-    engine = Engine(path, "reg").circuit
+    compiled = Engine(path, "reg")
+    engine = compiled.circuit
     engine.Solution.Solve()
     tap = engine.Transformers.Tap
     engine.RegControls.Name = "reg"
@@ -386,6 +389,72 @@ def test_a_home_with_a_battery_behind_a_centre_tap_beside_live_controls(tmp_path
     )  # fmt: skip
     assert result.attrs["solver"] == "opendss"
     assert float(result.site_power_kw.max()) > 0
+
+
+def live_members(tmp_path, threads, monkeypatch, members=7):
+    """Several steps of a solver whose members are solved in one or more threads."""
+    path = tmp_path / "reg.dss"
+    path.write_text(REGULATED)
+    monkeypatch.setattr("evgrid.core.jit.THREADS", threads)
+    monkeypatch.setattr(opendss_solver, "LEAST_NODES", 0)
+    found = network(path)
+    solver, loads = make_solver(found, "opendss", members=members, controls_step_s=60.0), found.grid.loads
+    rng = np.random.default_rng(8)
+    for _ in range(12):
+        scale = rng.uniform(-0.3, 1.3, (members, 1, 1))
+        own = scale * loads.p_kw, scale * loads.q_kvar
+        yield solver, own
+
+
+def test_members_in_threads_are_those_of_one_thread_bit_for_bit(tmp_path, monkeypatch):
+    found = [
+        [
+            (solver.solve(*own, nominal=own), solver.positions)
+            for solver, own in live_members(tmp_path, threads, monkeypatch)
+        ]
+        for threads in (1, 3)
+    ]
+    for (alone, positions), (together, others) in zip(*found, strict=True):
+        assert np.array_equal(positions.tap, others.tap)
+        assert np.array_equal(positions.shunt, others.shunt)
+        for name, values in alone.tables().items():
+            assert np.array_equal(values, together.tables()[name], equal_nan=True), name
+    assert np.ptp([positions.tap for _, positions in found[0]]) > 2
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_one_member_without_solution_is_named(threads, tmp_path, monkeypatch):
+    solver, own = next(live_members(tmp_path, threads, monkeypatch, 10))
+    p = own[0].copy()
+    p[4] += 1e6 * solver.network.opendss.circuit.chargers.there
+    with pytest.raises(PowerFlowError, match="did not converge: member 4: .*"):
+        solver.solve(p, own[1], lambda case: f"member {case}", nominal=own)
+    failed = {}
+    flow = solver.solve(p, own[1], nominal=own, failed=failed)
+    assert list(failed) == [4]
+    assert np.isnan(flow.voltage_pu[4]).all()
+    assert np.isfinite(flow.losses_kw[np.arange(10) != 4]).all()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_error_in_a_thread_is_raised(threads, tmp_path, monkeypatch):
+    solver, own = next(live_members(tmp_path, threads, monkeypatch))
+
+    def solve(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(solver._engines[-1], "solve", solve)
+    with pytest.raises(KeyboardInterrupt):
+        solver.solve(*own, nominal=own)
+
+
+def test_a_circuit_is_cleared_with_its_engine(path):
+    engine = Engine(path, "net")
+    dss = engine.dss
+    assert dss.NumCircuits == 1
+    del engine
+    gc.collect()
+    assert dss.NumCircuits == 0
 
 
 MOVED_ENVIRONMENT = """

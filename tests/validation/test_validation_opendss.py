@@ -66,7 +66,8 @@ def test_snapshot_is_that_of_the_engine_by_itself(name, opendss_data):
     again = z_bus.solve(loads.p_kw[None], loads.q_kvar[None])
     assert np.nanmax(np.abs(again.voltage_pu - flow.voltage_pu)) <= Z_BUS_PU.get(name, 1e-7)
     assert z_bus.newton_cases == 0
-    engine = Engine(path, name).circuit
+    compiled = Engine(path, name)
+    engine = compiled.circuit
     engine.Solution.Solve()
     assert engine.Solution.Converged
     by_itself = dict(zip((n.lower() for n in engine.AllNodeNames), engine.AllBusVmagPu, strict=True))

@@ -12,6 +12,7 @@ import importlib
 import sys
 import tempfile
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
@@ -44,7 +45,7 @@ MOST_ITERATIONS = 100
 class Engine:
     """A compiled circuit.
 
-    circuit : ``dss.ICircuit``
+    circuit : ``dss.ICircuit``; it is cleared with the engine
     path : the file
     left_out : commands of the file that the engine did not get, by verb
     """
@@ -61,6 +62,7 @@ class Engine:
         """
         self.path, self.source = path, source
         self.dss = _context(source)
+        weakref.finalize(self, self.dss.ClearAll).atexit = False  # the package keeps every context
         script = Script()
         try:
             self._compile(script, path)

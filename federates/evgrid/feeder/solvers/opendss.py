@@ -10,11 +10,12 @@ EVs draw constant power at any voltage; loads and generators follow their models
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.jit import in_threads
 from evgrid.core.model import Array
 from evgrid.errors import NetworkError, PowerFlowError
 from evgrid.feeder.grid import Ints
@@ -33,8 +34,22 @@ LOWEST_PU, HIGHEST_PU = 0.002, 1000.0
 """Voltages between which EVs and inverters draw constant power, pu: the engine needs some."""
 
 
+LEAST_NODES = 200
+"""Nodes of a circuit from which on members are solved side by side: in smaller ones threads wait for each
+other longer than it takes to solve."""
+
+
+class _Solved(NamedTuple):
+    """A solved case: the reason if it has no solution, else ""; see :class:`_Copy`."""
+
+    reason: str
+    changed: dict[int, Complex]
+    taps: Ints
+    shunts: Ints
+
+
 class OpenDSSSolver:
-    """Solves cases one by one with OpenDSS."""
+    """Solves cases one by one with OpenDSS; those of different engines in parallel threads."""
 
     name = "opendss"
     balance_tolerance = 1e-6
@@ -95,23 +110,27 @@ class OpenDSSSolver:
         own, evs, made = parts_of(self.network, (p_kw, q_kvar), nominal, generation, positions, outs)
         of = np.arange(cases) % len(self._engines) if again is None else again
         voltage = np.empty((cases, len(self._circuit.node)), complex)
-        changed = list[dict[int, Complex]]()
-        reasons: dict[int, str] = {}
-        taps, shunts = list[Ints](), list[Ints]()
-        for case in range(cases):
-            engine = self._engines[of[case]]
-            reason = engine.solve(
-                own[case].sum(axis=1), evs[case], made[case].sum(axis=1), again is not None, outs[case]
-            )
-            voltage[case] = engine.voltage()
-            changed.append(engine.changed(voltage[case], self._flow.branches))
-            if reason:
-                reasons[case] = reason
-            taps.append(engine.taps())
-            shunts.append(engine.shunts())
+
+        def solve(low: int, high: int) -> list[_Solved]:
+            found = list[_Solved]()
+            for case in range(low, high):
+                engine = self._engines[of[case]]
+                reason = engine.solve(
+                    own[case].sum(axis=1), evs[case], made[case].sum(axis=1), again is not None, outs[case]
+                )
+                voltage[case] = engine.voltage()
+                changed = engine.changed(voltage[case], self._flow.branches)
+                found.append(_Solved(reason, changed, engine.taps(), engine.shunts()))
+            return found
+
+        least = 1 if self.in_time and len(self._circuit.node) >= LEAST_NODES else cases
+        solved = [one for _, part in in_threads(solve, cases, least) for one in part]
+        reasons = {case: one.reason for case, one in enumerate(solved) if one.reason}
         if again is None:
-            self.positions = Positions(np.array(taps), np.array(shunts))
-        flow = self._flow.flow(voltage, own, evs, made, changed, outs)
+            self.positions = Positions(
+                np.array([one.taps for one in solved]), np.array([one.shunts for one in solved])
+            )
+        flow = self._flow.flow(voltage, own, evs, made, [one.changed for one in solved], outs)
         report_failed("OpenDSS", flow, reasons, label, failed)
         return flow
 
