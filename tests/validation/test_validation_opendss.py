@@ -219,7 +219,8 @@ def test_ieee_13_node_against_the_published_voltages(variant, opendss_data, tmp_
     loads, names = found.grid.loads, found.grid.buses.name.tolist()
     flow = make_solver(found, "opendss").solve(loads.p_kw[None], loads.q_kvar[None])
     ours = flow.voltage_pu[0, [names.index(bus) for bus in published.index]]
-    engine = Engine(path, "ieee13").circuit
+    compiled = Engine(path, "ieee13")
+    engine = compiled.circuit
     engine.Solution.Solve()
     at = dict(zip((n.lower() for n in engine.AllNodeNames), engine.AllBusVmagPu, strict=True))
     alone = np.array([[at.get(f"{bus}.{k}", np.nan) for k in (1, 2, 3)] for bus in published.index])
