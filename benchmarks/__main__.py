@@ -22,6 +22,7 @@ MODULES = (
     "sites",
     "helics_tick",
     "power_flow",
+    "opendss_day",
     "coupling",
     "hosting_capacity",
     "batch",

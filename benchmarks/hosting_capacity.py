@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROUND, WORKERS = 100, 2
+RUN, WORKERS = 100, 2
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "european_lv_uncontrolled.yaml"
 
 SMOKE: dict[str, Any] = {"members": 2, "hours": 1, "workers": 1}
@@ -29,9 +29,8 @@ def rows(members: int = 1000, hours: int = 24, workers: int = WORKERS) -> list[d
     study = load_study(
         SCENARIO,
         levels=[1.0],
-        members=min(ROUND, members),
-        budget=members,
-        precision=1e-9,  # all of the budget
+        members=members,
+        members_per_run=RUN,
         overrides={
             "time.duration": f"{hours}h", "time.step": "5min", "communication.telemetry": "5min",
             "fleet.charger.ratings": {3.7: 0.5, 7.4: 0.5},

@@ -90,7 +90,7 @@ class HostingCapacity(Study):
     options: ClassVar[tuple[Option, ...]] = (
         Option("--precision", "precision", "Add members until the interval is ± this narrow, such as 0.02."),
         Option("--budget", "budget", "Most members in all.", int),
-        Option("--members", "members", "Members in a round; those of a run are in memory at once.", int),
+        Option("--members", "members", "Members in a round.", int),
         Option("--risk", "risk", "Share of deployments that may violate a limit."),
         Option("--limit", "limits", "Presets of limits to check; may be repeated.", str, multiple=True),
     )
@@ -117,7 +117,9 @@ class HostingCapacity(Study):
     """Half-width of the interval of the share at the capacity at which no more members are added;
     left out: one round."""
     members: Annotated[int, Field(ge=1)] = 100
-    """Members in a round, and in a run: they are in memory at once."""
+    """Members in a round."""
+    members_per_run: Annotated[int, Field(ge=1)] = 100
+    """Most members of a run: they are in memory at once, and runs go side by side."""
     budget: Annotated[int, Field(ge=1)] = 1000
     """Most members in all."""
     nodal_kw: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = None
@@ -160,7 +162,7 @@ class HostingCapacity(Study):
         return Batch.model_validate(
             {
                 "name": self.name, "base": self.scenario, "overrides": shared, "list": cases,
-                "members_per_run": self.members,
+                "members_per_run": self.members_per_run,
             }
         )  # fmt: skip
 
