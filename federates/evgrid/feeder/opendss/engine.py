@@ -136,8 +136,7 @@ def enabled(circuit: Any, elements: Iterable[Any]) -> Iterator[Any]:
 
 def as_complex(flat: Any) -> NDArray[np.complex128]:
     """Numbers that the engine gives as real and imaginary parts in turn."""
-    values = np.asarray(flat, np.float64)
-    return np.asarray(values[::2] + 1j * values[1::2])
+    return np.array(flat, np.float64).view(np.complex128)
 
 
 def bus_name(bus: str) -> str:

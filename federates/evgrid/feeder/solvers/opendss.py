@@ -194,7 +194,7 @@ class _Copy:
         assert network.opendss is not None
         circuit, grid = network.opendss.circuit, network.grid
         self._engine, self._circuit, self._solution = engine, engine.circuit, engine.circuit.Solution
-        self._size, self._there = len(circuit.node), circuit.chargers.there
+        self._there = circuit.chargers.there
         if step_s is None:
             engine.settle()
         trafos = {str(name).lower(): row for row, name in enumerate(grid.trafos.name)}
@@ -309,7 +309,7 @@ class _Copy:
 
     def voltage(self) -> Complex:
         """Voltage of each node, V."""
-        return as_complex(self._engine.dss.YMatrix.getV())[-self._size :]
+        return as_complex(self._circuit.YNodeVarray)
 
     def changed(self, voltage: Complex, branches: Branches) -> dict[int, Complex]:
         """Currents of elements that a control may have changed, by place, at voltages (node,)."""

@@ -214,7 +214,8 @@ class FlowOf:
             _highest(amps, *sensed, out)
         into, out_of = np.zeros((2, cases, len(grid.trafos.name), 3), complex)
         _add(power, self._primary.row, self._primary.element, self._primary.slot, into)
-        _add(-power, self._secondary.row, self._secondary.element, self._secondary.slot, out_of)
+        _add(power, self._secondary.row, self._secondary.element, self._secondary.slot, out_of)
+        np.negative(out_of, out_of)
         first = np.zeros(len(grid.trafos.name), bool)
         first[self._primary.element] = True
         neutral = np.zeros((cases, len(grid.lines.name), 3), complex)
@@ -225,7 +226,8 @@ class FlowOf:
         for values, at in zip((drawn, evs, -given), self._head_ports, strict=True):
             for row, slot in np.argwhere(at >= 0).tolist():
                 head[:, 0, at[row, slot]] += values[:, row, slot]
-        fixed = power[:, branches.shunt].real.sum(axis=1) - given.real.sum(axis=(1, 2))
+        in_shunts = power[:, branches.shunt].real.sum(axis=1)
+        fixed = in_shunts - given.real.sum(axis=(1, 2))
         fixed += drawn.real.sum(axis=(1, 2)) - loads.real.sum(axis=(1, 2))
         if dead.any():
             voltage = np.where(dead, np.nan, voltage)
@@ -239,7 +241,7 @@ class FlowOf:
             trafo_lv_q_kvar=np.ascontiguousarray(out_of.imag),
             head_p_kw=np.ascontiguousarray(head[:, 0].real),
             head_q_kvar=np.ascontiguousarray(head[:, 0].imag),
-            losses_kw=power[:, ~branches.shunt].real.sum(axis=1),
+            losses_kw=power.real.sum(axis=1) - in_shunts,
             fixed_kw=fixed,
             voltage_unbalance=_unbalance(np.where(bus != GROUND, voltage[:, bus], np.nan)),
             neutral_a=np.abs(neutral[:, :, 0]),
