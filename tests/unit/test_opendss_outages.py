@@ -296,3 +296,32 @@ def test_drawn_outages(tmp_path):
     result = evgrid.run(scenario(path, hours=24, outages=drawn, ensemble={"members": 4, "seed": 2}))
     assert result.interruptions.values.sum() > 0
     assert len({tuple(row) for row in result.interrupted_min.values.round(6).tolist()}) > 1
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_home_behind_a_centre_tap_lives_on_its_battery(solver, tmp_path):
+    """Two hours without the lateral: of 3 kW the critical 40 % go on, 1.2 kW from a battery of 10 kWh, but for
+    2 s until the switch opens, and for 5 min more until the home is back on the grid.
+    """
+    path = write(tmp_path)
+    out = {"start": "1h", "duration": "2h", "out": "line one"}
+    sites = {
+        "home": {"connections": ["oven"], "critical": {"share": 0.4}, "backup": "critical",
+                 "battery": {"capacity_kwh": 10, "charge_kw": 3}, "island": {"black_start": "0s"}},
+    }  # fmt: skip
+    given = scenario(path, out, step=300, ensemble={"members": 2}, sites=sites)
+    given["feeder"]["solver"] = solver
+    result = evgrid.run(given)
+    oven = result.connection.values.tolist().index("oven")
+    island_h = 2 + 5 / 60 - 2 / 3600
+    assert result.site_served_kwh.values == pytest.approx(3 * (2 - 5 / 60) + 1.2 * island_h)
+    assert result.site_unserved_kwh.values == pytest.approx(1.8 * island_h + 3 * 2 / 3600)
+    assert result.site_battery_out_kwh.values == pytest.approx(1.2 * island_h, rel=1e-6)
+    assert result.interrupted_min.values[:, oven].tolist() == [120, 120]
+    during = slice(12, 36)
+    tx = result.bus.values.tolist().index("tx")
+    assert (result.voltage_pu.values[:, during, tx, :2] == 0).all()
+    balance_kw = result.head_power_kw.sum("phase") - result.base_load_kw - result.losses_kw
+    assert np.abs(balance_kw).max() < 1e-4
+    fall = result.head_power_kw.sum("phase").values[:, 0] - result.head_power_kw.sum("phase").values[:, 20]
+    assert fall == pytest.approx(3.0, abs=0.3)
