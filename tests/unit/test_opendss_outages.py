@@ -300,8 +300,8 @@ def test_drawn_outages(tmp_path):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_home_behind_a_centre_tap_lives_on_its_battery(solver, tmp_path):
-    """Two hours without the lateral: of 3 kW the critical 40 % go on, 1.2 kW from a battery of 10 kWh, but for
-    2 s until the switch opens, and for 5 min more until the home is back on the grid.
+    """Two hours without the lateral: of 3 kW the critical 40 % go on, 1.2 kW from a battery of 10 kWh, but
+    for 2 s until the switch opens, and for 5 min more until the home is back on the grid.
     """
     path = write(tmp_path)
     out = {"start": "1h", "duration": "2h", "out": "line one"}
