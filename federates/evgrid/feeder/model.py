@@ -57,7 +57,10 @@ if TYPE_CHECKING:
     from evgrid.scenario import Scenario
 
 BATCH_CASES = 1000
-"""Power flows (members times steps) that are gathered before they are solved."""
+"""Power flows (members times steps) that are gathered before they are solved, at most."""
+
+BATCH_BYTES = 256 * 2**20
+"""Memory of their results, as far as it takes no more than one step."""
 
 VARIABLES = (
     Variable("voltage_pu", ("member", "bus", "phase"), "1",
@@ -345,6 +348,13 @@ def below_source(network: Network) -> Ints:
     return below if len(below) else np.arange(len(node))
 
 
+def _case_bytes(network: Network) -> int:
+    """Memory of the power and the results of one power flow, about, in double precision."""
+    sizes = network.sizes
+    elements = 2 * sizes["bus"] + 2 * sizes["line"] + 4 * sizes["trafo"] + 4 * sizes["connection"]
+    return 8 * sizes["phase"] * elements
+
+
 class FeederModel(Model):
     """Power flows of all members."""
 
@@ -483,7 +493,8 @@ class FeederModel(Model):
         self._in_turn = regulated or self._inverters is not None
         """Whether a step needs the voltages of the one before."""
         self._live = LiveControls(network, members) if self._solver.in_time else None
-        self._gather = 1 if feedback or self._in_turn else max(1, BATCH_CASES // members)
+        cases = min(BATCH_CASES, BATCH_BYTES // _case_bytes(network))
+        self._gather = 1 if feedback or self._in_turn else max(1, cases // members)
         self._steps = list[int]()
         count = len(network.connections)
         self._own, self._upstream = slice(count), upstream

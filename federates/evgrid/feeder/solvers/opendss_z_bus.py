@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 Complex = NDArray[np.complex128]
 
-BLOCK = 500
-"""Cases whose flows are made at once."""
+BLOCK, BLOCK_BYTES = 500, 32 * 2**20
+"""Cases whose flows are made at once, at most, and memory of the currents of their conductors."""
 
 
 class OpenDSSZBusSolver:
@@ -82,6 +82,8 @@ class OpenDSSZBusSolver:
         self._out = network.opendss.out
         Switches(engine, circuit.paths, circuit.node).take_out(self._out)
         y, sources = _linear(engine, circuit)
+        each = 16 * max(len(self._flow.branches.node), 1)
+        self._block = min(BLOCK, max(BLOCK_BYTES // each, 1))
         self._bus = ZBus(y, sources, _incidence(start, end, len(circuit.node)), np.concatenate(volts))
 
     def solve(
@@ -100,8 +102,8 @@ class OpenDSSZBusSolver:
         own, evs, made = parts_of(self.network, (p_kw, q_kvar), nominal, generation, positions, outs)
         parts = list[Flow]()
         stuck = list[int]()
-        for begin in range(0, len(p_kw), BLOCK):
-            some = slice(begin, begin + BLOCK)
+        for begin in range(0, len(p_kw), self._block):
+            some = slice(begin, begin + self._block)
             flow, lost = self._solve(own[some], evs[some], made[some])
             parts.append(flow)
             stuck += (begin + lost).tolist()
