@@ -10,7 +10,7 @@ EVs draw constant power at any voltage; loads and generators follow their models
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +37,6 @@ LOWEST_PU, HIGHEST_PU = 0.002, 1000.0
 LEAST_NODES = 200
 """Nodes of a circuit from which on members are solved side by side: in smaller ones threads wait for each
 other longer than it takes to solve."""
-
-
-class _Solved(NamedTuple):
-    """A solved case: the reason if it has no solution, else ""; see :class:`_Copy`."""
-
-    reason: str
-    changed: dict[int, Complex]
-    taps: Ints
-    shunts: Ints
 
 
 class OpenDSSSolver:
@@ -111,28 +102,37 @@ class OpenDSSSolver:
         of = np.arange(cases) % len(self._engines) if again is None else again
         voltage = np.empty((cases, len(self._circuit.node)), complex)
 
-        def solve(low: int, high: int) -> list[_Solved]:
-            found = list[_Solved]()
-            for case in range(low, high):
-                engine = self._engines[of[case]]
-                reason = engine.solve(
-                    own[case].sum(axis=1), evs[case], made[case].sum(axis=1), again is not None, outs[case]
-                )
+        changed = list[dict[int, Complex]]()
+        reasons: dict[int, str] = {}
+        taps, shunts = list[Ints](), list[Ints]()
+        together = cases if self.in_time else 1  # cases with engines of their own
+        for first in range(0, cases, together):
+            engines = [self._engines[one] for one in of[first : first + together]]
+            for case, engine in enumerate(engines, first):
+                engine.take(own[case].sum(axis=1), evs[case], made[case].sum(axis=1), outs[case])
+            for case, (engine, reason) in enumerate(
+                zip(engines, self._in_threads(engines, again is not None), strict=True), first
+            ):
                 voltage[case] = engine.voltage()
-                changed = engine.changed(voltage[case], self._flow.branches)
-                found.append(_Solved(reason, changed, engine.taps(), engine.shunts()))
-            return found
-
-        least = 1 if self.in_time and len(self._circuit.node) >= LEAST_NODES else cases
-        solved = [one for _, part in in_threads(solve, cases, least) for one in part]
-        reasons = {case: one.reason for case, one in enumerate(solved) if one.reason}
+                changed.append(engine.changed(voltage[case], self._flow.branches))
+                if reason:
+                    reasons[case] = reason
+                taps.append(engine.taps())
+                shunts.append(engine.shunts())
         if again is None:
-            self.positions = Positions(
-                np.array([one.taps for one in solved]), np.array([one.shunts for one in solved])
-            )
-        flow = self._flow.flow(voltage, own, evs, made, [one.changed for one in solved], outs)
+            self.positions = Positions(np.array(taps), np.array(shunts))
+        flow = self._flow.flow(voltage, own, evs, made, changed, outs)
         report_failed("OpenDSS", flow, reasons, label, failed)
         return flow
+
+    def _in_threads(self, engines: Sequence[_Copy], again: bool) -> list[str]:
+        """Solve a case of each engine; the reasons of those without solution, else ""."""
+
+        def solve(low: int, high: int) -> list[str]:
+            return [engine.solve(again) for engine in engines[low:high]]
+
+        least = 1 if len(self._circuit.node) >= LEAST_NODES else len(engines)
+        return [reason for _, part in in_threads(solve, len(engines), least) for reason in part]
 
 
 def parts_of(
@@ -266,13 +266,10 @@ class _Copy:
             found.add(str(circuit.ActiveCktElement.Properties("SwitchedObj").Val).lower())
         return sorted(found)
 
-    def solve(
-        self, loads: Complex, evs: Complex, generation: Complex, again: bool, out: frozenset[int]
-    ) -> str:
-        """Solve one case: power of loads and generators, kVA, (n,), and of EVs, (connection, slot).
+    def take(self, loads: Complex, evs: Complex, generation: Complex, out: frozenset[int]) -> None:
+        """Take over a case: power of loads and generators, kVA, (n,), and of EVs, (connection, slot).
 
-        ``again``: in the same step, with the controls as they are. ``out``: elements out of service. Returns
-        the reason if it has no solution, else "".
+        ``out``: elements out of service.
         """
         circuit = self._circuit
         self._switches.take_out(out)
@@ -285,6 +282,12 @@ class _Copy:
                 elements.idx = places[at]
                 elements.kW, elements.kvar = power[at].real, power[at].imag
             state[:] = power
+
+    def solve(self, again: bool) -> str:
+        """Solve the case; the reason if it has no solution, else "".
+
+        ``again``: in the same step, with the controls as they are.
+        """
         from dss import DSSException
 
         try:
