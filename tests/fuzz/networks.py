@@ -79,6 +79,8 @@ def outcome(mutant: Mutant, folder: Path) -> str:
     path.write_bytes(mutant.content)
     ends = {}
     solver = "pandapower" if "cigre" in mutant.name else "power-grid-model"
+    if "everything" in mutant.name:
+        solver = "auto"
     settings = Feeder.model_validate({"network": str(path), "solver": solver})
 
     def describe() -> None:
@@ -141,6 +143,8 @@ def _everything(three_phase: bool) -> Any:
     if three_phase:
         pp.create_asymmetric_load(net, b[8], 0.02, 0.0, 0.005, 0.004, 0.0, 0.001, type="wye", name="asym")
         pp.create_asymmetric_sgen(net, b[4], 0.0, 0.003, 0.0, type="wye", name="pv1")
+        pp.create_asymmetric_load(net, b[6], 0.004, 0.0, 0.002, type="delta", name="between")
+        pp.create_gen(net, b[3], 0.002, vm_pu=1.01, name="held")
         return net
     pp.create_load(net, b[8], 0.02, 0.005, const_z_p_percent=30, const_i_p_percent=20, name="zip")
     pp.create_motor(net, b[5], 0.003, 0.9, name="motor")
@@ -153,6 +157,7 @@ def _everything(three_phase: bool) -> Any:
     )  # fmt: skip
     pp.create_load(net, far, 0.1, 0.02, name="far load")
     pp.create_gen(net, b[3], 0.01, name="out", in_service=False)
+    pp.create_gen(net, b[6], 0.002, vm_pu=1.01, name="held")
     return net
 
 
