@@ -7,10 +7,12 @@ import pandapower as pp
 import pytest
 from tests.support.substation import substation
 
+from evgrid.errors import ScenarioError
 from evgrid.feeder import model as feeder_model
 from evgrid.feeder.model import FeederModel
 from evgrid.feeder.networks import load_network
 from evgrid.feeder.solvers import make_solver, opendss_z_bus
+from evgrid.runs.memory import check_memory, memory_of
 from evgrid.scenario import scenario_from
 from evgrid.scenario.feeder import Feeder
 
@@ -105,3 +107,20 @@ def test_blocks_of_an_opendss_batch_leave_its_numbers_as_they_are(tmp_path, monk
     assert solver._block == 1
     for name, values in solve(network, 7).tables().items():
         assert np.array_equal(values, whole.tables()[name], equal_nan=True), name
+
+
+def test_sensitivities_of_a_large_network_are_refused_before_they_are_taken(built, monkeypatch):
+    """Strategies that go by voltages need the voltage at each connection point by the power at each."""
+    network = built(feeders=1, transformers=8, houses=40, three_phase=False)
+    scenario = scenario_from(
+        {
+            "name": "large", "time": {"start": "2026-01-15T00:00", "duration": "1h", "step": 900},
+            "feeder": {"network": "case33bw"}, "fleet": {"count": 1},
+            "aggregators": {"main": {"strategy": "voltage_support"}},
+        }
+    )  # fmt: skip
+    assert memory_of(scenario, network)["aggregators.main.strategy (by voltages)"] == 4 * 8 * 320**2
+    monkeypatch.setattr("evgrid.runs.memory.memory_of", lambda *_: {"aggregators.main.strategy": 2e9})
+    monkeypatch.setattr("evgrid.runs.memory.memory_of_machine", lambda: 1e9)
+    with pytest.raises(ScenarioError, match=r"aggregators.main.strategy: the run would take about 2 GB"):
+        check_memory(scenario, network)

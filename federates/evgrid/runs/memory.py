@@ -32,6 +32,12 @@ def load_bytes(network: Network) -> float:
     return _NUMBER * 96 * 20 * network.sizes["connection"]
 
 
+def sensitivity_bytes(network: Network) -> float:
+    """Bytes of the sensitivities of the voltages of all connection points to the power of all."""
+    sizes = network.sizes
+    return _NUMBER * 4 * (sizes["connection"] * sizes["phase"]) ** 2
+
+
 def memory_of(scenario: Scenario, network: Network) -> dict[str, float]:
     """Least memory of a run, bytes, by the settings that need it."""
     members, clock = float(scenario.ensemble.members), scenario.clock
@@ -56,6 +62,8 @@ def memory_of(scenario: Scenario, network: Network) -> dict[str, float]:
         horizon = getattr(settings, "horizon", None)
         if horizon is not None:
             found[f"aggregators.{name}.horizon"] = 4 * _NUMBER * members * horizon / clock.step_s
+        if settings.strategy_class.uses_voltage:
+            found[f"aggregators.{name}.strategy (by voltages)"] = sensitivity_bytes(network)
         if settings.strategy_class.uses_system:
             found["time.duration / time.step"] = 4 * _NUMBER * members * clock.duration_s / clock.step_s
     return found
