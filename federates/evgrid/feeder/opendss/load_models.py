@@ -72,7 +72,7 @@ def currents(voltage: Complex, cases: Ints, power: Complex, models: LoadModels, 
 @inlined
 def _current(u: complex, power: complex, models: LoadModels, port: int) -> complex:
     """Current of one port."""
-    size, volts, model = abs(u), models.volts[port], models.model[port]
+    size, volts, model = np.sqrt(u.real * u.real + u.imag * u.imag), models.volts[port], models.model[port]
     if power == 0j or size == 0.0:
         return 0j
     nominal: complex = power.conjugate() / (volts * volts)

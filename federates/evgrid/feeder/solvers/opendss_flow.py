@@ -132,7 +132,8 @@ class FlowOf:
             np.where(ports.there, at[ports.start], -1)
             for ports in (circuit.loads, circuit.chargers, circuit.generators)
         ]
-        self._volts = np.where(circuit.node_volts > 0, circuit.node_volts, np.nan)
+        volts = np.where(circuit.node_volts > 0, circuit.node_volts, np.nan)
+        self._bus_volts = np.append(volts, np.nan)[circuit.bus_node]
 
     def _sensed(self, engine: Engine) -> tuple[_Sensed, ...]:
         """Conductors that load lines and transformers, and those of the windings of transformers."""
@@ -204,8 +205,7 @@ class FlowOf:
                 place = branches.place[circuit.paths.names[element].lower()]
                 amps[mine, branches.first_row[place] : branches.first_row[place + 1]] = 0.0
             dead[mine] = circuit.paths.dead(some)
-        at_row = np.where(branches.node != GROUND, voltage[:, branches.node], 0.0)
-        power = at_row * amps.conj() / 1e3
+        power = with_ground(voltage)[:, branches.node] * amps.conj() / 1e3
         line_loading = np.zeros((cases, len(grid.lines.name), 3))
         line_loading[:, np.isnan(grid.lines.rating_ka)] = np.nan
         trafo_loading = np.zeros((cases, len(grid.trafos.name), 3))
@@ -231,9 +231,16 @@ class FlowOf:
         fixed += drawn.real.sum(axis=(1, 2)) - loads.real.sum(axis=(1, 2))
         if dead.any():
             voltage = np.where(dead, np.nan, voltage)
-        bus, pu, chargers = circuit.bus_node, np.abs(voltage) / self._volts, circuit.chargers
+        at_bus = with_ground(voltage, np.nan)[:, circuit.bus_node]
+        chargers, generators = circuit.chargers, circuit.generators
+        connection_pu = np.zeros((cases, *chargers.there.shape))
+        connection_pu[:, chargers.there] = np.abs(across(voltage, chargers)) / chargers.volts[chargers.there]
+        generator_pu = np.full((cases, *generators.there.shape), np.nan)
+        generator_pu[:, generators.there] = (
+            np.abs(across(voltage, generators)) / generators.volts[generators.there]
+        )
         return Flow(
-            voltage_pu=np.where(bus != GROUND, pu[:, bus], np.nan),
+            voltage_pu=np.abs(at_bus) / self._bus_volts,
             line_loading=line_loading,
             trafo_loading=trafo_loading,
             trafo_p_kw=np.where(first, into.real.sum(axis=2), out_of.real.sum(axis=2)),
@@ -243,11 +250,11 @@ class FlowOf:
             head_q_kvar=np.ascontiguousarray(head[:, 0].imag),
             losses_kw=power.real.sum(axis=1) - in_shunts,
             fixed_kw=fixed,
-            voltage_unbalance=_unbalance(np.where(bus != GROUND, voltage[:, bus], np.nan)),
+            voltage_unbalance=_unbalance(at_bus),
             neutral_a=np.abs(neutral[:, :, 0]),
             trafo_neutral_a=np.zeros((cases, len(grid.trafos.name))),
-            connection_pu=np.where(chargers.there, np.abs(across(voltage, chargers)) / chargers.volts, 0.0),
-            generator_pu=np.abs(across(voltage, circuit.generators)) / circuit.generators.volts,
+            connection_pu=connection_pu,
+            generator_pu=generator_pu,
         )
 
     def drawn(self, voltage: Complex, loads: Complex) -> Complex:
@@ -262,7 +269,7 @@ class FlowOf:
 def _drawn(voltage: Complex, power: Complex, ports: Ports, models: LoadModels) -> Complex:
     """Power at ports, kVA, (case, row, slot), by their models; ``power`` at nominal voltage."""
     there = ports.there
-    u = np.ascontiguousarray(across(voltage, ports)[:, there].T)
+    u = np.ascontiguousarray(across(voltage, ports).T)
     amps = np.empty_like(u)
     currents(u, np.arange(u.shape[1]), np.ascontiguousarray(power[:, there].T) * 1e3, models, amps)
     found = np.zeros(power.shape, complex)
@@ -270,10 +277,15 @@ def _drawn(voltage: Complex, power: Complex, ports: Ports, models: LoadModels) -
     return found
 
 
+def with_ground(voltage: Complex, ground: float = 0.0) -> Complex:
+    """Voltages (case, node) with that of the ground at the end, where :data:`GROUND` finds it."""
+    return np.concatenate([voltage, np.full((len(voltage), 1), ground)], axis=1)
+
+
 def across(voltage: Complex, ports: Ports) -> Complex:
-    """Voltage across ports, V, (case, row, slot), of voltages (case, node); NaN where there is no port."""
-    start = np.where(ports.there, voltage[:, ports.start], np.nan)
-    return np.asarray(start - np.where(ports.end != GROUND, voltage[:, ports.end], 0.0))
+    """Voltage across the ports that are there, V, (case, port), of voltages (case, node)."""
+    known = with_ground(voltage)
+    return np.asarray(known[:, ports.start[ports.there]] - known[:, ports.end[ports.there]])
 
 
 def _at_sources(circuit: Circuit) -> Ints:
@@ -344,7 +356,8 @@ def _highest(amps: Complex, row: Ints, element: Ints, slot: Ints, rated_a: Float
     """Raise the loading ``out`` (case, element, slot) to the currents at some rows per rated current."""
     for case in range(len(amps)):
         for k in range(len(row)):
-            loading = abs(amps[case, row[k]]) / rated_a[k]
+            i = amps[case, row[k]]
+            loading = np.sqrt(i.real * i.real + i.imag * i.imag) / rated_a[k]
             if loading > out[case, element[k], slot[k]]:
                 out[case, element[k], slot[k]] = loading
 

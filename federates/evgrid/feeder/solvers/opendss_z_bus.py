@@ -123,7 +123,9 @@ class OpenDSSZBusSolver:
     def _solve(self, own: Complex, evs: Complex, made: Complex) -> tuple[Flow, Ints]:
         """The flow of some cases, and those of them that do not converge."""
         parts = zip((own, evs, -made), self._there, strict=True)
-        power = np.concatenate([1e3 * values[:, there].T for values, there in parts]).astype(complex)
+        power = (1e3 * np.concatenate([values[:, there] for values, there in parts], axis=1).T).astype(
+            complex
+        )
         some = np.flatnonzero((power != 0).any(axis=1))
         power, models = power[some], LoadModels._make(column[some] for column in self._models)
 

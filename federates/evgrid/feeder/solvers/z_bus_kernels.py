@@ -97,7 +97,7 @@ def hold(
                     voltage[ports[other, phase], column] += weights[phase] * step
 
 
-@njit
+@inlined
 def _substitute(lower: Columns, upper: Columns, inverse: Complex, count: int, re: Floats, im: Floats) -> None:
     """Solve L U x = b for ``count`` right-hand sides in place, (row, lane)."""
     first, rows, values = lower
@@ -123,7 +123,7 @@ def _substitute(lower: Columns, upper: Columns, inverse: Complex, count: int, re
                 im[row, lane] -= a * y + b * x
 
 
-@njit
+@inlined
 def _inject(
     ports: Columns, some: Ints, current: Complex, begin: int, count: int, re: Floats, im: Floats
 ) -> None:
@@ -138,6 +138,31 @@ def _inject(
                 i = current[place, begin + lane]
                 re[row, lane] += a * i.real - b * i.imag
                 im[row, lane] += a * i.imag + b * i.real
+
+
+@njit
+def _node_drops(
+    lower: Columns,
+    upper: Columns,
+    inverse: Complex,
+    into: Columns,
+    some: Ints,
+    current: Complex,
+    begin: int,
+    count: int,
+    re: Floats,
+    im: Floats,
+) -> None:
+    """Voltage drops Y^-1 A i of all rows under the port currents of ``count`` cases, (row, lane).
+
+    A single case is compiled apart: its loops need no lanes.
+    """
+    if count == 1:
+        _inject(into, some, current, begin, 1, re, im)
+        _substitute(lower, upper, inverse, 1, re, im)
+    else:
+        _inject(into, some, current, begin, count, re, im)
+        _substitute(lower, upper, inverse, count, re, im)
 
 
 @inlined
@@ -181,8 +206,7 @@ def port_voltages(
     first, rows, weights = out_of
     for begin in range(0, current.shape[1], LANES):
         count = min(LANES, current.shape[1] - begin)
-        _inject(into, some, current, begin, count, re, im)
-        _substitute(lower, upper, inverse, count, re, im)
+        _node_drops(lower, upper, inverse, into, some, current, begin, count, re, im)
         change[begin : begin + count] = 0.0
         for place in range(len(some)):
             port = some[place]
@@ -253,8 +277,7 @@ def node_voltages(
     at_re, at_im = np.empty((nodes, lanes)), np.empty((nodes, lanes))
     for begin in range(0, current.shape[1], LANES):
         count = min(LANES, current.shape[1] - begin)
-        _inject(into, some, current, begin, count, at_re, at_im)
-        _substitute(lower, upper, inverse, count, at_re, at_im)
+        _node_drops(lower, upper, inverse, into, some, current, begin, count, at_re, at_im)
         for node in range(nodes):
             row, a, b = order[node], no_load[node].real, no_load[node].imag
             for lane in range(count):
