@@ -194,7 +194,7 @@ def test_fresh_circuit_of_opendss_has_the_recorded_voltages(solver, tmp_path):
         feeder={"network": str(path), "solver": solver, "base_load": {"source": "net"}},
         fleet={"count": 60, "charger": {"nominal_v": 240}},
     )
-    assert result.connection_phase.values.tolist() == ["s1-s2", "s1-s2", "a-b b-c c-a", "a-b b-c c-a", "abc"]
+    assert result.connection_phase.values.tolist() == ["s1-s2", "s1-s2", "a-b b-c c-a", "a-b b-c c-a", "c"]
     at_evs = result.connection_ev_power_kw.isel(member=0, time=-1).values
     assert (at_evs > 0).sum() >= 5
     assert result.generator.values.tolist() == ["g", "pv roof"]

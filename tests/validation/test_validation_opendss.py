@@ -13,6 +13,7 @@ import evgrid
 from evgrid.feeder.networks import load_network
 from evgrid.feeder.opendss.engine import Engine
 from evgrid.feeder.solvers import balance, make_solver
+from evgrid.scenario import scenario_from
 from evgrid.scenario.feeder import Feeder
 
 CASES = Path(__file__).parent
@@ -227,3 +228,18 @@ def test_ieee_13_node_against_the_published_voltages(variant, opendss_data, tmp_
     assert np.array_equal(np.isnan(ours), published.isna().to_numpy())
     assert np.nanmax(np.abs(ours - alone)) <= case["same_as_the_engine_pu"]
     assert np.nanmax(np.abs(ours - published.to_numpy())) <= case["tolerance_pu"][variant]
+
+
+def test_one_phase_out_leaves_the_loads_of_the_others(shared_data):
+    """IEEE 13 without the regulator of phase a for 10 minutes: only loads at its node are not served."""
+    network = str(shared_data / "opendss" / "ieee" / "13Bus" / "IEEE13Nodeckt.dss")
+    content = {
+        "name": "phase-a-out",
+        "time": {"start": "2026-07-15T12:00", "duration": "30min", "step": "60s"},
+        "feeder": {"network": network, "base_load": {"source": "net"}},
+        "outages": {"schedule": [{"start": "10min", "duration": "10min", "out": "trafo reg1"}]},
+    }
+    result = evgrid.run(scenario_from(content)).isel(member=0)
+    kw = {"671": 1155, "634a": 160, "692": 170, "675a": 485, "652": 128, "670a": 17}  # of the file
+    for name, kwh in zip(result["connection"].values, result["not_served_kwh"].values, strict=True):
+        assert kwh == pytest.approx(kw.get(str(name), 0) / 6), name

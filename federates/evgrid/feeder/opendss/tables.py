@@ -497,9 +497,10 @@ def charger_ports(
 ) -> tuple[Ports, Any]:
     """Ports of EVs at each connection point, and the slot of those on one phase, (connection,) int8.
 
-    At a bus of three phases: from each phase to the neutral, or with ``charger_v`` nearer to the voltage
-    between two phases, between them. At a split-phase service: across both legs, or from a leg to the neutral
-    where ``charger_v`` is nearer to that. At two phases: between them. At one: to the neutral.
+    At a split-phase service: across both legs, or from a leg to the neutral where ``charger_v`` is nearer to
+    that. At a bus of three phases with ``charger_v`` nearer to the voltage between phases: between any two.
+    Else at the load's own nodes: between them where it is in delta, or where there are two and ``charger_v``
+    is nearer to that; else from each to the neutral.
     """
     number = len(loads.name)
     start, end = np.full((number, 3), GROUND, np.int64), np.full((number, 3), GROUND, np.int64)
@@ -510,15 +511,19 @@ def charger_ports(
         to_neutral, between = 1e3 * kv[bus], 1e3 * kv[bus] * (2.0 if split[bus] else np.sqrt(3))
         by_pair = charger_v is None or abs(charger_v - between) < abs(charger_v - to_neutral)
         delta = bool((own.end[at][own.start[at] != GROUND] != GROUND).all()) and not split[bus]
-        if len(there) == 3 and (delta or (by_pair and charger_v is not None)):
+        served = {*own.start[at].tolist(), *own.end[at].tolist()}
+        mine = [slot for slot in there if split[bus] or nodes[slot] in served] or there
+        both = bool(split[bus]) or charger_v is not None
+        if len(there) == 3 and ((delta and len(mine) == 3) or (by_pair and charger_v is not None)):
             start[at], end[at], volts[at] = nodes, [nodes[1], nodes[2], nodes[0]], between
-        elif len(there) == 2 and by_pair:
-            slot = 2 if split[bus] else there[0]
-            start[at, slot], end[at, slot], volts[at, slot] = nodes[there[0]], nodes[there[1]], between
+        elif (delta and len(mine) == 2) or (len(there) == 2 and by_pair and (both or len(mine) == 2)):
+            first, other = there if len(there) == 2 else mine
+            slot = 2 if split[bus] else first
+            start[at, slot], end[at, slot], volts[at, slot] = nodes[first], nodes[other], between
             phase[at] = slot
         else:
-            for slot in there:
+            for slot in mine:
                 start[at, slot], volts[at, slot] = nodes[slot], to_neutral
-            if len(there) < 3:
-                phase[at] = loads.phase[at] if loads.phase[at] in there else there[0]
+            if len(mine) < 3:
+                phase[at] = loads.phase[at] if loads.phase[at] in mine else mine[0]
     return Ports(start, end, volts), phase
