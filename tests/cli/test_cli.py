@@ -250,7 +250,7 @@ def test_feeder_tells_what_a_network_holds_lacks_and_refuses(tmp_path):
     assert "vector group of 2 trafos by the recipe four_wire" in filled.stdout
     refused = call("feeder", "pandapower:create_cigre_network_hv", cwd=tmp_path)
     assert "would refuse it" in refused.stdout
-    assert "gen 0 'Generator 10' can't be represented" in refused.stdout
+    assert "gen 'Generator 10' can't be represented with the solver power-grid-model" in refused.stdout
     unknown = call("feeder", "cigre", cwd=tmp_path)
     assert unknown.returncode == 1
     assert "unknown network" in unknown.stderr

@@ -879,7 +879,7 @@ SHOWN = {
     """,
     "studies/test_hosting_capacity.py": """
         HostingCapacity.budget HostingCapacity.evs HostingCapacity.levels HostingCapacity.members
-        HostingCapacity.precision
+        HostingCapacity.members_per_run HostingCapacity.precision
         HostingCapacity.risk HostingCapacity.variants
     """,
     "studies/test_managed_charging.py": """

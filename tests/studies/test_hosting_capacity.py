@@ -276,6 +276,11 @@ def test_a_stopped_study_goes_on_and_a_failed_run_names_its_case(scenario, tmp_p
         run_study(other, tmp_path / "out", resume=True, scheduler=scheduler)
 
 
+def test_the_members_of_a_round_are_parted_into_runs(scenario):
+    runs = load_study(scenario, levels=[0.5], members=5, members_per_run=2).plans()
+    assert [list(run.scenario.members) for run in runs] == [[0, 1], [2, 3], [4]]
+
+
 def test_a_deployment_whose_power_flow_has_no_solution_violates_the_limits(tmp_path, scheduler):
     vehicle = "vehicle: {capacity_kwh: 1e+6, consumption_kwh_per_mile: 1e+4, charge_kw: 5e+4}"
     text = BASE.replace("{phases: 3, power_kw: 11}", f"{{phases: 3, power_kw: 50000}}, {vehicle}")
