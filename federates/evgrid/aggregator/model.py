@@ -121,7 +121,9 @@ class AggregatorModel(Model):
             if connections.upstream:
                 of_connection[-1] = trafos
         groups = self._groups = trafos + connections.upstream if self._by_trafo else 1
-        self._group_of_connection = of_connection
+        self._connection_group = (
+            groups * np.arange(len(self._members))[:, np.newaxis] + of_connection
+        ).reshape(-1)
         self._ev_group = evs.member * groups + of_connection[evs.connection]
         context = Context(
             scenario.clock, scenario.tariff, evs, groups, self._ev_group,
@@ -390,8 +392,7 @@ class AggregatorModel(Model):
     def _by_group(self, power: Array) -> Array:
         """Power of EVs by connection and phase as power by group, (member, group) kW."""
         members, groups = len(self._members), self._groups
-        group = self._group_of_connection + groups * np.arange(members)[:, np.newaxis]
-        summed = np.bincount(group.reshape(-1), power.sum(axis=2).reshape(-1), members * groups)
+        summed = np.bincount(self._connection_group, power.sum(axis=2).reshape(-1), members * groups)
         return np.asarray(summed.reshape(members, groups), np.float64)
 
     def _in_groups(

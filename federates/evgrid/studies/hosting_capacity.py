@@ -414,7 +414,7 @@ def check_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> x
     result, checked = check_limits(result, chosen)
     if not checked.sizes["criterion"]:
         raise ResultError("none of the limits can be checked on this feeder")
-    gave_up = result["member_failed_s"].notnull().drop_vars("member_failed_s", errors="ignore")
+    gave_up = result["member_failed_s"].notnull()
     together = (checked["violated_any"].astype(bool) | gave_up).expand_dims(criterion=[TOGETHER])
     unsolved = gave_up.expand_dims(criterion=[NO_SOLUTION])
     violated = xr.concat([checked["violated"].astype(bool), unsolved, together], "criterion")

@@ -232,13 +232,6 @@ class FlowOf:
         if dead.any():
             voltage = np.where(dead, np.nan, voltage)
         at_bus = with_ground(voltage, np.nan)[:, circuit.bus_node]
-        chargers, generators = circuit.chargers, circuit.generators
-        connection_pu = np.zeros((cases, *chargers.there.shape))
-        connection_pu[:, chargers.there] = np.abs(across(voltage, chargers)) / chargers.volts[chargers.there]
-        generator_pu = np.full((cases, *generators.there.shape), np.nan)
-        generator_pu[:, generators.there] = (
-            np.abs(across(voltage, generators)) / generators.volts[generators.there]
-        )
         return Flow(
             voltage_pu=np.abs(at_bus) / self._bus_volts,
             line_loading=line_loading,
@@ -253,8 +246,8 @@ class FlowOf:
             voltage_unbalance=_unbalance(at_bus),
             neutral_a=np.abs(neutral[:, :, 0]),
             trafo_neutral_a=np.zeros((cases, len(grid.trafos.name))),
-            connection_pu=connection_pu,
-            generator_pu=generator_pu,
+            connection_pu=_port_pu(voltage, circuit.chargers, 0.0),
+            generator_pu=_port_pu(voltage, circuit.generators, np.nan),
         )
 
     def drawn(self, voltage: Complex, loads: Complex) -> Complex:
@@ -286,6 +279,13 @@ def across(voltage: Complex, ports: Ports) -> Complex:
     """Voltage across the ports that are there, V, (case, port), of voltages (case, node)."""
     known = with_ground(voltage)
     return np.asarray(known[:, ports.start[ports.there]] - known[:, ports.end[ports.there]])
+
+
+def _port_pu(voltage: Complex, ports: Ports, absent: float) -> Array:
+    """Voltage across ports, pu of their own, (case, row, slot); ``absent`` where there is no port."""
+    found = np.full((len(voltage), *ports.there.shape), absent)
+    found[:, ports.there] = np.abs(across(voltage, ports)) / ports.volts[ports.there]
+    return found
 
 
 def _at_sources(circuit: Circuit) -> Ints:
