@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from evgrid.federation.port_sheet import FederateSheet, PortSheet, SheetPort
     from evgrid.runs.batch import BatchReport
     from evgrid.runs.simulation import RunReport
     from evgrid.scenario import Scenario
@@ -531,6 +532,116 @@ def feeder(network: str, phases: str, zero_sequence: bool) -> None:
     for solver, entries in summary.refused.items():
         rows.append((solver, "\n".join(["would refuse it:", *entries]) if entries else "solves it"))
     _print_rows(summary.source, rows, width=160)
+
+
+@main.command()
+@_scenario_argument
+@click.option("--federate", "name", metavar="NAME", help="Only this federate's.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with the names of all elements.")
+@click.option(
+    "--helics", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Write NAME.json for each federate: the file with which HELICS registers all of its ports.",
+)  # fmt: skip
+@_set_option
+@_members_option
+@_no_code_option
+def ports(
+    scenario: Path, name: str | None, as_json: bool, folder: Path | None, settings: tuple[str, ...],
+    members: int | None,
+) -> None:  # fmt: skip
+    """Print what a program must do to take a federate's place in SCENARIO.
+
+    For each federate: when it steps, and its ports with their keys, units, shapes, first values and signs.
+    """
+    import json
+
+    checked = _load(scenario, settings, members)
+    from evgrid.runs.port_sheet import port_sheet
+
+    sheet = port_sheet(checked)
+    try:
+        federates = sheet.federates if name is None else (sheet.find(name),)
+    except KeyError:
+        listed = ", ".join(federate.name for federate in sheet.federates)
+        raise click.BadParameter(f"{name}: the run has {listed}", param_hint="--federate") from None
+    if as_json:
+        click.echo(json.dumps(sheet.as_json(federates), indent=1, allow_nan=False))
+    elif folder is None:
+        _print_sheet(sheet, federates)
+    if folder is not None:
+        for federate in federates:
+            text = json.dumps(federate.helics_config(sheet.core_type, sheet.broker), indent=1)
+            click.echo(f"config   {_write_text(folder / f'{federate.name}.json', text)}", err=as_json)
+
+
+def _write_text(path: Path, text: str) -> Path:
+    """Write a text file, in a folder that is made where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ResultError(f"{path} can't be written: {error.strerror}") from error
+    return path
+
+
+def _print_sheet(sheet: PortSheet, federates: Sequence[FederateSheet]) -> None:
+    """Print the port sheet of some federates, and the first elements of each dimension."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    clock = sheet.clock
+    console.print(
+        f"{sheet.scenario}: {clock.ticks:,} ticks of {clock.step_s:g} s from {clock.stamp(0.0)}\n"
+        f"broker {sheet.broker}, core type {sheet.core_type}\n"
+        f"any of them can be another program: {', '.join(federate.name for federate in sheet.federates)}\n"
+    )
+    for federate in federates:
+        first, second, last = (f"{at_s:.10g}" for at_s in federate.times)
+        title = (
+            f"[bold]{federate.name}[/] steps {federate.steps:,} times, every {federate.period_s:g} s, at "
+            f"{first}, {second}, … {last} s; waits for {', '.join(federate.waits_for) or 'nobody'}"
+        )
+        if federate.iterates_on:
+            title += f"; repeats its step on new values of {', '.join(federate.iterates_on)}"
+        table = Table("", "key", "unit", "shape", "first", "from or to", "meaning", title=title,
+                      title_justify="left", title_style="", box=None, pad_edge=False)  # fmt: skip
+        for what, entries in (("gives", federate.outputs), ("takes", federate.inputs)):
+            for entry in entries:
+                shape = " × ".join(
+                    f"{dim} {size}" for dim, size in zip(entry.port.shape, entry.sizes, strict=True)
+                )
+                others = ", ".join(entry.subscribers) or "nobody" if what == "gives" else entry.port.publisher
+                table.add_row(
+                    what, entry.port.name, entry.port.unit or "1", shape, f"{entry.port.initial:g}", others,
+                    Text(_meaning(entry, federate.name)),
+                )  # fmt: skip
+        console.print(table, "")
+    table = Table("dimension", "", "elements", "in their order", box=None, pad_edge=False)
+    for dim, columns in sheet.elements_of(federates).items():
+        rows = [", ".join(_cell(cell) for cell in row) for row in zip(*columns.values(), strict=True)]
+        more = ["…"] if len(rows) > SHOWN else []
+        table.add_row(dim, str(len(rows)), Text(", ".join(columns)), Text("; ".join([*rows[:SHOWN], *more])))
+    console.print(table)
+    console.print(
+        "\nArrays are sent in C order: the last dimension varies fastest. Values are global publications of "
+        "vectors, messages the bytes of\nlittle-endian float64 between global targeted endpoints. Elements: "
+        "--json. A file with which HELICS registers this: --helics DIR."
+    )
+
+
+def _cell(value: Any) -> str:
+    """A static fact of an element."""
+    return "-" if value in ("", None) else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _meaning(entry: SheetPort, federate: str) -> str:
+    """Meaning of a port, and how it is sent if as messages."""
+    if entry.port.transport == "value":
+        return entry.port.text
+    delay = f", {entry.delay_s:g} s under way" if entry.delay_s else ""
+    return f"{entry.port.text}; messages, endpoint {entry.endpoint(federate)}{delay}"
 
 
 def _load(
