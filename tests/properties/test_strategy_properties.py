@@ -162,8 +162,8 @@ class Run:
             models.insert(
                 0,
                 AggregatorModel(
-                    self.scenario, portfolio, CONNECTIONS, self.evs, 2, recorder, lambda out: SENSITIVITY,
-                    known, self.forecast,
+                    self.scenario, portfolio, CONNECTIONS, self.evs, np.arange(2), recorder,
+                    lambda out: SENSITIVITY, known, self.forecast,
                 ),
             )  # fmt: skip
         said = {f"fleet/{field}": np.zeros(n) for field in ("plugged", "soc", "p_max", "p_min",
@@ -402,7 +402,8 @@ def setpoints_by_member(name, own, numbers, emissions):
     portfolio = Portfolio("main", 0, np.arange(len(evs)), whole=True)
     models = (
         AggregatorModel(
-            scenario, portfolio, CONNECTIONS, evs, 2, recorder, lambda out: SENSITIVITY, known, base_load
+            scenario, portfolio, CONNECTIONS, evs, np.arange(2), recorder, lambda out: SENSITIVITY, known,
+            base_load,
         ),
         FleetModel(scenario, CONNECTIONS, evs, sessions, recorder, True, 2),
     )  # fmt: skip

@@ -193,7 +193,7 @@ def limited(imported, path, step_s):
     portfolio = Portfolio("main", 0, np.arange(len(evs)), whole=True)
     known = planned_sessions_of(scenario, car_park, evs, sessions)
     models = (
-        AggregatorModel(scenario, portfolio, car_park, evs, 0, recorder, planned=known),
+        AggregatorModel(scenario, portfolio, car_park, evs, np.arange(0), recorder, planned=known),
         FleetModel(scenario, car_park, evs, sessions, recorder, managed=True),
     )
     fields = ("plugged", "soc", "p_max", "p_min", "energy_needed", "time_left", "time_needed")

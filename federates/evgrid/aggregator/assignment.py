@@ -28,12 +28,13 @@ def portfolios(
     scenario: Scenario,
     connections: Connections,
     trafos: NDArray[np.str_],
+    banks: NDArray[np.int64],
     evs: EVs,
     vehicle: NDArray[np.str_],
 ) -> tuple[Portfolio, ...]:
     """The portfolio of each aggregator of the scenario.
 
-    trafos : (trafo,) the transformers' names
+    trafos, banks : (trafo,) the transformers' names, and position of the first unit of each one's bank
     vehicle : (ev,) type of each EV, "" if it is unknown
 
     Raises
@@ -66,7 +67,7 @@ def portfolios(
         if settings.evs is None:
             rest = number
             continue
-        own = _chosen(settings.evs, connections, trafos, evs, vehicle)
+        own = _chosen(settings.evs, connections, trafos, banks, evs, vehicle)
         if name in ranges:
             own &= (ranges[name][0] <= draw) & (draw < ranges[name][1])
         _refuse_twice(own & (owner >= 0), owner, list(given), number, evs, scenario)
@@ -100,6 +101,7 @@ def _chosen(
     wanted: Selection,
     connections: Connections,
     trafos: NDArray[np.str_],
+    banks: NDArray[np.int64],
     evs: EVs,
     vehicle: NDArray[np.str_],
 ) -> NDArray[np.bool_]:
@@ -108,8 +110,7 @@ def _chosen(
     if wanted.connections is not None:
         at &= np.isin(connections.name, wanted.connections)
     if wanted.transformers is not None:
-        rows = np.flatnonzero(np.isin(trafos, wanted.transformers))
-        at &= np.isin(connections.trafo, rows)
+        at &= np.isin(connections.trafo, banks[np.isin(trafos, wanted.transformers)])
     if wanted.upstream is not None:
         at &= (np.arange(len(connections)) >= connections.on_feeder) == wanted.upstream
     own = at[evs.connection]

@@ -79,7 +79,8 @@ _EXCESS = (
 class AggregatorModel(Model):
     """One aggregator with one strategy over its portfolio of EVs.
 
-    ``evs`` are all EVs of the run; ``trafos`` is the number of transformers of the feeder. Connections
+    ``evs`` are all EVs of the run; ``banks``, (trafo,), is the position of the first unit of each
+    transformer's bank, which is one group. Connections
     without a transformer above them are with those of the first; EVs upstream of the feeder are in a group
     of their own, the last. ``sensitivity``, with elements out of service, is for a strategy that uses
     voltages. ``planned``, of all EVs, and ``base_load`` are for forecasts; the latter gives (member, trafo +
@@ -93,7 +94,7 @@ class AggregatorModel(Model):
         portfolio: Portfolio,
         connections: Connections,
         evs: EVs,
-        trafos: int,
+        banks: NDArray[np.int64],
         recorder: Recorder,
         sensitivity: Callable[[frozenset[int]], Sensitivity] | None = None,
         planned: PlannedSessions | None = None,
@@ -114,7 +115,8 @@ class AggregatorModel(Model):
         link = scenario.link_of(portfolio.name)
         self._telemetry_s = max(link.telemetry, scenario.time.step)
         self._feeder_step_s = scenario.feeder_step_s
-        self._by_trafo, self._trafos = settings.group == "transformer" and trafos > 0, trafos
+        trafos = self._trafos = len(banks)
+        self._by_trafo, self._banks = settings.group == "transformer" and trafos > 0, banks
         of_connection = np.zeros(len(connections), np.int64)
         if self._by_trafo:
             of_connection = np.maximum(connections.trafo, 0)
@@ -375,7 +377,7 @@ class AggregatorModel(Model):
         ev_power = self._by_group(inputs[self._power_port])
         if self._by_trafo:
             through = np.zeros((len(self._members), self._groups))
-            through[:, : inputs["feeder/trafo_p"].shape[1]] = inputs["feeder/trafo_p"]
+            np.add.at(through.T, self._banks, inputs["feeder/trafo_p"].T)
         else:
             through = inputs["feeder/head_p"].sum(axis=1, keepdims=True)
         self._base_load = (through - ev_power).reshape(-1)

@@ -131,7 +131,8 @@ class Connections:
     name : (connection,) str, the load's name
     bus : (connection,) int, position of its bus along the result's ``bus`` dimension
     phase : (connection,) int8, 0/1/2 for a single-phase connection, ALL_PHASES for three phases
-    trafo : (connection,) int, position of the transformer next upstream along ``trafo``, -1 if none
+    trafo : (connection,) int, position of the transformer next upstream along ``trafo``, of a bank that of
+        its first unit; -1 if none
     households : (connection,) int, households behind it
     phases : labels of the phase dimension, ("a", "b", "c"), or ("abc",) for a balanced feeder,
         whose only slot carries the sum over the phases

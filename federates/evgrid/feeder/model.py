@@ -192,8 +192,9 @@ PEAK_VARIABLES = {
     "feeder": Variable("head_peak_kw", ("member", "month"), "kW",
                        "highest power at the head in the month, mean of the meter's interval", timed=False),
     "transformer": Variable("trafo_peak_kw", ("member", "trafo", "month"), "kW",
-                            "highest power into the transformer in the month, mean of the meter's interval; "
-                            "NaN where it is next upstream of no connection point",
+                            "highest power into the transformer or, at its first unit, its bank in the "
+                            "month, mean of the meter's interval; NaN where it is next upstream of no "
+                            "connection point",
                             timed=False),
 }  # fmt: skip
 """Variables where the tariff has a demand charge of the feeder or of transformers."""
@@ -309,20 +310,23 @@ class GroupMeter:
 
     power, excess : names of its variables
     least_kw, most_kw : the limit
-    trafos : (trafo,) bool, which transformers it is for, each for itself; None: the whole feeder
+    banks : (trafo,) int, position of the first unit of each transformer's bank, which the limit is for; -1:
+        no limit. None: the limit is for the whole feeder
     """
 
     power: str
     excess: str
     least_kw: float
     most_kw: float
-    trafos: NDArray[np.bool_] | None
+    banks: Ints | None
 
     @property
     def variables(self) -> tuple[Variable, ...]:
         """Its variables."""
-        dims = ("member",) if self.trafos is None else ("member", "trafo")
-        what = "through the head" if self.trafos is None else "into the transformer, NaN where no limit holds"
+        dims: tuple[str, ...] = ("member",)
+        what = "through the head"
+        if self.banks is not None:
+            dims, what = (*dims, "trafo"), "into the transformer or, at its first unit, its bank; else NaN"
         return (
             Variable(self.power, dims, "kW", f"active power that the aggregator's limit is for: {what}"),
             Variable(
@@ -335,8 +339,20 @@ class GroupMeter:
 
     def read(self, trafo_kw: Array, head_kw: Array) -> dict[str, Array]:
         """Values of its variables, for (step, member, trafo) and (step, member) kW."""
-        power = head_kw if self.trafos is None else np.where(self.trafos, trafo_kw, np.nan)
+        power = head_kw if self.banks is None else bank_power(trafo_kw, self.banks)
         return {self.power: power, self.excess: power - np.clip(power, self.least_kw, self.most_kw)}
+
+
+def bank_power(trafo_kw: Array, banks: Ints) -> Array:
+    """Power of each bank at its first unit, of the power of transformers, (..., trafo) kW; else NaN.
+
+    banks : (trafo,) position of the first unit of each transformer's bank; -1: left out
+    """
+    units = np.flatnonzero(banks >= 0)
+    total = np.full(trafo_kw.shape, np.nan)
+    total[..., banks[units]] = 0.0
+    np.add.at(total.T, banks[units], trafo_kw[..., units].T)
+    return total
 
 
 def below_source(network: Network) -> Ints:
@@ -485,10 +501,10 @@ class FeederModel(Model):
         if demand is not None and demand.of != "evs":
             self._metered = PEAK_VARIABLES[demand.of]
             self.variables += (self._metered,)
-            trafos = np.arange(len(network.grid.trafos.name))
-            self._below = np.where(np.isin(trafos, network.connections.trafo), 0.0, np.nan)
-            """Of each transformer: 0 where it is next upstream of a connection point, else NaN."""
-            metered = (members,) if demand.of == "feeder" else (members, len(trafos))
+            bank = network.topology.bank
+            self._billed = np.where(np.isin(bank, network.connections.trafo), bank, -1)
+            """The bank of each transformer where it is next upstream of a connection point, else -1."""
+            metered = (members,) if demand.of == "feeder" else (members, len(bank))
             self._peaks = MonthlyPeaks(self._clock, demand.interval, metered)
         self._in_turn = regulated or self._inverters is not None
         """Whether a step needs the voltages of the one before."""
@@ -795,7 +811,7 @@ class FeederModel(Model):
                 self._recorder.put(name, tick, values)
             if self._peaks is not None:
                 by_trafo = self._metered.name == "trafo_peak_kw"
-                power = by_member(flow.trafo_p_kw) + self._below if by_trafo else head.sum(axis=2)
+                power = bank_power(by_member(flow.trafo_p_kw), self._billed) if by_trafo else head.sum(axis=2)
                 self._peaks.add(self.period_s, power)
             hours = self.period_s / 3600
             if left is not None:

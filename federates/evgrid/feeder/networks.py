@@ -36,7 +36,7 @@ from evgrid.errors import NetworkError, ScenarioError
 from evgrid.feeder import equivalents, net_file, net_schema
 from evgrid.feeder import grid as tables
 from evgrid.feeder.equivalents import MAGNETISING_IMPEDANCE_PERCENT, prepare
-from evgrid.feeder.grid import Grid, Ints, extract, has_asymmetric_power
+from evgrid.feeder.grid import Grid, Ints, Names, extract, has_asymmetric_power
 from evgrid.feeder.households import households_note, households_of
 from evgrid.feeder.opendss.network import OpenDSS, read_opendss
 from evgrid.feeder.topology import Topology, topology
@@ -114,6 +114,15 @@ class Network:
             "phase": len(self.grid.phases),
         }
 
+    @property
+    def bank_names(self) -> Names:
+        """Names of the transformers of each one's bank, (trafo,): ``reg1 + reg2 + reg3``, or its own."""
+        name, bank = self.grid.trafos.name, self.topology.bank
+        units: dict[int, list[str]] = {}
+        for own, first in zip(name.tolist(), bank.tolist(), strict=True):
+            units.setdefault(first, []).append(own)
+        return np.array([" + ".join(units[first]) for first in bank.tolist()], np.str_)
+
     def with_inverters(self, generators: frozenset[int]) -> Network:
         """The network with generators of ``grid.fixed`` that are inverters with functions of their own."""
         if self.opendss is None:  # all generation is constant power
@@ -129,12 +138,16 @@ class Network:
             phase = np.where(g.loads.delta, between, np.array([*g.phases, "abc"])[c.phase])
         if self.opendss is not None:
             phase = self.opendss.circuit.charger_nodes()
-        trafo = np.array([*g.trafos.name, ""])[c.trafo]
+        bank = self.bank_names
+        trafo = np.append(bank, "")[c.trafo]
         nodes = {} if self.opendss is None else {
             "bus_nodes": ("bus", self.opendss.circuit.nodes_of_bus(), {"long_name": "nodes of the bus"}),
             "line_nodes": ("line", self.opendss.circuit.nodes_of_line(), {"long_name": "nodes of the line"}),
         }  # fmt: skip
-        return nodes | {
+        banks = {} if (bank == g.trafos.name).all() else {
+            "trafo_bank": ("trafo", bank, {"long_name": "transformers between the same two buses"}),
+        }  # fmt: skip
+        return nodes | banks | {
             "bus": ("bus", g.buses.name, {"long_name": "bus"}),
             "line": ("line", g.lines.name, {"long_name": "line"}),
             "trafo": ("trafo", g.trafos.name, {"long_name": "transformer"}),
@@ -145,7 +158,7 @@ class Network:
             "connection_phase": (
                 "connection", phase, {"long_name": "phase of the connection point, or nodes of its EVs"},
             ),
-            "connection_trafo": ("connection", trafo, {"long_name": "transformer next upstream"}),
+            "connection_trafo": ("connection", trafo, {"long_name": "transformer or bank next upstream"}),
             "connection_households": (
                 "connection", c.households, {"long_name": "households behind the connection point"},
             ),

@@ -24,7 +24,10 @@ class Topology:
     nodes : number of nodes
     energised : (bus,) bool, whether a source feeds the bus
     distance_km : (bus,) float, length of the shortest path along lines from a source; NaN if not fed
-    trafo : (bus,) int, position of the last transformer on that path, -1 if there is none
+    trafo : (bus,) int, position of the last transformer on that path, of a bank that of its first unit; -1
+        if there is none
+    bank : (trafo,) int, position of the first unit of the bank to which each transformer belongs: those that
+        are closed between the same two nodes, such as three single-phase regulators
     """
 
     node: Ints
@@ -32,6 +35,7 @@ class Topology:
     energised: Bools
     distance_km: Floats
     trafo: Ints
+    bank: Ints
 
 
 def topology(grid: Grid, source: str) -> Topology:
@@ -50,7 +54,9 @@ def topology(grid: Grid, source: str) -> Topology:
         for a, b in grid.joined
         if grid.buses.nominal_kv[a] != grid.buses.nominal_kv[b]
     )
+    bank = _banks(grid, node)
     distance, trafo = _ways(grid, node, nodes)
+    trafo = np.append(bank, -1)[trafo]
     inside = node >= 0
     distance_km = np.where(inside, distance[node], np.inf)
     energised = np.isfinite(distance_km)
@@ -66,8 +72,9 @@ def topology(grid: Grid, source: str) -> Topology:
     if faults:
         raise NetworkError.of(source, faults)
     return Topology(
-        node, nodes, energised, np.where(energised, distance_km, np.nan), np.where(energised, trafo[node], -1)
-    )
+        node, nodes, energised, np.where(energised, distance_km, np.nan),
+        np.where(energised, trafo[node], -1), bank,
+    )  # fmt: skip
 
 
 def _nodes(grid: Grid) -> tuple[Ints, int]:
@@ -91,8 +98,21 @@ def _nodes(grid: Grid) -> tuple[Ints, int]:
     return np.array(node, dtype=np.int64), len(number)
 
 
+def _banks(grid: Grid, node: Ints) -> Ints:
+    """The ``bank`` of :class:`Topology`; of a transformer that is open: itself."""
+    trafos, first = grid.trafos, dict[tuple[int, int], int]()
+    closed = trafos.hv_closed & trafos.lv_closed
+    ends = zip(node[trafos.hv_bus].tolist(), node[trafos.lv_bus].tolist(), strict=True)
+    return np.array(
+        [first.setdefault(pair, at) if closed[at] else at for at, pair in enumerate(ends)], np.int64
+    )
+
+
 def _ways(grid: Grid, node: Ints, nodes: int) -> tuple[Floats, Ints]:
-    """Shortest path from a source to each node, km, and the last transformer on it (Dijkstra)."""
+    """Shortest path from a source to each node, km, and the last transformer on it (Dijkstra).
+
+    A line from end to end of a transformer, such as the jumper of an open-delta bank, is no path around it.
+    """
     neighbours: list[list[tuple[int, float, int]]] = [[] for _ in range(nodes)]
     lines, trafos = grid.lines, grid.trafos
 
@@ -103,10 +123,16 @@ def _ways(grid: Grid, node: Ints, nodes: int) -> tuple[Floats, Ints]:
             neighbours[at].append((int(to), float(length), int(number)))
             neighbours[to].append((int(at), float(length), int(number)))
 
+    transformed = trafos.hv_closed & trafos.lv_closed
+    across = {
+        frozenset(pair)
+        for pair in zip(node[trafos.hv_bus][transformed], node[trafos.lv_bus][transformed], strict=True)
+    }
+    ends = zip(node[lines.from_bus], node[lines.to_bus], strict=True)
     closed = lines.from_closed & lines.to_closed
+    closed = closed & np.array([frozenset(pair) not in across for pair in ends], bool)
     connect(lines.from_bus, lines.to_bus, closed, lines.length_km, [-1] * len(lines.name))
-    closed = trafos.hv_closed & trafos.lv_closed
-    connect(trafos.hv_bus, trafos.lv_bus, closed, np.zeros(len(trafos.name)), range(len(trafos.name)))
+    connect(trafos.hv_bus, trafos.lv_bus, transformed, np.zeros(len(trafos.name)), range(len(trafos.name)))
     distance = np.full(nodes, np.inf)
     upstream = np.full(nodes, -1, np.int64)
     heap = [(0.0, int(n), -1) for n in np.unique(node[grid.sources.bus])]

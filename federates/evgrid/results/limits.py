@@ -290,6 +290,9 @@ PRESETS: Mapping[str, Callable[[], LimitSet]] = {
 """The standards' limit sets by name, each with its default numbers."""
 
 
+LIMITED_POWER = "limited_power_kw"
+"""Variable of the power that an aggregator's limit is for; of several its name follows."""
+
 AGGREGATORS = "aggregators"
 """Name of the set of the limits of the run's aggregators, see :func:`aggregator_limits`."""
 
@@ -302,7 +305,7 @@ def aggregator_limits(result: xr.Dataset) -> tuple[Criterion, ...]:
         return ()
     found = []
     for name, settings in aggregators.items():
-        variable = next((v for v in (f"limited_power_kw_{name}", "limited_power_kw") if v in result), None)
+        variable = next((v for v in (f"{LIMITED_POWER}_{name}", LIMITED_POWER) if v in result), None)
         most, least = settings.get("limit_kw"), settings.get("export_limit_kw", settings.get("limit_kw"))
         if variable is None or (most is None and least is None):
             continue
@@ -317,6 +320,11 @@ def aggregator_limits(result: xr.Dataset) -> tuple[Criterion, ...]:
             )
         )
     return tuple(found)
+
+
+def bank_names(result: xr.Dataset) -> NDArray[Any]:
+    """Names of the transformers of each one's bank, (trafo,), which is one group of an aggregator."""
+    return np.asarray(result["trafo_bank" if "trafo_bank" in result.coords else "trafo"].values.astype(str))
 
 
 def limit_set(*parts: str | Criterion | LimitSet) -> LimitSet:
@@ -562,6 +570,8 @@ def violations(result: xr.Dataset, limits: LimitSet) -> pd.DataFrame:
     parts = []
     for variable, group in _by_variable(checks).items():
         kind, names, phases = _items(result, group[0].dims)
+        if kind == "trafo" and variable.startswith(LIMITED_POWER):
+            names = bank_names(result)
         unit = str(result[variable].attrs.get("units", "1"))
         loaded = _worst_phases(result, variable, kind)
         for m, values in _members(result, variable):

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from evgrid.aggregator.excess import REASON_TEXTS
 from evgrid.errors import ResultError
-from evgrid.results.limits import Criterion, LimitSet, aggregator_limits, violations
+from evgrid.results.limits import (
+    LIMITED_POWER,
+    Criterion,
+    LimitSet,
+    aggregator_limits,
+    bank_names,
+    violations,
+)
 from evgrid.results.phase_names import phase_names
 from evgrid.results.recording import unrecorded
 from evgrid.results.settlement import amount
@@ -119,7 +126,7 @@ def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
     """Whether each aggregator's limit was met, else excess, duration and reasons, of the worst member."""
     rows = []
     for c in aggregator_limits(result):
-        own = c.variable.removeprefix("limited_power_kw")
+        own = c.variable.removeprefix(LIMITED_POWER)
         ways = {"drawn": c.high, "fed back": None if c.low is None else -c.low}
         limit_text = ", ".join(f"{kw:g} kW {way}" for way, kw in ways.items() if kw is not None)
         if c.mean_over:
@@ -128,8 +135,12 @@ def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
         slack = max(c.slack, _KEPT_KW)
         broken = abs(excess) > slack
         name = f"limit of {c.name.removeprefix('limit_of_')}"
+        where = _judged(result, c.variable) if "trafo" in excess.dims else ""
+        if "trafo" in excess.dims and not where:
+            rows.append((name, f"{limit_text}: not recorded"))
+            continue
         if not bool(broken.any()):
-            rows.append((name, f"{limit_text}: kept"))
+            rows.append((name, f"{limit_text}: {f'kept at {where}' if where else 'kept'}"))
             continue
         text = [f"{limit_text}: passed"]
         for way, beyond in (("drawn", excess), ("fed back", -excess)):
@@ -141,13 +152,21 @@ def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
         at = {str(dim): int(row) for dim, row in zip(time_h.dims, most, strict=True)}
         place = ""
         if "trafo" in at and result.sizes["trafo"] > 1:
-            place = f" at {time_h['trafo'].values[at['trafo']]}"
+            place = f" at {bank_names(result)[at['trafo']]}"
         text.append(f"for {float(time_h[at]):.2f} h{place}")
         rows.append((name, " ".join(text)))
         if c.mean_over and hours * 3600 < c.mean_over:
             rows.append(_mean_row(result, c))
         rows += _reason_rows(result, own, at)
     return rows
+
+
+def _judged(result: xr.Dataset, variable: str) -> str:
+    """Names of the transformers and banks that a limit is for, as far as they are recorded."""
+    dims = [dim for dim in result[variable].dims if dim != "trafo"]
+    names = bank_names(result)[result[variable].notnull().any(dims).values].tolist()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
 def _mean_row(result: xr.Dataset, c: Criterion) -> tuple[str, str]:

@@ -184,7 +184,7 @@ def build_world(scenario: Scenario) -> World:
         connections = network.connections
     vehicle = np.zeros(len(evs), sessions.vehicle.dtype)
     vehicle[sessions.ev] = sessions.vehicle
-    owners = portfolios(scenario, connections, network.grid.trafos.name, evs, vehicle)
+    owners = portfolios(scenario, connections, network.grid.trafos.name, network.topology.bank, evs, vehicle)
     may_discharge = np.zeros(len(evs), np.bool_)
     may_discharge[sessions.ev[sessions.discharge_kw > 0]] = True
     sites = site_table(scenario, connections, evs, base, may_discharge)
@@ -271,14 +271,14 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
         sensitivity = Sensitivities(scenario, world.network).without
     if controlled:
         planned = planned_sessions_of(scenario, world.connections, world.evs, world.sessions)
-    trafos, load = world.sizes["trafo"], partial(load_by_trafo, scenario, world.network)
+    load = partial(load_by_trafo, scenario, world.network)
     models += [
         AggregatorModel(
             scenario,
             p,
             world.connections,
             world.evs,
-            trafos,
+            world.network.topology.bank,
             recorder,
             sensitivity,
             planned,
@@ -311,8 +311,8 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
         models.append(
             FleetModel(
                 scenario, world.connections, world.evs, world.sessions, recorder,
-                managed=bool(controlled), trafos=trafos, portfolios=world.portfolios, taken=taken,
-                at_sites=world.sites.ev if world.sites is not None else None,
+                managed=bool(controlled), trafos=world.sizes["trafo"], portfolios=world.portfolios,
+                taken=taken, at_sites=world.sites.ev if world.sites is not None else None,
                 outages=world.outages,
             )
         )  # fmt: skip
@@ -385,16 +385,16 @@ def _notes_of_plans(world: World) -> Iterator[str]:
 
 def _limited(world: World, controlled: list[Portfolio]) -> Iterator[tuple[Any, ...]]:
     """The fields of a GroupMeter for each aggregator that has a limit."""
-    trafos = world.sizes["trafo"]
+    banks = world.network.topology.bank
     for p in controlled:
         settings = world.scenario.aggregators[p.name]
         if not (isinstance(settings, WithinSettings) and settings.limited):
             continue
         own = None
-        if settings.group == "transformer" and trafos:
+        if settings.group == "transformer" and len(banks):
             connection = world.evs.connection[p.rows]
             here = connection[connection < world.connections.on_feeder]
-            own = np.isin(np.arange(trafos), np.maximum(world.connections.trafo[here], 0))
+            own = np.where(np.isin(banks, np.maximum(world.connections.trafo[here], 0)), banks, -1)
         names = (p.variable(name) for name in ("limited_power_kw", "limit_excess_kw"))
         yield (*names, settings.least_kw, settings.most_kw, own)
 

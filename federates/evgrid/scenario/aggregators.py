@@ -24,7 +24,7 @@ class Selection(Settings):
     connections: tuple[ElementName, ...] | None = None
     """Connection points at which the EVs charge."""
     transformers: tuple[ElementName, ...] | None = None
-    """Transformers next upstream of them."""
+    """Transformers next upstream of them; one of a bank stands for all of the bank."""
     vehicles: tuple[ElementName, ...] | None = None
     """Vehicle types."""
     upstream: bool | None = None
@@ -107,7 +107,8 @@ class StrategySettings(Settings):
     strategy: str
     """Name of a built-in strategy, or my_module:MyStrategy."""
     group: Literal["transformer", "feeder"] = "transformer"
-    """Grouping of the EVs: by the transformer next upstream, or the whole feeder."""
+    """Grouping of the EVs: by the transformer next upstream (those between the same two buses are one group),
+    or the whole feeder."""
     evs: Selection | None = None
     """Its EVs, such as {share: 0.4}; left out: those that no other aggregator has."""
     communication: OwnCommunication | None = None

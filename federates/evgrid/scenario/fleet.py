@@ -209,8 +209,8 @@ class FlexibilityEnvelope(Settings):
     every: Annotated[Duration, Field(gt=0)] | None = None
     """Period at which it is recomputed, a multiple of time.step; left out: every slot."""
     group: Group = "feeder"
-    """Groups over which the result sums it in each member: all EVs, those below each transformer, or those
-    at each connection point."""
+    """Groups over which the result sums it in each member: all EVs, those below each transformer (of a bank:
+    at its first), or those at each connection point."""
 
     @model_validator(mode="after")
     def _whole_slots(self) -> FlexibilityEnvelope:

@@ -70,8 +70,8 @@ class DemandCharge(Settings):
     """Interval of the meter, from midnight on; divides a day."""
     of: Literal["evs", "transformer", "feeder"] = "evs"
     """The power that is metered: all EVs of the fleet (of the aggregator, where there are several) together;
-    all below each transformer next upstream of connection points, EVs and load, each with its own peak;
-    or the whole feeder. The latter two are metered with losses, and the charge is the whole site's."""
+    all below each transformer or bank next upstream of connection points, EVs and load, each with its own
+    peak; or the whole feeder. The latter two are metered with losses, and the charge is the whole site's."""
 
     @model_validator(mode="after")
     def _divides_a_day(self) -> DemandCharge:
