@@ -258,7 +258,7 @@ def test_a_member_that_is_given_up_leaves_the_others_alone(run):
         ({"tap_changers": tap_changer(bus="far")}, r"bus = far: the network has no such bus"),
         ({"tap_changers": tap_changer() * 2}, r"two regulators move 'T'"),
         ({"capacitors": [{"shunt": "C2", "deadband_pu": 0.02}]},
-         r"capacitors\.0\.shunt = C2: the network has no such shunt; it has C"),
+         r"capacitors\.0\.shunt = C2: the network has no such shunt; did you mean C"),
         ({"tap_changers": tap_changer(bus="end", line_drop={"r_ohm": 1})}, r"line_drop needs .* give no bus"),
         ({"pv": {"functions": {"volt_var": "ieee_1547_b"}, "at": ["house"]}},
          r"feeder\.pv\.at = house: the network has no such sgen"),

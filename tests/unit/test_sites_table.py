@@ -176,7 +176,7 @@ def test_an_unknown_connection_is_named_with_one_like_it():
         ScenarioError, match=r"sites\.a\.connections: .* no connection point H11; did you mean H1\?"
     ):
         table({"a": {"connections": ["H11", "H2"]}})
-    with pytest.raises(ScenarioError, match=r"no connection point upstream; there is H0, H1, H2, H3, H4, …"):
+    with pytest.raises(ScenarioError, match=r"no connection point upstream; it has H0, H1, H2, H3, H4, …"):
         table({"a": {"connections": ["upstream"]}}, connections=points(upstream=True))
 
 

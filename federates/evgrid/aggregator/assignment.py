@@ -10,13 +10,13 @@ Shares are drawn per member and EV from a stream of their own: row r never chang
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.element_names import ElementNames
 from evgrid.core.model import Array, Connections, EVs, Portfolio
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
@@ -108,9 +108,10 @@ def _chosen(
     """The EVs that match all criteria but the share, (ev,) bool."""
     at = np.ones(len(connections), np.bool_)
     if wanted.connections is not None:
-        at &= np.isin(connections.name, wanted.connections)
+        places = ElementNames(connections.name).places(wanted.connections)
+        at &= np.isin(np.arange(len(connections)), places)
     if wanted.transformers is not None:
-        at &= np.isin(connections.trafo, banks[np.isin(trafos, wanted.transformers)])
+        at &= np.isin(connections.trafo, banks[ElementNames(trafos).places(wanted.transformers)])
     if wanted.upstream is not None:
         at &= (np.arange(len(connections)) >= connections.on_feeder) == wanted.upstream
     own = at[evs.connection]
@@ -125,17 +126,21 @@ def _unknown(
     mix = scenario.fleet.vehicle_mix if scenario.fleet is not None else None
     types = [*mix.types] if mix is not None else np.unique(vehicle[vehicle != ""]).tolist()
     found = []
-    for key, what, known in (
-        ("connections", "the feeder has no connection point", connections.name.tolist()),
-        ("transformers", "the feeder has no transformer", trafos.tolist()),
-        ("vehicles", "there is no vehicle type", types),
+    for key, what, names in (
+        ("connections", "the feeder has no connection point", connections.name),
+        ("transformers", "the feeder has no transformer", trafos),
     ):
-        for name in getattr(wanted, key) or ():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                listed = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
-                hint = f"did you mean {near[0]}?" if near else f"there is {listed}"
-                found.append(f"{path}.{key}: {what} {name}; {hint}")
+        known = ElementNames(names)
+        found += [
+            f"{path}.{key}: {what} {name}; {known.hint(name)}"
+            for name in getattr(wanted, key) or ()
+            if known.place(name) < 0
+        ]
+    found += [
+        f"{path}.vehicles: the fleet has no vehicle type {name}; {ElementNames(types).hint(name)}"
+        for name in wanted.vehicles or ()
+        if name not in types
+    ]
     return found
 
 

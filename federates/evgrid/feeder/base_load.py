@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from evgrid.core.cache_folder import arrays_file, read_arrays, write_arrays
+from evgrid.core.element_names import ElementNames
 from evgrid.core.model import ALL_PHASES, Array
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.core.units import DAY_S
@@ -745,25 +746,33 @@ def _time_edges(table: Table, time_format: str | None, scenario: Scenario, fault
 
 def _powers(table: Table, names: list[str], what: str, faults: Faults) -> Array:
     """The columns of each ``what`` in the order of ``names``, (row, name)."""
-    bare = [name.strip() for name in names]
-    given = table.names[1:]
-    there = set(given)
-    missing = [name for name in bare if name not in there]
+    known, column = ElementNames(names), dict[int, str]()
+    unknown, twice = list[str](), list[tuple[str, str]]()
+    for name in table.names[1:]:
+        if (place := known.place(name)) < 0:
+            unknown.append(name)
+        elif place in column:
+            twice.append((column[place], name))
+        else:
+            column[place] = name
+    missing = [name for place, name in enumerate(names) if place not in column]
     faults.file(
         *(f"column '{shown(name)}' is missing: must have one for each {what} of the net" for name in missing)
     )
-    known = set(bare)
     faults.file(
         *(
-            f"column '{shown(name)}': there is no such {what} in the net"
-            for name in given
-            if name not in known
+            f"column '{shown(name)}': there is no such {what} in the net; {known.hint(name)}"
+            for name in unknown
         )
+    )
+    faults.file(
+        *(f"columns '{shown(a)}' and '{shown(b)}' are of the same {what}; give one" for a, b in twice)
     )
     if missing:
         return np.zeros((len(table), len(names)))
-    values = np.stack(table.numbers(bare, faults, POWER_RULE), axis=1)
-    for name in bare:
+    given = [column[place] for place in range(len(names))]
+    values = np.stack(table.numbers(given, faults, POWER_RULE), axis=1)
+    for name in given:
         empty = table.empty(name)
         if empty.any():
             faults.cells(empty, name, POWER_RULE)

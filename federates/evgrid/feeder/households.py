@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evgrid.core.element_names import ElementNames
 from evgrid.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -32,15 +33,18 @@ def households_of(rule: int | Households, loads: Loads) -> Ints:
     if rule.kw_each is not None:
         power_kw = np.maximum(loads.p_kw.sum(axis=1), 0.0)
         return np.asarray(np.maximum(np.round(power_kw / rule.kw_each), 1), np.int64)
-    given = rule.by_load
-    names = {str(name) for name in loads.name}
-    unknown = [name for name in given if name not in names]
-    if unknown:
+    names = ElementNames(loads.name)
+    place = names.places(rule.by_load)
+    if (place < 0).any():
         raise ScenarioError(
-            [f"feeder.households.by_load.{name}: the network has no such load" for name in unknown]
+            [
+                f"feeder.households.by_load.{name}: the network has no such load; {names.hint(name)}"
+                for name in np.array([*rule.by_load])[place < 0].tolist()
+            ]
         )
-    found = [given.get(str(name), rule.others) for name in loads.name]
-    return np.array(found, np.int64)
+    found = np.full(len(loads.name), rule.others, np.int64)
+    found[place] = [*rule.by_load.values()]
+    return found
 
 
 def households_note(rule: int | Households, households: Ints) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.element_names import ElementNames
 from evgrid.core.fixed_point import FixedPoint, coupling_variables
 from evgrid.core.model import Array, Recorder, Variable
 from evgrid.errors import ScenarioError
@@ -51,16 +52,17 @@ class Inverters:
         s_kva = np.where(fixed.gen_sn_kva > 0, fixed.gen_sn_kva, settings.oversize * total)
         self._at = np.flatnonzero((fixed.gen_kind == "sgen") & (s_kva > 0) & (total >= 0))
         if settings.at is not None:
-            names = fixed.gen_name.tolist()
+            names = ElementNames(fixed.gen_name)
+            places = names.places(settings.at)
             faults = [
-                f"feeder.pv.at = {name}: the network has no such sgen" if name not in names
+                f"feeder.pv.at = {name}: the network has no such sgen; {names.hint(name)}" if at < 0
                 else f"feeder.pv.at = {name}: is no generator with a rated power"
-                for name in settings.at
-                if name not in names or names.index(name) not in self._at
+                for name, at in zip(settings.at, places.tolist(), strict=True)
+                if at not in self._at
             ]  # fmt: skip
             if faults:
                 raise ScenarioError(faults)
-            self._at = np.array([names.index(name) for name in settings.at], np.int64)
+            self._at = places
         elif not len(self._at):
             raise ScenarioError(["feeder.pv: the network has no sgen with a rated power"])
         s_kva, p_kw = s_kva[self._at], total[self._at]

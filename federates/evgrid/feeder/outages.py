@@ -18,7 +18,6 @@ once), weather.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from evgrid.core.element_names import ElementNames
 from evgrid.core.model import SAME_S, Array, Connections, Outages, Spans
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
@@ -89,29 +89,22 @@ class Elements:
         if out == "feeder":
             return [FEEDER]
         if isinstance(out, Meters):
-            return [
-                self.meters + _place(name, grid.loads.name, "connection point") for name in out.connections
-            ]
+            loads = ElementNames(grid.loads.name)
+            return [self.meters + _place(name, loads, "connection point") for name in out.connections]
         kind, _, name = out.partition(" ")
         if kind == "line":
-            return [self.lines + _place(name.strip(), grid.lines.name, "line")]
+            return [self.lines + _place(name.strip(), ElementNames(grid.lines.name), "line")]
+        trafos = ElementNames(grid.trafos.name)
         windings = [f"{name.strip()} {side}" for side in ("hv", "mv", "lv")]  # of three, see equivalents
-        if not set(windings) <= set(grid.trafos.name.tolist()):
+        if (trafos.places(windings) < 0).any():
             windings = [name.strip()]
-        return [self.trafos + _place(one, grid.trafos.name, "trafo") for one in windings]
+        return [self.trafos + _place(one, trafos, "trafo") for one in windings]
 
 
-def _place(name: str, names: NDArray[np.str_], what: str) -> int:
-    found = np.flatnonzero(names == name)
-    if len(found):
-        return int(found[0])
-    given = [str(one) for one in names]
-    if not given:
-        raise ValueError(f"the network has no {what}")
-    near = difflib.get_close_matches(name, given, n=1, cutoff=0.5)
-    few = ", ".join(given[:5]) + (f" and {len(given) - 5} more" if len(given) > 5 else "")
-    hint = f"did you mean '{near[0]}'?" if near else f"there are {few}"
-    raise ValueError(f"the network has no {what} {name}; {hint}")
+def _place(name: str, names: ElementNames, what: str) -> int:
+    if (found := names.place(name)) < 0:
+        raise ValueError(f"the network has no {what} {name}; {names.hint(name)}")
+    return found
 
 
 class Supply:

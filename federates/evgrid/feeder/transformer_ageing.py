@@ -5,13 +5,38 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from evgrid.core.element_names import ElementNames
 from evgrid.core.model import Array, Clock
 from evgrid.errors import ScenarioError
 from evgrid.feeder.networks import Network
 from evgrid.feeder.transformer_thermal import ThermalState, outcome
 from evgrid.scenario.ambient import AmbientTemperature
-from evgrid.scenario.devices import TransformerAgeing
+from evgrid.scenario.devices import TRANSFORMER_PRESETS, TransformerAgeing, TransformerThermal
+
+
+def _constants(settings: TransformerAgeing, names: NDArray[np.str_]) -> list[TransformerThermal]:
+    """Thermal constants of each transformer. Raises ScenarioError naming those that have none."""
+    given, path = settings.transformer, "feeder.transformer_ageing.transformer"
+    if isinstance(given, str):
+        return [TRANSFORMER_PRESETS[given]] * len(names)
+    if isinstance(given, TransformerThermal):
+        return [given] * len(names)
+    known = ElementNames(names)
+    places = known.places(given)
+    faults = [
+        f"{path}.{name}: the network has no such transformer; {known.hint(name)}"
+        for name, place in zip(given, places, strict=True)
+        if place < 0
+    ]
+    of = dict(zip(places.tolist(), given.values(), strict=True))
+    missing = [str(name) for place, name in enumerate(names) if place not in of]
+    if missing:
+        faults.append(f"{path}: has no constants for {', '.join(missing)}")
+    if faults:
+        raise ScenarioError(faults)
+    return [of[place] for place in range(len(names))]
 
 
 class Ageing:
@@ -22,13 +47,7 @@ class Ageing:
     ) -> None:
         """Raise ScenarioError where a transformer has no constants, or an ambient file has faults."""
         trafos, fed = network.grid.trafos, network.topology.energised
-        found = [settings.constants(str(name)) for name in trafos.name]
-        known = [one for one in found if one is not None]
-        if len(known) < len(found):
-            missing = [str(n) for n, one in zip(trafos.name, found, strict=True) if one is None]
-            raise ScenarioError(
-                [f"feeder.transformer_ageing.transformer: has no constants for {', '.join(missing)}"]
-            )
+        known = _constants(settings, trafos.name)
         self._dead = ~((trafos.hv_closed & fed[trafos.hv_bus]) | (trafos.lv_closed & fed[trafos.lv_bus]))
         self._ambient = AmbientTemperature(settings.ambient, clock)
         self._state = ThermalState(known, members, step_s)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.element_names import ElementNames
 from evgrid.core.model import ALL_PHASES, Array
 from evgrid.errors import PowerFlowError, ScenarioError
 from evgrid.feeder.grid import Floats, Ints
@@ -119,18 +120,18 @@ def sets_of_positions(found: Sequence[Device], network: Network) -> int:
 
 
 def _place(names: NDArray[np.str_], name: str, key: str, what: str) -> int:
-    at = np.flatnonzero(names == name)
-    if not len(at):
-        some = ", ".join(names[:8].tolist()) + (", …" if len(names) > 8 else "")
-        raise ValueError(f"{key} = {name}: the network has no such {what}; it has {some or 'none'}")
-    return int(at[0])
+    known = ElementNames(names)
+    if (at := known.place(name)) < 0:
+        raise ValueError(f"{key} = {name}: the network has no such {what}; {known.hint(name)}")
+    return at
 
 
 def _tap_changer(given: TapChanger, network: Network, solver: str) -> Device:
     trafos = network.grid.trafos
     names = trafos.name
     three = [f"{given.trafo} {side}" for side in ("hv", "mv", "lv")]
-    if given.trafo not in names and all(name in names for name in three):  # see feeder.equivalents
+    known = ElementNames(names)
+    if known.place(given.trafo) < 0 and (known.places(three) >= 0).all():  # see feeder.equivalents
         windings = {name.rsplit(" ", 1)[1]: _place(names, name, "trafo", "transformer") for name in three}
         moving = next((k for k in windings.values() if trafos.tap_side[k] >= 0), windings["hv"])
         if given.side == "hv" or (moving != windings["hv"] and moving != windings[given.side]):

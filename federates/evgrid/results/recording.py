@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.element_names import ElementNames
 from evgrid.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -79,15 +80,15 @@ def selection(
         if chosen == "none":
             dropped.add(dim)
             continue
-        names = np.unique(known) if dim == SITE else known
         allowed = known if dim != SITE or sometimes is None else np.append(known, sometimes)
+        names = ElementNames(allowed)
         whose = "scenario" if dim == SITE else "network"
+        found = names.places(chosen)
         faults += [
-            f"record.{setting} = {name}: the {whose} has no such {dim}; it has "
-            f"{', '.join(names[:5]) or 'none'}{', …' if len(names) > 5 else ''}"
-            for name in [name for name in chosen if name not in allowed][:20]
+            f"record.{setting} = {name}: the {whose} has no such {dim}; {names.hint(name)}"
+            for name in [name for name, place in zip(chosen, found, strict=True) if place < 0][:20]
         ]
-        rows[dim] = np.flatnonzero(np.isin(known, chosen))
+        rows[dim] = np.flatnonzero(np.isin(known, allowed[found[found >= 0]]))
     if faults:
         raise ScenarioError(faults)
     return Selection(frozenset(dropped), rows, sizes)

@@ -150,10 +150,3 @@ class TransformerAgeing(Settings):
     start_load: Annotated[float, Field(ge=0)] | None = None
     """Load, per rated current, at which they are in steady state before the run; left out: the first
     step's."""
-
-    def constants(self, trafo: str) -> TransformerThermal | None:
-        """Constants of a transformer; None if it has none."""
-        given = self.transformer
-        if isinstance(given, str):
-            return TRANSFORMER_PRESETS[given]
-        return given.get(trafo) if isinstance(given, dict) else given

@@ -8,7 +8,6 @@ others.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.element_names import ElementNames
 from evgrid.core.model import ALL_PHASES, Array, Clock, Connections, EVs, HeldLoad
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import ScenarioError
@@ -211,17 +211,13 @@ def site_table(
 
 
 def _refuse_unknown(scenario: Scenario, connections: Connections) -> None:
-    known = connections.name[: connections.on_feeder].tolist()
-    found = []
-    for group, site in scenario.sites.items():
-        for wanted in site.connections if isinstance(site.connections, tuple) else ():
-            if wanted not in known:
-                near = difflib.get_close_matches(wanted, known, n=1)
-                listed = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
-                hint = f"did you mean {near[0]}?" if near else f"there is {listed}"
-                found.append(
-                    f"sites.{group}.connections: the feeder has no connection point {wanted}; {hint}"
-                )
+    known = ElementNames(connections.name[: connections.on_feeder])
+    found = [
+        f"sites.{group}.connections: the feeder has no connection point {name}; {known.hint(name)}"
+        for group, site in scenario.sites.items()
+        for name in (site.connections if isinstance(site.connections, tuple) else ())
+        if known.place(name) < 0
+    ]
     if found:
         raise ScenarioError(found)
 
@@ -231,8 +227,9 @@ def _places(
 ) -> tuple[Ints, Ints, Ints, NDArray[np.str_]]:
     """Member, group, connection (-1 off grid) and name of each site."""
     own = connections.name[: connections.on_feeder]
+    known = ElementNames(own)
     named = {
-        group: np.flatnonzero(np.isin(own, site.connections))
+        group: np.unique(known.places(site.connections))
         for group, site in scenario.sites.items()
         if isinstance(site.connections, tuple)
     }

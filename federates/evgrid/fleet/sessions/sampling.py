@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from evgrid.battery.charging import charge_as_fast_as_possible
 from evgrid.battery.laws import LEAST_SOC
+from evgrid.core.element_names import ElementNames
 from evgrid.core.model import ALL_PHASES, UPSTREAM, Array, Connections, EVs
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.core.units import DAY_S
@@ -110,11 +111,16 @@ def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:
     allowed = np.ones(len(connections), np.bool_)
     if fleet.at is not None:
         names = [fleet.at] if isinstance(fleet.at, str) else fleet.at
-        own = connections.name[: connections.on_feeder]
-        found = [f"fleet.at: the feeder has no connection point {n}" for n in names if n not in own]
+        own = ElementNames(connections.name[: connections.on_feeder])
+        places = own.places(names)
+        found = [
+            f"fleet.at: the feeder has no connection point {name}; {own.hint(name)}"
+            for name, place in zip(names, places, strict=True)
+            if place < 0
+        ]
         if found or not names:
             raise ScenarioError(found or ["fleet.at is empty: name one connection point at least"])
-        allowed = np.isin(connections.name, names)
+        allowed = np.isin(np.arange(len(connections)), places)
     elif not home and fleet.charger.phases == 3:
         allowed = connections.phase == ALL_PHASES
     at = np.arange(len(connections))

@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evgrid.core.element_names import ElementNames
 from evgrid.core.model import ALL_PHASES, Connections, EVs
 from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
@@ -228,7 +229,8 @@ def _check(
     unknown = sorted(set(frame["connection"]) - {str(name) for name in connections.name})
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        found.append(f"connection {unknown[0]}{more}: the feeder has no such connection point")
+        hint = ElementNames(connections.name).hint(unknown[0])
+        found.append(f"connection {unknown[0]}{more}: the feeder has no such connection point; {hint}")
     if len(connections.phases) == 3:
         if len(about["phases"]) == 1:
             found.append(

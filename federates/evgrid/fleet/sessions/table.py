@@ -39,6 +39,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from evgrid.core.element_names import ElementNames
 from evgrid.core.model import ALL_PHASES, Array, Connections, EVs
 from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
@@ -54,7 +55,6 @@ from evgrid.fleet.sessions.sessions import (
 )
 from evgrid.fleet.sessions.source import Source
 from evgrid.readers import Faults, Table, capped, read_table, read_times, shown
-from evgrid.readers.tables import MOST_CHARACTERS
 from evgrid.scenario import Scenario
 from evgrid.scenario.fields import ExistingFile, TimeFormat
 from evgrid.scenario.fleet import Fleet
@@ -280,16 +280,12 @@ class _Table:
 
     def _connection(self) -> NDArray[np.int64]:
         """Position of each session's connection point; -1 where it is at fault."""
-        names = [str(name) for name in self.connections.name]
-        position = {name.strip(): i for i, name in enumerate(names)}
-        text = self.table.text("connection")
-        found = np.array([position.get(name, -1) for name in text], np.int64)
-        empty = self._empty("connection")
+        names, text = ElementNames(self.connections.name), self.table.text("connection")
+        found, empty = names.places(text), self._empty("connection")
 
         def unknown(row: int) -> str:
-            near = difflib.get_close_matches(text[row][:MOST_CHARACTERS], names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"it has {_few(names)}"
-            return f"connection = {shown(text[row])}: the feeder has no such connection point; {hint}"
+            wrong = f"connection = {shown(text[row])}: the feeder has no such connection point"
+            return f"{wrong}; {names.hint(text[row])}"
 
         self.faults.rows(empty, "connection is empty: every session needs one")
         self.faults.rows((found < 0) & ~empty, unknown)
@@ -481,7 +477,3 @@ class _Table:
 def _hint(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
