@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evgrid.results import of_aggregator, open_results
     from evgrid.runs.batch import batch_sessions, open_batch, run_batch
     from evgrid.runs.simulation import run
+    from evgrid.runs.stepwise import stepwise
     from evgrid.scenario import Scenario, load_scenario
     from evgrid.scenario.aggregators import StrategySettings
     from evgrid.sites.controls import PlanningControl
@@ -39,6 +40,7 @@ _HOME = {
     "register": "evgrid.aggregator.strategy",
     "run": "evgrid.runs.simulation",
     "run_batch": "evgrid.runs.batch",
+    "stepwise": "evgrid.runs.stepwise",
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "register",
     "run",
     "run_batch",
+    "stepwise",
 ]
 
 

@@ -33,6 +33,7 @@ class Dispatching(Strategy):
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
+        self._group = context.ev_group
         self._last = np.zeros(len(context.evs))
         self._rows: NDArray[np.uint32] | None = None
         self._order = order_by_group(np.zeros(0, np.uint32), context.ev_group, 0)
@@ -57,7 +58,7 @@ class Dispatching(Strategy):
         """Reorder the EVs that are plugged in now; those away have no power."""
         self._rows = view.rows
         rows = np.flatnonzero(view.plugged).astype(np.uint32) if view.rows is None else view.rows
-        self._order = order_by_group(rows, self.context.ev_group, groups)
+        self._order = order_by_group(rows, self._group, groups)
         power = np.zeros_like(self._last)
         power[rows] = self._last[rows]
         self._last = power

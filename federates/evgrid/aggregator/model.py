@@ -105,6 +105,7 @@ class AggregatorModel(Model):
         self._portfolio, self._title = portfolio, portfolio.name
         settings = scenario.aggregators[portfolio.name]
         cls = self._cls = settings.strategy_class
+        sensitivity = sensitivity if cls.goes_by_sensitivities() else None
         evs = evs if portfolio.whole else evs.take(portfolio.rows)
         self.period_s = scenario.time.step
         self._clock = scenario.clock
@@ -136,7 +137,7 @@ class AggregatorModel(Model):
             else planned.of(portfolio.rows),
             None if base_load is None else partial(self._in_groups, base_load),
             connections.upstream,
-            sum(a.strategy_class.uses_voltage for a in scenario.aggregators.values()),
+            sum(a.strategy_class.goes_by_sensitivities() for a in scenario.aggregators.values()),
         )  # fmt: skip
         self._strategy = self._guarded(0.0, lambda: cls(settings, context))
         self._power_port = "fleet/p" if portfolio.whole else portfolio.port("fleet/own_p")
@@ -147,8 +148,10 @@ class AggregatorModel(Model):
         self._uses_feeder = cls.goes_by_feeder(settings)
         if self._uses_feeder:
             self.inputs += (self._power_port, "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
-        if cls.uses_system and scenario.system is not None:
-            self.inputs += ("system/regulation", "system/frequency", self._power_port)
+        if cls.uses_system:
+            self.inputs += (self._power_port,)
+            if scenario.system is not None:
+                self.inputs += ("system/regulation", "system/frequency")
         goes_by_envelope = cls.goes_by_envelope(settings)
         self._ahead = scenario.fleet.envelope if goes_by_envelope and scenario.fleet is not None else None
         if self._ahead is not None:
@@ -212,6 +215,7 @@ class AggregatorModel(Model):
         regulation = frequency = fleet_power = np.zeros(len(self._members))
         if "system/regulation" in self.inputs:
             regulation, frequency = inputs["system/regulation"], inputs["system/frequency"]
+        if self._cls.uses_system:
             fleet_power = inputs[self._power_port].sum(axis=(1, 2))
         view = View(
             time_s, self.period_s, self._plugged, status["soc"], status["p_max"], status["p_min"],

@@ -116,7 +116,7 @@ class View:
     this tick can't defer to the next."""
     regulation: Array = field(default_factory=lambda: np.zeros(1))
     """(member,) regulation signal of this tick, -1 to 1; positive: less is to be drawn. Zeros for a
-    strategy that does not set ``uses_system``, as the two below."""
+    strategy that does not set ``uses_system``, as the two below, and without a bulk system, as frequency."""
     frequency: Array = field(default_factory=lambda: np.zeros(1))
     """(member,) Hz."""
     fleet_power: Array = field(default_factory=lambda: np.zeros(1))
@@ -189,6 +189,10 @@ class Strategy(ABC):
     """True if the strategy reads ``View.envelope``: the scenario must then have a ``fleet.envelope``."""
     uses_voltage: ClassVar[bool] = False
     """True if the strategy reads ``View.voltage``, ``View.sensitivities`` or ``Context.sensitivity``."""
+    controls: ClassVar[bool] = True
+    """False if the EVs get no set-points at all and charge as fast as they can."""
+    replaced: ClassVar[type[Strategy] | None] = None
+    """The strategy in whose place a caller's own loop gives the set-points; see :func:`evgrid.stepwise`."""
     takes_upstream: ClassVar[bool] = False
     """True if the strategy can handle EVs upstream of the feeder though it depends on the feeder."""
     may_raise_peak: ClassVar[bool] = False
@@ -227,6 +231,13 @@ class Strategy(ABC):
     def goes_by_envelope(cls, settings: Any) -> bool:
         """Whether the strategy reads ``View.envelope`` with its settings; see ``uses_envelope``."""
         return cls.uses_envelope
+
+    @classmethod
+    def goes_by_sensitivities(cls) -> bool:
+        """Whether the strategy reads the feeder's sensitivities: ``View.sensitivities``,
+        ``Context.sensitivity``; see ``uses_voltage``.
+        """
+        return cls.uses_voltage
 
     @abstractmethod
     def setpoints(self, view: View) -> Array:

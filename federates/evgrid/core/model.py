@@ -8,6 +8,7 @@ every process derives them from the same resolved scenario and seed.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,6 +81,9 @@ class Model(ABC):
     checked: frozenset[str] = frozenset()
     """Outputs that the model itself checks for NaN, which ends the run."""
     iterates: bool = False
+    held_until: float = -math.inf
+    """``time.monotonic`` up to which the step under way waited for somebody outside the run, infinity while
+    it does: the watchdog leaves that time out."""
 
     @abstractmethod
     def step(self, time_s: float, inputs: Values) -> Values:

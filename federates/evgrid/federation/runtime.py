@@ -334,7 +334,7 @@ class _Federation:
         for adapter in busy:
             first = adapter.progress.step == 0 or adapter.progress.phase == "finishing"
             limit, variable = self._limit(first)
-            still = now - adapter.progress.since
+            still = now - max(adapter.progress.since, adapter.model.held_until)
             if still > limit:
                 call = "finish" if adapter.progress.phase == "finishing" else "step"
                 raise RunError(

@@ -109,7 +109,7 @@ class FleetModel(Model):
         self._start_h = _hour_of_day(scenario.start)
 
         parts = [] if any(portfolio.whole for portfolio in portfolios) else list(portfolios)
-        controlled = [p for p in parts if scenario.aggregators[p.name].strategy != "uncontrolled"]
+        controlled = [p for p in parts if scenario.aggregators[p.name].strategy_class.controls]
         self._at_sites = AtSites(at_sites, count) if at_sites is not None else None
         of_all: EvOutages | None = None
         if outages is not None and extras is not None:

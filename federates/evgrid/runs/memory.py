@@ -62,7 +62,7 @@ def memory_of(scenario: Scenario, network: Network) -> dict[str, float]:
         horizon = getattr(settings, "horizon", None)
         if horizon is not None:
             found[f"aggregators.{name}.horizon"] = 4 * _NUMBER * members * horizon / clock.step_s
-        if settings.strategy_class.uses_voltage:
+        if settings.strategy_class.goes_by_sensitivities():
             found[f"aggregators.{name}.strategy (by voltages)"] = sensitivity_bytes(network)
         if settings.strategy_class.uses_system:
             found["time.duration / time.step"] = 4 * _NUMBER * members * clock.duration_s / clock.step_s

@@ -252,7 +252,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
 
     scenario, models = world.scenario, list[Model]()
     controlled = [
-        p for p in world.portfolios if len(p.rows) and scenario.aggregators[p.name].strategy != "uncontrolled"
+        p for p in world.portfolios if len(p.rows) and scenario.aggregators[p.name].strategy_class.controls
     ]
     has_fleet = scenario.fleet is not None
     if scenario.system is not None:
@@ -267,7 +267,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             )
         )
     sensitivity = planned = None
-    if any(scenario.aggregators[p.name].strategy_class.uses_voltage for p in controlled):
+    if any(scenario.aggregators[p.name].strategy_class.goes_by_sensitivities() for p in controlled):
         sensitivity = Sensitivities(scenario, world.network).without
     if controlled:
         planned = planned_sessions_of(scenario, world.connections, world.evs, world.sessions)
@@ -467,19 +467,24 @@ def run(
     return run_with_report(scenario, output, progress)[0]
 
 
+def scenario_of(given: Scenario | Mapping[str, Any] | str | Path) -> Scenario:
+    """The scenario that :func:`run` takes in several forms."""
+    if isinstance(given, Mapping):
+        return scenario_from(given)
+    return given if isinstance(given, Scenario) else load_scenario(given)
+
+
 def run_with_report(
     scenario: Scenario | Mapping[str, Any] | str | Path,
     output: str | Path | None = None,
     progress: Callable[[float], None] | None = None,
+    prepared: Callable[[World, Sequence[Model]], None] | None = None,
 ) -> tuple[xr.Dataset, RunReport]:
-    """Like :func:`run`, with a report of the run."""
+    """Like :func:`run`, with a report of the run; ``prepared`` is called before the first step."""
     from evgrid.federation.runtime import run_federation
 
     start = perf_counter()
-    if isinstance(scenario, Mapping):
-        scenario = scenario_from(scenario)
-    elif not isinstance(scenario, Scenario):
-        scenario = load_scenario(scenario)
+    scenario = scenario_of(scenario)
     world = build_world(scenario)
     axes = coordinates(world).isel(dict(world.selection.rows))
     store = FileStore(Path(output), axes, scenario.record.compression) if output else MemoryStore(axes)
@@ -490,7 +495,9 @@ def run_with_report(
         except ScenarioError:
             check_files(scenario)  # all that is wrong with them
             raise
-        prepared = perf_counter()
+        if prepared is not None:
+            prepared(world, models)
+        begin = perf_counter()
         report = run_federation(
             models,
             world.sizes,
@@ -511,7 +518,7 @@ def run_with_report(
         }
         result = store.finish(attrs)
         return result, RunReport(
-            report, residuals, prepared - start, recorder.spent_s, perf_counter() - coupled,
+            report, residuals, begin - start, recorder.spent_s, perf_counter() - coupled,
             world.notes, world.sessions.unreachable,
         )  # fmt: skip
     except BaseException:
@@ -538,7 +545,9 @@ def _by_member(models: list[Model], name: str) -> dict[int, str]:
 
 def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
     scenario = world.scenario
+    stepped = [name for name, a in scenario.aggregators.items() if a.strategy_class.replaced is not None]
     return {
+        **({"stepped": json.dumps(stepped)} if stepped else {}),
         "format": FORMAT,
         "Conventions": "CF-1.11",
         "name": scenario.name,

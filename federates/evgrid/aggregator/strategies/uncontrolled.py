@@ -12,6 +12,7 @@ class Uncontrolled(Strategy):
     """Every EV charges as fast as it can from the moment it is plugged in."""
 
     ignores = ("group", "communication")
+    controls = False
 
     def setpoints(self, view: View) -> Array:
         """See :meth:`Strategy.setpoints`."""
