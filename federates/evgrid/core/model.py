@@ -26,6 +26,8 @@ SAME_S = 1e-6
 
 ALL_PHASES = -1
 """Phase index of elements on all three phases."""
+NO_PHASE = -2
+"""Phase index of what is on none, or on one that is not known yet."""
 UPSTREAM = "upstream"
 """Name of the connection point of EVs that are connected upstream of the modelled feeder."""
 
@@ -142,6 +144,8 @@ class Connections:
         whose only slot carries the sum over the phases
     upstream : whether the last one is no load of the net but represents EVs upstream of the
         feeder: of three phases, without bus (-1) and transformer; its power never enters the power flow
+    nodes : (connection, 3) str, nodes between which an EV in each place along ``phase`` is, such as ``b``,
+        ``a-b`` or ``s1-s2``; "" where it can't be; None: the phases themselves
     """
 
     name: NDArray[np.str_]
@@ -151,9 +155,32 @@ class Connections:
     households: NDArray[np.int64]
     phases: tuple[str, ...]
     upstream: bool = False
+    nodes: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.name)
+
+    def slot_of(self, label: str) -> NDArray[np.int8]:
+        """Phase index of an EV on nodes ``label`` at each connection of a three-phase feeder, (connection,);
+        NO_PHASE where it can't be. Between two phases ``a``, ``b`` or ``c`` is the first of them.
+        """
+        found = np.full(len(self), NO_PHASE, np.int8)
+        for slot, phase in enumerate("abc"):
+            here = np.isin(self.phase, (slot, ALL_PHASES))
+            if self.nodes is None:
+                own = label == phase
+            else:
+                legs = np.char.startswith(self.nodes[:, slot], "s")
+                own = (self.nodes[:, slot] == label) | ((label == phase) & ~legs)
+            found[here & own] = slot
+        return found
+
+    def only(self, at: int) -> str:
+        """The nodes of a connection of one phase in messages: "phase b", "phases a-b", "legs s1-s2"."""
+        slot = int(self.phase[at])
+        label = self.phases[slot] if self.nodes is None else str(self.nodes[at, slot])
+        kind = "leg" if label.startswith("s") else "phase"
+        return f"{kind}{'s' if '-' in label else ''} {label}"
 
     @property
     def on_feeder(self) -> int:
@@ -166,6 +193,7 @@ class Connections:
             np.append(self.name, UPSTREAM), np.append(self.bus, -1),
             np.append(self.phase, np.int8(ALL_PHASES)), np.append(self.trafo, -1),
             np.append(self.households, 0), self.phases, upstream=True,
+            nodes=None if self.nodes is None else np.concatenate([self.nodes, [self.phases]]),
         )  # fmt: skip
 
 

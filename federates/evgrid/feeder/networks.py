@@ -99,7 +99,19 @@ class Network:
             trafo=self.topology.trafo[loads.bus],
             households=self.households,
             phases=self.grid.phases,
+            nodes=self._nodes,
         )
+
+    @property
+    def _nodes(self) -> Names | None:
+        """Nodes of EVs at each connection point and phase; None: the phases."""
+        if self.opendss is not None:
+            circuit = self.opendss.circuit
+            return circuit.port_nodes(circuit.chargers)
+        delta = self.grid.loads.delta
+        if not delta.any():
+            return None
+        return np.where(delta[:, np.newaxis], ("a-b", "b-c", "c-a"), self.grid.phases)
 
     @property
     def sizes(self) -> dict[str, int]:

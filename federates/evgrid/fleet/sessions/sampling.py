@@ -214,8 +214,8 @@ def _refuse_three_phase_chargers(
         key, other = ("current = dc", "ac with one phase") if direct else ("phases = 3", "1")
         raise ScenarioError(
             [
-                f"fleet.charger.{key}: connection {connections.name[single[0]]}{more} has phase "
-                f"{connections.phases[connections.phase[single[0]]]} only; must be {other} there"
+                f"fleet.charger.{key}: connection {connections.name[single[0]]}{more} has "
+                f"{connections.only(single[0])} only; must be {other} there"
             ]
         )
 

@@ -245,8 +245,8 @@ def _check(
             if bad.size:
                 row = frame.iloc[bad[0]]
                 found.append(
-                    f"EV {row['ev']} is on phase {row['phase']}: connection {row['connection']} has phase "
-                    f"{connections.phases[wanted[bad[0]]]} only"
+                    f"EV {row['ev']} is on phase {row['phase']}: connection {row['connection']} has "
+                    f"{connections.only(own.index.tolist().index(row['connection']))} only"
                 )
     if found:
         raise ScenarioError(found, str(path))

@@ -12,7 +12,7 @@
 | charge_kw (or power_kw) | most that is drawn, kW | the lesser of the scenario's charger and vehicle |
 | discharge_kw | most that is given back, kW | 0 |
 | soc_floor, charge_efficiency, discharge_efficiency | as in the scenario | the scenario's vehicle |
-| phase | a, b, c or abc | that of the connection, or as for the scenario's charger |
+| phase | a, b, c or abc; nodes a-b, s1, s1-s2 | that of the connection, or of the scenario's charger |
 | member | number of the member | every member has the session |
 | drive_kwh | energy out of the battery since the EV's last session | soc_arrival is taken as it is |
 | vehicle | name of the vehicle type, for results | vehicle |
@@ -40,7 +40,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evgrid.core.element_names import ElementNames
-from evgrid.core.model import ALL_PHASES, Array, Connections, EVs
+from evgrid.core.model import ALL_PHASES, NO_PHASE, Array, Connections, EVs
 from evgrid.errors import ScenarioError
 from evgrid.fleet.degradation import CHEMISTRIES
 from evgrid.fleet.sessions.evse import charger_phases, ev_draws, phases_at
@@ -67,7 +67,8 @@ OPTIONAL = (
     "drive_kwh", "vehicle", "chemistry",
 )  # fmt: skip
 NUMBERS = tuple(name for name in OPTIONAL if name not in ("phase", "vehicle", "chemistry"))
-_PHASES = {"a": 0, "b": 1, "c": 2, "abc": ALL_PHASES}
+_ONE_PHASE = ("a", "b", "c", "a-b", "b-c", "c-a", "s1", "s2", "s1-s2")
+"""Names of nodes of a charger on one phase."""
 _ROUNDING = 1e-9
 """Excess of a computed state of charge over 1 that is taken as rounding in the file."""
 
@@ -100,7 +101,7 @@ class SessionFile(Source):
             return snapshot_on_one_phase(self.file)
         given = phases_in(self.file)
         by_charger = fleet.charger.phases == 1 and bool((given == "").any())
-        return by_charger or bool(np.isin(given, ("a", "b", "c")).any())
+        return by_charger or bool(np.isin(given, _ONE_PHASE).any())
 
 
 def read_sessions(
@@ -292,22 +293,36 @@ class _Table:
         return found
 
     def _phase(self, connection: NDArray[np.int64]) -> NDArray[np.int8]:
-        """Phase of each session's charger as given: 0 to 2, ALL_PHASES, or -2 where left to us."""
+        """Phase of each session's charger as given: 0 to 2, ALL_PHASES, or NO_PHASE where it is left out."""
         fleet, connections = self.scenario.fleet, self.connections
         assert fleet is not None
         empty = self._empty("phase")
         given = self.table.text("phase") if "phase" in self.table else [""] * len(self.table)
-        phase = np.array([_PHASES.get(value.lower(), -2) for value in given], np.int8)
-        self.faults.cells(~empty & (phase == -2), "phase", "must be a, b, c or abc")
+        label = np.array([value.lower().replace(" ", "") for value in given], np.str_)
         balanced = len(connections.phases) == 1
-        own = np.where(connection >= 0, connections.phase[connection], ALL_PHASES)
+        known = ("a", "b", "c") if balanced else _ONE_PHASE
+        self.faults.cells(
+            ~empty & ~np.isin(label, (*known, "abc")), "phase",
+            "must be a, b, c or abc" + ("" if balanced else ", or nodes such as a-b, s1 or s1-s2"),
+        )  # fmt: skip
+        phase = np.full(len(label), NO_PHASE, np.int8)
+        phase[label == "abc"] = ALL_PHASES
+        there = connection >= 0
+        own = np.where(there, connections.phase[connection], ALL_PHASES)
+        for slot, one in enumerate(known):
+            rows = np.flatnonzero((label == one) & there)
+            phase[rows] = slot if balanced else connections.slot_of(one)[connection[rows]]
 
         def only(row: int) -> str:
             name = self._text(row, "connection")
-            return f"connection {name} has phase {connections.phases[own[row]]} only"
+            if own[row] != ALL_PHASES:
+                return f"connection {name} has {connections.only(connection[row])} only"
+            nodes = connections.phases if connections.nodes is None else connections.nodes[connection[row]]
+            return f"connection {name} has {', '.join(nodes)} and abc"
 
         if not balanced:
-            elsewhere = ~empty & (phase != -2) & (own != ALL_PHASES) & (phase != own)
+            elsewhere = there & np.isin(label, known) & (phase == NO_PHASE)
+            elsewhere |= (label == "abc") & (own != ALL_PHASES)
             self.faults.rows(elsewhere, lambda row: f"phase = {given[row]}: {only(row)}")
             if fleet.charger.current == "dc":
                 self.faults.rows(
@@ -326,7 +341,7 @@ class _Table:
         most = np.full(len(phase), min(charger.power_kw, vehicle.charge_kw))
         if charger.phases == 3 and len(connections.phases) == 3:
             own = np.where(connection >= 0, connections.phase[connection], ALL_PHASES)
-            single = (phase >= 0) | ((phase == -2) & (own != ALL_PHASES))
+            single = (phase >= 0) | ((phase == NO_PHASE) & (own != ALL_PHASES))
             most[single] = min(charger.power_kw / 3.0, vehicle.charge_kw)
         return most
 
@@ -431,7 +446,7 @@ class _Table:
             at, given = connection[rows][first], phase[rows][first]
             draw = ev_draws(scenario, number, len(names))[:, 1]
             own = charger_phases(connections, at, phases_at(connections, at, scenario), draw)
-            chosen = own if len(connections.phases) == 1 else np.where(given == -2, own, given)
+            chosen = own if len(connections.phases) == 1 else np.where(given == NO_PHASE, own, given)
             evs.append((np.full(len(names), position), at, chosen, np.asarray(names, np.str_)))
             rows_of.append(rows)
             ev_of.append(codes + count)
