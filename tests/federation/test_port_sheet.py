@@ -117,7 +117,7 @@ def test_helics_files(folder):
     config = json.loads((folder / "configs" / "feeder.json").read_text())
     assert (config["name"], config["period"], config["offset"]) == ("feeder", 300.0, 0.003)
     assert config["dependencies"] == ["aggregator", "fleet"]
-    assert config["tags"] == {"steps": "24"}
+    assert config["tags"] == {"steps": "24", "start": "2026-07-01T16:00:00"}
 
 
 def test_unknown_federate(folder):

@@ -66,11 +66,13 @@ class SheetPort:
 class FederateSheet:
     """One federate of a run: it steps at ``k * period_s + offset_s`` for k from 0 to ``steps - 1``.
 
+    start : local time at the run's start
     waits_for : federates that HELICS must let pass before it
     iterates_on : ports whose new values make it repeat its step
     """
 
     name: str
+    start: str
     period_s: float
     offset_s: float
     steps: int
@@ -102,8 +104,8 @@ class FederateSheet:
     def helics_config(self, core_type: str, broker: str) -> dict[str, Any]:
         """Its configuration file for HELICS, with which its program registers all ports.
 
-        ``default`` is the value of an input until the first one arrives; the tag ``steps`` the number of
-        steps.
+        ``default`` is the value of an input until the first one arrives. Tags: the number of ``steps`` and
+        the local time of the ``start``; of outputs and messages the ``length`` in doubles.
         """
         values = [given for given in self.outputs if given.port.transport == "value"]
         messages = [given for given in self.outputs if given.port.transport == "message"]
@@ -117,9 +119,15 @@ class FederateSheet:
             "terminate_on_error": True,
             "log_level": "error",
             "dependencies": list(self.waits_for),
-            "tags": {"steps": str(self.steps)},
+            "tags": {"steps": str(self.steps), "start": self.start},
             "publications": [
-                {"key": given.port.name, "type": "double_vector", "unit": given.port.unit, "global": True}
+                {
+                    "key": given.port.name,
+                    "type": "double_vector",
+                    "unit": given.port.unit,
+                    "global": True,
+                    "tags": {"length": str(given.length)},
+                }
                 for given in values
             ],
             "subscriptions": [
@@ -160,6 +168,7 @@ class FederateSheet:
             "type": message.port.unit,
             "global": True,
             "targeted": True,
+            "tags": {"length": str(message.length)},
         }
 
 
@@ -236,7 +245,8 @@ def port_sheets(
     def sheet(place: Place) -> FederateSheet:
         model = place.model
         return FederateSheet(
-            model.name, place.stride * clock.step_s, place.offset_s, place.steps, place.waits_for,
+            model.name, clock.stamp(0.0), place.stride * clock.step_s, place.offset_s, place.steps,
+            place.waits_for,
             tuple(name for name in model.inputs if name in place.again_on),
             tuple(entry(name) for name in model.outputs), tuple(entry(name) for name in model.inputs),
         )  # fmt: skip
