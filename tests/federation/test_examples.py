@@ -1,7 +1,5 @@
 """The shipped programs of others, each a process of its own in a federate's place."""
 
-import importlib.util
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -106,17 +104,6 @@ def test_opendss_in_the_feeders_place(duration, voltages, tmp_path):
     assert np.abs(own - other).max() <= 1e-6
 
 
-@pytest.fixture
-def gridlabd():
-    """A Python with GridLAB-D and HELICS."""
-    own = os.environ.get("EVGRID_GRIDLABD_PYTHON", "")
-    if own:
-        return own
-    if importlib.util.find_spec("gridlabd") is None:
-        pytest.skip("needs gridlabd, or EVGRID_GRIDLABD_PYTHON: a Python with gridlabd and helics")
-    return None
-
-
 def street(folder, start):
     """A balanced street of three houses, as a net of pandapower and as a model of GridLAB-D."""
     r, x, nominal_v = 0.32, 0.083, 400 / 3**0.5
@@ -150,7 +137,8 @@ def street(folder, start):
     (folder / "feeder.glm").write_text("\n".join(model))
 
 
-def test_gridlabd_in_the_feeders_place(gridlabd, voltages, tmp_path):
+def test_gridlabd_in_the_feeders_place(voltages, tmp_path):
+    pytest.importorskip("gridlabd")
     start = "2026-01-15T16:00"
     street(tmp_path, start)
     charger = {"power_kw": 11, "phases": 3, "apparent_kva": 12.5, "functions": {"volt_var": "ieee_1547_b"}}
@@ -164,8 +152,6 @@ def test_gridlabd_in_the_feeders_place(gridlabd, voltages, tmp_path):
         folder=tmp_path,
     )
     command = example("gridlabd_feeder.py", "feeder.json", "sheet.json", "feeder.glm")
-    if gridlabd is not None:
-        command[0] = gridlabd
     own, other = coupled_voltages(scenario, voltages, command, tmp_path)
     assert own.shape == other.shape == (60, 1, 3, 1)
     assert np.ptp(own) > 0.01

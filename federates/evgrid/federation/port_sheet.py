@@ -135,7 +135,7 @@ class FederateSheet:
                     "key": taken.port.name,
                     "type": "double_vector",
                     "unit": taken.port.unit,
-                    "default": [taken.port.initial] * taken.length,
+                    "default": str([taken.port.initial] * taken.length),
                 }
                 for taken in self.inputs
                 if taken.port.transport == "value"
