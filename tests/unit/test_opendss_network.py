@@ -198,6 +198,22 @@ def test_a_batch_is_its_cases(solver, tolerance, path):
     assert np.nanmax(np.abs(together.voltage_pu - np.concatenate([f.voltage_pu for f in alone]))) <= tolerance
 
 
+@pytest.mark.parametrize("solver", ["opendss", "z-bus"])
+def test_unbalance_is_left_out_where_it_is_not_asked_for(solver, path):
+    found = network(path)
+    power = found.grid.loads.p_kw[np.newaxis], found.grid.loads.q_kvar[np.newaxis]
+    whole, part = (
+        make_solver(found, solver, unbalance=some).solve(*power).tables() for some in (True, False)
+    )
+    left_out = {"voltage_unbalance", "neutral_a", "trafo_neutral_a"}
+    for name in whole:
+        if name in left_out:
+            assert whole[name].size
+            assert part[name].shape == (1, 0)
+        else:
+            assert np.array_equal(whole[name], part[name], equal_nan=True), name
+
+
 def test_z_bus_is_the_engine(path):
     """Loads of all models, EVs on legs and between phases, and a collapse that the engine has to settle."""
     found = network(path)
@@ -329,18 +345,22 @@ def test_live_controls_and_load_shapes_are_those_of_opendss_own_daily_run(tmp_pa
     engine.run("set mode=daily stepsize=60 number=1 controlmode=static hour=0")
     engine.circuit.Solution.Solve()  # the controls settle at the load of the first step
     engine.run("set hour=0 sec=0 controlmode=time")
-    circuit, taps, steps, head = engine.circuit, [], [], []
+    circuit, taps, steps, head, amps = engine.circuit, [], [], [], []
     for _ in range(120):
         circuit.Solution.Solve()
         taps.append(circuit.RegControls.TapNumber)
         steps.append(sum(circuit.Capacitors.States))
         head.append(-circuit.TotalPower[0])
+        circuit.SetActiveElement("Transformer.reg")
+        amps.append(np.abs(np.array(circuit.ActiveCktElement.Currents).view(complex)).max())
     assert np.ptp(taps) > 2
     assert np.ptp(steps) == 1
     assert result.trafo_tap.values[0, :, 0].tolist() == taps
     assert result.shunt_step.values[0, :, 0].tolist() == steps
     assert result.trafo_operations.values[0, 0] == np.abs(np.diff(taps)).sum()
     assert result.head_power_kw.sum("phase").values[0] == pytest.approx(np.array(head), rel=1e-7)
+    rated_a = 5000 / (np.sqrt(3) * 12.47)
+    assert result.trafo_loading.values[0, :, 0] * rated_a == pytest.approx(np.array(amps), rel=1e-6)
 
 
 def test_without_controls_all_stays_as_the_files_own_load_settles_it(tmp_path):

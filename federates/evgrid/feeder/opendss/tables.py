@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,12 +69,12 @@ class Ports:
     end: Ints
     volts: Floats
 
-    @property
+    @cached_property
     def there(self) -> Any:
         """Whether a slot has a port, (connection, slot) bool."""
         return self.start != GROUND
 
-    @property
+    @cached_property
     def share(self) -> Any:
         """Share of a connection's power at each of its ports, (connection, slot)."""
         return self.there / np.maximum(self.there.sum(axis=1, keepdims=True), 1)

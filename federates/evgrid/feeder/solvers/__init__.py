@@ -81,7 +81,7 @@ def make_solver(
     if solver == "opendss":
         from evgrid.feeder.solvers.opendss import OpenDSSSolver
 
-        return OpenDSSSolver(network, members, controls_step_s)
+        return OpenDSSSolver(network, members, controls_step_s, unbalance)
     if solver == "pandapower":
         from evgrid.feeder.solvers.pandapower import PandapowerSolver
 
@@ -94,7 +94,7 @@ def make_solver(
             )
         from evgrid.feeder.solvers.opendss_z_bus import OpenDSSZBusSolver
 
-        return OpenDSSZBusSolver(network)
+        return OpenDSSZBusSolver(network, unbalance)
     if solver == "z-bus":
         from evgrid.feeder.solvers.z_bus_solver import ZBusSolver
 

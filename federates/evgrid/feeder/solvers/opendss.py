@@ -46,7 +46,13 @@ class OpenDSSSolver:
     balance_tolerance = 1e-6
     newton_cases = 0
 
-    def __init__(self, network: Network, members: int = 1, controls_step_s: float | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        members: int = 1,
+        controls_step_s: float | None = None,
+        unbalance: bool = True,
+    ) -> None:
         """Compile the circuit.
 
         Parameters
@@ -57,6 +63,8 @@ class OpenDSSSolver:
             Number of members, each of which has controls of its own; with ``controls_step_s``.
         controls_step_s
             Period of the power flow, s, where the controls are live; None: they stay as they are.
+        unbalance
+            Whether flows have voltage unbalance and neutral currents.
 
         Raises
         ------
@@ -74,7 +82,7 @@ class OpenDSSSolver:
             _Copy(network.opendss.compiled(), network, controls_step_s)
             for _ in range(members if controls_step_s is not None else 1)
         ]
-        self._flow = FlowOf(network.opendss.compiled(), network.opendss)
+        self._flow = FlowOf(network.opendss.compiled(), network.opendss, unbalance)
         self.positions = Positions(np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64))
 
     def solve(
@@ -114,11 +122,11 @@ class OpenDSSSolver:
                 zip(engines, self._in_threads(engines, again is not None), strict=True), first
             ):
                 voltage[case] = engine.voltage()
+                taps.append(engine.taps())
+                shunts.append(engine.shunts())
                 changed.append(engine.changed(voltage[case], self._flow.branches))
                 if reason:
                     reasons[case] = reason
-                taps.append(engine.taps())
-                shunts.append(engine.shunts())
         if again is None:
             self.positions = Positions(np.array(taps), np.array(shunts))
         flow = self._flow.flow(voltage, own, evs, made, changed, outs)
@@ -198,27 +206,31 @@ class _Copy:
         if step_s is None:
             engine.settle()
         trafos = {str(name).lower(): row for row, name in enumerate(grid.trafos.name)}
-        self._trafos = len(trafos)
         self._regulators = [
-            (control.idx, trafos[control.Transformer.lower()])
+            (control.idx, trafos[control.Transformer.lower()], f"transformer.{control.Transformer}".lower())
             for control in enabled(self._circuit, self._circuit.RegControls)
         ]
-        """Number of each regulator, and the row of its transformer."""
+        """Number of each regulator, and the row and name of its transformer."""
+        self._taps: Ints = np.zeros(len(trafos), np.int64)
+        self._primitives = dict[str, Complex]()
+        """Admittance of the transformers with a regulator at their last position."""
+        self._steps, self._switched_capacitors = self._find_capacitors()
         self._solution.LoadMult = 1.0
-        self._loads = list[int]()
+        loads = list[int]()
         for load in enabled(self._circuit, self._circuit.Loads):
             load.Status = 1  # fixed: neither load multiplier nor growth
-            self._loads.append(load.idx)
+            loads.append(load.idx)
+        self._loads: Ints = np.array(loads, np.int64)
         self._generators = self._add_generators(network)
         self._chargers = self._add_chargers(circuit.chargers, circuit.node.tolist())
         self._switches = Switches(engine, circuit.paths, circuit.node)
-        self._controlled = self._find_controlled()
+        self._switched = self._find_switched()
         sizes = len(self._loads), len(self._chargers), len(self._generators)
         self._state = [np.full(size, np.nan, complex) for size in sizes]
         self._begins_s = step_s
         """Period of the steps before the first one, which begins with settled controls; then None."""
 
-    def _add_generators(self, network: Network) -> list[int]:
+    def _add_generators(self, network: Network) -> Ints:
         """Numbers of the generators; a PV system is replaced by one of the same power."""
         assert network.opendss is not None
         circuit, found = self._circuit, list[int]()
@@ -239,9 +251,9 @@ class _Copy:
                 self._engine.run(f"Generator.{name}.vminpu={LOWEST_PU} vmaxpu={HIGHEST_PU}")
                 circuit.Generators.Name = name
             found.append(circuit.Generators.idx)
-        return found
+        return np.array(found, np.int64)
 
-    def _add_chargers(self, ports: Ports, nodes: list[str]) -> list[int]:
+    def _add_chargers(self, ports: Ports, nodes: list[str]) -> Ints:
         """Numbers of the loads that stand for EVs, one a port."""
         found = list[int]()
         for row, slot in np.argwhere(ports.there).tolist():
@@ -256,15 +268,26 @@ class _Copy:
             )
             self._circuit.Loads.Name = name
             found.append(self._circuit.Loads.idx)
-        return found
+        return np.array(found, np.int64)
 
-    def _find_controlled(self) -> list[str]:
-        """Elements whose admittance a control of the file may change."""
-        circuit = self._circuit
-        found = {f"transformer.{one.Transformer}".lower() for one in enabled(circuit, circuit.RegControls)}
-        for _ in self._engine.in_service(("swtcontrol", "relay", "recloser", "fuse")):
-            found.add(str(circuit.ActiveCktElement.Properties("SwitchedObj").Val).lower())
+    def _find_switched(self) -> list[str]:
+        """Elements that a control of the file may open."""
+        found = {
+            str(self._circuit.ActiveCktElement.Properties("SwitchedObj").Val).lower()
+            for _ in self._engine.in_service(("swtcontrol", "relay", "recloser", "fuse"))
+        }
         return sorted(found)
+
+    def _find_capacitors(self) -> tuple[Ints, list[tuple[int, int]]]:
+        """Closed steps of each capacitor, (shunt,), and number and place of those with a control."""
+        circuit = self._circuit
+        controlled = {one.Capacitor.lower() for one in enabled(circuit, circuit.CapControls)}
+        steps, switched = list[int](), list[tuple[int, int]]()
+        for at, one in enumerate(enabled(circuit, circuit.Capacitors)):
+            steps.append(int(sum(one.States)))
+            if one.Name.lower() in controlled:
+                switched.append((one.idx, at))
+        return np.array(steps, np.int64), switched
 
     def take(self, loads: Complex, evs: Complex, generation: Complex, out: frozenset[int]) -> None:
         """Take over a case: power of loads and generators, kVA, (n,), and of EVs, (connection, slot).
@@ -272,15 +295,21 @@ class _Copy:
         ``out``: elements out of service.
         """
         circuit = self._circuit
-        self._switches.take_out(out)
+        if out != self._switches.out:
+            self._switches.take_out(out)
+            self._primitives.clear()
         for elements, places, power, state in (
             (circuit.Loads, self._loads, loads, self._state[0]),
             (circuit.Loads, self._chargers, evs[self._there], self._state[1]),
             (circuit.Generators, self._generators, generation, self._state[2]),
         ):
-            for at in np.flatnonzero(power != state).tolist():
-                elements.idx = places[at]
-                elements.kW, elements.kvar = power[at].real, power[at].imag
+            rows = np.flatnonzero(power != state)
+            changed = power[rows]
+            for place, kw, kvar in zip(
+                places[rows].tolist(), changed.real.tolist(), changed.imag.tolist(), strict=True
+            ):
+                elements.idx = place
+                elements.kW, elements.kvar = kw, kvar
             state[:] = power
 
     def solve(self, again: bool) -> str:
@@ -315,29 +344,44 @@ class _Copy:
         return as_complex(self._circuit.YNodeVarray)
 
     def changed(self, voltage: Complex, branches: Branches) -> dict[int, Complex]:
-        """Currents of elements that a control may have changed, by place, at voltages (node,)."""
+        """Currents of elements that a control may have changed, by place, at voltages (node,), and at the
+        last :meth:`taps`.
+        """
+        matrices = {name: self._primitive(name) for name in self._switched}
+        for _, _, name in self._regulators:
+            if name not in self._primitives:
+                self._primitives[name] = self._primitive(name)
         found = {}
-        for name in self._controlled:
+        for name, matrix in (self._primitives | matrices).items():
             place = branches.place.get(name)
             if place is not None:
-                self._circuit.SetActiveElement(name)
                 nodes = branches.elements[place].nodes
-                u = np.where(nodes != GROUND, voltage[nodes], 0.0)
-                found[place] = primitive(self._circuit.ActiveCktElement) @ u
+                there = nodes != GROUND
+                found[place] = matrix[:, there] @ voltage[nodes[there]]
         return found
+
+    def _primitive(self, name: str) -> Complex:
+        self._circuit.SetActiveElement(name)
+        return primitive(self._circuit.ActiveCktElement)
 
     def taps(self) -> Ints:
         """Position of each transformer's tap changer, (trafo,); 0 where there is none."""
-        found, controls = np.zeros(self._trafos, np.int64), self._circuit.RegControls
-        for number, row in self._regulators:
+        found, controls = np.zeros(len(self._taps), np.int64), self._circuit.RegControls
+        for number, row, name in self._regulators:
             controls.idx = number
             found[row] = controls.TapNumber
+            if found[row] != self._taps[row]:
+                self._primitives.pop(name, None)
+        self._taps = found
         return found
 
     def shunts(self) -> Ints:
         """Steps of each capacitor that are closed, (shunt,)."""
-        there = enabled(self._circuit, self._circuit.Capacitors)
-        return np.array([int(sum(one.States)) for one in there], np.int64)
+        found, capacitors = self._steps.copy(), self._circuit.Capacitors
+        for number, at in self._switched_capacitors:
+            capacitors.idx = number
+            found[at] = sum(capacitors.States)
+        return found
 
 
 class LiveControls:

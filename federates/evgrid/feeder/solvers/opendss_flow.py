@@ -60,7 +60,7 @@ class Branches:
 
     elements : in the order of the rows; first_row : of each
     node : (row,) node of each conductor
-    shunt : (row,) bool, whether the element is a shunt
+    shunt : rows of elements that are shunts
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -81,7 +81,7 @@ class Branches:
         sizes = [len(element.nodes) for element in self.elements]
         self.first_row = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.node = np.concatenate([*(e.nodes for e in self.elements), np.zeros(0, np.int64)])
-        self.shunt = np.repeat(np.array(shunts, bool), sizes)
+        self.shunt = np.flatnonzero(np.repeat(np.array(shunts, bool), sizes))
         rows, columns, values = list[Ints](), list[Ints](), list[Complex]()
         for element, matrix, first in zip(self.elements, matrices, self.first_row, strict=False):
             there = element.nodes != GROUND
@@ -118,8 +118,9 @@ class _Sensed(NamedTuple):
 class FlowOf:
     """The power flow of a circuit by its voltages."""
 
-    def __init__(self, engine: Engine, opendss: OpenDSS) -> None:
-        circuit = opendss.circuit
+    def __init__(self, engine: Engine, opendss: OpenDSS, unbalance: bool = True) -> None:
+        """Without ``unbalance`` voltage unbalance and neutral currents are left out."""
+        circuit, self.unbalance = opendss.circuit, unbalance
         self.circuit, self.branches = circuit, Branches(engine)
         self.models = models_of(engine, circuit)
         self.generator_models = _generator_models(engine, circuit, opendss.inverters)
@@ -128,12 +129,24 @@ class FlowOf:
         slots = np.where(self.branches.node != GROUND, at[self.branches.node], -1)
         rows = np.flatnonzero(slots >= 0)
         self._head = _Sensed(rows, 0 * rows, slots[rows], np.ones(len(rows)))
-        self._head_ports = [
+        at_head = [
             np.where(ports.there, at[ports.start], -1)
             for ports in (circuit.loads, circuit.chargers, circuit.generators)
         ]
+        self._head_ports = [
+            [(row, slot, slots[row, slot]) for row, slot in np.argwhere(slots >= 0)] for slots in at_head
+        ]
+        """Row and slot of ports at the head, and its slot: of loads, EVs and generation."""
         volts = np.where(circuit.node_volts > 0, circuit.node_volts, np.nan)
         self._bus_volts = np.append(volts, np.nan)[circuit.bus_node]
+        grid = circuit.grid
+        self._unloaded = [
+            np.repeat(np.where(np.isnan(rating), np.nan, 0.0)[:, np.newaxis], 3, axis=1)
+            for rating in (grid.lines.rating_ka, grid.trafos.rating_kva)
+        ]
+        """Loading without a current of lines and transformers, (element, slot): NaN without a rating."""
+        self._further = np.setdiff1d(np.arange(len(grid.trafos.name)), self._primary.element)
+        """Rows of further windings of transformers, which have no primary side of their own."""
 
     def _sensed(self, engine: Engine) -> tuple[_Sensed, ...]:
         """Conductors that load lines and transformers, and those of the windings of transformers."""
@@ -205,50 +218,61 @@ class FlowOf:
                 place = branches.place[circuit.paths.names[element].lower()]
                 amps[mine, branches.first_row[place] : branches.first_row[place + 1]] = 0.0
             dead[mine] = circuit.paths.dead(some)
-        power = with_ground(voltage)[:, branches.node] * amps.conj() / 1e3
-        line_loading = np.zeros((cases, len(grid.lines.name), 3))
-        line_loading[:, np.isnan(grid.lines.rating_ka)] = np.nan
-        trafo_loading = np.zeros((cases, len(grid.trafos.name), 3))
-        trafo_loading[:, np.isnan(grid.trafos.rating_kva)] = np.nan
+        power = np.empty_like(amps)
+        _powers(voltage, amps, branches.node, power)
+        line_loading, trafo_loading = (
+            np.repeat(unloaded[np.newaxis], cases, axis=0) for unloaded in self._unloaded
+        )
         for sensed, out in ((self._line, line_loading), (self._trafo, trafo_loading)):
             _highest(amps, *sensed, out)
-        into, out_of = np.zeros((2, cases, len(grid.trafos.name), 3), complex)
+        into = np.zeros((cases, len(grid.trafos.name), 1), complex)
+        out_of = np.zeros((cases, len(grid.trafos.name), 3), complex)
         _add(power, self._primary.row, self._primary.element, self._primary.slot, into)
         _add(power, self._secondary.row, self._secondary.element, self._secondary.slot, out_of)
         np.negative(out_of, out_of)
-        first = np.zeros(len(grid.trafos.name), bool)
-        first[self._primary.element] = True
-        neutral = np.zeros((cases, len(grid.lines.name), 3), complex)
-        _add(amps, self._line_start.row, self._line_start.element, 0 * self._line_start.slot, neutral)
+        trafo_kw = into[:, :, 0].real.copy()
+        trafo_kw[:, self._further] = out_of[:, self._further].real.sum(axis=2)
         head = np.zeros((cases, 1, 3), complex)
         _add(power, self._head.row, self._head.element, self._head.slot, head)
         drawn, given = self.drawn(voltage, loads), self._given(voltage, generation)
-        for values, at in zip((drawn, evs, -given), self._head_ports, strict=True):
-            for row, slot in np.argwhere(at >= 0).tolist():
-                head[:, 0, at[row, slot]] += values[:, row, slot]
+        for values, ports in zip((drawn, evs, -given), self._head_ports, strict=True):
+            for row, slot, at in ports:
+                head[:, 0, at] += values[:, row, slot]
         in_shunts = power[:, branches.shunt].real.sum(axis=1)
         fixed = in_shunts - given.real.sum(axis=(1, 2))
         fixed += drawn.real.sum(axis=(1, 2)) - loads.real.sum(axis=(1, 2))
         if dead.any():
             voltage = np.where(dead, np.nan, voltage)
-        at_bus = with_ground(voltage, np.nan)[:, circuit.bus_node]
+        voltage_pu = np.empty((cases, *circuit.bus_node.shape))
+        _voltages(voltage, circuit.bus_node, self._bus_volts, voltage_pu)
+        unbalance = np.empty((cases, len(circuit.bus_node) * self.unbalance))
+        _unbalances(voltage, circuit.bus_node, unbalance)
         return Flow(
-            voltage_pu=np.abs(at_bus) / self._bus_volts,
+            voltage_pu=voltage_pu,
             line_loading=line_loading,
             trafo_loading=trafo_loading,
-            trafo_p_kw=np.where(first, into.real.sum(axis=2), out_of.real.sum(axis=2)),
+            trafo_p_kw=trafo_kw,
             trafo_lv_p_kw=np.ascontiguousarray(out_of.real),
             trafo_lv_q_kvar=np.ascontiguousarray(out_of.imag),
             head_p_kw=np.ascontiguousarray(head[:, 0].real),
             head_q_kvar=np.ascontiguousarray(head[:, 0].imag),
             losses_kw=power.real.sum(axis=1) - in_shunts,
             fixed_kw=fixed,
-            voltage_unbalance=_unbalance(at_bus),
-            neutral_a=np.abs(neutral[:, :, 0]),
-            trafo_neutral_a=np.zeros((cases, len(grid.trafos.name))),
+            voltage_unbalance=unbalance,
+            neutral_a=self._neutral(amps),
+            trafo_neutral_a=np.zeros((cases, len(grid.trafos.name) * self.unbalance)),
             connection_pu=_port_pu(voltage, circuit.chargers, 0.0),
             generator_pu=_port_pu(voltage, circuit.generators, np.nan),
         )
+
+    def _neutral(self, amps: Complex) -> Array:
+        """Sum of the currents into each line at its first bus, A, (case, line); no lines if left out."""
+        if not self.unbalance:
+            return np.zeros((len(amps), 0))
+        start = self._line_start
+        total = np.zeros((len(amps), len(self.circuit.grid.lines.name), 1), complex)
+        _add(amps, start.row, start.element, 0 * start.slot, total)
+        return np.asarray(np.abs(total[:, :, 0]))
 
     def drawn(self, voltage: Complex, loads: Complex) -> Complex:
         """Power that the loads draw, kVA, (case, connection, slot), of ``loads`` at nominal voltage."""
@@ -262,7 +286,8 @@ class FlowOf:
 def _drawn(voltage: Complex, power: Complex, ports: Ports, models: LoadModels) -> Complex:
     """Power at ports, kVA, (case, row, slot), by their models; ``power`` at nominal voltage."""
     there = ports.there
-    u = np.ascontiguousarray(across(voltage, ports).T)
+    u = np.empty((int(there.sum()), len(voltage)), complex)
+    _across(voltage, ports.start[there], ports.end[there], u)
     amps = np.empty_like(u)
     currents(u, np.arange(u.shape[1]), np.ascontiguousarray(power[:, there].T) * 1e3, models, amps)
     found = np.zeros(power.shape, complex)
@@ -270,21 +295,13 @@ def _drawn(voltage: Complex, power: Complex, ports: Ports, models: LoadModels) -
     return found
 
 
-def with_ground(voltage: Complex, ground: float = 0.0) -> Complex:
-    """Voltages (case, node) with that of the ground at the end, where :data:`GROUND` finds it."""
-    return np.concatenate([voltage, np.full((len(voltage), 1), ground)], axis=1)
-
-
-def across(voltage: Complex, ports: Ports) -> Complex:
-    """Voltage across the ports that are there, V, (case, port), of voltages (case, node)."""
-    known = with_ground(voltage)
-    return np.asarray(known[:, ports.start[ports.there]] - known[:, ports.end[ports.there]])
-
-
 def _port_pu(voltage: Complex, ports: Ports, absent: float) -> Array:
     """Voltage across ports, pu of their own, (case, row, slot); ``absent`` where there is no port."""
-    found = np.full((len(voltage), *ports.there.shape), absent)
-    found[:, ports.there] = np.abs(across(voltage, ports)) / ports.volts[ports.there]
+    there = ports.there
+    u = np.empty((int(there.sum()), len(voltage)), complex)
+    _across(voltage, ports.start[there], ports.end[there], u)
+    found = np.full((len(voltage), *there.shape), absent)
+    found[:, there] = np.abs(u).T / ports.volts[there]
     return found
 
 
@@ -342,13 +359,52 @@ def _table(rows: list[tuple[Any, ...]]) -> _Sensed:
     )
 
 
-def _unbalance(voltage: Complex) -> Array:
-    """Negative per positive sequence of the voltage, (case, bus), of (case, bus, slot); NaN without three."""
-    turn = np.exp(2j * np.pi / 3)
-    a, b, c = voltage[..., 0], voltage[..., 1], voltage[..., 2]
-    positive, negative = a + turn * b + turn**2 * c, a + turn**2 * b + turn * c
-    with np.errstate(invalid="ignore"):  # a bus without voltage
-        return np.asarray(np.abs(negative) / np.abs(positive))
+@njit
+def _across(voltage: Complex, start: Ints, end: Ints, out: Complex) -> None:
+    """Voltage across ports from node ``start`` to node ``end``, V, into ``out`` (port, case)."""
+    for port in range(len(start)):
+        for case in range(len(voltage)):
+            to = voltage[case, end[port]] if end[port] != GROUND else 0j
+            out[port, case] = voltage[case, start[port]] - to
+
+
+@njit
+def _voltages(voltage: Complex, node: Ints, volts: Floats, out: Floats) -> None:
+    """Magnitudes, pu of ``volts`` (bus, slot), into ``out`` (case, bus, slot); NaN where there is no node."""
+    for case in range(len(voltage)):
+        for bus in range(len(node)):
+            for slot in range(3):
+                at = node[bus, slot]
+                out[case, bus, slot] = np.nan
+                if at != GROUND:
+                    u = voltage[case, at]
+                    out[case, bus, slot] = np.sqrt(u.real * u.real + u.imag * u.imag) / volts[bus, slot]
+
+
+@njit
+def _unbalances(voltage: Complex, node: Ints, out: Floats) -> None:
+    """Negative per positive sequence of the voltage at the first buses, into ``out`` (case, bus); NaN without
+    three nodes.
+    """
+    turn, back = complex(-0.5, np.sqrt(0.75)), complex(-0.5, -np.sqrt(0.75))
+    for case in range(len(voltage)):
+        for bus in range(out.shape[1]):
+            out[case, bus] = np.nan
+            first, second, third = node[bus]
+            if first == GROUND or second == GROUND or third == GROUND:
+                continue
+            a, b, c = voltage[case, first], voltage[case, second], voltage[case, third]
+            positive, negative = a + turn * b + back * c, a + back * b + turn * c
+            out[case, bus] = abs(negative) / abs(positive) if abs(positive) > 0.0 else np.nan
+
+
+@njit
+def _powers(voltage: Complex, amps: Complex, node: Ints, out: Complex) -> None:
+    """Power into each conductor, kVA, by its current, A, (case, row) both."""
+    for case in range(len(amps)):
+        for row in range(len(node)):
+            u = voltage[case, node[row]] if node[row] != GROUND else 0j
+            out[case, row] = u * amps[case, row].conjugate() / 1e3
 
 
 @njit

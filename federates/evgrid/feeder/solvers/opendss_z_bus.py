@@ -52,8 +52,10 @@ class OpenDSSZBusSolver:
     balance_tolerance = 1e-6
     in_time = False
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, unbalance: bool = True) -> None:
         """Settle the snapshot and factorise the network.
+
+        Without ``unbalance`` voltage unbalance and neutral currents are left out.
 
         Raises
         ------
@@ -66,7 +68,7 @@ class OpenDSSZBusSolver:
         self._circuit = circuit
         engine = network.opendss.compiled()
         engine.settle()
-        self._flow = FlowOf(engine, network.opendss)
+        self._flow = FlowOf(engine, network.opendss, unbalance)
         self.newton_cases = 0
         self._engine: OpenDSSSolver | None = None
         groups = circuit.loads, circuit.chargers, circuit.generators
@@ -113,7 +115,7 @@ class OpenDSSZBusSolver:
             flow = Flow(**{name: np.concatenate([table[name] for table in tables]) for name in tables[0]})
         if stuck:
             if self._engine is None:
-                self._engine = OpenDSSSolver(self.network)
+                self._engine = OpenDSSSolver(self.network, unbalance=self._flow.unbalance)
             again = np.array(stuck)
             reasons = solve_again(flow, again, self._engine, (p_kw, q_kvar), nominal, generation)
             self.newton_cases += len(again) - len(reasons)
