@@ -69,6 +69,8 @@ def __getattr__(name: str) -> object:
 
     if name == "__version__":
         return metadata.version("evgrid")
+    if name == "gym":  # imported when it is first used, as it needs an extra
+        return import_module("evgrid.gym")
     if name not in _HOME:
         raise AttributeError(f"module 'evgrid' has no attribute '{name}'")
     value: object = getattr(import_module(_HOME[name]), name)

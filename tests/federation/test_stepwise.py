@@ -1,6 +1,8 @@
 """Runs of which the caller gives the set-points: the same as a strategy's, and they end cleanly."""
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -212,6 +214,23 @@ def test_a_forgotten_run_is_ended():
     del run
     gc.collect()
     assert not runs_in_threads()
+
+
+@pytest.mark.parametrize("end", ["", "raise ValueError('of the script')"])
+def test_a_script_that_ends_without_closing_exits(end):
+    code = f"""
+import evgrid
+given = {{"name": "street", "time": {{"start": "2026-01-15T23:00", "duration": "1h", "step": "15min"}},
+          "feeder": {{"network": "cigre_lv"}}, "fleet": {{"count": 3, "charger": {{"phases": 3}}}}}}
+run, other = evgrid.stepwise(given), evgrid.stepwise(given)
+run.step(run.view.p_max)
+{end}
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == (1 if end else 0), ended.stderr
+    assert ended.stderr.strip().endswith("of the script" if end else "")
 
 
 @pytest.mark.parametrize(

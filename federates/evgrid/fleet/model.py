@@ -435,6 +435,20 @@ class FleetModel(Model):
                     lane, self._fleet, extras.details, table, self._rates, float(self._end_s), idle_c
                 )
 
+    @property
+    def evs(self) -> EVs:
+        """All EVs."""
+        return self._evs
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions in force."""
+        return self._sessions
+
+    def missing_kwh(self, rows: NDArray[np.int64]) -> Array:
+        """Energy at the meter that sessions lack to their targets at their ends, (n,) kWh; NaN before."""
+        return self._results.missing_kwh(rows)
+
     def audit(self) -> dict[str, Array]:
         """See :class:`evgrid.core.model.Model`; complete after ``finish``.
 

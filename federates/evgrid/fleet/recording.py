@@ -248,6 +248,10 @@ class SessionResults:
         if extras.emissions is not None:
             self.variables += (_EMISSIONS_VARIABLE,)
 
+    def missing_kwh(self, rows: NDArray[np.int64]) -> Array:
+        """Energy at the meter that sessions lack to their targets at their ends, (n,) kWh; NaN before."""
+        return grid_energy_to_target_kwh(self._kinds, self._kind_of[rows], self.outcome[rows, 0])
+
     def record(self, recorder: Recorder, end_s: float, soc_arrival: Array, priced: bool) -> None:
         """Record all results; ``soc_arrival``: (session,); ``priced``: whether energy has a price."""
         for name, values in self._values(end_s, soc_arrival, priced).items():

@@ -8,6 +8,7 @@ what a strategy does gives the result of that strategy, bit for bit.
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -108,6 +109,8 @@ class Stepwise:
         self._thread.start()
         self.close = weakref.finalize(self, _leave, loop, self._thread)
         """Ends the run, if it has not ended."""
+        self.close.atexit = False  # see _close_all
+        _open.append(self.close)
         try:
             self._await()
             if self._outcome is not None:
@@ -115,6 +118,7 @@ class Stepwise:
         except BaseException:
             self.close()
             raise
+        _close_at_exit()
         self.context: Context = loop.strategy.context
         self.portfolio: Portfolio = prepared.portfolio
 
@@ -183,12 +187,12 @@ class Stepwise:
         self._loop.give(given)
         self._await()
 
-    def dispatch(self, power_kw: Any, discharge: bool = True) -> Array:
+    def dispatch(self, power_kw: Any, discharge: Any = True) -> Array:
         """Set-points that split a power over the EVs by laxity, as ``peak_limit`` does; (ev,) kW.
 
         power_kw : (member · groups,) kW for the EVs of each group, or (member,) kW for all of a member. EVs
             that must charge to meet their departure do so, whatever the power
-        discharge : whether EVs may discharge where the power is negative
+        discharge : whether EVs may discharge to meet a power, of all or of each
 
         Raises StrategyError if ``power_kw`` is no such array.
         """
@@ -203,7 +207,8 @@ class Stepwise:
             raise StrategyError(
                 f"{self._who}: power_kw has {np.isnan(power).sum()} NaN: must be powers in kW"
             )
-        return self._loop.strategy.share(view, power, discharge)
+        may = np.broadcast_to(np.asarray(discharge, np.bool_), power.shape)
+        return self._loop.strategy.share(view, power, may)
 
     @property
     def _who(self) -> str:
@@ -299,6 +304,22 @@ def _drive(scenario: Scenario, output: str | Path | None, prepared: _Prepared, l
     except BaseException as error:
         outcome = _Outcome(error=error)
     loop.views.put(outcome)
+
+
+_open: list[weakref.finalize[Any, Any]] = []
+"""What ends the runs that may not have ended."""
+
+
+def _close_at_exit() -> None:
+    """Have runs ended first of all when Python exits: before HELICS' library, which would wait for them."""
+    _open[:] = [close for close in _open if close.alive]
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for close in _open:
+        close()
 
 
 def _leave(loop: Loop, thread: threading.Thread) -> None:

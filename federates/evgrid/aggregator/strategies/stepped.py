@@ -80,16 +80,17 @@ class Stepped(Dispatching):
         """See :meth:`Strategy.setpoints`."""
         return self.loop.wait(view)
 
-    def share(self, view: View, power_kw: Array, discharge: bool) -> Array:
+    def share(self, view: View, power_kw: Array, discharge: NDArray[np.bool_]) -> Array:
         """Split a power by laxity over the EVs of each group, (member · groups,) kW, or of each member,
-        (member,) kW; (ev,) kW.
+        (member,) kW; (ev,) kW. ``discharge``: whether they may discharge, of the same shape.
         """
         context = self.context
         by_group = len(power_kw) == context.members * context.groups
         group: NDArray[np.int64] = context.ev_group if by_group else context.evs.member
         if group is not self._group:
             self._group, self._rows = group, None
-        return self.dispatch(view, power_kw, None if discharge else np.zeros(len(view.soc))).copy()
+        least = None if discharge.all() else np.where(discharge[group], view.p_min, 0.0)
+        return self.dispatch(view, power_kw, least).copy()
 
 
 def stepped(settings: StrategySettings, loop: Loop) -> StrategySettings:
