@@ -62,7 +62,12 @@ class NetworkError(EvgridError):
 
 
 class PowerFlowError(EvgridError):
-    """A power flow did not converge or does not balance; names the members and the time."""
+    """A power flow did not converge or does not balance; names the members and the time.
+
+    time_s : simulated time of the power flow, where it is not that at which the error is raised; else None
+    """
+
+    time_s: float | None = None
 
 
 class StrategyError(EvgridError):

@@ -110,6 +110,7 @@ def test_a_diverging_flow_names_member_and_time(scenario, tmp_path):
     done = call("run", scenario, "--set", "feeder.base_load={file: load.csv}", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     # minute 1001 of the day begins at 16:40
+    assert "feeder failed at 2026-07-01T16:40:00 (2400 s)" in done.stderr
     assert "member 0 at 2026-07-01 16:40" in done.stderr
     assert "did not converge" in done.stderr
     assert "Traceback" not in done.stderr

@@ -187,8 +187,27 @@ def test_power_of_a_member_that_was_given_up_is_not_known(run):
 
 
 def test_a_diverging_member_stops_the_run_where_asked(run):
-    with pytest.raises(PowerFlowError, match=r"did not converge: member 1 at 2026-01-15 17:15:00"):
+    with pytest.raises(PowerFlowError, match=r"did not converge: member 1 at 2026-01-15 17:15:00") as caught:
         run("case33bw", members=3, hours=0.5, overload=(1, 3), on_divergence="stop")
+    assert caught.value.time_s == 900.0  # the step's own, not the end of its batch
+
+
+@pytest.mark.parametrize("batch", [BATCH_CASES, 5])
+def test_members_that_are_alike_are_given_up_together(run, tmp_path, feeder, monkeypatch, batch):
+    """The load of the fourth step of 12 (17:15) has no solution; in one batch, or in several."""
+    monkeypatch.setattr("evgrid.feeder.model.BATCH_CASES", batch)
+    names = feeder("case33bw").connections.name
+    kw = [1.0, 1.0, 1.0, 9e6, *[1.0] * 10]
+    rows = [",".join([str(300 * step), *[str(each)] * len(names)]) for step, each in enumerate(kw)]
+    (tmp_path / "load.csv").write_text("\n".join([",".join(["time", *names]), *rows]))
+    base = {"file": str(tmp_path / "load.csv")}
+    recorder, *_ = run("case33bw", fleet=False, members=2, hours=1, base=base, on_divergence="keep")
+    assert recorder.static["member_failed_s"].tolist() == [900.0, 900.0]
+    assert np.isnan(recorder.series("losses_kw")[3:]).all()
+    assert np.isfinite(recorder.series("losses_kw")[:3]).all()
+    with pytest.raises(PowerFlowError, match="members 0 to 1 at 2026-01-15 17:15:00") as caught:
+        run("case33bw", fleet=False, members=2, hours=1, base=base)
+    assert caught.value.time_s == 900.0
 
 
 def test_unbalance_is_recorded_where_phases_are_solved_separately(run, feeder):

@@ -35,7 +35,7 @@ import numpy as np
 
 from evgrid.core.interrupts import raise_swallowed
 from evgrid.core.model import Clock, Model
-from evgrid.errors import EvgridError, RunError
+from evgrid.errors import EvgridError, PowerFlowError, RunError
 from evgrid.federation.adapter import Adapter, Stopped
 from evgrid.federation.helics_io import NEVER, Request, break_off, core_global_error, end, leave_behind
 from evgrid.federation.wiring import Place, wire
@@ -367,6 +367,8 @@ class _Federation:
     def _sentence(self, adapter: Adapter, error: BaseException) -> str:
         """Sentence on an exception raised by an adapter or its model: cause, federate and time."""
         time_s = adapter.time_s
+        if isinstance(error, PowerFlowError) and error.time_s is not None:
+            time_s = error.time_s
         text = describe(error)
         if adapter.name in text and _stamp(self._clock, time_s) in text:
             return text

@@ -228,7 +228,7 @@ class _Highest:
 class _Cases:
     """Power flows of all cases of a step.
 
-    failed : filled with the reasons why cases have no solution, by case; None: that is an error
+    failed : filled with the reasons why cases have no solution, by case
     out : elements out of service by case, where there are outages; else None
     flow, lost : flow of all cases, and bool where a case has no solution; after :meth:`solve`
     """
@@ -240,7 +240,7 @@ class _Cases:
         nominal: Power | None,
         generation: Power | None,
         label: Label,
-        failed: dict[int, str] | None,
+        failed: dict[int, str],
         out: Mapping[int, frozenset[int]] | None = None,
     ) -> None:
         self._solver, self._label, self._failed, self._out = solver, label, failed, out
@@ -255,7 +255,7 @@ class _Cases:
                 *self._power, self._label, nominal=self._nominal, generation=self._generation,
                 failed=self._failed,
             )  # fmt: skip
-            self.lost = list(self._failed or ())
+            self.lost = list(self._failed)
             return
         pairs = zip(self._given(), before._given(), strict=True)
         changed = again.copy()
@@ -268,7 +268,7 @@ class _Cases:
             part = self.some(some, again=True)
             for name, values in part.tables().items():
                 getattr(self.flow, name)[some] = values
-        self.lost = list(self._failed or ())
+        self.lost = list(self._failed)
 
     def some(self, some: Ints, positions: Positions | None = None, again: bool = False) -> Flow:
         """Solve some cases, with their devices' positions; ``again``: within the step in which all were."""
@@ -276,14 +276,13 @@ class _Cases:
         def of(pair: Power | None) -> Power | None:
             return None if pair is None else (pair[0][some], pair[1][some])
 
-        reasons: dict[int, str] | None = None if self._failed is None else {}
+        reasons: dict[int, str] = {}
         flow = self._solve(
             self._power[0][some], self._power[1][some], lambda case: self._label(int(some[case])),
             nominal=of(self._nominal), generation=of(self._generation), positions=positions, failed=reasons,
             some=some, **({"again": some} if again and self._solver.in_time else {}),
         )  # fmt: skip
-        if self._failed is not None and reasons is not None:
-            self._failed.update({int(some[case]): reason for case, reason in reasons.items()})
+        self._failed.update({int(some[case]): reason for case, reason in reasons.items()})
         return flow
 
     def _solve(
@@ -677,7 +676,7 @@ class FeederModel(Model):
         solved = members if self._in_turn else p.shape[1]  # 1 where all members are alike
         given_up = np.isfinite(self._failed_s)
         if given_up.any():  # their power is irrelevant now: no load, which converges at once
-            p, q = (np.where(given_up[:, np.newaxis, np.newaxis], 0.0, x) for x in (p, q))
+            p, q = (np.where(given_up[:solved, np.newaxis, np.newaxis], 0.0, x) for x in (p, q))
 
         def by_case(values: Array) -> Array:
             whole = np.broadcast_to(values, (steps, solved, *values.shape[2:]))
@@ -718,9 +717,7 @@ class FeederModel(Model):
             nonlocal made
             made = generation
             failed.clear()
-            cases = _Cases(
-                self._solver, (p, q), nominal, generation, label, failed if self._keep else None, out
-            )
+            cases = _Cases(self._solver, (p, q), nominal, generation, label, failed, out)
             if self._regulators is None or regulation is None:
                 cases.solve(self._solved, again=given_up[:solved])
                 self._solved = cases if self._keeps_cases else None
@@ -737,7 +734,7 @@ class FeederModel(Model):
         if failed:
             self._give_up(failed, label, solved, times_s)
         if np.isfinite(self._failed_s).any():
-            given_up_by_case = (times_s[:, np.newaxis] >= self._failed_s).reshape(-1)
+            given_up_by_case = (times_s[:, np.newaxis] >= self._failed_s[:solved]).reshape(-1)
             blank(flow, np.flatnonzero(given_up_by_case))
             residual[given_up_by_case] = 0.0
 
@@ -894,8 +891,13 @@ class FeederModel(Model):
         return flow
 
     def _give_up(self, failed: dict[int, str], label: Label, solved: int, times_s: Array) -> None:
-        """Note the members whose cases failed; an error where no member is left, unless asked to go on."""
-        members = len(self._numbers)
+        """Note the members whose cases failed; an error where none is to be given up, or none is left, unless
+        asked to go on.
+        """
+        members, error = len(self._numbers), not_converged(self._solver.name, failed, label)
+        error.time_s = float(times_s[min(failed) // solved])
+        if not self._keep:
+            raise error
         for case, reason in sorted(failed.items()):
             step, member = divmod(case, solved)
             for place in range(members) if solved < members else (member,):
@@ -903,4 +905,4 @@ class FeederModel(Model):
                     self._failed_s[place] = times_s[step]
                     self.failures[self._numbers[place]] = f"{label(case)}: {' '.join(reason.split())}"
         if np.isfinite(self._failed_s).all() and not self._keep_none:
-            raise not_converged(self._solver.name, failed, label)
+            raise error
