@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from evgrid.runs.simulation import run
     from evgrid.runs.stepwise import stepwise
     from evgrid.scenario import Scenario, load_scenario
-    from evgrid.scenario.aggregators import StrategySettings
+    from evgrid.scenario.aggregators import StateSettings, StrategySettings
     from evgrid.sites.controls import PlanningControl
 
 _HOME = {
@@ -30,6 +30,7 @@ _HOME = {
     "MemberStrategy": "evgrid.aggregator.strategy",
     "PlanningControl": "evgrid.sites.controls",
     "Strategy": "evgrid.aggregator.strategy",
+    "StateSettings": "evgrid.scenario.aggregators",
     "StrategySettings": "evgrid.scenario.aggregators",
     "View": "evgrid.aggregator.strategy",
     "batch_sessions": "evgrid.runs.batch",
@@ -49,6 +50,7 @@ __all__ = [
     "PlanningControl",
     "Scenario",
     "ScenarioError",
+    "StateSettings",
     "Strategy",
     "StrategySettings",
     "View",

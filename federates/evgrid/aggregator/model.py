@@ -49,6 +49,7 @@ from evgrid.core.model import (
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import StrategyError
 from evgrid.scenario import Scenario
+from evgrid.scenario.aggregators import StrategySettings
 
 _T = TypeVar("_T")
 
@@ -139,7 +140,8 @@ class AggregatorModel(Model):
             connections.upstream,
             sum(a.strategy_class.goes_by_sensitivities() for a in scenario.aggregators.values()),
         )  # fmt: skip
-        self._strategy = self._guarded(0.0, lambda: cls(settings, context))
+        self._strategy = self._guarded(0.0, lambda: self._made(settings, context))
+        self._save_state = getattr(settings, "save_state", None) if cls.replaced is None else None
         self._power_port = "fleet/p" if portfolio.whole else portfolio.port("fleet/own_p")
         self._setpoint_port = portfolio.port("aggregator/setpoint")
         self.outputs = (self._setpoint_port,)
@@ -205,6 +207,17 @@ class AggregatorModel(Model):
         ]
         self._evs_of_member = np.searchsorted(evs.member, np.arange(len(self._members) + 1))
 
+    def _made(self, settings: StrategySettings, context: Context) -> Strategy:
+        """The strategy, with the state that its settings name."""
+        strategy = self._cls(settings, context)
+        state = getattr(settings, "state", None) if self._cls.replaced is None else None
+        if state is not None:
+            try:
+                strategy.load(state)
+            except StrategyError as error:
+                raise StrategyError(f"aggregators.{self._title}.state: {error}") from error
+        return strategy
+
     def step(self, time_s: float, inputs: Values) -> Values:
         """See :class:`evgrid.core.model.Model`."""
         self._update_status(time_s, inputs)
@@ -236,9 +249,14 @@ class AggregatorModel(Model):
         return {self._setpoint_port: self._sent}
 
     def finish(self) -> None:
-        """Record the strategy's results."""
+        """Record the strategy's results, and save its state where that is asked for."""
         assert self._strategy is not None
         self._flush()
+        if self._save_state is not None:
+            try:
+                self._strategy.save(self._save_state)
+            except StrategyError as error:
+                raise StrategyError(f"aggregators.{self._title}.save_state: {error}") from error
         for name, values in self._guarded(self._clock.duration_s, self._strategy.results).items():
             self._recorder.put_static(self._portfolio.variable(name), values)
         if self._peak_of is not None:

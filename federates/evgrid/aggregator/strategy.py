@@ -13,13 +13,16 @@ from the moment at which the energy wanted by departure would otherwise be out o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.aggregator import memory
+from evgrid.aggregator.memory import Owner
 from evgrid.core.model import Array, Clock, EVs, PlannedSessions, Sensitivity, Variable
 from evgrid.scenario.aggregators import STRATEGIES, StrategySettings
 from evgrid.scenario.system import System
@@ -205,6 +208,10 @@ class Strategy(ABC):
     """Variables of the strategy: the values of timed ones are put into ``recorded`` at each tick, the
     others are returned from :meth:`results`. The dimension ``hour`` counts the run's whole hours."""
 
+    keeps: ClassVar[Mapping[str, Owner]] = {}
+    """Arrays that can outlive a run, attributes of the strategy, and what each belongs to: ``run`` (such as
+    the weights of a policy), or along its first axis ``ev`` or ``member``. See :class:`StateSettings`."""
+
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
         self.context = context
@@ -244,6 +251,19 @@ class Strategy(ABC):
         """Set-point of each EV, (ev,) kW: positive charges, negative discharges, +inf charges as
         fast as the EV can. Values for EVs that are away are ignored; NaN for another is an error.
         """
+
+    def save(self, path: str | Path) -> None:
+        """Write the arrays that ``keeps`` names into a file (.npz), atomically; a run does at its end where
+        the settings say ``save_state``. Raises StrategyError with one sentence.
+        """
+        memory.save(self, Path(path))
+
+    def load(self, path: str | Path) -> None:
+        """Set the arrays that ``keeps`` names to those of a file; a run does at its begin where the settings
+        say ``state``. Raises StrategyError if the file lacks an array, an EV or a member, or has another
+        shape.
+        """
+        memory.load(self, Path(path))
 
     def results(self) -> dict[str, Array]:
         """Values of the variables without time; called once after the last tick."""

@@ -9,7 +9,16 @@ from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, model_
 
 from evgrid.core.registry import Registry
 from evgrid.errors import ScenarioError
-from evgrid.scenario.fields import Duration, ElementName, Settings, fault, faults, faults_of
+from evgrid.scenario.fields import (
+    Duration,
+    ElementName,
+    ExistingFile,
+    OutputFile,
+    Settings,
+    fault,
+    faults,
+    faults_of,
+)
 
 if TYPE_CHECKING:
     from evgrid.aggregator.strategy import Strategy
@@ -124,6 +133,15 @@ class StrategySettings(Settings):
     def user_classes(self) -> tuple[type, ...]:
         """The user's own classes that these settings name."""
         return (self.strategy_class,) if ":" in self.strategy else ()
+
+
+class StateSettings(StrategySettings):
+    """Base of the settings of a strategy that keeps arrays beyond a run; see ``Strategy.keeps``."""
+
+    state: ExistingFile | None = None
+    """File (.npz) with the arrays to begin with, as a run has saved them; left out: the strategy's own."""
+    save_state: OutputFile | None = None
+    """File (.npz) into which they are written when the run has ended; left out: none."""
 
 
 def strategy_settings(given: Any, context: Mapping[str, Any], path: str) -> StrategySettings:

@@ -137,6 +137,19 @@ def _beside_scenario(value: Any, info: ValidationInfo) -> Any:
     return path.resolve()
 
 
+def _output_file(value: Any, info: ValidationInfo) -> Any:
+    folder = (info.context or {}).get("folder")
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise fault("must be the path of a file")
+    path = Path(folder or ".", Path(value).expanduser())
+    if path.is_dir() or not path.parent.is_dir():
+        raise fault(f"there is no folder {path.parent}" if not path.is_dir() else f"{path} is a folder")
+    return str(path.resolve())
+
+
+OutputFile = Annotated[str, BeforeValidator(_output_file, json_schema_input_type=str)]
+"""Path of a file that is written, relative to the folder of the scenario."""
+
 Duration = Annotated[
     float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(examples=["15min"])
 ]

@@ -274,9 +274,25 @@ def plan(batch: Batch, reduction: Reduction | None = None) -> list[Run]:
                 break
             first_with[run.id] = number
             runs.append(run)
+    faults += _saved_twice(runs)
     if faults:
         raise ScenarioError(faults, f"batch {batch.name}")
     return runs
+
+
+def _saved_twice(runs: list[Run]) -> list[str]:
+    """Faults of files of strategies' states into which several runs would write, a sentence each."""
+    first: dict[str, Run] = {}
+    found = dict[str, str]()
+    for run in runs:
+        for name, settings in run.scenario.aggregators.items():
+            path = getattr(settings, "save_state", None)
+            if path is not None and first.setdefault(path, run) is not run:
+                found[path] = (
+                    f"aggregators.{name}.save_state = {path}: several runs of the batch would write it (of "
+                    f"cases {first[path].case} and {run.case}); give each case a file, and one run"
+                )
+    return list(found.values())
 
 
 def identity(scenario: Scenario, reduction: Reduction | None = None) -> str:
