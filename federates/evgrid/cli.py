@@ -268,10 +268,9 @@ def plot(result: Path, output: Path | None) -> None:
     "--limits",
     "names",
     multiple=True,
-    default=("en_50160", "ratings", "aggregators"),
-    show_default=True,
     help="Set of limits to check, such as en_50160, ansi_c84_1_a, thermal_moving_average; aggregators: those "
-    "of the run's aggregators; may be repeated.",
+    "of the run's aggregators; for several repeat --limits. Default: ansi_c84_1_a (networks of 60 Hz) or "
+    "en_50160; ratings; aggregators.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole table as CSV.")
 @click.option("--rows", default=20, show_default=True, help="Rows to print, the most severe first.")
@@ -280,15 +279,19 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
     from rich.console import Console
     from rich.table import Table
 
-    from evgrid.results.limits import AGGREGATORS, aggregator_limits, limit_set, violations
+    from evgrid.results.limits import AGGREGATORS, aggregator_limits, default_limits, limit_set, violations
 
-    presets = [name for name in names if name != AGGREGATORS]
     try:
-        if presets:
-            limit_set(*presets)
+        if given := [name for name in names if name != AGGREGATORS]:
+            limit_set(*given)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--limits") from None
+        several = "; for several repeat --limits" if any("," in name for name in names) else ""
+        raise click.BadParameter(f"{error}{several}", param_hint="--limits") from None
     with _read(result) as dataset:
+        if not names:
+            names, why = default_limits(dataset)
+            click.echo(f"limits {', '.join(names)}, {why}; others by --limits NAME, repeated for several")
+        presets = [name for name in names if name != AGGREGATORS]
         own = aggregator_limits(dataset) if AGGREGATORS in names else ()
         if AGGREGATORS in names and not own:
             click.echo(f"not available: {AGGREGATORS}: no aggregator of the run had a limit")
@@ -296,6 +299,8 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
                 return
         limits = limit_set(*presets, *own)
         found = violations(dataset, limits)
+    for criterion in limits.criteria:
+        click.echo(f"limit {criterion.name}: {criterion.text}")
     for kind in ("not_available", "notes"):
         for note in found.attrs[kind]:
             click.echo(f"{kind.replace('_', ' ')}: {note}")

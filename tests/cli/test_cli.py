@@ -62,6 +62,12 @@ def test_run_plot_and_open(scenario, tmp_path):
     assert listed.returncode == 0, listed.stderr
     assert "violations of ansi_c84_1_a" in listed.stdout
     assert (tmp_path / "v.csv").read_text().startswith("member,criterion,element,name,phase,first_time")
+    both = call("violations", "results/cli-case.nc", "--limits", "en_50160,ratings", cwd=tmp_path)
+    assert both.returncode == 2
+    assert "for several repeat --limits" in " ".join(both.stderr.split())
+    default = call("violations", "results/cli-case.nc", cwd=tmp_path)
+    assert "limits en_50160, ratings, aggregators, as the network has 50 Hz; others by" in default.stdout
+    assert "limit en_50160: voltage_pu 0.9 to 1.1, 95% of the means over 600 s" in default.stdout
     unknown = call("violations", "results/cli-case.nc", "--limits", "ansi", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "must be one of en_50160" in unknown.stderr

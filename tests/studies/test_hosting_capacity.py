@@ -12,6 +12,7 @@ import evgrid
 from evgrid.cli import main
 from evgrid.results.limits import Criterion
 from evgrid.studies.hosting_capacity import (
+    COUNTED,
     TOGETHER,
     _at_capacity,
     _first,
@@ -212,6 +213,33 @@ def test_what_sets_the_capacity_is_what_is_violated_at_the_first_level_past_it()
     assert table["median_hour"].tolist() == [18.5] * 3
     first = first_violations_table(result)
     assert dict(zip(first["first_element"], first["deployments"], strict=True)) == {"T1": 2, "B1": 1, "B2": 1}
+
+
+def summarised(result, levels, long_name):
+    """Rows of the summary of what was judged by hand, at the given levels."""
+    result = result.assign_coords(level=("level", levels, {"long_name": long_name}))
+    return dict(
+        summary(
+            result.assign_attrs(
+                study=json.dumps({"risk": 0.3, "limits": ["vuf"]}), remarks="{}", not_checked="{}",
+                wall_s=1.0, feeder_s=1.0, runs_s=2.0,
+            )
+        )
+    )  # fmt: skip
+
+
+def test_a_summary_says_where_limits_are_violated_without_evs_and_when_in_the_day():
+    few = judged_by_hand({(1, m): {"vuf": "B1"} for m in range(4)} | {(0, 0): {"vuf": "B1"}})
+    assert float(few["capacity"].sel(criterion=TOGETHER, variant="one")) == 0.0
+    assert np.isnan(few["capacity_low"].sel(criterion=TOGETHER, variant="one"))
+    rows = summarised(few, [0.0, 10.0, 20.0], COUNTED)
+    assert rows["hosting capacity, one"] == "0 EVs at a risk of 30% (none to 0 EVs)"
+    assert "  none" not in rows
+    assert ", at about 18:30 (" in rows["  set by"]
+    always = judged_by_hand({(level, m): {"vuf": "B1"} for level in range(3) for m in range(4)})
+    rows = summarised(always, [0.0, 0.5, 1.0], "penetration")
+    assert rows["hosting capacity, one"].startswith("none at a risk of 30% (none")
+    assert rows["  none"] == "the risk is passed without any EVs"
 
 
 def test_where_all_levels_pass_nothing_sets_the_capacity():

@@ -20,7 +20,7 @@ from evgrid.feeder.opendss.engine import Engine
 from evgrid.feeder.opendss.tables import GROUND
 from evgrid.feeder.solvers import balance, make_solver
 from evgrid.feeder.solvers import opendss as opendss_solver
-from evgrid.results.limits import Criterion, limit_set, violations
+from evgrid.results.limits import Criterion, default_limits, limit_set, violations
 from evgrid.results.metrics import summary
 from evgrid.results.plots import plot_voltage_profile
 from evgrid.scenario.feeder import Feeder
@@ -196,6 +196,27 @@ def test_a_batch_is_its_cases(solver, tolerance, path):
     together = solve(p, q)
     alone = [make_solver(found, solver).solve(p[k : k + 1], q[k : k + 1]) for k in range(len(p))]
     assert np.nanmax(np.abs(together.voltage_pu - np.concatenate([f.voltage_pu for f in alone]))) <= tolerance
+
+
+def test_voltages_of_a_network_of_60_hz_are_judged_by_ansi(path):
+    result = evgrid.run(
+        {
+            "name": "sixty",
+            "time": {"start": "2026-07-01T00:00", "duration": "10min"},
+            "feeder": {"network": str(path), "base_load": {"source": "net"}},
+        }
+    )
+    names, why = default_limits(result)
+    assert names == ("ansi_c84_1_a", "ratings", "aggregators")
+    assert why == "as the network has 60 Hz"
+    assert default_limits(result.assign_attrs(frequency_hz="50"))[0][0] == "en_50160"
+
+
+def test_what_is_said_of_tap_changers(tmp_path):
+    (tmp_path / "reg.dss").write_text(REGULATED)
+    facts = dict(describe_network(Feeder(network=str(tmp_path / "reg.dss"))).facts)
+    assert facts["tap changers"] == "1 of RegControls: reg"
+    assert "regulated transformers" not in facts
 
 
 @pytest.mark.parametrize("solver", ["opendss", "z-bus"])

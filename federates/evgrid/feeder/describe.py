@@ -96,13 +96,13 @@ def _describe_opendss(settings: Feeder) -> NetworkSummary:
     at_nodes = Counter(" ".join(filter(None, row)) for row in circuit.port_nodes(circuit.loads).tolist())
     split = int(circuit.split_phase[grid.loads.bus].sum())
     shapes = [kind for kind, of in zip(KINDS, circuit.shapes.of_load, strict=True) if (of >= 0).any()]
+    regulated = grid.trafos.name[circuit.regulated].tolist()
+    by_name = dict(_facts(grid)) | {"tap changers": f"{len(regulated)} of RegControls{_some(regulated)}"}
     facts = [
-        *_facts(grid),
+        *by_name.items(),
         ("nodes", f"{len(circuit.node)}"),
         ("loads by nodes", ", ".join(f"{count} at {nodes}" for nodes, count in at_nodes.most_common())),
         ("split-phase services", f"{split} loads at {int(circuit.split_phase.sum())} buses"),
-        ("regulated transformers", f"{int(circuit.regulated.sum())}" + _some(
-            grid.trafos.name[circuit.regulated].tolist())),
         ("load shapes", ", ".join(shapes) or "none"),
     ]  # fmt: skip
     facts.append(("feeder.solver: auto", ": ".join(chosen_solver(network, live_controls=circuit.controls))))

@@ -327,6 +327,15 @@ def bank_names(result: xr.Dataset) -> NDArray[Any]:
     return np.asarray(result["trafo_bank" if "trafo_bank" in result.coords else "trafo"].values.astype(str))
 
 
+def default_limits(result: xr.Dataset) -> tuple[tuple[str, ...], str]:
+    """Names of the sets that fit a result, and why: ANSI C84.1, range A, in a network of 60 Hz, else EN
+    50160; ratings; the limits of its aggregators.
+    """
+    hz = float(result.attrs.get("frequency_hz", 50.0))
+    voltage = "ansi_c84_1_a" if round(hz) == 60 else "en_50160"
+    return (voltage, "ratings", AGGREGATORS), f"as the network has {hz:g} Hz"
+
+
 def limit_set(*parts: str | Criterion | LimitSet) -> LimitSet:
     """One set of presets (by name), criteria and sets.
 

@@ -348,10 +348,10 @@ def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
     asked, drawn, given, unserved = sums.values()
     power = result["fleet_power_kw"]
     rows = [
-        ("EVs, sessions", f"{evs:g} EVs, {sessions:g} sessions{per}, {complete:g} complete"),
+        ("EVs, sessions", f"{evs:g} EVs, {sessions:g} sessions{per}, {complete:g} of them ended in the run"),
         ("fleet power", f"{_extreme(power, 'max', 'kW')}, lowest {_extreme(power, 'min', 'kW')}"),
         (
-            "complete sessions",
+            "sessions that ended",
             f"{asked:.1f} kWh asked{per}, {drawn:.1f} drawn, {given:.1f} given back, {unserved:.2f} unserved",
         ),
     ]

@@ -558,6 +558,7 @@ def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
         "recorded": world.selection.recorded,
         "notes": json.dumps(world.notes),
         "phases": world.network.phases_summary,
+        "frequency_hz": f"{world.network.grid.frequency_hz:g}",
         "currency": scenario.currency,
     }
 

@@ -76,6 +76,8 @@ FORMAT = "evgrid-hosting-capacity-2"
 """Written into each study's Dataset."""
 
 
+NONE = "none"
+"""Hosting capacity in the summary where the risk is passed without any EVs."""
 COLLAPSE = {"feeder.on_divergence": "keep"}
 """A deployment whose power flow has no solution violates the limits; the study goes on."""
 
@@ -601,10 +603,13 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
     binding, first = binding_table(result), first_violations_table(result)
     for variant in result["variant"].values:
         at = result.sel(variant=variant, criterion=TOGETHER)
-        ends = [_level(float(at[name]), result) for name in ("capacity", "capacity_low", "capacity_high")]
-        rows.append(
-            (f"hosting capacity, {variant}", f"{ends[0]} at a risk of {risk:.0%} ({ends[1]} to {ends[2]})")
+        capacity, low, high = (
+            _level(float(at[name]), result) for name in ("capacity", "capacity_low", "capacity_high")
         )
+        between = low if low == high else f"{low} to {high}"
+        rows.append((f"hosting capacity, {variant}", f"{capacity} at a risk of {risk:.0%} ({between})"))
+        if capacity == NONE:
+            rows.append(("  none", "the risk is passed without any EVs"))
         worst = int(np.argmax(at["probability"].values))
         rows.append(
             (
@@ -623,7 +628,7 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
                     f"{row['binding_criterion']}, which {row['criterion_share']:.0%} of the deployments "
                     f"violate at {at_level}: most often {row['binding_kind']} "
                     f"{row['binding_element']}{phase}, "
-                    f"about {row['median_hour']:.1f} h ({row['deployments']} of them)",
+                    f"at about {_time_of_day(row['median_hour'])} ({row['deployments']} of them)",
                 )
             )
         came = first[first["variant"] == variant]
@@ -649,10 +654,15 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
     return rows
 
 
+def _time_of_day(hour: float) -> str:
+    minutes = round(60 * hour)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+
 def _level(value: float, result: xr.Dataset) -> str:
     levels = result["level"].values
     if np.isnan(value):
-        return f"below {_amount(levels[0], result)}"
+        return f"below {_amount(levels[0], result)}" if levels[0] else NONE
     return f"at least {_amount(value, result)}" if value == levels[-1] else _amount(value, result)
 
 
