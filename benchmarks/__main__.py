@@ -26,6 +26,7 @@ MODULES = (
     "coupling",
     "hosting_capacity",
     "batch",
+    "gym_steps",
     "regulation_day",
     "demo",
 )

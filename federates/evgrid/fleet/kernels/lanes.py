@@ -282,9 +282,16 @@ def _bring(own: NDArray[Any], now: int, behind: int, to: int) -> None:
     for column in range(own.shape[1]):
         held = own[now // LANES, column, now % LANES]
         own[now // LANES, column, now % LANES] = own[behind // LANES, column, behind % LANES]
-        for lane in range(behind, to, -1):
-            own[lane // LANES, column, lane % LANES] = own[(lane - 1) // LANES, column, (lane - 1) % LANES]
-        own[to // LANES, column, to % LANES] = held
+        first, last = to // LANES, behind // LANES
+        for block in range(first, last + 1):  # a block at a time: no division for each lane
+            values = own[block, column]
+            low = to % LANES if block == first else 0
+            high = behind % LANES if block == last else LANES - 1
+            over = values[high]
+            for i in range(high, low, -1):
+                values[i] = values[i - 1]
+            values[low] = held
+            held = over
 
 
 @njit
@@ -292,6 +299,13 @@ def _send(own: NDArray[Any], lane: int, last: int) -> None:
     """Put what stands in ``lane`` into ``last``; those behind it move down."""
     for column in range(own.shape[1]):
         held = own[lane // LANES, column, lane % LANES]
-        for at in range(lane, last):
-            own[at // LANES, column, at % LANES] = own[(at + 1) // LANES, column, (at + 1) % LANES]
-        own[last // LANES, column, last % LANES] = held
+        first = lane // LANES
+        for block in range(last // LANES, first - 1, -1):
+            values = own[block, column]
+            low = lane % LANES if block == first else 0
+            high = last % LANES if block == last // LANES else LANES - 1
+            under = values[low]
+            for i in range(low, high):
+                values[i] = values[i + 1]
+            values[high] = held
+            held = under
