@@ -15,6 +15,7 @@ SMALL = {
     "hosting_capacity": 'deployments, duration, levels, nodal_kw = 3, "1h", [0.0, 1.0], [0, 50]',
     "managed_charging": 'duration, variants = "6h", ["uncontrolled", "tou", "scheduled (V2G)"]',
     "managed_charging_on_a_street": 'duration = "3h"',
+    "reinforcement_learning": 'members, generations, duration, judged = 4, 2, "2h", 2',
     "resilience": 'duration = "7d"',
     "v2h": 'duration = "6h"',
     "voltage_support": 'members, duration = 1, "1h"',
