@@ -58,11 +58,11 @@ class ByEV(Act):
     most: int | None = None
 
     def size(self, run: Stepwise) -> int:
-        """See :class:`Act`."""
+        """See ``Act``."""
         return padded(run, self.most)
 
     def __call__(self, run: Stepwise, actions: Array) -> Array:
-        """See :class:`Act`."""
+        """See ``Act``."""
         evs, view = run.context.evs, run.live_view
         padded(run, actions.shape[1])
         given = actions[evs.member, places(run.context)]
@@ -74,11 +74,11 @@ class ByGroup(Act):
     """A power of the EVs of each group."""
 
     def size(self, run: Stepwise) -> int:
-        """See :class:`Act`."""
+        """See ``Act``."""
         return run.context.groups
 
     def __call__(self, run: Stepwise, actions: Array) -> Array:
-        """See :class:`Act`."""
+        """See ``Act``."""
         context = run.context
         rows = context.members * context.groups
         return _split(run, actions.reshape(-1), context.ev_group, rows, self.kw)
@@ -89,11 +89,11 @@ class ByPortfolio(Act):
     """A power of all EVs of a member, split by laxity whatever their group."""
 
     def size(self, run: Stepwise) -> int:
-        """See :class:`Act`."""
+        """See ``Act``."""
         return 1
 
     def __call__(self, run: Stepwise, actions: Array) -> Array:
-        """See :class:`Act`."""
+        """See ``Act``."""
         context = run.context
         return _split(run, actions[:, 0], context.evs.member, context.members, self.kw)
 

@@ -1,7 +1,7 @@
 """What an agent sees: numbers of each member, (member, n), in physical units, made from the aggregator's
 view.
 
-A part is called with the run and returns its numbers; :attr:`Stepwise.view` says what they are. Parts are
+A part is called with the run and returns its numbers; ``run.view`` says what they are. Parts are
 put side by side. Scale them by Gymnasium's wrappers where an agent needs it.
 """
 

@@ -141,7 +141,7 @@ class LimitExcess:
 
 @dataclass(frozen=True)
 class Regulation:
-    """How precisely the EVs follow the regulation signal: 1 - |response - signal|, in hours.
+    """How precisely the EVs follow the regulation signal: ``1 - |response - signal|``, in hours.
 
     The response is the power below ``baseline_kw``, per unit of ``capacity_kw``; the term is the precision
     of PJM's score, here of each tick.

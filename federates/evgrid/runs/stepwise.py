@@ -75,7 +75,7 @@ def stepwise(
 
 
 class Stepwise:
-    """A run in which the caller gives the set-points of one aggregator; see :func:`stepwise`.
+    """A run in which the caller gives the set-points of one aggregator; see :func:`evgrid.stepwise`.
 
     Leaving its ``with`` block before the end, or :meth:`close`, ends the run: nothing is written.
 
