@@ -75,6 +75,11 @@ class Ports:
         return self.start != GROUND
 
     @cached_property
+    def ends(self) -> tuple[Ints, Ints]:
+        """Node on either side of the ports that are there, (port,) each."""
+        return self.start[self.there], self.end[self.there]
+
+    @cached_property
     def share(self) -> Any:
         """Share of a connection's power at each of its ports, (connection, slot)."""
         return self.there / np.maximum(self.there.sum(axis=1, keepdims=True), 1)

@@ -212,8 +212,8 @@ class _Copy:
         ]
         """Number of each regulator, and the row and name of its transformer."""
         self._taps: Ints = np.zeros(len(trafos), np.int64)
-        self._primitives = dict[str, Complex]()
-        """Admittance of the transformers with a regulator at their last position."""
+        self._primitives = dict[str, tuple[int, Ints, Complex]]()
+        """Place, nodes that are not earthed, and admittance of elements that a control may change."""
         self._steps, self._switched_capacitors = self._find_capacitors()
         self._solution.LoadMult = 1.0
         loads = list[int]()
@@ -347,22 +347,22 @@ class _Copy:
         """Currents of elements that a control may have changed, by place, at voltages (node,), and at the
         last :meth:`taps`.
         """
-        matrices = {name: self._primitive(name) for name in self._switched}
+        for name in self._switched:
+            self._read(name, branches)
         for _, _, name in self._regulators:
             if name not in self._primitives:
-                self._primitives[name] = self._primitive(name)
-        found = {}
-        for name, matrix in (self._primitives | matrices).items():
-            place = branches.place.get(name)
-            if place is not None:
-                nodes = branches.elements[place].nodes
-                there = nodes != GROUND
-                found[place] = matrix[:, there] @ voltage[nodes[there]]
-        return found
+                self._read(name, branches)
+        return {place: matrix @ voltage[nodes] for place, nodes, matrix in self._primitives.values()}
 
-    def _primitive(self, name: str) -> Complex:
-        self._circuit.SetActiveElement(name)
-        return primitive(self._circuit.ActiveCktElement)
+    def _read(self, name: str, branches: Branches) -> None:
+        """Read the admittance of an element, if it carries current."""
+        place = branches.place.get(name)
+        if place is not None:
+            self._circuit.SetActiveElement(name)
+            nodes = branches.elements[place].nodes
+            there = nodes != GROUND
+            matrix = np.ascontiguousarray(primitive(self._circuit.ActiveCktElement)[:, there])
+            self._primitives[name] = place, nodes[there], matrix
 
     def taps(self) -> Ints:
         """Position of each transformer's tap changer, (trafo,); 0 where there is none."""

@@ -130,13 +130,10 @@ class FlowOf:
         rows = np.flatnonzero(slots >= 0)
         self._head = _Sensed(rows, 0 * rows, slots[rows], np.ones(len(rows)))
         at_head = [
-            np.where(ports.there, at[ports.start], -1)
-            for ports in (circuit.loads, circuit.chargers, circuit.generators)
+            at[ports.start[ports.there]] for ports in (circuit.loads, circuit.chargers, circuit.generators)
         ]
-        self._head_ports = [
-            [(row, slot, slots[row, slot]) for row, slot in np.argwhere(slots >= 0)] for slots in at_head
-        ]
-        """Row and slot of ports at the head, and its slot: of loads, EVs and generation."""
+        self._head_ports = [[(port, slots[port]) for port in np.flatnonzero(slots >= 0)] for slots in at_head]
+        """Ports at the head, and its slot: of loads, EVs and generation."""
         volts = np.where(circuit.node_volts > 0, circuit.node_volts, np.nan)
         self._bus_volts = np.append(volts, np.nan)[circuit.bus_node]
         grid = circuit.grid
@@ -234,13 +231,15 @@ class FlowOf:
         trafo_kw[:, self._further] = out_of[:, self._further].real.sum(axis=2)
         head = np.zeros((cases, 1, 3), complex)
         _add(power, self._head.row, self._head.element, self._head.slot, head)
-        drawn, given = self.drawn(voltage, loads), self._given(voltage, generation)
-        for values, ports in zip((drawn, evs, -given), self._head_ports, strict=True):
-            for row, slot, at in ports:
-                head[:, 0, at] += values[:, row, slot]
+        drawn = _drawn(voltage, loads, circuit.loads, self.models)
+        given = _drawn(voltage, generation, circuit.generators, self.generator_models)
+        at_chargers = evs[:, circuit.chargers.there].T
+        for values, ports in zip((drawn, at_chargers, -given), self._head_ports, strict=True):
+            for port, at in ports:
+                head[:, 0, at] += values[port]
         in_shunts = power[:, branches.shunt].real.sum(axis=1)
-        fixed = in_shunts - given.real.sum(axis=(1, 2))
-        fixed += drawn.real.sum(axis=(1, 2)) - loads.real.sum(axis=(1, 2))
+        fixed = in_shunts - given.real.sum(axis=0)
+        fixed += drawn.real.sum(axis=0) - loads.real.sum(axis=(1, 2))
         if dead.any():
             voltage = np.where(dead, np.nan, voltage)
         voltage_pu = np.empty((cases, *circuit.bus_node.shape))
@@ -274,34 +273,29 @@ class FlowOf:
         _add(amps, start.row, start.element, 0 * start.slot, total)
         return np.asarray(np.abs(total[:, :, 0]))
 
-    def drawn(self, voltage: Complex, loads: Complex) -> Complex:
-        """Power that the loads draw, kVA, (case, connection, slot), of ``loads`` at nominal voltage."""
-        return _drawn(voltage, loads, self.circuit.loads, self.models)
-
-    def _given(self, voltage: Complex, generation: Complex) -> Complex:
-        """Power that the generation gives, kVA, (case, gen, slot), of ``generation`` at nominal voltage."""
-        return _drawn(voltage, generation, self.circuit.generators, self.generator_models)
-
 
 def _drawn(voltage: Complex, power: Complex, ports: Ports, models: LoadModels) -> Complex:
-    """Power at ports, kVA, (case, row, slot), by their models; ``power`` at nominal voltage."""
-    there = ports.there
-    u = np.empty((int(there.sum()), len(voltage)), complex)
-    _across(voltage, ports.start[there], ports.end[there], u)
+    """Power at the ports that are there, kVA, (port, case), by their models, of ``power`` at nominal voltage,
+    (case, row, slot).
+    """
+    u = _across_ports(voltage, ports)
     amps = np.empty_like(u)
-    currents(u, np.arange(u.shape[1]), np.ascontiguousarray(power[:, there].T) * 1e3, models, amps)
-    found = np.zeros(power.shape, complex)
-    found[:, there] = (u * amps.conj() / 1e3).T
+    nominal = np.ascontiguousarray(power[:, ports.there].T) * 1e3
+    currents(u, np.arange(u.shape[1]), nominal, models, amps)
+    return np.asarray(u * amps.conj() / 1e3)
+
+
+def _across_ports(voltage: Complex, ports: Ports) -> Complex:
+    """Voltage across the ports that are there, V, (port, case)."""
+    found = np.empty((len(ports.ends[0]), len(voltage)), complex)
+    _across(voltage, *ports.ends, found)
     return found
 
 
 def _port_pu(voltage: Complex, ports: Ports, absent: float) -> Array:
     """Voltage across ports, pu of their own, (case, row, slot); ``absent`` where there is no port."""
-    there = ports.there
-    u = np.empty((int(there.sum()), len(voltage)), complex)
-    _across(voltage, ports.start[there], ports.end[there], u)
-    found = np.full((len(voltage), *there.shape), absent)
-    found[:, there] = np.abs(u).T / ports.volts[there]
+    found = np.full((len(voltage), *ports.there.shape), absent)
+    found[:, ports.there] = np.abs(_across_ports(voltage, ports)).T / ports.volts[ports.there]
     return found
 
 
