@@ -241,6 +241,34 @@ def test_regulation_is_rewarded_by_its_precision(vector):
     assert follows.all(axis=0).tolist() == [False, True, True]  # the first member has too few EVs at home
 
 
+def test_the_reward_is_of_the_aggregators_own_evs(vector):
+    both = {"main": {"strategy": "tou", "evs": {"share": 0.4}}, "other": {"strategy": "tou"}}
+    env = vector(scenario(aggregators=both), aggregator="main", act="portfolio", reward="cost")
+    rewards, _ = to_the_end(env, half)
+    result = env.result
+    own = (result["session_aggregator"] == "main").values
+    cost = result["session_cost"][own].groupby("session_member").sum()
+    np.testing.assert_allclose(rewards.sum(axis=0), -cost.values, rtol=1e-9)
+    assert 0 < float(cost.sum()) < float(result["session_cost"].sum())
+
+
+def test_sites_and_an_outage_are_in_the_loop(vector):
+    homes = {
+        "connections": {"share": 0.5}, "critical": {"share": 0.4}, "backup": "critical",
+        "battery": {"capacity_kwh": 5, "charge_kw": 2}, "control": "self_consumption",
+    }  # fmt: skip
+    given = scenario(
+        sites={"homes": homes}, outages=[{"start": "1h", "duration": "30min", "out": "feeder"}],
+        aggregators={"main": {"strategy": "peak_limit", "limit_kw": 100}},
+    )  # fmt: skip
+    env = vector(given, observe=ALL, reward={"limit_excess": 1.0, "voltage_violations": 1.0, "cost": 1.0})
+    rewards, infos = to_the_end(env, half)
+    assert np.isfinite(rewards).all()
+    assert env.result["site_power_kw"].sizes["site"] > 0
+    dead = [not info["cost"].any() for info in infos]
+    assert dead[13:17] == [True] * 4  # without supply nothing is drawn from the grid
+
+
 def test_an_action_holds_until_the_next(vector):
     slow, fast = (vector(every=every) for every in ("15min", None))
     rewards, _ = to_the_end(slow, half, seed=2)

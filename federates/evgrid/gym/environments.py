@@ -177,8 +177,10 @@ class _Episodes:
             self._prices = none if prices is None else np.stack(prices.means(edges_s), axis=1)
             self._fleet = run.models["fleet"]
             assert isinstance(self._fleet, FleetModel)
-            self._pending = np.isin(self._fleet.sessions.ev, run.portfolio.rows).nonzero()[0]
-            self._pending = self._pending[np.argsort(self._fleet.sessions.departure_s[self._pending])]
+            own = np.flatnonzero(np.isin(self._fleet.sessions.ev, run.portfolio.rows))
+            self._by_departure = own[np.argsort(self._fleet.sessions.departure_s[own])]
+            self._departures_s = self._fleet.sessions.departure_s[self._by_departure]
+            self._departed, self._pending = 0, np.zeros(0, np.int64)
             self._counts = counts(run.context)
             self._last = self._seen(run)
         except BaseException:
@@ -246,11 +248,11 @@ class _Episodes:
         """Energy missing to the target of the sessions that have ended since the last call, (member,) kWh."""
         fleet = self._fleet
         assert isinstance(fleet, FleetModel)
-        due = int(np.searchsorted(fleet.sessions.departure_s[self._pending], now_s, "right"))
-        rows = self._pending[:due]
+        due = int(np.searchsorted(self._departures_s, now_s, "right"))
+        rows = np.concatenate([self._pending, self._by_departure[self._departed : due]])
         missing = fleet.missing_kwh(rows)
         ended = ~np.isnan(missing)
-        self._pending = np.concatenate([rows[~ended], self._pending[due:]])
+        self._departed, self._pending = due, rows[~ended]
         member = fleet.evs.member[fleet.sessions.ev[rows[ended]]]
         return np.asarray(np.bincount(member, missing[ended], self.members), np.float64)
 
