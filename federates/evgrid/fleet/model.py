@@ -97,7 +97,7 @@ class FleetModel(Model):
         kinds, kind_of = sessions.kinds()
         slot, wide = slots_of(connections, evs)
         member_start = np.searchsorted(evs.member, np.arange(members + 1))
-        places, state = lay_out(member_start, slot, wide, int(np.prod(shape)))
+        places, state = lay_out(member_start, slot, wide, int(np.prod(shape)), self.period_s)
         columns = columns_of(STATE, state)
         self._gone = np.zeros((0, 2), np.int64)
         self._extras = extras = extras_of(scenario, connections, evs, sessions, kinds, state)

@@ -32,6 +32,8 @@ LANES = 16
 STRETCH = 512
 """Most EVs of a stretch: more are more to move at arrival, fewer leave more lanes of last blocks empty."""
 
+SHORT_STRETCH, LONG_TICK_S = 128, 60.0
+"""Most EVs of a stretch in ticks of this length, s, and longer: more come and go in each."""
 PART = 1000
 """Least EVs of a part, if there are so many."""
 
@@ -159,14 +161,15 @@ class Places(NamedTuple):
 
 
 def lay_out(
-    member_start: NDArray[np.integer[Any]], slot: NDArray[np.int32], wide: NDArray[np.bool_], slots: int
-) -> tuple[Places, Blocks]:
+    member_start: NDArray[np.integer[Any]], slot: NDArray[np.int32], wide: NDArray[np.bool_], slots: int,
+    tick_s: float = 0.0,
+) -> tuple[Places, Blocks]:  # fmt: skip
     """Places, and blocks of STATE, of EVs that are all away.
 
     ``member_start``: (member + 1,), first EV of each; ``slot``, ``wide``: (ev,), the first of an EV's slots,
-    out of a number, and whether it spreads over three.
+    out of a number, and whether it spreads over three; ``tick_s``: length of a tick, s.
     """
-    first_ev = _stretches(member_start.tolist())
+    first_ev = _stretches(member_start.tolist(), SHORT_STRETCH if tick_s >= LONG_TICK_S else STRETCH)
     sizes = np.diff(first_ev)
     first_lane = np.concatenate([[0], np.cumsum(-(-sizes // LANES) * LANES)]).astype(np.int64)
     used = np.bincount(slot, minlength=slots)
@@ -189,14 +192,16 @@ def lay_out(
     return places, state
 
 
-def _stretches(edges: list[int]) -> NDArray[np.int64]:
-    """The first EV of each stretch, and the number of EVs; ``edges``: the same of members."""
+def _stretches(edges: list[int], most: int) -> NDArray[np.int64]:
+    """The first EV of each stretch of ``most`` EVs at most, and the number of EVs; ``edges``: the same of
+    members.
+    """
     first_ev = [0]
     for begin, end in pairwise(edges):
-        if end - first_ev[-1] > STRETCH and begin > first_ev[-1]:
+        if end - first_ev[-1] > most and begin > first_ev[-1]:
             first_ev.append(begin)
-        first_ev += range(first_ev[-1] + STRETCH, end, STRETCH)
-        if end - begin > STRETCH:  # what is left of a large member isn't shared with others
+        first_ev += range(first_ev[-1] + most, end, most)
+        if end - begin > most:  # what is left of a large member isn't shared with others
             first_ev.append(end)
     if edges[-1] > first_ev[-1]:
         first_ev.append(edges[-1])
