@@ -1,6 +1,7 @@
 """Runs of which the caller gives the set-points: the same as a strategy's, and they end cleanly."""
 
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -284,6 +285,24 @@ def test_a_failure_of_a_federate_surfaces_in_the_step(monkeypatch):
     assert not runs_in_threads()
     with pytest.raises(StrategyError, match="the run has ended"):
         run.view  # noqa: B018
+
+
+class Interrupting(Strategy):
+    def setpoints(self, view):
+        if view.time_s >= 600:
+            signal.raise_signal(signal.SIGINT)
+        return view.p_max
+
+
+def test_an_interrupt_ends_the_run(monkeypatch, tmp_path):
+    monkeypatch.setitem(STRATEGIES._found, "interrupting", Interrupting)
+    both = {"main": {**TOU, "evs": {"share": 0.5}}, "other": {"strategy": "interrupting"}}
+    run = evgrid.stepwise(scenario(aggregators=both), "main", output=tmp_path / "run.nc")
+    with pytest.raises(KeyboardInterrupt), run:  # noqa: PT012
+        while not run.done:
+            run.step(run.view.p_max)
+    assert not runs_in_threads()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
