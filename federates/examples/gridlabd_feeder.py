@@ -19,6 +19,7 @@ import gridlabd
 import helics as h
 
 config, sheet = (json.loads(Path(name).read_text()) for name in sys.argv[1:3])
+steps, period_s = int(config["tags"]["steps"]), config["period"]
 connections, slots = sheet["elements"]["connection"], sheet["elements"]["phase"]["name"]
 if len(sheet["elements"]["member"]["name"]) != 1:
     sys.exit("gridlabd_feeder: a model is one member, the scenario has more")
@@ -78,13 +79,13 @@ outputs = {key: h.helicsFederateGetPublication(federate, key) for key in keys}
 h.helicsFederateEnterExecutingMode(federate)
 try:
     now = datetime.fromisoformat(config["tags"]["start"])
-    for _ in range(int(config["tags"]["steps"])):
+    for _ in range(steps):
         h.helicsFederateRequestNextStep(federate)
-        now += timedelta(seconds=config["period"])
+        now += timedelta(seconds=period_s)
         values = solve(now, h.helicsInputGetVector(ev_p), h.helicsInputGetVector(ev_q))
         for key, publication in outputs.items():
             h.helicsPublicationPublishVector(publication, values[key])
-    h.helicsFederateRequestTime(federate, h.HELICS_TIME_MAXTIME)  # it stays until all have ended
+    h.helicsFederateRequestTime(federate, 2 * steps * period_s)  # it stays until all have ended
 except Exception as error:
     h.helicsFederateGlobalError(federate, 1, f"gridlabd_feeder: {error}")
     raise

@@ -19,6 +19,7 @@ import numpy as np
 from dss import DSS
 
 config, sheet = (json.loads(Path(name).read_text()) for name in sys.argv[1:3])
+steps, period_s = int(config["tags"]["steps"]), config["period"]
 connections, phases = sheet["elements"]["connection"], sheet["elements"]["phase"]["name"]
 if len(sheet["elements"]["member"]["name"]) != 1:
     sys.exit("opendss_feeder: a circuit is one member, the scenario has more")
@@ -78,13 +79,13 @@ outputs = {
 }
 h.helicsFederateEnterExecutingMode(federate)
 try:
-    for _ in range(int(config["tags"]["steps"])):
+    for _ in range(steps):
         h.helicsFederateRequestNextStep(federate)
         set_loads(h.helicsInputGetVector(ev_p), h.helicsInputGetVector(ev_q))
         values = solve()
         for key, publication in outputs.items():
             h.helicsPublicationPublishVector(publication, values[key].tolist())
-    h.helicsFederateRequestTime(federate, h.HELICS_TIME_MAXTIME)  # it stays until all have ended
+    h.helicsFederateRequestTime(federate, 2 * steps * period_s)  # it stays until all have ended
 except Exception as error:
     h.helicsFederateGlobalError(federate, 1, f"opendss_feeder: {error}")
     raise

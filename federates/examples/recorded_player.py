@@ -31,5 +31,4 @@ for step in range(steps):
                 "value": str([value] * int(entry["tags"]["length"])),
             }
         )
-points.append(points[-1] | {"time": 2 * steps * period_s + offset_s})  # it stays until all have ended
-Path(sys.argv[3]).write_text(json.dumps(config | {"points": points}))
+Path(sys.argv[3]).write_text(json.dumps(config | {"points": points, "stop": f"{2 * steps * period_s}s"}))

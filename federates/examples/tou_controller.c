@@ -120,7 +120,7 @@ int main(int count, char** arguments)
         helicsEndpointSendBytes(setpoint, power_kw, evs * (int)sizeof(double), &error);
     }
     check("the run");
-    helicsFederateRequestTime(federate, HELICS_TIME_MAXTIME, &error); /* it stays until all have ended */
+    helicsFederateRequestTime(federate, 2 * steps * period_s, &error); /* it stays until all have ended */
     helicsFederateDestroy(federate);
     helicsCloseLibrary();
     return 0;

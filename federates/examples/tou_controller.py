@@ -45,7 +45,7 @@ try:
         share = np.clip((needed_s - later_s) / period_s, 0.0, 1.0)
         power_kw = np.where(share >= 1.0, np.inf, share * p_max_kw)  # +inf: as fast as the EV can
         h.helicsEndpointSendBytes(setpoint, np.where(plugged > 0.5, power_kw, 0.0).tobytes())
-    h.helicsFederateRequestTime(federate, h.HELICS_TIME_MAXTIME)  # it stays until all have ended
+    h.helicsFederateRequestTime(federate, 2 * steps * period_s)  # it stays until all have ended
 except Exception as error:
     h.helicsFederateGlobalError(federate, 1, f"tou_controller: {error}")
     raise

@@ -115,6 +115,21 @@ def test_json_has_the_names_of_all_elements(folder):
     assert sheet["elements"]["member"]["name"] == [0, 1]
 
 
+def test_each_aggregator_has_its_own_evs(folder):
+    (folder / "case.yaml").write_text(
+        SCENARIO.replace("{main: ", "{rest: {strategy: tou}, some: ").replace(
+            "peak_limit,", "peak_limit, evs: {share: 0.5},"
+        )
+    )
+    sheet = json.loads(call("--json", cwd=folder).stdout)
+    assert list(sheet["federates"]) == ["aggregator.rest", "aggregator.some", "fleet", "feeder"]
+    every, some = sheet["elements"]["ev"], sheet["elements"]["ev.some"]
+    assert [every["name"][row] for row in some["ev"]] == some["name"]
+    assert sorted(some["ev"] + sheet["elements"]["ev.rest"]["ev"]) == list(range(12))
+    (setpoint,) = sheet["federates"]["aggregator.some"]["outputs"]
+    assert (setpoint["key"], setpoint["shape"]) == ("aggregator.some/setpoint", [len(some["ev"])])
+
+
 def test_helics_files(folder):
     done = call("--helics", "configs", cwd=folder)
     assert done.stdout.split()[1::2] == [f"configs/{name}.json" for name in ("aggregator", "fleet", "feeder")]

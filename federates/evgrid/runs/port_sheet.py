@@ -61,10 +61,12 @@ def elements(world: World) -> Elements:
             "phase": phases[evs.phase],
         },
     }
-    for p in world.portfolios:
-        found[f"ev.{p.name}"] = {name: values[p.rows] for name, values in found["ev"].items()}
+    some = {f"ev.{p.name}": p.rows for p in world.portfolios}
     if world.sites is not None:
-        found["site_ev"] = {name: values[world.sites.ev] for name, values in found["ev"].items()}
+        some["site_ev"] = world.sites.ev
+    for dim, rows in some.items():
+        found[dim] = {name: values[rows] for name, values in found["ev"].items()} | {"ev": rows}
+    if world.sites is not None:
         fields = ("EV", "end", "set-point", "supply", "free share", "share at the price of export")
         found["segment_field"] = {"name": np.array(fields)}
         found["segment"] = {"name": np.arange(world.sizes["segment"])}
