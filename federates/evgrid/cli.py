@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from evgrid.federation.port_sheet import FederateSheet, PortSheet, SheetPort
     from evgrid.runs.batch import BatchReport
+    from evgrid.runs.deployments import Deployment
     from evgrid.runs.simulation import RunReport
     from evgrid.scenario import Scenario
 
@@ -81,20 +82,47 @@ _members_option = click.option("--members", type=int, help="Override ensemble.me
 @_scenario_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="NetCDF file; default results/NAME.nc.")
 @click.option("--plot/--no-plot", default=True, help="Draw the overview beside the result.")
+@click.option("--processes", is_flag=True, help="Run each federate in a process of its own.")
+@click.option("--profile", is_flag=True, help="Print where the time of each federate goes.")
 @_set_option
 @_members_option
 @_no_code_option
 def run(
-    scenario: Path, output: Path | None, plot: bool, settings: tuple[str, ...], members: int | None
-) -> None:
+    scenario: Path, output: Path | None, plot: bool, processes: bool, profile: bool,
+    settings: tuple[str, ...], members: int | None,
+) -> None:  # fmt: skip
     """Run SCENARIO and write its result."""
-    checked = _load(scenario, settings, members)
-    from evgrid.runs.simulation import run_with_report
+    from evgrid.runs.deployments import Deployment
 
-    output = output or Path("results") / f"{checked.name}.nc"
+    checked = _load(scenario, settings, members)
+    folder = str(scenario.parent.resolve())
+    how = Deployment(processes=processes, folder=folder, announce=_announce(checked))
+    _run(checked, output, plot, profile, how)
+
+
+def _announce(scenario: Scenario) -> Callable[[str], None]:
+    """Prints where the programs of others join."""
+
+    def announce(address: str) -> None:
+        from evgrid.scenario.federation import CORE_TYPE
+
+        who = ", ".join(scenario.federation.external) or "its federates"
+        click.echo(f"broker   {address} (core type {CORE_TYPE}): waiting for {who}", err=True)
+
+    return announce
+
+
+def _run(scenario: Scenario, output: Path | None, plot: bool, profile: bool, how: Deployment) -> None:
+    """Run a scenario in a deployment; print its summary."""
+    from functools import partial
+
+    from evgrid.runs.deployments import couple
+    from evgrid.runs.simulation import run_deployed
+
+    output = output or Path("results") / f"{scenario.name}.nc"
     _check_output(output)
-    with _message_on_interrupt("no result was written"), _progress(checked) as advance:
-        result, report = run_with_report(checked, output, advance)
+    with _message_on_interrupt("no result was written"), _progress(scenario) as advance:
+        result, report = run_deployed(scenario, output, advance, partial(couple, how=how))
     with result, _message_on_interrupt(f"the result is {output}"):
         _print_notes(report.notes, report.unreachable[:SHOWN], len(report.unreachable))
         _print_summary(result, report)
@@ -103,6 +131,78 @@ def run(
             from evgrid.results.plots import save_overview
 
             click.echo(f"picture  {save_overview(result, output.with_suffix('.png'))}")
+        if profile:
+            _print_table("time of each federate", report.profile())
+
+
+@main.command()
+@click.argument("name")
+@_scenario_argument
+@click.option("--broker", required=True, metavar="tcp://HOST:PORT", help="Address of the run's broker.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of a strategy of your own; default: that of SCENARIO.",
+)  # fmt: skip
+@_set_option
+@_members_option
+@_no_code_option
+def federate(
+    name: str,
+    scenario: Path,
+    broker: str,
+    folder: Path | None,
+    settings: tuple[str, ...],
+    members: int | None,
+) -> None:
+    """Run the federate NAME of SCENARIO as a part of a run whose broker another process hosts.
+
+    Its part of the result goes to the broker (evgrid broker), which joins all of them.
+    """
+    checked = _load(scenario, settings, members, folder=folder)
+    _check_address(broker)
+    from evgrid.runs.member import run_member
+
+    run_member(name, checked, broker, str((folder or scenario.parent).resolve()))
+
+
+@main.command()
+@_scenario_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="NetCDF file; default results/NAME.nc.")
+@click.option("--plot/--no-plot", default=True, help="Draw the overview beside the result.")
+@click.option(
+    "--listen",
+    metavar="tcp://HOST:PORT",
+    help="Address to listen at; default federation.broker, or a free port.",
+)
+@click.option("--profile", is_flag=True, help="Print where the time of each federate goes.")
+@_set_option
+@_members_option
+@_no_code_option
+def broker(
+    scenario: Path, output: Path | None, plot: bool, listen: str | None, profile: bool,
+    settings: tuple[str, ...], members: int | None,
+) -> None:  # fmt: skip
+    """Host the broker of a run of SCENARIO, and write its result.
+
+    Its federates are started with evgrid federate, on this machine or others.
+    """
+    checked = _load(scenario, settings, members)
+    if listen is not None:
+        _check_address(listen)
+    from evgrid.runs.deployments import Deployment
+
+    folder = str(scenario.parent.resolve())
+    how = Deployment(awaited=True, broker=listen, folder=folder, announce=_announce(checked))
+    _run(checked, output, plot, profile, how)
+
+
+def _check_address(text: str) -> None:
+    from evgrid.scenario.federation import address_of
+
+    try:
+        address_of(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _check_output(output: Path) -> None:
@@ -650,15 +750,16 @@ def _meaning(entry: SheetPort, federate: str) -> str:
 
 
 def _load(
-    path: Path, settings: tuple[str, ...], members: int | None, content: Mapping[str, Any] | None = None
-) -> Scenario:
+    path: Path, settings: tuple[str, ...], members: int | None, content: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Scenario:  # fmt: skip
     """Load a scenario, whose file's content may have been read, with the overrides of the command line."""
     from evgrid.scenario import load_scenario
 
     overrides = _overrides(settings)
     if members is not None:
         overrides["ensemble.members"] = members
-    return load_scenario(path, overrides, content)
+    return load_scenario(path, overrides, content, folder)
 
 
 def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -782,7 +883,8 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
     newton = int(result.attrs.get("newton_solutions", 0))
     other = "OpenDSS" if "bus_nodes" in result.coords else "Newton-Raphson (power-grid-model)"
     by_newton = f", {newton} by {other}" if newton else ""
-    table.add_row("power flows", f"{result.attrs['solver']}{by_newton}")
+    if "solver" in result.attrs:  # not where the feeder is another program
+        table.add_row("power flows", f"{result.attrs['solver']}{by_newton}")
     split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.split_s.items())
     coupling = f"{report.federation.coupling_us_per_tick:.0f} µs a tick"
     table.add_row("wall time", f"{report.wall_s:.2f} s: {split}; HELICS {coupling}")

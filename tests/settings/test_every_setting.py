@@ -99,6 +99,7 @@ def run_directly(scenario: Scenario) -> dict[str, Any]:
     store = Arrays({**world.sizes, "time": round(clock.duration_s / scenario.record_step_s)})
     recorder = ResultRecorder(clock, scenario.record_step_s, world.sizes, store)
     models = build_models(world, recorder)
+    recorder.register(models)
     step_in_line(models, world.sizes, clock)
     recorder.close()
     drawn = {f"sessions {name}": getattr(world.sessions, name) for name in ("ev", "arrival_s", "departure_s")}

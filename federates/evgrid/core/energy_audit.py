@@ -33,14 +33,15 @@ DEAD_GRID_KWH = 1e-9
 
 def audit(
     fleet: Mapping[str, Array] | None,
-    feeder: Mapping[str, Array],
+    feeder: Mapping[str, Array] | None,
     members: Sequence[int],
     sites: Mapping[str, Array] | None = None,
 ) -> dict[str, float]:
     """Check the balances of a run and return the worst residual of each over the members.
 
     ``fleet``, ``feeder`` and ``sites`` are the results of the models' ``audit``, (member,) arrays; ``fleet``
-    is None in a run without EVs, ``sites`` without sites.
+    is None in a run without EVs, ``sites`` without sites, and each where another program is in its place: its
+    balances are then not checked.
 
     Raises
     ------
@@ -56,11 +57,29 @@ def audit(
             np.abs(gap) / moved, CONVERSION_TOLERANCE, members,
             "energy from the grid into the EVs is not battery energy plus losses", gap,
         )  # fmt: skip
+    if fleet is not None and feeder is not None:
         difference = fleet["power_given_kw_sum"] - feeder["power_received_kw_sum"]
         residuals["hand_over_kw"] = _worst(
             np.abs(difference), 0.0, members,
             "the power received by the feeder is not that sent by the fleet", difference,
         )  # fmt: skip
+    if feeder is not None:
+        residuals |= _audit_feeder(feeder, members)
+    into_dead = [given["dead_grid_kwh"] for given in (feeder or {}, fleet or {}) if "dead_grid_kwh" in given]
+    if into_dead:
+        energy = np.max(into_dead, axis=0)
+        residuals["dead_grid_kwh"] = _worst(
+            energy, DEAD_GRID_KWH, members,
+            "there is power at connection points without supply, in kWh", energy,
+        )  # fmt: skip
+    if feeder is not None:
+        residuals["flow_balance_worst"] = float(np.max(feeder["balance_worst"]))
+    if sites is not None:
+        residuals |= _audit_sites(sites, fleet, members)
+    return residuals
+
+
+def _audit_feeder(feeder: Mapping[str, Array], members: Sequence[int]) -> dict[str, float]:
     gap = (
         feeder["head_energy_kwh"]
         - feeder["base_energy_kwh"]
@@ -69,21 +88,10 @@ def audit(
     )
     scale = np.maximum(np.abs(feeder["head_energy_kwh"]), 1e-3)
     tolerance = max(FEEDER_TOLERANCE, float(np.max(feeder["balance_tolerance"])))
-    residuals["feeder_relative"] = _worst(
-        np.abs(gap) / scale, tolerance, members,
-        "head power is not base load plus losses plus EVs", gap,
-    )  # fmt: skip
-    into_dead = [given["dead_grid_kwh"] for given in (feeder, fleet or {}) if "dead_grid_kwh" in given]
-    if into_dead:
-        energy = np.max(into_dead, axis=0)
-        residuals["dead_grid_kwh"] = _worst(
-            energy, DEAD_GRID_KWH, members,
-            "there is power at connection points without supply, in kWh", energy,
-        )  # fmt: skip
-    residuals["flow_balance_worst"] = float(np.max(feeder["balance_worst"]))
-    if sites is not None:
-        residuals |= _audit_sites(sites, fleet, members)
-    return residuals
+    worst = _worst(
+        np.abs(gap) / scale, tolerance, members, "head power is not base load plus losses plus EVs", gap
+    )
+    return {"feeder_relative": worst}
 
 
 def _audit_sites(

@@ -65,6 +65,14 @@ class Stopped(Exception):
     """The run is being ended by another federate or the caller."""
 
 
+class ExternalFault(EvgridError):
+    """A fault of a federate that is another program's; ``federate`` is its name."""
+
+    def __init__(self, federate: str, text: str) -> None:
+        self.federate = federate
+        super().__init__(text)
+
+
 @dataclass(slots=True)
 class Progress:
     """Progress of a federate, for observers in other threads.
@@ -89,11 +97,52 @@ class _Output:
     send: Send | None
 
 
+@dataclass(slots=True)
+class _FromOutside:
+    """A port whose giver is another program: it is due once in each of the giver's periods.
+
+    delay_ns : from the giver's step to its arrival here, besides offsets, ns
+    arrived : whether values have arrived since the last check
+    """
+
+    port: Port
+    giver: Place
+    delay_ns: int
+    values: Array
+    arrived: bool = False
+
+    def given_by(self, time_ns: int) -> int:
+        """Number of times that it is due to have arrived by a time."""
+        since = time_ns - round(self.giver.offset_s * 1e9) - self.delay_ns
+        return max(since // self.period_ns + 1, 0)
+
+    @property
+    def period_ns(self) -> int:
+        return round(self.giver.model.period_s * 1e9)
+
+    def check(self, before_ns: int, now_ns: int) -> None:
+        """Raise ExternalFault unless it has come as due between two steps, without NaN."""
+        arrived, self.arrived = self.arrived, False
+        giver = self.giver.model.name
+        due = self.given_by(now_ns) > self.given_by(before_ns)
+        if arrived and _has_nan(self.values):
+            raise ExternalFault(giver, _first_nan(self.port, self.values))
+        first = arrived and before_ns < 0  # given before the run starts
+        if arrived == due or first:
+            return
+        what = "was not given, where it is due" if due else "was given, where it is not due"
+        period_s, offset_s = self.giver.model.period_s, self.giver.offset_s
+        raise ExternalFault(
+            giver, f"{self.port.name} {what}: it is due every {period_s:g} s from {offset_s:g} s on"
+        )
+
+
 class Adapter:
     """A HELICS federate around one model.
 
     Creating it registers its ports; when all federates of a run have been created, call
     ``wait_for_others`` and then ``start`` of each. From then on only ``advance`` touches HELICS.
+    ``outside`` are the places of federates that are other programs, by name.
     """
 
     def __init__(
@@ -103,6 +152,8 @@ class Adapter:
         clock: Clock,
         core_name: str,
         message_delay_s: Mapping[str, float] | float = 0.0,
+        core_type: int = int(h.HELICS_CORE_TYPE_INPROC),
+        outside: Mapping[str, Place] = MappingProxyType({}),
     ) -> None:
         self.model = place.model
         self.name = place.model.name
@@ -121,12 +172,16 @@ class Adapter:
         self._taken_again = -1
         """Repetitions of the step under way; -1 before its first call."""
         self._kept: Any = None
-        self.federate = self._create(core_name)
+        self.federate = self._create(core_name, core_type)
         self._outputs = {
             name: self._register_output(port(name), dict(sizes), name in place.taken)
             for name in self.model.outputs
         }
         self._receivers: list[tuple[str, Receive]] = []
+        self._outside = outside
+        self._from_outside: dict[str, _FromOutside] = {}
+        self._checked_ns = -1
+        """Time of the last step before which ports from outside were checked."""
         self._inputs: Values = MappingProxyType(
             {
                 name: self._register_input(port(name), dict(sizes), delay_of(name, message_delay_s))
@@ -136,10 +191,10 @@ class Adapter:
 
     # -- registration ------------------------------------------------------------------------
 
-    def _create(self, core_name: str) -> Any:
+    def _create(self, core_name: str, core_type: int) -> Any:
         info = h.helicsCreateFederateInfo()
         h.helicsFederateInfoSetCoreName(info, core_name)
-        h.helicsFederateInfoSetCoreType(info, h.HELICS_CORE_TYPE_INPROC)
+        h.helicsFederateInfoSetCoreType(info, core_type)
         period_s = self._stride // self._grants * self._tick_ns / 1e9
         h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_PERIOD, period_s)
         h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_OFFSET, self._offset_s)
@@ -188,6 +243,9 @@ class Adapter:
             self._receivers.append((port.name, receive))
         view = values.reshape(port.array_shape(sizes))
         view.flags.writeable = False
+        giver = self._outside.get(port.publisher)
+        if giver is not None and length:
+            self._from_outside[port.name] = _FromOutside(port, giver, round(delay_s * 1e9), view)
         return view
 
     # -- the run -------------------------------------------------------------------------------
@@ -255,6 +313,11 @@ class Adapter:
     def _call(self, step: Callable[[float, Values], Values], stopping: Callable[[], bool]) -> None:
         """Call the model's step, and send its outputs."""
         progress = self.progress
+        if self._from_outside and step == self.model.step:
+            now_ns = round(self._due_s(self._grant) * 1e9)
+            for source in self._from_outside.values():
+                source.check(self._checked_ns, now_ns)
+            self._checked_ns = now_ns
         progress.since, progress.phase = monotonic(), "stepping"
         start = perf_counter()
         outputs = step(self.time_s, self._inputs)
@@ -294,9 +357,13 @@ class Adapter:
         fresh = False
         try:
             for name, receive in self._receivers:
-                if receive() and name in self._again_on:
-                    fresh = True
+                if receive():
+                    fresh = fresh or name in self._again_on
+                    if name in self._from_outside:
+                        self._from_outside[name].arrived = True
         except ValueError as error:
+            if name in self._from_outside:
+                raise ExternalFault(port(name).publisher, f"{name}: {error}") from None
             raise EvgridError(f"{name}: {error}") from None
         return fresh
 

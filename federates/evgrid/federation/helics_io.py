@@ -47,6 +47,7 @@ _message_byte_count = loadSym("helicsMessageGetByteCount")
 _message_bytes = loadSym("helicsMessageGetBytesPointer")
 _message_free = loadSym("helicsMessageFree")
 _core_global_error = loadSym("helicsCoreGlobalError")
+_broker_global_error = loadSym("helicsBrokerGlobalError")
 _federate_add_dependency = loadSym("helicsFederateAddDependency")
 _federate_disconnect = loadSym("helicsFederateDisconnect")
 _federate_free = loadSym("helicsFederateFree")
@@ -188,6 +189,11 @@ def core_global_error(core: Any, text: str) -> None:
     (pyhelics' function of this purpose passes a str where C wants bytes.)
     """
     _core_global_error(core.handle, ERROR_CODE, text.encode(), _new_error())
+
+
+def broker_global_error(broker: Any, text: str) -> None:
+    """End everything that runs under a broker; never raises."""
+    _broker_global_error(broker.handle, ERROR_CODE, text.encode(), _new_error())
 
 
 def add_dependency(federate: Any, other: str) -> None:

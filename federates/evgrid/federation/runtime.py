@@ -22,13 +22,13 @@ import sysconfig
 import threading
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from time import monotonic, perf_counter
-from typing import Any
+from time import monotonic, perf_counter, sleep
+from typing import Any, Protocol
 
 import helics as h
 import numpy as np
@@ -36,9 +36,10 @@ import numpy as np
 from evgrid.core.interrupts import raise_swallowed
 from evgrid.core.model import Clock, Model
 from evgrid.errors import EvgridError, PowerFlowError, RunError
-from evgrid.federation.adapter import Adapter, Stopped
+from evgrid.federation.adapter import Adapter, ExternalFault, Stopped
 from evgrid.federation.helics_io import NEVER, Request, break_off, core_global_error, end, leave_behind
 from evgrid.federation.wiring import Place, wire
+from evgrid.scenario.federation import CORE_TYPE
 
 HAND_OVER = sys.platform != "linux"
 """Whether the models run in a Python thread of their own rather than in the core's.
@@ -125,6 +126,26 @@ class FederationReport:
         return self.coupling_s / self.ticks * 1e6
 
 
+class Elsewhere(Protocol):
+    """The rest of a federation of which only a part runs in this process."""
+
+    host: str
+    port: int
+    """Address of HELICS' broker."""
+
+    def watch(self, adapters: Sequence[Adapter]) -> None:
+        """Called several times a second with the own federates.
+
+        Raises RunError, with its first cause, when the run has failed elsewhere.
+        """
+
+    def ended(self) -> bool:
+        """Whether all federates have made their last step, so that the own ones may leave."""
+
+    def failed(self, reason: str) -> None:
+        """Called when the own part has failed, before it leaves."""
+
+
 def run_federation(
     models: Sequence[Model],
     sizes: Mapping[str, int],
@@ -134,15 +155,22 @@ def run_federation(
     progress: Callable[[float], None] | None = None,
     limits: Limits | None = None,
     cancel: threading.Event | None = None,
+    own: Collection[str] | None = None,
+    external: Collection[str] = (),
+    elsewhere: Elsewhere | None = None,
 ) -> FederationReport:
     """Couple models over HELICS and run them.
 
+    models : all of the run, also those that run elsewhere
     sizes : the size of every dimension of the ports in use
     message_delay_s : delay of messages (set-points), of all or by port
     progress : called from this thread, a few times a second and at the end, with the simulated
         seconds that all models have done
     limits : limits of the watchdog; from the environment where not given
     cancel : ends the run when set
+    own : names of the models that run in this process; None: all
+    external : names of those whose place a program of the user's own takes
+    elsewhere : the rest of the federation, where not all models run in this process
 
     Inside a tick the models step one at a time, in causal order; each has ``finish`` called after
     its last step. May be called from any thread; signals (Ctrl-C) are handled where it is called
@@ -154,7 +182,7 @@ def run_federation(
     places = wire(models, sizes, clock, message_delay_s)
     limits = limits or Limits.from_environment()
     _refuse_fork()
-    federation = _Federation(places, clock, limits, cancel)
+    federation = _Federation(places, clock, limits, cancel, own, external, elsewhere)
     start = perf_counter()
     try:
         federation.open(sizes, message_delay_s)
@@ -162,7 +190,7 @@ def run_federation(
         federation.run(progress)
         ended = perf_counter()
     except BaseException as error:
-        federation.stop(f"{type(error).__name__}: {error}")
+        federation.stop(str(error) if isinstance(error, EvgridError) else f"{type(error).__name__}: {error}")
         raise
     finally:
         federation.close()
@@ -196,10 +224,20 @@ class _Federation:
     """One run: from the broker's creation to its end."""
 
     def __init__(
-        self, places: Sequence[Place], clock: Clock, limits: Limits, cancel: threading.Event | None
+        self,
+        places: Sequence[Place],
+        clock: Clock,
+        limits: Limits,
+        cancel: threading.Event | None,
+        own: Collection[str] | None,
+        external: Collection[str],
+        elsewhere: Elsewhere | None,
     ) -> None:
         self.adapters: list[Adapter] = []
-        self._places = places
+        self._own = [place for place in places if own is None or place.model.name in own]
+        self._external = {place.model.name: place for place in places if place.model.name in external}
+        self._elsewhere = elsewhere
+        self._iterate = any(place.again_on for place in places)
         self._clock = clock
         self._limits = limits
         self._cancel = cancel
@@ -213,22 +251,32 @@ class _Federation:
         self._requests: SimpleQueue[Request] = SimpleQueue()
         self._stopping = False
         self._failure: RunError | None = None
-        self._running = len(places)
+        self._running = len(self._own)
         self._done = threading.Event()
 
     def open(self, sizes: Mapping[str, int], message_delay_s: Mapping[str, float] | float) -> None:
         """Create broker, core and federates, all from the calling thread."""
+        self._watch_elsewhere()
         broker, core = f"evgrid-broker-{self._key}", f"evgrid-core-{self._key}"
-        # no heartbeat: a long step is no failure, and in one process no federate can be lost
-        count = f"--federates={len(self._places)} --loglevel=no_print --slowresponding --disable_timer"
+        # no heartbeat: a long step is no failure, and lost processes are noticed otherwise
+        count = f"--federates={len(self._own)} --loglevel=no_print --slowresponding --disable_timer"
+        kind, joined = h.HELICS_CORE_TYPE_INPROC, f"--broker={broker}"
+        if self._elsewhere is not None:
+            kind = h.HELICS_CORE_TYPE_ZMQ
+            joined = f"--broker={self._elsewhere.host} --brokerport={self._elsewhere.port} --useosport"
         try:
             with _creating:
-                self._broker = h.helicsCreateBroker("inproc", broker, count)
-                self._core = h.helicsCreateCore("inproc", core, f"{count} --broker={broker}")
-                for place in self._places:
-                    self.adapters.append(Adapter(place, sizes, self._clock, core, message_delay_s))
-                for adapter in self.adapters:
-                    adapter.wait_for_others()
+                if self._elsewhere is None:
+                    self._broker = h.helicsCreateBroker("inproc", broker, count)
+                name = CORE_TYPE if self._elsewhere is not None else "inproc"
+                self._core = h.helicsCreateCore(name, core, f"{count} {joined}")
+                for place in self._own:
+                    self.adapters.append(
+                        Adapter(place, sizes, self._clock, core, message_delay_s, int(kind), self._external)
+                    )
+                if self._elsewhere is None or self._iterate:  # else the broker has one clock for all
+                    for adapter in self.adapters:
+                        adapter.wait_for_others()
         except h.HelicsException as error:
             raise RunError(f"HELICS could not set up the federation: {error}") from error
 
@@ -246,15 +294,25 @@ class _Federation:
             if self._cancel is not None and self._cancel.is_set():
                 raise RunError(f"the run was cancelled at {self._when(self._slowest().time_s)}")
             self._watch()
+            self._watch_elsewhere()
         if self._failure is not None:
             raise self._failure from self._failure.__cause__
         for adapter in self.adapters:
             if adapter.progress.phase != "ended":
                 raise RunError(f"{adapter.name} ended at {self._when(adapter.time_s)} before its last step")
+        while self._elsewhere is not None and not self._elsewhere.ended():
+            self._watch_elsewhere()
+            sleep(_POLL_S / 10)
+
+    def _watch_elsewhere(self) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.watch(self.adapters)
 
     def stop(self, reason: str) -> None:
         """End what is still running, also other members of the federation."""
         self._stopping = True
+        if self._elsewhere is not None:
+            self._elsewhere.failed(reason)
         if self._core is not None:
             core_global_error(self._core, reason)
 
@@ -370,6 +428,8 @@ class _Federation:
         if isinstance(error, PowerFlowError) and error.time_s is not None:
             time_s = error.time_s
         text = describe(error)
+        if isinstance(error, ExternalFault):
+            return f"{error.federate}, a program of its own, failed at {self._when(time_s)}: {text}"
         if adapter.name in text and _stamp(self._clock, time_s) in text:
             return text
         return f"{adapter.name} failed at {self._when(time_s)}: {text}"

@@ -42,6 +42,7 @@ def warm() -> None:
         store = FileStore(Path(folder) / "result.nc", coordinates(world))
         recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store)
         models = build_models(world, recorder)
+        recorder.register(models, scenario.currency)
         step_in_line(models, world.sizes, world.clock)
         recorder.close()
         audits = {model.name: model.audit() for model in models}

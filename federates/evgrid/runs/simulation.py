@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,12 +28,14 @@ from evgrid.scenario.sites import DrawnConnections
 from evgrid.scenario.tariffs import months_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
     from evgrid.federation.runtime import FederationReport
     from evgrid.feeder.base_load import BaseLoad
     from evgrid.feeder.networks import Network
     from evgrid.fleet.sessions import Sessions
+    from evgrid.runs.parts import Part
     from evgrid.sites.tables import SiteTable
 
 
@@ -238,7 +241,7 @@ def _raise(error: ScenarioError) -> None:
 
 
 def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
-    """The models of a run in causal order; their variables are registered with the recorder."""
+    """The models of a run in causal order, which record with the recorder."""
     from evgrid.aggregator.model import AggregatorModel
     from evgrid.feeder.base_load import load_by_trafo
     from evgrid.feeder.model import FeederModel, GroupMeter
@@ -327,7 +330,6 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             at_sites=_on_feeder(world.sites) if world.sites is not None else None,
         )
     )  # fmt: skip
-    recorder.register(models, scenario.currency)
     return models
 
 
@@ -438,6 +440,26 @@ class RunReport:
             "recording": sum(self.recording_s.values()) + self.writing_s,
         }
 
+    def profile(self) -> pd.DataFrame:
+        """The wall time of each federate, in s, and of HELICS.
+
+        Columns: federate, steps, model (in its steps and ``finish``, without recording), recording, and the
+        microseconds of model and recording a step. The last row is HELICS': ticks, and all that is outside
+        the models: starting, moving the values, granting time, and closing.
+        """
+        import pandas as pd
+
+        time = self.federation
+        rows: list[tuple[str, int, float, float]] = []
+        for name, stepping_s in time.stepping_s.items():
+            recording_s = self.recording_s.get(name, 0.0)
+            model_s = stepping_s + time.finishing_s[name] - recording_s
+            rows.append((name, time.steps[name], model_s, recording_s))
+        rows.append(("HELICS", time.ticks, time.setup_s + time.coupling_s + time.close_s, 0.0))
+        table = pd.DataFrame(rows, columns=["federate", "steps", "model (s)", "recording (s)"])
+        table["a step (µs)"] = (table["model (s)"] + table["recording (s)"]) / table["steps"] * 1e6
+        return table.round({"model (s)": 3, "recording (s)": 3, "a step (µs)": 1})
+
 
 def run(
     scenario: Scenario | Mapping[str, Any] | str | Path,
@@ -479,12 +501,86 @@ def run_with_report(
     output: str | Path | None = None,
     progress: Callable[[float], None] | None = None,
     prepared: Callable[[World, Sequence[Model]], None] | None = None,
+    *,
+    processes: bool = False,
+    announce: Callable[[str], None] | None = None,
 ) -> tuple[xr.Dataset, RunReport]:
-    """Like :func:`run`, with a report of the run; ``prepared`` is called before the first step."""
-    from evgrid.federation.runtime import run_federation
+    """Like :func:`run`, with a report of the run.
 
+    prepared : called before the first step, with what is stepped in this process
+    processes : whether each federate runs in a process of its own on this machine; the numbers are the same
+    announce : called with the address at which programs of the user's own join, when it is open
+    """
+    from evgrid.runs.deployments import Deployment, couple
+
+    def prepare_and_couple(
+        ready: Prepared, progress: Callable[[float], None] | None
+    ) -> tuple[FederationReport, Part]:
+        if prepared is not None:
+            prepared(ready.world, ready.own)
+        return couple(ready, progress, Deployment(processes=processes, announce=announce))
+
+    return run_deployed(scenario, output, progress, prepare_and_couple)
+
+
+def run_deployed(
+    scenario: Scenario | Mapping[str, Any] | str | Path,
+    output: str | Path | None,
+    progress: Callable[[float], None] | None,
+    couple: Coupled,
+) -> tuple[xr.Dataset, RunReport]:
+    """Prepare a run, have its models coupled, and return its result with a report."""
     start = perf_counter()
     scenario = scenario_of(scenario)
+    with prepare(scenario, output) as prepared:
+        ready = perf_counter()
+        report, part = couple(prepared, progress)
+        coupled = perf_counter()
+        prepared.recorder.close()
+        world = prepared.world
+        residuals = audit(
+            part.audits.get("fleet"), part.audits.get("feeder"), scenario.members, part.audits.get("sites")
+        )
+        result = prepared.store.finish(_attrs(world, residuals) | part.attrs())
+        return result, RunReport(
+            report, residuals, ready - start, prepared.recorder.spent_s, perf_counter() - coupled,
+            world.notes, world.sessions.unreachable,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to be coupled.
+
+    models : of all federates, in causal order
+    own : those that are evgrid's, whose variables are recorded; the others are programs of the user's own
+    """
+
+    world: World
+    store: FileStore | MemoryStore
+    recorder: ResultRecorder
+    models: tuple[Model, ...]
+    own: tuple[Model, ...]
+
+    @property
+    def message_delay_s(self) -> dict[str, float]:
+        """Delay of set-points by port, s."""
+        scenario = self.world.scenario
+        return {p.port("aggregator/setpoint"): scenario.link_of(p.name).delay for p in self.world.portfolios}
+
+
+Coupled = Callable[[Prepared, Callable[[float], None] | None], "tuple[FederationReport, Part]"]
+"""Runs a prepared run to its end: returns the federation's report and what the models leave."""
+
+
+@contextmanager
+def prepare(
+    scenario: Scenario, output: str | Path | None, only: Collection[str] | None = None
+) -> Iterator[Prepared]:
+    """A run with its world, its models and a store for its result, which is discarded on an error.
+
+    only : federates whose variables are recorded; None: all of evgrid's
+    """
     world = build_world(scenario)
     axes = coordinates(world).isel(dict(world.selection.rows))
     store = FileStore(Path(output), axes, scenario.record.compression) if output else MemoryStore(axes)
@@ -495,52 +591,36 @@ def run_with_report(
         except ScenarioError:
             check_files(scenario)  # all that is wrong with them
             raise
-        if prepared is not None:
-            prepared(world, models)
-        begin = perf_counter()
-        report = run_federation(
-            models,
-            world.sizes,
-            world.clock,
-            message_delay_s={
-                p.port("aggregator/setpoint"): scenario.link_of(p.name).delay for p in world.portfolios
-            },
-            progress=progress,
-        )
-        coupled = perf_counter()
-        recorder.close()
-        audits = {model.name: model.audit() for model in models}
-        residuals = audit(audits.get("fleet"), audits["feeder"], scenario.members, audits.get("sites"))
-        attrs = _attrs(world, residuals) | {
-            "failed_members": json.dumps(_by_member(models, "failures")),
-            "unconverged_members": json.dumps(_by_member(models, "unconverged")),
-            **_solver_attrs(models),
-        }
-        result = store.finish(attrs)
-        return result, RunReport(
-            report, residuals, begin - start, recorder.spent_s, perf_counter() - coupled,
-            world.notes, world.sessions.unreachable,
-        )  # fmt: skip
+        external = external_of(scenario, models)
+        own = [m for m in models if m.name not in external and (only is None or m.name in only)]
+        recorder.register(own, scenario.currency)
+        yield Prepared(world, store, recorder, tuple(models), tuple(own))
     except BaseException:
         store.abandon()
         raise
 
 
-def _solver_attrs(models: list[Model]) -> dict[str, str]:
-    """Name of the power flow's solver, and the number of power flows that Newton-Raphson solved for it."""
-    feeder: Any = next(model for model in models if model.name == "feeder")
-    return {"solver": feeder.solver, "newton_solutions": str(feeder.newton_solutions)}
-
-
-def _by_member(models: list[Model], name: str) -> dict[int, str]:
-    """Reasons reported by models for members, by number: power flows without solution (``failures``), or
-    iterations that did not converge (``unconverged``).
-    """
-    reasons: dict[int, list[str]] = {}
-    for model in models:
-        for member, reason in getattr(model, name, {}).items():
-            reasons.setdefault(member, []).append(reason)
-    return {member: "; ".join(reasons[member]) for member in sorted(reasons)}
+def external_of(scenario: Scenario, models: Sequence[Model]) -> frozenset[str]:
+    """The federates whose place programs of the user's own take. Raises ScenarioError for what is none."""
+    names = [model.name for model in models]
+    external = scenario.federation.external
+    found = [
+        f"federation.external: {name} is no federate of this run; its federates are {', '.join(names)}"
+        for name in external
+        if name not in names
+    ]
+    iterating = [model.name for model in models if model.iterates]
+    found += [
+        f"federation.external: {name} iterates with {' and '.join(n for n in iterating if n != name)} "
+        "(coupling.mode = iterated), which is for evgrid's own federates; use coupling: lagged"
+        for name in external
+        if name in iterating and len(iterating) > 1
+    ]
+    if names and set(names) <= set(external):
+        found.append("federation.external: at least one federate must be evgrid's own")
+    if found:
+        raise ScenarioError(found)
+    return frozenset(external)
 
 
 def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:

@@ -17,11 +17,15 @@ from evgrid.scenario.sessions import SESSION_FILES
 
 
 def load_scenario(
-    path: str | Path, overrides: Mapping[str, Any] | None = None, content: Mapping[str, Any] | None = None
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    content: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
 ) -> Scenario:
     """Read a scenario file, apply overrides (``{"fleet.penetration": 0.8}``), and check it.
 
     content : of the file, where it has been read already
+    folder : at which relative paths in it start; None: its own
 
     Raises
     ------
@@ -32,7 +36,7 @@ def load_scenario(
     if not isinstance(path, str | os.PathLike):
         raise ScenarioError([f"{shown(path)}: must be the path of a file, a mapping, or a Scenario"])
     path = Path(path)
-    return scenario_from(_read(path, content), overrides, folder=path.parent, source=str(path))
+    return scenario_from(_read(path, content), overrides, folder=folder or path.parent, source=str(path))
 
 
 def scenario_from(

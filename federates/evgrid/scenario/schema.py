@@ -19,6 +19,7 @@ from evgrid.core.model import Clock
 from evgrid.core.units import DAY_S
 from evgrid.scenario.aggregators import StrategySettings, aggregators_of, selection_faults
 from evgrid.scenario.communication import Communication
+from evgrid.scenario.federation import FederationSettings
 from evgrid.scenario.feeder import Feeder
 from evgrid.scenario.fields import Duration, ElementName, LocalTime, Name, Settings, faults
 from evgrid.scenario.fleet import Fleet
@@ -157,6 +158,8 @@ class Scenario(Settings):
     {mode, tolerance, most_iterations}."""
     record: Record = Record()
     """Content of the result."""
+    federation: FederationSettings = FederationSettings()
+    """Federates that other programs run, and where they join; left out: all are evgrid's own."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Scenario:

@@ -1,0 +1,467 @@
+"""The host of a federation of several programs: HELICS' broker, and the watch over who lives and who failed.
+
+In: the places of all federates, which of them are evgrid's in other processes (``members``) and which are
+other programs (``external``). The host listens at two ports for HELICS and at the next one for evgrid's own
+processes (:mod:`.control`). Before the first step it compares what each external federate has registered
+with what :mod:`.wiring` says of its place. A HELICS federate of its own, ``evgrid.host``, without ports,
+holds the others in HELICS' initialisation until that is done, and leaves.
+
+What is noticed, and when: a failure that a process reports, and its end, at once; a process that is stopped,
+within SILENT_S; an external federate that left, within a second; one that was killed or stopped, when
+HELICS' own heartbeat misses it, after some three seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import selectors
+import socket
+import tempfile
+import threading
+import uuid
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import IO, Any
+
+import helics as h
+import psutil
+from helics.capi import ffi
+
+from evgrid.core.model import Clock
+from evgrid.core.ports import Port, port
+from evgrid.errors import RunError
+from evgrid.federation.adapter import Adapter
+from evgrid.federation.control import PORTS, Link, check_free
+from evgrid.federation.helics_io import broker_global_error, end, leave_behind
+from evgrid.federation.wiring import Place
+from evgrid.scenario.federation import CORE_TYPE
+
+SILENT_S = 4.0
+"""Longest time without a sign of life of a process that does not run, or runs on another machine, s."""
+
+NAME = "evgrid.host"
+"""Name of the host's own HELICS federate."""
+
+_HEARTBEAT = "1s"
+_LOOK_S = 0.4
+_LEAVE_S = 5.0
+_PATIENCE_S = 3.0
+_ERRORS = int(h.HELICS_LOG_LEVEL_ERROR)
+
+
+@dataclass(slots=True)
+class Member:
+    """A process of evgrid that runs one federate.
+
+    file : receives its part of the result, complete with ``report``
+    """
+
+    name: str
+    link: Link
+    pid: int
+    machine: str
+    file: IO[bytes]
+    heard: float = field(default_factory=monotonic)
+    phase: str = "preparing"
+    time_s: float = 0.0
+    done_s: float = 0.0
+    report: dict[str, Any] | None = None
+
+    @property
+    def part(self) -> Path:
+        """File of its part of the result."""
+        return Path(self.file.name)
+
+
+class Host:
+    """Host of a federation; see the module. Use as a context: leaving it ends everything that it began.
+
+    digest : of the scenario; a process with another one is refused
+    wait_s : time within which all must have joined
+
+    Raises EvgridError if the ports can't be used.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        sizes: Mapping[str, int],
+        clock: Clock,
+        address: tuple[str, int],
+        *,
+        members: Collection[str] = (),
+        external: Collection[str] = (),
+        digest: str = "",
+        wait_s: float = 60.0,
+    ) -> None:
+        self.host, self.port = address
+        self.members: dict[str, Member] = {}
+        self._places = {place.model.name: place for place in places}
+        self._sizes, self._clock = dict(sizes), clock
+        self._expected, self._external = frozenset(members), frozenset(external)
+        self._digest, self._wait_s = digest, wait_s
+        self._began = monotonic()
+        self._looked = 0.0
+        self._joined = self._left = False
+        self._done_s = 0.0
+        self._states: dict[str, str] = {}
+        self._cores: dict[str, list[str]] = {}
+        self._log: deque[str] = deque(maxlen=100)
+        self._folder = tempfile.TemporaryDirectory(prefix="evgrid-parts-")
+        self._selector = selectors.DefaultSelector()
+        for number in range(self.port, self.port + PORTS):
+            check_free(self.host, number)
+        self._open()
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listener = socket.create_server((self.host, self.port + PORTS - 1), family=family)
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        key = uuid.uuid4().hex
+        # one clock at the broker: each federate's own agreement with all others takes many more messages; but
+        # HELICS hangs with it where federates iterate
+        iterate = any(place.again_on for place in self._places.values())
+        order = "" if iterate else "--globaltime"
+        count = f"--federates={len(self._places) + 1} --port={self.port} --localinterface={self.host}"
+        try:
+            self._broker = h.helicsCreateBroker(
+                CORE_TYPE, f"evgrid-broker-{key}", f"{count} --tick={_HEARTBEAT} --loglevel=error {order}"
+            )
+            self._logged = _log_callback(self._log)
+            h.helicsBrokerSetLoggingCallback(self._broker, self._logged, ffi.NULL)
+            core = f"evgrid-host-{key}"
+            joined = f"--broker={self.host} --brokerport={self.port} --useosport"
+            joined += " --loglevel=no_print --slowresponding"
+            self._core = h.helicsCreateCore(CORE_TYPE, core, f"--federates=1 {joined}")
+            info = h.helicsCreateFederateInfo()
+            h.helicsFederateInfoSetCoreName(info, core)
+            h.helicsFederateInfoSetCoreType(info, h.HELICS_CORE_TYPE_ZMQ)
+            h.helicsFederateInfoSetIntegerProperty(
+                info, h.HELICS_PROPERTY_INT_LOG_LEVEL, h.HELICS_LOG_LEVEL_NO_PRINT
+            )
+            self._federate = h.helicsCreateValueFederate(NAME, info)
+            h.helicsFederateEnterInitializingModeAsync(self._federate)
+        except h.HelicsException as error:
+            raise RunError(
+                f"HELICS' broker could not start at tcp://{self.host}:{self.port}: {error}"
+            ) from error
+
+    # -- the watch ------------------------------------------------------------------------------
+
+    def watch(self, adapters: Sequence[Adapter] = ()) -> None:
+        """Look at everything once. Raises RunError with the first cause when something has failed.
+
+        ``adapters`` are the federates of the host's own process; see :class:`.runtime.Elsewhere`.
+        """
+        own_s = min((adapter.time_s for adapter in adapters), default=None)
+        theirs_s = [member.time_s for member in self.members.values()]
+        self._done_s = min([*theirs_s, *([] if own_s is None else [own_s])], default=0.0)
+        self._read()
+        now = monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        for member in self.members.values():
+            self._check_alive(member)
+        self._check_log()
+        self._look_at_helics()
+        if not self._joined:
+            self._check_joined()
+        else:
+            self._check_external(all(a.progress.phase == "ended" for a in adapters) if adapters else None)
+
+    def ended(self) -> bool:
+        """Whether all of evgrid's federates have made their last step; they then may leave."""
+        if not self._left and self._joined and all(self._has_ended(name) for name in self._expected):
+            self._left = True
+            for member in self.members.values():
+                with contextlib.suppress(OSError):
+                    member.link.send(leave=True)
+        return self._left
+
+    def failed(self, reason: str) -> None:
+        """End the federation: every process and program is told the reason."""
+        for member in self.members.values():
+            with contextlib.suppress(OSError):
+                member.link.send(stop=reason)
+        broker_global_error(self._broker, reason)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the parts of all processes have arrived."""
+        return all(name in self.members and self.members[name].report for name in self._expected)
+
+    @property
+    def done_s(self) -> float:
+        """Simulated time that all processes have done."""
+        if self.members.keys() < self._expected:
+            return 0.0
+        return min((member.done_s for member in self.members.values()), default=0.0)
+
+    def close(self) -> None:
+        """End what was opened."""
+        until = monotonic() + _LEAVE_S
+        while self._joined and self._left and monotonic() < until and self._external:
+            self._look_at_helics()  # they make their last request when evgrid's federates have left
+            if all(self._states.get(name, "disconnected") in _GONE for name in self._external):
+                break
+            self._listener_wait()
+        for member in self.members.values():
+            member.link.close()
+            member.file.close()
+        self._selector.close()
+        self._listener.close()
+        self._folder.cleanup()
+        # HELICS waits for a federate that is still joining without limit; so it waits in another thread
+        parts = [self._federate] if self._joined else [], self._core, self._broker
+        ending = threading.Thread(target=end, args=parts, name="evgrid-host-end", daemon=True)
+        ending.start()
+        ending.join(_PATIENCE_S)
+        if ending.is_alive() or not self._joined:
+            leave_behind([self._federate], self._core, self._broker)
+
+    def _listener_wait(self) -> None:
+        self._selector.select(_LOOK_S / 4)
+
+    # -- evgrid's processes ---------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Take what has arrived, and wait for it a little."""
+        for key, _ in self._selector.select(0.02):
+            if key.fileobj is self._listener:
+                with contextlib.suppress(OSError):
+                    connection, _address = self._listener.accept()
+                    connection.settimeout(10.0)
+                    link = Link(connection)
+                    self._selector.register(link, selectors.EVENT_READ, None)
+                continue
+            link = key.fileobj  # type: ignore[assignment]
+            try:
+                for message in link.receive():
+                    self._take(link, message)
+            except (EOFError, ValueError, TypeError, KeyError):
+                self._lose(link)
+
+    def _take(self, link: Link, message: dict[str, Any] | bytes) -> None:
+        member = next((member for member in self.members.values() if member.link is link), None)
+        if member is None:
+            if isinstance(message, bytes):
+                raise ValueError("no message of evgrid")
+            self._greet(link, message)
+            return
+        member.heard = monotonic()
+        if isinstance(message, bytes):
+            member.file.write(message)
+            return
+        if "failed" in message:
+            raise RunError(str(message["failed"]))
+        if "part" in message:
+            member.file.flush()
+            if member.file.tell() != int(message["part"]):
+                raise RunError(f"{member.name}: its part of the result arrived incomplete")
+            member.report, member.phase = dict(message["report"]), "ended"
+        elif "phase" in message:
+            member.phase = str(message["phase"])
+            member.time_s = float(message.get("time_s", 0.0))
+            member.done_s = float(message.get("done_s", 0.0))
+
+    def _greet(self, link: Link, message: dict[str, Any]) -> None:
+        name = str(message["hello"])
+        refused = ""
+        if name not in self._expected:
+            refused = f"{name}: this run awaits {_listed(self._expected)}"
+            if name in self._external:
+                refused = f"{name}: is external in this run (federation.external)"
+        elif name in self.members:
+            there = self.members[name]
+            refused = f"{name}: another process has this name already ({there.pid} on {there.machine})"
+        elif message["digest"] != self._digest:
+            refused = f"{name}: its scenario, or version of evgrid, is not that of the broker"
+        if refused:
+            with contextlib.suppress(OSError):
+                link.send(refused=refused)
+            self._lose(link)
+            return
+        file = (Path(self._folder.name) / f"{name}.nc").open("wb")  # closed with the host
+        self.members[name] = Member(name, link, int(message["pid"]), str(message["machine"]), file)
+        link.send(welcome=True)
+
+    def _lose(self, link: Link) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(link)
+        link.close()
+        member = next((member for member in self.members.values() if member.link is link), None)
+        if member is not None and member.report is None:
+            raise RunError(
+                f"{member.name} failed at {self._when(member.time_s)}: its process ({member.pid}) ended"
+            )
+
+    def _has_ended(self, name: str) -> bool:
+        return name in self.members and self.members[name].phase == "ended"
+
+    def _check_alive(self, member: Member) -> None:
+        silent = monotonic() - member.heard
+        if silent < SILENT_S or member.report is not None or self._is_busy(member):
+            return
+        raise RunError(
+            f"{member.name} stalled at {self._when(member.time_s)}: its process ({member.pid} on "
+            f"{member.machine}) has given no sign of life for {silent:.1f} s"
+        )
+
+    def _is_busy(self, member: Member) -> bool:
+        """Whether a silent process of this machine computes, which may keep it from giving signs of life."""
+        if member.machine != socket.gethostname():
+            return False
+        try:
+            return psutil.Process(member.pid).status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
+        except psutil.Error:
+            return False
+
+    # -- HELICS ---------------------------------------------------------------------------------
+
+    def _query(self, target: str, about: str) -> Any:
+        query = h.helicsCreateQuery(target, about)
+        try:
+            return h.helicsQueryBrokerExecute(query, self._broker)
+        finally:
+            h.helicsQueryFree(query)
+
+    def _look_at_helics(self) -> None:
+        """Update the state of each federate as the broker knows it."""
+        state = self._query("root", "current_state")
+        if not isinstance(state, dict) or "cores" not in state:
+            return
+        cores = {str(core["attributes"]["id"]): core for core in state["cores"]}
+        self._cores = {core_id: [] for core_id in cores}
+        for federate in state.get("federates", []):
+            name, parent = federate["attributes"]["name"], str(federate["attributes"]["parent"])
+            self._states[name] = federate["state"]
+            self._cores.setdefault(parent, []).append(name)
+            if cores.get(parent, {}).get("state") in _GONE:
+                self._states[name] = "disconnected"
+
+    def _check_log(self) -> None:
+        """Raise RunError for an error that the broker has logged."""
+        while self._log:
+            text = self._log.popleft()
+            lost = re.search(r"lost comms with (\d+)", text)
+            if lost:
+                names = [name for name in self._cores.get(lost[1], []) if name != NAME]
+                who = _listed(names) if names else "a program that has joined"
+                raise RunError(
+                    f"{who} failed at {self._when(self._done_s)}: HELICS has lost contact with it; it was "
+                    "killed, is stopped, or its machine is out of reach"
+                )
+            if "duplicate federate name" in text:
+                raise RunError(
+                    "two programs have joined with the name of one federate; each may be joined once"
+                )
+            if text.strip():
+                who = _listed(self._external) or "a federate"
+                raise RunError(f"{who} failed at {self._when(self._done_s)}: {text.strip()}")
+
+    def _check_joined(self) -> None:
+        if h.helicsFederateIsAsyncOperationCompleted(self._federate):
+            h.helicsFederateEnterInitializingModeComplete(self._federate)
+            faults = [fault for name in sorted(self._external) for fault in self._registration_faults(name)]
+            if faults:
+                raise RunError("\n".join(faults))
+            self._joined = True
+            h.helicsFederateDisconnect(self._federate)
+        elif monotonic() - self._began > self._wait_s:
+            missing = sorted(name for name in self._places if name not in self._states)
+            late = sorted(
+                name for name in self._places if self._states.get(name, "init_requested") != "init_requested"
+            )
+            who = _listed(missing or late) or "a program"
+            what = "joined" if missing or not late else "entered HELICS' initialisation"
+            raise RunError(
+                f"{who} has not {what} within {self._wait_s:g} s (federation.wait): expected at "
+                f"tcp://{self.host}:{self.port}, core type {CORE_TYPE}, under this name"
+            )
+
+    def _check_external(self, own_ended: bool | None) -> None:
+        ended = all(map(self._has_ended, self._expected)) if own_ended is None else own_ended
+        for name in sorted(self._external):
+            if self._states.get(name) in _GONE and not (ended or self._left):
+                raise RunError(
+                    f"{name}, a program of its own, failed at {self._when(self._done_s)}: it has left the "
+                    "federation before its last step"
+                )
+
+    def _registration_faults(self, name: str) -> list[str]:
+        """What an external federate has registered otherwise than its place says, a sentence each."""
+        place = self._places[name]
+        interfaces, times = self._query(name, "interfaces"), self._query(name, "timeconfig")
+        found = {
+            entry.get("name", entry.get("key")): entry
+            for kind in ("publications", "endpoints")
+            for entry in interfaces.get(kind, [])
+        }
+        faults = [
+            f"{name}, a program of its own: {fault}"
+            for output in sorted(place.taken)
+            if (fault := self._output_fault(port(output), found))
+        ]
+        period_s, offset_s = float(times.get("period", 0.0)), float(times.get("offset", 0.0))
+        whole = round(place.model.period_s / period_s) if period_s > 0 else 1
+        if period_s > 0 and (whole < 1 or abs(whole * period_s - place.model.period_s) > 1e-9):
+            faults.append(
+                f"{name}, a program of its own: its HELICS period is {period_s:g} s; "
+                f"{place.model.period_s:g} s is expected, or a whole part of it"
+            )
+        if period_s > 0 and abs(offset_s - place.offset_s) > 1e-9:
+            faults.append(
+                f"{name}, a program of its own: its HELICS offset is {offset_s:g} s; {place.offset_s:g} s is "
+                "expected"
+            )
+        return faults
+
+    def _output_fault(self, expected: Port, found: Mapping[str, Mapping[str, Any]]) -> str:
+        """Fault of one registered output; empty for none."""
+        entry = found.get(expected.name)
+        if entry is None:
+            kind = "publication" if expected.transport == "value" else "endpoint"
+            return f"it has no {kind} {expected.name}; it has {_listed(map(str, found)) or 'none'}"
+        if expected.transport == "message":
+            return ""
+        unit, kind = str(entry.get("units", "")), str(entry.get("type", ""))
+        allowed = {"double_vector"} | ({"double"} if expected.length(self._sizes) == 1 else set())
+        if kind not in allowed:
+            return f"{expected.name} is of type {kind or 'none'}; double_vector is expected"
+        if unit != expected.unit:
+            return f"{expected.name} is in {unit or 'no unit'}; {expected.unit or 'no unit'} is expected"
+        return ""
+
+    def _when(self, time_s: float) -> str:
+        return f"{self._clock.stamp(time_s)} ({time_s:.9g} s)"
+
+
+_GONE = ("disconnected", "error", "terminated")
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names))
+
+
+def _log_callback(lines: deque[str]) -> Any:
+    """A callback for HELICS that keeps the text of errors; to be kept alive as long as the broker."""
+
+    @ffi.callback("void(int, const char *, const char *, void *)")  # type: ignore[untyped-decorator]
+    def log(level: int, _: Any, message: Any, __: Any) -> None:
+        text = ffi.string(message).decode(errors="replace")
+        if level <= _ERRORS and text != "logging callback activated":
+            lines.append(text)
+
+    return log
