@@ -896,6 +896,9 @@ SHOWN = {
     "studies/test_voltage_support.py": """
         VoltageSupport.limit_kw VoltageSupport.limits VoltageSupport.v_min_pu
     """,
+    "federation/test_deployments.py": """
+        FederationSettings.external FederationSettings.broker FederationSettings.wait
+    """,
     "unit/test_coupling.py": """
         Coupling.tolerance
     """,

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import helics as h
 import xarray as xr
 
-from evgrid.federation import runtime
-from evgrid.federation.adapter import Adapter
-from evgrid.results import MemoryStore, ResultRecorder
+from evgrid.federation.control import free_ports
 from evgrid.runs.port_sheet import port_sheet
-from evgrid.runs.simulation import build_models, build_world, coordinates
+from evgrid.runs.simulation import run_with_report
 from evgrid.scenario import Scenario
+from evgrid.scenario.federation import FederationSettings
 
 EXAMPLES = Path(__file__).parents[2] / "federates" / "examples"
 HELICS = Path(h.__file__).parent / "install"
@@ -32,10 +28,8 @@ def example(name: str, *arguments: str, python: str = sys.executable) -> list[st
 
 
 def free_address() -> str:
-    """An address on this machine at which nobody listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{found.getsockname()[1]}"
+    """An address on this machine at which a broker can listen."""
+    return f"tcp://127.0.0.1:{free_ports()}"
 
 
 def write_sheet(scenario: Scenario, folder: Path, broker: str) -> None:
@@ -54,39 +48,18 @@ def run_beside(scenario: Scenario, outside: str, command: Sequence[str], folder:
     """
     broker = free_address()
     write_sheet(scenario, folder, broker)
+    settings = FederationSettings(external=(outside,), broker=broker, wait=30.0)
     processes = list[subprocess.Popen[bytes]]()
 
-    class Federation(runtime._Federation):
-        def open(self, sizes: Any, message_delay_s: Any) -> None:
-            key, count = uuid.uuid4().hex, len(self._places)
-            self._broker = h.helicsCreateBroker(
-                "zmqss", f"broker-{key}", f"--federates={count} --local_interface={broker} --loglevel=error"
-            )
-            own = f"--federates={count - 1} --broker_address={broker} --loglevel=error"
-            self._core = h.helicsCreateCore("zmqss", f"core-{key}", own)
-            for place in self._places:
-                if place.model.name != outside:
-                    self.adapters.append(Adapter(place, sizes, self._clock, f"core-{key}", message_delay_s))
-            for adapter in self.adapters:
-                adapter.wait_for_others()
-            self._running = len(self.adapters)
-            processes.append(subprocess.Popen(command, cwd=folder))
+    def start(_: str) -> None:
+        processes.append(subprocess.Popen(command, cwd=folder))
 
-        def run(self, progress: Callable[[float], None] | None) -> None:
-            super().run(progress)
-            assert processes[0].wait(30) == 0
-
-    world = build_world(scenario)
-    store = MemoryStore(coordinates(world))
-    recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store, world.selection)
-    models = build_models(world, recorder)
-    usual, runtime._Federation = runtime._Federation, Federation
     try:
-        runtime.run_federation(models, world.sizes, world.clock)
+        changed = scenario.model_copy(update={"federation": settings})
+        result, _ = run_with_report(changed, announce=start)
+        assert processes[0].wait(30) == 0
+        return result
     finally:
-        runtime._Federation = usual
         for process in processes:
             process.kill()
             process.wait()
-    recorder.close()
-    return store.finish({})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import socket
 import struct
 import threading
@@ -213,14 +214,15 @@ def check_free(host: str, port: int) -> None:
 
 
 def free_ports(host: str = "127.0.0.1") -> int:
-    """A port that is free with the next ones that a host takes (:data:`PORTS`)."""
+    """A port that is free with the next ones that a host takes (:data:`PORTS`).
+
+    Below the range from which systems give ports to connections, which may take any of them at any time.
+    """
     while True:
-        with socket.socket() as first:
-            first.bind((host, 0))
-            port = int(first.getsockname()[1])
+        port = secrets.randbelow(12_000) + 20_000
         try:
             for number in range(port, port + PORTS):
                 check_free(host, number)
             return port
-        except (EvgridError, OverflowError):
+        except EvgridError:
             continue

@@ -4,11 +4,11 @@ In: the places of all federates, which of them are evgrid's in other processes (
 other programs (``external``). The host listens at two ports for HELICS and at the next one for evgrid's own
 processes (:mod:`.control`). Before the first step it compares what each external federate has registered
 with what :mod:`.wiring` says of its place. A HELICS federate of its own, ``evgrid.host``, without ports,
-holds the others in HELICS' initialisation until that is done, and leaves.
+holds the others in HELICS' initialisation until that is done.
 
 What is noticed, and when: a failure that a process reports, and its end, at once; a process that is stopped,
-within SILENT_S; an external federate that left, within a second; one that was killed or stopped, when
-HELICS' own heartbeat misses it, after some three seconds.
+within SILENT_S; an external federate that left, within a second; one that was killed or stopped, when it
+has not answered a question for SILENT_S.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import IO, Any
 
 import helics as h
@@ -106,11 +106,16 @@ class Host:
         self._digest, self._wait_s = digest, wait_s
         self._began = monotonic()
         self._looked = 0.0
-        self._joined = self._left = False
+        self._joined = self._started = self._left = False
         self._done_s = 0.0
         self._states: dict[str, str] = {}
         self._cores: dict[str, list[str]] = {}
         self._log: deque[str] = deque(maxlen=100)
+        self._answered: dict[str, float] = {}
+        self._granted_s: dict[str, float] = {}
+        self._requested_s: dict[str, float] = {}
+        self._closing = threading.Event()
+        self._asking = threading.Thread(target=self._ask, name="evgrid-ask", daemon=True)
         self._folder = tempfile.TemporaryDirectory(prefix="evgrid-parts-")
         self._selector = selectors.DefaultSelector()
         for number in range(self.port, self.port + PORTS):
@@ -179,6 +184,10 @@ class Host:
         if not self._joined:
             self._check_joined()
         else:
+            if not self._started and h.helicsFederateIsAsyncOperationCompleted(self._federate):
+                self._started = True
+                h.helicsFederateEnterExecutingModeComplete(self._federate)
+                h.helicsFederateRequestTimeAsync(self._federate, h.HELICS_TIME_MAXTIME)
             self._check_external(all(a.progress.phase == "ended" for a in adapters) if adapters else None)
 
     def ended(self) -> bool:
@@ -210,13 +219,7 @@ class Host:
         return min((member.done_s for member in self.members.values()), default=0.0)
 
     def close(self) -> None:
-        """End what was opened."""
-        until = monotonic() + _LEAVE_S
-        while self._joined and self._left and monotonic() < until and self._external:
-            self._look_at_helics()  # they make their last request when evgrid's federates have left
-            if all(self._states.get(name, "disconnected") in _GONE for name in self._external):
-                break
-            self._listener_wait()
+        """End what was opened; waits a moment for external federates to leave by themselves."""
         for member in self.members.values():
             member.link.close()
             member.file.close()
@@ -224,15 +227,25 @@ class Host:
         self._listener.close()
         self._folder.cleanup()
         # HELICS waits for a federate that is still joining without limit; so it waits in another thread
-        parts = [self._federate] if self._joined else [], self._core, self._broker
-        ending = threading.Thread(target=end, args=parts, name="evgrid-host-end", daemon=True)
+        ending = threading.Thread(target=self._end, name="evgrid-host-end", daemon=True)
         ending.start()
-        ending.join(_PATIENCE_S)
-        if ending.is_alive() or not self._joined:
+        ending.join(_LEAVE_S + _PATIENCE_S)
+        if ending.is_alive() or self._asking.is_alive() or not self._joined:
             leave_behind([self._federate], self._core, self._broker)
 
-    def _listener_wait(self) -> None:
-        self._selector.select(_LOOK_S / 4)
+    def _end(self) -> None:
+        if self._left:
+            until = monotonic() + _LEAVE_S
+            while monotonic() < until and not all(map(self._has_finished, self._external)):
+                sleep(_LOOK_S / 8)
+                self._look_at_helics()
+        self._closing.set()
+        end([], self._core, self._broker)
+
+    def _has_finished(self, name: str) -> bool:
+        """Whether an external federate has made its last step: it has left, or asks for a later time."""
+        last_s = self._clock.duration_s - self._places[name].model.period_s + self._places[name].offset_s
+        return self._states.get(name) in _GONE or self._requested_s.get(name, 0.0) > last_s + 1e-9
 
     # -- evgrid's processes ---------------------------------------------------------------------
 
@@ -277,7 +290,9 @@ class Host:
             member.done_s = float(message.get("done_s", 0.0))
 
     def _greet(self, link: Link, message: dict[str, Any]) -> None:
-        name = str(message["hello"])
+        name = message["hello"]
+        if not isinstance(name, str):
+            raise ValueError("no message of evgrid")
         refused = ""
         if name not in self._expected:
             refused = f"{name}: this run awaits {_listed(self._expected)}"
@@ -374,11 +389,19 @@ class Host:
     def _check_joined(self) -> None:
         if h.helicsFederateIsAsyncOperationCompleted(self._federate):
             h.helicsFederateEnterInitializingModeComplete(self._federate)
+            self._look_at_helics()
+            missing = sorted(self._places.keys() - self._states.keys())
+            if missing:
+                others = _listed(self._states.keys() - self._places.keys() - {NAME})
+                raise RunError(f"{_listed(missing)} has not joined; {others} has, which is none of this run")
             faults = [fault for name in sorted(self._external) for fault in self._registration_faults(name)]
             if faults:
                 raise RunError("\n".join(faults))
             self._joined = True
-            h.helicsFederateDisconnect(self._federate)
+            self._answered = dict.fromkeys(sorted(self._external), monotonic())
+            if self._external:
+                self._asking.start()
+            h.helicsFederateEnterExecutingModeAsync(self._federate)
         elif monotonic() - self._began > self._wait_s:
             missing = sorted(name for name in self._places if name not in self._states)
             late = sorted(
@@ -393,12 +416,35 @@ class Host:
 
     def _check_external(self, own_ended: bool | None) -> None:
         ended = all(map(self._has_ended, self._expected)) if own_ended is None else own_ended
+        if ended or self._left:
+            return
         for name in sorted(self._external):
-            if self._states.get(name) in _GONE and not (ended or self._left):
+            silent = monotonic() - self._answered[name]
+            if silent > SILENT_S:
                 raise RunError(
-                    f"{name}, a program of its own, failed at {self._when(self._done_s)}: it has left the "
+                    f"{name}, a program of its own, failed at {self._when(self._at(name))}: it has not "
+                    f"answered for {silent:.1f} s; it was killed, is stopped, or its machine is out of reach"
+                )
+            if self._states.get(name) in _GONE:
+                raise RunError(
+                    f"{name}, a program of its own, failed at {self._when(self._at(name))}: it has left the "
                     "federation before its last step"
                 )
+
+    def _at(self, name: str) -> float:
+        """Simulated time that an external federate has reached, as far as is known, s."""
+        granted_s = self._granted_s.get(name, 0.0) - self._places[name].offset_s
+        return max(granted_s, self._done_s, 0.0)
+
+    def _ask(self) -> None:
+        """Ask each external federate for its time, again and again; in a thread, as one may never answer."""
+        while not self._closing.wait(_LOOK_S / 4):
+            for name in sorted(self._external):
+                found = self._query(name, "current_time")
+                self._answered[name] = monotonic()
+                if isinstance(found, dict) and "granted_time" in found:
+                    self._granted_s[name] = float(found["granted_time"])
+                    self._requested_s[name] = float(found["requested_time"])
 
     def _registration_faults(self, name: str) -> list[str]:
         """What an external federate has registered otherwise than its place says, a sentence each."""

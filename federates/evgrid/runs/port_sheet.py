@@ -11,9 +11,10 @@ from evgrid.federation.port_sheet import Elements, PortSheet, port_sheets
 from evgrid.results import ResultRecorder
 from evgrid.runs.simulation import World, build_models, build_world
 from evgrid.scenario import Scenario
+from evgrid.scenario.federation import CORE_TYPE
 
-CORE_TYPE = "zmqss"
 BROKER = "tcp://127.0.0.1:23500"
+"""Address of the broker in the sheet of a scenario without ``federation.broker``."""
 
 
 def port_sheet(scenario: Scenario) -> PortSheet:
@@ -27,7 +28,8 @@ def port_sheet(scenario: Scenario) -> PortSheet:
     )
     delays = {p.port("aggregator/setpoint"): scenario.link_of(p.name).delay for p in world.portfolios}
     sheets = port_sheets(models, world.sizes, world.clock, delays)
-    return PortSheet(scenario.name, world.clock, sheets, elements(world), CORE_TYPE, BROKER)
+    broker = scenario.federation.broker or BROKER
+    return PortSheet(scenario.name, world.clock, sheets, elements(world), CORE_TYPE, broker)
 
 
 def elements(world: World) -> Elements:

@@ -1,0 +1,227 @@
+"""Runs in several processes: the numbers of one process, and every fault named by whoever had it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from evgrid.core.model import Clock
+from evgrid.errors import EvgridError, RunError, ScenarioError
+from evgrid.federation import run_federation
+from evgrid.federation.control import PORTS, Link, free_ports
+from evgrid.federation.host import Host
+from evgrid.federation.wiring import wire
+from evgrid.runs.simulation import run_with_report
+from evgrid.scenario import scenario_from
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+def street(**sections):
+    """A small street: balanced LV feeder of 15 loads, 6 hours in steps of 5 minutes."""
+    return scenario_from(
+        {
+            "name": "street",
+            "time": {"start": "2026-07-01T16:00", "duration": "6h", "step": "5min"},
+            "ensemble": {"members": 2, "seed": 3},
+            "feeder": {"network": "cigre_lv", "base_load": {"source": "net"}},
+            "fleet": {"count": 30, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": 0.5}},
+            "tariff": "pge_ev2a",
+            "communication": {"telemetry": "5min"},
+            **sections,
+        }
+    )
+
+
+CLOCK = Clock(np.datetime64("2026-01-15T12:00"), 4.0, 20)
+
+
+@pytest.fixture
+def beside(toy, sizes):
+    """Runs toy models beside a program in the system's place, which has a fault; ends the program."""
+    programs = []
+
+    def run(fault, wait_s=20.0, count=1, start=True):
+        seen = []
+
+        def act(time_s, inputs):
+            seen.append(inputs["system/frequency"].copy())
+            time.sleep(0.01)
+            return {"fleet/p": np.zeros((2, 3, 3))}
+
+        models = [
+            toy("system", outputs=["system/frequency"]),
+            toy("fleet", ["system/frequency"], ["fleet/p"], act=act),
+            toy("feeder", ["fleet/p"]),
+        ]
+        place = wire(models, sizes, CLOCK)[0]
+        address = ("127.0.0.1", free_ports())
+        arguments = [*map(str, (*address, 4.0, place.offset_s, place.steps)), fault]
+        own = ("fleet", "feeder")
+        with Host(
+            wire(models, sizes, CLOCK), sizes, CLOCK, address, external=["system"], wait_s=wait_s
+        ) as host:
+            for _ in range(count if start else 0):
+                command = [sys.executable, str(SUPPORT / "foreign_system.py"), *arguments]
+                programs.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            run_federation(models, sizes, CLOCK, own=own, external=["system"], elsewhere=host)
+        return np.array(seen), programs
+
+    yield run
+    for program in programs:
+        program.kill()
+        program.wait()
+
+
+def test_a_program_in_the_place_of_the_system_gives_its_values_in_the_same_tick(beside):
+    seen, programs = beside("none")
+    np.testing.assert_array_equal(seen, 60.0 + np.arange(20.0)[:, None] * np.ones(2))
+    assert programs[0].wait(10) == 0
+
+
+AT = "2026-01-15T12:00:08 (8 s)"
+FAULTS = {
+    "unit": "system, a program of its own: system/frequency is in kHz; Hz is expected",
+    "type": "system, a program of its own: system/frequency is of type string; double_vector is expected",
+    "key": "system, a program of its own: it has no publication system/frequency; it has system/frequenzy",
+    "name": "system has not joined; sistem has, which is none of this run",
+    "period": "system, a program of its own: its HELICS period is 2.8 s; 4 s is expected, or a whole part",
+    "offset": "system, a program of its own: its HELICS offset is 0.501 s; 0.001 s is expected",
+    "length": f"system, a program of its own, failed at {AT}: system/frequency: more than 2 values arrived",
+    "nan": f"system, a program of its own, failed at {AT}: system/frequency is NaN at member 1",
+    "silent": f"system, a program of its own, failed at {AT}: system/frequency was not given",
+    "raise": f"system failed at {AT}: my system: the turbine is missing",
+    "leave": f"system, a program of its own, failed at {AT}",
+    "exit": f"system, a program of its own, failed at {AT}",
+    "kill": f"system, a program of its own, failed at {AT}: it has not answered for 4",
+    "stop": f"system, a program of its own, failed at {AT}: it has not answered for 4",
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_another_program_ends_the_run_with_its_name(beside, fault):
+    with pytest.raises(RunError) as failed:
+        beside(fault)
+    assert FAULTS[fault] in str(failed.value)
+
+
+def test_a_program_that_never_comes_is_named(beside):
+    with pytest.raises(RunError, match=r"system has not joined within 1 s \(federation\.wait\)"):
+        beside("none", wait_s=1.0, start=False)
+
+
+def test_two_programs_of_one_name(beside):
+    with pytest.raises(RunError, match="two programs have joined with the name of one federate"):
+        beside("none", count=2)
+
+
+def test_a_port_that_is_taken(toy, sizes):
+    port = free_ports()
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(EvgridError, match=f"port {port} of 127"):
+        Host(wire([toy("feeder")], sizes, CLOCK), sizes, CLOCK, ("127.0.0.1", port))
+
+
+def test_what_is_no_federate_of_the_run_can_not_be_external():
+    for external, sentence in (
+        (["feedr"], "feedr is no federate of this run; its federates are aggregator, fleet, feeder"),
+        (["aggregator", "fleet", "feeder"], "at least one federate must be evgrid's own"),
+    ):
+        scenario = street(aggregators={"main": {"strategy": "tou"}}, federation={"external": external})
+        with pytest.raises(ScenarioError, match=sentence):
+            run_with_report(scenario)
+    with pytest.raises(ScenarioError, match="must be tcp://HOST:PORT"):
+        street(federation={"broker": "127.0.0.1:23500"})
+
+
+def _descendants():
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.fixture
+def in_process():
+    return run_with_report(managed())[0]
+
+
+def managed(**sections):
+    return street(aggregators={"main": {"strategy": "peak_limit", "limit_kw": 150}}, **sections)
+
+
+def test_processes_give_the_numbers_of_one_process_bit_for_bit(in_process, tmp_path):
+    result, report = run_with_report(managed(), tmp_path / "r.nc", processes=True)
+    with result:
+        assert in_process.identical(result.load())
+    assert json.loads(result.attrs["audit"])["hand_over_kw"] == 0.0
+    table = report.profile().set_index("federate")
+    assert table.loc["feeder", "steps"] == 72
+    assert (table["model (s)"] > 0).all()
+    assert not [child for child in _descendants() if "federate" in child.cmdline()]
+
+
+def _when_running(act):
+    """Call ``act`` with the process of the fleet, some time after it has begun to step."""
+
+    def watch():
+        for _ in range(2400):
+            for child in _descendants():
+                line = child.cmdline()
+                if "federate" in line and "fleet" in line:
+                    time.sleep(6.0)
+                    act(child)
+                    return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_is_named_and_nothing_is_left(tmp_path, number):
+    thread = _when_running(lambda child: child.send_signal(number))
+    endless = managed(time={"start": "2026-07-01T16:00", "duration": "60d", "step": "5min"})
+    what = "its process .* ended" if number == signal.SIGKILL else "no sign of life"
+    with pytest.raises(RunError, match=f"fleet (failed|stalled) at .*{what}"):
+        run_with_report(endless, tmp_path / "r.nc", processes=True)
+    thread.join()
+    assert not [child for child in _descendants() if "federate" in child.cmdline()]
+    assert not list(tmp_path.iterdir())
+
+
+def test_strangers_at_the_line_are_refused(toy, sizes):
+    models = [toy("fleet", [], ["fleet/p"]), toy("feeder", ["fleet/p"])]
+    address = ("127.0.0.1", free_ports())
+    with Host(wire(models, sizes, CLOCK), sizes, CLOCK, address, members=["fleet"], digest="a") as host:
+
+        def answer(*content, **hello):
+            with socket.create_connection((address[0], address[1] + PORTS - 1)) as connection:
+                connection.settimeout(5.0)
+                for part in content:
+                    connection.sendall(part)
+                link = Link(connection)
+                if hello:
+                    link.send(**hello)
+                for _ in range(20):
+                    host.watch()
+                try:
+                    return next(link.receive(), None)
+                except EOFError:
+                    return None
+
+        who = {"pid": os.getpid(), "machine": "here"}
+        assert "its scenario" in answer(hello="fleet", digest="b", **who)["refused"]
+        assert "this run awaits fleet" in answer(hello="feeder", digest="a", **who)["refused"]
+        assert answer(b"GET / HTTP/1.1\r\n\r\n") is None
+        assert answer(b"m\xff\xff\xff\xff") is None
+        assert answer(hello={}) is None
+        assert not host.members
