@@ -127,7 +127,9 @@ def _run(scenario: Scenario, output: Path | None, plot: bool, profile: bool, how
         _print_notes(report.notes, report.unreachable[:SHOWN], len(report.unreachable))
         _print_summary(result, report)
         click.echo(f"result   {output}")
-        if plot:
+        if plot and "feeder" in scenario.federation.external:
+            click.echo("picture  not drawn: it shows the feeder, which is another program")
+        elif plot:
             from evgrid.results.plots import save_overview
 
             click.echo(f"picture  {save_overview(result, output.with_suffix('.png'))}")
@@ -669,11 +671,17 @@ def ports(
     except KeyError:
         listed = ", ".join(federate.name for federate in sheet.federates)
         raise click.BadParameter(f"{name}: the run has {listed}", param_hint="--federate") from None
+    if folder is not None and sheet.broker is None:
+        raise click.BadParameter(
+            "the run takes a free port: name one, here and in the run, such as "
+            "--set federation.broker=tcp://127.0.0.1:23500",
+            param_hint="--helics",
+        )
     if as_json:
         click.echo(json.dumps(sheet.as_json(federates), indent=1, allow_nan=False))
     elif folder is None:
         _print_sheet(sheet, federates)
-    if folder is not None:
+    if folder is not None and sheet.broker is not None:
         for federate in federates:
             text = json.dumps(federate.helics_config(sheet.core_type, sheet.broker), indent=1)
             click.echo(f"config   {_write_text(folder / f'{federate.name}.json', text)}", err=as_json)
@@ -699,8 +707,9 @@ def _print_sheet(sheet: PortSheet, federates: Sequence[FederateSheet]) -> None:
     clock = sheet.clock
     console.print(
         f"{sheet.scenario}: {clock.ticks:,} ticks of {clock.step_s:g} s from {clock.stamp(0.0)}\n"
-        f"broker {sheet.broker}, core type {sheet.core_type}\n"
-        f"any of them can be another program: {', '.join(federate.name for federate in sheet.federates)}\n"
+        f"broker {sheet.broker or 'at a free port, which the run prints'}, core type {sheet.core_type}\n"
+        f"other programs: {', '.join(sheet.external) or 'none'} (federation.external); can be: "
+        f"{', '.join(sheet.replaceable)}\n"
     )
     for federate in federates:
         first, second, last = (f"{at_s:.10g}" for at_s in federate.times)

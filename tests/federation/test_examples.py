@@ -11,14 +11,16 @@ from tests.support.outside import EXAMPLES, HELICS, example, run_beside
 
 import evgrid
 from evgrid.federation.adapter import Adapter
+from evgrid.results.metrics import summary
 from evgrid.scenario import load_scenario, scenario_from
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
 
-def assert_same(result, expected, without=()):
-    """All that both have, bit for bit, but for what the federate outside would have recorded."""
-    for name in sorted(set(expected.data_vars) - set(without)):
+def assert_same(result, expected, without):
+    """All that evgrid records itself, bit for bit; the federate outside would have recorded ``without``."""
+    assert set(result.data_vars) == set(expected.data_vars) - set(without)
+    for name in result.data_vars:
         np.testing.assert_array_equal(result[name].values, expected[name].values, err_msg=name)
 
 
@@ -67,7 +69,7 @@ def test_controller_does_what_tou_does(language, start, tmp_path, request):
          "ensemble.members": 2, "feeder.base_load": {"source": "none"}},
     )  # fmt: skip
     expected = evgrid.run(scenario)
-    result = run_beside(scenario, "aggregator", command, tmp_path)
+    result = run_beside(scenario, {"aggregator": command}, tmp_path)
     assert float(expected["fleet_power_kw"].max()) > 20
     uncontrolled = evgrid.run(scenario.model_copy(update={"aggregators": {}}))
     assert not np.array_equal(expected["fleet_power_kw"], uncontrolled["fleet_power_kw"])
@@ -81,12 +83,16 @@ def coupled_voltages(scenario, voltages, command, folder, prepare=()):
     voltages.clear()
     if prepare:
         subprocess.run(prepare, cwd=folder, check=True)
-    result = run_beside(scenario, "feeder", command, folder)
+    result = run_beside(scenario, {"feeder": command}, folder)
     np.testing.assert_allclose(
         result["fleet_reactive_kvar"].values, expected["fleet_reactive_kvar"].values, atol=1e-2
     )
     assert float(abs(expected["fleet_reactive_kvar"]).max()) > 1.0  # the chargers respond to the voltage
     expected.close()
+    rows = dict(summary(result))
+    assert rows["other programs"] == "feeder: what they compute is not recorded"
+    assert "fleet power" in rows
+    assert "voltage, lowest" not in rows
     return own, np.array(voltages)
 
 
@@ -102,6 +108,24 @@ def test_opendss_in_the_feeders_place(duration, voltages, tmp_path):
     assert own.shape == other.shape == (scenario.clock.ticks, 1, 55, 3)
     assert np.ptp(own) > 0.01
     assert np.abs(own - other).max() <= 1e-6
+
+
+@pytest.mark.slow
+def test_two_programs_at_once(tmp_path):
+    pytest.importorskip("dss")
+    scenario = load_scenario(
+        SCENARIOS / "european_lv_volt_var.yaml",
+        {"time.start": "2026-01-15T20:00", "time.duration": "6h", "aggregators.main": {"strategy": "tou"},
+         "record.connections": True},
+    )  # fmt: skip
+    with evgrid.run(scenario, tmp_path / "own.nc") as expected:
+        subprocess.run(example("european_lv_circuit.py", "own.nc", "circuit"), cwd=tmp_path, check=True)
+        feeder = example("opendss_feeder.py", "feeder.json", "sheet.json", "circuit/circuit.dss")
+        controller = example("tou_controller.py", "aggregator.json")
+        result = run_beside(scenario, {"feeder": feeder, "aggregator": controller}, tmp_path)
+        assert float(expected["fleet_power_kw"].max()) > 20
+        for name in ("fleet_power_kw", "fleet_reactive_kvar"):
+            np.testing.assert_allclose(result[name].values, expected[name].values, atol=1e-5)
 
 
 def street(folder, start):
@@ -189,5 +213,5 @@ def test_player_of_recorded_frequency_in_the_systems_place(tmp_path):
         f"&& exec {HELICS / 'bin' / 'helics_player'} --config-file=player.json\n"
     )
     player.chmod(0o755)
-    result = run_beside(scenario, "system", [str(player)], tmp_path)
+    result = run_beside(scenario, {"system": [str(player)]}, tmp_path)
     assert_same(result, expected, without=("frequency_hz", "regulation_signal"))

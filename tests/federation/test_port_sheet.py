@@ -100,7 +100,8 @@ def folder(tmp_path):
 def test_printed_sheet(folder):
     done = call(cwd=folder)
     assert done.exit_code == 0, done.output
-    assert "any of them can be another program: aggregator, fleet, feeder" in done.stdout
+    assert "other programs: none (federation.external); can be: aggregator, fleet, feeder" in done.stdout
+    assert "broker at a free port, which the run prints" in done.stdout
     assert "feeder steps 24 times, every 300 s, at 0.003, 300.003, … 6900.003 s" in done.stdout
     assert "gives  feeder/trafo_p  kW    member 2 × trafo 3" in done.stdout
     assert "ev0001, 0, " in done.stdout
@@ -138,12 +139,29 @@ def test_each_aggregator_has_its_own_evs(folder):
 
 
 def test_helics_files(folder):
-    done = call("--helics", "configs", cwd=folder)
+    broker = "federation.broker=tcp://127.0.0.1:23500"
+    done = call("--helics", "configs", "--set", broker, "--set", "federation.external=[feeder]", cwd=folder)
     assert done.stdout.split()[1::2] == [f"configs/{name}.json" for name in ("aggregator", "fleet", "feeder")]
     config = json.loads((folder / "configs" / "feeder.json").read_text())
     assert (config["name"], config["period"], config["offset"]) == ("feeder", 300.0, 0.003)
     assert config["dependencies"] == ["aggregator", "fleet"]
+    assert config["core_init_string"] == "--broker_address=tcp://127.0.0.1:23500"
     assert config["tags"] == {"steps": "24", "start": "2026-07-01T16:00:00"}
+
+
+def test_helics_files_need_an_address(folder):
+    done = call("--helics", "configs", cwd=folder)
+    assert done.exit_code == 2
+    assert "name one, here and in the run, such as --set federation.broker=tcp://" in done.stderr
+
+
+def test_federates_that_iterate_are_not_replaceable(folder):
+    charger = "fleet.charger.functions={volt_var: ieee_1547_b}"
+    settings = ("--set", charger, "--set", "fleet.charger.apparent_kva=12", "--set", "feeder.step=60s")
+    done = call("--json", "--set", "coupling=iterated", *settings, cwd=folder)
+    sheet = json.loads(done.stdout)
+    assert sheet["replaceable"] == ["aggregator"]
+    assert sheet["federates"]["feeder"]["iterates_on"] == ["fleet/p", "fleet/q"]
 
 
 def test_unknown_federate(folder):

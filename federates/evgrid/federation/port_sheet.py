@@ -143,8 +143,6 @@ class FederateSheet:
             "endpoints": [self._endpoint(given) for given in messages],
             "filters": [],
         }
-        if self.iterates_on:
-            config["max_iterations"] = 2**31 - 1
         for taken in self.inputs:
             if taken.port.transport == "value":
                 continue
@@ -177,7 +175,8 @@ class PortSheet:
     """The sheet of a run.
 
     elements : of the dimensions of its ports
-    core_type, broker : HELICS' network type, and the address at which programs join
+    core_type, broker : HELICS' network type, and the address at which programs join; None: a free port
+    external : federates whose place other programs take
     """
 
     scenario: str
@@ -185,7 +184,13 @@ class PortSheet:
     federates: tuple[FederateSheet, ...]
     elements: Elements
     core_type: str
-    broker: str
+    broker: str | None
+    external: tuple[str, ...] = ()
+
+    @property
+    def replaceable(self) -> tuple[str, ...]:
+        """Federates whose place another program can take: those that do not iterate."""
+        return tuple(federate.name for federate in self.federates if not federate.iterates_on)
 
     def find(self, federate: str) -> FederateSheet:
         """The sheet of one federate; KeyError if the run has none of this name."""
@@ -213,6 +218,8 @@ class PortSheet:
             "ticks": self.clock.ticks,
             "core_type": self.core_type,
             "broker": self.broker,
+            "external": list(self.external),
+            "replaceable": list(self.replaceable),
             "federates": {federate.name: federate.as_json() for federate in federates},
             "elements": {
                 dim: {name: list(values) for name, values in columns.items()}

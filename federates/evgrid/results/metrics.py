@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -56,16 +57,39 @@ def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
     ]
     if result.attrs.get("phases"):
         rows.append(("phases", str(result.attrs["phases"])))
-    head = result["head_power_kw"].sum("phase")
-    rows.append(("head power, highest", _extreme(head, "max", "kW")))
-    if float(head.min()) < 0:
-        rows.append(("  reverse, highest", _extreme(-head, "max", "kW")))
-    rows.append(("  base load, highest", _extreme(result["base_load_kw"], "max", "kW")))
-    rows += _peak_rows(result, head)
-    rows += _limit_rows(result, hours)
+    external = external_federates(result)
+    if external:
+        rows.append(("other programs", f"{', '.join(external)}: what they compute is not recorded"))
+    if "feeder" not in external:
+        head = result["head_power_kw"].sum("phase")
+        rows.append(("head power, highest", _extreme(head, "max", "kW")))
+        if float(head.min()) < 0:
+            rows.append(("  reverse, highest", _extreme(-head, "max", "kW")))
+        rows.append(("  base load, highest", _extreme(result["base_load_kw"], "max", "kW")))
+        rows += _peak_rows(result, head)
+        rows += _limit_rows(result, hours)
     if "fleet_power_kw" in result:
         rows += _fleet_rows(result)
-    rows.append(("voltage, lowest", _extreme(result["voltage_min_pu"], "min", "pu", 4)))
+    if "feeder" not in external:
+        rows += _feeder_rows(result)
+    if "sites" not in external:
+        rows += _site_rows(result)
+    if "feeder" not in external:
+        rows += _device_rows(result, hours)
+        losses = result["losses_kw"].sum("time") * hours
+        rows.append(("losses", _over_members(losses, "kWh")))
+    return rows
+
+
+def external_federates(result: xr.Dataset) -> tuple[str, ...]:
+    """The federates of a run in whose place other programs were, whose variables it lacks."""
+    scenario = json.loads(result.attrs.get("scenario", "{}"))
+    return tuple(scenario.get("federation", {}).get("external", ()))
+
+
+def _feeder_rows(result: xr.Dataset) -> list[tuple[str, str]]:
+    """Voltages, loadings and interruptions."""
+    rows = [("voltage, lowest", _extreme(result["voltage_min_pu"], "min", "pu", 4))]
     rows.append(("voltage, highest", _extreme(result["voltage_max_pu"], "max", "pu", 4)))
     for name, text in (("line_loading", "line loading"), ("trafo_loading", "transformer loading")):
         element = name.split("_")[0]
@@ -75,12 +99,7 @@ def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
         elif result.sizes.get(element):
             highest = _loading(result, name, element)
             rows.append((f"{text}, highest", highest + (f" of the {lacks}" if lacks else "")))
-    rows += _interruption_rows(result)
-    rows += _site_rows(result)
-    rows += _device_rows(result, hours)
-    losses = result["losses_kw"].sum("time") * hours
-    rows.append(("losses", _over_members(losses, "kWh")))
-    return rows
+    return rows + _interruption_rows(result)
 
 
 def session_quantiles(result: xr.Dataset, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> pd.DataFrame:

@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 
 from evgrid.federation.port_sheet import Elements, PortSheet, port_sheets
 from evgrid.results import ResultRecorder
-from evgrid.runs.simulation import World, build_models, build_world
+from evgrid.runs.simulation import World, build_models, build_world, external_of
 from evgrid.scenario import Scenario
 from evgrid.scenario.federation import CORE_TYPE
-
-BROKER = "tcp://127.0.0.1:23500"
-"""Address of the broker in the sheet of a scenario without ``federation.broker``."""
 
 
 def port_sheet(scenario: Scenario) -> PortSheet:
@@ -28,8 +25,11 @@ def port_sheet(scenario: Scenario) -> PortSheet:
     )
     delays = {p.port("aggregator/setpoint"): scenario.link_of(p.name).delay for p in world.portfolios}
     sheets = port_sheets(models, world.sizes, world.clock, delays)
-    broker = scenario.federation.broker or BROKER
-    return PortSheet(scenario.name, world.clock, sheets, elements(world), CORE_TYPE, broker)
+    federation = scenario.federation
+    return PortSheet(
+        scenario.name, world.clock, sheets, elements(world), CORE_TYPE, federation.broker,
+        tuple(sorted(external_of(scenario, models))),
+    )  # fmt: skip
 
 
 def elements(world: World) -> Elements:
