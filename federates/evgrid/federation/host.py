@@ -230,7 +230,7 @@ class Host:
         ending = threading.Thread(target=self._end, name="evgrid-host-end", daemon=True)
         ending.start()
         ending.join(_LEAVE_S + _PATIENCE_S)
-        if ending.is_alive() or self._asking.is_alive() or not self._joined:
+        if ending.is_alive() or not self._joined:
             leave_behind([self._federate], self._core, self._broker)
 
     def _end(self) -> None:
@@ -240,6 +240,8 @@ class Host:
                 sleep(_LOOK_S / 8)
                 self._look_at_helics()
         self._closing.set()
+        if self._asking.is_alive():  # what it asks through must not be freed
+            self._asking.join()
         end([], self._core, self._broker)
 
     def _has_finished(self, name: str) -> bool:
