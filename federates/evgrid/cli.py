@@ -137,14 +137,17 @@ def _run(scenario: Scenario, output: Path | None, plot: bool, profile: bool, how
             _print_table("time of each federate", report.profile())
 
 
+_folder_option = click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of a strategy of your own; default: that of SCENARIO.",
+)  # fmt: skip
+
+
 @main.command()
 @click.argument("name")
 @_scenario_argument
 @click.option("--broker", required=True, metavar="tcp://HOST:PORT", help="Address of the run's broker.")
-@click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of a strategy of your own; default: that of SCENARIO.",
-)  # fmt: skip
+@_folder_option
 @_set_option
 @_members_option
 @_no_code_option
@@ -177,25 +180,46 @@ def federate(
     help="Address to listen at; default federation.broker, or a free port.",
 )
 @click.option("--profile", is_flag=True, help="Print where the time of each federate goes.")
+@_folder_option
 @_set_option
 @_members_option
 @_no_code_option
 def broker(
-    scenario: Path, output: Path | None, plot: bool, listen: str | None, profile: bool,
+    scenario: Path, output: Path | None, plot: bool, listen: str | None, profile: bool, folder: Path | None,
     settings: tuple[str, ...], members: int | None,
 ) -> None:  # fmt: skip
     """Host the broker of a run of SCENARIO, and write its result.
 
     Its federates are started with evgrid federate, on this machine or others.
     """
-    checked = _load(scenario, settings, members)
+    checked = _load(scenario, settings, members, folder=folder)
     if listen is not None:
         _check_address(listen)
     from evgrid.runs.deployments import Deployment
 
-    folder = str(scenario.parent.resolve())
-    how = Deployment(awaited=True, broker=listen, folder=folder, announce=_announce(checked))
+    own = str((folder or scenario.parent).resolve())
+    how = Deployment(awaited=True, broker=listen, folder=own, announce=_announce(checked))
     _run(checked, output, plot, profile, how)
+
+
+@main.command("export-helics")
+@_scenario_argument
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR",
+    help="Folder for runner.json, the scenario, and later the result.",
+)  # fmt: skip
+@_set_option
+@_members_option
+@_no_code_option
+def export_helics(scenario: Path, output: Path, settings: tuple[str, ...], members: int | None) -> None:
+    """Write what HELICS' own launcher starts: helics run --path=DIR/runner.json."""
+    checked = _load(scenario, settings, members)
+    from evgrid.runs.deployments import export_runner
+    from evgrid.runs.port_sheet import port_sheet
+
+    names = [federate.name for federate in port_sheet(checked).federates]
+    path = export_runner(checked, names, output, str(scenario.parent.resolve()))
+    click.echo(f"runner   {path}")
 
 
 def _check_address(text: str) -> None:

@@ -198,6 +198,64 @@ def test_a_lost_process_is_named_and_nothing_is_left(tmp_path, number):
     assert not list(tmp_path.iterdir())
 
 
+def _three_processes(toy, sizes, tmp_path, kill_after_s=None, victim=0):
+    """One run of the host's feeder, a process of evgrid with the fleet, and another program as the system."""
+    clock = Clock(CLOCK.start, 4.0, 20 if kill_after_s is None else 100_000)
+    models = [
+        toy("system", outputs=["system/frequency"]),
+        toy("fleet", ["system/frequency"], ["fleet/p"]),
+        toy("feeder", ["fleet/p"]),
+    ]
+    places = wire(models, sizes, clock)
+    address = ("127.0.0.1", free_ports())
+    system = [*map(str, (*address, 4.0, places[0].offset_s, places[0].steps)), "none"]
+    fleet = [*map(str, (*address, clock.ticks)), str(tmp_path / "part")]
+    programs = []
+    try:
+        with Host(
+            places, sizes, clock, address, members=["fleet"], external=["system"], digest="toys", wait_s=30.0
+        ) as host:
+            for name, arguments in (("foreign_system.py", system), ("toy_member.py", fleet)):
+                programs.append(
+                    subprocess.Popen([sys.executable, SUPPORT / name, *arguments], stderr=subprocess.DEVNULL)
+                )
+            if kill_after_s is not None:
+                threading.Timer(kill_after_s, programs[victim].kill).start()
+            try:
+                run_federation(models, sizes, clock, own=["feeder"], external=["system"], elsewhere=host)
+                while not host.delivered:
+                    host.watch()
+            except RunError as error:
+                host.failed(str(error))
+                raise
+        assert [program.wait(20) for program in programs] == [0, 0]
+        assert models[2].seen["fleet/p"] == [60.0 + step for step in range(20)]
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+def test_three_processes_start_and_stop(toy, sizes, tmp_path):
+    _three_processes(toy, sizes, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_hundred_starts_and_stops_of_three_processes(toy, sizes, tmp_path):
+    for _ in range(200):
+        _three_processes(toy, sizes, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_fifty_random_kills(toy, sizes, tmp_path):
+    random = np.random.default_rng(7)
+    for _ in range(50):
+        with pytest.raises(RunError, match="system|fleet"):
+            _three_processes(toy, sizes, tmp_path, random.uniform(0.2, 6.0), int(random.integers(2)))
+
+
 def test_strangers_at_the_line_are_refused(toy, sizes):
     models = [toy("fleet", [], ["fleet/p"]), toy("feeder", ["fleet/p"])]
     address = ("127.0.0.1", free_ports())

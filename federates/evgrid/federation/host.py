@@ -209,7 +209,7 @@ class Host:
     @property
     def delivered(self) -> bool:
         """Whether the parts of all processes have arrived."""
-        return all(name in self.members and self.members[name].report for name in self._expected)
+        return all(name in self.members and self.members[name].report is not None for name in self._expected)
 
     @property
     def done_s(self) -> float:

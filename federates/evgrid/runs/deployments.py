@@ -11,16 +11,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
-from evgrid.errors import RunError
+from evgrid.errors import ResultError, RunError
 from evgrid.federation.control import free_ports
 from evgrid.federation.host import Host
 from evgrid.federation.runtime import FederationReport, run_federation
@@ -137,6 +138,39 @@ def _collected(host: Host, prepared: Prepared, wall_s: float) -> tuple[Federatio
         finishing_s={name: float(report["finishing_s"]) for name, report in reports.items()},
     )
     return report, Part.joined(parts)
+
+
+def export_runner(scenario: Scenario, names: Collection[str], output: Path, folder: str | None) -> Path:
+    """Write what ``helics run --path=OUTPUT/runner.json`` starts as it stands: the broker, and each federate.
+
+    The resolved scenario is beside it, the result ``result.nc`` will be, too. External federates are not
+    started: their programs may be added to the file. ``folder`` as in :class:`Deployment`.
+
+    Raises ResultError if the files can't be written.
+    """
+    broker = scenario.federation.broker or f"tcp://127.0.0.1:{free_ports()}"
+    own = [name for name in names if name not in scenario.federation.external]
+    where = ["--folder", folder or str(Path.cwd())]
+    commands = {
+        "broker": ["broker", "scenario.json", "--listen", broker, "-o", "result.nc", "--no-plot", *where],
+        **{name: ["federate", name, "scenario.json", "--broker", broker, *where] for name in own},
+    }
+    evgrid = [sys.executable, "-m", "evgrid.cli"]
+    runner = {
+        "name": scenario.name,
+        "broker": False,  # HELICS' own would not join the parts of the result
+        "federates": [
+            {"name": name, "host": "localhost", "directory": ".", "exec": shlex.join([*evgrid, *command])}
+            for name, command in commands.items()
+        ],
+    }
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "scenario.json").write_text(scenario.model_dump_json(exclude_none=True), encoding="utf-8")
+        (output / "runner.json").write_text(json.dumps(runner, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ResultError(f"{output} can't be written: {error.strerror}") from error
+    return output / "runner.json"
 
 
 def digest_of(scenario: Scenario, folder: str | None) -> str:
