@@ -21,6 +21,7 @@ MODULES = (
     "survival",
     "sites",
     "helics_tick",
+    "deployments",
     "power_flow",
     "opendss_day",
     "coupling",

@@ -20,9 +20,13 @@ from evgrid.federation import run_federation
 from evgrid.federation.control import PORTS, Link, free_ports
 from evgrid.federation.host import Host
 from evgrid.federation.wiring import wire
+from evgrid.results import open_results
+from evgrid.runs.deployments import export_runner
+from evgrid.runs.port_sheet import port_sheet
 from evgrid.runs.simulation import run_with_report
-from evgrid.scenario import scenario_from
+from evgrid.scenario import load_scenario, scenario_from
 
+HELICS = Path(sys.executable).with_name("helics")
 SUPPORT = Path(__file__).parents[1] / "support"
 
 
@@ -165,6 +169,38 @@ def test_processes_give_the_numbers_of_one_process_bit_for_bit(in_process, tmp_p
     assert table.loc["feeder", "steps"] == 72
     assert (table["model (s)"] > 0).all()
     assert not [child for child in _descendants() if "federate" in child.cmdline()]
+
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+KINDS = {
+    "limits": ("european_lv_v1g", {"time.duration": "3h"}),
+    "iterated": ("european_lv_volt_var", {"time.duration": "1h", "coupling": "iterated"}),
+    "delay": (
+        "european_lv_v2g",
+        {"time.duration": "3h", "communication.delay": "90s", "ensemble.members": 3},
+    ),
+    "sites": ("home_v2h_winter", {"time.duration": "6h"}),
+    "regulation": ("frequency_regulation", {"time.duration": "10min"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_deployment_gives_the_numbers_of_one_process(kind, tmp_path):
+    name, settings = KINDS[kind]
+    scenario = load_scenario(SCENARIOS / f"{name}.yaml", settings)
+    alone, _ = run_with_report(scenario)
+    for how in ("processes", "launcher"):
+        path = tmp_path / how / "result.nc"
+        if how == "processes":
+            run_with_report(scenario, path, processes=True)[0].close()
+        else:
+            names = [sheet.name for sheet in port_sheet(scenario).federates]
+            runner = export_runner(scenario, names, path.parent, str(SCENARIOS))
+            subprocess.run([HELICS, "run", f"--path={runner}"], check=True, capture_output=True)
+        with open_results(path) as result:
+            assert alone.identical(result.load())
 
 
 def _when_running(act):

@@ -452,6 +452,11 @@ class Host:
         """What an external federate has registered otherwise than its place says, a sentence each."""
         place = self._places[name]
         interfaces, times = self._query(name, "interfaces"), self._query(name, "timeconfig")
+        if not (isinstance(interfaces, dict) and isinstance(times, dict)) or "error" in {
+            **interfaces,
+            **times,
+        }:
+            return [f"{name}, a program of its own: it has left before the first step"]
         found = {
             entry.get("name", entry.get("key")): entry
             for kind in ("publications", "endpoints")

@@ -96,8 +96,8 @@ def _limit(environment: Mapping[str, str], name: str, default: float) -> float:
 class FederationReport:
     """Wall times of a run, s.
 
-    setup_s, run_s, close_s : creating the federation, from the first thread's start to the last
-        one's end, closing
+    setup_s, run_s, close_s : creating the federation until all have joined, from then to the end of the
+        last step, closing
     steps, stepping_s, finishing_s : by federate: number of steps, time inside ``step`` and inside
         ``finish``. One federate steps at a time.
     """
@@ -186,7 +186,6 @@ def run_federation(
     start = perf_counter()
     try:
         federation.open(sizes, message_delay_s)
-        opened = perf_counter()
         federation.run(progress)
         ended = perf_counter()
     except BaseException as error:
@@ -200,8 +199,8 @@ def run_federation(
     adapters = federation.adapters
     return FederationReport(
         ticks=clock.ticks,
-        setup_s=opened - start,
-        run_s=ended - opened,
+        setup_s=federation.began - start,
+        run_s=ended - federation.began,
         close_s=closed - ended,
         steps={adapter.name: adapter.steps for adapter in adapters},
         stepping_s={adapter.name: adapter.progress.stepping_s for adapter in adapters},
@@ -253,6 +252,8 @@ class _Federation:
         self._failure: RunError | None = None
         self._running = len(self._own)
         self._done = threading.Event()
+        self.began = 0.0
+        """Time of HELICS' first grant, when all have joined; of ``perf_counter``."""
 
     def open(self, sizes: Mapping[str, int], message_delay_s: Mapping[str, float] | float) -> None:
         """Create broker, core and federates, all from the calling thread."""
@@ -363,6 +364,7 @@ class _Federation:
             if self._stopping:
                 return _LEAVE
             self._stepper = threading.get_ident()
+            self.began = self.began or perf_counter()
             try:
                 request = adapter.advance(time_s, iterating, self._is_stopping)
                 if adapter.progress.phase == "ended":
