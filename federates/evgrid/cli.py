@@ -917,7 +917,8 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
     other = "OpenDSS" if "bus_nodes" in result.coords else "Newton-Raphson (power-grid-model)"
     by_newton = f", {newton} by {other}" if newton else ""
     if "solver" in result.attrs:  # not where the feeder is another program
-        table.add_row("power flows", f"{result.attrs['solver']}{by_newton}")
+        note = result.attrs.get("solver_note", "")
+        table.add_row("power flows", f"{result.attrs['solver']}{by_newton}" + f": {note}" * bool(note))
     split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.split_s.items())
     coupling = f"{report.federation.coupling_us_per_tick:.0f} µs a tick"
     table.add_row("wall time", f"{report.wall_s:.2f} s: {split}; HELICS {coupling}")

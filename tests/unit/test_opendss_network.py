@@ -18,7 +18,7 @@ from evgrid.feeder.describe import describe_network
 from evgrid.feeder.networks import load_network
 from evgrid.feeder.opendss.engine import Engine
 from evgrid.feeder.opendss.tables import GROUND
-from evgrid.feeder.solvers import balance, make_solver
+from evgrid.feeder.solvers import balance, make_solver, opendss_z_bus
 from evgrid.feeder.solvers import opendss as opendss_solver
 from evgrid.results.limits import Criterion, default_limits, limit_set, violations
 from evgrid.results.metrics import summary
@@ -259,6 +259,51 @@ def test_z_bus_is_the_engine(path):
     p[3, 1, 2] += 900.0
     z_bus.solve(p, q, nominal=own, failed=failed)
     assert list(failed) == [3]
+
+
+def test_an_ill_conditioned_network_is_left_to_the_engine(path):
+    """A ring of switches of some 1e-12 ohm behind a line of 0.015 ohm."""
+    ring = (("a", "home", "one", "1e-12"), ("b", "one", "two", "3e-12"), ("c", "two", "home", "7e-12"))
+    switches = "".join(
+        f"New Line.{name} phases=2 bus1={start}.1.2 bus2={end}.1.2\n"
+        f"~ r1={ohm} x1={ohm} r0={ohm} x0={ohm} c1=0 c0=0\n"
+        for name, start, end, ohm in ring
+    )
+    path.write_text(
+        SPLIT.replace("New Load.leg phases=1 bus1=home.1", f"{switches}New Load.leg phases=1 bus1=two.1")
+    )
+    found = network(path)
+    loads = found.grid.loads
+    power = np.stack([loads.p_kw, 0.5 * loads.p_kw]), np.stack([loads.q_kvar, loads.q_kvar])
+    z_bus = make_solver(found, "z-bus")
+    flow = z_bus.solve(*power)
+    assert z_bus.newton_cases == 2
+    expected = make_solver(found, "opendss").solve(*power)
+    assert np.array_equal(flow.voltage_pu, expected.voltage_pu, equal_nan=True)
+    chosen = make_solver(found)
+    assert (chosen.name, chosen.note) == ("opendss", z_bus.note)
+    said = dict(describe_network(Feeder(network=str(path))).facts)["feeder.solver: auto"]
+    assert said.startswith("opendss: the admittance matrix is ill-conditioned: z-bus would be in error by")
+
+
+def test_a_run_says_why_the_engine_solves_in_place_of_z_bus(path, monkeypatch):
+    monkeypatch.setattr(opendss_z_bus, "LARGEST_ERROR", 0.0)
+    run = {
+        "name": "handed",
+        "time": {"start": "2026-01-15T12:00", "duration": "10min", "step": 300},
+        "feeder": {"network": str(path), "base_load": {"source": "net"}},
+        "fleet": {"count": 1, "charger": {"power_kw": 7.2, "nominal_v": 240}},
+    }
+    result = evgrid.run(run)
+    assert result.attrs["solver"] == "opendss"
+    assert result.attrs["solver_note"].startswith("the admittance matrix is ill-conditioned")
+    assert result.attrs["newton_solutions"] == "0"
+    run["feeder"]["solver"] = "z-bus"
+    handed = evgrid.run(run)
+    assert handed.attrs["solver"] == "z-bus"
+    assert handed.attrs["solver_note"] == result.attrs["solver_note"]
+    assert int(handed.attrs["newton_solutions"]) == 2  # steps
+    assert np.array_equal(handed.voltage_pu, result.voltage_pu, equal_nan=True)
 
 
 def test_a_coupled_run(path):

@@ -9,7 +9,7 @@ from scipy.sparse import csc_array
 
 from evgrid.errors import NetworkError, PowerFlowError
 from evgrid.feeder.solvers import Positions, chosen_solver, make_solver
-from evgrid.feeder.solvers.z_bus import ZBus, ZipLoads
+from evgrid.feeder.solvers.z_bus import LARGEST_ERROR, ZBus, ZipLoads
 from evgrid.feeder.solvers.z_bus_solver import ZBusSolver
 
 
@@ -90,6 +90,20 @@ def test_a_case_beyond_the_limit_is_reported_and_disturbs_no_other(ports):
 def test_an_unconnected_node_is_refused():
     with pytest.raises(NetworkError, match="the admittance matrix can't be factorised: .*singular"):
         ZBus(csc_array(np.array([[1.0, 0.0], [0.0, 0.0]])), np.ones(2), csc_array(np.eye(2)))
+
+
+def test_the_error_of_an_ill_conditioned_matrix_is_estimated():
+    """230 V behind 1 ohm, a ring of three switches of some 1e-12 ohm, 5 S to earth: 230 / 6 V everywhere.
+
+    The entries are whole numbers, so that the matrix itself is exact.
+    """
+    a, b, c = 3_000_000_000_017.0, 700_000_000_051.0, 1_100_000_000_003.0
+    y = csc_array([[1 + a + c, -a, -c], [-a, 2 + a + b, -b], [-c, -b, 3 + b + c]])
+    bus = ZBus(y, np.array([230.0, 0.0, 0.0]), csc_array(np.eye(3)), node_base=np.full(3, 230.0))
+    actual = np.abs(bus.no_load - 230 / 6).max() / 230
+    assert actual > LARGEST_ERROR
+    assert bus.error == pytest.approx(actual, rel=1e-2)
+    assert chain(40).error < 1e-12
 
 
 # ---- feeders ----------------------------------------------------------------------------------------
@@ -206,3 +220,21 @@ def test_load_to_an_earth_that_is_not_there_is_refused(feeder, small_net):
         NetworkError, match="load 'sym' can't .* z-bus: .* but nothing earths the network at bus 'B5'"
     ):
         ZBusSolver(feeder(net))
+
+
+def test_an_ill_conditioned_network_is_left_to_newton_raphson(feeder):
+    """A ring of lines of some 1e-11 ohm behind one of a usual impedance."""
+    net = pp.create_empty_network()
+    buses = [pp.create_bus(net, 0.4) for _ in range(4)]
+    pp.create_ext_grid(net, buses[0])
+    for start, end, ohm in ((0, 1, 0.1), (1, 2, 1e-12), (2, 3, 3e-12), (3, 1, 7e-12)):
+        pp.create_line_from_parameters(net, start, end, 1.0, ohm, ohm, 0.0, 0.2)
+    for bus in buses[1:]:
+        pp.create_load(net, bus, 0.01)
+    network = feeder(net)
+    solver = ZBusSolver(network)
+    assert "power-grid-model solves every case" in solver.note
+    flow = solver.solve(*loads_of(network, (1.0, 0.5)))
+    assert solver.newton_cases == 2
+    expected = make_solver(network, "power-grid-model").solve(*loads_of(network, (1.0, 0.5)))
+    assert np.array_equal(flow.voltage_pu, expected.voltage_pu)

@@ -39,12 +39,13 @@ FEEDERS = {
 """Number of nodes of each, as the folder's description has it."""
 
 Z_BUS_PU = {
-    "ieee/LVTestCaseNorthAmerican/Master.dss": 5e-7,
     "ieee/8500-Node/Master.dss": 1e-5,
     "ieee/8500-Node/Master-unbal.dss": 1e-5,
 }
-"""Largest difference of z-bus from the engine, pu, where it may exceed 1e-7: near the feeder's limit (8500),
-and where switches of 1e-6 ohm make the matrix ill-conditioned (two factorisations of it differ by 3e-7)."""
+"""Largest difference of z-bus from the engine, pu, where it may exceed 1e-7: near the feeder's limit."""
+
+ILL_CONDITIONED = {"ieee/LVTestCaseNorthAmerican/Master.dss"}
+"""Feeders of which z-bus leaves every case to the engine, as its own voltages would not be within 1e-7 pu."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,8 @@ def test_snapshot_is_that_of_the_engine_by_itself(name, opendss_data):
     z_bus = make_solver(found, "z-bus")
     again = z_bus.solve(loads.p_kw[None], loads.q_kvar[None])
     assert np.nanmax(np.abs(again.voltage_pu - flow.voltage_pu)) <= Z_BUS_PU.get(name, 1e-7)
-    assert z_bus.newton_cases == 0
+    assert z_bus.newton_cases == (name in ILL_CONDITIONED)
+    assert bool(z_bus.note) == (name in ILL_CONDITIONED)
     compiled = Engine(path, name)
     engine = compiled.circuit
     engine.Solution.Solve()

@@ -17,7 +17,7 @@ from evgrid.feeder.grid import UNLIMITED, Grid, extract, missing_zero_sequence
 from evgrid.feeder.households import households_note, households_of
 from evgrid.feeder.networks import Network, find_network, is_three_phase, load_network, prepare_net
 from evgrid.feeder.opendss.load_shapes import KINDS
-from evgrid.feeder.solvers import SolverName, chosen_solver, faults_of
+from evgrid.feeder.solvers import SolverName, chosen_solver, faults_of, make_solver
 from evgrid.feeder.topology import topology
 from evgrid.scenario.feeder import is_opendss
 
@@ -73,7 +73,9 @@ def describe_network(settings: Feeder) -> NetworkSummary:
             refused[solver] = [line.strip() for line in str(error).splitlines()[1:]]
     facts = [] if grid is None else _facts(grid)
     if network is not None and not all(refused.values()):
-        facts.append(("feeder.solver: auto", ": ".join(chosen_solver(network))))
+        solver, why = chosen_solver(network)
+        note = make_solver(network, unbalance=False).note if solver == "z-bus" else ""
+        facts.append(("feeder.solver: auto", f"{solver}: {note or why}"))
     notes = list(done.notes)
     if grid is not None:
         notes.append(households_note(settings.households, households_of(settings.households, grid.loads)))

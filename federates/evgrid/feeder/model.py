@@ -630,8 +630,13 @@ class FeederModel(Model):
 
     @property
     def newton_solutions(self) -> int:
-        """Power flows so far that z-bus did not converge for and Newton-Raphson solved."""
+        """Power flows so far that another solver solved, as z-bus did not converge or is too inaccurate."""
         return self._solver.newton_cases
+
+    @property
+    def solver_note(self) -> str:
+        """Why another solver is used in place of z-bus for all power flows; empty: it is not."""
+        return self._solver.note
 
     def audit(self) -> Mapping[str, Array]:
         """Sums over the run, (member,): power received (kW, one term a step), energies (kWh) at the

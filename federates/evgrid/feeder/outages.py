@@ -572,7 +572,7 @@ class PartSolver:
         self.whole = make(network)
         """The solver with all elements in service."""
         self.name, self.balance_tolerance = self.whole.name, self.whole.balance_tolerance
-        self.in_time = self.whole.in_time
+        self.in_time, self.note = self.whole.in_time, self.whole.note
         self._supply = Supply(network)
         self._parts: dict[frozenset[int], tuple[Solver | None, Bools, Bools, Bools]] = {}
         self._newton_before = 0

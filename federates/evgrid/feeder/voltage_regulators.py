@@ -85,7 +85,9 @@ def devices(settings: Feeder, network: Network) -> list[Device]:
 
     """
     found, faults = list[Device](), list[str]()
-    solver = chosen_solver(network)[0] if settings.solver == "auto" else settings.solver
+    solver = settings.solver
+    if solver == "auto" and settings.tap_changers:
+        solver = chosen_solver(network)[0]
 
     def add(path: str, resolve: Callable[[], Device]) -> None:
         try:

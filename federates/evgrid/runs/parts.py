@@ -49,6 +49,8 @@ class Part:
             if model.name == "feeder":
                 feeder: Any = model
                 part.solver = {"solver": feeder.solver, "newton_solutions": str(feeder.newton_solutions)}
+                if feeder.solver_note:
+                    part.solver["solver_note"] = feeder.solver_note
         return part
 
     @classmethod

@@ -35,13 +35,19 @@ MOST_STATES = 100
 def chosen_solver(network: Network, states: int = 1, live_controls: bool = False) -> tuple[SolverName, str]:
     """The solver that ``auto`` stands for, and the reason.
 
-    Of a network from OpenDSS opendss where its controls act in time, else z-bus. Of others z-bus where it can
+    Of a network from OpenDSS opendss where its controls act in time, or where z-bus is not accurate enough
+    (the network is factorised to find out), else z-bus. Of others z-bus where it can
     represent the network, unless tap changers and capacitors have more than :data:`MOST_STATES` sets of
     positions (``states``) and power-grid-model can, too; else power-grid-model.
     """
     if network.opendss is not None:
         if live_controls:
             return "opendss", "the network's controls act in time"
+        from evgrid.feeder.solvers.opendss_z_bus import OpenDSSZBusSolver
+
+        note = OpenDSSZBusSolver(network, unbalance=False).note
+        if note:
+            return "opendss", note
         return "z-bus", "the controls of the network from OpenDSS stay as they are"
     faults = faults_of(network, "z-bus")
     if faults:
@@ -76,6 +82,16 @@ def make_solver(
         Naming the elements that the solver can't represent.
 
     """
+    if network.opendss is not None and solver == "auto" and controls_step_s is None:
+        from evgrid.feeder.solvers.opendss import OpenDSSSolver
+        from evgrid.feeder.solvers.opendss_z_bus import OpenDSSZBusSolver
+
+        by_z_bus = OpenDSSZBusSolver(network, unbalance)
+        if not by_z_bus.note:
+            return by_z_bus
+        by_engine = OpenDSSSolver(network, members, None, unbalance)
+        by_engine.note = by_z_bus.note
+        return by_engine
     if solver == "auto":
         solver, _ = chosen_solver(network, states, controls_step_s is not None)
     if solver == "opendss":
@@ -106,10 +122,10 @@ def make_solver(
 
 def faults_of(network: Network, solver: SolverName) -> list[str]:
     """Elements that a solver can't represent, a sentence each."""
+    if network.opendss is not None and solver in ("auto", "z-bus"):
+        return []
     if solver == "auto":
         solver, _ = chosen_solver(network)
-    if network.opendss is not None and solver == "z-bus":
-        return []
     if solver == "opendss":
         return [] if network.opendss is not None else [f"{network.source} is not from OpenDSS"]
     if solver == "pandapower":

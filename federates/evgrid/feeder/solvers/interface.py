@@ -100,7 +100,9 @@ class Solver(Protocol):
     in_time: bool
     """Whether the solver has a state, so that the cases of a member must come in the order of time."""
     newton_cases: int
-    """Cases so far that another solver solved, as this one did not converge."""
+    """Cases so far that another solver solved, as this one did not converge or is not accurate enough."""
+    note: str
+    """Why another solver is used in place of z-bus for all cases; empty: it is not."""
 
     def solve(
         self,

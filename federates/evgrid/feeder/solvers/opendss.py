@@ -45,6 +45,7 @@ class OpenDSSSolver:
     name = "opendss"
     balance_tolerance = 1e-6
     newton_cases = 0
+    note = ""
 
     def __init__(
         self,

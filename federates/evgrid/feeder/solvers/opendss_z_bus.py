@@ -2,7 +2,7 @@
 
 The engine settles the file's snapshot, with its regulators and capacitors, and gives its matrix without loads
 and generation. Loads, EVs and generation are currents at their ports, by their models in the file. A case
-that does not converge is solved by the engine itself.
+that does not converge is solved by the engine itself; so are all cases where the matrix is ill-conditioned.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from evgrid.feeder.solvers.interface import (
 )
 from evgrid.feeder.solvers.opendss import OpenDSSSolver, parts_of
 from evgrid.feeder.solvers.opendss_flow import FlowOf
-from evgrid.feeder.solvers.z_bus import ZBus
+from evgrid.feeder.solvers.z_bus import LARGEST_ERROR, ZBus, ill_conditioned
 
 if TYPE_CHECKING:
     from evgrid.feeder.networks import Network
@@ -45,7 +45,8 @@ BLOCK, BLOCK_BYTES = 500, 32 * 2**20
 class OpenDSSZBusSolver:
     """Solves batches of cases with the controls of the file as its snapshot leaves them.
 
-    newton_cases : number of cases so far that it did not converge for and OpenDSS solved
+    newton_cases : number of cases so far that OpenDSS solved, as z-bus did not converge or is too inaccurate
+    note : why OpenDSS solves all cases; empty: it does not
     """
 
     name = "z-bus"
@@ -86,7 +87,12 @@ class OpenDSSZBusSolver:
         y, sources = _linear(engine, circuit)
         each = 16 * max(len(self._flow.branches.node), 1)
         self._block = min(BLOCK, max(BLOCK_BYTES // each, 1))
-        self._bus = ZBus(y, sources, _incidence(start, end, len(circuit.node)), np.concatenate(volts))
+        ports = _incidence(start, end, len(circuit.node))
+        node_base = np.where(circuit.node_volts > 0, circuit.node_volts, np.inf)
+        self._bus = ZBus(y, sources, ports, np.concatenate(volts), node_base)
+        self.note = ""
+        if self._bus.error > LARGEST_ERROR:
+            self.note = f"{ill_conditioned(self._bus.error)}; OpenDSS solves every case"
 
     def solve(
         self,
@@ -100,6 +106,19 @@ class OpenDSSZBusSolver:
         failed: dict[int, str] | None = None,
     ) -> Flow:
         """See :class:`evgrid.feeder.solvers.Solver`."""
+        if self.note:
+            before = len(failed or ())
+            flow = self._by_engine().solve(
+                p_kw,
+                q_kvar,
+                label,
+                nominal=nominal,
+                generation=generation,
+                positions=positions,
+                failed=failed,
+            )
+            self.newton_cases += len(p_kw) - (len(failed or ()) - before)
+            return flow
         outs = [self._out] * len(p_kw)
         own, evs, made = parts_of(self.network, (p_kw, q_kvar), nominal, generation, positions, outs)
         parts = list[Flow]()
@@ -114,13 +133,16 @@ class OpenDSSZBusSolver:
             tables = [part.tables() for part in parts]
             flow = Flow(**{name: np.concatenate([table[name] for table in tables]) for name in tables[0]})
         if stuck:
-            if self._engine is None:
-                self._engine = OpenDSSSolver(self.network, unbalance=self._flow.unbalance)
             again = np.array(stuck)
-            reasons = solve_again(flow, again, self._engine, (p_kw, q_kvar), nominal, generation)
+            reasons = solve_again(flow, again, self._by_engine(), (p_kw, q_kvar), nominal, generation)
             self.newton_cases += len(again) - len(reasons)
             report_failed("OpenDSS", flow, reasons, label, failed)
         return flow
+
+    def _by_engine(self) -> OpenDSSSolver:
+        if self._engine is None:
+            self._engine = OpenDSSSolver(self.network, unbalance=self._flow.unbalance)
+        return self._engine
 
     def _solve(self, own: Complex, evs: Complex, made: Complex) -> tuple[Flow, Ints]:
         """The flow of some cases, and those of them that do not converge."""

@@ -50,6 +50,7 @@ class PandapowerSolver:
     balance_tolerance = 1e-4
     in_time = False
     newton_cases = 0
+    note = ""
     """``runpp_3ph`` stops at a mismatch of 0.03 W a bus, which can't be set."""
 
     def __init__(self, network: Network, unbalance: bool = True) -> None:

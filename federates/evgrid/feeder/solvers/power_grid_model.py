@@ -89,6 +89,7 @@ class PowerGridModelSolver:
     balance_tolerance = 1e-6
     in_time = False
     newton_cases = 0
+    note = ""
 
     def __init__(
         self, network: Network, reduce: bool = True, threads: int = 2, unbalance: bool = True

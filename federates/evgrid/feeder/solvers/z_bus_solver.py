@@ -11,7 +11,7 @@ phases it feeds in three equal powers, and holds the magnitude of the positive s
 Each set of positions of tap changers and shunts has a factorisation of its own; the latest are kept.
 
 A case that does not converge is solved with Newton-Raphson by power-grid-model, or where it can't represent
-the network, by pandapower.
+the network, by pandapower; so are all cases at positions at which the matrix is ill-conditioned.
 """
 
 from __future__ import annotations
@@ -44,7 +44,15 @@ from evgrid.feeder.solvers.interface import (
     report_failed,
     solve_again,
 )
-from evgrid.feeder.solvers.z_bus import SETTLED, SETTLED_HELD, Held, ZBus, ZipLoads
+from evgrid.feeder.solvers.z_bus import (
+    LARGEST_ERROR,
+    SETTLED,
+    SETTLED_HELD,
+    Held,
+    ZBus,
+    ZipLoads,
+    ill_conditioned,
+)
 
 if TYPE_CHECKING:
     from evgrid.feeder.networks import Network
@@ -82,7 +90,8 @@ class _State:
 class ZBusSolver:
     """Solves batches of cases by the implicit Z-bus Gauss method.
 
-    newton_cases : number of cases so far that it did not converge for and Newton-Raphson solved
+    newton_cases : number of cases so far that Newton-Raphson solved, as z-bus failed or is too inaccurate
+    note : why Newton-Raphson solves all cases (at the network's own positions); empty: it does not
     """
 
     name = "z-bus"
@@ -144,6 +153,10 @@ class ZBusSolver:
         self._states: OrderedDict[bytes, _State] = OrderedDict()
         self._moving = np.flatnonzero(trafos.tap_side >= 0)
         self._own = self._state(None)
+        self.note = ""
+        other = self._more_accurate(self._own, None)
+        if other is not None:
+            self.note = f"{ill_conditioned(self._own.bus.error)}; {other.name} solves every case"
 
     def _make_ports(self, grid: Grid, phases: int) -> None:
         """A port to earth for each phase of each node with loads or generation, then one between each two
@@ -284,6 +297,9 @@ class ZBusSolver:
                 for place, one in enumerate(first)
             ]
         for state, some in groups:
+            if self._more_accurate(state, positions) is not None:
+                stuck[some] = True
+                continue
             whole = len(some) == cases
             pick = slice(None) if whole else some
 
@@ -496,6 +512,14 @@ class ZBusSolver:
             reasons = solve_again(flow, again, self._newton, power, nominal, generation, positions)
         self.newton_cases += len(again) - len(reasons)
         report_failed(self.name, flow, reasons, label, failed)
+
+    def _more_accurate(self, state: _State, positions: Positions | None) -> Solver | None:
+        """The solver to use where the factors are not accurate enough; None: they are, or there is none."""
+        if state.bus.error <= LARGEST_ERROR:
+            return None
+        if self._newton is None:
+            self._newton = self._make_newton(positions)
+        return self._newton
 
     def _make_newton(self, positions: Positions | None) -> Solver | None:
         """power-grid-model where it can represent the network, else pandapower; None if neither can."""
