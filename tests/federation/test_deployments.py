@@ -103,7 +103,7 @@ FAULTS = {
     "length": f"system, a program of its own, failed at {AT}: system/frequency: more than 2 values arrived",
     "nan": f"system, a program of its own, failed at {AT}: system/frequency is NaN at member 1",
     "silent": f"system, a program of its own, failed at {AT}: system/frequency was not given",
-    "raise": f"system failed at {AT}: my system: the turbine is missing",
+    "raise": f"system, a program of its own, failed at {AT}: my system: the turbine is missing",
     "leave": f"system, a program of its own, failed at {AT}",
     "exit": f"system, a program of its own, failed at {AT}",
     "kill": f"system, a program of its own, failed at {AT}: it has not answered for 4",
@@ -117,6 +117,14 @@ def test_a_fault_of_another_program_ends_the_run_with_its_name(beside, fault):
     with pytest.raises(RunError) as failed:
         beside(fault)
     assert FAULTS[fault] in str(failed.value)
+
+
+@pytest.mark.timeout(60)
+def test_a_program_that_stalls_is_named_and_then_ended(beside, caplog, monkeypatch):
+    monkeypatch.setenv("EVGRID_STEP_LIMIT_S", "6")
+    with pytest.raises(RunError, match="system, a program of its own, stalled at .* limit is 6 s"):
+        beside("stall")
+    assert f"all wait for system at {AT} since 4 s" in caplog.text
 
 
 def test_a_program_that_never_comes_is_named(beside):
@@ -147,6 +155,18 @@ def test_what_is_no_federate_of_the_run_can_not_be_external():
         street(federation={"broker": "127.0.0.1:23500"})
 
 
+def test_iteration_among_processes_is_refused():
+    scenario = street(
+        coupling="iterated",
+        fleet={
+            "count": 3,
+            "charger": {"power_kw": 7.4, "phases": 3, "functions": {"volt_var": "ieee_1547_b"}},
+        },
+    )
+    with pytest.raises(ScenarioError, match="coupling.mode = iterated: is for one process"):
+        run_with_report(scenario, processes=True)
+
+
 def _descendants():
     return psutil.Process().children(recursive=True)
 
@@ -174,7 +194,6 @@ def test_processes_give_the_numbers_of_one_process_bit_for_bit(in_process, tmp_p
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 KINDS = {
     "limits": ("european_lv_v1g", {"time.duration": "3h"}),
-    "iterated": ("european_lv_volt_var", {"time.duration": "1h", "coupling": "iterated"}),
     "delay": (
         "european_lv_v2g",
         {"time.duration": "3h", "communication.delay": "90s", "ensemble.members": 3},

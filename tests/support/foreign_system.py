@@ -16,7 +16,7 @@ if fault == "late":
     time.sleep(3.0)
 info = h.helicsCreateFederateInfo()
 info.core_type = "zmq"
-info.core_init = f"--federates=1 --broker={host} --brokerport={port} --useosport"
+info.core_init = f"--federates=1 --broker={host} --brokerport={port} --useosport --networktimeout=30s"
 h.helicsFederateInfoSetTimeProperty(
     info, h.HELICS_PROPERTY_TIME_PERIOD, float(period_s) * (0.7 if fault == "period" else 1.0)
 )
@@ -47,6 +47,8 @@ try:
             break
         if at == "exit":
             os._exit(0)
+        if at == "stall":
+            time.sleep(1000.0)
         if at == "silent":
             continue
         values = [60.0 + step] * (3 if at == "length" else 2)

@@ -14,6 +14,7 @@ has not answered a question for SILENT_S.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import selectors
 import socket
@@ -28,6 +29,7 @@ from time import monotonic, sleep
 from typing import IO, Any
 
 import helics as h
+import numpy as np
 import psutil
 from helics.capi import ffi
 
@@ -37,15 +39,20 @@ from evgrid.errors import RunError
 from evgrid.federation.adapter import Adapter
 from evgrid.federation.control import PORTS, Link, check_free
 from evgrid.federation.helics_io import broker_global_error, end, leave_behind
+from evgrid.federation.runtime import JOINING, Limits
 from evgrid.federation.wiring import Place
 from evgrid.scenario.federation import CORE_TYPE
 
 SILENT_S = 4.0
 """Longest time without a sign of life of a process that does not run, or runs on another machine, s."""
 
+NOTICE_S = 4.0
+"""Time without progress after which the federate that all wait for is named, s."""
+
 NAME = "evgrid.host"
 """Name of the host's own HELICS federate."""
 
+_logger = logging.getLogger("evgrid")
 _HEARTBEAT = "1s"
 _LOOK_S = 0.4
 _LEAVE_S = 5.0
@@ -82,6 +89,7 @@ class Host:
 
     digest : of the scenario; a process with another one is refused
     wait_s : time within which all must have joined
+    step_limit_s : longest time of an external federate's step; from the environment where not given
 
     Raises EvgridError if the ports can't be used.
     """
@@ -97,6 +105,7 @@ class Host:
         external: Collection[str] = (),
         digest: str = "",
         wait_s: float = 60.0,
+        step_limit_s: float | None = None,
     ) -> None:
         self.host, self.port = address
         self.members: dict[str, Member] = {}
@@ -104,7 +113,10 @@ class Host:
         self._sizes, self._clock = dict(sizes), clock
         self._expected, self._external = frozenset(members), frozenset(external)
         self._digest, self._wait_s = digest, wait_s
+        self._step_limit_s = step_limit_s or Limits.from_environment().step_s
         self._began = monotonic()
+        self._stood_since = self._began
+        self._noticed = False
         self._looked = 0.0
         self._joined = self._started = self._left = False
         self._done_s = 0.0
@@ -147,7 +159,7 @@ class Host:
             h.helicsBrokerSetLoggingCallback(self._broker, self._logged, ffi.NULL)
             core = f"evgrid-host-{key}"
             joined = f"--broker={self.host} --brokerport={self.port} --useosport"
-            joined += " --loglevel=no_print --slowresponding"
+            joined += f" --loglevel=no_print --slowresponding --networktimeout={JOINING}"
             self._core = h.helicsCreateCore(CORE_TYPE, core, f"--federates=1 {joined}")
             info = h.helicsCreateFederateInfo()
             h.helicsFederateInfoSetCoreName(info, core)
@@ -171,7 +183,9 @@ class Host:
         """
         own_s = min((adapter.time_s for adapter in adapters), default=None)
         theirs_s = [member.time_s for member in self.members.values()]
-        self._done_s = min([*theirs_s, *([] if own_s is None else [own_s])], default=0.0)
+        done_s = min([*theirs_s, *([] if own_s is None else [own_s])], default=0.0)
+        if done_s != self._done_s or not self._joined:
+            self._done_s, self._stood_since, self._noticed = done_s, monotonic(), False
         self._read()
         now = monotonic()
         if now - self._looked < _LOOK_S:
@@ -188,6 +202,7 @@ class Host:
                 self._started = True
                 h.helicsFederateEnterExecutingModeComplete(self._federate)
                 h.helicsFederateRequestTimeAsync(self._federate, h.HELICS_TIME_MAXTIME)
+            self._check_stalled()
             self._check_external(all(a.progress.phase == "ended" for a in adapters) if adapters else None)
 
     def ended(self) -> bool:
@@ -385,7 +400,7 @@ class Host:
                     "two programs have joined with the name of one federate; each may be joined once"
                 )
             if text.strip():
-                who = _listed(self._external) or "a federate"
+                who = f"{_listed(self._external)}, a program of its own," if self._external else "a federate"
                 raise RunError(f"{who} failed at {self._when(self._done_s)}: {text.strip()}")
 
     def _check_joined(self) -> None:
@@ -394,7 +409,8 @@ class Host:
             self._look_at_helics()
             missing = sorted(self._places.keys() - self._states.keys())
             if missing:
-                others = _listed(self._states.keys() - self._places.keys() - {NAME})
+                strangers = self._states.keys() - self._places.keys() - {NAME}
+                others = _listed(name for name in strangers if not name.endswith("_filters"))  # HELICS' own
                 raise RunError(f"{_listed(missing)} has not joined; {others} has, which is none of this run")
             faults = [fault for name in sorted(self._external) for fault in self._registration_faults(name)]
             if faults:
@@ -414,6 +430,29 @@ class Host:
             raise RunError(
                 f"{who} has not {what} within {self._wait_s:g} s (federation.wait): expected at "
                 f"tcp://{self.host}:{self.port}, core type {CORE_TYPE}, under this name"
+            )
+
+    def _check_stalled(self) -> None:
+        """Say who keeps the others waiting, and raise RunError when an external one does for too long."""
+        stood_s = monotonic() - self._stood_since
+        if stood_s < NOTICE_S:
+            return
+        busy = [
+            name
+            for name in sorted(self._external)
+            if self._requested_s.get(name, np.inf) <= self._granted_s.get(name, 0.0) and not self._left
+        ]
+        if busy and stood_s > self._step_limit_s:
+            limit = f"the limit is {self._step_limit_s:g} s (EVGRID_STEP_LIMIT_S)"
+            raise RunError(
+                f"{_listed(busy)}, a program of its own, stalled at {self._when(self._done_s)}: its step has "
+                f"not returned for {stood_s:.3g} s; {limit}"
+            )
+        busy += [name for name, member in sorted(self.members.items()) if member.phase == "stepping"]
+        if busy and not self._noticed:
+            self._noticed = True
+            _logger.warning(
+                "all wait for %s at %s since %.0f s", _listed(busy), self._when(self._done_s), stood_s
             )
 
     def _check_external(self, own_ended: bool | None) -> None:

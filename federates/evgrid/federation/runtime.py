@@ -49,6 +49,9 @@ step, half the time of a tick; but macOS gives such a thread a stack of 512 kB, 
 compile kernels in.
 """
 
+JOINING = "30s"
+"""Time in which a core must reach the broker: HELICS' own is too short for a busy machine."""
+
 _POLL_S = 0.1
 _GRACE_S = 1.0
 _PATIENCE_S = 10.0
@@ -264,7 +267,8 @@ class _Federation:
         kind, joined = h.HELICS_CORE_TYPE_INPROC, f"--broker={broker}"
         if self._elsewhere is not None:
             kind = h.HELICS_CORE_TYPE_ZMQ
-            joined = f"--broker={self._elsewhere.host} --brokerport={self._elsewhere.port} --useosport"
+            where = f"--broker={self._elsewhere.host} --brokerport={self._elsewhere.port}"
+            joined = f"{where} --useosport --networktimeout={JOINING}"
         try:
             with _creating:
                 if self._elsewhere is None:
@@ -404,7 +408,8 @@ class _Federation:
         if not busy:
             limit, variable = self._limit(all(a.progress.phase == "starting" for a in self.adapters))
             still = now - max(adapter.progress.since for adapter in self.adapters)
-            if still > limit:
+            patience_s = 0.0 if self._elsewhere is None else _PATIENCE_S  # it knows better who has stalled
+            if still > limit + patience_s:
                 raise RunError(
                     f"HELICS stalled at {self._when(self._slowest().time_s)}: it has granted no time "
                     f"for {still:.3g} s; the limit is {limit:g} s ({variable})"

@@ -21,7 +21,7 @@ from pathlib import Path
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
-from evgrid.errors import ResultError, RunError
+from evgrid.errors import ResultError, RunError, ScenarioError
 from evgrid.federation.control import free_ports
 from evgrid.federation.host import Host
 from evgrid.federation.runtime import FederationReport, run_federation
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from evgrid.scenario import Scenario
 
 _ENDING_S = 5.0
+_FAILED_S = 1.0
 _PREPARING_S = 600.0
 """Longest time in which evgrid's own processes must have joined: they import and prepare first."""
 
@@ -73,6 +74,11 @@ def couple(
             models, sizes, clock, message_delay_s=prepared.message_delay_s, progress=progress
         )
         return report, Part.of(prepared.own)
+    if (how.processes or how.awaited) and sum(model.iterates for model in models) > 1:
+        raise ScenarioError([
+            "coupling.mode = iterated: is for one process; among several, HELICS may have a tick iterated "
+            "anew, and the numbers are then not those of one process to the last digit"
+        ])  # fmt: skip
     broker = how.broker or scenario.federation.broker
     address = address_of(broker) if broker else ("127.0.0.1", free_ports())
     apart = names if how.processes or how.awaited else ()
@@ -202,13 +208,15 @@ def _started(
                     )
                 processes[name].log = Path(log.name)  # type: ignore[attr-defined]
             yield processes
-        finally:
-            _end(processes)
+        except BaseException:
+            _end(processes, _FAILED_S)
+            raise
+        _end(processes, _ENDING_S)
 
 
-def _end(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
+def _end(processes: Mapping[str, subprocess.Popen[bytes]], grace_s: float) -> None:
     """Wait a moment for processes to end by themselves, then end them."""
-    until = monotonic() + _ENDING_S
+    until = monotonic() + grace_s
     for process in processes.values():
         try:
             process.wait(max(until - monotonic(), 0.01))
