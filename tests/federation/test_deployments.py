@@ -106,8 +106,8 @@ FAULTS = {
     "raise": f"system, a program of its own, failed at {AT}: my system: the turbine is missing",
     "leave": f"system, a program of its own, failed at {AT}",
     "exit": f"system, a program of its own, failed at {AT}",
-    "kill": f"system, a program of its own, failed at {AT}: it has not answered for 4",
-    "stop": f"system, a program of its own, failed at {AT}: it has not answered for 4",
+    "kill": f"system, a program of its own, failed at {AT}: it has not answered for",
+    "stop": f"system, a program of its own, failed at {AT}: it has not answered for",
 }
 
 
@@ -124,7 +124,7 @@ def test_a_program_that_stalls_is_named_and_then_ended(beside, caplog, monkeypat
     monkeypatch.setenv("EVGRID_STEP_LIMIT_S", "6")
     with pytest.raises(RunError, match="system, a program of its own, stalled at .* limit is 6 s"):
         beside("stall")
-    assert f"all wait for system at {AT} since 4 s" in caplog.text
+    assert f"all wait for system at {AT} since" in caplog.text
 
 
 def test_a_program_that_never_comes_is_named(beside):
@@ -222,33 +222,21 @@ def test_each_deployment_gives_the_numbers_of_one_process(kind, tmp_path):
             assert alone.identical(result.load())
 
 
-def _when_running(act):
-    """Call ``act`` with the process of the fleet, some time after it has begun to step."""
-
-    def watch():
-        for _ in range(2400):
-            for child in _descendants():
-                line = child.cmdline()
-                if "federate" in line and "fleet" in line:
-                    time.sleep(6.0)
-                    act(child)
-                    return
-            time.sleep(0.05)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    return thread
-
-
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_process_is_named_and_nothing_is_left(tmp_path, number):
-    thread = _when_running(lambda child: child.send_signal(number))
+    lost = []
+
+    def lose(done_s):
+        if done_s > 0 and not lost:
+            lost.extend(child for child in _descendants() if "fleet" in child.cmdline())
+            lost[0].send_signal(number)
+
     endless = managed(time={"start": "2026-07-01T16:00", "duration": "60d", "step": "5min"})
     what = "its process .* ended" if number == signal.SIGKILL else "no sign of life"
     with pytest.raises(RunError, match=f"fleet (failed|stalled) at .*{what}"):
-        run_with_report(endless, tmp_path / "r.nc", processes=True)
-    thread.join()
+        run_with_report(endless, tmp_path / "r.nc", lose, processes=True)
+    assert lost
     assert not [child for child in _descendants() if "federate" in child.cmdline()]
     assert not list(tmp_path.iterdir())
 

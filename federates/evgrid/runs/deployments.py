@@ -21,6 +21,8 @@ from pathlib import Path
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from evgrid.errors import ResultError, RunError, ScenarioError
 from evgrid.federation.control import free_ports
 from evgrid.federation.host import Host
@@ -117,8 +119,12 @@ def _wait(
         host.watch()
         host.ended()
         for name, process in processes.items():
-            if name not in host.members and process.poll() is not None:
+            if name in host.members:
+                continue
+            if process.poll() is not None:
                 raise RunError(_last_words(name, process))
+            if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
+                raise RunError(f"{name} failed before the run: its process ({process.pid}) is stopped")
         if progress is not None and monotonic() - shown > 0.1:
             shown = monotonic()
             progress(host.done_s)
