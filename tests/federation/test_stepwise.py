@@ -241,6 +241,7 @@ run.step(run.view.p_max)
             "many",
             r"aggregators.main at 2026-01-15T23:10:00: setpoints is str: must be an array of powers in kW",
         ),
+        (np.full(60, 1.0 + 2.0j), "setpoints is ndarray: must be an array of powers in kW"),
         ([1.0, 2.0], r"setpoints has the shape \(2,\): must be \(60,\), one an EV"),
         (None, r"setpoints has the shape \(\): must be"),
         (

@@ -216,6 +216,8 @@ class Stepwise:
 
     def _array(self, values: Any, what: str) -> Array:
         try:
+            if np.iscomplexobj(values):
+                raise TypeError
             return np.asarray(values, np.float64)
         except (TypeError, ValueError):
             raise StrategyError(
