@@ -22,6 +22,7 @@ from evgrid.federation.host import Host
 from evgrid.federation.wiring import wire
 from evgrid.results import open_results
 from evgrid.runs.deployments import export_runner
+from evgrid.runs.member import run_member
 from evgrid.runs.port_sheet import port_sheet
 from evgrid.runs.simulation import run_with_report
 from evgrid.scenario import load_scenario, scenario_from
@@ -153,6 +154,11 @@ def test_what_is_no_federate_of_the_run_can_not_be_external():
             run_with_report(scenario)
     with pytest.raises(ScenarioError, match="must be tcp://HOST:PORT"):
         street(federation={"broker": "127.0.0.1:23500"})
+
+
+def test_a_name_that_no_federate_has_is_refused_at_once():
+    with pytest.raises(ScenarioError, match="flete: is no federate; there are system, aggregator"):
+        run_member("flete", street(), "tcp://127.0.0.1:23500")
 
 
 def test_iteration_among_processes_is_refused():

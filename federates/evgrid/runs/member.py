@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evgrid.core.ports import CAUSAL_ORDER, kind_of
+from evgrid.errors import ScenarioError
 from evgrid.federation.control import Member
 from evgrid.federation.runtime import run_federation
 from evgrid.runs.deployments import digest_of
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
 def run_member(name: str, scenario: Scenario, broker: str, folder: str | None = None) -> None:
     """Run one federate of a run whose broker another process hosts, and deliver its part of the result.
 
-    Waits until the broker listens, at most ``federation.wait``. Raises RunError with the first cause when the
-    run fails, in whatever process.
+    Waits until the broker listens, at most ``federation.wait``. Raises ScenarioError for a name that no
+    federate has, and RunError with the first cause when the run fails, in whatever process.
     """
+    if kind_of(name) not in CAUSAL_ORDER:
+        raise ScenarioError([f"{name}: is no federate; there are {', '.join(CAUSAL_ORDER)}, aggregator.NAME"])
     host, port = address_of(broker)
     member = Member(name, host, port, digest_of(scenario, folder), scenario.federation.wait)
     try:
