@@ -229,7 +229,7 @@ def test_each_deployment_gives_the_numbers_of_one_process(kind, tmp_path):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_lost_process_is_named_and_nothing_is_left(tmp_path, number):
     lost = []
 
