@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from tests.support.street import street
 
 from evgrid.core.model import Clock
 from evgrid.errors import EvgridError, RunError, ScenarioError
@@ -25,26 +26,10 @@ from evgrid.runs.deployments import export_runner
 from evgrid.runs.member import run_member
 from evgrid.runs.port_sheet import port_sheet
 from evgrid.runs.simulation import run_with_report
-from evgrid.scenario import load_scenario, scenario_from
+from evgrid.scenario import load_scenario
 
 HELICS = Path(sys.executable).with_name("helics")
 SUPPORT = Path(__file__).parents[1] / "support"
-
-
-def street(**sections):
-    """A small street: balanced LV feeder of 15 loads, 6 hours in steps of 5 minutes."""
-    return scenario_from(
-        {
-            "name": "street",
-            "time": {"start": "2026-07-01T16:00", "duration": "6h", "step": "5min"},
-            "ensemble": {"members": 2, "seed": 3},
-            "feeder": {"network": "cigre_lv", "base_load": {"source": "net"}},
-            "fleet": {"count": 30, "charger": {"power_kw": 7.4, "phases": 3, "bidirectional": 0.5}},
-            "tariff": "pge_ev2a",
-            "communication": {"telemetry": "5min"},
-            **sections,
-        }
-    )
 
 
 CLOCK = Clock(np.datetime64("2026-01-15T12:00"), 4.0, 20)
