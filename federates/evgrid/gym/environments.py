@@ -257,7 +257,33 @@ class _Episodes:
         return np.asarray(np.bincount(member, missing[ended], self.members), np.float64)
 
 
-class VectorEnvironment(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
+class _OfEpisodes:
+    """What both kinds of environment have: the run of this episode, the last result, and the next seed."""
+
+    _episodes: _Episodes
+    _begun = False
+
+    @property
+    def result(self) -> xr.Dataset | None:
+        """The result of the last episode that was taken to its end."""
+        return self._episodes.result
+
+    @property
+    def run(self) -> Stepwise | None:
+        """The run of this episode; None where the environment is closed."""
+        return self._episodes._run
+
+    def _begin(
+        self, seed: int | None, random: np.random.Generator
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin an episode with a seed: the scenario's own, then drawn ones, where none is given."""
+        if seed is None and self._begun:
+            seed = int(random.integers(_SEEDS))
+        self._begun = True
+        return self._episodes.reset(seed)
+
+
+class VectorEnvironment(_OfEpisodes, VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
     """The members of a scenario as environments, advanced together; see :func:`make_vec`.
 
     All end at once, and the step after that begins the next episode, whatever its action (``NEXT_STEP``).
@@ -273,27 +299,15 @@ class VectorEnvironment(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any
         self.action_space = batch_space(episodes.action, self.num_envs)
         self.observation_space = batch_space(episodes.observation, self.num_envs)
         self._np_random, self._np_random_seed = seeding.np_random(episodes.scenario.ensemble.seed)
-        self._begun = self._ended = False
-
-    @property
-    def result(self) -> xr.Dataset | None:
-        """The result of the last episode that was taken to its end."""
-        return self._episodes.result
-
-    @property
-    def run(self) -> Stepwise | None:
-        """The run of this episode; None where the environment is closed."""
-        return self._episodes._run
+        self._ended = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin an episode; ``seed`` is its ``ensemble.seed``."""
         super().reset(seed=seed)
-        if seed is None and self._begun:
-            seed = int(self.np_random.integers(_SEEDS))
-        self._begun, self._ended = True, False
-        return self._episodes.reset(seed)
+        self._ended = False
+        return self._begin(seed, self.np_random)
 
     def step(
         self, actions: Any
@@ -311,7 +325,7 @@ class VectorEnvironment(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any
         self._episodes.close()
 
 
-class Environment(gymnasium.Env[NDArray[np.float32], NDArray[Any]]):
+class Environment(_OfEpisodes, gymnasium.Env[NDArray[np.float32], NDArray[Any]]):
     """One member of a scenario as an environment; see :func:`make`.
 
     ``info`` has the time, the number of EVs (``evs``) and each part of the reward.
@@ -323,27 +337,13 @@ class Environment(gymnasium.Env[NDArray[np.float32], NDArray[Any]]):
         self._episodes = episodes
         self.action_space, self.observation_space = episodes.action, episodes.observation
         self._np_random, self._np_random_seed = seeding.np_random(episodes.scenario.ensemble.seed)
-        self._begun = False
-
-    @property
-    def result(self) -> xr.Dataset | None:
-        """The result of the last episode that was taken to its end."""
-        return self._episodes.result
-
-    @property
-    def run(self) -> Stepwise | None:
-        """The run of this episode; None where the environment is closed."""
-        return self._episodes._run
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin an episode; ``seed`` is its ``ensemble.seed``."""
         super().reset(seed=seed)
-        if seed is None and self._begun:
-            seed = int(self.np_random.integers(_SEEDS))
-        self._begun = True
-        seen, info = self._episodes.reset(seed)
+        seen, info = self._begin(seed, self.np_random)
         return seen[0], {name: values[0] for name, values in info.items()}
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
