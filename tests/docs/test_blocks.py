@@ -16,7 +16,7 @@ from evgrid.readers.yaml_files import parse_yaml
 from evgrid.runs.batch import Batch
 from evgrid.scenario import scenario_from
 from evgrid.scenario.fields import checked
-from evgrid.scenario.tariffs import form_of
+from evgrid.scenario.tariffs import TARIFF_FORMS, form_of
 from evgrid.studies.frequency_regulation import FrequencyRegulation
 
 ROOT = Path(__file__).parents[2]
@@ -64,8 +64,8 @@ def test_yaml_is_valid(block, tmp_path):
         checked(Batch, {**content, "base": str(ROOT / "scenarios" / "european_lv_v2g.yaml")}, "batch")
     elif "scenario" in content:
         checked(FrequencyRegulation, {**content, "scenario": str(tmp_path / FILES[0])}, "study")
-    elif {"seasons", "prices", "demand"} & content.keys():
-        missing = {} if "prices" in content else {"seasons": ALL_YEAR}
+    elif {"demand", *TARIFF_FORMS.names()} & content.keys():
+        missing = {} if set(TARIFF_FORMS.names()) & content.keys() else {"seasons": ALL_YEAR}
         tariff = {"name": "part", **missing, **content}
         checked(form_of(tariff), tariff, "tariff", tmp_path)
     else:

@@ -193,8 +193,11 @@ def test_wholesale_prices_are_what_energy_costs_where_there_is_no_tariff(tmp_pat
             r"periods\.0\.days\.0 = mondays: must be 'all', 'weekday', 'weekend', ",
         ),
         (windows({"days": []}), r"periods\.0\.days: "),
-        ({"name": "x"}, "tariff: give either prices or seasons"),
-        ({"name": "x", "seasons": [season()], "prices": 3}, "tariff: give either prices or seasons"),
+        ({"name": "x"}, "tariff: give either entsoe or prices or seasons"),
+        (
+            {"name": "x", "seasons": [season()], "prices": 3},
+            "tariff: give either entsoe or prices or seasons",
+        ),
         (
             {"name": "x", "prices": {"file": "none.csv", "per": "MWh"}},
             r"tariff\.prices\.file = none.csv: there is no",
@@ -229,6 +232,6 @@ def test_a_tariff_file_stands_beside_the_scenario(tmp_path):
 
 def test_a_run_before_the_prices_held_says_so():
     tariff = tariff_from(read_tariff("pge_ev2a"))
-    assert tariff.note(np.datetime64("2026-03-01T00:00")) == ""
+    assert tariff.notes(Clock(np.datetime64("2026-03-01T00:00"), 60.0, 1440)) == []
     says = "tariff PG&E EV2-A: its prices hold from 2026-03-01 on; the run begins on 2026-01-15"
-    assert tariff.note(np.datetime64("2026-01-15T12:00")) == says
+    assert tariff.notes(Clock(np.datetime64("2026-01-15T12:00"), 60.0, 1440)) == [says]

@@ -75,8 +75,7 @@ class World:
         emissions = None if system is None else system.emissions
         of_clock = "" if emissions is None else emissions.note(self.clock)
         tariff = self.scenario.tariff
-        of_tariff = "" if tariff is None else tariff.note(self.scenario.start)
-        own = [note for note in (of_clock, of_tariff) if note]
+        own = [*([of_clock] if of_clock else []), *([] if tariff is None else tariff.notes(self.clock))]
         of_plans = self._notes_of_plans
         return (
             *self.network.notes,

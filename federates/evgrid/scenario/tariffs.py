@@ -105,13 +105,17 @@ class Tariff(OneOfSeveral):
     same hour, as for a vehicle that offsets the load of its own site or is net-metered."""
     export_prices: PriceFile | None = None
     """Credit for energy given back over time, instead of export_per_kwh."""
+    surcharge_per_kwh: float = 0.0
+    """Network fees, levies and margin on top of every price of energy drawn, currency per kWh."""
+    vat_percent: Annotated[float, Field(ge=0)] = 0.0
+    """Value-added tax on price and surcharge of energy drawn, %; other charges are given with theirs."""
 
-    def note(self, start: np.datetime64) -> str:
-        """A note for a run that begins before the prices held; "" for another."""
-        if self.valid_from is None or start.astype("datetime64[D]") >= np.datetime64(self.valid_from):
-            return ""
-        began = start.astype("datetime64[D]")
-        return f"tariff {self.name}: its prices hold from {self.valid_from} on; the run begins on {began}"
+    def notes(self, clock: Clock) -> list[str]:
+        """Notes on a run with the tariff, a sentence each."""
+        began = clock.start.astype("datetime64[D]")
+        if self.valid_from is None or began >= np.datetime64(self.valid_from):
+            return []
+        return [f"tariff {self.name}: its prices hold from {self.valid_from} on; the run begins on {began}"]
 
     @model_validator(mode="after")
     def _one_credit(self) -> Self:
@@ -136,6 +140,7 @@ TARIFF_FORMS = Registry(
     {
         "seasons": "evgrid.scenario.tariff_forms.seasons:SeasonTariff",
         "prices": "evgrid.scenario.tariff_forms.series:SeriesTariff",
+        "entsoe": "evgrid.scenario.tariff_forms.entsoe:EntsoeTariff",
     }
 )
 """Forms of a tariff by the key that only they have."""
@@ -244,7 +249,15 @@ def prices_of(tariff: Tariff | None, system: System | None, clock: Clock) -> Pri
             return None
         wholesale, end_s = _of_file(system.energy_price, 1000.0, clock)
         return Prices(wholesale, wholesale, end_s)
-    drawn, end_s = tariff.drawn(clock)
+    energy, end_s = tariff.drawn(clock)
+    factor = 1.0 + tariff.vat_percent / 100.0
+    drawn = energy
+    if factor != 1.0 or tariff.surcharge_per_kwh:
+
+        def drawn(begin_s: float, end_s: float) -> Series:
+            found = energy(begin_s, end_s)
+            return Series(found.edges_s, factor * (found.values + tariff.surcharge_per_kwh))
+
     given = drawn
     if tariff.export_prices is not None:
         given, credit_end_s = steps_of(tariff.export_prices, clock)
