@@ -32,7 +32,15 @@ BASE = {
     "fleet": {"count": 5},
 }
 ALL_YEAR = [{"name": "all", "months": list(range(1, 13)), "periods": [{"name": "all", "price_per_kwh": 0.3}]}]
-FILES = ("load.csv", "prices.csv", "sessions.csv", "load_kw.csv", "day_ahead.csv", "feed_in.csv")
+FILES = (
+    "load.csv",
+    "prices.csv",
+    "sessions.csv",
+    "load_kw.csv",
+    "day_ahead.csv",
+    "feed_in.csv",
+    "meters.csv",
+)
 
 
 def blocks(page, language=""):

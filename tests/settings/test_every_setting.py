@@ -946,8 +946,13 @@ SHOWN = {
         Criterion.tolerance Criterion.variable
     """,
     "unit/test_readers.py": """
-        EmissionsFile.time_format GenerationFile.time_format SeriesFile.time_format SessionFile.time_format
-        TemperatureFile.time_format BaseLoad.time_format
+        EmissionsFile.time_format SessionFile.time_format
+    """,
+    "unit/test_time_tables.py": """
+        Columns.name Columns.offset Columns.time Columns.value PowerSeries.unit PowerTable.names
+        TimeSeries.decimal TimeSeries.encoding TimeSeries.gaps TimeSeries.header TimeSeries.label
+        TimeSeries.scale TimeSeries.separator TimeSeries.sheets TimeSeries.time_format TimeSeries.times
+        TimeSeries.tz TimeSeries.year
     """,
     "unit/test_reserve.py": """
         Product.direction Product.endurance_s Product.nominal_hz Product.signal_step_s
@@ -1029,8 +1034,8 @@ SHOWN = {
         Generator.minimum_load Generator.power_kw Generator.start Interconnection.approval
         Interconnection.export_kw Interconnection.import_kw Island.black_start Island.detection Island.former
         Island.kva Island.load_step_kw Island.ramp Island.return_wait LoadPart.column LoadPart.file LoadPart.kw
-        LoadPart.share LoadPart.time_format OwnLoad.column OwnLoad.file OwnLoad.kw OwnLoad.power_factor
-        OwnLoad.time_format Peak.limit_kw Site.backup Site.breaker_a Site.count Site.discharge_order
+        LoadPart.share OwnLoad.column OwnLoad.file OwnLoad.kw OwnLoad.power_factor
+        Peak.limit_kw Site.backup Site.breaker_a Site.count Site.discharge_order
         Site.evs_each SiteBattery.capacity_kwh SiteBattery.charge_efficiency SiteBattery.charge_kw
         SiteBattery.discharge_efficiency SiteBattery.discharge_kw SiteBattery.soc_min SiteBattery.soc_start
         SiteBattery.standby_kw SiteControl.reserve_soc Storm.begin Storm.end Storm.soc Storm.warning

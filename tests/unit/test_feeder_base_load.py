@@ -264,7 +264,10 @@ FAULTS = {
         {"first": "time", "rows": ["2026-01-15T00:00+01:00", "2026-01-16T00:00+01:00"]},
         ["line 2: time = 2026-01-15T00:00+01:00: must be local time without a zone"],
     ),
-    "short": ({"first": "time", "rows": ["2026-01-15"]}, ["column time: must have at least two rows"]),
+    "short": (
+        {"first": "time", "rows": ["2026-01-15"]},
+        ["has 1 rows: must have a header and at least two rows"],
+    ),
 }
 
 

@@ -89,7 +89,7 @@ BAD = [
     ({"critical": {"share": 1.4}}, r"sites\.homes\.critical\.share = 1\.4: must be at most 1"),
     ({"critical": {"share": -0.1}}, r"sites\.homes\.critical\.share = -0\.1: must be at least 0"),
     ({"critical": {}}, r"sites\.homes\.critical: give one of share, kw and file"),
-    ({"critical": {"kw": 1, "column": "a"}}, r"column and time_format are of a file"),
+    ({"critical": {"kw": 1, "column": "a"}}, r"column: is of a file: give a file, or leave it out"),
     ({"critical": {"kw": 1}, "circuits": {"a": {"kw": 1}}}, r"give either critical or circuits"),
     ({"circuits": {"a": {"share": 0.7}, "b": {"share": 0.4}}}, r"circuits: the shares add up to 1\.1"),
     ({"load": {"kw": 1}, "critical": {"kw": 2}}, r"critical: 2 kW in all: must be at most load\.kw = 1"),

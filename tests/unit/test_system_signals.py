@@ -11,6 +11,7 @@ from evgrid.core.model import Clock, MemoryRecorder
 from evgrid.errors import ScenarioError
 from evgrid.readers import series
 from evgrid.readers.series import Series
+from evgrid.readers.time_tables import Reading
 from evgrid.scenario.fields import faults_of
 from evgrid.scenario.system import REGA, REGD, EmissionsFile, Event, SyntheticRegulation, System, level_at
 from evgrid.system import signals
@@ -261,7 +262,7 @@ def test_series_in_other_dress_are_the_same(tmp_path):
         file = tmp_path / "t.csv"
         frame = pd.DataFrame({"time": stamps.strftime(form or "%Y-%m-%dT%H:%M"), "value": values})
         frame.to_csv(file, sep=separator, decimal=decimal, index=False)
-        found = series.read_series(file, clock, series.PRICE, time_format=form)
+        found = series.read_series(file, clock, series.PRICE, reading=Reading(time_format=form))
         expected = expected or found
         np.testing.assert_array_equal(found.edges_s, expected.edges_s)
         np.testing.assert_array_equal(found.values, values)

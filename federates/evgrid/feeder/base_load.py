@@ -26,6 +26,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -35,15 +36,16 @@ import numpy as np
 
 from evgrid.core.cache_folder import arrays_file, read_arrays, write_arrays
 from evgrid.core.element_names import ElementNames
-from evgrid.core.model import ALL_PHASES, Array
+from evgrid.core.model import ALL_PHASES, Array, Clock
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network, simbench_net, simbench_version
 from evgrid.feeder.opendss.load_shapes import KINDS, powers
-from evgrid.readers import Faults, Table, read_table, read_times, shown
-from evgrid.readers.times import EXAMPLE
+from evgrid.readers import Faults, Table, read_table, shown
+from evgrid.readers.tables import AS_SHOWN
+from evgrid.readers.time_tables import AS_IT_IS, Reading, bare_name, time_table
 from evgrid.scenario.feeder import GenerationFile
 
 if TYPE_CHECKING:
@@ -126,7 +128,7 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
     else:
         load = ConstantLoad(np.zeros_like(loads.p_kw), np.zeros_like(loads.q_kvar))
     given = _generation(scenario, network)
-    return load if given is None else _WithGeneration(load, given)
+    return load if given is None else WithGeneration(load, given)
 
 
 def _generation(scenario: Scenario, network: Network) -> _Generation | None:
@@ -175,7 +177,7 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
     """Notes on how a base load replaces the network's own, a sentence each."""
     settings, grid = scenario.feeder.base_load, network.grid
     own_kw, notes = float(grid.loads.p_kw.sum()), list[str]()
-    scaled = load.load if isinstance(load, _WithGeneration) else load
+    scaled = load.load if isinstance(load, WithGeneration) else load
     if isinstance(scaled, StandardLoad):
         notes.append(
             f"feeder.base_load: standard profiles of {int(network.connections.households.sum())} households, "
@@ -188,6 +190,7 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
             f"feeder.base_load: {settings.file}, at most {scaled.highest_kw:.4g} kW, in place of the "
             f"network's own load of {own_kw:.4g} kW."
         )
+        notes.append(f"feeder.base_load.file: {scaled.account}.")
     if len(_generators(network)) and settings.kind != "simbench":
         account = _account(network)
         if isinstance(settings.generation, str | None):
@@ -198,6 +201,8 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
             )
         else:
             notes.append(f"feeder.base_load: {account} in the network, by {settings.generation.file}.")
+            if isinstance(load, WithGeneration) and isinstance(load.given, FileGeneration):
+                notes.append(f"feeder.base_load.generation.file: {load.given.account}.")
     rest = np.isin(grid.fixed.gen_kind, ("motor", "ward"))
     if rest.any() and settings.kind not in ("net", "simbench"):
         notes.append(
@@ -299,11 +304,11 @@ class _Generation(Protocol):
         """Active and reactive power, (n, member or 1, gen, phase), as :meth:`BaseLoad.at`."""
 
 
-class _WithGeneration(BaseLoad):
+class WithGeneration(BaseLoad):
     """A load, with fixed generation that replaces the network's own."""
 
     def __init__(self, load: BaseLoad, given: _Generation) -> None:
-        self.load, self._given = load, given
+        self.load, self.given = load, given
 
     def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
         """See :meth:`BaseLoad.at`."""
@@ -315,7 +320,7 @@ class _WithGeneration(BaseLoad):
 
     def generation(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array] | None:
         """See :meth:`BaseLoad.generation`."""
-        return self._given.at(times_s, until_s)
+        return self.given.at(times_s, until_s)
 
 
 class _SplitLoad(BaseLoad):
@@ -601,13 +606,13 @@ def simbench_profiles(name: str) -> dict[str, Any]:
 
 
 class FileLoad(_SplitLoad):
-    """Load from a wide table: a column of kW for each load of the net, named like it.
+    """Load from a table: a series of kW, or of energy per interval, for each load of the net, named like it.
 
-    The first column is ``minute`` (row k covers minute k - 1 to k of each day, 1 to 1440), or
-    ``time`` (time from which a row holds until the next; the last one holds as long as the
-    one before). Beyond its end, where only plans look, a forecast is the same time of the file's last
-    day, or without a whole day its last row. Negative power feeds in. A NetCDF file has a variable for
-    each load over ``minute`` or ``time``.
+    Its intervals are those of :mod:`evgrid.readers.time_tables`; or its first column is ``minute`` (row k
+    covers minute k - 1 to k of each day, 1 to 1440). Beyond its end, where only plans look, a forecast is the
+    same time of the file's last day, or without a whole day its last row. Negative power feeds in.
+
+    account : of what was read, shifted, filled and dropped, in words
     """
 
     def __init__(self, scenario: Scenario, network: Network) -> None:
@@ -616,27 +621,47 @@ class FileLoad(_SplitLoad):
         settings = scenario.feeder.base_load
         assert settings.file is not None
         names = [str(name) for name in network.connections.name]
-        self._read(settings.file, settings.time_format, scenario, names, "load")
+        self._read(settings.file, settings.reading, scenario, names, "load")
         self.highest_kw = float(self._values.sum(axis=1).max())
 
-    def _read(
-        self, path: Path, time_format: str | None, scenario: Scenario, names: list[str], what: str
-    ) -> None:
-        """Read and check a table with a column for each name."""
-        table = read_table(path)
-        self._is_share = what != "load" and list(table.names[1:]) == [SHARE]
+    def _read(self, path: Path, reading: Reading, scenario: Scenario, names: list[str], what: str) -> None:
+        """Read and check a table with a series for each name."""
+        table = read_table(path, form=reading.form)
         faults = Faults(table)
         faults.rows_unlike_header()
+        select = _Select(names, what, closed=not (reading.name or reading.names))
+        self._is_share = False
         self._daily = table.names[0] == "minute"
-        self._edges_s = _time_edges(table, time_format, scenario, faults)
-        self._values = _powers(table, [SHARE] if self._is_share else names, what, faults)
-        faults.check()
         start = scenario.start.astype("datetime64[ms]")
         self._offset_s = (
             float((start - start.astype("datetime64[D]")).astype("timedelta64[ms]").astype(np.int64)) / 1e3
             if self._daily
             else 0.0
         )
+        if self._daily:
+            _check_minutes(table, reading, faults)
+            found = select(table.names[1:], faults)
+            columns = [*found.values()]
+            series = dict(zip(found, table.numbers(columns, faults, POWER_RULE), strict=True))
+            for column in columns:
+                faults.cells(table.empty(column), column, POWER_RULE)
+            faults.check()
+            self.account = "1440 minutes of a day read, which every day repeats; in kW"
+        else:
+            if reading.time == ("time",) and not reading.name and table.names[0] != "time":
+                faults.file(
+                    f"first column is '{shown(table.names[0])}': must be 'minute' (1 to 1440) or 'time', or "
+                    "named with columns"
+                )
+                faults.check()
+            given = time_table(table, scenario.clock, reading, POWER_RULE, select, faults, power=True)
+            if given is not None:
+                _check_cover(given.edges_s, scenario.clock, faults)
+            faults.check()
+            assert given is not None
+            series, self._edges_s, self.account = given.values, given.edges_s, given.account.sentence()
+        self._is_share = list(series) == [SHARE] and what != "load"
+        self._values = np.stack([series[name] for name in ([SHARE] if self._is_share else names)], axis=1)
 
     @property
     def ends_s(self) -> float:
@@ -683,7 +708,7 @@ class FileGeneration(FileLoad):
         fixed = network.grid.fixed
         self._rows = _generators(network)
         names = [str(name) for name in fixed.gen_name[self._rows]]
-        self._read(settings.file, settings.time_format, scenario, names, "generator and storage")
+        self._read(settings.file, settings.reading, scenario, names, "generator and storage")
         self._p, self._q = fixed.gen_p_kw.copy(), fixed.gen_q_kvar.copy()
         self._p[self._rows] = self._q[self._rows] = 0.0
         own_p, own_q = fixed.gen_p_kw[self._rows], fixed.gen_q_kvar[self._rows]
@@ -710,70 +735,71 @@ class FileGeneration(FileLoad):
         return given[0], given[1]
 
 
-def _time_edges(table: Table, time_format: str | None, scenario: Scenario, faults: Faults) -> Array:
-    """Edges of the rows' intervals in s from the run's start, where they don't repeat daily."""
-    kind, clock, nothing = table.names[0], scenario.clock, np.zeros(1)
-    if kind not in ("minute", "time"):
-        faults.file(f"first column is '{shown(kind)}': must be 'minute' (1 to 1440) or 'time'")
-        return nothing
-    if kind == "minute":
-        if time_format is not None:
-            faults.file(f"time_format = {time_format}: the file has minutes of the day; leave it out")
-        if len(table) != 1440:
-            faults.file(f"column minute has {len(table)} rows: must be 1 to 1440, one a minute")
-            return nothing
-        minutes = table.parsed(["minute"])[0][0]
-        wrong = np.flatnonzero(minutes != np.arange(1, 1441))
-        faults.cells(wrong[:1], "minute", f"must be {wrong[0] + 1 if len(wrong) else 1}")
-        return nothing
-    times_s = read_times(table, ["time"], clock.start, time_format, faults)[0]
-    faults.cells(table.empty("time"), "time", f"must be a time such as {EXAMPLE}")
-    if len(table) < 2:
-        faults.file("column time: must have at least two rows")
-    if faults:
-        return nothing
-    faults.rows(
-        np.append(False, np.diff(times_s) <= 0), lambda row: f"time must be after the {table.place} before"
-    )
-    edges = np.append(times_s, 2 * times_s[-1] - times_s[-2])
-    if not faults and (edges[0] > 0 or edges[-1] < clock.duration_s):
+def _check_minutes(table: Table, reading: Reading, faults: Faults) -> None:
+    """Add the faults of a table of the minutes of a day."""
+    stated = replace(reading, form=AS_SHOWN)
+    if stated.time_format is not None:
+        faults.file(f"time_format = {stated.time_format}: the file has minutes of the day; leave it out")
+    elif stated != AS_IT_IS:
+        faults.file("has minutes of the day: must be local time and kW, named like the elements")
+    if len(table) != 1440:
+        faults.file(f"column minute has {len(table)} rows: must be 1 to 1440, one a minute")
+        return
+    minutes = table.parsed(["minute"])[0][0]
+    wrong = np.flatnonzero(minutes != np.arange(1, 1441))
+    faults.cells(wrong[:1], "minute", f"must be {wrong[0] + 1 if len(wrong) else 1}")
+
+
+def _check_cover(edges_s: Array, clock: Clock, faults: Faults) -> None:
+    """Add the fault of a file that does not cover the run."""
+    if edges_s[0] > 0 or edges_s[-1] < clock.duration_s:
         first, last, begin, end = (
-            clock.stamp(float(t))[:16] for t in (edges[0], edges[-1], 0.0, clock.duration_s)
+            clock.stamp(float(t))[:16] for t in (edges_s[0], edges_s[-1], 0.0, clock.duration_s)
         )
         faults.file(f"column time covers {first} to {last}: must cover the run, {begin} to {end}")
-    return edges
 
 
-def _powers(table: Table, names: list[str], what: str, faults: Faults) -> Array:
-    """The columns of each ``what`` in the order of ``names``, (row, name)."""
-    known, column = ElementNames(names), dict[int, str]()
-    unknown, twice = list[str](), list[tuple[str, str]]()
-    for name in table.names[1:]:
-        if (place := known.place(name)) < 0:
-            unknown.append(name)
-        elif place in column:
-            twice.append((column[place], name))
-        else:
-            column[place] = name
-    missing = [name for place, name in enumerate(names) if place not in column]
-    faults.file(
-        *(f"column '{shown(name)}' is missing: must have one for each {what} of the net" for name in missing)
-    )
-    faults.file(
-        *(
-            f"column '{shown(name)}': there is no such {what} in the net; {known.hint(name)}"
-            for name in unknown
+class _Select:
+    """Finds the series of elements of the net, called ``what``, by their names.
+
+    closed : whether a series of something else is a fault
+    """
+
+    def __init__(self, names: list[str], what: str, closed: bool) -> None:
+        self._names, self._what, self._closed = names, what, closed
+
+    def __call__(self, given: list[str], faults: Faults) -> dict[str, str]:
+        """The series of each element, by its name; or that of all generators."""
+        what, names = self._what, self._names
+        if what != "load" and given == [SHARE]:
+            return {SHARE: SHARE}
+        known, found = ElementNames(names), dict[int, str]()
+        unknown, twice = list[str](), list[tuple[str, str]]()
+        for name in given:
+            place = known.place(name)
+            if place < 0:
+                place = known.place(bare_name(name))
+            if place < 0:
+                unknown.append(name)
+            elif place in found:
+                twice.append((found[place], name))
+            else:
+                found[place] = name
+        faults.file(
+            *(
+                f"column '{shown(name)}' is missing: must have one for each {what} of the net"
+                for place, name in enumerate(names)
+                if place not in found
+            )
         )
-    )
-    faults.file(
-        *(f"columns '{shown(a)}' and '{shown(b)}' are of the same {what}; give one" for a, b in twice)
-    )
-    if missing:
-        return np.zeros((len(table), len(names)))
-    given = [column[place] for place in range(len(names))]
-    values = np.stack(table.numbers(given, faults, POWER_RULE), axis=1)
-    for name in given:
-        empty = table.empty(name)
-        if empty.any():
-            faults.cells(empty, name, POWER_RULE)
-    return values
+        if self._closed:
+            faults.file(
+                *(
+                    f"column '{shown(name)}': there is no such {what} in the net; {known.hint(name)}"
+                    for name in unknown
+                )
+            )
+        faults.file(
+            *(f"columns '{shown(a)}' and '{shown(b)}' are of the same {what}; give one" for a, b in twice)
+        )
+        return {names[place]: found[place] for place in sorted(found)}

@@ -47,7 +47,7 @@ class IdleCell:
         self._series = None
         if isinstance(self._ambient, TemperatureFile):
             file = self._ambient
-            self._series = read_series(file.file, clock, RULES, file.column, file.time_format)
+            self._series = read_series(file.file, clock, RULES, file.column, file.reading)
             self._now_s, self._now_c = 0.0, float(self._series.mean(0.0, clock.step_s))
         self._start_h = start_hour(clock)
 

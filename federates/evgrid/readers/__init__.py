@@ -2,9 +2,11 @@
 
 ==============  =================================================================================
 ``files``       a file as bytes, text or JSON: regular files only, up to a stated size
-``tables``      CSV, Parquet and NetCDF as one kind of table; separator, decimal sign, encoding
+``tables``      CSV, Excel, Parquet and NetCDF as one kind of table; separator, decimal sign, encoding
 ``times``       local times: ISO 8601, a form that the scenario states, or seconds from the start
-``faults``   the faults of a file as sentences, at most twenty rows of one kind
+``time_tables`` time series over the run's clock: units, zones, labels, gaps, wide and long tables
+``series``      a single one of them, which covers the run
+``faults``      the faults of a file as sentences, at most twenty rows of one kind
 ==============  =================================================================================
 
 Every reader of evgrid uses these. Nothing is guessed from values: an ambiguous cell is a fault that says how

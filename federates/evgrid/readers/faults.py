@@ -82,8 +82,8 @@ class Faults:
         found = np.flatnonzero(rows) if masked else np.asarray(rows, np.int64)
         room = max(MOST_ROWS - self._of_rule.get(kind, 0), 0)
         listed = found[:room].tolist()
-        for row, line in zip(listed, self._table.lines(listed), strict=True):
-            self._rows.append((row, len(self._rows), f"{self.place} {line}: {describe(row)}"))
+        for row, where in zip(listed, self._table.where(listed), strict=True):
+            self._rows.append((row, len(self._rows), f"{where}: {describe(row)}"))
         if len(found):
             self._of_rule[kind] = self._of_rule.get(kind, 0) + len(found)
 

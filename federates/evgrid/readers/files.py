@@ -52,8 +52,8 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     return content
 
 
-def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The content of a text file, without its byte order mark.
+def read_text(path: Path, most: int = MOST_BYTES, encoding: str = "") -> str:
+    """The content of a text file, without its byte order mark; ``encoding``: where it is stated.
 
     Raises
     ------
@@ -62,7 +62,8 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
     """
     content = read_bytes(path, most)
-    mark, encoding = next(((m, e) for m, e in _MARKS if content.startswith(m)), (b"", "utf-8"))
+    stated = encoding or "utf-8"
+    mark, encoding = next(((m, e) for m, e in _MARKS if content.startswith(m)), (b"", stated))
     try:
         text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:

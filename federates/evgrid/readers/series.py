@@ -1,8 +1,9 @@
 """Values over time from files: frequency, regulation, load, prices, emissions; and events.
 
-A file is a table (CSV, Parquet, NetCDF) with a column ``time`` and a column of values. A time is local,
-without a zone (ISO 8601 or a stated form), or seconds from the run's start; a value holds until the next
-row, the last as long as the one before it. Lines of a CSV that begin with ``#`` are comments.
+A file is a table with a column ``time`` and a column of values, read as :mod:`evgrid.readers.time_tables`
+says. A time is local, without a zone (ISO 8601 or a stated form), or seconds from the run's start; a value
+holds until the next row, the last as long as the one before it. Lines of a CSV that begin with ``#`` are
+comments.
 
 Emissions may also be WattTime's v3 JSON, ``{"data": [{"point_time": ..., "value": ...}]}``, in lb of
 CO2 per MWh, with times in UTC.
@@ -11,7 +12,6 @@ CO2 per MWh, with times in UTC.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,8 +24,9 @@ import pandas as pd
 from evgrid.core.model import Array, Clock
 from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
-from evgrid.readers import Faults, Table, read_json, read_table, read_times, shown, utc_times
-from evgrid.readers.times import EXAMPLE, moment_of, utc_of
+from evgrid.readers import Faults, Table, read_json, read_table, shown, utc_times
+from evgrid.readers.time_tables import AS_IT_IS, Account, Reading, Select, bare_name, time_table
+from evgrid.readers.times import moment_of, utc_of
 
 KG_PER_LB = 0.45359237
 WATTTIME_UNITS = "lbs_co2_per_mwh"
@@ -100,6 +101,7 @@ class Rules:
 
     what : description of the values, for messages; low, high : smallest and largest value allowed
     longest_step_s : longest interval; with ``regular`` all intervals must be of the same length
+    power : whether they are power in kW, or energy of an interval
     """
 
     what: str
@@ -107,10 +109,12 @@ class Rules:
     high: float = math.inf
     longest_step_s: float = math.inf
     regular: bool = False
+    power: bool = False
 
 
 REGULATION = Rules("regulation signal from -1 to 1", -1.0, 1.0, 10.0, regular=True)
 LOAD = Rules("power in MW")
+SITE_POWER = Rules("power in kW", power=True)
 PRICE = Rules("price")
 EMISSIONS = Rules("emission rate in kg CO2 per MWh", low=0.0)
 
@@ -122,7 +126,7 @@ def frequency_rules(nominal_hz: float) -> Rules:
 
 
 def read_series(
-    path: str | Path, clock: Clock, rules: Rules, column: str | None = None, time_format: str | None = None
+    path: str | Path, clock: Clock, rules: Rules, column: str | None = None, reading: Reading = AS_IT_IS
 ) -> Series:
     """Read a series that covers the run.
 
@@ -131,9 +135,9 @@ def read_series(
     path, clock, rules
         The file, the run, and the constraints of the values.
     column
-        Name of the column of values; left out: the only one besides ``time``.
-    time_format
-        Form of the times; left out: ISO 8601 or seconds from the start (:mod:`evgrid.readers.times`).
+        Name of the column of values, or of the series in a long table; left out: the only one.
+    reading
+        What is stated of the file.
 
     Raises
     ------
@@ -143,19 +147,47 @@ def read_series(
         a file that does not cover the run.
 
     """
-    table = read_table(path, comments=True)
+    return read_series_with_account(path, clock, rules, column, reading)[0]
+
+
+def read_series_with_account(
+    path: str | Path, clock: Clock, rules: Rules, column: str | None = None, reading: Reading = AS_IT_IS
+) -> tuple[Series, Account]:
+    """Like :func:`read_series`, with an account of what was read, shifted, filled and dropped."""
+    table = read_table(path, comments=True, form=reading.form)
     faults = Faults(table)
-    value = _column(table, column)
     faults.rows_unlike_header()
-    times_s = read_times(table, ["time"], clock.start, time_format, faults)[0]
-    faults.cells(table.empty("time"), "time", f"must be a time such as {EXAMPLE}")
-    values = table.numbers([value], faults, f"must be a {rules.what}")[0]
-    faults.cells(table.empty(value), value, f"must be a {rules.what}")
-    faults.cells((values < rules.low) | (values > rules.high), value, f"must be a {rules.what}")
-    if not faults:
-        _check_times(times_s, clock, rules, faults)
+    rule, limits = f"must be a {rules.what}", (rules.low, rules.high)
+    found = time_table(table, clock, reading, rule, _only(column), faults, rules.power, limits)
     faults.check()
-    return Series(np.append(times_s, 2 * times_s[-1] - times_s[-2]), values)
+    assert found is not None
+    values = found.values[_VALUE]
+    _check_times(found.edges_s[:-1], clock, rules, faults)
+    faults.check()
+    return Series(found.edges_s, values), found.account
+
+
+_VALUE = "value"
+
+
+def _only(column: str | None) -> Select:
+    """Selects the column of values."""
+
+    def select(names: list[str], faults: Faults) -> dict[str, str]:
+        if column is None and len(names) != 1:
+            faults.file(
+                f"must have one column besides 'time', not {len(names)}; or name it with the setting column"
+            )
+            return {}
+        wanted = names[0] if column is None else column
+        found = next((name for name in names if wanted in (name, bare_name(name))), None)
+        if found is None:
+            few = ", ".join(shown(name) for name in names[:10]) + (", …" if len(names) > 10 else "")
+            faults.file(f"there is no column '{wanted}'; there are {few}")
+            return {}
+        return {_VALUE: found}
+
+    return select
 
 
 def read_emissions(
@@ -171,7 +203,7 @@ def read_emissions(
     """
     path = Path(path)
     if path.suffix.lower() != ".json":
-        return read_series(path, clock, EMISSIONS, column, time_format)
+        return read_series(path, clock, EMISSIONS, column, Reading(time_format=time_format))
     if timezone is None:
         raise ScenarioError(["timezone: is required, as the times of a WattTime file are UTC"], str(path))
     if column is not None or time_format is not None:
@@ -205,26 +237,6 @@ def read_emissions(
     _check_times(times_s, clock, EMISSIONS, faults)
     faults.check()
     return Series(np.append(times_s, 2 * times_s[-1] - times_s[-2]), values * KG_PER_LB)
-
-
-def _column(table: Table, column: str | None) -> str:
-    """Name of the column of values."""
-    others = [name for name in table.names if name != "time"]
-    if "time" not in table:
-        text = f"there is no column 'time'; there are {_few(table.names)}"
-        raise ScenarioError([text], str(table.source))
-    if column is None and len(others) != 1:
-        text = f"must have one column besides 'time', not {len(others)}; or name it with the setting column"
-        raise ScenarioError([text], str(table.source))
-    wanted = others[0] if column is None else column
-    if wanted not in others:
-        text = f"there is no column '{wanted}'; there are {_few(others)}"
-        raise ScenarioError([text], str(table.source))
-    return wanted
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(shown(name) for name in names[:10]) + (", …" if len(names) > 10 else "")
 
 
 def _moment(time: Any) -> datetime | None:

@@ -1,10 +1,12 @@
-"""Tables of users: CSV, Parquet and NetCDF.
+"""Tables of users: CSV, Excel, Parquet and NetCDF.
 
 **CSV.** The first line names the columns. Cells are separated by comma, semicolon or tab, whichever
 the header holds; where it holds several, the one that splits the first rows into as many cells.
 A decimal sign is a point or a comma; see :meth:`Table.numbers`. Blank lines and rows of empty cells
-are ignored. **Parquet.** Any flat table. **NetCDF.** Variables over one dimension, whose coordinate
-is the first column.
+are ignored. **Excel.** All sheets, one below the other, which must have the same columns. **Parquet.** Any
+flat table. **NetCDF.** Variables over one dimension, whose coordinate is the first column.
+
+What a file does not show by itself can be stated, see :class:`TableForm`.
 
 Cells are compared and shown without blanks at their ends. Faults are sentences, with the line of
 each (the header is line 1), or the row (the first is row 1) where a file has no lines.
@@ -16,7 +18,10 @@ import csv
 import io
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +43,7 @@ MOST_ROWS = 50_000_000
 
 PARQUET = (".parquet", ".pq")
 NETCDF = (".nc", ".nc4", ".netcdf")
+EXCEL = (".xlsx", ".xlsm")
 _SEPARATORS = ",;\t"
 _LOOKED_AT = 50
 _BLOCK_BYTES = 2**24
@@ -50,10 +56,31 @@ _THOUSANDS_BY_COMMA = r"^[+-]?[1-9]\d{0,2},\d{3}$"
 _THOUSANDS_BY_POINT = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"
 
 
+@dataclass(frozen=True, slots=True)
+class TableForm:
+    """Form of a table, as far as it is stated.
+
+    separator : sign between the cells of a CSV; "": as the header shows
+    decimal : decimal sign of numbers; "": as the numbers show
+    encoding : of a CSV; "": UTF-8, or UTF-16 with a byte order mark
+    header : line, of Excel row, that names the columns, from 1; those above are ignored
+    sheets : sheets of Excel that are read; none: all
+    """
+
+    separator: str = ""
+    decimal: str = ""
+    encoding: str = ""
+    header: int = 1
+    sheets: tuple[str, ...] = ()
+
+
+AS_SHOWN = TableForm()
+
+
 class Table:
     """A table as it was read: columns of text, numbers, times or flags.
 
-    source : path, for messages; place : "line" or "row"
+    source : path, for messages; place : "line" or "row"; sheets : the sheets of Excel that were read
     names : the columns, in order; ragged : (line, number of cells) of rows unlike the header
     """
 
@@ -64,8 +91,12 @@ class Table:
         place: str = "row",
         lines: Callable[[], NDArray[np.int64]] | None = None,
         ragged: Sequence[tuple[int, int]] = (),
+        decimal: str = "",
+        sheets: Mapping[str, int] | None = None,
     ) -> None:
+        """``decimal``: the stated decimal sign; ``sheets``: number of rows of each sheet, in order."""
         self.source, self.place, self.ragged = source, place, ragged
+        self._decimal, self.sheets = decimal, dict(sheets or {})
         self.names = list(columns)
         self._columns = dict(columns)
         self._lines = lines
@@ -99,6 +130,25 @@ class Table:
         if self._numbers is None:
             self._numbers = np.arange(1, self._size + 1) if self._lines is None else self._lines()
         return [int(number) for number in self._numbers[np.asarray(rows, np.int64)]]
+
+    def where(self, rows: Sequence[int]) -> list[str]:
+        """Place of several rows in words: line 7, or row 7 of sheet March."""
+        lines = self.lines(rows)
+        if len(self.sheets) < 2:
+            return [f"{self.place} {line}" for line in lines]
+        ends = np.cumsum([*self.sheets.values()])
+        names = [*self.sheets]
+        sheet = np.searchsorted(ends, np.asarray(rows, np.int64), "right").tolist()
+        return [
+            f"{self.place} {line} of sheet {shown(names[k])}" for k, line in zip(sheet, lines, strict=True)
+        ]
+
+    def add(self, name: str, column: pa.Array) -> None:
+        """Add a column that was made of others, or replace one."""
+        if name not in self._columns:
+            self.names.append(name)
+        self._columns[name] = column
+        self._text.pop(name, None)
 
     def empty(self, name: str) -> NDArray[np.bool_]:
         """Rows in which a column has no value; all where there is no such column."""
@@ -161,8 +211,12 @@ class Table:
         columns = [self._columns[name] for name in names]
         found: list[tuple[Array, NDArray[np.bool_]] | None] = [_plain(column) for column in columns]
         doubtful = [np.zeros(self._size, np.bool_) for _ in names]
-        if any(part is None for part in found):
-            texts = [c if pa.types.is_large_string(c.type) else None for c in columns]
+        texts = [c if pa.types.is_large_string(c.type) else None for c in columns]
+        if self._decimal:
+            for position, text in enumerate(texts):
+                if text is not None:
+                    found[position] = _stated(text, self._decimal)
+        elif any(part is None for part in found):
             slow = [t for t, part in zip(texts, found, strict=True) if t is not None and part is None]
             sign = _decimal_sign(slow)
             for position, text in enumerate(texts):
@@ -187,11 +241,16 @@ class Table:
             yield line, {name: column[row] for name, column in zip(names, cells, strict=True)}
 
 
-def read_table(path: str | Path, comments: bool = False, only: Mapping[str, str] | None = None) -> Table:
-    """The table of a file: Parquet or NetCDF by its suffix, else CSV.
+def read_table(
+    path: str | Path,
+    comments: bool = False,
+    only: Mapping[str, str] | None = None,
+    form: TableForm = AS_SHOWN,
+) -> Table:
+    """The table of a file: Excel, Parquet or NetCDF by its suffix, else CSV.
 
     ``comments``: lines of a CSV that begin with # are ignored. ``only``: the columns to read, by their
-    spelling in lower case, with their names; left out: all.
+    spelling in lower case, with their names; left out: all. ``form``: what is stated of its form.
 
     Raises
     ------
@@ -201,11 +260,33 @@ def read_table(path: str | Path, comments: bool = False, only: Mapping[str, str]
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    if form != AS_SHOWN:
+        _check_form(path, suffix, form)
     if suffix in PARQUET:
         return _read_parquet(path, only)
     if suffix in NETCDF:
         return _read_netcdf(path, only)
-    return _read_csv(path, comments, only)
+    if suffix in EXCEL:
+        return _read_excel(path, only, form)
+    return _read_csv(path, comments, only, form)
+
+
+def _check_form(path: Path, suffix: str, form: TableForm) -> None:
+    """Refuse what is stated of another kind of file."""
+    excel, text = suffix in EXCEL, suffix not in (*PARQUET, *NETCDF, *EXCEL)
+    faults = [
+        f"{name} = {shown(given)}: is for {kinds}, not for {suffix or 'a file without a suffix'}"
+        for name, given, kinds, fits in (
+            ("separator", form.separator, "CSV", text),
+            ("encoding", form.encoding, "CSV", text),
+            ("decimal", form.decimal, "CSV and Excel", text or excel),
+            ("header", form.header if form.header > 1 else "", "CSV and Excel", text or excel),
+            ("sheets", ", ".join(form.sheets), "Excel", excel),
+        )
+        if given and not fits
+    ]
+    if faults:
+        raise ScenarioError(faults, str(path))
 
 
 def _kept(names: Sequence[str], only: Mapping[str, str] | None, path: Path) -> dict[int, str]:
@@ -232,18 +313,24 @@ def _kept(names: Sequence[str], only: Mapping[str, str] | None, path: Path) -> d
     return {i: name or f"(column {i + 1})" for i, name in found.items()}
 
 
-def _read_csv(path: Path, comments: bool, only: Mapping[str, str] | None) -> Table:
+def _read_csv(path: Path, comments: bool, only: Mapping[str, str] | None, form: TableForm) -> Table:
     check_file(path)
-    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
-        raise ScenarioError(["is a spreadsheet: must be CSV, Parquet or NetCDF; save it as CSV"], str(path))
-    text = read_text(path)
+    if path.suffix.lower() in (".xls", ".ods"):
+        raise ScenarioError(
+            ["is a spreadsheet of another form: must be .xlsx, CSV, Parquet or NetCDF; save it as .xlsx"],
+            str(path),
+        )
+    text = read_text(path, encoding=form.encoding)
+    if form.header > 1:  # lines keep their numbers
+        above, text = _split_lines(text, form.header - 1)
+        text = "\n" * above + text
     if comments and "#" in text:
         text = re.sub(r"(?m)^[ \t]*#[^\r\n]*", "", text)
     if text.count('"') % 2:
         raise ScenarioError(['a quote (") is opened and never closed'], str(path))
     if text[:1] in (" ", "\t") or "\n " in text or "\n\t" in text:
         text = re.sub(r"(?m)^[ \t]+(?=[\r\n]|\Z)", "", text)  # lines of blanks are ignored
-    header, separator = _header(text, path)
+    header, separator = _header(text, path, form.separator)
     kept = _kept(header, only, path)
     ragged: list[Any] = []
 
@@ -292,7 +379,18 @@ def _read_csv(path: Path, comments: bool, only: Mapping[str, str] | None) -> Tab
     odd = [
         (line, len(cells)) for line, cells in _csv_rows(text, separator) if len(cells) != len(header)
     ] if ragged else []  # fmt: skip
-    return Table(path, columns, "line", lines, odd)
+    return Table(path, columns, "line", lines, odd, form.decimal)
+
+
+def _split_lines(text: str, count: int) -> tuple[int, str]:
+    """Number of line ends above a header, and the text from there on."""
+    end = 0
+    for above in range(count):
+        found = re.compile(r"\r\n|\n|\r").search(text, end)
+        if found is None:
+            return above, ""
+        end = found.end()
+    return count, text[end:]
 
 
 def _csv_rows(text: str, separator: str, empty: bool = False) -> Iterator[tuple[int, list[str]]]:
@@ -307,11 +405,13 @@ def _csv_rows(text: str, separator: str, empty: bool = False) -> Iterator[tuple[
         csv.field_size_limit(csv_limit)
 
 
-def _header(text: str, path: Path) -> tuple[list[str], str]:
+def _header(text: str, path: Path, stated: str = "") -> tuple[list[str], str]:
     """The names of the columns, and the separator."""
     first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
     if not first.strip(" \t\r\n,;"):
         raise ScenarioError(["is empty: the first line must name the columns"], str(path))
+    if stated:
+        return next(_csv_rows(text, stated))[1], stated
     bare = re.sub(r'"[^"]*"', "", first)
     given = [sign for sign in _SEPARATORS if sign in bare]
     if len(given) > 1:
@@ -428,6 +528,102 @@ def _of_dataset(dataset: Any, path: Path, only: Mapping[str, str] | None) -> Tab
     return Table(path, columns)
 
 
+def _read_excel(path: Path, only: Mapping[str, str] | None, form: TableForm) -> Table:
+    """The sheets of a workbook, one below the other."""
+    import openpyxl
+
+    check_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > 2 * MOST_BYTES:
+            what = f"holds {size / 2**20:.0f} MiB, unpacked"
+            raise ScenarioError([f"{what}: must be at most {2 * MOST_BYTES / 2**20:.0f}"], str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+            try:
+                sheets = {sheet.title: [*sheet.iter_rows(values_only=True)] for sheet in book.worksheets}
+            finally:
+                book.close()
+    except ScenarioError:
+        raise
+    except Exception as error:  # openpyxl, zipfile and the XML parser raise whatever they meet
+        raise ScenarioError([f"can't be read as Excel: {_short(error)}"], str(path)) from None
+    return _of_sheets(path, sheets, only, form)
+
+
+def _of_sheets(
+    path: Path, sheets: dict[str, list[tuple[Any, ...]]], only: Mapping[str, str] | None, form: TableForm
+) -> Table:
+    """A table of the rows of sheets."""
+    missing = [name for name in form.sheets if name not in sheets]
+    if missing:
+        there = ", ".join(shown(name) for name in sheets)
+        raise ScenarioError([f"has no sheet {shown(name)}; there are {there}" for name in missing], str(path))
+    header: list[str] = []
+    cells, numbers, sizes, faults = list[list[Any]](), list[int](), dict[str, int](), list[str]()
+    for name in form.sheets or sheets:
+        rows = sheets[name][form.header - 1 :]
+        if not rows:
+            continue
+        own = ["" if cell is None else str(cell).strip() for cell in rows[0]]
+        while own and not own[-1]:
+            own.pop()
+        if not own:
+            continue
+        if header and own != header:
+            faults.append(
+                f"sheet {shown(name)} has the columns {shown(', '.join(own))}, the first one "
+                f"{shown(', '.join(header))}: must be the same; name the sheets with the setting sheets"
+            )
+            continue
+        header = own
+        filled = [
+            (number, row)
+            for number, row in enumerate(rows[1:], form.header + 1)
+            if any(cell is not None and str(cell).strip() for cell in row)
+        ]
+        numbers += [number for number, _ in filled]
+        cells += [[*row, *[None] * len(header)][: len(header)] for _, row in filled]
+        sizes[name] = len(filled)
+    if faults:
+        raise ScenarioError(capped(faults), str(path))
+    if not header:
+        raise ScenarioError(["is empty: the first row must name the columns"], str(path))
+    kept = _kept(header, only, path)
+    columns = {
+        name: _of_cells([row[i] for row in cells])
+        for i, name in kept.items()
+        if header[i] or any(row[i] is not None for row in cells)
+    }
+    return Table(path, columns, "row", lambda: np.array(numbers, np.int64), (), form.decimal, sizes)
+
+
+def _of_cells(cells: list[Any]) -> pa.Array:
+    """Cells of a spreadsheet as a column: times, numbers, else text."""
+    given = [cell for cell in cells if cell is not None and cell != ""]
+    if given and all(isinstance(cell, datetime) for cell in given):
+        # a spreadsheet's times are days of a real number: to the nearest ms
+        stamps = np.array([cell if isinstance(cell, datetime) else None for cell in cells], "datetime64[us]")
+        rounded = (stamps + np.timedelta64(500, "us")).astype("datetime64[ms]").astype("datetime64[us]")
+        return pa.array(rounded)
+    if given and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in given):
+        return pa.array([None if cell == "" else cell for cell in cells], pa.float64())
+    return _trimmed(_joined(pa.chunked_array([pa.array([_text_of(c) for c in cells], pa.large_string())])))
+
+
+def _text_of(cell: Any) -> str:
+    """A cell of a spreadsheet as text; times in ISO 8601."""
+    if cell is None:
+        return ""
+    if isinstance(cell, datetime | date | time):
+        return cell.isoformat()
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell)
+
+
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     """A column as one array; text and dictionaries as trimmed text, decimals as numbers."""
     kind = column.type
@@ -459,6 +655,22 @@ def _plain(column: pa.Array) -> tuple[Array, NDArray[np.bool_]] | None:
     empty = mask_of(pc.is_null(column, nan_is_null=not pa.types.is_large_string(kind)))
     values = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
     return values, np.isfinite(values) | empty
+
+
+def _stated(text: pa.Array, sign: str) -> tuple[Array, NDArray[np.bool_]]:
+    """Values with a stated decimal sign, and whether each is empty or a finite number; the other sign, blanks
+    and apostrophes may stand between thousands.
+    """
+    other = "." if sign == "," else ","
+    between = rf"[{other} '\x{{a0}}\x{{202f}}]"
+    grouped = rf"^[+-]?\d{{1,3}}({between}\d{{3}})+(\{sign}\d*)?$"
+    plain = rf"^[+-]?(\d+\{sign}?\d*|\{sign}\d+)([eE][+-]?\d+)?$"
+    by_thousand = mask_of(pc.match_substring_regex(text, grouped))
+    usable = by_thousand | mask_of(pc.match_substring_regex(text, plain))
+    numbers = pc.replace_substring(pc.replace_substring_regex(text, between, ""), sign, ".")
+    values = pc.cast(pc.if_else(pa.array(usable), numbers, pa.scalar(None, pa.large_string())), pa.float64())
+    number = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return number, mask_of(pc.is_null(text)) | (usable & np.isfinite(number))
 
 
 def _decimal_sign(columns: Sequence[pa.Array]) -> str:

@@ -24,6 +24,7 @@ from evgrid.errors import ScenarioError
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
 from evgrid.results.recording import KINDS, SITE, Selection, selection
 from evgrid.scenario import Scenario, load_scenario, scenario_from
+from evgrid.scenario.fields import Settings
 from evgrid.scenario.sites import DrawnConnections
 from evgrid.scenario.tariffs import months_of
 
@@ -80,6 +81,7 @@ class World:
         return (
             *self.network.notes,
             *base_load,
+            *self._notes_of_series,
             *self.sessions.notes,
             *self._notes_of_ageing,
             *(self.sites.notes if self.sites is not None else ()),
@@ -87,6 +89,11 @@ class World:
             *of_plans,
             *(self.outages.notes if self.outages is not None else ()),
         )
+
+    @cached_property
+    def _notes_of_series(self) -> tuple[str, ...]:
+        """Accounts of time series whose form is stated, but for those of the base load."""
+        return tuple(_notes_of_series(self.scenario, self.clock))
 
     @cached_property
     def _notes_of_ageing(self) -> tuple[str, ...]:
@@ -336,6 +343,39 @@ def _on_feeder(sites: SiteTable) -> tuple[Any, Any]:
     """Member and connection of the sites that have a connection."""
     here = sites.connection >= 0
     return sites.member[here], sites.connection[here]
+
+
+def _notes_of_series(scenario: Scenario, clock: Clock) -> Iterator[str]:
+    """What was read, shifted, filled and dropped of each file of a series whose form is stated, a sentence
+    each; that of the base load is said with it.
+    """
+    from evgrid.readers.series import Rules, read_series_with_account
+    from evgrid.scenario.time_series import PowerSeries
+
+    parts = {name: getattr(scenario, name) for name in ("feeder", "fleet", "sites", "system", "tariff")}
+    for path, given in _series_files(parts, ""):
+        if not [name for name in given.stated_form if name != "time_format"]:
+            continue
+        power = isinstance(given, PowerSeries)
+        account = read_series_with_account(
+            given.file, clock, Rules("number", power=power), getattr(given, "column", None), given.reading
+        )[1]
+        yield f"{path}.file: {account.sentence()}."
+
+
+def _series_files(settings: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Files of single time series in settings, with their paths."""
+    from evgrid.scenario.time_series import PowerTable, TimeSeries
+
+    if isinstance(settings, TimeSeries):
+        if not isinstance(settings, PowerTable) and getattr(settings, "file", None) is not None:
+            yield path, settings
+    elif isinstance(settings, Settings):
+        for name in type(settings).model_fields:
+            yield from _series_files(getattr(settings, name), f"{path}.{name}")
+    elif isinstance(settings, Mapping):
+        for name, part in settings.items():
+            yield from _series_files(part, f"{path}.{name}" if path else str(name))
 
 
 def _notes_of_plans(world: World) -> Iterator[str]:

@@ -15,7 +15,8 @@ from pydantic import Discriminator, Field, Tag
 from evgrid.core.model import Clock
 from evgrid.core.units import DAY_S
 from evgrid.readers.series import Rules, read_series
-from evgrid.scenario.fields import ExistingFile, Settings, TimeFormat
+from evgrid.scenario.fields import ExistingFile, Settings
+from evgrid.scenario.time_series import TimeSeries
 
 RULES = Rules("temperature in °C", -60.0, 60.0)
 
@@ -31,15 +32,13 @@ class Sinusoid(Settings):
     """Warmest hour of the day, local time."""
 
 
-class TemperatureFile(Settings):
+class TemperatureFile(TimeSeries):
     """Ambient temperature from a table."""
 
     file: ExistingFile
-    """CSV, Parquet or NetCDF with a column time and one of °C; each value holds until the next."""
+    """CSV, Excel, Parquet or NetCDF with a column time and one of °C; each value holds until the next."""
     column: str | None = None
-    """Name of the column; left out: the only one besides time."""
-    time_format: TimeFormat | None = None
-    """Form of the times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the run's start."""
+    """Name of the column, or of the series in a long table; left out: the only one."""
 
 
 def _kind(value: Any) -> str:
@@ -64,7 +63,7 @@ class AmbientTemperature:
         """Raise ScenarioError with every fault of a file."""
         self._settings = settings
         if isinstance(settings, TemperatureFile):
-            self._series = read_series(settings.file, clock, RULES, settings.column, settings.time_format)
+            self._series = read_series(settings.file, clock, RULES, settings.column, settings.reading)
         self._start_s = 3600.0 * start_hour(clock)
 
     def mean(self, begin_s: float, end_s: float) -> float:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 
 from evgrid.core.registry import Registry
+from evgrid.readers.time_tables import Reading
 from evgrid.scenario.devices import Capacitor, PvInverters, TapChanger, TransformerAgeing
-from evgrid.scenario.fields import Duration, ExistingFile, Settings, TimeFormat, fault
+from evgrid.scenario.fields import Duration, ExistingFile, Settings, fault
+from evgrid.scenario.time_series import PowerTable
 
 
-class GenerationFile(Settings):
+class GenerationFile(PowerTable):
     """A profile of the network's generation."""
 
     file: ExistingFile
-    """CSV, Parquet or NetCDF: minute or time, then a column of kW into the grid for each generator and
+    """CSV, Excel, Parquet or NetCDF: minute or time, then a column of kW into the grid for each generator and
     storage, named like them, or one column named share: the share of their power in the network
     that all generators feed in."""
-    time_format: TimeFormat | None = None
-    """Form of the file's times, as base_load.time_format."""
 
 
-class BaseLoad(Settings):
+class BaseLoad(PowerTable):
     """The load of the feeder without EVs."""
 
     source: Literal["standard", "net", "none", "simbench"] | None = None
@@ -32,20 +33,19 @@ class BaseLoad(Settings):
     network itself; none: no load; simbench: the year of load, generation and storage profiles of a
     network simbench:CODE, at the same date and time. Left out with a file, else standard."""
     file: ExistingFile | None = None
-    """CSV, Parquet or NetCDF with a column of kW for each load of the net, named like the loads."""
+    """CSV, Excel, Parquet or NetCDF with a column of kW for each load of the net, named like the loads; or a
+    long table of theirs."""
     shape: Literal["daily", "yearly", "duty"] | None = None
     """Load shapes that the own loads (source: net) of a network from OpenDSS follow: daily from midnight,
     yearly from 1 January, duty from the run's start; left out: they are constant."""
-    time_format: TimeFormat | None = None
-    """Form of the file's times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the start."""
     power_factor: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Power factor (inductive) of standard and file loads."""
     annual_kwh: Annotated[float, Field(gt=0)] = 3500.0
     """Mean yearly energy of a household, kWh (standard)."""
-    scale: Literal["households", "net"] = "households"
+    scale: Literal["households", "net"] | float = "households"  # type: ignore[assignment]
     """Scaling of standard profiles. households: the yearly energy of the households behind each
     load (feeder.households); net: the network's own load, which each load reaches, without noise, in the
-    profile's highest quarter-hour of the year."""
+    profile's highest quarter-hour of the year. With a file: factor of its values, a number."""
     generation: Literal["none", "nameplate"] | GenerationFile | None = None
     """Power of the network's generators and storages, which have no profile of their own. none: 0; nameplate:
     the network's own, day and night; {file: pv.csv}: a table. Left out: the network's own with net, the
@@ -55,8 +55,8 @@ class BaseLoad(Settings):
     def _one_source(self) -> BaseLoad:
         if self.file is not None and self.source is not None:
             raise fault("give either source or file")
-        if self.time_format is not None and self.file is None:
-            raise fault("time_format is of a file: give a file, or leave it out")
+        if self.file is None:
+            self.check_of_file()
         if self.shape is not None and self.kind != "net":
             raise fault(f"shape = {self.shape}: is of the network's own loads (source: net)")
         if self.kind == "simbench" and self.generation is not None:
@@ -66,6 +66,16 @@ class BaseLoad(Settings):
         if self.scale == "net" and self.annual_kwh != type(self).model_fields["annual_kwh"].default:
             raise fault(f"annual_kwh = {self.annual_kwh:g}: has no meaning with scale = net")
         return self
+
+    @property
+    def reading(self) -> Reading:
+        """The form of its file, as the readers take it."""
+        return replace(super().reading, scale=self.scale if isinstance(self.scale, float) else 1.0)
+
+    @property
+    def stated_form(self) -> list[str]:
+        """Settings of the form of its file, as far as they differ from their defaults."""
+        return [name for name in super().stated_form if name != "scale" or isinstance(self.scale, float)]
 
     @property
     def kind(self) -> Literal["standard", "net", "none", "simbench", "file"]:

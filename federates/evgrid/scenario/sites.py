@@ -40,6 +40,7 @@ from evgrid.scenario.fields import (
     faults,
     faults_of,
 )
+from evgrid.scenario.time_series import PowerSeries
 
 if TYPE_CHECKING:
     from evgrid.scenario.tariffs import DemandCharge
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 # ---- load -----------------------------------------------------------------------------------------
 
 
-class LoadPart(Settings):
+class LoadPart(PowerSeries):
     """Part of a site's load: a share of it, a constant power, or a table."""
 
     share: Share | None = None
@@ -55,20 +56,19 @@ class LoadPart(Settings):
     kw: NotNegative | None = None
     """Constant power, kW. Where the site's load is less, it is all of the load."""
     file: ExistingFile | None = None
-    """CSV, Parquet or NetCDF with a column time and one of kW; each value holds until the next. Where the
-    site's load is less, it is all of the load."""
+    """CSV, Excel, Parquet or NetCDF with a column time and one of kW; each value holds until the next. Where
+    the site's load is less, it is all of the load."""
     column: str | None = None
-    """Name of the column; left out: the only one besides time."""
-    time_format: TimeFormat | None = None
-    """Form of the file's times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the run's
-    start."""
+    """Name of the column, or of the series in a long table; left out: the only one."""
 
     @model_validator(mode="after")
     def _one_form(self) -> LoadPart:
         if sum(given is not None for given in (self.share, self.kw, self.file)) != 1:
             raise fault("give one of share, kw and file")
-        if self.file is None and (self.column is not None or self.time_format is not None):
-            raise fault("column and time_format are of a file: give a file, or leave them out")
+        if self.file is None:
+            self.check_of_file()
+            if self.column is not None:
+                raise fault("column: is of a file: give a file, or leave it out")
         return self
 
 
@@ -85,18 +85,15 @@ class Circuit(LoadPart):
     """Order of shedding: the circuit with the highest number is shed first, of equals the last one named."""
 
 
-class OwnLoad(Settings):
+class OwnLoad(PowerSeries):
     """A load in place of the base load: a constant power or a table."""
 
     kw: NotNegative | None = None
     """Constant power, kW."""
     file: ExistingFile | None = None
-    """CSV, Parquet or NetCDF with a column time and one of kW; each value holds until the next."""
+    """CSV, Excel, Parquet or NetCDF with a column time and one of kW; each value holds until the next."""
     column: str | None = None
-    """Name of the column; left out: the only one besides time."""
-    time_format: TimeFormat | None = None
-    """Form of the file's times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the run's
-    start."""
+    """Name of the column, or of the series in a long table; left out: the only one."""
     power_factor: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Power factor (inductive)."""
 
@@ -104,8 +101,10 @@ class OwnLoad(Settings):
     def _one_form(self) -> OwnLoad:
         if (self.kw is None) == (self.file is None):
             raise fault("give either kw or file")
-        if self.file is None and (self.column is not None or self.time_format is not None):
-            raise fault("column and time_format are of a file: give a file, or leave them out")
+        if self.file is None:
+            self.check_of_file()
+            if self.column is not None:
+                raise fault("column: is of a file: give a file, or leave it out")
         return self
 
 

@@ -43,6 +43,7 @@ from evgrid.scenario.fields import (
     faults,
 )
 from evgrid.scenario.products import Product, find_product
+from evgrid.scenario.time_series import TimeSeries
 
 LONGEST_S = 3600.0
 """Longest time constant: 20 of them lie within the day before."""
@@ -69,16 +70,14 @@ REGD = Shape(120.0, 600.0, 0.6, 900.0)
 REGA = Shape(240.0, None, 0.45, None)
 
 
-class SeriesFile(Settings):
+class SeriesFile(TimeSeries):
     """Values over time from a file."""
 
     file: ExistingFile
-    """CSV, Parquet or NetCDF with a column time (local, or seconds from the run's start) and one of values,
-    each of which holds until the next row."""
+    """CSV, Excel, Parquet or NetCDF with a column time (local, or seconds from the run's start) and one of
+    values, each of which holds until the next row."""
     column: str | None = None
-    """Name of the column of values; left out: the only one besides time."""
-    time_format: TimeFormat | None = None
-    """Form of the times, such as '%d.%m.%Y %H:%M'; left out: ISO 8601, or seconds from the run's start."""
+    """Name of the column of values, or of the series in a long table; left out: the only one."""
 
 
 class EnergyPrice(SeriesFile):

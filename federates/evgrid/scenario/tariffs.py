@@ -280,7 +280,7 @@ def steps_of(file: PriceFile, clock: Clock) -> tuple[Steps, float]:
 
 
 def _of_file(file: SeriesFile, kwh: float, clock: Clock) -> tuple[Steps, float]:
-    read = read_series(file.file, clock, PRICE, file.column, file.time_format)
+    read = read_series(file.file, clock, PRICE, file.column, file.reading)
     steps = steps_without_repeats(read.edges_s, read.values / kwh)
     return lambda begin_s, end_s: steps.until(end_s), float(steps.until(0.0).edges_s[-1])
 

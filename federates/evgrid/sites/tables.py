@@ -36,7 +36,7 @@ FORMER = ("auto", "battery", "ev", "generator")
 CONTROL_NAMES = CONTROLS.names()
 """Controls by their code."""
 _MONTH_S = 30 * 86400.0
-SITE_LOAD = Rules("load in kW", low=0.0)
+SITE_LOAD = Rules("load in kW", low=0.0, power=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -515,12 +515,10 @@ class _Loads:
         """A constant power, or a file, which is read once."""
         if given.file is None:
             return Constant(given.kw)
-        key = (given.file, given.column, given.time_format)
+        key = (given.file, given.column, given.reading)
         if key not in self._read:
             try:
-                series = read_series(
-                    given.file, self._scenario.clock, SITE_LOAD, given.column, given.time_format
-                )
+                series = read_series(given.file, self._scenario.clock, SITE_LOAD, given.column, given.reading)
             except ScenarioError as error:
                 self._faults += [f"{path}.file: {error.source}: {fault}" for fault in error.faults]
                 series = Series(np.array([0.0, 1.0]), np.zeros(1))

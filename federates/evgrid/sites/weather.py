@@ -29,6 +29,7 @@ from evgrid.errors import ScenarioError
 from evgrid.readers import read_table, shown
 from evgrid.readers.files import check_file, read_text
 from evgrid.readers.series import Rules, Series, read_series
+from evgrid.readers.time_tables import Reading
 from evgrid.scenario.ambient import AmbientTemperature
 from evgrid.scenario.sites import SitePv
 
@@ -250,7 +251,7 @@ class _Table:
         found, faults = dict[str, Series](), list[str]()
         for name in (name for name in names if name != "time"):
             try:
-                found[name] = read_series(file, clock, _COLUMNS[name], name, time_format)
+                found[name] = read_series(file, clock, _COLUMNS[name], name, Reading(time_format=time_format))
             except ScenarioError as error:
                 faults += error.faults
         if faults:

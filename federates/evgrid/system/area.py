@@ -42,7 +42,7 @@ def known_load(settings: LoadFrequency, clock: Clock) -> Series:
     end_s = max(clock.duration_s, edges[-1]) + 1.0
     if settings.load is None:
         return Series(np.append(edges, end_s), values)
-    load = read_series(settings.load.file, clock, LOAD, settings.load.column, settings.load.time_format)
+    load = read_series(settings.load.file, clock, LOAD, settings.load.column, settings.load.reading)
     both = np.unique(np.append(edges, np.clip(load.edges_s[:-1], 0.0, None)))
     base = values[np.searchsorted(edges, both, "right") - 1]
     from_file = load.values[np.searchsorted(load.edges_s[:-1], both, "right") - 1]

@@ -114,7 +114,7 @@ class SystemModel(Model):
                 self.variables += (_FLEET,)
         elif isinstance(frequency, ReplayedFrequency):
             rules = frequency_rules(settings.nominal_hz)
-            replayed = read_series(frequency.file, clock, rules, frequency.column, frequency.time_format)
+            replayed = read_series(frequency.file, clock, rules, frequency.column, frequency.reading)
             self._frequency_of = lambda begin, end: (replayed.at(end), replayed.mean(begin, end))
         self._regulation_of = self._regulation_source(settings, clock, members, seed)
         self._market = market(settings, clock)
@@ -133,7 +133,7 @@ class SystemModel(Model):
             return SyntheticSignal(regulation.shape, clock, members, seed).mean
         if isinstance(regulation, ReplayedRegulation):
             file = regulation
-            return read_series(file.file, clock, REGULATION, file.column, file.time_format).mean
+            return read_series(file.file, clock, REGULATION, file.column, file.reading).mean
         if isinstance(regulation, AGCRegulation) and area is not None:
             return lambda begin, end: area.agc_signal
         if isinstance(regulation, ProductRegulation):
@@ -224,9 +224,7 @@ def market(settings: System, clock: Clock) -> dict[str, Callable[[float, float],
     found: dict[str, Callable[[float, float], Array]] = {}
     if settings.energy_price is not None:
         file = settings.energy_price
-        found["energy_price_per_mwh"] = read_series(
-            file.file, clock, PRICE, file.column, file.time_format
-        ).mean
+        found["energy_price_per_mwh"] = read_series(file.file, clock, PRICE, file.column, file.reading).mean
     if settings.emissions is not None:
         source = settings.emissions
         emissions = read_emissions(source.file, clock, source.timezone, source.column, source.time_format)

@@ -1,0 +1,42 @@
+"""The examples of the pages on inputs run as they stand, and print what the pages show."""
+
+import re
+
+import numpy as np
+import pandapower as pp
+import pytest
+from tests.docs.test_blocks import ROOT, blocks
+
+from evgrid.readers.yaml_files import parse_yaml
+from evgrid.runs.simulation import build_world
+from evgrid.scenario import scenario_from
+
+HOW_TO = ROOT / "docs" / "how_to"
+
+
+def words(text):
+    return re.sub(r"\s+", " ", text).strip()
+
+
+@pytest.fixture
+def street(tmp_path):
+    """The network of the pages."""
+    net = pp.create_empty_network(f_hz=50)
+    mv, lv = pp.create_bus(net, 10.0), pp.create_bus(net, 0.4)
+    pp.create_ext_grid(net, mv)
+    pp.create_transformer_from_parameters(net, mv, lv, 0.1, 10.0, 0.4, 1.0, 4.0, 0.0, 0.0)
+    for k in (1, 2):
+        pp.create_load(net, lv, 0.003, name=f"House {k}")
+    pp.to_json(net, str(tmp_path / "street.json"))
+    return tmp_path
+
+
+def test_the_page_on_meter_files(street):
+    page = HOW_TO / "meter_files.md"
+    table, note = blocks(page, "text")
+    (street / "meters.csv").write_text(table)
+    scenario = scenario_from(parse_yaml(blocks(page, "yaml")[0]), folder=street)
+    world = build_world(scenario)
+    assert words(note) in world.notes
+    p, _ = world.base.at(np.array([0.0, 1800.0, 3600.0, 5400.0]), np.array([1800.0, 3600.0, 5400.0, 7200.0]))
+    assert p[:, 0, :, 0].tolist() == [[0.5, 2], [1, 2], [1.5, 3], [2, 3]]  # as the page says
