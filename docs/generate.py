@@ -13,6 +13,7 @@ from pathlib import Path
 from result_variables import result_variables
 
 from evgrid.core.ports import CAUSAL_ORDER, PORTS
+from evgrid.results.limits import PRESETS
 from evgrid.scenario.reference import REQUIRED, Key, keys_of, schema_of
 from evgrid.studies.reading import FILES, settings_of
 from evgrid.studies.study import STUDIES
@@ -27,6 +28,7 @@ def write(folder: Path) -> None:
     pieces["variables"] = "".join(variables())
     pieces["federation"] = "".join(federation())
     pieces["ports"] = "".join(ports())
+    pieces["limits"] = "".join(limits())
     for name, text in pieces.items():
         file = folder / f"{name}.md"
         if not file.exists() or file.read_text(encoding="utf-8") != text:
@@ -109,3 +111,12 @@ def ports() -> Iterator[str]:
         shape, subscribers = ", ".join(port.shape), ", ".join(port.subscribers)
         unit, text = port.unit or "1", _plain(port.text)
         yield f"| `{port.name}` | {unit} | {shape} | {port.publisher} | {subscribers} | {text} |\n"
+
+
+def limits() -> Iterator[str]:
+    """The presets of limits with their numbers, as a table."""
+    yield "| preset | criterion | limit | source |\n|---|---|---|---|\n"
+    for name, preset in PRESETS.items():
+        source = (preset.__doc__ or "").strip().partition("\n")[0]
+        for criterion in preset().criteria:
+            yield f"| `{name}` | `{criterion.name}` | {_plain(criterion.text)} | {_plain(source)} |\n"

@@ -11,18 +11,15 @@ from click.testing import CliRunner
 import evgrid
 from evgrid.cli import main
 from evgrid.results.limits import Criterion
-from evgrid.studies.hosting_capacity import (
-    COUNTED,
+from evgrid.studies.hosting_capacity import _at_capacity, _first, assess, load_study, run_study, summary
+from evgrid.studies.hosting_capacity_output import save_study
+from evgrid.studies.hosting_capacity_tables import (
     TOGETHER,
-    _at_capacity,
-    _first,
-    assess,
+    UNITS,
     binding_table,
     first_violations_table,
     half_width,
-    load_study,
-    run_study,
-    summary,
+    limits_table,
 )
 from evgrid.studies.statistics import wilson
 
@@ -210,6 +207,8 @@ def test_what_sets_the_capacity_is_what_is_violated_at_the_first_level_past_it()
     assert table["binding_criterion"].tolist() == ["vuf", "vuf", "trafo"]
     assert table["binding_element"].tolist() == ["B1", "B2", "T1"]
     assert table["criterion_share"].tolist() == [0.5, 0.5, 0.25]
+    assert table["any_share"].tolist() == [0.5] * 3
+    assert table["other_share"].tolist() == [0.25, 0.25, 0.5]  # vuf is violated with the trafo's by one
     assert table["median_hour"].tolist() == [18.5] * 3
     first = first_violations_table(result)
     assert dict(zip(first["first_element"], first["deployments"], strict=True)) == {"T1": 2, "B1": 1, "B2": 1}
@@ -232,12 +231,12 @@ def test_a_summary_says_where_limits_are_violated_without_evs_and_when_in_the_da
     few = judged_by_hand({(1, m): {"vuf": "B1"} for m in range(4)} | {(0, 0): {"vuf": "B1"}})
     assert float(few["capacity"].sel(criterion=TOGETHER, variant="one")) == 0.0
     assert np.isnan(few["capacity_low"].sel(criterion=TOGETHER, variant="one"))
-    rows = summarised(few, [0.0, 10.0, 20.0], COUNTED)
+    rows = summarised(few, [0.0, 10.0, 20.0], UNITS["evs"].text)
     assert rows["hosting capacity, one"] == "0 EVs at a risk of 30% (none to 0 EVs)"
     assert "  none" not in rows
     assert ", at about 18:30 (" in rows["  set by"]
     always = judged_by_hand({(level, m): {"vuf": "B1"} for level in range(3) for m in range(4)})
-    rows = summarised(always, [0.0, 0.5, 1.0], "penetration")
+    rows = summarised(always, [0.0, 0.5, 1.0], UNITS["levels"].text)
     assert rows["hosting capacity, one"].startswith("none at a risk of 30% (none")
     assert rows["  none"] == "the risk is passed without any EVs"
 
@@ -254,7 +253,8 @@ def test_a_car_park_is_asked_in_evs(tmp_path, scheduler):
     park = BASE.replace("{count: 6,", "{count: 6, sessions: workplace,")
     (tmp_path / "park.yaml").write_text(park)
     with pytest.raises(
-        evgrid.ScenarioError, match=r"1 fault\n.*workplace: these EVs are of no household; give their numbers"
+        evgrid.ScenarioError,
+        match=r"1 fault\n.*workplace: these EVs are of no household; give numbers in place of levels",
     ):
         run_study(load_study(tmp_path / "park.yaml"))
     study = load_study(tmp_path / "park.yaml", evs=(0, 20), limits=["en_50160"], members=2, budget=2)
@@ -263,9 +263,75 @@ def test_a_car_park_is_asked_in_evs(tmp_path, scheduler):
     assert dict(summary(result))["deployments"] == "2, 2 levels from 0 EVs to 20 EVs"
 
 
+PARK = """
+name: hub
+time: {start: 2026-07-01T16:00, duration: 1h, step: 30min}
+ensemble: {members: 1, seed: 3}
+feeder: {network: cigre_lv, base_load: {source: none}}
+fleet: {count: 1, sessions: full_power, charger: {phases: 3, power_kw: 20}}
+communication: {telemetry: 30min}
+"""
+
+
+def test_chargers_at_each_node_have_the_capacity_worked_out_by_hand(tmp_path, scheduler):
+    """20-kW chargers at full power, nothing else: a transformer of 500 kVA (Load R1) or 300 kVA (Load C1) is
+    at 20 % with 5 of them (100 kVA) or 3 (60 kVA), plus losses below 2 kVA; so 4 and 2 pass a limit of 20 %.
+    """
+    (tmp_path / "hub.yaml").write_text(PARK)
+    limit = Criterion(name="fifth", variable="trafo_loading", high=0.2)
+    never = Criterion(name="never", variable="trafo_loading", high=9.0)
+    study = load_study(
+        tmp_path / "hub.yaml",
+        chargers=(0, 2, 3, 4, 5),
+        nodes=("Load R1", "Load C1"),
+        limits=(limit, never),
+        members=2,
+    )
+    result = run_study(study, scheduler=scheduler)
+    assert result["node"].values.tolist() == ["Load R1", "Load C1"]
+    assert result["capacity"].sel(criterion=TOGETHER).values.tolist() == [4, 2]
+    assert result["binding_level"].values.tolist() == [5, 3]
+    assert result["level_kw"].values.tolist() == [0, 40, 60, 80, 100]
+    table = binding_table(result)
+    assert table["binding_element"].tolist() == ["Trafo R0-R1", "Trafo C0-C1"]
+    # the named criterion is all of P(violation) at the first level past the capacity
+    for variant, row in zip(result["variant"].values, table.to_dict("records"), strict=True):
+        at = result.sel(variant=variant, level=result["binding_level"].sel(variant=variant))
+        assert row["criterion_share"] == float(at["violated"].sel(criterion="fifth").mean()) == 1.0
+        assert row["any_share"] == float(at["probability"].sel(criterion=TOGETHER)) == 1.0
+        assert row["other_share"] == 0.0
+    rows = dict(summary(result))
+    assert rows["Load C1"].startswith("2 chargers (40 kW) at a risk of 5%")
+    assert (
+        "fifth, which 100% of the deployments violate at 3 chargers (60 kW) (100% any limit, 0% "
+        in rows["Load C1"]
+    )
+    limits = limits_table(result).set_index("criterion")
+    assert limits["high"].to_dict() == {"fifth": 0.2, "never": 9.0}
+    assert limits["checked"].all()
+    assert {path.name for path in save_study(result, tmp_path / "out")} >= {"limits.csv", "study.png"}
+
+
+def test_levels_in_kw_are_the_nearest_whole_number_of_chargers(tmp_path):
+    (tmp_path / "hub.yaml").write_text(PARK)
+    variants = {"small": {}, "large": {"fleet.charger.ratings": {20: 0.5, 60: 0.5}}}
+    study = load_study(tmp_path / "hub.yaml", kw=(0, 70, 200), variants=variants, nodes="all")
+    counts = [run.scenario.fleet.count for run in study.plans()]
+    assert counts == [0, 4, 10] * 15 + [0, 2, 5] * 15  # 70 / 20 = 3.5, and 70 / 40 = 1.75
+    assert study.cases[0].label == "small, Load R1"
+
+
+def test_more_than_one_ev_per_household(scenario):
+    runs = load_study(scenario, levels=[1.0, 1.5], members=1).plans()
+    assert [run.scenario.fleet.penetration for run in runs] == [1.0, 1.5]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"chargers": [1], "kw": [2]}, "kw: give either chargers or kw"),
+        ({"nodes": ["Load R1"]}, "nodes: give evs, chargers or kw with them"),
+        ({"levels": [50]}, "levels.*50.*must be at most 5"),
         ({"levels": [0.5, 0.2]}, "levels.*must be ascending"),
         ({"limits": ["en_50161"]}, "en_50161 is no preset; must be one of en_50160"),
         ({"risk": 1.5}, "risk = 1.5: must be less than 1"),

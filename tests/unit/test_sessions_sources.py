@@ -16,6 +16,7 @@ from evgrid.scenario import Scenario, scenario_from
 from evgrid.scenario.sessions import SOURCES
 from evgrid.scenario.vehicles import charge_limit_kw, read_mix
 
+TRAVELLING = [name for name in SOURCES.names() if name != "full_power"]
 DC = {"current": "dc", "phases": 3, "power_kw": 150}
 
 
@@ -58,7 +59,7 @@ def refused(match, **settings):
 # --- what holds for every source ---
 
 
-@pytest.mark.parametrize("source", SOURCES.names())
+@pytest.mark.parametrize("source", TRAVELLING)
 def test_a_member_alone_any_step_and_fewer_evs_give_the_same_sessions(source):
     mix = {} if source in ("school_bus", "delivery_van") else {"mix": "default"}
     given = {"sessions": source, "count": 30, **mix}
@@ -75,7 +76,7 @@ def test_a_member_alone_any_step_and_fewer_evs_give_the_same_sessions(source):
     assert np.array_equal(alone_evs.phase[:9], few_evs.phase)
 
 
-@pytest.mark.parametrize("source", SOURCES.names())
+@pytest.mark.parametrize("source", TRAVELLING)
 def test_sessions_follow_one_another_and_carry_the_state_of_charge(source):
     _, sessions = tables(sessions=source, count=40, duration="240h")
     assert np.all(sessions.departure_s > sessions.arrival_s)
@@ -98,7 +99,7 @@ def test_sessions_follow_one_another_and_carry_the_state_of_charge(source):
 
 
 def test_longer_runs_hold_the_sessions_of_shorter_ones():
-    for source in SOURCES.names():
+    for source in TRAVELLING:
         short, long = (tables(sessions=source, count=20, duration=d)[1] for d in ("48h", "120h"))
         assert_same(long.take(long.arrival_s < 48 * 3600), short, but=())
 
@@ -127,6 +128,18 @@ def test_sources_keep_to_weekdays_and_hours():
     weekend = van.arrival_s >= 5 * 86400
     assert weekend.sum() / 600 == pytest.approx(0.33, abs=0.08)
     assert (~weekend).sum() == 1500
+
+
+def test_full_power_is_the_rating_of_every_charger_all_the_time_whatever_the_vehicle_takes():
+    evs, sessions = tables(sessions="full_power", count=8, charger=DC, members=2, mix="default")
+    assert len(sessions) == len(evs.member) == 16
+    assert sessions.arrival_s.tolist() == [0.0] * 16
+    assert np.all(sessions.departure_s > 96 * 3600)
+    assert sessions.charge_kw.tolist() == [150.0] * 16  # above the 100 kW of fleet.vehicle.dc_kw
+    needed = (sessions.soc_target - sessions.soc_arrival) * sessions.capacity_kwh
+    assert np.all(needed > 150 * 8784)  # not full within a year
+    mixed = {"power_kw": 11, "phases": 3, "ratings": {11: 0.5, 22: 0.5}}
+    assert set(tables(sessions="full_power", count=30, charger=mixed)[1].charge_kw) >= {11.0, 22.0}
 
 
 def test_rentals_are_as_long_as_stated():

@@ -361,6 +361,21 @@ def limit_set(*parts: str | Criterion | LimitSet) -> LimitSet:
     return LimitSet(criteria=tuple(criteria))
 
 
+def limits_frame(limits: LimitSet) -> pd.DataFrame:
+    """The numbers of each criterion: a row each, with the columns ``criterion``, ``variable``, ``low``,
+    ``high`` (NaN: none), ``per`` ("": the variable's own unit), ``mean_over_s`` (0: recorded values),
+    ``moving`` and ``allowed_share`` of the means of a week.
+    """
+    import pandas as pd
+
+    rows = [
+        (c.name, c.variable, c.low, c.high, c.per or "", c.mean_over, c.moving, c.allowed_share)
+        for c in limits.criteria
+    ]
+    names = ["criterion", "variable", "low", "high", "per", "mean_over_s", "moving", "allowed_share"]
+    return pd.DataFrame(rows, columns=names).astype({"low": float, "high": float})
+
+
 # ---------------------------------------------------------------------------------------- kernels
 
 

@@ -245,8 +245,8 @@ def _mix(value: Any, info: ValidationInfo) -> Any:
 class Fleet(Settings):
     """The EVs, their chargers and their sessions."""
 
-    penetration: Share | None = None
-    """EVs per household, 0 to 1 (home only)."""
+    penetration: Annotated[float, Field(ge=0, le=5)] | None = None
+    """EVs per household (home only); above 1 some households have several."""
     count: Annotated[int, Field(ge=0)] | None = None
     """Number of EVs in each member, instead of penetration."""
     upstream: Annotated[int, Field(ge=0)] = 0

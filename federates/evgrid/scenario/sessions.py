@@ -25,6 +25,7 @@ SOURCES = Registry(
         "school_bus": f"{_SAMPLED}.school_bus:SchoolBusSessions",
         "rental": f"{_SAMPLED}.rental:RentalSessions",
         "delivery_van": f"{_SAMPLED}.delivery_van:DeliveryVanSessions",
+        "full_power": f"{_SAMPLED}.full_power:FullPowerSessions",
     }
 )
 """Sampled sources by name, which is their field ``source``."""
@@ -48,6 +49,8 @@ class SessionSource(OneOfSeveral):
     """Whether its EVs belong to households, and may be counted by them."""
     needs_dc: ClassVar[bool] = False
     """Whether its chargers must be DC."""
+    limited_by_vehicle: ClassVar[bool] = True
+    """Whether an EV draws no more than its vehicle takes."""
     vehicle_type: ClassVar[str | None] = None
     """Shipped vehicle type of its EVs where the scenario gives no mix; None: ``fleet.vehicle``."""
 

@@ -1,7 +1,10 @@
-"""Hosting capacity: the number of EVs that a feeder can host, with its confidence interval.
+"""Hosting capacity: the EVs, chargers or kW that a feeder can host, with their confidence interval.
 
-In: a scenario, levels of penetration, ways of charging (variants) and limits. Out: a Dataset with
-the violations of each member at each level, and the statistics of them (:func:`assess`).
+In: a scenario, levels (EVs per household, EVs, chargers or kW), ways of charging (variants), nodes and
+limits. Out: a Dataset with the violations of each member at each level, and the statistics of them
+(:func:`assess`). The EVs are spread over the feeder, as ``fleet.at`` of the scenario says, or all at one
+node, for each of ``nodes``, which gives a capacity for each. What charges is what ``fleet.sessions`` says:
+homes, workplaces, depots, DC hubs, or chargers at full power all the time (``full_power``).
 
 A member of the ensemble is a *deployment*: an order in which households get EVs, with their
 phases, trips and household loads. Deployments are nested: each level adds EVs to those of the
@@ -23,6 +26,11 @@ a street has to pass every level on its way. Its interval are the levels at whic
 of the distribution function cross the risk. A capacity lies on the grid of levels; NaN is below the
 lowest level. At the highest level it is 'at least'.
 
+**What sets the capacity** is judged at the first level past it: the criterion that most deployments
+violate there, with the element, phase and time of their worst violations. P(violation) there is stated
+with it, and the share of deployments that violate another criterion only, so that one sees how much of
+P(violation) the criterion explains.
+
 Members are added in rounds until the interval of the share at the capacity is as narrow as required,
 or the budget ends. Stopping by the data makes the interval slightly too narrow.
 
@@ -35,31 +43,32 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from evgrid.core.jit import njit
 from evgrid.errors import ResultError, ScenarioError
 from evgrid.results import open_netcdf
-from evgrid.results.limits import Criterion, LimitSet, coverage, limit_set, violations
+from evgrid.results.limits import LimitSet, coverage, limit_set, violations
 from evgrid.runs.batch import KEPT, Batch, Run, dask_client, plan, read_index, run_batch
 from evgrid.runs.worker_process import Reduction
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.scenario.fields import Share, fault
+from evgrid.scenario.fields import ElementName, fault
 from evgrid.studies import reading
 from evgrid.studies.hosting_capacity_output import save_study
+from evgrid.studies.hosting_capacity_summary import summary
 from evgrid.studies.hosting_capacity_tables import (
-    COUNTED,
     NO_SOLUTION,
     TOGETHER,
+    UNITS,
     WORST,
-    binding_table,
-    first_violations_table,
+    Unit,
+    chosen_limits,
     half_width,
 )
 from evgrid.studies.hosting_capacity_tables import capacity_table as capacity_table
@@ -76,10 +85,22 @@ FORMAT = "evgrid-hosting-capacity-2"
 """Written into each study's Dataset."""
 
 
-NONE = "none"
-"""Hosting capacity in the summary where the risk is passed without any EVs."""
 COLLAPSE = {"feeder.on_divergence": "keep"}
 """A deployment whose power flow has no solution violates the limits; the study goes on."""
+
+
+class Case(NamedTuple):
+    """A variant, at a node where the study has nodes.
+
+    label : of the Dataset's coordinate ``variant``
+    variant, node : their names; node "" where there are none
+    overrides : of the scenario
+    """
+
+    label: str
+    variant: str
+    node: str
+    overrides: dict[str, Any]
 
 
 class HostingCapacity(Study):
@@ -87,7 +108,8 @@ class HostingCapacity(Study):
 
     kind: ClassVar[str] = "hosting-capacity"
     question: ClassVar[str] = (
-        "The number of EVs that the feeder of SCENARIO can host, with its confidence interval."
+        "The EVs, chargers or kW that the feeder of SCENARIO, or each of its nodes, can host, with their "
+        "confidence interval."
     )
     options: ClassVar[tuple[Option, ...]] = (
         Option("--precision", "precision", "Add members until the interval is ± this narrow, such as 0.02."),
@@ -97,11 +119,22 @@ class HostingCapacity(Study):
         Option("--limit", "limits", "Presets of limits to check; may be repeated.", str, multiple=True),
     )
 
-    levels: Annotated[tuple[Share, ...], Field(min_length=1)] = tuple(round(0.1 * i, 12) for i in range(11))
-    """Penetrations, EVs per household, ascending."""
+    levels: Annotated[tuple[Annotated[float, Field(ge=0, le=5)], ...], Field(min_length=1)] = tuple(
+        round(0.1 * i, 12) for i in range(11)
+    )
+    """Penetrations, EVs per household, ascending; above 1 some households have several."""
     evs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     """Numbers of EVs, ascending, in place of levels: for car parks, depots and other EVs without
     households."""
+    chargers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Numbers of chargers, ascending, in place of levels: each has an EV of its own, as fleet.sessions says,
+    or with sessions full_power draws its rated power all the time."""
+    kw: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Rated power of all chargers, kW, ascending, in place of levels; the number of chargers is the nearest
+    whole one, by the mean rating of the variant's chargers."""
+    nodes: Annotated[tuple[ElementName, ...], Field(min_length=1)] | Literal["all"] | None = None
+    """Connection points at which all EVs are, one at a time: a capacity for each; all: every connection
+    point. Left out: spread as fleet.at says."""
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {
         "uncontrolled": {"aggregators": {"main": {"strategy": "uncontrolled"}}}
     }
@@ -128,7 +161,7 @@ class HostingCapacity(Study):
     """Loads to add at each connection on its own, kW, ascending, for the map of the power that it can draw
     besides the base load of the first member, without EVs; left out: no map."""
 
-    @field_validator("levels", "evs", "nodal_kw")
+    @field_validator("levels", "evs", "chargers", "kw", "nodal_kw")
     @classmethod
     def _ascending(cls, levels: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if levels is None:
@@ -142,24 +175,74 @@ class HostingCapacity(Study):
         """The criteria."""
         return limit_set(*self.limits)
 
-    @property
-    def steps(self) -> tuple[float, ...]:
-        """The levels: numbers of EVs, or EVs per household."""
-        return self.levels if self.evs is None else self.evs
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        given = [name for name in ("evs", "chargers", "kw") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise fault(f"{given[1]}: give either {given[0]} or {given[1]}")
+        if self.nodes is not None and not given:
+            raise fault("nodes: give evs, chargers or kw with them, numbers at each node, in place of levels")
+        return self
 
     @property
-    def _key(self) -> str:
-        return "fleet.penetration" if self.evs is None else "fleet.count"
+    def unit(self) -> Unit:
+        """Unit of the levels."""
+        given = [name for name in ("evs", "chargers", "kw") if getattr(self, name) is not None]
+        return UNITS[given[0] if given else "levels"]
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The levels, in their unit."""
+        found: tuple[float, ...] = getattr(self, self.unit.setting)
+        return found
 
     @property
     def _no_evs(self) -> dict[str, None]:
-        return {"fleet.count" if self.evs is None else "fleet.penetration": None}
+        return {"fleet.penetration" if self.unit.counted else "fleet.count": None}
+
+    @cached_property
+    def _places(self) -> tuple[str, ...]:
+        """The nodes, by name."""
+        if self.nodes != "all":
+            return self.nodes or ()
+        from evgrid.studies.nodal_capacity import without_fleet
+
+        connections = without_fleet(load_scenario(self.scenario, self.overrides)).connections
+        return tuple(str(name) for name in connections.name[: connections.on_feeder])
+
+    @cached_property
+    def cases(self) -> tuple[Case, ...]:
+        """Variants, and of each the nodes. Raises EvgridError if the feeder can't be read for all nodes."""
+        if self.nodes is None:
+            return tuple(Case(name, name, "", given) for name, given in self.variants.items())
+        return tuple(
+            Case(node if len(self.variants) == 1 else f"{name}, {node}", name, node,
+                 {**given, "fleet.at": [node]})
+            for name, given in self.variants.items()
+            for node in self._places
+        )  # fmt: skip
+
+    @cached_property
+    def _mean_kw(self) -> dict[str, float]:
+        """Mean rated power of the chargers of each variant, kW."""
+        found = {}
+        for name, given in self.variants.items():
+            fleet = load_scenario(self.scenario, {**self.overrides, **given, **self._no_evs}).fleet
+            found[name] = sum(kw * share for kw, share in fleet.charger.shares.items()) if fleet else 0.0
+        return found
+
+    def evs_at(self, case: Case, level: float) -> dict[str, float]:
+        """The setting of the fleet that a level of a case stands for."""
+        if not self.unit.counted:
+            return {"fleet.penetration": level}
+        mean_kw = self._mean_kw[case.variant] if self.unit.setting == "kw" else 1.0
+        return {"fleet.count": round(level / mean_kw)}
 
     def batch(self, members: int) -> Batch:
-        """The runs with ``members`` members: a case for each variant and, fastest, each level."""
+        """The runs with ``members`` members: a case for each variant, node and, fastest, each level."""
         shared = {**COLLAPSE, **self.overrides, **self._no_evs, "ensemble.members": members}
         cases = [
-            {**overrides, self._key: level} for overrides in self.variants.values() for level in self.steps
+            {**case.overrides, **self.evs_at(case, level)} for case in self.cases for level in self.steps
         ]
         return Batch.model_validate(
             {
@@ -175,10 +258,11 @@ class HostingCapacity(Study):
         if sessions is not None and not sessions.sampled:
             text = "fleet.sessions is a file, which says which EVs there are: must be sampled, such as home"
             raise ScenarioError([text], self.name)
-        if self.evs is None and sessions is not None and not sessions.at_households:
+        if not self.unit.counted and sessions is not None and not sessions.at_households:
             text = f"fleet.sessions = {getattr(sessions, 'source', '')}: these EVs are of no household"
             raise ScenarioError(
-                [f"{text}; give their numbers in place of levels, such as evs: [0, 10, 20, 40]"], self.name
+                [f"{text}; give numbers in place of levels, such as evs: [0, 10, 20, 40], chargers or kw"],
+                self.name,
             )
         return plan(self.batch(self.members))
 
@@ -190,23 +274,23 @@ class HostingCapacity(Study):
 
     def case(self, number: int) -> str:
         """Label of a case of the batch, for messages."""
-        variant, level = divmod(number, len(self.steps))
-        what = "penetration" if self.evs is None else "EVs"
-        return f"variant {list(self.variants)[variant]}, {what} {self.steps[level]:g}"
+        case, level = divmod(number, len(self.steps))
+        return f"variant {self.cases[case].label}, {self.unit.noun} {self.steps[level]:g}"
 
     def scenario_at(self, variant: str, level: float, members: range) -> Scenario:
-        """The scenario of a variant at a level, with some of the members.
+        """The scenario of a variant (of its first node) at a level, with some of the members.
 
         Raises ScenarioError with every fault.
         """
+        case = next(case for case in self.cases if case.variant == variant)
         return load_scenario(
             self.scenario,
             {
                 **COLLAPSE,
                 **self.overrides,
-                **self.variants[variant],
+                **case.overrides,
                 **self._no_evs,
-                self._key: level,
+                **self.evs_at(case, level),
                 "ensemble.first": members.start,
                 "ensemble.members": len(members),
             },
@@ -310,8 +394,10 @@ def run_study(
     -------
     xarray.Dataset
         ``violated`` (variant, level, member, criterion), all of :func:`assess`,
-        ``binding_level`` (variant), the first level past the capacity, and ``binding_kind``, ``_element``,
-        ``_phase`` and ``_time`` (variant, member, criterion) of each deployment's violation there;
+        ``binding_level`` (variant), the first level past the capacity, ``binding_share`` and
+        ``binding_other_share`` (variant, criterion), the shares of deployments that violate the criterion,
+        and another one, there, and ``binding_kind``, ``_element``, ``_phase`` and ``_time``
+        (variant, member, criterion) of each deployment's violation there;
         ``first_criterion``, ``first_kind``, … (variant, member) of each deployment's first violation (the
         worst one at its level); and the extremes of voltage at each bus, over members and time, by variant
         and level. The attributes hold the study, the criteria that could not be checked, and where time
@@ -335,10 +421,15 @@ def run_study(
     result = result.merge(_at_capacity(checked_runs, result)).merge(_first(checked_runs))
     for name in ("violated", "bus_voltage_min_pu", "bus_voltage_max_pu"):
         result[name] = checked_runs[name]
-    evs = study.evs or [round(level * checked_runs.attrs["households"]) for level in study.levels]
-    result = result.assign_coords(level_evs=("level", list(evs), {"long_name": "EVs in each deployment"}))
-    what = "penetration, EVs per household" if study.evs is None else COUNTED
-    result["level"].attrs = {"long_name": what, "units": "1"}
+    result = result.assign_coords(
+        level_evs=("level", _evs(study, checked_runs), {"long_name": "EVs in each deployment"}),
+        node=("variant", [case.node for case in study.cases], {"long_name": "connection point of all EVs"}),
+    )
+    if study.unit.counted:
+        kw = study._mean_kw[study.cases[0].variant] * result["level_evs"].values
+        about = {"long_name": "rated power of all chargers", "units": "kW"}
+        result = result.assign_coords(level_kw=("level", kw, about))
+    result["level"].attrs = {"long_name": study.unit.text, "units": study.unit.units}
     if study.nodal_kw is not None:
         from evgrid.studies.nodal_capacity import nodal_capacity
 
@@ -355,6 +446,13 @@ def run_study(
         runs_s=checked_runs.attrs["runs_s"],
         feeder_s=checked_runs.attrs["feeder_s"],
     )
+
+
+def _evs(study: HostingCapacity, checked_runs: xr.Dataset) -> list[int]:
+    """EVs of each level, of the first variant."""
+    first, households = study.cases[0], checked_runs.attrs["households"]
+    given = [next(iter(study.evs_at(first, level).values())) for level in study.steps]
+    return [round(count if study.unit.counted else count * households) for count in given]
 
 
 def _rounds(
@@ -393,13 +491,6 @@ def _rounds(
             resume = True
 
 
-def _limit_set(limits: Sequence[Any]) -> LimitSet:
-    """The criteria of a study's setting ``limits`` as in JSON."""
-    return limit_set(
-        *(given if isinstance(given, str) else Criterion.model_validate(given) for given in limits)
-    )
-
-
 def check_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> xr.Dataset:
     """Violations of a run.
 
@@ -412,7 +503,7 @@ def check_run(result: xr.Dataset, report: RunReport, limits: Sequence[Any]) -> x
     import xarray as xr
 
     begin = time.perf_counter()
-    chosen = _limit_set(limits)
+    chosen = chosen_limits(limits)
     result, checked = check_limits(result, chosen)
     if not checked.sizes["criterion"]:
         raise ResultError("none of the limits can be checked on this feeder")
@@ -517,7 +608,7 @@ def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
 
     index = read_index(folder)
     cells, spent = [], {"feeder_s": 0.0, "run_s": 0.0}
-    for case in range(len(study.variants) * len(study.steps)):
+    for case in range(len(study.cases) * len(study.steps)):
         chunks = []
         for run in index.loc[index["case"] == case, "id"]:
             with open_netcdf(folder / "runs" / f"{run}.nc") as kept:
@@ -528,7 +619,10 @@ def _gathered(study: HostingCapacity, folder: Path) -> xr.Dataset:
             over = xr.concat([chunk[name] for chunk in chunks], "chunk", coords="minimal", compat="override")
             whole[name] = over.min("chunk", keep_attrs=True) if least else over.max("chunk", keep_attrs=True)
         cells.append(whole)
-    levels, variants = pd.Index(study.steps, name="level"), pd.Index(list(study.variants), name="variant")
+    levels, variants = (
+        pd.Index(study.steps, name="level"),
+        pd.Index([case.label for case in study.cases], name="variant"),
+    )
     by_level = [
         xr.concat(cells[at : at + len(levels)], levels, coords="minimal", compat="override")
         for at in range(0, len(cells), len(levels))
@@ -561,6 +655,19 @@ def _at_capacity(checked_runs: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
             long_name="first level past the hosting capacity, NaN where all levels pass", units="1"
         )
     }
+    single = [name for name in checked_runs["criterion"].values if name != TOGETHER]
+    broken = checked_runs["violated"].isel(level=at).drop_vars("level") & reached
+    every = broken.sel(criterion=single)
+    others = (every.sum("criterion") - every) > 0
+    about = "share of deployments that violate {} at the first level past the capacity"
+    data["binding_share"] = broken.mean("member").assign_attrs(
+        long_name=about.format("the criterion"), units="1"
+    )
+    data["binding_other_share"] = (
+        others.mean("member")
+        .reindex(criterion=broken["criterion"].values)
+        .assign_attrs(long_name=about.format("another criterion"), units="1")
+    )
     for name, (_, text) in WORST.items():
         worst = checked_runs[f"worst_{name}"].isel(level=at).drop_vars("level")
         none = np.datetime64("NaT") if name == "time" else ""
@@ -587,85 +694,3 @@ def _first(checked_runs: xr.Dataset) -> xr.Dataset:
             for name, text in texts.items()
         }
     )
-
-
-def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
-    """Key figures as (name, text) rows."""
-    risk = json.loads(result.attrs["study"])["risk"]
-    level = result["level"].values
-    rows = [
-        (
-            "deployments",
-            f"{result.sizes['member']}, {len(level)} levels from {_amount(level[0], result)} to "
-            f"{_amount(level[-1], result)}",
-        )
-    ]
-    binding, first = binding_table(result), first_violations_table(result)
-    for variant in result["variant"].values:
-        at = result.sel(variant=variant, criterion=TOGETHER)
-        capacity, low, high = (
-            _level(float(at[name]), result) for name in ("capacity", "capacity_low", "capacity_high")
-        )
-        between = low if low == high else f"{low} to {high}"
-        rows.append((f"hosting capacity, {variant}", f"{capacity} at a risk of {risk:.0%} ({between})"))
-        if capacity == NONE:
-            rows.append(("  none", "the risk is passed without any EVs"))
-        worst = int(np.argmax(at["probability"].values))
-        rows.append(
-            (
-                "  P(violation), highest",
-                f"{float(at['probability'][worst]):.1%} at {_amount(level[worst], result)}",
-            )
-        )
-        mine = binding[binding["variant"] == variant]
-        if len(mine):
-            row = mine.iloc[0]
-            phase = f", phase {row['binding_phase']}" if row["binding_phase"] else ""
-            at_level = _amount(float(result["binding_level"].sel(variant=variant)), result)
-            rows.append(
-                (
-                    "  set by",
-                    f"{row['binding_criterion']}, which {row['criterion_share']:.0%} of the deployments "
-                    f"violate at {at_level}: most often {row['binding_kind']} "
-                    f"{row['binding_element']}{phase}, "
-                    f"at about {_time_of_day(row['median_hour'])} ({row['deployments']} of them)",
-                )
-            )
-        came = first[first["variant"] == variant]
-        if len(came):
-            row = came.iloc[0]
-            rows.append(
-                (
-                    "  first violation, most often",
-                    f"{row['first_criterion']}: {row['first_kind']} {row['first_element']} "
-                    f"({row['deployments']} deployments, at any level)",
-                )
-            )
-    for criterion in _limit_set(json.loads(result.attrs["study"])["limits"]).criteria:
-        remark = json.loads(result.attrs["remarks"]).get(criterion.name)
-        rows.append((f"limit {criterion.name}", f"{criterion.text}; {remark}" if remark else criterion.text))
-    if NO_SOLUTION in result["criterion"].values:
-        rows.append((f"limit {NO_SOLUTION}", "the power flow has a solution"))
-    for criterion, reason in json.loads(result.attrs["not_checked"]).items():
-        rows.append(("not checked", f"{criterion}: {reason.removeprefix(f'{criterion}: ')}"))
-    wall, feeder = float(result.attrs["wall_s"]), float(result.attrs["feeder_s"])
-    share = feeder / float(result.attrs["runs_s"])
-    rows.append(("wall time", f"{wall:.1f} s; {share:.0%} of the runs' time in the feeder's power flow"))
-    return rows
-
-
-def _time_of_day(hour: float) -> str:
-    minutes = round(60 * hour)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}"
-
-
-def _level(value: float, result: xr.Dataset) -> str:
-    levels = result["level"].values
-    if np.isnan(value):
-        return f"below {_amount(levels[0], result)}" if levels[0] else NONE
-    return f"at least {_amount(value, result)}" if value == levels[-1] else _amount(value, result)
-
-
-def _amount(level: float, result: xr.Dataset) -> str:
-    """A level as a share of the households, or as a number of EVs."""
-    return f"{level:g} EVs" if result["level"].attrs["long_name"] == COUNTED else f"{level:.0%}"

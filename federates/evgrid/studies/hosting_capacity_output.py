@@ -14,16 +14,18 @@ import numpy as np
 from evgrid.errors import ResultError
 from evgrid.results import save_dataset
 from evgrid.studies.hosting_capacity_tables import (
-    COUNTED,
     TOGETHER,
     binding_table,
     capacity_table,
     first_violations_table,
+    limits_table,
+    unit_of,
 )
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHARES = ("probability", "first_share")
 
@@ -33,8 +35,8 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
 
     ``study.nc`` (the Dataset), ``capacity.csv``, ``shares.csv`` (P(violation) and first violations
     by level with their intervals), ``binding.csv`` (violations that determine the capacity),
-    ``first_violations.csv``, ``buses.geojson``, ``study.png``; with nodal
-    capacities ``nodal.csv`` and ``nodal.png``.
+    ``first_violations.csv``, ``limits.csv`` (the limits with their numbers), ``buses.geojson``,
+    ``study.png``; with nodal capacities ``nodal.csv`` and ``nodal.png``.
 
     Raises
     ------
@@ -42,12 +44,10 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
         If they can't be written.
 
     """
-    from matplotlib.figure import Figure
-
     folder = Path(folder)
     names = (
         "study.nc", "capacity.csv", "shares.csv", "binding.csv", "buses.geojson", "study.png",
-        "first_violations.csv",
+        "first_violations.csv", "limits.csv",
     )  # fmt: skip
     files = [folder / name for name in names]
     try:
@@ -58,22 +58,38 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
         result[columns].to_dataframe().reset_index().to_csv(files[2], index=False)
         binding_table(result).to_csv(files[3], index=False)
         first_violations_table(result).to_csv(files[6], index=False)
+        limits_table(result).to_csv(files[7], index=False)
         files[4].write_text(json.dumps(bus_map(result)), encoding="utf-8")
-        figure = Figure(figsize=(12, 4.8), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        figure.suptitle(f"{result.attrs['name']}, {result.sizes['member']} deployments")
-        plot_violation_probability(result, left)
-        plot_first_violation(result, right)
-        figure.savefig(files[5], dpi=130)
+        picture(result).savefig(files[5], dpi=130)
         if "nodal_capacity_kw" in result:
             files += [folder / "nodal.csv", folder / "nodal.png"]
-            result["nodal_capacity_kw"].to_dataframe().reset_index().to_csv(files[7], index=False)
+            result["nodal_capacity_kw"].to_dataframe().reset_index().to_csv(files[8], index=False)
+            from matplotlib.figure import Figure
+
             figure = Figure(figsize=(7, 5.6), layout="constrained")
             plot_nodal_capacity(result, figure.subplots())
-            figure.savefig(files[8], dpi=130)
+            figure.savefig(files[9], dpi=130)
     except OSError as error:
         raise ResultError(f"the study can't be written to {folder}: {error}") from error
     return files
+
+
+def picture(result: xr.Dataset) -> Figure:
+    """The study's picture: P(violation) and first violations by level, or the capacity of each node."""
+    from matplotlib.figure import Figure
+
+    title = f"{result.attrs['name']}, {result.sizes['member']} deployments"
+    if (result["node"] != "").all():
+        figure = Figure(figsize=(9, 1.8 + 0.24 * result.sizes["variant"]), layout="constrained")
+        plot_capacity_by_node(result, figure.subplots())
+        figure.suptitle(title)
+        return figure
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    figure.suptitle(title)
+    plot_violation_probability(result, left)
+    plot_first_violation(result, right)
+    return figure
 
 
 def bus_map(result: xr.Dataset) -> dict[str, Any]:
@@ -131,6 +147,34 @@ def plot_first_violation(result: xr.Dataset, ax: Axes, criterion: str = TOGETHER
     return ax
 
 
+def plot_capacity_by_node(result: xr.Dataset, ax: Axes) -> Axes:
+    """Hosting capacity at each node with its interval, coloured by the criterion that sets it."""
+    unit, levels = unit_of(result), result["level"].values
+    set_by = binding_table(result).groupby("variant", sort=False)["binding_criterion"].first()
+    labels = [str(variant) for variant in result["variant"].values]
+    names = [str(set_by.get(label, "no limit passed")) for label in labels]
+    at = result.sel(criterion=TOGETHER)
+    capacity, low, high = (
+        at[name].fillna(0.0).values for name in ("capacity", "capacity_low", "capacity_high")
+    )
+    y = np.arange(len(labels))
+    for name in dict.fromkeys(names):
+        own = np.array([other == name for other in names])
+        color = "0.75" if name == "no limit passed" else None
+        ax.barh(y[own], capacity[own], height=0.7, label=name, color=color)
+    ax.errorbar(
+        capacity, y, xerr=[capacity - low, high - capacity], fmt="none", ecolor="black", elinewidth=0.9,
+        capsize=2,
+    )  # fmt: skip
+    ax.axvline(levels[-1], color="0.5", linewidth=0.8, linestyle=":", label="highest level")
+    ax.set_yticks(y, labels, fontsize="small")
+    ax.invert_yaxis()
+    units = "kW" if unit.setting == "kw" else unit.noun
+    ax.set(xlabel=f"hosting capacity, one node at a time ({units})", xlim=(0, 1.04 * max(levels[-1], 1)))
+    ax.legend(frameon=False, title="set by", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
 def plot_nodal_capacity(result: xr.Dataset, ax: Axes) -> Axes:
     """Map of the power that the connections at each bus can draw besides, one at a time, kW."""
     nodal = _by_bus(result) or {}
@@ -170,8 +214,8 @@ def _limited_buses(result: xr.Dataset) -> set[str]:
 
 
 def _draw(result: xr.Dataset, ax: Axes, name: str, criterion: str) -> None:
-    counted = result["level"].attrs.get("long_name") == COUNTED
-    level = result["level"].values * (1 if counted else 100)
+    unit = unit_of(result)
+    level = result["level"].values * (1 if unit.counted else 100)
     for variant in result["variant"].values:
         at = result.sel(variant=variant, criterion=criterion)
         (line,) = ax.plot(level, 100 * at[name], marker=".", label=str(variant))
@@ -179,7 +223,8 @@ def _draw(result: xr.Dataset, ax: Axes, name: str, criterion: str) -> None:
             level, 100 * at[f"{name}_low"], 100 * at[f"{name}_high"],
             color=line.get_color(), alpha=0.2, linewidth=0,
         )  # fmt: skip
-    ax.set_xlabel("EVs in all" if counted else "penetration (EVs per 100 households)")
+    units = f" ({unit.units})" if unit.units != "1" else ""
+    ax.set_xlabel(f"{unit.text}{units}" if unit.counted else "penetration (EVs per 100 households)")
     ax.set_ylim(-2, 102)
     ax.legend(frameon=False)
 

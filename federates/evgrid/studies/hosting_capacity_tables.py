@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from evgrid.results.limits import Criterion, LimitSet, limit_set, limits_frame
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-COUNTED = "EVs in all"
-"""Name of levels that are numbers of EVs."""
+
+class Unit(NamedTuple):
+    """Unit of a study's levels.
+
+    setting : key of the study
+    text : long name of the levels
+    units : their unit
+    noun : for messages
+    counted : whether a level is a number of EVs or chargers of the deployment, not one per household
+    """
+
+    setting: str
+    text: str
+    units: str
+    noun: str
+    counted: bool
+
+
+UNITS = {
+    unit.setting: unit
+    for unit in (
+        Unit("levels", "penetration, EVs per household", "1", "penetration", False),
+        Unit("evs", "EVs in all", "1", "EVs", True),
+        Unit("chargers", "chargers in all", "1", "chargers", True),
+        Unit("kw", "rated power of all chargers", "kW", "kW", True),
+    )
+}
+"""The units by the key of the study."""
+
+
+def unit_of(result: xr.Dataset) -> Unit:
+    """Unit of the levels of a study's Dataset."""
+    return next(unit for unit in UNITS.values() if unit.text == result["level"].attrs["long_name"])
+
 
 TOGETHER = "any"
 """The criterion of a violation of any."""
@@ -25,6 +61,25 @@ WORST = {
     "time": ("first_time", "time"),
 }
 """Attributes of a violation: name, column of :func:`evgrid.results.limits.violations`, description."""
+
+
+def chosen_limits(limits: Sequence[Any]) -> LimitSet:
+    """The criteria of a study's setting ``limits`` as in JSON."""
+    return limit_set(
+        *(given if isinstance(given, str) else Criterion.model_validate(given) for given in limits)
+    )
+
+
+def limits_table(result: xr.Dataset) -> pd.DataFrame:
+    """The limits of a study with their numbers (:func:`evgrid.results.limits.limits_frame`), whether each was
+    ``checked``, and a ``remark`` how, or why not.
+    """
+    table = limits_frame(chosen_limits(json.loads(result.attrs["study"])["limits"]))
+    left_out, remarks = (json.loads(result.attrs[name]) for name in ("not_checked", "remarks"))
+    names = table["criterion"]
+    table["checked"] = [name not in left_out for name in names]
+    table["remark"] = [left_out.get(name) or remarks.get(name, "") for name in names]
+    return table
 
 
 def half_width(result: xr.Dataset, criterion: str = TOGETHER) -> xr.DataArray:
@@ -48,14 +103,24 @@ def binding_table(result: xr.Dataset) -> pd.DataFrame:
     A row for each variant, criterion, element and phase, by the share of deployments that violate the
     criterion there (``criterion_share``; the first row of a variant determines its capacity), then by the
     number of deployments whose worst violation of the criterion is at the element; with the median hour of
-    the day. A deployment may be in rows of several criteria.
+    the day. ``any_share``: share of deployments that violate any criterion there; ``other_share``: any but
+    this. A deployment may be in rows of several criteria.
     """
     table = result[[f"binding_{name}" for name in WORST]].to_dataframe().reset_index()
     table = table[(table["binding_kind"] != "") & (table["criterion"] != TOGETHER)]
     table = table.rename(columns={"criterion": "binding_criterion"})
     counted = _counted(table, "binding", result.sizes["member"])
-    per = ["variant", "binding_criterion"]
-    counted.insert(2, "criterion_share", counted.groupby(per)["share"].transform("sum"))
+    shares = result[["binding_share", "binding_other_share"]].to_dataframe()
+    at = list(zip(counted["variant"], counted["binding_criterion"], strict=True))
+    together = [(variant, TOGETHER) for variant, _ in at]
+    for place, (name, column, rows) in enumerate(
+        (
+            ("criterion_share", "binding_share", at),
+            ("any_share", "binding_share", together),
+            ("other_share", "binding_other_share", at),
+        )
+    ):
+        counted.insert(2 + place, name, [float(shares.loc[row, column]) for row in rows])
     order = list(result["variant"].values)
     counted["variant_place"] = [order.index(variant) for variant in counted["variant"]]
     counted = counted.sort_values(

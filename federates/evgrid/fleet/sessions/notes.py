@@ -16,7 +16,7 @@ def fleet_notes(scenario: Scenario, connections: Connections, evs: EVs) -> tuple
     fleet = scenario.fleet
     if fleet is None:
         return ()
-    caps = _caps(fleet) if fleet.sessions.sampled else ()
+    caps = _caps(fleet) if fleet.sessions.sampled and fleet.sessions.limited_by_vehicle else ()
     return (*_phases(fleet, connections, evs), *caps)
 
 
