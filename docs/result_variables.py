@@ -101,10 +101,15 @@ def _write_files(folder: Path) -> None:
     pp.to_json(net, str(folder / "net.json"))
     hours = "".join(f"{3600 * hour},{100 + hour}\n" for hour in range(72))
     (folder / "series.csv").write_text(f"time,value\n{hours}", encoding="utf-8")
-    for of in ("transformer", "feeder"):
+    for of, blocks in (
+        ("transformer", ", blocks: [{above_kwh: 300, price_per_kwh: 0.4}]"),
+        ("feeder", ""),
+    ):
         (folder / f"billed_by_{of}.yaml").write_text(
-            f"name: billed\ncurrency: USD\ndemand: {{of: {of}, prices: [{{price_per_kw: 5}}]}}\nseasons:\n"
+            f"name: billed\ncurrency: USD\ndemand: {{of: {of}, prices: [{{price_per_kw: 5}}, "
+            "{price_per_kw: 9, windows: [{hours: [[16, 21]]}]}]}\n"
+            f"{'blocks: {by: month}' if blocks else ''}\nseasons:\n"
             "  - {name: all, months: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], "
-            "periods: [{name: all, price_per_kwh: 0.3}]}\n",
+            f"periods: [{{name: all, price_per_kwh: 0.3{blocks}}}]}}\n",
             encoding="utf-8",
         )

@@ -32,6 +32,7 @@ BASE = {
     "fleet": {"count": 5},
 }
 ALL_YEAR = [{"name": "all", "months": list(range(1, 13)), "periods": [{"name": "all", "price_per_kwh": 0.3}]}]
+RATE = "tests/validation/tariff_urdb/rate.json"
 FILES = (
     "load.csv",
     "prices.csv",
@@ -72,6 +73,9 @@ def test_yaml_is_valid(block, tmp_path):
         checked(Batch, {**content, "base": str(ROOT / "scenarios" / "european_lv_v2g.yaml")}, "batch")
     elif "scenario" in content:
         checked(FrequencyRegulation, {**content, "scenario": str(tmp_path / FILES[0])}, "study")
+    elif "urdb" in content:
+        (tmp_path / "rate.json").write_text((ROOT / RATE).read_text(encoding="utf-8"), encoding="utf-8")
+        scenario_from(_whole({"tariff": content}), folder=tmp_path)
     elif {"demand", *TARIFF_FORMS.names()} & content.keys():
         missing = {} if set(TARIFF_FORMS.names()) & content.keys() else {"seasons": ALL_YEAR}
         tariff = {"name": "part", **missing, **content}

@@ -514,8 +514,8 @@ for setting, change, given in (
         },
     ),
     ("Season.periods", windows({**NIGHT, "hours": [[16, 19]]}), TARIFF),
-    ("Period.hours", windows({**NIGHT, "hours": [["16:30", "18:15"]]}), TARIFF),
-    ("Period.days", windows({**NIGHT, "days": "friday"}), TARIFF),
+    ("Window.hours", windows({**NIGHT, "hours": [["16:30", "18:15"]]}), TARIFF),
+    ("Window.days", windows({**NIGHT, "days": "friday"}), TARIFF),
     ("Period.price_per_kwh", windows({**NIGHT, "price_per_kwh": 0.15}), TARIFF),
     ("System.nominal_hz", {"system": {"nominal_hz": 50}}, {"system": {}}),
     ("System.frequency", {"system": {"frequency": {"source": "lfc"}}}, {"system": {}}),
@@ -999,6 +999,19 @@ SHOWN = {
     """,
     "unit/test_system_signals.py": """
         EmissionsFile.timezone GenerationFile.file Product.deadband_hz SyntheticRegulation.step
+    """,
+    "unit/test_entsoe.py": """
+        EntsoeFile.area EntsoeFile.file EntsoeFile.sequence EntsoeFile.timezone Tariff.surcharge_per_kwh
+        Tariff.vat_percent
+    """,
+    "unit/test_urdb.py": """
+        Block.above_kwh Block.price_per_kwh BlockRule.other_kwh Period.export_per_kwh
+        PublicHolidays.country PublicHolidays.subdivision Ratchet.of_months
+        Tariff.fixed_per_month Tariff.left_out Tariff.valid_until UrdbFile.blocks_by UrdbFile.demand_of
+        UrdbFile.file UrdbFile.label UrdbFile.leave_out UrdbFile.other_kwh UrdbTariff.name
+    """,
+    "properties/test_settlement_properties.py": """
+        BlockRule.by PowerPrice.above_kw Ratchet.before_kw Ratchet.lookback Ratchet.share
     """,
     "unit/test_tariff.py": """
         EnergyPrice.currency PowerPrice.months Tariff.currency Tariff.valid_from

@@ -193,10 +193,10 @@ def test_wholesale_prices_are_what_energy_costs_where_there_is_no_tariff(tmp_pat
             r"periods\.0\.days\.0 = mondays: must be 'all', 'weekday', 'weekend', ",
         ),
         (windows({"days": []}), r"periods\.0\.days: "),
-        ({"name": "x"}, "tariff: give either entsoe or prices or seasons"),
+        ({"name": "x"}, "tariff: give either entsoe or prices or seasons or urdb"),
         (
             {"name": "x", "seasons": [season()], "prices": 3},
-            "tariff: give either entsoe or prices or seasons",
+            "tariff: give either entsoe or prices or seasons or urdb",
         ),
         (
             {"name": "x", "prices": {"file": "none.csv", "per": "MWh"}},

@@ -51,7 +51,7 @@ from evgrid.feeder.solvers.opendss import LiveControls, OpenDSSSolver
 from evgrid.feeder.transformer_ageing import Ageing
 from evgrid.feeder.transformer_thermal import VARIABLES as THERMAL_VARIABLES
 from evgrid.feeder.voltage_regulators import VoltageRegulators, devices, sets_of_positions
-from evgrid.scenario.tariffs import MonthlyPeaks
+from evgrid.scenario.tariffs import MonthlyPeaks, in_windows
 
 if TYPE_CHECKING:
     from evgrid.scenario import Scenario
@@ -504,7 +504,9 @@ class FeederModel(Model):
             self._billed = np.where(np.isin(bank, network.connections.trafo), bank, -1)
             """The bank of each transformer where it is next upstream of a connection point, else -1."""
             metered = (members,) if demand.of == "feeder" else (members, len(bank))
-            self._peaks = MonthlyPeaks(self._clock, demand.interval, metered)
+            self._peaks = MonthlyPeaks.of(scenario.tariff, self._clock, metered)
+            if demand.windows:
+                self.variables += (in_windows(self._metered),)
         self._in_turn = regulated or self._inverters is not None
         """Whether a step needs the voltages of the one before."""
         self._live = LiveControls(network, members) if self._solver.in_time else None
@@ -604,6 +606,8 @@ class FeederModel(Model):
                 self._recorder.put_static(name, values)
         if self._peaks is not None:
             self._recorder.put_static(self._metered.name, self._peaks.finish())
+            if self._peaks.in_windows.size:
+                self._recorder.put_static(in_windows(self._metered).name, self._peaks.in_windows)
         if self._regulators is not None:
             state = self._regulators.state
             self._recorder.put_static("trafo_operations", state.tap_operations)

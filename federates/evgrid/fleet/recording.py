@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from evgrid.battery.charging import charge_as_fast_as_possible, grid_energy_to_target_kwh
 from evgrid.battery.laws import REASONS
 from evgrid.battery.records import Kinds
-from evgrid.core.model import Array, Connections, EVs, Portfolio, Recorder, Variable
+from evgrid.core.model import Array, Clock, Connections, EVs, Portfolio, Recorder, Variable
 from evgrid.fleet import degradation
 from evgrid.fleet.extras import Extras
 from evgrid.fleet.grouping import is_multiple
 from evgrid.fleet.outages import EvOutages
 from evgrid.fleet.sessions import Sessions
 from evgrid.scenario import Scenario
-from evgrid.scenario.tariffs import USUAL_INTERVAL_S, MonthlyPeaks
+from evgrid.scenario.tariffs import USUAL_INTERVAL_S, MonthlyPeaks, Tariff, in_windows, months_of
 
 _BLOCK = 256
 """Ticks in a block of recorded values."""
@@ -104,6 +104,37 @@ _EMISSIONS_VARIABLE = Variable(
 )
 
 
+_BLOCK_VARIABLE = Variable(
+    "customer_energy_kwh", ("member", "connection", "month", "period"), "kWh",
+    "energy that the EVs of a connection point draw, net in each tick, in the month and the tariff's period",
+    timed=False,
+)  # fmt: skip
+"""Variable where the tariff has blocks."""
+
+
+class BlockMeter:
+    """Energy drawn in calendar months and periods of a tariff.
+
+    energy_kwh : (*shape, month, period)
+    """
+
+    def __init__(self, tariff: Tariff, clock: Clock, shape: tuple[int, ...]) -> None:
+        ticks_s = clock.step_s * np.arange(clock.ticks + 1.0)
+        months = months_of(clock)
+        begins_s = (months.astype("datetime64[s]") - clock.start) / np.timedelta64(1, "s")
+        edges_s = np.union1d(ticks_s, begins_s[(begins_s > 0.0) & (begins_s < clock.duration_s)])
+        self._tick = np.searchsorted(ticks_s, edges_s[:-1] + 1e-6, "right") - 1
+        self._month = np.searchsorted(begins_s, edges_s[:-1] + 1e-6, "right") - 1
+        self._hours = tariff.in_periods(clock, edges_s) * (np.diff(edges_s) / 3600.0)[:, np.newaxis]
+        self.energy_kwh = np.zeros((*shape, len(months), self._hours.shape[1]))
+
+    def add(self, tick: int, power_kw: Array) -> None:
+        """Power drawn in a tick, (*shape) kW."""
+        first, last = np.searchsorted(self._tick, [tick, tick + 1])
+        for span in range(int(first), int(last)):
+            self.energy_kwh[..., self._month[span], :] += power_kw[..., np.newaxis] * self._hours[span]
+
+
 class FleetRecording:
     """The fleet's power tick by tick, in blocks, its monthly peaks, and accumulators for the energy audit.
 
@@ -133,19 +164,28 @@ class FleetRecording:
         self._period_s, self._feeder_step_s = scenario.time.step, scenario.feeder_step_s
         self._on_feeder, self._upstream = connections.on_feeder, connections.upstream
         self._each_ev, self._sites = scenario.record.ev, bool(scenario.sites)
-        demand = scenario.tariff.demand if scenario.tariff is not None else None
+        tariff = scenario.tariff
+        demand = tariff.demand if tariff is not None else None
         meter_s = USUAL_INTERVAL_S if demand is None else demand.interval
         self._peaks = {
-            name: MonthlyPeaks(scenario.clock, meter_s, (members,))
+            name: MonthlyPeaks.of(tariff, scenario.clock, (members,))
             for name in ("fleet_peak_kw", *(p.variable("fleet_peak_kw") for p in portfolios))
         }
+        self._blocks = None
+        if tariff is not None and tariff.has_blocks:
+            self._blocks = BlockMeter(tariff, scenario.clock, (members, len(connections)))
         powers = [(p.variable("fleet_power_kw"), f"active power of the EVs of {p.name}") for p in portfolios]
         highest = f"highest power of the EVs in the month, mean over {meter_s / 60:g} min"
+        self._peak_variables = peaks = tuple(
+            Variable(name, ("member", "month"), "kW", highest, timed=False) for name in self._peaks
+        )
         self.variables = (
             *_MEMBER_VARIABLES,
             *(_EV_VARIABLES if self._each_ev else ()),
             *(Variable(name, ("member",), "kW", text) for name, text in powers),
-            *(Variable(name, ("member", "month"), "kW", highest, timed=False) for name in self._peaks),
+            *peaks,
+            *(map(in_windows, peaks) if demand is not None and demand.windows else ()),
+            *((_BLOCK_VARIABLE,) if self._blocks is not None else ()),
             *((_UPSTREAM_VARIABLE,) if self._upstream else ()),
             *((_ISLANDED_VARIABLE,) if self._sites else ()),
         )
@@ -171,6 +211,8 @@ class FleetRecording:
         sites.
         """
         tick, members = round(time_s / self._period_s), len(p_kw)
+        if self._blocks is not None:
+            self._blocks.add(tick, np.clip(p_kw.sum(axis=2), 0.0, None))
         own = p_kw[:, : self._on_feeder].reshape(members, -1).sum(axis=1)
         if is_multiple(time_s, self._feeder_step_s):
             self.power_given_kw += own
@@ -194,8 +236,12 @@ class FleetRecording:
     def finish(self) -> None:
         """Record the last block and the peaks."""
         self._flush()
-        for name, peaks in self._peaks.items():
-            self._recorder.put_static(name, peaks.finish())
+        for variable, peaks in zip(self._peak_variables, self._peaks.values(), strict=True):
+            self._recorder.put_static(variable.name, peaks.finish())
+            if peaks.in_windows.size:
+                self._recorder.put_static(in_windows(variable).name, peaks.in_windows)
+        if self._blocks is not None:
+            self._recorder.put_static(_BLOCK_VARIABLE.name, self._blocks.energy_kwh)
 
     def _flush(self) -> None:
         """Hand the block of ticks to the recorder."""

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from evgrid.core.model import Array
+from evgrid.core.model import Array, Variable
 from evgrid.core.units import DAY_S
 from evgrid.errors import ResultError
 from evgrid.scenario.fields import Settings, checked, read_settings
-from evgrid.scenario.tariffs import DemandCharge
+from evgrid.scenario.tariff_forms.seasons import SeasonTariff
+from evgrid.scenario.tariffs import DemandCharge, PowerPrice, in_windows
 from evgrid.system.revenue import pjm_credit
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Rates(Settings):
     (``tariff.demand``: its power and interval; else that of the EVs, over 15 min); left out: the
     prices of the tariff."""
     fixed_per_day: Price | None = None
-    """Base charge per customer and day; left out: the tariff's."""
+    """Base charge per customer and day; left out: the tariff's, by day and month."""
     wear_per_kwh: Price = 0.0
     """Currency per kWh that a battery gives back, for degradation; where the result has the ageing
     of the batteries (fleet.vehicle.degradation), its cost takes precedence."""
@@ -73,7 +74,8 @@ def read_rates(path: str | Path | None = None, changes: Mapping[str, Any] | None
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """Per EV (member, ev; energy in kWh, ``energy_cost``, ``degradation``, ``driver_payment``) and per
-    member (the sums, ``fixed_charge``, ``demand_charge``, ``regulation_credit``, ``net_cost``).
+    member (the sums, ``block_charge``, ``fixed_charge``, ``demand_charge``, ``regulation_credit``,
+    ``net_cost``).
     """
 
     evs: pd.DataFrame
@@ -83,9 +85,9 @@ class Settlement:
 def settle(result: xr.Dataset, rates: Rates | None = None, against: xr.Dataset | None = None) -> Settlement:
     """Settle a run; with ``against``, the fleet's table has ``uncontrolled`` and ``saved`` besides.
 
-    The net cost is the aggregator's: energy + fixed charges + demand charge + degradation + drivers -
-    regulation (and reserve). Payments to drivers are not netted with the wear of their batteries. Without
-    prices energy costs 0.
+    The net cost is the aggregator's: energy (with what blocks of the tariff add) + fixed charges + demand
+    charge + degradation + drivers - regulation (and reserve). Payments to drivers are not netted with the
+    wear of their batteries. Without prices energy costs 0.
 
     Raises
     ------
@@ -124,12 +126,13 @@ def settle(result: xr.Dataset, rates: Rates | None = None, against: xr.Dataset |
     ].map(credit).astype(float)
     fleet = evs.drop(columns="ev").groupby("member").sum().reindex(members, fill_value=0.0)
     scenario = json.loads(result.attrs.get("scenario", "{}"))
+    fleet["block_charge"] = _blocks(result, scenario)
     fleet["fixed_charge"] = _fixed(result, rates, scenario)
     fleet["demand_charge"] = _demand(result, rates, scenario)
     fleet["regulation_credit"] = credit
     fleet["net_cost"] = (
-        fleet["energy_cost"] + fleet["fixed_charge"] + fleet["demand_charge"] + fleet["degradation"]
-        + fleet["driver_payment"] - fleet["regulation_credit"]
+        fleet["energy_cost"] + fleet["block_charge"] + fleet["fixed_charge"] + fleet["demand_charge"]
+        + fleet["degradation"] + fleet["driver_payment"] - fleet["regulation_credit"]
     )  # fmt: skip
     if against is not None:
         fleet["uncontrolled"] = settle(against, rates).fleet["net_cost"]
@@ -142,6 +145,7 @@ _LINES = (
     ("given_kwh", "energy given back", "kWh"),
     ("unserved_kwh", "energy unserved", "kWh"),
     ("energy_cost", "energy", ""),
+    ("block_charge", "energy above the first block", ""),
     ("fixed_charge", "fixed charges", ""),
     ("demand_charge", "demand charge", ""),
     ("degradation", "degradation", ""),
@@ -158,7 +162,7 @@ def summary(books: Settlement, currency: str) -> list[tuple[str, str]]:
     members = len(books.fleet)
     rows = [("settled", f"{members} member(s), {len(books.evs) / max(members, 1):g} EVs each with a session")]
     for name, text, unit in _LINES:
-        if name in books.fleet:
+        if name in books.fleet and (name != "block_charge" or books.fleet[name].any()):
             values = books.fleet[name].to_numpy()
             shown = f"{amount(values.mean())} {unit or currency}".rstrip()
             if members > 1:
@@ -177,30 +181,45 @@ _PEAKS = {"evs": "fleet_peak_kw", "transformer": "trafo_peak_kw", "feeder": "hea
 
 def _demand(result: xr.Dataset, rates: Rates, scenario: Mapping[str, Any]) -> Array:
     """Demand charge of each member, (member,): price times highest power of each month, where it is drawn."""
-    given = scenario.get("tariff", {}).get("demand")
+    given = (scenario.get("tariff") or {}).get("demand")
     demand = DemandCharge.model_validate(given) if given is not None else None
-    if demand is None and not rates.demand_charge:
-        return np.zeros(result.sizes["member"])
-    name = _PEAKS[demand.of if demand is not None else "evs"]
-    if name not in result:
-        what = result.attrs.get("name", "the result")
-        raise ResultError(f"{what} has no {name}, which a demand charge is for: run it again")
-    months = result["month"].dt.month.values.tolist()
-    price = [demand.price(month) if demand is not None else 0.0 for month in months]
     if rates.demand_charge is not None:
-        price = [rates.demand_charge] * len(months)
-    drawn = result[name].clip(min=0.0).fillna(0.0)
-    each = drawn.transpose("member", ..., "month").values @ np.array(price)
+        own = (PowerPrice(price_per_kw=rates.demand_charge),)
+        demand = demand.model_copy(update={"prices": own}) if demand is not None else DemandCharge(prices=own)
+    if demand is None or not any(price.price_per_kw for price in demand.prices):
+        return np.zeros(result.sizes["member"])
+    names = [_PEAKS[demand.of]]
+    if demand.windows:
+        names.append(in_windows(Variable(names[0], ("month",), "kW", "")).name)
+    for name in names:
+        if name not in result:
+            what = result.attrs.get("name", "the result")
+            raise ResultError(f"{what} has no {name}, which a demand charge is for: run it again")
+    peak, *windows = (result[name].transpose("member", ..., "month").values for name in names)
+    months = result["month"].values.astype("datetime64[M]")
+    each = demand.charge(peak, windows[0] if windows else np.zeros((*peak.shape[:-1], 0, 0)), months)
     return np.asarray(each.reshape(len(each), -1).sum(axis=1))
 
 
-def _fixed(result: xr.Dataset, rates: Rates, scenario: Mapping[str, Any]) -> Array:
-    """Fixed charges of each member, (member,): base charge times days times customers."""
-    tariff = scenario.get("tariff", {})
-    per_day = rates.fixed_per_day if rates.fixed_per_day is not None else tariff.get("fixed_per_day", 0.0)
-    if not per_day:
+def _blocks(result: xr.Dataset, scenario: Mapping[str, Any]) -> Array:
+    """What the blocks of the tariff add to the cost of energy, of each member, (member,)."""
+    tariff = scenario.get("tariff") or {}
+    if not tariff.get("blocks"):
         return np.zeros(result.sizes["member"])
-    of = tariff.get("demand", {}).get("of", "evs")
+    own = SeasonTariff.model_validate({k: v for k, v in tariff.items() if k != "export_prices"})
+    energy = result["customer_energy_kwh"].transpose("member", "connection", "month", "period").values
+    return np.asarray(own.block_charge(energy).sum(axis=1))
+
+
+def _fixed(result: xr.Dataset, rates: Rates, scenario: Mapping[str, Any]) -> Array:
+    """Fixed charges of each member, (member,): base charges times days and months times customers."""
+    tariff = scenario.get("tariff") or {}
+    per_day, per_month = (tariff.get(key, 0.0) for key in ("fixed_per_day", "fixed_per_month"))
+    if rates.fixed_per_day is not None:
+        per_day, per_month = rates.fixed_per_day, 0.0
+    if not (per_day or per_month):
+        return np.zeros(result.sizes["member"])
+    of = (tariff.get("demand") or {}).get("of", "evs")
     if of == "evs":
         places = result["ev_connection"].values
         members = result["ev_member"].values
@@ -208,7 +227,23 @@ def _fixed(result: xr.Dataset, rates: Rates, scenario: Mapping[str, Any]) -> Arr
     else:
         metered = result[_PEAKS[of]].notnull().any("month")
         customers = metered.values.reshape(len(metered), -1).sum(axis=1)
-    return np.asarray(per_day * scenario["time"]["duration"] / DAY_S * customers, np.float64)
+    time = scenario["time"]
+    each = per_day * time["duration"] / DAY_S
+    if per_month:
+        each += per_month * months_within(np.datetime64(time["start"]), time["duration"])
+    return np.asarray(each * customers, np.float64)
+
+
+def months_within(start: np.datetime64, duration_s: float) -> float:
+    """Length of a run in calendar months, each by the part of it that the run has."""
+    begin, end = (
+        start.astype("datetime64[s]"),
+        start.astype("datetime64[s]") + np.timedelta64(round(duration_s), "s"),
+    )
+    months = np.arange(begin.astype("datetime64[M]"), end.astype("datetime64[M]") + 2)
+    edges = months.astype("datetime64[s]")
+    inside = np.clip(edges[1:], begin, end) - np.clip(edges[:-1], begin, end)
+    return float((inside / np.diff(edges)).sum())
 
 
 def amount(value: float) -> str:

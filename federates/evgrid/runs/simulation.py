@@ -26,6 +26,7 @@ from evgrid.results.recording import KINDS, SITE, Selection, selection
 from evgrid.scenario import Scenario, load_scenario, scenario_from
 from evgrid.scenario.fields import Settings
 from evgrid.scenario.sites import DrawnConnections
+from evgrid.scenario.tariff_forms.seasons import SeasonTariff
 from evgrid.scenario.tariffs import months_of
 
 if TYPE_CHECKING:
@@ -134,8 +135,16 @@ class World:
             "hour": int(self.clock.duration_s / 3600.0 + 1e-9),
             "reason": len(REASONS),
             "month": len(months_of(self.clock)),
+            **self._sizes_of_bills,
             **self._sizes_of_envelope,
         }
+
+    @property
+    def _sizes_of_bills(self) -> dict[str, int]:
+        tariff = self.scenario.tariff
+        windows = tariff.demand.windows if tariff is not None and tariff.demand is not None else ()
+        periods = len(tariff.periods) if isinstance(tariff, SeasonTariff) and tariff.has_blocks else 0
+        return {"window": len(windows), "period": periods}
 
     @property
     def _sizes_of_sites(self) -> dict[str, int]:
@@ -394,10 +403,19 @@ def _notes_of_plans(world: World) -> Iterator[str]:
         if horizon_s is not None:
             until_s = clock.duration_s + horizon_s
         charge = scenario.tariff.demand if scenario.tariff is not None else None
+        plans_demand = isinstance(settings, ScheduledSettings) and settings.demand_charge is None
+        if charge is not None and plans_demand and not all(price.plain for price in charge.prices):
+            yield (
+                f"aggregators.{name}: plans leave out the parts of tariff.demand that have windows, above_kw "
+                "or a ratchet"
+            )
+        if scenario.tariff is not None and scenario.tariff.has_blocks:
+            yield f"aggregators.{name}: plans go by the prices of the tariff's first blocks"
         if (
             charge is not None
             and isinstance(settings, ScheduledSettings)
-            and settings.demand_charge is None
+            and plans_demand
+            and any(price.plain for price in charge.prices)
             and demand_of(settings, scenario.tariff) is None
         ):
             yield (
@@ -746,6 +764,7 @@ def coordinates(world: World) -> xr.Dataset:
             **(hours if hourly else {}),
             **({"reason": reasons} if limited else {}),
             **(_months(clock) if scenario.bills else {}),
+            **_axes_of_bills(world),
             **_axes_of_envelope(world),
             "ev": ("ev", np.arange(len(evs)), {"long_name": "EV, over all members"}),
             "ev_name": ("ev", evs.name, {"long_name": "name of the EV within its member"}),
@@ -780,6 +799,17 @@ def coordinates(world: World) -> xr.Dataset:
             ),
         }
     )  # fmt: skip
+
+
+def _axes_of_bills(world: World) -> dict[str, Any]:
+    """The windows of a demand charge, and the periods of a tariff with blocks, as coordinates."""
+    sizes, tariff, found = world._sizes_of_bills, world.scenario.tariff, dict[str, Any]()
+    if sizes["window"]:
+        found["window"] = ("window", np.arange(sizes["window"]), {"long_name": "windows of a demand charge"})
+    if sizes["period"] and isinstance(tariff, SeasonTariff):
+        names = [f"{season.name}: {period.name}" for season in tariff.seasons for period in season.periods]
+        found["period"] = ("period", np.array(names), {"long_name": "season and period of the tariff"})
+    return found
 
 
 def _months(clock: Clock) -> dict[str, Any]:

@@ -253,9 +253,22 @@ class Scenario(Settings):
                     f"tariff.demand.interval = {demand.interval:g}s: must be a multiple of "
                     f"feeder.step = {self.feeder_step_s:g}s with tariff.demand.of = {demand.of}"
                 )
+        if self.tariff is not None and self.tariff.has_blocks:
+            found += [
+                f"tariff.blocks: {what}"
+                for what, given in (
+                    ("are of customers at connection points, not of sites", self.sites),
+                    ("EVs upstream of the feeder (fleet.upstream) have no customer", self._has_upstream),
+                )
+                if given
+            ]
         if found:
             raise faults(list(dict.fromkeys(found)))
         return self
+
+    @property
+    def _has_upstream(self) -> bool:
+        return self.fleet is not None and self.fleet.upstream > 0
 
     def _two_currencies(self) -> list[str]:
         """The fault of a tariff and a wholesale price in different currencies."""

@@ -10,8 +10,8 @@ span (a tick, a slot of a plan) is its mean over the span. Beyond the end of a f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
 from pathlib import Path
@@ -21,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from evgrid.core.model import Array, Clock
+from evgrid.core.model import Array, Clock, Variable
 from evgrid.core.registry import Registry
 from evgrid.core.units import DAY_S
 from evgrid.readers.series import PRICE, Series, read_series
 from evgrid.readers.yaml_files import read_yaml
+from evgrid.scenario.day_windows import PublicHolidays, Window, clock_of
 from evgrid.scenario.fields import (
     Duration,
     OneOfSeveral,
@@ -37,6 +38,7 @@ from evgrid.scenario.fields import (
 from evgrid.scenario.system import SeriesFile, System
 
 _ROUNDING_S = 1e-6
+Month = Annotated[int, Field(ge=1, le=12)]
 _ALL_MONTHS = tuple(range(1, 13))
 USUAL_INTERVAL_S = 900.0
 """Interval of the meter where no tariff says another, s."""
@@ -52,13 +54,45 @@ class PriceFile(SeriesFile):
     """Unit of energy of the prices."""
 
 
-class PowerPrice(Settings):
-    """Price of a kW in some months."""
+class Ratchet(Settings):
+    """The least power that a month is billed for: a share of the highest power of months before it."""
 
-    months: Annotated[tuple[Annotated[int, Field(ge=1, le=12)], ...], Field(min_length=1)] = _ALL_MONTHS
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of that highest power."""
+    lookback: Annotated[int, Field(ge=1, le=35)] = 11
+    """Number of months before."""
+    of_months: Annotated[tuple[Month, ...], Field(min_length=1)] = _ALL_MONTHS
+    """Months of the year whose power counts, 1 to 12; left out: all."""
+    before_kw: Annotated[float, Field(ge=0)] = 0.0
+    """Highest power of the months of the lookback that lie before the run, of each that is billed, kW."""
+
+
+class PowerPrice(Settings):
+    """Price of a kW in some months, over all hours or in windows."""
+
+    months: Annotated[tuple[Month, ...], Field(min_length=1)] = _ALL_MONTHS
     """Months of the year, 1 to 12; left out: all."""
-    price_per_kw: Annotated[float, Field(ge=0)]
-    """Currency per kW of the month's highest power; a month that a run has part of counts whole."""
+    price_per_kw: float
+    """Currency per kW of the month's highest power; a month that a run has part of counts whole. Below 0 only
+    with above_kw, where more costs less."""
+    windows: tuple[Window, ...] = ()
+    """Windows, such as [{hours: [[16, 21]], days: weekday}], in which the highest power is billed; an
+    interval of the meter counts by its beginning. Left out: all hours."""
+    above_kw: Annotated[float, Field(ge=0)] = 0.0
+    """Power above which each kW costs it, kW: so prices in blocks are written as what each adds."""
+    ratchet: Ratchet | None = None
+    """The least power that a month is billed for; left out: none."""
+
+    @model_validator(mode="after")
+    def _costs_something(self) -> PowerPrice:
+        if self.price_per_kw < 0 and not self.above_kw:
+            raise fault(f"price_per_kw = {self.price_per_kw:g}: must be at least 0, or have above_kw")
+        return self
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a price of each kW in all hours, without a ratchet: plans can go by no other."""
+        return not (self.windows or self.above_kw or self.ratchet)
 
 
 class DemandCharge(Settings):
@@ -80,8 +114,44 @@ class DemandCharge(Settings):
         return self
 
     def price(self, month: int) -> float:
-        """Currency per kW in a month of the year, 1 to 12."""
-        return sum(price.price_per_kw for price in self.prices if month in price.months)
+        """Currency per kW of all hours in a month of the year, 1 to 12, as plans go by it."""
+        return sum(price.price_per_kw for price in self.prices if price.plain and month in price.months)
+
+    @property
+    def windows(self) -> tuple[tuple[Window, ...], ...]:
+        """The sets of windows of its prices, each once; without that of all hours."""
+        return tuple(dict.fromkeys(price.windows for price in self.prices if price.windows))
+
+    def charge(self, peak_kw: Array, in_windows_kw: Array, months: NDArray[np.datetime64]) -> Array:
+        """The charge of all months together, (...,) currency.
+
+        peak_kw : (..., month) highest power of each month in all hours; NaN or below 0: nothing is drawn
+        in_windows_kw : (..., window, month) the same in each of :attr:`windows`
+        months : (month,) datetime64[M]
+        """
+        of_year = months.astype("datetime64[M]").astype(int) % 12 + 1
+        total = np.zeros(peak_kw.shape[:-1])
+        for price in self.prices:
+            at = self.windows.index(price.windows) if price.windows else None
+            highest = np.fmax(peak_kw if at is None else in_windows_kw[..., at, :], 0.0)
+            if price.ratchet is not None:
+                highest = np.maximum(highest, _ratcheted(price.ratchet, highest, of_year))
+            billed = np.isin(of_year, price.months)
+            total = total + price.price_per_kw * np.clip(highest - price.above_kw, 0.0, None)[
+                ..., billed
+            ].sum(axis=-1)
+        return np.asarray(total)
+
+
+def _ratcheted(ratchet: Ratchet, peak_kw: Array, of_year: NDArray[np.int64]) -> Array:
+    """The least power that each month is billed for, (..., month) kW."""
+    least = np.empty_like(peak_kw)
+    counts = np.where(np.isin(of_year, ratchet.of_months), peak_kw, 0.0)
+    for k in range(len(of_year)):
+        before = ratchet.before_kw if k < ratchet.lookback else 0.0
+        known = counts[..., max(k - ratchet.lookback, 0) : k]
+        least[..., k] = ratchet.share * np.maximum(known.max(axis=-1, initial=0.0), before)
+    return least
 
 
 class Tariff(OneOfSeveral):
@@ -93,11 +163,17 @@ class Tariff(OneOfSeveral):
     """Currency of every price."""
     valid_from: date | None = None
     """First day on which these prices held."""
+    valid_until: date | None = None
+    """Last day on which they held."""
+    left_out: tuple[str, ...] = ()
+    """Parts of the utility's tariff that are left out; a run says so."""
     source: str = ""
     """Where the prices were read."""
     fixed_per_day: Annotated[float, Field(ge=0)] = 0.0
     """Base charge per customer and day, in the settlement and no part of any session's cost. Customers are
     the connection points with EVs; where there is a demand charge of transformers or of the feeder, these."""
+    fixed_per_month: Annotated[float, Field(ge=0)] = 0.0
+    """The same per calendar month; of one that a run has part of, that part."""
     demand: DemandCharge | None = None
     """Charge for the highest power of each month; left out: none."""
     export_per_kwh: float | None = None
@@ -112,10 +188,17 @@ class Tariff(OneOfSeveral):
 
     def notes(self, clock: Clock) -> list[str]:
         """Notes on a run with the tariff, a sentence each."""
-        began = clock.start.astype("datetime64[D]")
-        if self.valid_from is None or began >= np.datetime64(self.valid_from):
-            return []
-        return [f"tariff {self.name}: its prices hold from {self.valid_from} on; the run begins on {began}"]
+        first, last = (clock.timestamps(np.array([at]))[0] for at in (0.0, max(clock.duration_s - 1.0, 0.0)))
+        began, ended = (at.astype("datetime64[D]") for at in (first, last))
+        found, what = (
+            [f"tariff {self.name}: left out is {part}" for part in self.left_out],
+            f"tariff {self.name}",
+        )
+        if self.valid_from is not None and began < np.datetime64(self.valid_from):
+            found.append(f"{what}: its prices hold from {self.valid_from} on; the run begins on {began}")
+        if self.valid_until is not None and ended > np.datetime64(self.valid_until):
+            found.append(f"{what}: its prices hold until {self.valid_until}; the run ends on {ended}")
+        return found
 
     @model_validator(mode="after")
     def _one_credit(self) -> Self:
@@ -135,12 +218,30 @@ class Tariff(OneOfSeveral):
         """
         raise NotImplementedError
 
+    def given(self, clock: Clock) -> Steps | None:
+        """The form's own credit for energy given back; None: that of the settings here."""
+        return None
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the price depends on what a customer has drawn in the month."""
+        return False
+
+    def in_periods(self, clock: Clock, edges_s: Array) -> Array:
+        """Share of each period in each span between ascending times, (span, period); with blocks only."""
+        raise NotImplementedError
+
+    def resolved(self) -> Tariff:
+        """The tariff with what is read from files of other programs as settings of its own."""
+        return self
+
 
 TARIFF_FORMS = Registry(
     {
         "seasons": "evgrid.scenario.tariff_forms.seasons:SeasonTariff",
         "prices": "evgrid.scenario.tariff_forms.series:SeriesTariff",
         "entsoe": "evgrid.scenario.tariff_forms.entsoe:EntsoeTariff",
+        "urdb": "evgrid.scenario.tariff_forms.urdb:UrdbTariff",
     }
 )
 """Forms of a tariff by the key that only they have."""
@@ -166,7 +267,7 @@ def tariff_from(content: Mapping[str, Any], context: Any = None) -> Tariff:
     form = form_of(content)
     content = {key: value for key, value in content.items() if value is not None or key not in TARIFF_FORMS}
     try:
-        return form.model_validate(content, context=context)
+        return form.model_validate(content, context=context).resolved()
     except ValidationError as error:
         raise faults(faults_of(error, form, "tariff")) from None
 
@@ -196,10 +297,15 @@ def read_tariff(name: str, folder: str | Path | None = None) -> Mapping[str, Any
         with resources.as_file(resources.files("evgrid") / "data" / "tariffs" / f"{name}.yaml") as path:
             return read_yaml(path)
     path = Path(folder or ".") / Path(name).expanduser()
-    if path.suffix not in (".yaml", ".yml"):
-        raise fault(f"must be one of {', '.join(shipped_tariffs())}, or the path of a tariff file (.yaml)")
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        raise fault(
+            f"must be one of {', '.join(shipped_tariffs())}, or the path of a tariff file (.yaml, or .json "
+            "of OpenEI's database)"
+        )
     if not path.is_file():
         raise fault(f"there is no file {path}")
+    if path.suffix == ".json":
+        return {"urdb": {"file": path.name}}
     try:
         return read_yaml(path)
     except ValueError as error:
@@ -258,7 +364,7 @@ def prices_of(tariff: Tariff | None, system: System | None, clock: Clock) -> Pri
             found = energy(begin_s, end_s)
             return Series(found.edges_s, factor * (found.values + tariff.surcharge_per_kwh))
 
-    given = drawn
+    given = tariff.given(clock) or drawn
     if tariff.export_prices is not None:
         given, credit_end_s = steps_of(tariff.export_prices, clock)
         end_s = min(end_s, credit_end_s)
@@ -291,6 +397,16 @@ def steps_without_repeats(edges_s: Array, values: Array) -> Series:
     return Series(np.append(edges_s[:-1][kept], edges_s[-1]), values[kept])
 
 
+def in_windows(peak: Variable) -> Variable:
+    """The variable of the highest power in windows of a demand charge, beside that of all hours."""
+    return replace(
+        peak,
+        name=peak.name.replace("_peak_kw", "_window_peak_kw"),
+        dims=(*peak.dims[:-1], "window", "month"),
+        long_name=f"{peak.long_name}; in windows of the demand charge",
+    )
+
+
 def months_of(clock: Clock) -> NDArray[np.datetime64]:
     """The calendar months that a run has part of, (month,) datetime64[M]."""
     last = clock.timestamps(np.array([max(clock.duration_s - _ROUNDING_S, 0.0)]))[0]
@@ -300,19 +416,34 @@ def months_of(clock: Clock) -> NDArray[np.datetime64]:
 class MonthlyPeaks:
     """Highest mean power over the intervals of a meter in each calendar month, streamed.
 
-    Power is steady within a tick, however long it is. An interval belongs to the month in which it begins; of
-    one that the run has part of, the mean is over that part. NaN is no power: it is left out.
+    Power is steady within a tick, however long it is. An interval belongs to the month, and to the windows,
+    in which it begins; of one that the run has part of, the mean is over that part. NaN is no power: it is
+    left out.
 
     peak : (*shape, month) kW; NaN for a month without any
+    in_windows : (*shape, window, month) the same in each of ``windows``
     """
 
-    def __init__(self, clock: Clock, interval_s: float, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, clock: Clock, interval_s: float, shape: tuple[int, ...],
+        windows: Sequence[Sequence[Window]] = (), holidays: PublicHolidays | tuple[date, ...] = (),
+    ) -> None:  # fmt: skip
         self._clock, self._interval_s = clock, interval_s
+        self._windows, self._holidays = windows, holidays
         self._months = months_of(clock)
         midnight = clock.start.astype("datetime64[D]")
         self._into_day_s = float((clock.start - midnight) / np.timedelta64(1, "s"))
         self.peak = np.full((*shape, len(self._months)), np.nan)
+        self.in_windows = np.full((*shape, len(windows), len(self._months)), np.nan)
         self._energy_kws, self._begin_s, self._now_s = np.zeros(shape), 0.0, 0.0
+
+    @classmethod
+    def of(cls, tariff: Tariff | None, clock: Clock, shape: tuple[int, ...]) -> MonthlyPeaks:
+        """The peaks that a tariff bills; without a demand charge those of the usual interval."""
+        if tariff is None or tariff.demand is None:
+            return cls(clock, USUAL_INTERVAL_S, shape)
+        demand = tariff.demand
+        return cls(clock, demand.interval, shape, demand.windows, getattr(tariff, "holidays", ()))
 
     def add(self, step_s: float, power_kw: Array) -> None:
         """The power of the next ticks, each of ``step_s``; (tick, *shape) kW."""
@@ -340,10 +471,24 @@ class MonthlyPeaks:
 
     def _take(self, edges_s: Array, energy_kws: Array) -> None:
         """Whole intervals between edges, with their energy, (interval, *shape)."""
+        if not len(energy_kws):
+            return
         lengths_s = np.diff(edges_s).reshape(-1, *(1,) * (energy_kws.ndim - 1))
-        months = self._clock.timestamps(edges_s[:-1] + _ROUNDING_S).astype("datetime64[M]")
+        means = energy_kws / lengths_s
+        begins = self._clock.timestamps(edges_s[:-1] + _ROUNDING_S)
+        months = begins.astype("datetime64[M]")
+        covered = []
+        if self._windows:
+            at = clock_of(begins, self._holidays)
+            covered = [np.any([one.covers(*at) for one in several], axis=0) for several in self._windows]
         for place, month in enumerate(self._months):
             inside = months == month
-            if inside.any():
-                highest = np.fmax.reduce(energy_kws[inside] / lengths_s[inside], axis=0)
-                self.peak[..., place] = np.fmax(self.peak[..., place], highest)
+            if not inside.any():
+                continue
+            highest = np.fmax.reduce(means[inside], axis=0)
+            self.peak[..., place] = np.fmax(self.peak[..., place], highest)
+            for window, hours in enumerate(covered):
+                if (both := inside & hours).any():
+                    highest = np.fmax.reduce(means[both], axis=0)
+                    known = self.in_windows[..., window, place]
+                    self.in_windows[..., window, place] = np.fmax(known, highest)

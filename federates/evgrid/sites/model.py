@@ -25,7 +25,7 @@ from evgrid.core.model import ALL_PHASES, Array, Connections, Model, Recorder, V
 from evgrid.core.model import EVs as EVTable
 from evgrid.errors import ScenarioError
 from evgrid.scenario import Scenario
-from evgrid.scenario.tariffs import USUAL_INTERVAL_S, MonthlyPeaks, months_of
+from evgrid.scenario.tariffs import MonthlyPeaks, months_of
 from evgrid.sites.controls import Planned
 from evgrid.sites.horizon import Course, Planner
 from evgrid.sites.kernels import advance
@@ -237,8 +237,7 @@ class SitesModel(Model):
         ticks_s: Array = self.period_s * np.arange(scenario.clock.ticks + 1.0)
         self._prices = prices.means(ticks_s) if prices is not None else None
         self._cost = np.zeros(count)
-        interval_s = self._demand.interval if self._demand is not None else USUAL_INTERVAL_S
-        self._peaks = MonthlyPeaks(scenario.clock, interval_s, (count,))
+        self._peaks = MonthlyPeaks.of(tariff, scenario.clock, (count,))
         self._total = np.zeros((len(FLOW.names or ()), count))
         self._stored_kws = self._energy_kws()
         shape = (len(scenario.members), len(connections), len(connections.phases))
@@ -446,11 +445,9 @@ class SitesModel(Model):
             self._recorder.put_static("site_energy_cost", self._cost)
         if self._demand is not None:
             peak_kw = self._peaks.finish()
-            price = [self._demand.price(int(m.astype(int)) % 12 + 1) for m in months_of(self._clock)]
             self._recorder.put_static("site_peak_kw", peak_kw)
-            self._recorder.put_static(
-                "site_demand_cost", np.maximum(np.nan_to_num(peak_kw), 0.0) @ np.array(price)
-            )
+            charge = self._demand.charge(peak_kw, self._peaks.in_windows, months_of(self._clock))
+            self._recorder.put_static("site_demand_cost", charge)
 
     def _energy_kws(self) -> Array:
         """Energy in each site's battery, kWs, (site,)."""

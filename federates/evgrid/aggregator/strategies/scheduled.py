@@ -129,7 +129,8 @@ class Demand:
 
 def demand_of(settings: ScheduledSettings, tariff: Tariff | None) -> Demand | None:
     """The demand charge of plans: that of the settings, else the tariff's; None where there is none,
-    or where the tariff's is for other groups than the aggregator's.
+    or where the tariff's is for other groups than the aggregator's, or has only parts that plans leave out
+    (windows, prices above a power, ratchets).
     """
     reported = tariff.demand if tariff is not None else None
     interval_s = settings.demand_interval or (reported.interval if reported is not None else 900.0)
@@ -141,7 +142,9 @@ def demand_of(settings: ScheduledSettings, tariff: Tariff | None) -> Demand | No
     if settings.demand_charge is not None:
         price = settings.demand_charge
         return Demand(lambda month: price, interval_s, of_group) if price > 0 else None
-    return Demand(reported.price, interval_s, of_group) if reported is not None else None
+    if reported is None or not any(price.plain for price in reported.prices):
+        return None
+    return Demand(reported.price, interval_s, of_group)
 
 
 class Meter:

@@ -68,6 +68,6 @@ class EntsoeTariff(Tariff):
         return [
             *super().notes(clock),
             f"clocks change in the run ({zone.key}, {when}), but not the run's own: of prices in an hour "
-            "that comes twice the first are taken, over an hour that is skipped the last ones hold; a run in UTC "
-            "(entsoe.timezone: UTC) takes all of them",
+            "that comes twice the first are taken, over an hour that is skipped the last ones hold; a run in "
+            "UTC (entsoe.timezone: UTC) takes all of them",
         ]

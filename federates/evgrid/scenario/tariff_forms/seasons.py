@@ -2,50 +2,58 @@
 
 The first period that covers a time gives its price; the last period of a season has no hours and covers the
 rest. A window over midnight belongs to the day on which it begins, and to the season of the date.
+
+A period may have blocks (tiers): prices of what a customer draws in a calendar month above some energy. Costs
+of sessions go by the price of the first block; the settlement adds the rest.
 """
 
 from __future__ import annotations
 
 import json
-from datetime import date
 from functools import cache, partial
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from evgrid.core.model import Array, Clock
 from evgrid.core.units import DAY_S
 from evgrid.readers.series import Series
-from evgrid.scenario.fields import HourSpan, Settings, WeekDays, day_numbers, fault
+from evgrid.scenario.day_windows import Holidays, Window, clock_of, spans_s
+from evgrid.scenario.fields import Settings, day_numbers, fault
 from evgrid.scenario.tariffs import Steps, Tariff, steps_without_repeats
 
 _DAY_S = int(DAY_S)
-_ROUNDING_S = 1e-6
 
 
-def _whole_minutes(value: tuple[float, float]) -> tuple[float, float]:
-    if any(abs(hour * 60.0 - round(hour * 60.0)) > 1e-6 for hour in value):
-        raise fault("must be whole minutes, such as ['22:30', 6]")
-    return value
+class Block(Settings):
+    """Energy above a limit."""
+
+    above_kwh: Annotated[float, Field(gt=0)]
+    """Energy of a calendar month above which the price holds, kWh."""
+    price_per_kwh: float
+    """Price of energy drawn above it, up to the next block, currency per kWh."""
 
 
-Span = Annotated[HourSpan, AfterValidator(_whole_minutes)]
-
-
-class Period(Settings):
+class Period(Window):
     """Hours with one price."""
 
     name: str
     """Name that the tariff gives it."""
-    hours: Annotated[list[Span], Field(min_length=1)] | None = None
-    """Pairs [from, until) of local times, such as [7, 9] or, over midnight, ['23:30', '5:30']; left out:
-    every time that no period before it covers."""
-    days: WeekDays = ("all",)
-    """Days of the week on which its hours begin: all, weekday, weekend, monday to sunday, or a list."""
     price_per_kwh: float
-    """Price of energy drawn, currency per kWh."""
+    """Price of energy drawn, currency per kWh; with blocks: of that below the first of them."""
+    export_per_kwh: float | None = None
+    """Credit for energy given back in these hours, currency per kWh, in all periods or in none."""
+    blocks: tuple[Block, ...] = ()
+    """Prices of what a customer draws in a calendar month above some energy; they rise by above_kwh."""
+
+    @model_validator(mode="after")
+    def _blocks_rise(self) -> Period:
+        above = [block.above_kwh for block in self.blocks]
+        if above != sorted(set(above)):
+            raise fault(f"the blocks of {self.name} must rise by above_kwh")
+        return self
 
 
 class Season(Settings):
@@ -66,13 +74,33 @@ class Season(Settings):
         return self
 
 
+class BlockRule(Settings):
+    """The consumption that fills the blocks of a tariff."""
+
+    by: Literal["month", "period"]
+    """month: all that a customer draws in a calendar month fills the blocks, which must have the same limits
+    in all periods of a season; each period has its share of each block by its energy. period: each has blocks
+    of its own."""
+    other_kwh: Annotated[float, Field(ge=0)] = 0.0
+    """Energy that each customer draws in a calendar month besides the EVs of the run; it fills the lower
+    blocks (by month only)."""
+
+    @model_validator(mode="after")
+    def _of_the_month(self) -> BlockRule:
+        if self.by == "period" and self.other_kwh:
+            raise fault("other_kwh is for blocks by month: nothing says in which periods it is drawn")
+        return self
+
+
 class SeasonTariff(Tariff):
     """A time-of-use tariff."""
 
     seasons: Annotated[list[Season], Field(min_length=1)]
     """Seasons, which cover every month once."""
-    holidays: tuple[date, ...] = ()
-    """Dates that count as Sundays."""
+    holidays: Holidays = ()
+    """Dates that count as Sundays, or {country: US, subdivision: CA}, for windows of energy and of demand."""
+    blocks: BlockRule | None = None
+    """The consumption that fills the blocks of periods; required where a period has blocks."""
 
     @model_validator(mode="after")
     def _covers_the_year(self) -> SeasonTariff:
@@ -81,13 +109,78 @@ class SeasonTariff(Tariff):
             raise fault("the seasons must cover each month of the year once")
         return self
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> SeasonTariff:
+        credits = [period.export_per_kwh is not None for period in self.periods]
+        if any(credits) and (not all(credits) or self.export_per_kwh is not None):
+            raise fault("export_per_kwh must be in all periods, in none, or of the whole tariff only")
+        if any(credits) and self.export_prices is not None:
+            raise fault("give either export_per_kwh or export_prices")
+        if self.has_blocks != (self.blocks is not None):
+            raise fault("blocks: give {by: month} or {by: period} where periods have blocks, and only there")
+        if self.blocks is not None and self.blocks.by == "month":
+            for season in self.seasons:
+                if len({tuple(b.above_kwh for b in period.blocks) for period in season.periods}) > 1:
+                    raise fault(
+                        f"blocks.by = month: the periods of season {season.name} must have blocks above the "
+                        "same energies"
+                    )
+        return self
+
+    @property
+    def periods(self) -> list[Period]:
+        """The periods of all seasons, one after another."""
+        return [period for season in self.seasons for period in season.periods]
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether a period has blocks."""
+        return any(period.blocks for period in self.periods)
+
     def drawn(self, clock: Clock) -> tuple[Steps, float]:
         """See :meth:`evgrid.scenario.tariffs.Tariff.drawn`."""
-        return partial(_of_seasons, self, clock), np.inf
+        prices = np.array([period.price_per_kwh for period in self.periods])
+        return partial(_of_periods, self, clock, prices), np.inf
+
+    def given(self, clock: Clock) -> Steps | None:
+        """See :meth:`evgrid.scenario.tariffs.Tariff.given`."""
+        credits = [period.export_per_kwh for period in self.periods]
+        return None if None in credits else partial(_of_periods, self, clock, np.array(credits, np.float64))
+
+    def in_periods(self, clock: Clock, edges_s: Array) -> Array:
+        """Share of each period (of :attr:`periods`) in each span between ascending times, (span, period)."""
+        ends = float(edges_s[0]), float(edges_s[-1])
+        number = np.eye(len(self.periods))
+        return np.stack([_of_periods(self, clock, of, *ends).means(edges_s) for of in number], axis=1)
+
+    def block_charge(self, energy_kwh: Array) -> Array:
+        """What blocks add to the cost at the first block's prices, (...,) currency.
+
+        energy_kwh : (..., month, period) energy that a customer draws in calendar months and in periods
+        """
+        rule = self.blocks
+        assert rule is not None
+        total, first = np.zeros(energy_kwh.shape[:-2]), 0
+        for season in self.seasons:
+            periods = season.periods
+            of_season = energy_kwh[..., first : first + len(periods)]
+            first += len(periods)
+            whole = of_season.sum(axis=-1)
+            for k, period in enumerate(periods):
+                drawn = whole if rule.by == "month" else of_season[..., k]
+                other = rule.other_kwh if rule.by == "month" else 0.0
+                share = np.divide(of_season[..., k], drawn, out=np.zeros_like(drawn), where=drawn > 0)
+                edges = [block.above_kwh for block in period.blocks] + [np.inf]
+                for block, end in zip(period.blocks, edges[1:], strict=True):
+                    low, high = block.above_kwh - other, end - other
+                    inside = np.clip(drawn, 0.0, None).clip(max(low, 0.0), max(high, 0.0)) - max(low, 0.0)
+                    extra = block.price_per_kwh - period.price_per_kwh
+                    total = total + (extra * share * inside).sum(axis=-1)
+        return np.asarray(total * (1.0 + self.vat_percent / 100.0))
 
 
-def _of_seasons(tariff: SeasonTariff, clock: Clock, begin_s: float, end_s: float) -> Series:
-    """A tariff's price between two times as steps."""
+def _of_periods(tariff: SeasonTariff, clock: Clock, values: Array, begin_s: float, end_s: float) -> Series:
+    """Values of a tariff's periods, (period,), between two times as steps."""
     edges, _ = _table(_as_json(tariff))
     start = clock.start.astype("datetime64[s]")
     into_day_s = float((clock.start - clock.start.astype("datetime64[D]")) / np.timedelta64(1, "s"))
@@ -96,30 +189,26 @@ def _of_seasons(tariff: SeasonTariff, clock: Clock, begin_s: float, end_s: float
     midnight = start.astype("datetime64[D]").astype("datetime64[s]")
     stamps = midnight + of_days.ravel().astype("timedelta64[s]")
     edges_s = np.append(of_days.ravel(), (last + 1) * _DAY_S) - into_day_s
-    return steps_without_repeats(edges_s, _season_prices(tariff, stamps))
+    return steps_without_repeats(edges_s, values[_periods_at(tariff, stamps)])
 
 
 @cache
-def _table(seasons_json: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Prices by kind of day, of seasons as JSON: the times of day at which they may change, (edge,) s from
-    midnight on, and the price from each on, (month, day of the week, that of the day before, edge).
+def _table(seasons_json: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Periods by kind of day, of seasons as JSON: the times of day at which they may change, (edge,) s from
+    midnight on, and the period from each on, (month, day of the week, that of the day before, edge).
     """
     seasons = [Season.model_validate(season) for season in json.loads(seasons_json)]
-    spans = [span for season in seasons for period in season.periods for span in _spans(period)]
+    spans = [span for season in seasons for period in season.periods for span in spans_s(period.hours)]
     edges = np.unique([0, *(edge % _DAY_S for span in spans for edge in span)])
-    table = np.empty((12, 7, 7, len(edges)))
-    every = np.arange(7)
+    today, before, place = (grid.ravel() for grid in np.indices((7, 7, len(edges))))
+    table = np.empty((12, 7, 7, len(edges)), np.int64)
+    number = 0
     for season in seasons:
-        months = np.array(season.months) - 1
-        for period in reversed(season.periods):
-            days = np.array(sorted(day_numbers(period.days)))
-            for first, last in _spans(period):
-                over = last <= first
-                evening = (edges >= first) & (edges < (_DAY_S if over else last))
-                table[np.ix_(months, days, every, np.flatnonzero(evening))] = period.price_per_kwh
-                if over:
-                    morning = np.flatnonzero(edges < last)
-                    table[np.ix_(months, every, days, morning)] = period.price_per_kwh
+        of_season = np.empty(len(place), np.int64)
+        for k, period in reversed(list(enumerate(season.periods))):
+            of_season[period.covers(edges[place], today, before)] = number + k
+        number += len(season.periods)
+        table[np.array(season.months) - 1] = of_season.reshape(table.shape[1:])
     return edges, table
 
 
@@ -127,21 +216,10 @@ def _as_json(tariff: SeasonTariff) -> str:
     return json.dumps([season.model_dump(mode="json") for season in tariff.seasons])
 
 
-def _spans(period: Period) -> list[tuple[int, int]]:
-    """The hours of a period, s from midnight on; those over midnight end before they begin."""
-    hours = period.hours or [(0.0, 24.0)]
-    return [(round(first * 60) * 60 % _DAY_S, round(last * 60) * 60) for first, last in hours]
-
-
-def _season_prices(tariff: SeasonTariff, stamps: NDArray[np.datetime64]) -> Array:
-    """Price of energy drawn at local times, (n,) for (n,) datetime64."""
+def _periods_at(tariff: SeasonTariff, stamps: NDArray[np.datetime64]) -> NDArray[Any]:
+    """Number of the period at local times, (n,) for (n,) datetime64."""
     edges, table = _table(_as_json(tariff))
-    days = stamps.astype("datetime64[D]")
-    place = edges.searchsorted((stamps - days) / np.timedelta64(1, "s") + _ROUNDING_S, "right") - 1
-    holidays = np.array(tariff.holidays, "datetime64[D]")
-    today, before = (
-        # 1970-01-01 was a Thursday, weekday 3
-        np.where(np.isin(at, holidays), 6, (at.astype(int) + 3) % 7)
-        for at in (days, days - np.timedelta64(1, "D"))
-    )
-    return np.asarray(table[stamps.astype("datetime64[M]").astype(int) % 12, today, before, place])
+    seconds, today, before = clock_of(stamps, tariff.holidays)
+    place = edges.searchsorted(seconds, "right") - 1
+    months = stamps.astype("datetime64[M]").astype(int) % 12
+    return np.asarray(table[months, today, before, place])
