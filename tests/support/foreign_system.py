@@ -16,7 +16,7 @@ if fault == "late":
     time.sleep(3.0)
 info = h.helicsCreateFederateInfo()
 info.core_type = "zmq"
-info.core_init = f"--federates=1 --broker={host} --brokerport={port} --useosport --networktimeout=30s"
+info.core_init = f"--federates=1 --broker={host} --brokerport={port} --networktimeout=30s"
 h.helicsFederateInfoSetTimeProperty(
     info, h.HELICS_PROPERTY_TIME_PERIOD, float(period_s) * (0.7 if fault == "period" else 1.0)
 )

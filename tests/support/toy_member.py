@@ -32,7 +32,7 @@ def toys(slow_s=0.0):
 
 clock = Clock(np.datetime64("2026-01-15T12:00"), 4.0, ticks)
 member = Member("fleet", host, port, "toys", 20.0)
-run_federation(toys(0.02), SIZES, clock, own=["fleet"], external=["system"], elsewhere=member)
+run_federation(toys(0.005), SIZES, clock, own=["fleet"], external=["system"], elsewhere=member)
 part = Path(sys.argv[4])
 part.write_bytes(b"part")
 member.deliver(part, {})

@@ -24,7 +24,11 @@ from evgrid.errors import EvgridError, RunError
 from evgrid.federation.adapter import Adapter
 
 PORTS = 3
-"""Ports that a host takes: two of HELICS' broker, and the last for this line."""
+"""Ports that a host listens at: two of HELICS' broker, and the last for this line."""
+
+BLOCK = 20
+"""Ports of a run on one machine: the host's, and the following ones, of which the broker gives one to each
+process or program that joins."""
 
 BEAT_S = 0.5
 """Time between two signs of life."""
@@ -214,14 +218,14 @@ def check_free(host: str, port: int) -> None:
 
 
 def free_ports(host: str = "127.0.0.1") -> int:
-    """A port that is free with the next ones that a host takes (:data:`PORTS`).
+    """First port of a block of free ones (:data:`BLOCK`); two blocks are the same or have none in common.
 
     Below the range from which systems give ports to connections, which may take any of them at any time.
     """
     while True:
-        port = secrets.randbelow(12_000) + 20_000
+        port = 20_000 + BLOCK * secrets.randbelow(12_000 // BLOCK)
         try:
-            for number in range(port, port + PORTS):
+            for number in range(port, port + BLOCK):
                 check_free(host, number)
             return port
         except EvgridError:

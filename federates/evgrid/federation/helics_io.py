@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ _message_bytes = loadSym("helicsMessageGetBytesPointer")
 _message_free = loadSym("helicsMessageFree")
 _core_global_error = loadSym("helicsCoreGlobalError")
 _broker_global_error = loadSym("helicsBrokerGlobalError")
+_query_broker = loadSym("helicsQueryBrokerExecute")
 _federate_add_dependency = loadSym("helicsFederateAddDependency")
 _federate_disconnect = loadSym("helicsFederateDisconnect")
 _federate_free = loadSym("helicsFederateFree")
@@ -57,6 +59,9 @@ _core_free = loadSym("helicsCoreFree")
 _broker_disconnect = loadSym("helicsBrokerDisconnect")
 _broker_wait = loadSym("helicsBrokerWaitForDisconnect")
 _broker_free = loadSym("helicsBrokerFree")
+_left_behind: list[Any] = []
+"""What HELICS' threads may still use; see :func:`leave_behind`."""
+
 _from_buffer = ffi.from_buffer
 _DOUBLES = ffi.typeof("double[]")
 
@@ -196,6 +201,18 @@ def broker_global_error(broker: Any, text: str) -> None:
     _broker_global_error(broker.handle, ERROR_CODE, text.encode(), _new_error())
 
 
+def ask_broker(broker: Any, target: str, about: str) -> Any:
+    """The answer to a query as JSON; None where there is none. Waits for it, if need be HELICS' 15 s."""
+    query, error = h.helicsCreateQuery(target, about), _new_error()
+    try:
+        answer = _query_broker(query.handle, broker.handle, error)
+        return None if error.error_code else json.loads(ffi.string(answer).decode())
+    except ValueError:  # pyhelics' function of this purpose prints a warning
+        return None
+    finally:
+        h.helicsQueryFree(query)
+
+
 def add_dependency(federate: Any, other: str) -> None:
     """Let no time be granted to ``federate`` that federate ``other`` has yet to pass."""
     error = _new_error()
@@ -231,13 +248,19 @@ def end(federates: Sequence[Any], core: Any, broker: Any) -> None:
         _broker_free(broker.handle)
 
 
-def leave_behind(federates: Sequence[Any], core: Any, broker: Any) -> None:
-    """Leave federates, core and broker open until the process ends.
+def leave_behind(federates: Sequence[Any], core: Any, broker: Any, *callbacks: Any) -> None:
+    """Leave federates, core and broker open until the process ends, with the callbacks that they may call.
 
-    At exit pyhelics closes its library, which would wait for them; this is disabled.
+    At exit both pyhelics and the destructors of HELICS' library would wait for them, possibly without end.
+    The first is disabled. The second are passed over: once Python is finalized, the process ends at once,
+    with its exit code. This takes ``on_exit`` of the C library, which Linux has and macOS has not.
     """
+    _left_behind.append((federates, core, broker, callbacks))
     _forget(federates, core, broker)
     atexit.unregister(h.helicsCloseLibrary)
+    c_library = ctypes.CDLL(None)
+    if hasattr(c_library, "on_exit"):
+        c_library.on_exit(ctypes.cast(c_library._exit, ctypes.c_void_p), None)
 
 
 def _forget(*owners: Any) -> None:

@@ -2,9 +2,10 @@
 
 In: the places of all federates, which of them are evgrid's in other processes (``members``) and which are
 other programs (``external``). The host listens at two ports for HELICS and at the next one for evgrid's own
-processes (:mod:`.control`). Before the first step it compares what each external federate has registered
-with what :mod:`.wiring` says of its place. A HELICS federate of its own, ``evgrid.host``, without ports,
-holds the others in HELICS' initialisation until that is done.
+processes (:mod:`.control`); the broker gives the following ports to those that join. Before the first step
+the host compares what each external federate has registered with what :mod:`.wiring` says of its place. A
+HELICS federate of its own, ``evgrid.host``, without ports, holds the others in HELICS' initialisation until
+that is done.
 
 What is noticed, and when: a failure that a process reports, and its end, at once; a process that is stopped,
 within SILENT_S; an external federate that left, within a second; one that was killed or stopped, when it
@@ -38,7 +39,7 @@ from evgrid.core.ports import Port, port
 from evgrid.errors import RunError
 from evgrid.federation.adapter import Adapter
 from evgrid.federation.control import PORTS, Link, check_free
-from evgrid.federation.helics_io import broker_global_error, end, leave_behind
+from evgrid.federation.helics_io import ask_broker, broker_global_error, end, leave_behind
 from evgrid.federation.runtime import JOINING, Limits
 from evgrid.federation.wiring import Place
 from evgrid.scenario.federation import CORE_TYPE
@@ -130,9 +131,18 @@ class Host:
         self._asking = threading.Thread(target=self._ask, name="evgrid-ask", daemon=True)
         self._folder = tempfile.TemporaryDirectory(prefix="evgrid-parts-")
         self._selector = selectors.DefaultSelector()
-        for number in range(self.port, self.port + PORTS):
+        self._broker = self._core = self._federate = None
+        for number in range(self.port, self.port + PORTS + 1 + len(places)):
             check_free(self.host, number)
-        self._open()
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listener = socket.create_server((self.host, self.port + PORTS - 1), family=family)
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Host:
         return self
@@ -141,16 +151,13 @@ class Host:
         self.close()
 
     def _open(self) -> None:
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self._listener = socket.create_server((self.host, self.port + PORTS - 1), family=family)
-        self._listener.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ)
         key = uuid.uuid4().hex
         # one clock at the broker: each federate's own agreement with all others takes many more messages; but
         # HELICS hangs with it where federates iterate
         iterate = any(place.again_on for place in self._places.values())
         order = "" if iterate else "--globaltime"
         count = f"--federates={len(self._places) + 1} --port={self.port} --localinterface={self.host}"
+        count += f" --portstart={self.port + PORTS}"
         try:
             self._broker = h.helicsCreateBroker(
                 CORE_TYPE, f"evgrid-broker-{key}", f"{count} --tick={_HEARTBEAT} --loglevel=error {order}"
@@ -158,7 +165,7 @@ class Host:
             self._logged = _log_callback(self._log)
             h.helicsBrokerSetLoggingCallback(self._broker, self._logged, ffi.NULL)
             core = f"evgrid-host-{key}"
-            joined = f"--broker={self.host} --brokerport={self.port} --useosport"
+            joined = f"--broker={self.host} --brokerport={self.port}"
             joined += f" --loglevel=no_print --slowresponding --networktimeout={JOINING}"
             self._core = h.helicsCreateCore(CORE_TYPE, core, f"--federates=1 {joined}")
             info = h.helicsCreateFederateInfo()
@@ -246,7 +253,7 @@ class Host:
         ending.start()
         ending.join(_LEAVE_S + _PATIENCE_S)
         if ending.is_alive() or not self._joined:
-            leave_behind([self._federate], self._core, self._broker)
+            leave_behind([self._federate], self._core, self._broker, self)
 
     def _end(self) -> None:
         if self._left:
@@ -362,16 +369,9 @@ class Host:
 
     # -- HELICS ---------------------------------------------------------------------------------
 
-    def _query(self, target: str, about: str) -> Any:
-        query = h.helicsCreateQuery(target, about)
-        try:
-            return h.helicsQueryBrokerExecute(query, self._broker)
-        finally:
-            h.helicsQueryFree(query)
-
     def _look_at_helics(self) -> None:
         """Update the state of each federate as the broker knows it."""
-        state = self._query("root", "current_state")
+        state = ask_broker(self._broker, "root", "current_state")
         if not isinstance(state, dict) or "cores" not in state:
             return
         cores = {str(core["attributes"]["id"]): core for core in state["cores"]}
@@ -481,7 +481,7 @@ class Host:
         """Ask each external federate for its time, again and again; in a thread, as one may never answer."""
         while not self._closing.wait(_LOOK_S / 4):
             for name in sorted(self._external):
-                found = self._query(name, "current_time")
+                found = ask_broker(self._broker, name, "current_time")
                 self._answered[name] = monotonic()
                 if isinstance(found, dict) and "granted_time" in found:
                     self._granted_s[name] = float(found["granted_time"])
@@ -490,7 +490,10 @@ class Host:
     def _registration_faults(self, name: str) -> list[str]:
         """What an external federate has registered otherwise than its place says, a sentence each."""
         place = self._places[name]
-        interfaces, times = self._query(name, "interfaces"), self._query(name, "timeconfig")
+        interfaces, times = (
+            ask_broker(self._broker, name, "interfaces"),
+            ask_broker(self._broker, name, "timeconfig"),
+        )
         if not (isinstance(interfaces, dict) and isinstance(times, dict)) or "error" in {
             **interfaces,
             **times,

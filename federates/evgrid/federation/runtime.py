@@ -268,7 +268,7 @@ class _Federation:
         if self._elsewhere is not None:
             kind = h.HELICS_CORE_TYPE_ZMQ
             where = f"--broker={self._elsewhere.host} --brokerport={self._elsewhere.port}"
-            joined = f"{where} --useosport --networktimeout={JOINING}"
+            joined = f"{where} --networktimeout={JOINING}"
         try:
             with _creating:
                 if self._elsewhere is None:
@@ -345,7 +345,7 @@ class _Federation:
             ending.join(_PATIENCE_S)
             ended = not ending.is_alive()
         if not ended:
-            leave_behind(*parts)
+            leave_behind(*parts, self)
 
     # -- grants ---------------------------------------------------------------------------------
 

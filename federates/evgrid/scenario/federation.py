@@ -23,8 +23,8 @@ def address_of(text: str) -> tuple[str, int]:
     """
     found = _ADDRESS.fullmatch(text)
     port = int(found["port"]) if found else 0
-    if found is None or not 1 <= port <= 65533:
-        raise ValueError(f"{text}: must be tcp://HOST:PORT, with a port from 1 to 65533")
+    if found is None or not 1 <= port <= 65500:
+        raise ValueError(f"{text}: must be tcp://HOST:PORT, with a port from 1 to 65500")
     return found["host"].strip("[]"), port
 
 
@@ -44,6 +44,6 @@ class FederationSettings(Settings):
     Each is a HELICS federate of this name that keeps to the sheet which ``evgrid ports`` prints."""
     broker: Annotated[str, AfterValidator(_address)] | None = None
     """Address at which HELICS' broker listens, such as tcp://127.0.0.1:23500; the next two ports are taken,
-    too. Left out: free ones of this machine, which are printed."""
+    too, and one more for each federate. Left out: free ones of this machine, which are printed."""
     wait: Annotated[Duration, Field(gt=0)] = 60.0
     """Time for which the run waits until all federates have joined."""
