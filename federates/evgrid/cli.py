@@ -253,21 +253,29 @@ def _message_on_interrupt(what: str) -> Iterator[None]:
 @contextmanager
 def _read(path: Path) -> Iterator[xr.Dataset]:
     """A run's result; faults of one changed by other programs are reported as a sentence."""
-    from evgrid.core.netcdf import sealed
     from evgrid.results import open_run
 
-    with open_run(path) as dataset:
-        try:
-            yield dataset
-        except EvgridError:
+    with open_run(path) as dataset, _foreign([path]):
+        yield dataset
+
+
+@contextmanager
+def _foreign(paths: Sequence[Path]) -> Iterator[None]:
+    """Report faults of results that other programs have changed as a sentence."""
+    from evgrid.core.netcdf import sealed
+
+    try:
+        yield
+    except EvgridError:
+        raise
+    except Exception as error:
+        others = [str(path) for path in paths if path.is_file() and not sealed(path)]
+        if not others:  # a bug of evgrid
             raise
-        except Exception as error:
-            if sealed(path):  # a bug of evgrid
-                raise
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ResultError(
-                f"{path} was not written by evgrid, and lacks what this needs: {text}"
-            ) from error
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ResultError(
+            f"{', '.join(others)} was not written by evgrid, and lacks what this needs: {text}"
+        ) from error
 
 
 @main.command()
@@ -388,6 +396,72 @@ def plot(result: Path, output: Path | None) -> None:
         click.echo(f"picture  {save_overview(dataset, output or result.with_suffix('.png'))}")
 
 
+_limits_option = click.option(
+    "--limits", "names", multiple=True,
+    help="Set of limits to check, such as en_50160; repeated for several. Default: those that fit.",
+)  # fmt: skip
+
+
+@main.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Page (.html); default beside the result."
+)
+@click.option("--pdf", is_flag=True, help="Print the page as PDF, too; needs Chromium or Chrome.")
+@_limits_option
+def report(results: tuple[Path, ...], output: Path | None, pdf: bool, names: tuple[str, ...]) -> None:
+    """Write a report of RESULTS: one page that needs no network.
+
+    RESULTS are a result, several to be shown side by side, or the folder of a study.
+    """
+    from evgrid.report import write_report
+
+    with _foreign(results):
+        page = write_report(results, output, _known_limits(names))
+    click.echo(f"report   {page}")
+    if pdf:
+        from evgrid.report.pdf import print_pdf
+
+        click.echo(f"pdf      {print_pdf(page, page.with_suffix('.pdf'))}")
+
+
+@main.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), multiple=True,
+    help="Write the table: .csv (numbers), .xlsx (both) or .tex (LaTeX); repeated for several.",
+)  # fmt: skip
+@_limits_option
+def compare(results: tuple[Path, ...], output: tuple[Path, ...], names: tuple[str, ...]) -> None:
+    """Compare key figures of RESULTS: a column a case, the median of the members and 5 to 95 %.
+
+    RESULTS are results, or folders of batches, of which each case is compared.
+    """
+    from evgrid.report.cases import figures_of
+    from evgrid.report.key_figures import check_suffix, readable, write_tables
+
+    for path in output:
+        check_suffix(path)
+    with _foreign(results):
+        cases = figures_of(results, _known_limits(names))
+    _print_table("", readable(cases))
+    for path in output:
+        click.echo(f"table    {write_tables(cases, path)}")
+
+
+def _known_limits(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of sets of limits, all of them known."""
+    from evgrid.results.limits import AGGREGATORS, limit_set
+
+    try:
+        if given := [name for name in names if name != AGGREGATORS]:
+            limit_set(*given)
+    except ValueError as error:
+        several = "; for several repeat --limits" if any("," in name for name in names) else ""
+        raise click.BadParameter(f"{error}{several}", param_hint="--limits") from None
+    return names
+
+
 @main.command()
 @click.argument("result", type=click.Path(path_type=Path))
 @click.option(
@@ -407,12 +481,7 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
 
     from evgrid.results.limits import AGGREGATORS, aggregator_limits, default_limits, limit_set, violations
 
-    try:
-        if given := [name for name in names if name != AGGREGATORS]:
-            limit_set(*given)
-    except ValueError as error:
-        several = "; for several repeat --limits" if any("," in name for name in names) else ""
-        raise click.BadParameter(f"{error}{several}", param_hint="--limits") from None
+    _known_limits(names)
     with _read(result) as dataset:
         if not names:
             names, why = default_limits(dataset)

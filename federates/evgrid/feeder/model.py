@@ -87,6 +87,8 @@ VARIABLES = (
     Variable("bus_y", ("bus",), "1", "vertical coordinate of the bus as the net gives it", timed=False),
     Variable("bus_at_source", ("bus",), "1", "1 where the bus is a source's, also by closed switches; else 0",
              timed=False, dtype="int64"),
+    Variable("bus_node", ("bus",), "1", "number of the node; buses that closed switches join have the same",
+             timed=False, dtype="int64"),
     Variable("line_from_bus", ("line",), "1", "position of the line's first bus along bus", timed=False,
              dtype="int64"),
     Variable("line_to_bus", ("line",), "1", "position of the line's second bus along bus", timed=False,
@@ -94,6 +96,10 @@ VARIABLES = (
     Variable("line_closed", ("line",), "1", "1 where the line is closed at both ends, else 0", timed=False,
              dtype="int64"),
     Variable("line_rated_ka", ("line",), "kA", "rated current of the line, NaN without one", timed=False),
+    Variable("trafo_hv_bus", ("trafo",), "1", "position of the transformer's high-voltage bus along bus",
+             timed=False, dtype="int64"),
+    Variable("trafo_lv_bus", ("trafo",), "1", "position of the transformer's low-voltage bus along bus",
+             timed=False, dtype="int64"),
     Variable("trafo_rated_kva", ("trafo",), "kVA", "rated power of the transformer, NaN without one",
              timed=False),
     Variable("member_failed_s", ("member",), "s",
@@ -590,10 +596,13 @@ class FeederModel(Model):
             "bus_at_source": np.isin(
                 self._network.topology.node, self._network.topology.node[grid.sources.bus]
             ).astype(np.int64),
+            "bus_node": self._network.topology.node,
             "line_from_bus": grid.lines.from_bus,
             "line_to_bus": grid.lines.to_bus,
             "line_closed": (grid.lines.from_closed & grid.lines.to_closed).astype(np.int64),
             "line_rated_ka": grid.lines.rating_ka,
+            "trafo_hv_bus": grid.trafos.hv_bus,
+            "trafo_lv_bus": grid.trafos.lv_bus,
             "trafo_rated_kva": grid.trafos.rating_kva,
             "member_failed_s": self._failed_s,
         }.items():

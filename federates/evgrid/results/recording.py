@@ -26,7 +26,7 @@ KINDS = {"bus": "buses", "line": "lines", "trafo": "trafos", "shunt": "shunts"}
 SITE = "site"
 """Dimension of the sites; its names may repeat from member to member."""
 
-POSITIONS = {"line_from_bus": "bus", "line_to_bus": "bus"}
+POSITIONS = dict.fromkeys(("line_from_bus", "line_to_bus", "trafo_hv_bus", "trafo_lv_bus"), "bus")
 """Variables that hold positions along a dimension."""
 
 

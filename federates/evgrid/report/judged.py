@@ -1,0 +1,215 @@
+"""A result with all that a report says of it: limits, violations, what could be checked, the map's values.
+
+And the sentences and rows in which a planner reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evgrid.report.cases import Case
+from evgrid.report.feeder_map import EXTREMES, MapData, map_data
+from evgrid.report.key_figures import key_figures, limits_of
+from evgrid.report.page import joined
+from evgrid.results.limits import Criterion, LimitSet, coverage, violations
+from evgrid.results.metrics import external_federates
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ELEMENTS = {"bus": "bus", "line": "line", "trafo": "transformer"}
+_WORDS = {
+    "en_50160": "EN 50160 (95 % of a week)", "en_50160_always": "EN 50160 (always)",
+    "ansi_c84_1_a": "ANSI C84.1 (range A)", "ansi_c84_1_b": "ANSI C84.1 (range B)",
+    "vuf": "unbalance (EN 50160)", "vuf_ansi": "unbalance (ANSI C84.1)", "line_rating": "rating of lines",
+    "trafo_rating": "rating of transformers", "line_instantaneous": "highest current of lines",
+    "trafo_instantaneous": "highest current of transformers",
+    "line_moving_average": "moving mean of the current of lines",
+    "trafo_moving_average": "moving mean of the current of transformers",
+    "neutral_current": "current in the neutral",
+    "hot_spot": "hot spot of transformers",
+}  # fmt: skip
+"""Criteria in words."""
+_QUANTITIES = {
+    "voltage_pu": "voltage (pu)", "voltage_unbalance": "unbalance V2/V1",
+    "line_loading": "current per rating",
+    "trafo_loading": "current per rating", "neutral_current_a": "current", "trafo_hot_spot_c": "°C",
+}  # fmt: skip
+
+
+def words(criterion: str) -> str:
+    """Name of a criterion in words."""
+    if criterion.startswith("limit_of_"):
+        return f"limit of aggregator {criterion.removeprefix('limit_of_')}"
+    return _WORDS.get(criterion, criterion)
+
+
+def limit_words(c: Criterion) -> str:
+    """A criterion with its numbers in words."""
+    quantity = (
+        "power (kW)" if c.variable.startswith("limited_power_kw") else _QUANTITIES.get(c.variable, c.variable)
+    )
+    return f"{words(c.name)}: {quantity} {c.text.removeprefix(c.variable).strip()}"
+
+
+class Judged:
+    """A result with what was found of it: limits, violations, criteria checked, map, key figures."""
+
+    def __init__(self, case: Case, names: Sequence[str], most_frames: int) -> None:
+        self.label, self.result = case.label, case.result
+        self.path = case.path
+        self.scenario: dict[str, Any] = json.loads(self.result.attrs["scenario"])
+        self.with_feeder = "feeder" not in external_federates(self.result)
+        self.limits: LimitSet = limits_of(self.result, names)
+        self.violations: pd.DataFrame = violations(self.result, self.limits)
+        self.coverage: pd.DataFrame = coverage(self.result, self.limits)
+        self.figures = key_figures(self.result, self.violations)
+        self.map: MapData | None = (
+            map_data(self.result, most_frames, self.band_pu) if self.with_feeder else None
+        )
+
+    @property
+    def band_pu(self) -> tuple[float, float]:
+        """The narrowest limits of voltage, or those of EN 50160 where none was given."""
+        voltage = [c for c in self.limits.criteria if c.variable == "voltage_pu"]
+        lows, highs = ([b for c in voltage if (b := getattr(c, end)) is not None] for end in ("low", "high"))
+        return max(lows, default=0.9), min(highs, default=1.1)
+
+    @property
+    def members(self) -> int:
+        """Number of members."""
+        return int(self.result.sizes["member"])
+
+    @property
+    def with_violation(self) -> int:
+        """Members that violate a limit."""
+        return int(self.violations["member"].nunique())
+
+    @property
+    def not_checked(self) -> list[str]:
+        """What could not be judged, each with the reason."""
+        return [f"{words(c)}: {why}" for c, checked, why in self.checks if not checked or _partly(why)]
+
+    @property
+    def remarks(self) -> list[str]:
+        """How criteria were checked, where that differs from the standard."""
+        return [
+            f"{words(c)}: {why}" for c, checked, why in self.checks if checked and why and not _partly(why)
+        ]
+
+    @property
+    def checks(self) -> list[tuple[str, bool, str]]:
+        """Criterion, whether it could be checked, and the remark."""
+        return [(str(c), bool(on), str(why)) for c, on, why in self.coverage.to_numpy().tolist()]
+
+
+def _partly(remark: str) -> bool:
+    """Whether a remark says that elements could not be checked."""
+    return "not checked" in remark
+
+
+def verdict(j: Judged, named: bool = False) -> list[str]:
+    """Whether the limits are kept, and whether the EVs got what they asked for: one sentence each."""
+    name = f"{j.label}: " if named else ""
+    checked = [words(c) for c, on, _ in j.checks if on and not _own_limit(c)]
+    of_grid = j.violations[~j.violations["criterion"].map(_own_limit).astype(bool)]
+    own = j.violations[j.violations["criterion"].map(_own_limit).astype(bool)]
+    if not j.with_feeder:
+        first = f"{name}The feeder was another program, so its limits are not checked."
+    elif not checked:
+        first = f"{name}No limit of the feeder could be checked."
+    elif of_grid.empty:
+        of = f" in all {j.members} members" if j.members > 1 else ""
+        first = f"{name}All limits of the grid that could be checked are kept{of} ({joined(checked, 8)})."
+    else:
+        of = f" in {of_grid['member'].nunique()} of {j.members} members" if j.members > 1 else ""
+        first = f"{name}Limits of the grid are violated{of}: {worst_sentence(of_grid)}"
+    sentences = [first]
+    if not own.empty:
+        of = f" in {own['member'].nunique()} of {j.members} members" if j.members > 1 else ""
+        sentences.append(f"{name}An aggregator's own limit is not kept{of}: {worst_sentence(own)}")
+    nearest = binding_rows(j, 1) if j.map is not None else []
+    if nearest and of_grid.empty:
+        what, quantity, value, limit, share = nearest[0][:5]
+        sentences.append(
+            f"{name}Nearest to a limit is {what}: {quantity} {value}, limit {limit}, of which it uses "
+            f"{share}."
+        )
+    if j.not_checked:
+        sentences.append(f"{name}Not checked: {'; '.join(j.not_checked)}.")
+    if "session_energy_requested_kwh" in j.result:
+        done = j.result["session_complete"].values
+        wanted, lacking = (
+            float(np.nansum(j.result[f"session_energy_{what}_kwh"].values[done])) / j.members
+            for what in ("requested", "unserved")
+        )
+        per = " a member" if j.members > 1 else ""
+        short = int((j.result["session_energy_unserved_kwh"].values[done] > 0.01).sum())
+        sentences.append(
+            f"{name}EVs asked for {wanted:,.0f} kWh{per} in the sessions that ended; "
+            + ("all of it was charged." if lacking < 0.05 else
+               f"{lacking:,.1f} kWh of it were not charged, in {short} of {int(done.sum())} sessions.")
+        )  # fmt: skip
+    return sentences
+
+
+def _own_limit(criterion: str) -> bool:
+    """Whether a criterion is the limit of an aggregator, and not of the grid."""
+    return criterion.startswith("limit_of_")
+
+
+def worst_sentence(table: pd.DataFrame) -> str:
+    """The most severe violation in words."""
+    row = table.iloc[0]
+    phase = f", phase {row['phase']}" if row["phase"] else ""
+    scale, unit = _shown_unit(str(row["criterion"]), str(row["unit"]))
+    kind = ELEMENTS.get(row["element"], row["element"])
+    more = f"; {len(table)} such entries in all" if len(table) > 1 else ""
+    return (
+        f"the most severe is {words(row['criterion'])} at {kind} {row['name']}{phase}: "
+        f"{scale * row['worst']:.4g} {unit} against a limit of {scale * row['limit']:.4g} {unit}, first at "
+        f"{row['first_time']:%Y-%m-%d %H:%M}, for {row['duration_h']:.3g} h{more}."
+    )
+
+
+def _shown_unit(criterion: str, unit: str) -> tuple[float, str]:
+    """Factor and unit in which the values of a criterion are shown."""
+    if unit != "1":
+        return 1.0, unit
+    return (1.0, "pu") if criterion.startswith(("en_50160", "ansi")) else (100.0, "%")
+
+
+def binding_rows(j: Judged, each: int = 5) -> list[list[str]]:
+    """Rows of the table of elements nearest to their limits."""
+    assert j.map is not None
+    rows = []
+    for name, worst in j.map.extremes.items():
+        variable, kind, high = EXTREMES[name]
+        bounds = [
+            (float(b), c.name)
+            for c in j.limits.criteria
+            if c.variable == variable and not c.per and (b := c.high if high else c.low) is not None
+        ]
+        if not bounds:
+            continue
+        bound, criterion = min(bounds) if high else max(bounds)
+        quantity = name.replace("_", " ") if kind == "bus" else "loading"
+        if variable == "voltage_pu":
+            quantity = f"{name.removeprefix('voltage_')} voltage"
+        middle = 1.0 if variable == "voltage_pu" else 0.0
+        used = (worst.worst - middle) / (bound - middle)
+        scale, unit = _shown_unit(criterion, str(j.result[variable].attrs.get("units", "1")))
+        for place in np.argsort(np.where(np.isfinite(used), -used, np.inf), kind="stable")[:each]:
+            if np.isfinite(used[place]):
+                rows.append((float(used[place]), [
+                    f"{ELEMENTS[kind]} {j.result[kind].values[place]}", quantity,
+                    f"{scale * worst.worst[place]:.4g} {unit}",
+                    f"{scale * bound:.4g} {unit} ({words(criterion)})",
+                    f"{max(100 * used[place], 0):.0f} %", str(worst.phase[place]) or "–",
+                    f"{str(worst.time[place])[:16].replace('T', ' ')}", str(worst.member[place]),
+                ]))  # fmt: skip
+    return [row for _, row in sorted(rows, key=lambda row: -row[0])]

@@ -1,0 +1,225 @@
+"""Key figures of results, for ``evgrid compare`` and the report: a number a member, with text and unit.
+
+In: results of runs. Out: :func:`key_figures` of one, and of several :func:`long_table` (numbers) and
+:func:`side_by_side` (texts: of several members the median and, in brackets, 5 to 95 %).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evgrid.errors import ResultError
+from evgrid.results.limits import (
+    LimitSet,
+    aggregator_limits,
+    default_limits,
+    interval_s,
+    limit_set,
+    unrated_elements,
+    violations,
+)
+from evgrid.results.settlement import amount, is_currency, settle
+from evgrid.studies.figures import currency_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+SUFFIXES = (".csv", ".xlsx", ".tex")
+"""Kinds of file that :func:`write_tables` writes."""
+
+MANY_CASES = 6
+"""Cases beyond which a table has a row a case instead of a column."""
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A key figure of a result.
+
+    values : (member,), NaN where there is none
+    remark : such as why it could not be judged
+    """
+
+    name: str
+    text: str
+    unit: str
+    values: NDArray[np.float64]
+    remark: str = ""
+
+    @property
+    def label(self) -> str:
+        """Text with unit."""
+        return f"{self.text} ({self.unit})" if self.unit not in ("", "1") else self.text
+
+
+def limits_of(result: xr.Dataset, names: Sequence[str] = ()) -> LimitSet:
+    """The limits by which a result is judged: presets by name, else those that fit it; and those of its
+    aggregators.
+
+    Raises ValueError for an unknown name.
+    """
+    presets = [name for name in names or default_limits(result)[0] if name != "aggregators"]
+    return limit_set(*presets, *aggregator_limits(result))
+
+
+def key_figures(result: xr.Dataset, broken: pd.DataFrame | None = None) -> list[KeyFigure]:
+    """Key figures of a run: power, energy, voltage, loading, EVs' energy, costs, and the number of
+    violations, of ``broken`` or, left out, of the limits that fit the result.
+    """
+    from evgrid.results.metrics import external_federates
+
+    hours = interval_s(result) / 3600
+    found: list[KeyFigure] = []
+
+    def add(name: str, text: str, unit: str, values: object, remark: str = "") -> None:
+        found.append(KeyFigure(name, text, unit, np.asarray(values, np.float64), remark))
+
+    if "feeder" not in external_federates(result):
+        head = result["head_power_kw"].sum("phase").transpose("member", "time")
+        add("head_peak_kw", "highest power at the head", "kW", head.max("time"))
+        if float(head.min()) < 0:
+            add("head_reverse_kw", "highest power fed back", "kW", -head.min("time").clip(max=0.0))
+        add("head_energy_kwh", "energy drawn at the head, less fed back", "kWh", head.sum("time") * hours)
+        add("losses_kwh", "losses of the feeder", "kWh", result["losses_kw"].sum("time") * hours)
+        add("voltage_lowest_pu", "lowest voltage", "pu", result["voltage_min_pu"].min("time"))
+        add("voltage_highest_pu", "highest voltage", "pu", result["voltage_max_pu"].max("time"))
+        for kind, text in (("trafo", "transformer"), ("line", "line")):
+            _add_loading(found, result, kind, text)
+        for name, text, unit, scale in (
+            ("voltage_unbalance", "highest voltage unbalance", "%", 100.0),
+            ("trafo_hot_spot_c", "highest hot spot of a transformer", "°C", 1.0),
+        ):
+            if name in result and result[name].size:
+                add(name, text, unit, scale * _highest(result[name]))
+        broken = violations(result, limits_of(result)) if broken is None else broken
+        places = broken.groupby("member").size().reindex(result["member"].values, fill_value=0)
+        add("violations", "limits violated, at all elements", "1", places)
+    if "session_cost" in result:
+        fleet = settle(result).fleet.reindex(result["member"].values)
+        add("fleet_peak_kw", "highest power of the EVs", "kW", result["fleet_power_kw"].max("time"))
+        add("drawn_kwh", "energy drawn by EVs", "kWh", fleet["drawn_kwh"])
+        add("given_kwh", "energy given back by EVs", "kWh", fleet["given_kwh"])
+        add("unserved_kwh", "energy unserved", "kWh", fleet["unserved_kwh"])
+        if not np.isnan(result["session_cost"].values).all():
+            add("net_cost", "cost of charging, net", currency_of(result), fleet["net_cost"])
+    return found
+
+
+def _add_loading(found: list[KeyFigure], result: xr.Dataset, kind: str, text: str) -> None:
+    from evgrid.results.limits import no_rating
+    from evgrid.results.recording import unrecorded
+
+    name = f"{kind}_loading"
+    remark = unrecorded(result, kind)
+    values = np.full(result.sizes["member"], np.nan)
+    if name in result and result.sizes.get(kind):
+        unrated, of = unrated_elements(result, name)
+        remark = no_rating(unrated, of, kind) if unrated else remark
+        if unrated < of or not of:
+            values = 100 * np.asarray(_highest(result[name]))
+    elif not remark:
+        return
+    found.append(KeyFigure(f"{name}_percent", f"highest loading of a {text}", "%", values, remark))
+
+
+def _highest(values: xr.DataArray) -> NDArray[np.float64]:
+    """The highest value of each member, (member,), read member by member."""
+    return np.array([float(values.isel(member=m).max()) for m in range(values.sizes["member"])])
+
+
+def figure_text(figure: KeyFigure) -> str:
+    """The figure over its members as text: "not checked: …" where it could not be judged."""
+    known = figure.values[np.isfinite(figure.values)]
+    if not len(known):
+        return figure.remark or "–"
+    text = amount if is_currency(figure.unit) else _number
+    middle = text(float(np.median(known)))
+    if figure.values.size > 1 and known.min() < known.max():
+        low, high = np.quantile(known, [0.05, 0.95])
+        middle += f" ({text(float(low))} to {text(float(high))})"
+    if len(known) < figure.values.size:
+        middle += f", {len(known)} of {figure.values.size} members"
+    return f"{middle}; {figure.remark}" if figure.remark else middle
+
+
+def side_by_side(cases: Mapping[str, Sequence[KeyFigure]]) -> pd.DataFrame:
+    """Key figures for reading: a row a figure, a column a case."""
+    import pandas as pd
+
+    labels = list(dict.fromkeys(f.label for figures in cases.values() for f in figures))
+    columns = {case: {f.label: figure_text(f) for f in figures} for case, figures in cases.items()}
+    return pd.DataFrame(
+        {case: [texts.get(label, "–") for label in labels] for case, texts in columns.items()}, labels
+    )
+
+
+def long_table(cases: Mapping[str, Sequence[KeyFigure]]) -> pd.DataFrame:
+    """Key figures as numbers: a row a case and figure; over the members the median, the 5th and 95th
+    percentile, lowest and highest, NaN counted as missing; and a remark.
+    """
+    import pandas as pd
+
+    rows = []
+    for case, figures in cases.items():
+        for f in figures:
+            known = f.values[np.isfinite(f.values)]
+            numbers = np.quantile(known, [0.5, 0.05, 0.95, 0.0, 1.0]) if len(known) else np.full(5, np.nan)
+            rows.append((case, f.name, f.text, f.unit, f.values.size, len(known), *numbers, f.remark))
+    return pd.DataFrame(rows, columns=["case", "figure", "text", "unit", "members", "known", "median", "low",
+                                       "high", "lowest", "highest", "remark"])  # fmt: skip
+
+
+def check_suffix(path: Path) -> None:
+    """Raise ResultError for a kind of file that :func:`write_tables` does not write."""
+    if path.suffix not in SUFFIXES:
+        raise ResultError(f"the table can't be written to {path}: its name must end in {', '.join(SUFFIXES)}")
+
+
+def write_tables(cases: Mapping[str, Sequence[KeyFigure]], path: Path) -> Path:
+    """Write the key figures: .csv (numbers), .xlsx (both tables) or .tex (for reading); returns the path.
+
+    Raises ResultError for another kind of file, or if it can't be written.
+    """
+    import pandas as pd
+
+    check_suffix(path)
+    shown = readable(cases)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".csv":
+            long_table(cases).to_csv(path, index=False)
+        elif path.suffix == ".xlsx":
+            with pd.ExcelWriter(path) as book:
+                shown.to_excel(book, sheet_name="side by side")
+                long_table(cases).to_excel(book, sheet_name="numbers", index=False)
+        else:
+            path.write_text(_latex(shown), encoding="utf-8")
+    except OSError as error:
+        raise ResultError(f"the table can't be written to {path}: {error.strerror}") from error
+    return path
+
+
+def _latex(table: pd.DataFrame) -> str:
+    """A table for LaTeX (booktabs); raises ResultError without jinja2."""
+    try:
+        return table.to_latex(escape=True, index=True)
+    except ImportError as error:
+        raise ResultError("tables for LaTeX need jinja2: pip install evgrid[report]") from error
+
+
+def readable(cases: Mapping[str, Sequence[KeyFigure]]) -> pd.DataFrame:
+    """:func:`side_by_side`, with a row a case where there are many."""
+    table = side_by_side(cases)
+    return table.T if len(cases) > MANY_CASES else table
+
+
+def _number(value: float) -> str:
+    if abs(value) < 1e-9:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
