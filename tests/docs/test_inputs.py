@@ -40,3 +40,25 @@ def test_the_page_on_meter_files(street):
     assert words(note) in world.notes
     p, _ = world.base.at(np.array([0.0, 1800.0, 3600.0, 5400.0]), np.array([1800.0, 3600.0, 5400.0, 7200.0]))
     assert p[:, 0, :, 0].tolist() == [[0.5, 2], [1, 2], [1.5, 3], [2, 3]]  # as the page says
+
+
+def test_the_page_on_generation_and_load(tmp_path):
+    net = pp.create_empty_network(f_hz=50)
+    mv, lv = pp.create_bus(net, 10.0), pp.create_bus(net, 0.4)
+    pp.create_ext_grid(net, mv)
+    pp.create_transformer_from_parameters(net, mv, lv, 0.1, 10.0, 0.4, 1.0, 4.0, 0.0, 0.0)
+    pp.create_load(net, lv, 0.003, name="House 1")
+    pp.create_load(net, lv, 0.002, name="HP 2")
+    pp.create_sgen(net, lv, 0.005, name="PV 1")
+    pp.create_sgen(net, lv, 0.01, name="PV 2")
+    pp.create_storage(net, lv, 0.0, max_e_mwh=0.008, sn_mva=0.005, name="Battery")
+    pp.to_json(net, str(tmp_path / "street.json"))
+    page = HOW_TO / "profiles.md"
+    (notes,) = blocks(page, "text")
+    scenario = scenario_from(parse_yaml(blocks(page, "yaml")[0]), folder=tmp_path)
+    world = build_world(scenario)
+    for note in re.split(r"\n(?=feeder)", notes):
+        assert words(note) in world.notes
+    noon, night = np.array([12 * 3600.0]), np.array([0.0])
+    assert world.base.generation(night, night + 900)[0][0, 0, :2, 0].tolist() == [0, 0]
+    assert world.base.generation(noon, noon + 900)[0][0, 0, 1, 0] > 7

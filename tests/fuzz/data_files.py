@@ -248,7 +248,7 @@ def _tariff(path: Path) -> dict[str, Any]:
 
 def _weather(path: Path) -> dict[str, Any]:
     from evgrid.scenario.sites import SitePv
-    from evgrid.sites.pv import PvPower
+    from evgrid.solar.pv import PvPower
 
     given = {"kwp": 2, "ac_kw": 1.5, "latitude": 45, "longitude": 8, "timezone": "Europe/Rome"}
     if not path.is_file():

@@ -949,6 +949,13 @@ SHOWN = {
     "unit/test_readers.py": """
         EmissionsFile.time_format SessionFile.time_format
     """,
+    "unit/test_feeder_profiles.py": """
+        Battery.capacity_kwh Battery.efficiency Battery.power_kw Battery.soc_min Battery.soc_start
+        BatteryWindow.hours BatteryWindow.kw ElementProfile.at ElementProfile.file ElementProfile.of
+        ElementProfile.simbench HeatPump.annual_kwh HeatPump.building HeatPump.building_class
+        HeatPump.day_amplitude_c HeatPump.hot_water HeatPump.mean_c HeatPump.sink HeatPump.source
+        HeatPump.timezone HeatPump.weather HeatPump.year_amplitude_c NetworkPv.dc_per_ac
+    """,
     "unit/test_time_tables.py": """
         Columns.name Columns.offset Columns.time Columns.value PowerSeries.unit PowerTable.names
         TimeSeries.decimal TimeSeries.encoding TimeSeries.gaps TimeSeries.header TimeSeries.label
@@ -1032,10 +1039,10 @@ SHOWN = {
         TransformerThermal.winding_exponent
     """,
     "unit/test_sites_pv.py": """
-        SitePv.ac_kw SitePv.albedo SitePv.altitude SitePv.azimuth SitePv.inverter_efficiency SitePv.kwp
-        SitePv.latitude SitePv.longitude SitePv.losses SitePv.mounting SitePv.slot
-        SitePv.temperature_coefficient SitePv.tilt SitePv.time_format SitePv.timezone SitePv.turbidity
-        SitePv.weather
+        PvSystem.albedo PvSystem.altitude PvSystem.azimuth PvSystem.inverter_efficiency PvSystem.latitude
+        PvSystem.longitude PvSystem.losses PvSystem.mounting PvSystem.slot PvSystem.temperature_coefficient
+        PvSystem.tilt PvSystem.time_format PvSystem.timezone PvSystem.turbidity PvSystem.weather SitePv.ac_kw
+        SitePv.kwp
     """,
     "unit/test_site_plans.py": """
         PlanningControl.slot Planned.every Planned.forecast Planned.horizon

@@ -8,13 +8,13 @@ import numpy as np
 from tests.support.fleet import HOUR, feeder, table
 
 from evgrid.core.model import EVs, MemoryRecorder
+from evgrid.core.slots import Slots
 from evgrid.federation.inline import step_in_line
 from evgrid.fleet.commands import Commands
 from evgrid.fleet.extras import in_force, may_discharge
 from evgrid.fleet.model import FleetModel
 from evgrid.scenario import scenario_from
 from evgrid.sites.model import SitesModel, segment_rows
-from evgrid.sites.profiles import Slots
 from evgrid.sites.tables import site_table
 
 ALWAYS_ALLOWED = {"approval": "export"}

@@ -52,7 +52,8 @@ def given(net, times_s=NOON, **base):
 def test_nothing_runs_at_its_nameplate_through_the_night_unasked(net):
     sentence = (
         f"feeder.base_load.generation is not given: {net} has 1 generator of 20 kW and 1 storage of -5 kW "
-        "without a profile, which would run day and night; must be none, nameplate or {file: pv.csv}"
+        "without a profile, which would run day and night; must be none, nameplate or {file: pv.csv}, "
+        "or give them feeder.profiles"
     )
     for base in ({}, {"source": "none"}, {"source": "standard", "annual_kwh": 5000}):
         with pytest.raises(ScenarioError, match=re.escape(sentence)):

@@ -16,8 +16,8 @@ from tests.support.weather import code, write_epw, write_pvgis
 from evgrid.core.model import Clock
 from evgrid.errors import ScenarioError
 from evgrid.scenario.sites import SitePv
-from evgrid.sites.pv import PvPower
-from evgrid.sites.weather import FileWeather, Place, sun_at, utc_of, weather_format
+from evgrid.solar.pv import PvPower
+from evgrid.solar.weather import FileWeather, Place, sun_at, utc_of, weather_format
 
 DAY = 86400.0
 BERLIN = {"latitude": 52.52, "longitude": 13.405, "altitude": 40.0, "timezone": "Europe/Berlin"}

@@ -26,6 +26,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import date
 from functools import lru_cache
@@ -36,17 +37,20 @@ import numpy as np
 
 from evgrid.core.cache_folder import arrays_file, read_arrays, write_arrays
 from evgrid.core.element_names import ElementNames
-from evgrid.core.model import ALL_PHASES, Array, Clock
+from evgrid.core.model import ALL_PHASES, SAME_S, Array, Clock
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
-from evgrid.feeder.grid import Ints
+from evgrid.feeder.grid import Bools, Ints
 from evgrid.feeder.networks import Network, simbench_net, simbench_version
 from evgrid.feeder.opendss.load_shapes import KINDS, powers
+from evgrid.feeder.profiles import Profiled, Source, counted, elements_of, profiled, source_of
+from evgrid.feeder.quarter_hours import DAY_QUARTERS, QUARTER_S, quarter_hours, rows_of_year
 from evgrid.readers import Faults, Table, read_table, shown
 from evgrid.readers.tables import AS_SHOWN
 from evgrid.readers.time_tables import AS_IT_IS, Reading, bare_name, time_table
 from evgrid.scenario.feeder import GenerationFile
+from evgrid.scenario.profiles import ElementProfile
 
 if TYPE_CHECKING:
     from evgrid.scenario import Scenario
@@ -63,11 +67,9 @@ NOISE_SHAPE = 1.5
 SHARE = "share"
 """Column of a generation file that holds for all generators, as a share of their power."""
 
-_QUARTER_S = 900.0
-_DAY_QUARTERS = 96
 POWER_RULE = "must be a power in kW"
 _SIMBENCH_YEAR = 2016
-_SIMBENCH_QUARTERS = 366 * _DAY_QUARTERS
+_SIMBENCH_QUARTERS = 366 * DAY_QUARTERS
 _PROFILES_FORMAT = 3
 _PROFILES = {"load_p", "load_q", "gen_p", "gen_q"}
 
@@ -112,6 +114,13 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
         storages and no profile is given for them.
 
     """
+    parts = profiled(scenario.feeder, network)
+    load = _without_profiles(scenario, network)
+    return ProfiledLoad(scenario, network, load, parts) if parts else load
+
+
+def _without_profiles(scenario: Scenario, network: Network) -> BaseLoad:
+    """The base load of loads, generators and storages without a profile of their own."""
     settings = scenario.feeder.base_load
     if settings.kind == "simbench":
         return SimbenchLoad(scenario, network)
@@ -134,7 +143,7 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
 def _generation(scenario: Scenario, network: Network) -> _Generation | None:
     """Power of generators and storages; None: the network's own, constant."""
     settings, fixed = scenario.feeder.base_load, network.grid.fixed
-    rows = _generators(network)
+    rows = _generators(scenario, network)
     if not len(rows) or settings.generation == "nameplate":
         return None
     if settings.generation is None:
@@ -143,8 +152,9 @@ def _generation(scenario: Scenario, network: Network) -> _Generation | None:
         hint = ", or feeder.base_load.source: simbench" * network.source.startswith("simbench:")
         raise ScenarioError(
             [
-                f"feeder.base_load.generation is not given: {network.source} has {_account(network)} without "
-                f"a profile, which would run day and night; must be none, nameplate or {{file: pv.csv}}{hint}"
+                f"feeder.base_load.generation is not given: {network.source} has {_account(network, rows)} "
+                "without a profile, which would run day and night; must be none, nameplate or {file: pv.csv}"
+                f"{hint}, or give them feeder.profiles"
             ]
         )
     if settings.generation == "none":
@@ -154,17 +164,30 @@ def _generation(scenario: Scenario, network: Network) -> _Generation | None:
     return FileGeneration(scenario, network)
 
 
-def _generators(network: Network) -> Ints:
-    """Positions of the fixed generation with a power other than 0 that is no motor or ward."""
+def _generators(scenario: Scenario, network: Network) -> Ints:
+    """Positions of the fixed generation with a power other than 0 that is no motor or ward, and has no
+    profile.
+    """
     fixed = network.grid.fixed
     there = (fixed.gen_p_kw != 0).any(axis=1) | (fixed.gen_q_kvar != 0).any(axis=1)
+    for part in profiled(scenario.feeder, network):
+        if part.kind != "load":
+            there[part.rows] = False
     return np.flatnonzero(np.isin(fixed.gen_kind, ("sgen", "gen", "storage")) & there)
 
 
-def _account(network: Network) -> str:
+def profiled_loads(scenario: Scenario, network: Network) -> Bools:
+    """Whether each load has a profile of its own, (connection,)."""
+    found = np.zeros(len(network.grid.loads.bus), np.bool_)
+    for part in profiled(scenario.feeder, network):
+        if part.kind == "load":
+            found[part.rows] = True
+    return found
+
+
+def _account(network: Network, rows: Ints) -> str:
     """Number and power of generators and storages: 2 generators of 20 kW and 1 storage of -5 kW."""
-    fixed, rows = network.grid.fixed, _generators(network)
-    parts = []
+    fixed, parts = network.grid.fixed, []
     for kinds, name in ((("sgen", "gen"), "generator"), (("storage",), "storage")):
         mine = rows[np.isin(fixed.gen_kind[rows], kinds)]
         if len(mine):
@@ -176,11 +199,15 @@ def _account(network: Network) -> str:
 def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tuple[str, ...]:
     """Notes on how a base load replaces the network's own, a sentence each."""
     settings, grid = scenario.feeder.base_load, network.grid
-    own_kw, notes = float(grid.loads.p_kw.sum()), list[str]()
+    with_profile, rows = profiled_loads(scenario, network), _generators(scenario, network)
+    own_kw, notes = float(grid.loads.p_kw[~with_profile].sum()), list[str]()
+    profiles = load if isinstance(load, ProfiledLoad) else None
+    load = load if profiles is None else profiles.inner
     scaled = load.load if isinstance(load, WithGeneration) else load
     if isinstance(scaled, StandardLoad):
+        households = network.connections.households[~with_profile]
         notes.append(
-            f"feeder.base_load: standard profiles of {int(network.connections.households.sum())} households, "
+            f"feeder.base_load: standard profiles of {int(households.sum())} households, "
             f"{scaled.mean_kw:.4g} kW in the mean and {scaled.peak_kw:.4g} kW in the highest quarter-hour of "
             f"the year (before noise), in place of the network's own load of {own_kw:.4g} kW"
             + (", to which they are scaled." if settings.scale == "net" else ".")
@@ -191,8 +218,8 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
             f"network's own load of {own_kw:.4g} kW."
         )
         notes.append(f"feeder.base_load.file: {scaled.account}.")
-    if len(_generators(network)) and settings.kind != "simbench":
-        account = _account(network)
+    if len(rows) and settings.kind != "simbench":
+        account = _account(network, rows)
         if isinstance(settings.generation, str | None):
             given = settings.generation != "none"
             notes.append(
@@ -209,7 +236,7 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
             f"feeder.base_load: {int(rest.sum())} motors and wards of the network draw "
             f"{-grid.fixed.gen_p_kw[rest].sum():.4g} kW, day and night."
         )
-    return tuple(notes)
+    return (*notes, *(profiles.accounts if profiles is not None else ()))
 
 
 def load_by_trafo(
@@ -323,6 +350,112 @@ class WithGeneration(BaseLoad):
         return self.given.at(times_s, until_s)
 
 
+class ProfiledLoad(BaseLoad):
+    """A base load, in which loads, generators and storages with a profile have that in its place.
+
+    inner : the base load of the others; accounts : of the profiles, a sentence each
+    """
+
+    def __init__(
+        self, scenario: Scenario, network: Network, inner: BaseLoad, parts: Sequence[Profiled]
+    ) -> None:
+        """Raise ScenarioError with every fault of the profiles' files."""
+        self.inner, self._network = inner, network
+        self._loads, self._gens = list[tuple[Ints, Source]](), list[tuple[Ints, Source]]()
+        self._share, self._step_s = phase_shares(network), scenario.feeder_step_s
+        self._q_per_p = math.tan(math.acos(scenario.feeder.base_load.power_factor))
+        self._split = generation_split(network)
+        self._still = np.concatenate(
+            [part.rows for part in parts if part.kind != "load"] or [np.zeros(0, np.int64)]
+        )
+        accounts, faults = dict[str, str](), list[str]()
+        for part in sorted(parts, key=lambda part: part.settings.battery is not None):
+            try:
+                source, accounts[part.name] = self._source_of(scenario, part)
+            except ScenarioError as error:
+                of = f"feeder.profiles.{part.name}.file: {error.source}: " if part.settings.file else ""
+                faults += [of + fault for fault in error.faults]
+                continue
+            (self._loads if part.kind == "load" else self._gens).append((part.rows, source))
+        if faults:
+            raise ScenarioError(faults)
+        self.accounts = tuple(accounts[name] for name in scenario.feeder.profiles)
+
+    def _source_of(self, scenario: Scenario, part: Profiled) -> tuple[Source, str]:
+        """The power of a profile's elements, and an account of it."""
+        file = part.settings.file
+        if file is None:
+            seen = copy(self)  # with the profiles so far, which are what a battery sees
+            seen._loads, seen._gens = [*self._loads], [*self._gens]
+            return source_of(scenario, self._network, part, seen)
+        names, power_kw = elements_of(self._network, part)
+        found = FileProfile(scenario, part.settings, names, part.kind, power_kw)
+        return found, f"feeder.profiles.{part.name}: {counted(part)} by {file}: {found.account}."
+
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
+        """See :meth:`BaseLoad.at`."""
+        p, q = self.inner.at(times_s, until_s)
+        ends_s = times_s + self._step_s if until_s is None else until_s
+        for rows, source in self._loads:
+            own = source.means(times_s, ends_s)[..., np.newaxis] * self._share[rows]
+            p, q = _placed(p, rows, own), _placed(q, rows, own * self._q_per_p)
+        return p, q
+
+    def changes(self, begin_s: float, end_s: float) -> Array:
+        """See :meth:`BaseLoad.changes`."""
+        edges = [self.inner.changes(begin_s, end_s), *(s.changes(begin_s, end_s) for _, s in self._loads)]
+        found = np.sort(np.concatenate(edges))
+        found = found[np.append(True, np.diff(found) > SAME_S)]
+        found[-1] = end_s
+        return np.asarray(found)
+
+    @property
+    def ends_s(self) -> float:
+        """See :attr:`BaseLoad.ends_s`."""
+        files = [s.ends_s for _, s in (*self._loads, *self._gens) if isinstance(s, FileProfile)]
+        return min(self.inner.ends_s, *files, math.inf)
+
+    def generation(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array] | None:
+        """See :meth:`BaseLoad.generation`."""
+        given = self.inner.generation(times_s, until_s)
+        if not len(self._still):
+            return given
+        fixed, ends_s = self._network.grid.fixed, times_s + self._step_s if until_s is None else until_s
+        if given is None:
+            given = ConstantLoad(fixed.gen_p_kw, fixed.gen_q_kvar).at(times_s)
+        nothing = np.zeros((len(times_s), 1, len(self._still), given[0].shape[3]))
+        p, q = (_placed(power, self._still, nothing) for power in given)
+        for rows, source in self._gens:
+            own = source.means(times_s, ends_s)[..., np.newaxis]
+            p, q = (
+                _placed(power, rows, own * split[rows])
+                for power, split in zip((p, q), self._split, strict=True)
+            )
+        return p, q
+
+
+def _placed(power: Array, rows: Ints, own: Array) -> Array:
+    """Power, (n, member or 1, element, phase), with that of some elements in place of what was there."""
+    members = max(power.shape[1], own.shape[1])
+    found = np.array(np.broadcast_to(power, (len(power), members, *power.shape[2:])))
+    found[:, :, rows] = own
+    return found
+
+
+def generation_split(network: Network) -> tuple[Array, Array]:
+    """Active and reactive power of generators and storages on each phase, per active power, (gen, phase): as
+    in the network, or, where they have none there, a phase's share and 0.
+    """
+    fixed = network.grid.fixed
+    total = fixed.gen_p_kw.sum(axis=1, keepdims=True)
+    phases = np.full_like(fixed.gen_p_kw, 1 / fixed.gen_p_kw.shape[1])
+    p, q = (
+        np.divide(own, total, out=otherwise, where=total != 0)
+        for own, otherwise in ((fixed.gen_p_kw, phases), (fixed.gen_q_kvar, np.zeros_like(fixed.gen_q_kvar)))
+    )
+    return p, q
+
+
 class _SplitLoad(BaseLoad):
     """Load known as total active power of each connection point, held over intervals."""
 
@@ -414,6 +547,7 @@ class StandardLoad(_SplitLoad):
             if scenario.feeder.base_load.scale == "net":
                 wanted_kw = network.grid.loads.p_kw.sum(axis=1) / _highest_kw(self._year)
                 self._weight_kwh[at] *= np.divide(wanted_kw, total, out=np.zeros(len(total)), where=some)
+        self._weight_kwh[:, :, profiled_loads(scenario, network)] = 0.0
         annual_kwh = self._weight_kwh.sum() / len(self._members)
         self.mean_kw, self.peak_kw = annual_kwh / 8760, annual_kwh * _highest_kw(self._year)
         """Power of all households, mean over the members: in the mean of a year, and in its highest
@@ -422,13 +556,13 @@ class StandardLoad(_SplitLoad):
 
     def _held(self, begin_s: float, end_s: float) -> tuple[Sequence[int], Array]:
         begin_s, end_s = self._start_s + begin_s, self._start_s + end_s
-        first = math.floor(begin_s / _QUARTER_S + 1e-9)
-        last = max(math.ceil(end_s / _QUARTER_S - 1e-9), first + 1)
-        edges = np.clip(np.arange(first, last + 1) * _QUARTER_S, begin_s, end_s)
+        first = math.floor(begin_s / QUARTER_S + 1e-9)
+        last = max(math.ceil(end_s / QUARTER_S - 1e-9), first + 1)
+        edges = np.clip(np.arange(first, last + 1) * QUARTER_S, begin_s, end_s)
         return range(first, last), np.diff(edges)
 
     def _row(self, interval: int) -> Array:
-        day, quarter = divmod(interval, _DAY_QUARTERS)
+        day, quarter = divmod(interval, DAY_QUARTERS)
         drawn = self._days.get(day)
         if drawn is None:
             drawn = self._draw(day)
@@ -441,13 +575,13 @@ class StandardLoad(_SplitLoad):
         """Active power in each quarter-hour of a day (days since 1970), (quarter, member, connection)."""
         around = np.concatenate([_household_day(day + k) for k in (-1, 0, 1)])
         shifted = [
-            around[_DAY_QUARTERS - k : 2 * _DAY_QUARTERS - k]
+            around[DAY_QUARTERS - k : 2 * DAY_QUARTERS - k]
             for k in range(-SHIFT_QUARTERS, SHIFT_QUARTERS + 1)
         ]
-        power = np.empty((_DAY_QUARTERS, len(self._members), self._weight_kwh.shape[2]))
+        power = np.empty((DAY_QUARTERS, len(self._members), self._weight_kwh.shape[2]))
         ordinal = date(1970, 1, 1).toordinal() + day
         for at, member in enumerate(self._members):
-            mean = np.zeros((_DAY_QUARTERS, power.shape[2]))
+            mean = np.zeros((DAY_QUARTERS, power.shape[2]))
             for weight, profile in zip(self._weight_kwh[at], shifted, strict=True):
                 mean += profile[:, np.newaxis] * weight
             shape = self._noise_shape[at]
@@ -459,8 +593,8 @@ class StandardLoad(_SplitLoad):
 def _household_day(day: int) -> Array:
     """Power of a standard household of 1 kWh a year in each quarter-hour of a day (since 1970), kW."""
     when = date.fromordinal(date(1970, 1, 1).toordinal() + day)
-    first = (when - date(when.year, 1, 1)).days * _DAY_QUARTERS
-    return _household_year(when.year)[first : first + _DAY_QUARTERS]
+    first = (when - date(when.year, 1, 1)).days * DAY_QUARTERS
+    return _household_year(when.year)[first : first + DAY_QUARTERS]
 
 
 def _highest_kw(year: int) -> float:
@@ -475,7 +609,7 @@ def _household_year(year: int) -> Array:
         from demandlib.bdew import ElecSlp
 
         profile = ElecSlp(year).slp_frame["h0_dyn"].to_numpy(dtype=np.float64)
-    return np.asarray(profile / (profile.sum() * _QUARTER_S / 3600))
+    return np.asarray(profile / (profile.sum() * QUARTER_S / 3600))
 
 
 # ---- simbench -----------------------------------------------------------------------------------
@@ -526,41 +660,13 @@ class SimbenchLoad(BaseLoad):
         values, rows = self._values[which], list[Array]()
         until_s = times_s + self._step_s if until_s is None else until_s
         for begin_s, end_s in zip(times_s + self._start_s, until_s + self._start_s, strict=True):
-            first = math.floor(begin_s / _QUARTER_S + 1e-9)
-            last = max(math.ceil(end_s / _QUARTER_S - 1e-9), first + 1)
-            edges = np.clip(np.arange(first, last + 1) * _QUARTER_S, begin_s, end_s)
+            first = math.floor(begin_s / QUARTER_S + 1e-9)
+            last = max(math.ceil(end_s / QUARTER_S - 1e-9), first + 1)
+            edges = np.clip(np.arange(first, last + 1) * QUARTER_S, begin_s, end_s)
             weight = np.diff(edges) / (edges[-1] - edges[0])
             at = rows_of_year(np.arange(first, last), _SIMBENCH_YEAR)
             rows.append(weight @ values[at].astype(np.float64))
         return np.stack(rows)[:, np.newaxis, :, np.newaxis] * share
-
-
-def quarter_hours(begin_s: float, end_s: float, start_s: float) -> Array:
-    """The quarter-hours of the clock between two times, and both, s from the run's start, which is at
-    ``start_s`` s since 1970, local time.
-    """
-    first = math.floor((start_s + begin_s) / _QUARTER_S + 1e-9) + 1
-    last = math.ceil((start_s + end_s) / _QUARTER_S - 1e-9)
-    return np.concatenate([[begin_s], np.arange(first, last) * _QUARTER_S - start_s, [end_s]])
-
-
-def rows_of_year(quarters: Ints, year: int) -> Ints:
-    """Row of a table of one year's quarter-hours that has the same date and time of day.
-
-    quarters : quarter-hours since 1970, local time
-    year : of the table, whose row 0 begins on 1 January at 0:00; where it is no leap year, its
-        28 February stands for 29 February too
-    returns : the rows; 1 March has the same one in each year
-    """
-    days, quarter = np.divmod(quarters, _DAY_QUARTERS)
-    dates = days.astype("datetime64[D]")
-    months = dates.astype("datetime64[M]")
-    day = (dates - months.astype("datetime64[D]")).astype(np.int64)
-    first = np.datetime64(f"{year}-01", "M") + (months.astype(np.int64) % 12)
-    begin, end = first.astype("datetime64[D]"), (first + 1).astype("datetime64[D]")
-    day = np.minimum(day, (end - begin).astype(np.int64) - 1)
-    row: Ints = ((begin - np.datetime64(f"{year}-01-01")).astype(np.int64) + day) * _DAY_QUARTERS + quarter
-    return row
 
 
 def simbench_profiles(name: str) -> dict[str, Any]:
@@ -615,21 +721,36 @@ class FileLoad(_SplitLoad):
     account : of what was read, shifted, filled and dropped, in words
     """
 
+    _values: Array
+
     def __init__(self, scenario: Scenario, network: Network) -> None:
         """Read and check the file."""
         super().__init__(scenario, network)
         settings = scenario.feeder.base_load
         assert settings.file is not None
-        names = [str(name) for name in network.connections.name]
+        rest = np.flatnonzero(~profiled_loads(scenario, network))
+        names = [str(name) for name in network.connections.name[rest]]
         self._read(settings.file, settings.reading, scenario, names, "load")
         self.highest_kw = float(self._values.sum(axis=1).max())
+        if len(rest) < len(self._share):
+            values = np.zeros((len(self._values), len(self._share)))
+            values[:, rest] = self._values
+            self._values = values
 
-    def _read(self, path: Path, reading: Reading, scenario: Scenario, names: list[str], what: str) -> None:
-        """Read and check a table with a series for each name."""
+    def _read(
+        self,
+        path: Path,
+        reading: Reading,
+        scenario: Scenario,
+        names: list[str],
+        what: str,
+        share: bool = False,
+    ) -> None:
+        """Read and check a table with a series for each name, or, with ``share``, one of that name."""
         table = read_table(path, form=reading.form)
         faults = Faults(table)
         faults.rows_unlike_header()
-        select = _Select(names, what, closed=not (reading.name or reading.names))
+        select = _Select(names, what, not (reading.name or reading.names), share)
         self._is_share = False
         self._daily = table.names[0] == "minute"
         start = scenario.start.astype("datetime64[ms]")
@@ -660,7 +781,7 @@ class FileLoad(_SplitLoad):
             faults.check()
             assert given is not None
             series, self._edges_s, self.account = given.values, given.edges_s, given.account.sentence()
-        self._is_share = list(series) == [SHARE] and what != "load"
+        self._is_share = share and list(series) == [SHARE]
         self._values = np.stack([series[name] for name in ([SHARE] if self._is_share else names)], axis=1)
 
     @property
@@ -693,6 +814,26 @@ class FileLoad(_SplitLoad):
         return row[np.newaxis]
 
 
+class FileProfile(FileLoad):
+    """Power of some elements with a profile, from a table as in :class:`FileLoad`: a series of kW for each of
+    them, or one named share, of the power that they have in the network.
+    """
+
+    def __init__(
+        self, scenario: Scenario, settings: ElementProfile, names: list[str], what: str, power_kw: Array
+    ) -> None:
+        """Read and check the file."""
+        assert settings.file is not None
+        self._step_s = scenario.feeder_step_s
+        self._read(settings.file, settings.reading, scenario, names, what, True)
+        if self._is_share:
+            self._values = self._values * power_kw
+
+    def means(self, begins_s: Array, ends_s: Array) -> Array:
+        """See :meth:`evgrid.feeder.profiles.Source.means`."""
+        return self._means(begins_s, ends_s)
+
+
 class FileGeneration(FileLoad):
     """Power of generators and storages, from a wide table as in :class:`FileLoad`: a column of kW into the
     grid for each of them, or one column named share. With share all generators feed in that share of their
@@ -706,23 +847,19 @@ class FileGeneration(FileLoad):
         assert isinstance(settings, GenerationFile)
         self._step_s = scenario.feeder_step_s
         fixed = network.grid.fixed
-        self._rows = _generators(network)
+        self._rows = _generators(scenario, network)
         names = [str(name) for name in fixed.gen_name[self._rows]]
-        self._read(settings.file, settings.reading, scenario, names, "generator and storage")
+        self._read(settings.file, settings.reading, scenario, names, "generator and storage", True)
         self._p, self._q = fixed.gen_p_kw.copy(), fixed.gen_q_kvar.copy()
         self._p[self._rows] = self._q[self._rows] = 0.0
         own_p, own_q = fixed.gen_p_kw[self._rows], fixed.gen_q_kvar[self._rows]
-        total = own_p.sum(axis=1, keepdims=True)
         if self._is_share:
             generators = (fixed.gen_kind[self._rows] != "storage")[:, np.newaxis]
             own_p, own_q = own_p * generators, own_q * generators
             self._split = own_p, own_q
             return
-        phases = np.full_like(own_p, 1 / own_p.shape[1])
-        self._split = tuple(
-            np.divide(own, total, out=otherwise, where=total != 0)
-            for own, otherwise in ((own_p, phases), (own_q, np.zeros_like(own_q)))
-        )
+        p_split, q_split = generation_split(network)
+        self._split = p_split[self._rows], q_split[self._rows]
 
     def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
         """Active and reactive power, (n, 1, gen, phase), positive into the grid."""
@@ -762,16 +899,16 @@ def _check_cover(edges_s: Array, clock: Clock, faults: Faults) -> None:
 class _Select:
     """Finds the series of elements of the net, called ``what``, by their names.
 
-    closed : whether a series of something else is a fault
+    closed : whether a series of something else is a fault; share : whether one may be that of all
     """
 
-    def __init__(self, names: list[str], what: str, closed: bool) -> None:
-        self._names, self._what, self._closed = names, what, closed
+    def __init__(self, names: list[str], what: str, closed: bool, share: bool) -> None:
+        self._names, self._what, self._closed, self._share = names, what, closed, share
 
     def __call__(self, given: list[str], faults: Faults) -> dict[str, str]:
         """The series of each element, by its name; or that of all generators."""
         what, names = self._what, self._names
-        if what != "load" and given == [SHARE]:
+        if self._share and given == [SHARE]:
             return {SHARE: SHARE}
         known, found = ElementNames(names), dict[int, str]()
         unknown, twice = list[str](), list[tuple[str, str]]()

@@ -77,7 +77,8 @@ def prepare(net: Any, three_phase: bool, zero_sequence: ZeroSequence | None = No
         rows = net[table][net[table]["in_service"].astype(bool)] if len(net[table]) else net[table]
         for index, row in rows.iterrows():
             p_mw, q_mvar = power(row)
-            _fixed_power(net, row.bus, p_mw, q_mvar, _label(table, row, index), table)
+            rated = {key: row[key] for key in ("sn_mva", "max_e_mwh") if table == "storage" and key in row}
+            _fixed_power(net, row.bus, p_mw, q_mvar, _label(table, row, index), table, **rated)
             if table == "ward":
                 _shunt(net, row)
         if len(rows):
@@ -110,11 +111,13 @@ def _filled(value: Any) -> float:
     return 0.0 if np.isnan(number) else number
 
 
-def _fixed_power(net: Any, bus: Any, p_mw: float, q_mvar: float, name: str, table: str) -> None:
+def _fixed_power(
+    net: Any, bus: Any, p_mw: float, q_mvar: float, name: str, table: str, **rated: float
+) -> None:
     """Power drawn at a bus as a static generator that gives the opposite, for an element of ``table``."""
     import pandapower
 
-    pandapower.create_sgen(net, bus, -p_mw, -q_mvar, name=name, type="wye", stands_in=table)
+    pandapower.create_sgen(net, bus, -p_mw, -q_mvar, name=name, type="wye", stands_in=table, **rated)
 
 
 def _storage_power(row: Any) -> tuple[float, float]:

@@ -196,6 +196,8 @@ class Fixed:
     shunt_max_step: Ints
     gen_delta: Bools
     gen_held_pu: Floats
+    gen_capacity_kwh: Floats | None = None
+    """Capacity of storages, kWh, NaN where the net gives none; None: of none."""
 
     @property
     def holds(self) -> Bools:
@@ -675,6 +677,7 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
     names, indices = list[str](), list[Any]()
     buses, p, q, sn = list[Ints](), list[Floats](), list[Floats](), list[Floats]()
     kinds, delta, held = list[str](), list[Bools](), list[Floats]()
+    capacity = list[Floats]()
     for table in ("sgen", "asymmetric_sgen", "gen"):
         rows = serving(net, table, position, live)
         names += _names(rows, table)
@@ -684,6 +687,7 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
         kinds += [kind if isinstance(kind, str) else other for kind in given]
         held.append(_column(rows, "vm_pu", np.nan) if table == "gen" else np.full(len(rows), np.nan))
         sn.append(_column(rows, "sn_mva", np.nan) * 1e3)
+        capacity.append(_column(rows, "max_e_mwh", np.nan) * 1e3)
         delta.append(_in_delta(rows, three_phase))
         buses.append(_positions(rows["bus"], position))
         asymmetric = table == "asymmetric_sgen"
@@ -708,6 +712,7 @@ def _fixed(net: Any, position: dict[Any, int], live: Bools, three_phase: bool) -
         shunt_b_s=-_column(shunt, "q_mvar") / squared,
         gen_delta=np.concatenate(delta),
         gen_held_pu=np.concatenate(held),
+        gen_capacity_kwh=np.concatenate(capacity),
     )
 
 

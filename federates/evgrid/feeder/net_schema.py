@@ -170,7 +170,10 @@ RULES: dict[str, dict[str, Rule]] = {
         **_AT_BUS, "p_mw": _POWER, "vm_pu": _positive(10, needed=True), "scaling": _SCALING,
         "sn_mva": _positive(1e6), "slack": _OPTION,
     },
-    "storage": {**_AT_BUS, "p_mw": _POWER, "q_mvar": _POWER, "scaling": _SCALING},
+    "storage": {
+        **_AT_BUS, "p_mw": _POWER, "q_mvar": _POWER, "scaling": _SCALING, "sn_mva": _positive(1e6),
+        "max_e_mwh": _number(0, 1e9),
+    },
     "motor": {
         **_AT_BUS, "pn_mech_mw": _number(0, 1e6, needed=True),
         "loading_percent": _number(0, 1e4, needed=True),

@@ -13,6 +13,7 @@ from evgrid.core.registry import Registry
 from evgrid.readers.time_tables import Reading
 from evgrid.scenario.devices import Capacitor, PvInverters, TapChanger, TransformerAgeing
 from evgrid.scenario.fields import Duration, ExistingFile, Settings, fault
+from evgrid.scenario.profiles import ElementProfile
 from evgrid.scenario.time_series import PowerTable
 
 
@@ -47,9 +48,9 @@ class BaseLoad(PowerTable):
     load (feeder.households); net: the network's own load, which each load reaches, without noise, in the
     profile's highest quarter-hour of the year. With a file: factor of its values, a number."""
     generation: Literal["none", "nameplate"] | GenerationFile | None = None
-    """Power of the network's generators and storages, which have no profile of their own. none: 0; nameplate:
-    the network's own, day and night; {file: pv.csv}: a table. Left out: the network's own with net, the
-    profiles with simbench, else an error where the network has some."""
+    """Power of the network's generators and storages that have no profile (feeder.profiles). none: 0;
+    nameplate: the network's own, day and night; {file: pv.csv}: a table. Left out: the network's own with
+    net, the profiles with simbench, else an error where the network has some."""
 
     @model_validator(mode="after")
     def _one_source(self) -> BaseLoad:
@@ -182,6 +183,9 @@ class Feeder(Settings):
     time, as in the file; if not, they stay as they are at the file's own load."""
     base_load: BaseLoad = BaseLoad()
     """The load without EVs."""
+    profiles: dict[str, ElementProfile] = {}
+    """Profiles of loads, generators and storages by a name of your own: PV, a file, simbench, heat pumps,
+    batteries; the others are as base_load says."""
     reduce: bool = True
     """Merge buses without load before solving, and recover their voltages exactly after."""
     households: Annotated[

@@ -22,13 +22,14 @@ from evgrid.battery.laws import soc_after_drive
 from evgrid.battery.records import Kinds
 from evgrid.core.jit import njit
 from evgrid.core.model import Array, Clock
+from evgrid.core.slots import Slots
 from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
 from evgrid.scenario.tariffs import DemandCharge, Prices
 from evgrid.sites.controls import Peak, Planned
 from evgrid.sites.kernels import SAME_SOC
 from evgrid.sites.planning import Ahead, Plans, Stores
-from evgrid.sites.profiles import Slots, merged
+from evgrid.sites.profiles import merged
 from evgrid.sites.records import BY_DEPARTURE, EVs, Memory, Sites
 from evgrid.sites.tables import SiteTable
 

@@ -8,36 +8,18 @@ change in it: a year need not be in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.model import Array, HeldLoad
+from evgrid.core.model import HeldLoad
+from evgrid.core.slots import Slots
 from evgrid.readers.series import Series
 
 _ROUNDING_S = 1e-6
 _CHUNK = 96
 """Slots of a base load that are computed at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """Profiles over a span of time.
-
-    edges_s : (slot + 1,) s from the run's start, ascending: the span's ends, and all moments between at which
-        a profile may change
-    kw : (row, slot) power in each slot, kW
-    """
-
-    edges_s: Array
-    kw: Array
-
-    def at(self, time_s: float) -> Array:
-        """Power of each row from a time in the span on, kW, (row,)."""
-        slot = int(self.edges_s.searchsorted(time_s + _ROUNDING_S, "right")) - 1
-        return self.kw[:, min(max(slot, 0), self.kw.shape[1] - 1)]
 
 
 class Profile(Protocol):

@@ -23,8 +23,8 @@ from evgrid.readers.series import Rules, Series, read_series
 from evgrid.scenario import Scenario
 from evgrid.scenario.sites import CONTROLS, DrawnConnections, OwnLoad, Site
 from evgrid.sites.profiles import Constant, Divided, OfBaseLoad, OfSeries, Profile, Profiles
-from evgrid.sites.pv import PvPower
-from evgrid.sites.weather import weather_format
+from evgrid.solar.pv import PvPower
+from evgrid.solar.weather import weather_format
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -31,7 +31,7 @@ from evgrid.readers.files import check_file, read_text
 from evgrid.readers.series import Rules, Series, read_series
 from evgrid.readers.time_tables import Reading
 from evgrid.scenario.ambient import AmbientTemperature
-from evgrid.scenario.sites import SitePv
+from evgrid.scenario.solar import PvSystem
 
 CALM_M_S = 1.0
 """Wind speed where no file gives it, m/s (assumption)."""
@@ -100,7 +100,7 @@ class ClearSky:
 
     sample_s = _HOUR_S
 
-    def __init__(self, settings: SitePv, clock: Clock) -> None:
+    def __init__(self, settings: PvSystem, clock: Clock) -> None:
         """Raise ScenarioError with every fault of a file of temperatures."""
         assert settings.latitude is not None
         assert settings.longitude is not None
@@ -126,7 +126,7 @@ class ClearSky:
 class Ambience:
     """The ambient temperature of the settings at some moments: means over the hours of the run."""
 
-    def __init__(self, settings: SitePv, clock: Clock) -> None:
+    def __init__(self, settings: PvSystem, clock: Clock) -> None:
         self._ambient = AmbientTemperature(settings.ambient, clock)
 
     def at(self, local_s: Array) -> Array:
@@ -139,7 +139,7 @@ class Ambience:
 class FileWeather:
     """Weather from a file."""
 
-    def __init__(self, settings: SitePv, clock: Clock) -> None:
+    def __init__(self, settings: PvSystem, clock: Clock) -> None:
         """Read the file. Raises ScenarioError with every fault of it."""
         assert settings.weather is not None
         self._clock, self._ambient = clock, Ambience(settings, clock)
@@ -207,7 +207,28 @@ class FileWeather:
         )  # fmt: skip
 
 
-def weather_of(settings: SitePv, clock: Clock) -> ClearSky | FileWeather:
+def typical_year(file: Path, timezone: str, clock: Clock) -> Callable[[pd.DatetimeIndex], Array]:
+    """Temperature of the air at local times of any year, °C, by a file of a typical year.
+
+    Raises ScenarioError for a file at fault, or that is of no typical year, or holds no temperature.
+    """
+    form = weather_format(file)
+    if form == "table":
+        raise ScenarioError(["is a table: must be TMY3, EPW or PVGIS, of a typical year"], str(file))
+    rows = _standard(file, form, timezone, clock)
+    if not isinstance(rows, _Typical) or "temperature" not in rows.columns:
+        what = "holds no temperature" if isinstance(rows, _Typical) else "is of several years"
+        raise ScenarioError([f"{what}: must be of a typical year, with temperature"], str(file))
+
+    def at(local: pd.DatetimeIndex) -> Array:
+        standard = np.zeros(len(local), np.bool_)
+        zoned = local.tz_localize(timezone, ambiguous=standard, nonexistent="shift_forward")
+        return np.asarray(rows.columns["temperature"][rows.at(np.zeros(len(local)), zoned.tz_convert("UTC"))])
+
+    return at
+
+
+def weather_of(settings: PvSystem, clock: Clock) -> ClearSky | FileWeather:
     """The weather of a PV's settings. Raises ScenarioError with every fault of its file."""
     return ClearSky(settings, clock) if settings.weather is None else FileWeather(settings, clock)
 

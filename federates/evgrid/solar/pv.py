@@ -1,4 +1,4 @@
-"""AC power of the PV of a group of sites: pvlib's PVWatts chain.
+"""AC power of PV over time: pvlib's PVWatts chain.
 
 In: the settings of the PV and the run's clock. Out: the mean AC power of each slot of the day, kW, held over
 the slot: sun's position (NREL), irradiance on the modules (Perez), reflection (physical model), cell
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.core.model import Array, Clock
-from evgrid.scenario.sites import SitePv
-from evgrid.sites.profiles import Slots
-from evgrid.sites.weather import sun_at, utc_of, weather_of
+from evgrid.core.slots import Slots
+from evgrid.scenario.solar import PvSystem
+from evgrid.solar.weather import sun_at, utc_of, weather_of
 
 SAMPLE_S = 180.0
 """Longest time between the moments at which the power is computed, s."""
@@ -32,7 +32,7 @@ class PvPower:
 
     rows = 1
 
-    def __init__(self, settings: SitePv, clock: Clock) -> None:
+    def __init__(self, settings: PvSystem, clock: Clock) -> None:
         """Raise ScenarioError with every fault of a weather file."""
         self._settings, self._clock = settings, clock
         self._weather = weather_of(settings, clock)
@@ -85,7 +85,7 @@ class PvPower:
         effective = direct * np.nan_to_num(iam.physical(incidence)) + diffuse
         mounting = temperature.TEMPERATURE_MODEL_PARAMETERS["sapm"][_MOUNTING[given.mounting]]
         cell = temperature.sapm_cell(total, weather.temperature, weather.wind_speed, **mounting)
-        dc_kw = pvsystem.pvwatts_dc(effective, cell, given.kwp, given.temperature_coefficient)
+        dc_kw = pvsystem.pvwatts_dc(effective, cell, given.dc_kw, given.temperature_coefficient)
         dc_kw = np.maximum(dc_kw * (1.0 - given.losses), 0.0)
         efficiency = given.inverter_efficiency
         ac_kw = inverter.pvwatts(dc_kw, given.most_ac_kw / efficiency, efficiency)
