@@ -479,7 +479,14 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
     from rich.console import Console
     from rich.table import Table
 
-    from evgrid.results.limits import AGGREGATORS, aggregator_limits, default_limits, limit_set, violations
+    from evgrid.results.limits import (
+        AGGREGATORS,
+        aggregator_limits,
+        coverage,
+        default_limits,
+        limit_set,
+        violations,
+    )
 
     _known_limits(names)
     with _read(result) as dataset:
@@ -493,7 +500,7 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
             if not presets:
                 return
         limits = limit_set(*presets, *own)
-        found = violations(dataset, limits)
+        found, checks = violations(dataset, limits), coverage(dataset, limits)
     for criterion in limits.criteria:
         click.echo(f"limit {criterion.name}: {criterion.text}")
     for kind in ("not_available", "notes"):
@@ -501,7 +508,10 @@ def violations(result: Path, names: tuple[str, ...], output: Path | None, rows: 
             click.echo(f"{kind.replace('_', ' ')}: {note}")
     if output is not None:
         _write_csv(found, output)
-    click.echo(f"{len(found)} violations of {', '.join(limits.names)}")
+    checked = checks["criterion"][checks["checked"]].tolist()
+    left_out = [name for name in limits.names if name not in checked]
+    not_checked = f"; not checked: {', '.join(left_out)}" if left_out else ""
+    click.echo(f"{len(found)} violations of {', '.join(checked) or 'no limit'}{not_checked}")
     if found.empty:
         return
     table = Table(box=None, pad_edge=False)

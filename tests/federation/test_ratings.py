@@ -10,12 +10,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandapower as pp
+import pandas as pd
 import pytest
+import xarray as xr
 
+from evgrid.report.key_figures import key_figures
 from evgrid.results.limits import coverage, limit_set, violated, violations
 from evgrid.results.metrics import summary
 from evgrid.runs.simulation import run
 from evgrid.scenario import scenario_from
+from evgrid.studies.comparison import side_by_side
+from evgrid.studies.figures import worst_of_feeder
 from evgrid.studies.hosting_capacity import check_run
 from evgrid.studies.voltage_support import VoltageSupport
 
@@ -110,6 +115,12 @@ def test_a_transformer_without_a_rating_has_neither_loading_nor_hot_spot(result)
     assert dict(summary(found))["transformer loading, highest"] == said
     table = violations(found, limit_set("ratings", "hot_spot"))
     assert table.attrs["not_available"] == [f"trafo_rating: {said}", f"hot_spot: {said}"]
+    assert dict(summary(found))["hot spot, highest"] == said
+    figures = worst_of_feeder(found)
+    study = xr.concat([xr.Dataset(figures)] * 2, pd.Index(["before", "after"], name="variant"))
+    assert side_by_side(study).loc["highest loading of a transformer (%)"].tolist() == [said, said]
+    counted = next(f for f in key_figures(found) if f.name == "violations")
+    assert counted.remark == "not checked: trafo_rating"
 
 
 @pytest.mark.parametrize("solver", ["power-grid-model", "pandapower"])

@@ -99,7 +99,9 @@ def key_figures(result: xr.Dataset, broken: pd.DataFrame | None = None) -> list[
                 add(name, text, unit, scale * _highest(result[name]))
         broken = violations(result, limits_of(result)) if broken is None else broken
         places = broken.groupby("member").size().reindex(result["member"].values, fill_value=0)
-        add("violations", "limits violated, at all elements", "1", places)
+        lacks = [entry.partition(":")[0] for entry in broken.attrs["not_available"]]
+        remark = f"not checked: {', '.join(lacks)}" if lacks else ""
+        add("violations", "limits violated, at all elements", "1", places, remark)
     if "session_cost" in result:
         fleet = settle(result).fleet.reindex(result["member"].values)
         add("fleet_peak_kw", "highest power of the EVs", "kW", result["fleet_power_kw"].max("time"))

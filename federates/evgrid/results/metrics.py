@@ -17,6 +17,8 @@ from evgrid.results.limits import (
     LimitSet,
     aggregator_limits,
     bank_names,
+    no_rating,
+    unrated_elements,
     violations,
 )
 from evgrid.results.phase_names import phase_names
@@ -326,7 +328,10 @@ def _device_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
         curtailed = (result["pv_available_kw"] - result["pv_power_kw"]).sum("time") * hours
         rows.append(("PV curtailed", _over_members(curtailed, "kWh")))
     if "trafo_hot_spot_c" in result and result.sizes["trafo"]:
-        rows.append(("hot spot, highest", _extreme(result["trafo_hot_spot_c"].max("trafo"), "max", "°C")))
+        unrated, of = unrated_elements(result, "trafo_hot_spot_c")
+        lacks = no_rating(unrated, of, "trafo") if unrated else ""
+        highest = _extreme(result["trafo_hot_spot_c"].max("trafo"), "max", "°C") if unrated < of else ""
+        rows.append(("hot spot, highest", "; ".join(filter(None, (highest, lacks)))))
         rows += _life_rows(result["trafo_life_h"], result["trafo_hot_spot_highest_c"])
     return rows
 
@@ -466,8 +471,6 @@ def _extreme(series: xr.DataArray, which: str, unit: str, digits: int = 1) -> st
 
 def _loading(result: xr.Dataset, name: str, element: str) -> str:
     """The highest loading of the elements that have a rating, and how many have none."""
-    from evgrid.results.limits import no_rating, unrated_elements
-
     unrated, of = unrated_elements(result, name)
     if unrated and unrated == of:
         return no_rating(unrated, of, element)

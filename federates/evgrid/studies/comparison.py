@@ -285,7 +285,7 @@ def _cell(values: xr.DataArray) -> str:
         return f"{int(values.sum())} of {values.size}"
     figure = _over_members(values)
     if np.isnan(figure["median"]):
-        return "–"
+        return str(values.attrs.get("remark") or "–")
     text = amount if is_currency(values.attrs["units"]) else _number
     middle = text(figure["median"])
     if values.size == 1:

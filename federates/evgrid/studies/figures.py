@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evgrid.results.limits import LimitSet, violations
+from evgrid.results.limits import LimitSet, no_rating, unrated_elements, violations
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -81,7 +81,10 @@ def worst_of_feeder(result: xr.Dataset) -> dict[str, xr.DataArray]:
         name = f"{element}_loading"
         if name in result and result.sizes[element]:
             worst = 100 * result[name].max([dim for dim in result[name].dims if dim != "member"])
-            found[f"{name}_percent"] = figure(worst, f"highest loading of a {text}", "%")
+            unrated, of = unrated_elements(result, name)
+            remark = no_rating(unrated, of, element) if unrated else ""
+            about = f"highest loading of a {text}" + (f" ({remark})" if 0 < unrated < of else "")
+            found[f"{name}_percent"] = figure(worst, about, "%").assign_attrs(remark=remark)
     low, high = result["voltage_min_pu"].min("time"), result["voltage_max_pu"].max("time")
     found["voltage_lowest_pu"] = figure(low, "lowest voltage", "pu")
     found["voltage_highest_pu"] = figure(high, "highest voltage", "pu")
