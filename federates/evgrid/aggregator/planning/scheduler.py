@@ -118,7 +118,7 @@ def batteries_of(
     energy_kwh : (ev,) kWh that the battery gains by departure; must be within reach. Negative: surplus
     power_kw : (ev,) most that is drawn, kW
     depth_kwh : most that the battery may fall below its state at arrival, kWh
-    discharge_kw : (ev,) most that is given where ``depth_kwh`` > 0, kW; left out: ``power_kw``
+    discharge_kw : (ev,) most that is given, kW; left out: ``power_kw`` where ``depth_kwh`` > 0, else 0
     early : (ev,) slots before departure by which an EV that is not late has its energy
 
     The limits of energy are those from which the departure can be met, and that can be reached. A
@@ -126,13 +126,13 @@ def batteries_of(
     """
     arrival, departure = (np.asarray(at, np.float64)[:, None] for at in (arrival, departure))
     gain, fall = (np.asarray(e, np.float64) for e in (charge_efficiency, discharge_efficiency))
-    discharge_kw = power_kw if discharge_kw is None else discharge_kw
+    depth = np.broadcast_to(np.asarray(depth_kwh, dtype=np.float64), energy_kwh.shape)[:, None]
+    discharge_kw = np.where(depth[:, 0] > 0, power_kw, 0.0) if discharge_kw is None else discharge_kw
     gain_kwh = (gain * slot_h * power_kw)[:, None]
     fall_kwh = (slot_h * discharge_kw / fall)[:, None]
     edges = np.arange(slots + 1.0)
     here = np.clip(np.minimum(edges[1:], departure) - np.maximum(edges[:-1], arrival), 0.0, 1.0)
     since = np.clip(edges - arrival, 0.0, departure - arrival)
-    depth = np.broadcast_to(np.asarray(depth_kwh, dtype=np.float64), energy_kwh.shape)[:, None]
     need = energy_kwh[:, None]
     highest = np.minimum(np.maximum(need, 0.0), gain_kwh * since)
     ready = np.clip(departure - np.reshape(early, (-1, 1)) - edges, 0.0, departure - arrival)
@@ -140,7 +140,7 @@ def batteries_of(
     lowest = np.where(edges <= arrival, 0.0, lowest)
     return Batteries(
         p_max=here * power_kw[:, None],
-        p_min=np.where(depth > 0, -here * discharge_kw[:, None], 0.0),
+        p_min=-here * discharge_kw[:, None],
         e_max=highest,
         e_min=np.minimum(lowest, highest),
         group=np.zeros(len(arrival), np.int64) if group is None else group,

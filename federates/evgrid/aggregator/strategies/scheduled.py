@@ -62,6 +62,8 @@ from evgrid.readers.series import read_emissions
 from evgrid.scenario.fields import Duration
 from evgrid.scenario.tariffs import Tariff
 
+_AT_FLOOR = 1e-9
+"""Distance from its floor at which a battery is at it."""
 _MEMORY_S = 3600.0
 """Time constant of the correction of the forecast base load by the measured one, s."""
 
@@ -558,10 +560,13 @@ class Scheduled(Dispatching):
         missing = sessions.charge_efficiency[session] * view.energy_needed[rows]
         reach = sessions.charge_efficiency[session] * power * slot_h * left
         late = missing >= reach
-        may = (view.p_min[rows] < 0) & self._may_discharge(view)[rows]
+        least = np.maximum(sessions.soc_floor[session], settings.soc_reserve)
+        # at its floor an EV reports that it can't give, but it can what it has charged by then
+        at_floor = (np.abs(view.soc[rows] - least) <= _AT_FLOOR) & (sessions.discharge_kw[session] > 0)
+        may = settings.discharge & (at_floor | (view.p_min[rows] < 0) & self._may_discharge(view)[rows])
+        given_kw = np.where(view.p_min[rows] < 0, -view.p_min[rows], sessions.discharge_kw[session]) * may
         spare = np.where(may, np.maximum(view.soc[rows] - sessions.soc_target[session], 0.0) * capacity, 0.0)
         need = np.where(missing > 0, np.minimum(missing, reach), -spare)
-        least = np.maximum(sessions.soc_floor[session], settings.soc_reserve)
         depth = np.where(may, np.maximum(view.soc[rows] - least, 0.0) * capacity, 0.0)
         if settings.depth_kwh is not None:
             depth = np.minimum(depth, np.maximum(settings.depth_kwh - missing, 0.0) + spare)
@@ -570,7 +575,7 @@ class Scheduled(Dispatching):
             sessions.taper_s[session] / settings.period,
             0.0,
         )
-        columns = [begin, begin + left, need, power, depth, -view.p_min[rows], early]
+        columns = [begin, begin + left, need, power, depth, given_kw, early]
         group, of = context.ev_group[rows], session
         if settings.arrivals_known and self._coupled and to_come:
             # seen at the tick after that in which they arrive
@@ -590,7 +595,7 @@ class Scheduled(Dispatching):
                     settings.discharge & (sessions.discharge_kw[s] > 0),
                     np.maximum(sessions.soc_arrival[s] - floor, 0.0) * sessions.capacity_kwh[s], 0.0,
                 ),
-                sessions.discharge_kw[s],
+                sessions.discharge_kw[s] * (settings.discharge & (sessions.soc_arrival[s] >= floor)),
                 sessions.taper_s[s] / settings.period,
             ]  # fmt: skip
             within = sessions.charge_efficiency[s] * more[3] * slot_h * (more[1] - more[0])
