@@ -147,18 +147,6 @@ def test_a_name_that_no_federate_has_is_refused_at_once():
         run_member("flete", street(), "tcp://127.0.0.1:23500")
 
 
-def test_iteration_among_processes_is_refused():
-    scenario = street(
-        coupling="iterated",
-        fleet={
-            "count": 3,
-            "charger": {"power_kw": 7.4, "phases": 3, "functions": {"volt_var": "ieee_1547_b"}},
-        },
-    )
-    with pytest.raises(ScenarioError, match="coupling.mode = iterated: is for one process"):
-        run_with_report(scenario, processes=True)
-
-
 def _descendants():
     return psutil.Process().children(recursive=True)
 
@@ -192,6 +180,7 @@ KINDS = {
     ),
     "sites": ("home_v2h_winter", {"time.duration": "6h"}),
     "regulation": ("frequency_regulation", {"time.duration": "10min"}),
+    "iterated": ("european_lv_volt_var", {"coupling": "iterated", "time.duration": "3h"}),
 }
 
 

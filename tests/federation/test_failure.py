@@ -253,9 +253,9 @@ def test_a_grant_that_was_not_due(toy, sizes, clock, monkeypatch, due_s, message
 
     check = Adapter._check_grant
 
-    def wrong(self, granted_s, grant):
+    def wrong(self, granted_s):
         monkeypatch.setattr(Adapter, "_due_s", lambda *_: due_s)
-        check(self, granted_s, grant)
+        check(self, granted_s)
 
     monkeypatch.setattr(Adapter, "_check_grant", wrong)
     with pytest.raises(RunError, match=rf"^aggregator failed at .* \(0 s\): {message}"):
@@ -266,7 +266,7 @@ def test_a_grant_of_the_end_of_time(toy, sizes, clock, monkeypatch):
     from evgrid.federation.adapter import NEVER, Adapter
 
     check = Adapter._check_grant
-    monkeypatch.setattr(Adapter, "_check_grant", lambda self, _, grant: check(self, NEVER, grant))
+    monkeypatch.setattr(Adapter, "_check_grant", lambda self, _: check(self, NEVER))
     with pytest.raises(RunError, match=r"^aggregator failed at .*: HELICS ended the run before its time$"):
         run_federation(trio(toy), sizes, clock(10))
 

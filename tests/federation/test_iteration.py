@@ -170,7 +170,7 @@ def test_a_model_that_stalls_while_it_iterates(toy, sizes, clock):
 
 
 def test_a_model_that_never_stands(toy, sizes, clock, monkeypatch):
-    monkeypatch.setattr("evgrid.federation.adapter._MOST_AGAIN", 500)
+    monkeypatch.setattr("evgrid.federation.adapter.MOST_AGAIN", 500)
     fleet, feeder = pair(toy, lambda _, v: v + 1)
     message = r"fleet failed at .*\(0 s\): was asked 500 times to repeat a step, without converging"
     with pytest.raises(RunError, match=message):
@@ -226,6 +226,33 @@ def test_faults(toy, sizes, clock, change, message):
     change(fleet, feeder)
     with pytest.raises(WiringError, match=message):
         run_federation([fleet, feeder], sizes, clock(4))
+
+
+def test_two_iterate(toy, sizes, clock):
+    fleet, feeder = pair(toy, lambda *_: None)
+    aggregator = toy("aggregator", ["feeder/voltage"])
+    aggregator.iterates = True
+    with pytest.raises(WiringError, match="aggregator, fleet, feeder iterate: two models can iterate with"):
+        run_federation([aggregator, fleet, feeder], sizes, clock(4))
+
+
+def test_set_points_that_arrive_while_two_iterate_count_in_the_next_tick(toy, sizes, clock):
+    """aggregator --set-point, delayed into the fleet's turns--> fleet <--> feeder"""
+    seen = []
+    fleet, feeder = pair(toy, lambda time_s, v: v + 1 if v < time_s + 40 else None)
+    fleet.inputs += ("aggregator/setpoint",)
+    fleet.seen["aggregator/setpoint"] = []
+    again = fleet.again
+
+    def watched(time_s, inputs):
+        seen.append((time_s, inputs["aggregator/setpoint"].flat[0]))
+        return again(time_s, inputs)
+
+    fleet.again = watched
+    aggregator = toy("aggregator", outputs=["aggregator/setpoint"])
+    run_federation([aggregator, fleet, feeder], sizes, clock(3), message_delay_s=1e-3 + 10e-6)
+    assert set(seen) == {(0.0, 0.0), (4.0, 1.0), (8.0, 5.0)}
+    assert fleet.seen["aggregator/setpoint"] == [0, 1, 5]
 
 
 def test_nobody_steps_between(toy, sizes, clock):

@@ -10,17 +10,17 @@ request asks for half an offset less and HELICS rounds it up to the federate's g
 holds whole nanoseconds only up to 104 days, and a request that rounding has put just above the
 grid is granted a whole period late.
 
-Iteration: federates whose models iterate with each other have one offset and ask for their next time
-with ITERATE_IF_NEEDED, so that HELICS grants them the present time again when new values have
-arrived. The leader steps when its time comes. The others request that time again with
-FORCE_ITERATION and step then: only then have they the leader's values for certain, for HELICS may or
-may not deliver them with the first grant. From then on a federate that receives values repeats the step.
-When none sends any, all continue.
+Iteration: two federates whose models iterate with each other have one offset, and take turns inside the
+tick: the leader at the offset, the other one a moment (``Place.turn_s``) later, the leader after another,
+and so on. At its first turn a model steps; at each later one it repeats the step if the other one has sent
+something since, and else is done with the tick. So HELICS only orders times, as between all federates, and
+the turns depend on what the models give only. (HELICS' own iteration of a time may have it once more, and
+delivers values in one iteration or the next, as threads and processes happen to run.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from time import monotonic, perf_counter
@@ -36,7 +36,6 @@ from evgrid.errors import EvgridError
 from evgrid.federation.helics_io import (
     NEVER,
     Receive,
-    Request,
     Send,
     add_dependency,
     message_receiver,
@@ -45,7 +44,7 @@ from evgrid.federation.helics_io import (
     value_receiver,
     value_sender,
 )
-from evgrid.federation.wiring import Place, delay_of
+from evgrid.federation.wiring import MOST_AGAIN, Place, delay_of
 
 _TICKS_IN_A_GRANT = 16
 """Most ticks between two grants of a federate.
@@ -56,8 +55,6 @@ grant a step, its time grew with the square of the period of a slow federate.
 
 _SILENT = int(h.HELICS_LOG_LEVEL_NO_PRINT)
 _SHORT = 4096
-_MOST_AGAIN = 100_000
-"""Most repetitions of a step: more is a model that never converges."""
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -169,8 +166,9 @@ class Adapter:
         self._tick_ns = round(clock.step_s * 1e9)
         self._offset_s = place.offset_s
         self._again_on, self._leads = place.again_on, place.leads
-        self._taken_again = -1
-        """Repetitions of the step under way; -1 before its first call."""
+        self._meets, self._turn_s = place.meets, place.turn_s
+        self._again = 0
+        """Number of the next repetition of the step under way; 0 before its first call."""
         self._kept: Any = None
         self.federate = self._create(core_name, core_type)
         self._outputs = {
@@ -195,13 +193,11 @@ class Adapter:
         info = h.helicsCreateFederateInfo()
         h.helicsFederateInfoSetCoreName(info, core_name)
         h.helicsFederateInfoSetCoreType(info, core_type)
-        period_s = self._stride // self._grants * self._tick_ns / 1e9
+        period_s = self._turn_s or self._stride // self._grants * self._tick_ns / 1e9
         h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_PERIOD, period_s)
         h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_OFFSET, self._offset_s)
         h.helicsFederateInfoSetFlagOption(info, h.HELICS_FLAG_UNINTERRUPTIBLE, True)
         h.helicsFederateInfoSetIntegerProperty(info, h.HELICS_PROPERTY_INT_LOG_LEVEL, _SILENT)
-        if self._again_on:  # after so many, 50 by default, HELICS goes on without a word
-            h.helicsFederateInfoSetIntegerProperty(info, h.HELICS_PROPERTY_INT_MAX_ITERATIONS, 2**31 - 1)
         return h.helicsCreateCallbackFederate(self.name, info)
 
     def _register_output(self, port: Port, sizes: dict[str, int], taken: bool) -> _Output:
@@ -261,10 +257,10 @@ class Adapter:
         whole = self.progress.phase in ("finishing", "ended")
         return (self.steps if whole else self.progress.step) * self._stride * self._tick_s
 
-    def advance(self, granted_s: float, iterating: bool, stopping: Callable[[], bool]) -> Request:
+    def advance(self, granted_s: float, stopping: Callable[[], bool]) -> float:
         """Advance the model by the step of a HELICS grant.
 
-        Returns the next request to HELICS. The first grant, as the run starts, has no step, nor have
+        Returns the next time to request of HELICS. The first grant, as the run starts, has no step, nor have
         those between the steps of a slow model; the last grant is followed by the model's ``finish``.
         After it a time past the end is requested: HELICS 3.6.1 can forget to wake a callback federate
         when another one leaves, so that none must leave before all have ended. ``stopping`` is called
@@ -274,41 +270,28 @@ class Adapter:
         progress = self.progress
         if progress.phase == "starting":
             progress.since, progress.phase = monotonic(), "waiting"
-            return self._request(0)
-        if self._again_on:
-            return self._iterate(granted_s, iterating, stopping)
-        self._check_grant(granted_s, self._grant)
+            return self._request()
+        self._check_grant(granted_s)
         if self._grant % self._grants == 0:
-            self._take()
-            self._call(self.model.step, stopping)
-            progress.step = min(progress.step + 1, self.steps - 1)
+            if self._step(stopping):
+                self._again += 1
+                return self._request()
+            progress.step, self._again = min(progress.step + 1, self.steps - 1), 0
         self._grant += 1
-        return self._request(self._grant) if self._grant < self.steps * self._grants else self._finish()
+        return self._request() if self._grant < self.steps * self._grants else self._finish()
 
-    def _iterate(self, granted_s: float, iterating: bool, stopping: Callable[[], bool]) -> Request:
-        """:meth:`advance` of a model that iterates: its step is over when the next time is granted."""
-        progress = self.progress
-        between = self._grant % self._grants > 0  # there HELICS may grant a time once more without a word
-        if self._taken_again >= 0 and not (iterating or (between and self._is_due(granted_s, self._grant))):
-            self._grant, self._taken_again = self._grant + 1, -1
-        self._check_grant(granted_s, self._grant)
-        if self._grant == self.steps * self._grants:
-            return self._finish()
-        fresh = self._take()
-        if self._grant % self._grants:
-            self._taken_again = 0
-        elif self._taken_again < 0:
-            progress.step = self._grant // self._grants
-            if not iterating and not self._leads:
-                return self._request(self._grant + 1, force=True)
-            self._taken_again = 0
+    def _step(self, stopping: Callable[[], bool]) -> bool:
+        """Step the model, or repeat its step where it iterates; whether it may have to do so again."""
+        if not self._again:
+            self._take(self._receivers)
             self._call(self.model.step, stopping)
-        elif fresh:
-            self._taken_again += 1
-            if self._taken_again > _MOST_AGAIN:
-                raise EvgridError(f"was asked {_MOST_AGAIN} times to repeat a step, without converging")
-            self._call(self.model.again, stopping)
-        return self._request(self._grant + 1)
+            return bool(self._again_on) and self.progress.step % self._meets == 0
+        if not self._take([each for each in self._receivers if each[0] in self._again_on]):
+            return False
+        if self._again >= MOST_AGAIN:
+            raise EvgridError(f"was asked {MOST_AGAIN} times to repeat a step, without converging")
+        self._call(self.model.again, stopping)
+        return True
 
     def _call(self, step: Callable[[float, Values], Values], stopping: Callable[[], bool]) -> None:
         """Call the model's step, and send its outputs."""
@@ -327,38 +310,40 @@ class Adapter:
         self._give(outputs)
         progress.since, progress.phase = monotonic(), "waiting"
 
-    def _finish(self) -> Request:
+    def _finish(self) -> float:
         progress = self.progress
         progress.since, progress.phase = monotonic(), "finishing"
         start = perf_counter()
         self.model.finish()
         progress.finishing_s = perf_counter() - start
         progress.since, progress.phase = monotonic(), "ended"
-        return self._due_s(2 * self.steps * self._grants), False
+        return self._due_s(2 * self.steps * self._grants)
 
-    def _request(self, grant: int, force: bool = False) -> Request:
-        return self._due_s(grant) - self._offset_s / 2, force
+    def _request(self) -> float:
+        return self._due_s(self._grant) - (self._turn_s or self._offset_s) / 2
 
     def _due_s(self, grant: int) -> float:
-        return grant * (self._stride // self._grants) * self._tick_ns / 1e9 + self._offset_s
+        turns = 2 * self._again + (0 if self._leads else 1)
+        return (
+            grant * (self._stride // self._grants) * self._tick_ns / 1e9
+            + self._offset_s
+            + turns * self._turn_s
+        )
 
-    def _is_due(self, granted_s: float, grant: int) -> bool:
-        return abs(granted_s - self._due_s(grant)) <= self._offset_s / 4
-
-    def _check_grant(self, granted_s: float, grant: int) -> None:
-        if not self._is_due(granted_s, grant):
-            due = self._due_s(grant)
+    def _check_grant(self, granted_s: float) -> None:
+        due = self._due_s(self._grant)
+        if abs(granted_s - due) > (self._turn_s or self._offset_s / 4):
             if granted_s >= NEVER - 1:
                 raise EvgridError("HELICS ended the run before its time")
             raise EvgridError(f"HELICS granted {granted_s:.9g} s where {due:.9g} s was due")
 
-    def _take(self) -> bool:
-        """Receive the values that have arrived; whether the model iterates on some of them."""
+    def _take(self, receivers: Sequence[tuple[str, Receive]]) -> bool:
+        """Receive the values that have arrived; whether there are any."""
         fresh = False
         try:
-            for name, receive in self._receivers:
+            for name, receive in receivers:
                 if receive():
-                    fresh = fresh or name in self._again_on
+                    fresh = True
                     if name in self._from_outside:
                         self._from_outside[name].arrived = True
         except ValueError as error:
@@ -395,12 +380,12 @@ class Adapter:
         for other in self._waits_for:
             add_dependency(self.federate, other)
 
-    def start(self, granted: Callable[[float, bool], Request]) -> None:
+    def start(self, granted: Callable[[float], float]) -> None:
         """Join the federation, and have ``granted`` called with every time that HELICS grants.
 
         See ``wire.on_grant``; does not wait.
         """
-        self._kept = on_grant(self.federate, granted, bool(self._again_on))
+        self._kept = on_grant(self.federate, granted)
         h.helicsFederateEnterInitializingMode(self.federate)
 
 

@@ -31,13 +31,7 @@ _PATIENCE_MS = 5000
 NEVER = float(h.HELICS_TIME_MAXTIME)
 """The end of HELICS' time."""
 
-_ITERATING = int(h.HELICS_ITERATION_RESULT_ITERATING)
-_ITERATE_IF_NEEDED = int(h.HELICS_ITERATION_REQUEST_ITERATE_IF_NEEDED)
-_FORCE_ITERATION = int(h.HELICS_ITERATION_REQUEST_FORCE_ITERATION)
-_NO_ITERATION = int(h.HELICS_ITERATION_REQUEST_NO_ITERATION)
-
 _on_next_time = loadSym("helicsCallbackFederateNextTimeCallback")
-_on_next_time_iterative = loadSym("helicsCallbackFederateNextTimeIterativeCallback")
 _publish_vector = loadSym("helicsPublicationPublishVector")
 _input_is_updated = loadSym("helicsInputIsUpdated")
 _input_get_vector = loadSym("helicsInputGetVector")
@@ -67,8 +61,6 @@ _DOUBLES = ffi.typeof("double[]")
 
 Send = Callable[[Array], None]
 Receive = Callable[[], bool]
-Request = tuple[float, bool]
-"""The next time to ask HELICS for, and whether to get the present one once more before."""
 
 
 def _new_error() -> Any:
@@ -82,29 +74,19 @@ def _raise(error: Any) -> None:
     raise h.HelicsException(f"[{code}] {text}")
 
 
-def on_grant(federate: Any, granted: Callable[[float, bool], Request], iterates: bool) -> Any:
+def on_grant(federate: Any, granted: Callable[[float], float]) -> Any:
     """Have ``granted`` called with each time that HELICS grants to a callback federate.
 
-    Its arguments are the time, and whether it is granted again. Its result
-    is the next time to request, ``NEVER`` to leave the federation, and whether to get the present time
-    again in any case; with ``iterates`` that also happens when new values arrive. It is called in
+    Its result is the next time to request, ``NEVER`` to leave the federation. It is called in
     the core's own thread and must not raise. Returns an object to be kept alive as long as the federate.
     """
 
     @ffi.callback("HelicsTime(HelicsTime, void *)", error=NEVER)  # type: ignore[untyped-decorator]
-    def once(time_s: float, _: Any) -> float:
-        return granted(time_s, False)[0]
+    def call(time_s: float, _: Any) -> float:
+        return granted(time_s)
 
-    @ffi.callback(  # type: ignore[untyped-decorator]
-        "HelicsTime(HelicsTime, HelicsIterationResult, HelicsIterationRequest *, void *)", error=NEVER
-    )
-    def again(time_s: float, result: int, request: Any, _: Any) -> float:
-        due_s, force = granted(time_s, result == _ITERATING)
-        request[0] = _FORCE_ITERATION if force else _ITERATE_IF_NEEDED if due_s < NEVER else _NO_ITERATION
-        return due_s
-
-    error, call = _new_error(), again if iterates else once
-    (_on_next_time_iterative if iterates else _on_next_time)(federate.handle, call, ffi.NULL, error)
+    error = _new_error()
+    _on_next_time(federate.handle, call, ffi.NULL, error)
     if error.error_code:
         _raise(error)
     return call

@@ -152,15 +152,14 @@ class Host:
 
     def _open(self) -> None:
         key = uuid.uuid4().hex
-        # one clock at the broker: each federate's own agreement with all others takes many more messages; but
-        # HELICS hangs with it where federates iterate
-        iterate = any(place.again_on for place in self._places.values())
-        order = "" if iterate else "--globaltime"
+        # one clock at the broker: each federate's own agreement with all others takes many more messages
         count = f"--federates={len(self._places) + 1} --port={self.port} --localinterface={self.host}"
         count += f" --portstart={self.port + PORTS}"
         try:
             self._broker = h.helicsCreateBroker(
-                CORE_TYPE, f"evgrid-broker-{key}", f"{count} --tick={_HEARTBEAT} --loglevel=error {order}"
+                CORE_TYPE,
+                f"evgrid-broker-{key}",
+                f"{count} --tick={_HEARTBEAT} --loglevel=error --globaltime",
             )
             self._logged = _log_callback(self._log)
             h.helicsBrokerSetLoggingCallback(self._broker, self._logged, ffi.NULL)

@@ -37,7 +37,7 @@ from evgrid.core.interrupts import raise_swallowed
 from evgrid.core.model import Clock, Model
 from evgrid.errors import EvgridError, PowerFlowError, RunError
 from evgrid.federation.adapter import Adapter, ExternalFault, Stopped
-from evgrid.federation.helics_io import NEVER, Request, break_off, core_global_error, end, leave_behind
+from evgrid.federation.helics_io import NEVER, break_off, core_global_error, end, leave_behind
 from evgrid.federation.wiring import Place, wire
 from evgrid.scenario.federation import CORE_TYPE
 
@@ -55,7 +55,6 @@ JOINING = "30s"
 _POLL_S = 0.1
 _GRACE_S = 1.0
 _PATIENCE_S = 10.0
-_LEAVE: Request = (NEVER, False)
 _creating = threading.Lock()
 _process: int | None = None
 """The process that first ran a federation: a fork of it can't run another."""
@@ -239,7 +238,6 @@ class _Federation:
         self._own = [place for place in places if own is None or place.model.name in own]
         self._external = {place.model.name: place for place in places if place.model.name in external}
         self._elsewhere = elsewhere
-        self._iterate = any(place.again_on for place in places)
         self._clock = clock
         self._limits = limits
         self._cancel = cancel
@@ -249,8 +247,8 @@ class _Federation:
         self._hand_over = HAND_OVER
         self._turn = threading.Lock()
         self._stepper: int | None = None
-        self._turns: SimpleQueue[tuple[Adapter, float, bool] | None] = SimpleQueue()
-        self._requests: SimpleQueue[Request] = SimpleQueue()
+        self._turns: SimpleQueue[tuple[Adapter, float] | None] = SimpleQueue()
+        self._requests: SimpleQueue[float] = SimpleQueue()
         self._stopping = False
         self._failure: RunError | None = None
         self._running = len(self._own)
@@ -279,7 +277,7 @@ class _Federation:
                     self.adapters.append(
                         Adapter(place, sizes, self._clock, core, message_delay_s, int(kind), self._external)
                     )
-                if self._elsewhere is None or self._iterate:  # else the broker has one clock for all
+                if self._elsewhere is None:  # else the broker has one clock for all
                     for adapter in self.adapters:
                         adapter.wait_for_others()
         except h.HelicsException as error:
@@ -335,7 +333,7 @@ class _Federation:
         if idle:
             self._turn.release()  # no further step begins
         self._turns.put(None)
-        self._requests.put(_LEAVE)  # for the core's thread, if it waits for a worker that is stuck or gone
+        self._requests.put(NEVER)  # for the core's thread, if it waits for a worker that is stuck or gone
         parts = [adapter.federate for adapter in self.adapters], self._core, self._broker
         ended = False
         if idle or self._hand_over:
@@ -349,28 +347,28 @@ class _Federation:
 
     # -- grants ---------------------------------------------------------------------------------
 
-    def _granted(self, adapter: Adapter, time_s: float, iterating: bool) -> Request:
+    def _granted(self, adapter: Adapter, time_s: float) -> float:
         """Step a model when HELICS grants it a time; in the core's thread."""
         if self._stopping or adapter.progress.phase == "ended":
-            return _LEAVE
+            return NEVER
         if not self._hand_over:
-            return self._advance(adapter, time_s, iterating)
-        self._turns.put((adapter, time_s, iterating))
+            return self._advance(adapter, time_s)
+        self._turns.put((adapter, time_s))
         return self._requests.get()
 
     def _work(self) -> None:
         while (turn := self._turns.get()) is not None:
             self._requests.put(self._advance(*turn))
 
-    def _advance(self, adapter: Adapter, time_s: float, iterating: bool) -> Request:
+    def _advance(self, adapter: Adapter, time_s: float) -> float:
         """Step a model; the first cause of a failure is recorded here, and ends the run."""
         with self._turn:
             if self._stopping:
-                return _LEAVE
+                return NEVER
             self._stepper = threading.get_ident()
             self.began = self.began or perf_counter()
             try:
-                request = adapter.advance(time_s, iterating, self._is_stopping)
+                request = adapter.advance(time_s, self._is_stopping)
                 if adapter.progress.phase == "ended":
                     self._running -= 1
                     if not self._running:
@@ -384,7 +382,7 @@ class _Federation:
                     self._failure.__cause__ = error
                     self._stopping = True
                     self._done.set()
-            return _LEAVE
+            return NEVER
 
     def _is_stopping(self) -> bool:
         return self._stopping

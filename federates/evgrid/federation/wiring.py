@@ -20,6 +20,10 @@ from evgrid.errors import EvgridError
 SHORTEST_TICK_S = 1e-6
 """Shortest tick, s: HELICS counts whole nanoseconds, and a tick must leave room for offsets."""
 
+MOST_AGAIN = 1000
+"""Most repetitions of a step in a tick, whose turns must fit between two offsets: more is a model that never
+converges."""
+
 _LONGEST_OFFSET_S = 1e-3
 _PARTS = 16
 """Offsets that fit in a tick: each federate has one of its own, and none the whole tick."""
@@ -44,9 +48,11 @@ class Place:
     waits_for : federates that HELICS must let pass before this one, besides those whose ports
         it takes
     taken : its outputs that another model takes
-    again_on : its inputs from models with which it iterates; new values make it repeat its step
-    leads : whether it is the first to step of those that iterate with each other, who share an offset;
-        the others wait for its outputs
+    again_on : its inputs from the model with which it iterates; new values make it repeat its step
+    leads : whether it is the first to step of the two that iterate with each other, who share an offset
+    meets : it iterates in every so manieth of its steps: where the other model steps, too
+    turn_s : time between two turns of the two inside a tick, which are those of the leader and of the
+        other one alternately; 0 where it does not iterate
     """
 
     model: Model
@@ -57,6 +63,8 @@ class Place:
     taken: frozenset[str]
     again_on: frozenset[str] = frozenset()
     leads: bool = False
+    meets: int = 1
+    turn_s: float = 0.0
 
 
 def wire(
@@ -89,6 +97,7 @@ def wire(
     loop = [model.name for model in ordered if model.iterates]
     loop = loop if len(loop) > 1 else []
     leader = names.index(loop[0]) if loop else len(names)
+    slowest = max((stride for name, stride in zip(names, strides, strict=True) if name in loop), default=1)
     return tuple(
         Place(
             model=model,
@@ -101,6 +110,8 @@ def wire(
                 name for name in model.inputs if model.name in loop and port(name).publisher in loop
             ),
             leads=position == leader,
+            meets=slowest // stride if model.name in loop else 1,
+            turn_s=turn_s(clock.step_s) if model.name in loop else 0.0,
         )
         for position, (model, stride) in enumerate(zip(ordered, strides, strict=True))
     )
@@ -113,6 +124,14 @@ def offset_s(tick_s: float) -> float:
     ten aggregators in a whole one.
     """
     return round(min(_LONGEST_OFFSET_S, tick_s / _PARTS) * 1e9) / 1e9
+
+
+def turn_s(tick_s: float) -> float:
+    """Time between two turns of models that iterate with each other: 1 us, or less in short ticks.
+
+    A whole number of nanoseconds.
+    """
+    return max(round(offset_s(tick_s) / MOST_AGAIN * 1e9), 1) / 1e9
 
 
 def _waits_for(position: int, names: Sequence[str], strides: Sequence[int], iterate: bool) -> tuple[str, ...]:
@@ -249,6 +268,8 @@ def _iteration_faults(ordered: Sequence[Model]) -> list[str]:
         return []
     names, first = [model.name for model in loop], loop[0]
     span = ordered[ordered.index(first) : ordered.index(loop[-1])]
+    if len(loop) > 2:
+        return [f"{', '.join(names)} iterate: two models can iterate with each other"]
     faults = [
         f"{model.name}: steps between {names[0]} and {names[-1]}, which iterate"
         for model in span

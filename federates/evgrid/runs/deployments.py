@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from evgrid.errors import ResultError, RunError, ScenarioError
+from evgrid.errors import ResultError, RunError
 from evgrid.federation.control import free_ports
 from evgrid.federation.host import Host
 from evgrid.federation.runtime import FederationReport, run_federation
@@ -76,11 +76,6 @@ def couple(
             models, sizes, clock, message_delay_s=prepared.message_delay_s, progress=progress
         )
         return report, Part.of(prepared.own)
-    if (how.processes or how.awaited) and sum(model.iterates for model in models) > 1:
-        raise ScenarioError([
-            "coupling.mode = iterated: is for one process; among several, HELICS may have a tick iterated "
-            "anew, and the numbers are then not those of one process to the last digit"
-        ])  # fmt: skip
     broker = how.broker or scenario.federation.broker
     address = address_of(broker) if broker else ("127.0.0.1", free_ports())
     apart = names if how.processes or how.awaited else ()
