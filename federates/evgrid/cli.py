@@ -728,13 +728,21 @@ def _print_rows(title: str, rows: Iterable[tuple[str, str]], width: int = 120) -
     "--zero-sequence", is_flag=True, help="In three phases, with the recipe four_wire for missing data."
 )
 def feeder(network: str, phases: str, zero_sequence: bool) -> None:
-    """Summarise NETWORK (a name, a pandapower or OpenDSS file): elements, missing data, refused elements."""
+    """Summarise NETWORK: elements, missing data, refused elements, households and customers.
+
+    NETWORK is a name, a pandapower or OpenDSS file, or a scenario (.yaml), whose feeder it is.
+    """
     from evgrid.feeder.describe import describe_network
     from evgrid.scenario.feeder import Feeder
 
     settings: dict[str, Any] = {"network": network, "phases": int(phases) if phases != "auto" else phases}
     if zero_sequence:
         settings |= {"phases": 3, "zero_sequence": {"recipe": "four_wire"}}
+    if Path(network).suffix.lower() in (".yaml", ".yml"):
+        given = _load(Path(network), (), None).feeder.model_dump(exclude_unset=True)
+        settings = given | {
+            key: value for key, value in settings.items() if key != "network" and value != "auto"
+        }
     summary = describe_network(Feeder.model_validate(settings))
     rows = list(summary.facts)
     for title, entries in (("assumed", summary.notes), ("missing", summary.missing)):

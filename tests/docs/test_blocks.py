@@ -41,6 +41,7 @@ FILES = (
     "day_ahead.csv",
     "feed_in.csv",
     "meters.csv",
+    "customers.csv",
 )
 
 

@@ -62,3 +62,25 @@ def test_the_page_on_generation_and_load(tmp_path):
     noon, night = np.array([12 * 3600.0]), np.array([0.0])
     assert world.base.generation(night, night + 900)[0][0, 0, :2, 0].tolist() == [0, 0]
     assert world.base.generation(noon, noon + 900)[0][0, 0, 1, 0] > 7
+
+
+def test_the_page_on_customers(tmp_path):
+    net = pp.create_empty_network(f_hz=50)
+    mv, lv = pp.create_bus(net, 10.0), pp.create_bus(net, 0.4)
+    pp.create_ext_grid(net, mv)
+    pp.create_transformer_from_parameters(net, mv, lv, 0.4, 10.0, 0.4, 1.0, 4.0, 0.0, 0.0)
+    loads = {"House 1": 3, "House 2": 8, "Shop 1": 20, "Supermarket": 100, "Farm 1": 25, "Hall": 30}
+    for name, kw in loads.items():
+        pp.create_load(net, lv, kw / 1e3, name=name)
+    pp.to_json(net, str(tmp_path / "village.json"))
+    page = HOW_TO / "customers.md"
+    notes, table = blocks(page, "text")
+    example, by_table = (parse_yaml(block) for block in blocks(page, "yaml"))
+    world = build_world(scenario_from(example, folder=tmp_path))
+    for note in re.split(r"\n(?=feeder)", notes):
+        assert words(note) in world.notes
+    (tmp_path / "customers.csv").write_text(table)
+    feeder = example["feeder"] | by_table["feeder"]
+    customers = build_world(scenario_from(example | {"feeder": feeder}, folder=tmp_path)).network.customers
+    assert customers.households.tolist() == [2, 4, 10, 0, 1, 15]
+    assert customers.name.tolist() == ["household", "household", "household", "shop", "farm", "household"]

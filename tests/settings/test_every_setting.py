@@ -949,6 +949,10 @@ SHOWN = {
     "unit/test_readers.py": """
         EmissionsFile.time_format SessionFile.time_format
     """,
+    "unit/test_customers.py": """
+        CustomerClass.above_kw CustomerClass.annual_kwh CustomerClass.at CustomerClass.below_kw
+        CustomerClass.households CustomerClass.profile CustomerTable.file
+    """,
     "unit/test_feeder_profiles.py": """
         Battery.capacity_kwh Battery.efficiency Battery.power_kw Battery.soc_min Battery.soc_start
         BatteryWindow.hours BatteryWindow.kw ElementProfile.at ElementProfile.file ElementProfile.of

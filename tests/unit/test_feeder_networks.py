@@ -53,7 +53,10 @@ def test_a_load_is_one_household_unless_a_rule_says_otherwise():
     assert households(households=3)[0] == [3] * 32
     by_power, note = households(households={"kw_each": 2.0})
     assert by_power[:2] == [50, 45]
-    assert note == "feeder.households: one per 2 kW of each load, at least one; 1857 at 32 loads."
+    assert note == (
+        "feeder.households: one per 2 kW of each load, at least one; 1857 at 32 loads, "
+        "most at load 22 of 420 kW, 210."
+    )
     named = households(households={"by_load": {"load 0": 0, "load 1": 7}})[0]
     assert named == [0, 7, *[1] * 30]
     with pytest.raises(ScenarioError, match=r"feeder.households.by_load.shop: the network has no such load"):

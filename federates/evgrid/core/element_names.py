@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,19 @@ class ElementNames:
     def places(self, names: Iterable[str]) -> NDArray[np.int64]:
         """Positions of several elements; -1 for each that there is not."""
         return np.array([self.place(str(name)) for name in names], np.int64)
+
+    def matching(self, patterns: Iterable[str]) -> tuple[NDArray[np.int64], list[str]]:
+        """Positions of names, or of patterns such as ``PV*``, ascending, and those that fit nothing."""
+        found, missing = set[int](), list[str]()
+        folded = [name.casefold() for name in self._names]
+        for pattern in patterns:
+            place = self.place(pattern)
+            wanted = pattern.strip().casefold()
+            hits = [place] if place >= 0 else [k for k, n in enumerate(folded) if fnmatchcase(n, wanted)]
+            found.update(hits)
+            if not hits:
+                missing.append(pattern)
+        return np.array(sorted(found), np.int64), missing
 
     def hint(self, name: str) -> str:
         """What could be meant by a name that is not there, or the first few that are."""

@@ -29,7 +29,6 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import date
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,7 +43,16 @@ from evgrid.errors import ScenarioError
 from evgrid.feeder.grid import Bools, Ints
 from evgrid.feeder.networks import Network, simbench_net, simbench_version
 from evgrid.feeder.opendss.load_shapes import KINDS, powers
-from evgrid.feeder.profiles import Profiled, Source, counted, elements_of, profiled, source_of
+from evgrid.feeder.profiles import (
+    Customers,
+    Profiled,
+    Source,
+    counted,
+    elements_of,
+    profiled,
+    source_of,
+    standard_year,
+)
 from evgrid.feeder.quarter_hours import DAY_QUARTERS, QUARTER_S, quarter_hours, rows_of_year
 from evgrid.readers import Faults, Table, read_table, shown
 from evgrid.readers.tables import AS_SHOWN
@@ -116,7 +124,21 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
     """
     parts = profiled(scenario.feeder, network)
     load = _without_profiles(scenario, network)
-    return ProfiledLoad(scenario, network, load, parts) if parts else load
+    classes = _customers(scenario, network)
+    return ProfiledLoad(scenario, network, load, parts, classes) if parts or classes else load
+
+
+def _customers(scenario: Scenario, network: Network) -> list[tuple[Ints, Source]]:
+    """Standard profiles of customers that are no households, with their positions."""
+    customers, own_kw = network.customers, network.grid.loads.p_kw.sum(axis=1)
+    if customers is None or scenario.feeder.base_load.kind != "standard":
+        return []
+    found = list[tuple[Ints, Source]]()
+    for code in np.unique(customers.code[customers.others]).tolist():
+        rows = np.flatnonzero(customers.code == code)
+        source = Customers(code, scenario.clock, customers.annual_kwh[rows], own_kw[rows])
+        found.append((rows, source))
+    return found
 
 
 def _without_profiles(scenario: Scenario, network: Network) -> BaseLoad:
@@ -205,7 +227,10 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
     load = load if profiles is None else profiles.inner
     scaled = load.load if isinstance(load, WithGeneration) else load
     if isinstance(scaled, StandardLoad):
-        households = network.connections.households[~with_profile]
+        own = ~with_profile
+        if network.customers is not None:
+            own[network.customers.others] = False
+        households = network.connections.households[own]
         notes.append(
             f"feeder.base_load: standard profiles of {int(households.sum())} households, "
             f"{scaled.mean_kw:.4g} kW in the mean and {scaled.peak_kw:.4g} kW in the highest quarter-hour of "
@@ -357,11 +382,12 @@ class ProfiledLoad(BaseLoad):
     """
 
     def __init__(
-        self, scenario: Scenario, network: Network, inner: BaseLoad, parts: Sequence[Profiled]
-    ) -> None:
-        """Raise ScenarioError with every fault of the profiles' files."""
+        self, scenario: Scenario, network: Network, inner: BaseLoad, parts: Sequence[Profiled],
+        classes: Sequence[tuple[Ints, Source]] = (),
+    ) -> None:  # fmt: skip
+        """Raise ScenarioError with every fault of the profiles' files; ``classes``: loads by their class."""
         self.inner, self._network = inner, network
-        self._loads, self._gens = list[tuple[Ints, Source]](), list[tuple[Ints, Source]]()
+        self._loads, self._gens = [*classes], list[tuple[Ints, Source]]()
         self._share, self._step_s = phase_shares(network), scenario.feeder_step_s
         self._q_per_p = math.tan(math.acos(scenario.feeder.base_load.power_factor))
         self._split = generation_split(network)
@@ -548,6 +574,8 @@ class StandardLoad(_SplitLoad):
                 wanted_kw = network.grid.loads.p_kw.sum(axis=1) / _highest_kw(self._year)
                 self._weight_kwh[at] *= np.divide(wanted_kw, total, out=np.zeros(len(total)), where=some)
         self._weight_kwh[:, :, profiled_loads(scenario, network)] = 0.0
+        if network.customers is not None:
+            self._weight_kwh[:, :, network.customers.others] = 0.0
         annual_kwh = self._weight_kwh.sum() / len(self._members)
         self.mean_kw, self.peak_kw = annual_kwh / 8760, annual_kwh * _highest_kw(self._year)
         """Power of all households, mean over the members: in the mean of a year, and in its highest
@@ -594,22 +622,12 @@ def _household_day(day: int) -> Array:
     """Power of a standard household of 1 kWh a year in each quarter-hour of a day (since 1970), kW."""
     when = date.fromordinal(date(1970, 1, 1).toordinal() + day)
     first = (when - date(when.year, 1, 1)).days * DAY_QUARTERS
-    return _household_year(when.year)[first : first + DAY_QUARTERS]
+    return standard_year(when.year, "h0_dyn")[first : first + DAY_QUARTERS]
 
 
 def _highest_kw(year: int) -> float:
     """Power of a standard household of 1 kWh a year in the highest quarter-hour of a year, kW."""
-    return float(_household_year(year).max())
-
-
-@lru_cache(maxsize=8)
-def _household_year(year: int) -> Array:
-    """Power of a standard household of 1 kWh a year in each quarter-hour of a year, kW."""
-    with warnings.catch_warnings():  # demandlib turns all warnings into errors
-        from demandlib.bdew import ElecSlp
-
-        profile = ElecSlp(year).slp_frame["h0_dyn"].to_numpy(dtype=np.float64)
-    return np.asarray(profile / (profile.sum() * QUARTER_S / 3600))
+    return float(standard_year(year, "h0_dyn").max())
 
 
 # ---- simbench -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 from evgrid.errors import NetworkError
 from evgrid.feeder.equivalents import Prepared
 from evgrid.feeder.grid import UNLIMITED, Grid, extract, missing_zero_sequence
-from evgrid.feeder.households import households_note, households_of
+from evgrid.feeder.households import customers_notes, customers_of
 from evgrid.feeder.networks import Network, find_network, is_three_phase, load_network, prepare_net
 from evgrid.feeder.opendss.load_shapes import KINDS
 from evgrid.feeder.solvers import SolverName, chosen_solver, faults_of, make_solver
@@ -66,7 +66,7 @@ def describe_network(settings: Feeder) -> NetworkSummary:
     for solver in SOLVERS:
         try:
             grid = extract(done.net, source, solver, three_phase, done.refused)
-            households = households_of(settings.households, grid.loads)
+            households = customers_of(settings, grid.loads).households
             network = Network(source, grid, topology(grid, source), households, lambda: done.net)
             refused[solver] = faults_of(network, solver)
         except NetworkError as error:
@@ -78,7 +78,7 @@ def describe_network(settings: Feeder) -> NetworkSummary:
         facts.append(("feeder.solver: auto", f"{solver}: {note or why}"))
     notes = list(done.notes)
     if grid is not None:
-        notes.append(households_note(settings.households, households_of(settings.households, grid.loads)))
+        notes += customers_notes(settings, customers_of(settings, grid.loads), grid.loads)
     return NetworkSummary(source, facts, notes, _missing(done, three_phase), refused)
 
 

@@ -37,7 +37,7 @@ from evgrid.feeder import equivalents, net_file, net_schema
 from evgrid.feeder import grid as tables
 from evgrid.feeder.equivalents import MAGNETISING_IMPEDANCE_PERCENT, prepare
 from evgrid.feeder.grid import Grid, Ints, Names, extract, has_asymmetric_power
-from evgrid.feeder.households import households_note, households_of
+from evgrid.feeder.households import Customers, customers_notes, customers_of
 from evgrid.feeder.opendss.network import OpenDSS, read_opendss
 from evgrid.feeder.topology import Topology, topology
 from evgrid.scenario.feeder import NETWORK_FILES, is_network_file, is_opendss
@@ -67,6 +67,7 @@ class Network:
     notes : assumptions made for this scenario, a sentence each
     phases_summary : treatment of the phases, in a few words
     opendss : the circuit of a network from an OpenDSS file; else None
+    customers : those behind each load of ``grid``; None: all are households
     """
 
     source: str
@@ -77,6 +78,7 @@ class Network:
     notes: tuple[str, ...] = ()
     phases_summary: str = ""
     opendss: OpenDSS | None = None
+    customers: Customers | None = None
 
     @cached_property
     def net(self) -> Any:
@@ -232,8 +234,8 @@ def load_network(settings: Feeder, one_phase_evs: bool = False, charger_v: float
     by_evs = one_phase_evs and settings.phases == "auto"
     try:
         grid = _cached(repr((key, settings.phases, by_evs, recipe)), fresh)
-        households = households_of(settings.households, grid.loads)
-        network = Network(source, grid, topology(grid, source), households, prepared)
+        customers = customers_of(settings, grid.loads)
+        network = Network(source, grid, topology(grid, source), customers.households, prepared)
         if by_evs and not grid.asymmetric:
             because_of_evs = True
             _check_solver(settings.solver, network)
@@ -245,7 +247,8 @@ def load_network(settings: Feeder, one_phase_evs: bool = False, charger_v: float
     return replace(
         network,
         phases_summary=summary,
-        notes=(*notes, *_held_note(grid), households_note(settings.households, network.households)),
+        customers=customers,
+        notes=(*notes, *_held_note(grid), *customers_notes(settings, customers, grid.loads)),
     )
 
 
@@ -257,10 +260,10 @@ def _opendss_network(settings: Feeder, charger_v: float | None) -> Network:
     def no_net() -> Any:
         raise NetworkError(f"{source} is from OpenDSS: feeder.solver must be opendss, not {settings.solver}")
 
-    households = households_of(settings.households, grid.loads)
+    customers = customers_of(settings, grid.loads)
     return Network(
-        source, grid, topology(grid, source), households, no_net,
-        notes=(*found.circuit.notes, households_note(settings.households, households)),
+        source, grid, topology(grid, source), customers.households, no_net, customers=customers,
+        notes=(*found.circuit.notes, *customers_notes(settings, customers, grid.loads)),
         phases_summary="three, solved separately", opendss=found,
     )  # fmt: skip
 

@@ -16,16 +16,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from evgrid.core.element_names import ElementNames
 from evgrid.core.model import Array, Clock
@@ -33,7 +30,7 @@ from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
 from evgrid.feeder.grid import Ints
 from evgrid.feeder.networks import Network
-from evgrid.feeder.quarter_hours import QUARTER_S, quarter_hours, rows_of_year
+from evgrid.feeder.quarter_hours import DAY_QUARTERS, QUARTER_S, quarter_hours, rows_of_year
 from evgrid.readers.series import Series
 from evgrid.scenario.profiles import Battery, ElementProfile, HeatPump, Kind
 
@@ -112,7 +109,7 @@ def profiled(settings: Feeder, network: Network) -> list[Profiled]:
                     f"feeder.profiles.{name}: the network has no {profile.kind} without another profile"
                 )
         else:
-            chosen, missing = _named(profile.at, own)
+            chosen, missing = ElementNames(own).matching(profile.at)
             faults += [
                 f"feeder.profiles.{name}.at = {one}: the network has no such {profile.kind}; "
                 f"{ElementNames(own).hint(one)}"
@@ -128,21 +125,6 @@ def profiled(settings: Feeder, network: Network) -> list[Profiled]:
     if faults:
         raise ScenarioError(faults)
     return found
-
-
-def _named(at: Sequence[str], names: NDArray[np.str_]) -> tuple[Ints, list[str]]:
-    """Positions of names and patterns, ascending, and those that fit nothing."""
-    known, found, missing = ElementNames(names), set[int](), list[str]()
-    folded = [name.casefold() for name in names.tolist()]
-    for one in at:
-        place = known.place(one)
-        hits = [place] if place >= 0 else [
-            k for k, name in enumerate(folded) if fnmatchcase(name, one.strip().casefold())
-        ]  # fmt: skip
-        found.update(hits)
-        if not hits:
-            missing.append(one)
-    return np.array(sorted(found), np.int64), missing
 
 
 def rated_kw(network: Network, rows: Ints) -> Array:
@@ -311,6 +293,44 @@ def simbench_profile(name: str, kind: Kind, path: str) -> Array:
     column = name + suffix
     values = pd.read_csv(found, sep=";", usecols=[column])[column].to_numpy(np.float64)
     return -values if kind == "storage" else values
+
+
+# ---- customers ----------------------------------------------------------------------------------
+
+
+class Customers(_OfYear):
+    """Customers by a standard profile of BDEW (from demandlib, without public holidays), without diversity.
+
+    peak : highest power of a quarter-hour of the year, for 1 kWh of it, kW
+    """
+
+    def __init__(self, code: str, clock: Clock, annual_kwh: Array, own_kw: Array) -> None:
+        """``annual_kwh``: (load,), where it is NaN ``own_kw`` is the highest power of the year."""
+        self._code = code
+        year = int(str(clock.start.astype("datetime64[Y]")))
+        peak = float(standard_year(year, code).max())
+        super().__init__(clock, np.where(np.isnan(annual_kwh), own_kw / peak, annual_kwh))
+
+    def _shares(self, quarters: Ints) -> Array:
+        years = (quarters // DAY_QUARTERS).astype("datetime64[D]").astype("datetime64[Y]")
+        found = np.empty(len(quarters))
+        for year in np.unique(years):
+            mine = years == year
+            first = int(year.astype("datetime64[D]").astype(np.int64)) * DAY_QUARTERS
+            found[mine] = standard_year(int(str(year)), self._code)[quarters[mine] - first]
+        return found
+
+
+@lru_cache(maxsize=32)
+def standard_year(year: int, code: str) -> Array:
+    """Power of a customer of 1 kWh a year in each quarter-hour of a year, kW, by a standard profile of
+    BDEW.
+    """
+    with warnings.catch_warnings():  # demandlib turns all warnings into errors
+        from demandlib.bdew import ElecSlp
+
+        profile = ElecSlp(year).slp_frame[code].to_numpy(dtype=np.float64)
+    return np.asarray(profile / (profile.sum() * QUARTER_S / 3600))
 
 
 # ---- heat pumps ---------------------------------------------------------------------------------

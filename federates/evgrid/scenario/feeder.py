@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 
 from evgrid.core.registry import Registry
 from evgrid.readers.time_tables import Reading
+from evgrid.scenario.customers import Customers
 from evgrid.scenario.devices import Capacitor, PvInverters, TapChanger, TransformerAgeing
 from evgrid.scenario.fields import Duration, ExistingFile, Settings, fault
 from evgrid.scenario.profiles import ElementProfile
@@ -194,6 +195,10 @@ class Feeder(Settings):
     ] = 1
     """Households behind each load: a number, {kw_each: 2.0} or {by_load: {Supermarket: 0}}. EVs at home
     and standard profiles are by household."""
+    customers: Customers = {}
+    """Customers that are no households, by classes of loads, {shop: {above_kw: 30, profile: shop}}, or a
+    table, {file: customers.csv}: they have no EV at home unless it is said, and with base_load.source:
+    standard the standard profile of their class. Left out: all are households."""
     phases: Literal[1, 3, "auto"] = "auto"
     """1: balanced (positive sequence), with all power spread evenly over three phases; 3: each phase; auto:
     3 where loads or generators of the network have phases of their own or EVs charge on one phase, which
