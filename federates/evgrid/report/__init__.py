@@ -41,7 +41,13 @@ def page_of(paths: Sequence[Path], limits: Sequence[str] = ()) -> Page:
         raise ResultError("a report needs Bokeh: pip install evgrid[report]")
     from evgrid.report.cases import open_cases
     from evgrid.report.runs import page_of_runs
+    from evgrid.report.studies import page_of_study
 
+    folders = [path for path in paths if path.is_dir()]
+    if folders and len(paths) > 1:
+        raise ResultError(f"{folders[0]} is a folder: a report is of one study, or of results of runs")
+    if folders:
+        return page_of_study(folders[0], limits)
     with open_cases(paths) as cases:
         return page_of_runs(cases, limits)
 

@@ -6,6 +6,7 @@ peak is lost.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ def rows_of(plots: Sequence[figure]) -> Any:
     """Charts in rows of two."""
     from bokeh.layouts import gridplot
 
+    if len(plots) == 1:
+        plots[0].width = WIDTH
     return gridplot([list(plots[i : i + 2]) for i in range(0, len(plots), 2)], toolbar_location=None)
 
 
@@ -61,14 +64,14 @@ def legend(fig: figure, place: str = "above") -> figure:
 
 def over_time(
     title: str, y: str, time: NDArray[Any], series: Mapping[str, Floats], limits: Sequence[float] = (),
-    points: int = POINTS,
+    points: int = POINTS, **options: Any,
 ) -> figure:  # fmt: skip
     """Series (member, time) by label: the median over the members with a band from the 5th to the 95th
     percentile; of one member its mean in each shown interval, with its lowest and highest.
     """
     from bokeh.models import HoverTool
 
-    fig = chart(title, y, x_axis_type="datetime")
+    fig = chart(title, y, x_axis_type="datetime", **options)
     for number, (label, values) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
         at, low, mid, high = _band(time, values, points)
@@ -146,20 +149,21 @@ def spread(title: str, x: str, series: Mapping[str, Floats]) -> figure:
 
 
 def lines_with_band(
-    title: str, y: str, x: str, at: Floats, series: Mapping[str, tuple[Floats, Floats, Floats]],
-    limits: Sequence[float] = (), **options: Any,
+    title: str, y: str, x: str, at: Floats, series: Mapping[str, Sequence[Floats]],
+    limits: Sequence[float] = (), markers: bool = True, **options: Any,
 ) -> figure:  # fmt: skip
-    """Lines with markers by label, each (low, value, high) with bounds that do not hide each other."""
+    """Lines by label, each (low, value, high) with bounds that do not hide each other."""
     fig = chart(title, y, x, **options)
     for number, (label, (low, mid, high)) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
-        fig.varea(x=at, y1=low, y2=high, color=colour, alpha=0.15)
-        for bound in (low, high):
-            fig.line(at, bound, color=colour, line_width=0.8, line_dash=(4, 2 + 2 * number))
+        if not np.array_equal(low, high, equal_nan=True):
+            fig.varea(x=at, y1=low, y2=high, color=colour, alpha=0.12)
+            for bound in (low, high):
+                fig.line(at, bound, color=colour, line_width=0.8, line_dash=(4, 2 + 2 * number))
         fig.line(at, mid, color=colour, line_width=1.8, legend_label=label)
-        fig.scatter(
-            at, mid, color=colour, size=5, marker=("circle", "square", "triangle", "diamond")[number % 4]
-        )
+        if markers:
+            shape = ("circle", "square", "triangle", "diamond")[number % 4]
+            fig.scatter(at, mid, color=colour, size=5, marker=shape, legend_label=label)
     _limit_lines(fig, limits, at[[0, -1]])
     return legend(fig)
 
@@ -167,15 +171,16 @@ def lines_with_band(
 def bars(
     title: str, y: str, labels: Sequence[str], series: Mapping[str, Sequence[float]], **options: Any
 ) -> figure:
-    """Bars of several series beside each other, by label."""
+    """Bars by label, of several series beside each other; none where a value is NaN."""
     from bokeh.models import FactorRange
 
-    factors = [(str(label), name) for label in labels for name in series]
+    several = len(series) > 1
+    factors: list[Any] = [(label, name) if several else label for label in labels for name in series]
     heights = [float(series[name][i]) for i in range(len(labels)) for name in series]
-    fig = chart(title, y, x_range=FactorRange(*factors), **options)
+    fig = chart(title, y, x_range=FactorRange(*factors), **{"height": 330, **options})
     colours = [COLOURS[k % len(COLOURS)] for _ in labels for k in range(len(series))]
-    fig.vbar(x=factors, top=heights, width=0.85, fill_color=colours, line_color=None)
-    fig.xaxis.major_label_orientation = 0.6
+    fig.vbar(x=factors, top=heights, width=0.8, fill_color=colours, line_color=None)
+    fig.xaxis.major_label_orientation = 0.7
     return fig
 
 
@@ -185,11 +190,20 @@ def _limit_lines(fig: figure, limits: Sequence[float], ends: Any) -> None:
         fig.line(ends, [limit, limit], color="#b00020", line_dash="dashed", line_width=1)
 
 
+def band_of(values: Floats) -> Floats:
+    """5th percentile, median and 95th percentile over the members, (3, ...), of (member, ...); NaN counts as
+    missing.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NaN where no member has a value
+        return np.asarray(np.nanquantile(values, [0.05, 0.5, 0.95], axis=0))
+
+
 def _band(time: NDArray[Any], values: Floats, points: int) -> tuple[NDArray[Any], Floats, Floats, Floats]:
     """Times and, at them, lower end, middle and upper end of a series (member, time)."""
     values = np.asarray(values, np.float64)
     if len(values) > 1:
-        low, mid, high = np.nanquantile(values, [0.05, 0.5, 0.95], axis=0)
+        low, mid, high = band_of(values)
     else:
         low = mid = high = values[0]
     if len(time) <= points:

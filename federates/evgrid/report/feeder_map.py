@@ -251,7 +251,9 @@ def feeder_map(data: MapData, title: str, width: int, height: int = 520) -> tupl
     return fig, {"colours": colours, "sources": sources, "bar": bar}
 
 
-def controls(maps: Sequence[tuple[MapData, dict[str, Any]]]) -> UIElement | None:
+def controls(
+    maps: Sequence[tuple[MapData, dict[str, Any]]], along: str = "interval (0: the whole run)"
+) -> UIElement | None:
     """A chooser of the quantity, a slider over the run's intervals and playback, for maps side by side that
     have the same quantities; colours have the same ends in all of them.
     """
@@ -266,7 +268,7 @@ def controls(maps: Sequence[tuple[MapData, dict[str, Any]]]) -> UIElement | None
     same = all(data.labels == maps[0][0].labels for data, _ in maps)
     labels = maps[0][0].labels if same else maps[0][0].labels[:1]
     slider = Slider(
-        title="interval (0: the whole run)", start=0, end=max(len(labels) - 1, 1), step=1, value=0, width=420,
+        title=along, start=0, end=max(len(labels) - 1, 1), step=1, value=0, width=420,
         show_value=False, disabled=len(labels) < 2, name="interval",
     )  # fmt: skip
     shown = Div(text=f"<b>{labels[0]}</b>", width=260, styles={"padding-top": "22px"}, name="shown")

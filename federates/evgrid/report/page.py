@@ -124,6 +124,8 @@ def cell(value: Any) -> str:
         return "–"
     if isinstance(value, np.datetime64 | pd.Timestamp):
         return f"{pd.Timestamp(value):%Y-%m-%d %H:%M}"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
 
 

@@ -242,8 +242,9 @@ def plot_power(study: xr.Dataset, scenario: Scenario, ax: Axes) -> Axes:
 def plot_cost(study: xr.Dataset, ax: Axes) -> Axes:
     """Cost of each variant, energy and wear stacked, mean of the members; dashed: the bound."""
     names = [name for name, _ in _runs(study)]
-    energy, wear = (
-        study[key].sel(variant=names).mean("member").values for key in ("energy_cost", "wear_cost")
+    energy, wear = (  # NaN where no session ends within the run
+        study[key].sel(variant=names).mean("member").fillna(0.0).values
+        for key in ("energy_cost", "wear_cost")
     )
     at = np.arange(len(names))
     ax.bar(at, energy, color=[colour for _, colour in _runs(study)])

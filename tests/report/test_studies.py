@@ -1,0 +1,186 @@
+"""The report of each kind of study: its answer, its tables, and the page in a browser."""
+
+import json
+from functools import cache
+
+import pytest
+import xarray as xr
+from tests.report.test_report import texts
+from tests.studies.test_frequency_regulation import BASE as REGULATION
+from tests.support.chromium import open_tab
+
+from evgrid.errors import ResultError
+from evgrid.report import page_of, write_report
+from evgrid.report.page import html_of
+from evgrid.report.studies import Aim, Part, _ranked
+from evgrid.results import save_dataset
+from evgrid.studies.comparison import run_here
+from evgrid.studies.frequency_regulation import FrequencyRegulation
+from evgrid.studies.hosting_capacity import load_study as load_hosting
+from evgrid.studies.hosting_capacity import run_study as run_hosting
+from evgrid.studies.managed_charging import ManagedCharging
+from evgrid.studies.reading import load_study
+from evgrid.studies.resilience import Resilience
+from evgrid.studies.resilience import run_study as run_resilience
+from evgrid.studies.voltage_support import VoltageSupport
+
+STREET = """
+name: street
+time: {start: 2026-07-01T16:00, duration: 24h, step: 30min}
+ensemble: {members: 2, seed: 3}
+feeder: {network: cigre_lv, base_load: {source: net}}
+fleet: {count: 20, charger: {phases: 3, power_kw: 11}}
+communication: {telemetry: 30min}
+tariff: pge_ev2a
+"""
+VARIANTS = {"uncontrolled": {}, "tou": {"aggregators.main": {"strategy": "tou"}}}
+SITES = """
+name: sites
+time: {start: 2026-03-30T00:00, duration: 48h, step: 1h}
+feeder: {network: cigre_lv, base_load: {source: none}}
+sites:
+  homes:
+    connections: [Load R15]
+    load: {kw: 2}
+    critical: {kw: 1}
+    battery: {capacity_kwh: 10, charge_kw: 5}
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with the scenarios."""
+    folder = tmp_path_factory.mktemp("studies")
+    for name, text in {"street": STREET, "sites": SITES, "regulation": REGULATION}.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder_of(base, scheduler):
+    """The folder of a small study of a kind, run when it is first asked for."""
+
+    def compared(schema, kind, scenario, *variants, **changes):
+        study = load_study(base / scenario, schema, kind, **changes)
+        return run_here(study, *variants)
+
+    def run(kind):
+        if kind == "managed-charging":
+            return compared(ManagedCharging, kind, "street.yaml", variants=VARIANTS)
+        if kind == "voltage-support":
+            return compared(VoltageSupport, kind, "street.yaml", variants=VARIANTS)
+        if kind == "frequency-regulation":
+            given = {"members": 1, "limits": ["ratings"]}
+            return compared(FrequencyRegulation, kind, "regulation.yaml", "uncontrolled", "v1g", **given)
+        if kind == "resilience":
+            return run_resilience(load_study(base / "sites.yaml", Resilience, kind, durations=[3600, 7200]))
+        study = load_hosting(base / "street.yaml", members=2, levels=None, evs=[0, 40], limits=LIMITS)
+        return run_hosting(study, base / kind, scheduler=scheduler)
+
+    @cache
+    def made(kind):
+        result = run(kind)
+        (base / kind).mkdir(exist_ok=True)
+        save_dataset(result, base / kind / "study.nc")
+        return base / kind
+
+    return made
+
+
+KINDS = (
+    "managed-charging", "voltage-support", "hosting-capacity", "resilience",
+    pytest.param("frequency-regulation", marks=pytest.mark.slow),
+)  # fmt: skip
+LIMITS = ["en_50160", "vuf"]
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with open_tab() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_study_has_a_page_without_errors_or_requests(kind, folder_of, tab):
+    path = write_report([folder_of(kind)])
+    assert path == folder_of(kind) / "report.html"
+    tab.messages.clear()
+    tab.requests.clear()
+    charts = path.read_text().count('<div class="chart">')
+    assert charts >= 1
+    tab.open(path.as_uri())
+    assert [url for url in tab.requests if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
+    assert tab.messages == []
+    assert tab.run("document.querySelectorAll('.answer p').length") >= 1
+    assert tab.run(
+        """[...document.querySelectorAll('figure')].every(f => f.getBoundingClientRect().height > 200)"""
+    )
+
+
+def test_the_answer_of_ways_of_charging_names_the_cheapest_and_what_it_saves(folder_of):
+    page = page_of([folder_of("managed-charging")])
+    with xr.open_dataset(folder_of("managed-charging") / "study.nc") as study:
+        cost = study["cost"].median("member").to_series().drop("oracle")
+    assert cost.idxmin() == "tou"
+    assert page.answer[0] == (
+        f"Cost, wear included: lowest by tou, {cost['tou']:,.2f} USD, against {cost['uncontrolled']:,.2f} "
+        "USD of uncontrolled."
+    )
+    said = texts(page)
+    assert "aggregators.main: strategy: tou" in said
+    assert "2 member(s) were run." in said
+
+
+def test_the_answer_of_hosting_capacity_is_that_of_its_table(folder_of):
+    page = page_of([folder_of("hosting-capacity")])
+    with xr.open_dataset(folder_of("hosting-capacity") / "study.nc") as study:
+        capacity = study["capacity"].sel(criterion="any").item()
+    text = "at least 40 EVs" if capacity == 40 else "0 EVs" if capacity == 0 else "none"
+    assert page.answer[0].startswith(f"Hosting capacity, uncontrolled: {text} at a risk of 5%")
+    said = texts(page)
+    assert "Not checked: unbalance (EN 50160): the result has no voltage_unbalance." in said
+
+
+def test_limits_that_no_variant_breaks_are_said_to_be_kept(folder_of):
+    page = page_of([folder_of("voltage-support")])
+    with xr.open_dataset(folder_of("voltage-support") / "study.nc") as study:
+        broken = bool(study["violates_en_50160_always"].any())
+    sentence = next(s for s in page.answer if s.startswith("EN 50160 (always)"))
+    assert broken != sentence.endswith("kept in all members by all variants.")
+
+
+def test_survival_is_that_of_the_study(folder_of):
+    page = page_of([folder_of("resilience")])
+    with xr.open_dataset(folder_of("resilience") / "study.nc") as study:
+        share = 100 * float(study["probability"].sel(group="all", duration=1).isel(variant=0))
+    assert (
+        f"An outage of 1 h that starts at any time is survived with a probability of {share:.1f} %"
+        in page.answer[0]
+    )
+
+
+def test_variants_are_ranked_both_ways_without_bounds_and_unknown_ones():
+    result = xr.Dataset(
+        {"cost": (("variant", "member"), [[3.0, 3.0], [1.0, 2.0], [0.5, 0.5], [float("nan")] * 2])},
+        {"variant": ["uncontrolled", "tou", "oracle", "failed"]},
+    )
+    part = Part(None, result, {})
+    assert _ranked(part, Aim("cost")) == ["tou", "uncontrolled"]
+    assert _ranked(part, Aim("cost", most=True)) == ["uncontrolled", "tou"]
+    assert _ranked(part, Aim("other")) == []
+
+
+def test_a_study_without_a_page_of_its_own_has_its_tables(tmp_path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    attrs = {"format": "evgrid-something-1", "name": "new", "study": json.dumps({"name": "<b>new</b>"})}
+    save_dataset(xr.Dataset({"a": ("x", [1.0])}, attrs=attrs), folder / "study.nc")
+    (folder / "costs.csv").write_text("what,EUR\n<b>cable</b>,12.5\n")
+    page = page_of([folder])
+    assert "<b>cable</b>\n12.5" in texts(page)
+    assert "<b>" not in html_of(page)
+    with pytest.raises(ResultError, match=r"a report is of one study, or of results of runs"):
+        page_of([folder, folder])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ResultError, match=r"empty holds no study: there is no study\.nc"):
+        page_of([tmp_path / "empty"])
