@@ -18,6 +18,7 @@ from evgrid.scenario import scenario_from
 from evgrid.scenario.fields import checked
 from evgrid.scenario.tariffs import TARIFF_FORMS, form_of
 from evgrid.studies.frequency_regulation import FrequencyRegulation
+from evgrid.studies.reinforcement import Reinforcement
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -73,7 +74,8 @@ def test_yaml_is_valid(block, tmp_path):
     if "base" in content:
         checked(Batch, {**content, "base": str(ROOT / "scenarios" / "european_lv_v2g.yaml")}, "batch")
     elif "scenario" in content:
-        checked(FrequencyRegulation, {**content, "scenario": str(tmp_path / FILES[0])}, "study")
+        kind = Reinforcement if "controls" in content else FrequencyRegulation
+        checked(kind, {**content, "scenario": str(tmp_path / FILES[0])}, "study")
     elif "urdb" in content:
         (tmp_path / "rate.json").write_text((ROOT / RATE).read_text(encoding="utf-8"), encoding="utf-8")
         scenario_from(_whole({"tariff": content}), folder=tmp_path)

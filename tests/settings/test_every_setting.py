@@ -31,6 +31,7 @@ from evgrid.scenario.fields import settings_in
 from evgrid.studies.frequency_regulation import FrequencyRegulation
 from evgrid.studies.hosting_capacity import HostingCapacity
 from evgrid.studies.managed_charging import ManagedCharging
+from evgrid.studies.reinforcement import Reinforcement
 from evgrid.studies.resilience import Resilience
 from evgrid.studies.voltage_support import VoltageSupport
 
@@ -60,7 +61,8 @@ def all_settings(sections: bool = False) -> set[str]:
     """
     found: dict[str, type] = {}
     for schema in (
-        Scenario, Batch, Rates, LimitSet, FrequencyRegulation, HostingCapacity, ManagedCharging, Resilience, VoltageSupport
+        Scenario, Batch, Rates, LimitSet, FrequencyRegulation, HostingCapacity, ManagedCharging, Reinforcement, Resilience,
+        VoltageSupport,
     ):  # fmt: skip
         _walk(schema, found, sections)
     names = set(found)
@@ -890,6 +892,17 @@ SHOWN = {
     "studies/test_nodal_capacity.py": """
         HostingCapacity.nodal_kw
     """,
+    "studies/test_reinforcement.py": """
+        CablePrice.c_nf_per_km CablePrice.kv CablePrice.max_i_ka CablePrice.parallel CablePrice.price_per_km
+        CablePrice.r0_per_r1 CablePrice.r_ohm_per_km CablePrice.replaces CablePrice.x0_per_x1
+        CablePrice.x_ohm_per_km Control.overrides ControlPrice.once ControlPrice.per_ev ControlPrice.per_ev_year
+        ControlPrice.per_year RebalancingPrice.price Reinforcement.discount_rate
+        Reinforcement.horizon_years Reinforcement.members Reinforcement.most_sections Reinforcement.most_sets
+        Reinforcement.risk Reinforcement.unserved_per_kwh Taps.deadband_pu Taps.step_percent Taps.steps
+        Taps.target_pu TransformerPrice.hv_kv TransformerPrice.i0_percent TransformerPrice.kva
+        TransformerPrice.lv_kv TransformerPrice.pfe_kw TransformerPrice.price TransformerPrice.vk_percent
+        TransformerPrice.vkr_percent _Priced.lifetime_years PriceTable.currency
+    """,
     "studies/test_resilience.py": """
         Resilience.caidi Resilience.durations Resilience.horizon Resilience.reserves Resilience.result Resilience.rule
         Resilience.saifi Resilience.slot Resilience.variants Resilience.wear_per_kwh
@@ -1071,7 +1084,7 @@ SHOWN = {
 LABELS = """
     Scenario.name Event.name Period.name Season.name Tariff.name Tariff.source Mix.name Mix.source
     VehicleType.source Product.name Product.title Product.source Batch.name Study.name
-    Criterion.name
+    Criterion.name PriceTable.name PriceTable.source CablePrice.name TransformerPrice.name _Priced.source
 """
 """Names and sources: what they say is kept with the result or printed, and changes no number."""
 

@@ -37,20 +37,21 @@ class MemoryStore:
 
     def __init__(self, coordinates: xr.Dataset) -> None:
         self._dataset = coordinates.copy()
+        self._created: dict[str, tuple[tuple[str, ...], NDArray[Any], dict[str, str]]] = {}
 
     def create(self, variable: Variable, dims: tuple[str, ...]) -> None:
         """See :class:`Store`."""
         shape = [self._dataset.sizes[dim] for dim in dims]
         array = np.full(shape, np.nan if np.dtype(variable.dtype).kind == "f" else 0, variable.dtype)
-        self._dataset[variable.name] = (dims, array, _attributes(variable))
+        self._created[variable.name] = (dims, array, _attributes(variable))
 
     def write(self, name: str, key: tuple[slice, ...], values: NDArray[Any]) -> None:
         """See :class:`Store`."""
-        self._dataset[name].data[key] = values
+        self._created[name][1][key] = values
 
     def finish(self, attrs: Mapping[str, str]) -> xr.Dataset:
         """The finished result."""
-        return self._dataset.assign_attrs(attrs)
+        return self._dataset.assign(self._created).assign_attrs(attrs)
 
     def abandon(self) -> None:
         """Nothing to discard."""

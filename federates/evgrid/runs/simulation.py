@@ -167,8 +167,8 @@ class World:
         }
 
 
-def build_world(scenario: Scenario) -> World:
-    """Load the network and draw or read the sessions.
+def build_world(scenario: Scenario, change: Callable[[Network], Network] | None = None) -> World:
+    """Load the network, changed by ``change`` if given, and draw or read the sessions.
 
     Raises NetworkError, or ScenarioError with the faults of all files of the scenario, also if the run
     would take more memory than there is.
@@ -183,6 +183,8 @@ def build_world(scenario: Scenario) -> World:
 
     charger_v = scenario.fleet.charger.nominal_v if scenario.fleet is not None else None
     network = load_network(scenario.feeder, charges_on_one_phase(scenario), charger_v)
+    if change is not None:
+        network = change(network)
     check_memory(scenario, network)
     connections = network.connections
     if UPSTREAM not in connections.name:
@@ -561,9 +563,11 @@ def run_with_report(
     *,
     processes: bool = False,
     announce: Callable[[str], None] | None = None,
+    change: Callable[[Network], Network] | None = None,
 ) -> tuple[xr.Dataset, RunReport]:
     """Like :func:`run`, with a report of the run.
 
+    change : makes another network of the scenario's
     prepared : called before the first step, with what is stepped in this process
     processes : whether each federate runs in a process of its own on this machine; the numbers are the same
     announce : called with the address at which programs of the user's own join, when it is open
@@ -577,7 +581,7 @@ def run_with_report(
             prepared(ready.world, ready.own)
         return couple(ready, progress, Deployment(processes=processes, announce=announce))
 
-    return run_deployed(scenario, output, progress, prepare_and_couple)
+    return run_deployed(scenario, output, progress, prepare_and_couple, change)
 
 
 def run_deployed(
@@ -585,11 +589,12 @@ def run_deployed(
     output: str | Path | None,
     progress: Callable[[float], None] | None,
     couple: Coupled,
+    change: Callable[[Network], Network] | None = None,
 ) -> tuple[xr.Dataset, RunReport]:
     """Prepare a run, have its models coupled, and return its result with a report."""
     start = perf_counter()
     scenario = scenario_of(scenario)
-    with prepare(scenario, output) as prepared:
+    with prepare(scenario, output, change=change) as prepared:
         ready = perf_counter()
         report, part = couple(prepared, progress)
         coupled = perf_counter()
@@ -632,13 +637,16 @@ Coupled = Callable[[Prepared, Callable[[float], None] | None], "tuple[Federation
 
 @contextmanager
 def prepare(
-    scenario: Scenario, output: str | Path | None, only: Collection[str] | None = None
+    scenario: Scenario,
+    output: str | Path | None,
+    only: Collection[str] | None = None,
+    change: Callable[[Network], Network] | None = None,
 ) -> Iterator[Prepared]:
     """A run with its world, its models and a store for its result, which is discarded on an error.
 
     only : federates whose variables are recorded; None: all of evgrid's
     """
-    world = build_world(scenario)
+    world = build_world(scenario, change)
     axes = coordinates(world).isel(dict(world.selection.rows))
     store = FileStore(Path(output), axes, scenario.record.compression) if output else MemoryStore(axes)
     try:

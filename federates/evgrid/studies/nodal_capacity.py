@@ -19,14 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evgrid.core.model import ALL_PHASES, Array, Connections
-from evgrid.errors import ResultError, ScenarioError
+from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import base_load
-from evgrid.feeder.model import FeederModel
-from evgrid.results import MemoryStore, ResultRecorder
 from evgrid.results.limits import LimitSet
-from evgrid.runs.simulation import World, build_world, coordinates
+from evgrid.runs.simulation import World, build_world
 from evgrid.scenario import Scenario
-from evgrid.studies.limit_check import check_limits
+from evgrid.studies.given_powers import solve_given, violates
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -127,19 +125,6 @@ def _violates(world: World, power: Array, limits: LimitSet) -> NDArray[np.bool_]
     single = world.scenario
     many = single.ensemble.model_copy(update={"members": len(power)})
     cases = replace(world, scenario=single.model_copy(update={"ensemble": many}))
-    store = MemoryStore(coordinates(cases))
-    recorder = ResultRecorder(cases.clock, single.record_step_s, cases.sizes, store)
-    base = base_load(single, world.network)  # of the one member, which all cases share
-    model = FeederModel(cases.scenario, world.network, recorder, fleet=True, feedback=False, base=base)
-    recorder.register([model])
-    given = {"fleet/p": power, "fleet/q": np.zeros_like(power)}
-    for step in range(round(cases.clock.duration_s / single.feeder_step_s)):
-        model.step(step * single.feeder_step_s, given)
-    model.finish()
-    recorder.close()
-    _, checked = check_limits(store.finish({}), limits)
-    if not checked.sizes["criterion"]:
-        raise ResultError("nodal capacity: none of the limits can be checked on this feeder")
-    found: NDArray[np.bool_] = checked["violated_any"].values.copy()
-    found[[case for case, number in enumerate(cases.scenario.members) if number in model.failures]] = True
-    return found
+    cases = replace(cases, base=base_load(single, world.network))  # of the one member, which all share
+    result, failed = solve_given(cases, lambda step: (power, np.zeros_like(power)))
+    return violates(result, failed, limits, "nodal capacity")

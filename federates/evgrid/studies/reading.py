@@ -21,6 +21,7 @@ FILES = Registry(
         "tariff": "evgrid.scenario.tariffs:Tariff",
         "rates": "evgrid.results.settlement:Rates",
         "vehicle-types": "evgrid.scenario.vehicles:Mix",
+        "reinforcement-prices": "evgrid.studies.measures:PriceTable",
     }
 )
 """The settings of each kind of settings file but studies."""
