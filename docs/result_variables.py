@@ -50,7 +50,7 @@ OTHERS: tuple[dict[str, Any], ...] = (
     {"aggregators.main": {"strategy": "pv_self_consumption"}, "tariff": "billed_by_transformer.yaml"},
     {"aggregators.main": {"strategy": "regulation"}, "fleet.upstream": 1, "tariff": "billed_by_feeder.yaml"},
     {"aggregators.main": {"strategy": "reserve", "product": "fcr"}, "system.nominal_hz": 50},
-    {"aggregators.main": {"strategy": "voltage_support"}},
+    {"aggregators.main": {"strategy": "voltage_support"}, "fleet.charge_points": {"each": 1}},
     {"feeder.tap_changers": [{"trafo": "T2", "deadband_pu": 0.03, "phases": "each"}]},
     {"outages": [{"start": "1h", "duration": "10min", "out": "feeder"}]},
 )

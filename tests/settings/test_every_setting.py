@@ -1034,6 +1034,10 @@ SHOWN = {
         Tariff.fixed_per_month Tariff.left_out Tariff.valid_until UrdbFile.blocks_by UrdbFile.demand_of
         UrdbFile.file UrdbFile.label UrdbFile.leave_out UrdbFile.other_kwh UrdbTariff.name
     """,
+    "unit/test_charge_points.py": """
+        Charger.kinds ChargePoints.each ChargePoints.file ChargePoints.patience ChargePoints.stay
+        ChargePoints.waiting ChargerKind.phases ChargerKind.power_kw ChargerKind.share
+    """,
     "properties/test_settlement_properties.py": """
         BlockRule.by PowerPrice.above_kw Ratchet.before_kw Ratchet.lookback Ratchet.share
     """,

@@ -140,8 +140,10 @@ class FleetModel(Model):
             if envelope is not None:
                 reported = managed and scenario.uses_envelope
                 self._ahead = EnvelopeAhead(scenario, envelope, connections, evs, trafos, reported)
-        self._recording = FleetRecording(scenario, connections, evs, recorder, parts)
-        self._results = SessionResults(scenario, evs, sessions, kinds, kind_of, extras, of_all)
+        self._recording = FleetRecording(scenario, connections, evs, recorder, parts, sessions)
+        self._results = SessionResults(
+            scenario, evs, sessions, kinds, kind_of, extras, len(connections), of_all
+        )
         self._table = SessionTable(
             sessions.ev, sessions.arrival_s, sessions.departure_s,
             sessions.soc_arrival.astype(np.float64),  # a copy, which the kernel updates

@@ -20,6 +20,7 @@ from evgrid.fleet.extras import Extras
 from evgrid.fleet.grouping import is_multiple
 from evgrid.fleet.outages import EvOutages
 from evgrid.fleet.sessions import Sessions
+from evgrid.fleet.sessions.charge_points import Queue
 from evgrid.scenario import Scenario
 from evgrid.scenario.tariffs import USUAL_INTERVAL_S, MonthlyPeaks, Tariff, in_windows, months_of
 
@@ -135,6 +136,44 @@ class BlockMeter:
             self.energy_kwh[..., self._month[span], :] += power_kw[..., np.newaxis] * self._hours[span]
 
 
+_POINT_VARIABLES = (
+    Variable("points_occupied", ("member",), "1", "charge points that are shared and occupied, mean"),
+    Variable("points_waiting", ("member",), "1", "EVs that wait for a shared charge point, mean"),
+)
+_WAIT_VARIABLE = Variable(
+    "session_wait_h", ("session",), "h", "time that the session has waited for a charge point", timed=False
+)
+_LEFT_VARIABLES = (
+    Variable("left_without_charging", ("member", "connection"), "1",
+             "EVs that left without charging, for want of a charge point", timed=False),
+    Variable("left_without_charging_kwh", ("member", "connection"), "kWh",
+             "energy at the meter that they wanted", timed=False),
+)  # fmt: skip
+
+
+class _Points:
+    """EVs at shared charge points, and those that wait for one, mean over each tick."""
+
+    def __init__(self, sessions: Sessions, queue: Queue, evs: EVs, clock: Clock, members: int) -> None:
+        self._step_s, self._members = clock.step_s, members
+        shared = np.flatnonzero(queue.shared)
+        stays_s = np.column_stack([sessions.arrival_s, sessions.departure_s])[shared]
+        waits = evs.member[queue.waiting_ev], queue.waiting_s
+        self._spans = (evs.member[sessions.ev[shared]], stays_s), waits
+
+    def block(self, first: int, ticks: int) -> list[Array]:
+        """Occupied and waiting in some ticks, (tick, member) each."""
+        edges_s = self._step_s * (first + np.arange(ticks + 1.0))
+        found = []
+        for member, spans_s in self._spans:
+            mean = np.zeros((ticks, self._members))
+            near = (spans_s[:, 0] < edges_s[-1]) & (spans_s[:, 1] > edges_s[0])
+            for m, (begin, end) in zip(member[near], spans_s[near], strict=True):
+                mean[:, m] += np.diff(np.clip(edges_s, begin, max(begin, end)))
+            found.append(mean / self._step_s)
+        return found
+
+
 class FleetRecording:
     """The fleet's power tick by tick, in blocks, its monthly peaks, and accumulators for the energy audit.
 
@@ -146,6 +185,8 @@ class FleetRecording:
         Takes the variables.
     portfolios
         Each aggregator's EVs, whose power is recorded besides; empty if one has all.
+    sessions
+        Of which the queue at shared charge points is recorded, where there is one.
 
     """
 
@@ -157,9 +198,12 @@ class FleetRecording:
 
     def __init__(
         self, scenario: Scenario, connections: Connections, evs: EVs, recorder: Recorder,
-        portfolios: Sequence[Portfolio],
+        portfolios: Sequence[Portfolio], sessions: Sessions,
     ) -> None:  # fmt: skip
         members = len(scenario.members)
+        self._points = None
+        if sessions.queue is not None:
+            self._points = _Points(sessions, sessions.queue, evs, scenario.clock, members)
         self._recorder, self._portfolios, self._evs = recorder, portfolios, evs
         self._period_s, self._feeder_step_s = scenario.time.step, scenario.feeder_step_s
         self._on_feeder, self._upstream = connections.on_feeder, connections.upstream
@@ -186,6 +230,7 @@ class FleetRecording:
             *peaks,
             *(map(in_windows, peaks) if demand is not None and demand.windows else ()),
             *((_BLOCK_VARIABLE,) if self._blocks is not None else ()),
+            *(_POINT_VARIABLES if self._points is not None else ()),
             *((_UPSTREAM_VARIABLE,) if self._upstream else ()),
             *((_ISLANDED_VARIABLE,) if self._sites else ()),
         )
@@ -253,6 +298,9 @@ class FleetRecording:
             next(peaks).add(self._period_s, power)
             self._recorder.put("fleet_reactive_kvar", first, reactive)
             self._recorder.put("plugged", first, plugged)
+            if self._points is not None:
+                for variable, values in zip(_POINT_VARIABLES, self._points.block(first, n), strict=True):
+                    self._recorder.put(variable.name, first, values)
             if self._upstream:
                 self._recorder.put("upstream_power_kw", first, upstream)
             if self._sites:
@@ -275,13 +323,17 @@ class SessionResults:
 
     def __init__(
         self, scenario: Scenario, evs: EVs, sessions: Sessions, kinds: Kinds,
-        kind_of: NDArray[np.int32], extras: Extras | None, outages: EvOutages | None = None,
+        kind_of: NDArray[np.int32], extras: Extras | None, connections: int,
+        outages: EvOutages | None = None,
     ) -> None:  # fmt: skip
+        self._members, self._evs = len(scenario.members), evs
         self._evs, self._sessions, self._kinds, self._kind_of = evs, sessions, kinds, kind_of
         self._extras, self._outages = extras, outages
         self._degradation = scenario.fleet.vehicle.degradation if scenario.fleet is not None else None
         self.outcome = np.full((len(sessions), 5), np.nan)
+        self._places = connections
         self.variables = _SESSION_VARIABLES + ((_OUTAGE_VARIABLE,) if outages is not None else ())
+        self.variables += (_WAIT_VARIABLE, *_LEFT_VARIABLES) if sessions.queue is not None else ()
         if extras is None:
             return
         if extras.counts:
@@ -340,8 +392,20 @@ class SessionResults:
             "session_soc_departure": soc,
             "session_cost": cost if priced else np.full(len(sessions), np.nan),
             **({} if self._outages is None else self._for_outages(self._outages, missing, complete)),
+            **({} if sessions.queue is None else self._of_queue(sessions.queue)),
             **self._extra_values(),
         }
+
+    def _of_queue(self, queue: Queue) -> dict[str, Array]:
+        """Waits, and who left without charging."""
+        shape = self._members, self._places
+        at = np.ravel_multi_index(
+            (self._evs.member[queue.left_ev], self._evs.connection[queue.left_ev]), shape
+        )
+        counts = (np.bincount(at, of, self._places * self._members) for of in (None, queue.left_kwh))
+        count, energy = (found.reshape(shape).astype(np.float64) for found in counts)
+        names = (variable.name for variable in (_WAIT_VARIABLE, *_LEFT_VARIABLES))
+        return dict(zip(names, (queue.waited_s / 3600.0, count, energy), strict=True))
 
     def _for_outages(
         self, outages: EvOutages, missing: Array, complete: NDArray[np.bool_]

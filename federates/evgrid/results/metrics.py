@@ -360,6 +360,22 @@ def _life_rows(life: xr.DataArray, highest_c: xr.DataArray) -> list[tuple[str, s
     return rows
 
 
+def _point_rows(result: xr.Dataset, per: str) -> list[tuple[str, str]]:
+    """Shared charge points: occupied, waiting, left without charging."""
+    if "session_wait_h" not in result:
+        return []
+    members, wait = result.sizes["member"], result["session_wait_h"].values
+    waited, left = wait[wait > 0], float(result["left_without_charging"].sum()) / members
+    mean = f", {waited.mean():.2f} h on average, {waited.max():.2f} h at most" if len(waited) else ""
+    wanted = float(result["left_without_charging_kwh"].sum()) / members
+    most = (_extreme(result[f"points_{what}"], "max", "EVs") for what in ("occupied", "waiting"))
+    return [
+        ("charge points, highest", "{} at them; {} waiting".format(*most)),
+        ("  waited", f"{len(waited) / members:g} sessions{per}{mean}"),
+        ("  left without charging", f"{left:g} EVs{per}, which wanted {wanted:.1f} kWh"),
+    ]
+
+
 def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
     members = result.sizes["member"]
     done = result["session_complete"].values
@@ -380,6 +396,7 @@ def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
         ),
     ]
     rows += _session_rows(result, done)
+    rows += _point_rows(result, per)
     cost = result["session_cost"].values
     if cost.size and not np.isnan(cost).all():
         currency = result.attrs.get("currency", "")

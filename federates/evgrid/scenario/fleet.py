@@ -6,15 +6,35 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter, ValidationInfo, model_validator
 
 from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
 from evgrid.scenario.ambient import Ambient
-from evgrid.scenario.fields import Duration, ElementName, HourSpan, Settings, Share, fault, faults
+from evgrid.scenario.fields import (
+    Duration,
+    ElementName,
+    ExistingFile,
+    HourSpan,
+    Settings,
+    Share,
+    fault,
+    faults,
+)
 from evgrid.scenario.inverter_functions import LocalFunctions
 from evgrid.scenario.sessions import SessionSource, session_source
 from evgrid.scenario.vehicles import SHIPPED, ChargeCurve, Mix, read_mix, single_type
+
+
+class ChargerKind(Settings):
+    """Chargers of one kind."""
+
+    power_kw: Annotated[float, Field(gt=0)]
+    """Rated active power, kW at the grid."""
+    phases: Literal[1, 3] = 1
+    """Number of phases: 1 or 3."""
+    share: Share = 1.0
+    """Share of the chargers that are of this kind; relative to the sum of all."""
 
 
 class Charger(Settings):
@@ -27,6 +47,10 @@ class Charger(Settings):
     relative to their sum. Left out: all have power_kw."""
     phases: Literal[1, 3] = 1
     """Number of phases: 1 (on the phase of its connection point) or 3."""
+    kinds: Annotated[tuple[ChargerKind, ...], Field(min_length=1)] | None = None
+    """Kinds of chargers with their shares, such as [{power_kw: 7.4, share: 0.7}, {power_kw: 11, phases: 3,
+    share: 0.3}], drawn for each EV, in place of power_kw, ratings and phases, which then are the largest.
+    Left out: all have the same phases."""
     current: Literal["ac", "dc"] = "ac"
     """ac: the vehicle's on-board charger limits the power; dc: its DC inlet, and phases must be 3."""
     bidirectional: Annotated[Share, Field()] = 0.0
@@ -50,17 +74,76 @@ class Charger(Settings):
     @property
     def shares(self) -> dict[float, float]:
         """Share of chargers by rated power, kW; together 1."""
+        found: dict[float, float] = {}
+        for kind in self.drawn:
+            found[kind.power_kw] = found.get(kind.power_kw, 0.0) + kind.share
+        return {kw: share / sum(found.values()) for kw, share in found.items()}
+
+    @property
+    def drawn(self) -> tuple[ChargerKind, ...]:
+        """The kinds that are drawn from: kinds, or ratings or power_kw with the phases of all."""
         given = self.ratings or {self.power_kw: 1.0}
-        return {kw: share / sum(given.values()) for kw, share in given.items()}
+        alike = tuple(ChargerKind(power_kw=kw, phases=self.phases, share=given[kw]) for kw in given)
+        return self.kinds or alike
+
+    @property
+    def on_one_phase(self) -> bool:
+        """Whether chargers of one phase are drawn."""
+        return any(kind.phases == 1 for kind in self.drawn)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _largest_of_kinds(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("kinds") is None:
+            return given
+        if given.get("ratings") is not None:
+            raise fault("give either ratings or kinds")
+        try:
+            kinds = TypeAdapter(tuple[ChargerKind, ...]).validate_python(given["kinds"])
+            largest = {key: max(getattr(kind, key) for kind in kinds) for key in ("power_kw", "phases")}
+        except ValueError:  # the field itself says what is wrong
+            return given
+        for key, value in largest.items():
+            if given.get(key, value) != value:
+                raise fault(f"{key} = {given[key]}: is said by kinds; leave it out")
+        return {**given, **largest}
 
     @model_validator(mode="after")
     def _carries_its_power(self) -> Charger:
         if self.ratings is not None and not sum(self.ratings.values()) > 0:
             raise fault("ratings: one of the shares must be greater than 0")
+        if self.kinds is not None and not sum(kind.share for kind in self.kinds) > 0:
+            raise fault("kinds: one of the shares must be greater than 0")
         if self.apparent_kva is not None and self.apparent_kva < self.power_kw:
             raise fault(
                 f"apparent_kva = {self.apparent_kva:g}: must be at least power_kw = {self.power_kw:g}"
             )
+        return self
+
+
+class ChargePoints(Settings):
+    """Charge points that the EVs of a connection point share, first come, first served."""
+
+    each: Annotated[int, Field(ge=1)] | None = None
+    """Number of charge points at every connection point with EVs; left out: each EV has its own, but
+    where the file says another number."""
+    file: ExistingFile | None = None
+    """Table with a row a connection point: connection, and what holds there: points (their number), and, for
+    sampled sessions, power_kw and phases (1 or 3) of the chargers. An empty cell: what the scenario says."""
+    waiting: Literal["queue", "leave"] = "queue"
+    """queue: who finds no charge point free waits for the next; leave: leaves without charging."""
+    patience: Annotated[Duration, Field(gt=0)] | None = None
+    """Longest wait, after which an EV leaves without charging; left out: until it would depart."""
+    stay: Literal["until_departure", "as_long"] = "until_departure"
+    """until_departure: who has waited departs when it would have; as_long: it stays as long as it would
+    have, from when it is plugged in, until its own next arrival at most."""
+
+    @model_validator(mode="after")
+    def _says_where(self) -> ChargePoints:
+        if self.each is None and self.file is None:
+            raise fault("give each (charge points at every connection point), file, or both")
+        if self.waiting == "leave" and self.patience is not None:
+            raise fault("patience is for waiting = queue")
         return self
 
 
@@ -266,6 +349,8 @@ class Fleet(Settings):
     {acn: sessions.json}. Left out: home."""
     charger: Charger = Charger()
     """The EVSE."""
+    charge_points: ChargePoints | None = None
+    """Charge points that EVs share, such as {each: 10}; left out: each EV has its own."""
     vehicle: Vehicle = Vehicle()
     """The vehicle; with a mix, the settings common to all types."""
     mix: Annotated[Mix | None, BeforeValidator(_mix, json_schema_input_type=str | dict[str, Any] | None)] = (
@@ -295,6 +380,7 @@ class Fleet(Settings):
                 "mix": self.mix,
                 "at": self.at,
                 "charger.ratings": self.charger.ratings,
+                "charger.kinds": self.charger.kinds,
             }.items():
                 if value is not None:
                     raise fault(f"{key} has no meaning with a session file, which says it for each EV")
@@ -308,7 +394,7 @@ class Fleet(Settings):
 
     @model_validator(mode="after")
     def _charger_and_vehicles(self) -> Fleet:
-        if self.charger.current == "dc" and self.charger.phases != 3:
+        if self.charger.current == "dc" and self.charger.on_one_phase:
             raise fault("charger.phases must be 3 with charger.current = dc, which takes three phases")
         if self.sessions.needs_dc and self.charger.current != "dc":
             name = getattr(self.sessions, "source", type(self.sessions).__name__)

@@ -12,6 +12,7 @@ both with the EVs of all members, and neither dependent on the time step.
 ``table``          a session table of the user's
 ``snapshot``       exactly what a scenario sampled or imported, to be replayed
 ``importers/``     recorded sessions of other formats, a file each: ACN-Data, ElaadNL, NHTS
+``charge_points``  charge points that EVs share: who waits, who leaves without charging
 ``evse``           phases of the EVSEs
 ``notes``          assumptions of the tables
 =================  ================================================================================
@@ -25,6 +26,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from evgrid.core.model import Connections, EVs
+from evgrid.fleet.sessions.charge_points import queued
 from evgrid.fleet.sessions.notes import fleet_notes
 from evgrid.fleet.sessions.sessions import COLUMNS, TEXTS, Sessions, no_fleet
 from evgrid.fleet.sessions.source import Source, source_of
@@ -45,4 +47,5 @@ def fleet_tables(scenario: Scenario, connections: Connections) -> tuple[EVs, Ses
     if scenario.fleet is None:
         return no_fleet()
     evs, sessions = source_of(scenario.fleet).tables(scenario, connections)
+    sessions = queued(scenario, connections, evs, sessions)
     return evs, replace(sessions, notes=(*sessions.notes, *fleet_notes(scenario, connections, evs)))

@@ -5,7 +5,10 @@ Chargers of fewer phases than the scenario gives, and vehicles that draw or give
 
 from __future__ import annotations
 
+import numpy as np
+
 from evgrid.core.model import ALL_PHASES, Connections, EVs
+from evgrid.fleet.sessions.charge_points import point_table
 from evgrid.scenario import Scenario
 from evgrid.scenario.fleet import Fleet
 from evgrid.scenario.vehicles import charge_limit_kw
@@ -16,7 +19,9 @@ def fleet_notes(scenario: Scenario, connections: Connections, evs: EVs) -> tuple
     fleet = scenario.fleet
     if fleet is None:
         return ()
-    caps = _caps(fleet) if fleet.sessions.sampled and fleet.sessions.limited_by_vehicle else ()
+    table = point_table(scenario, connections)
+    most = np.nanmax([*fleet.charger.shares, *(table.power_kw if table is not None else ())])
+    caps = _caps(fleet, float(most)) if fleet.sessions.sampled and fleet.sessions.limited_by_vehicle else ()
     return (*_phases(fleet, connections, evs), *caps)
 
 
@@ -26,17 +31,19 @@ def _phases(fleet: Fleet, connections: Connections, evs: EVs) -> tuple[str, ...]
     single = int((connections.phase[evs.connection] != ALL_PHASES).sum())
     if not single:
         return ()
-    rated = ", ".join(f"{kw / 3:.3g} kW of {kw:g} kW" for kw in fleet.charger.shares)
+    three = [kind.power_kw for kind in fleet.charger.drawn if kind.phases == 3]
+    rated = ", ".join(f"{kw / 3:.3g} kW of {kw:g} kW" for kw in dict.fromkeys(three))
+    what = "have" if len(three) == len(fleet.charger.drawn) else "have, instead of a three-phase one,"
     return (
         f"fleet.charger.phases = 3: {single} of {len(evs)} EVs are at connection points of one phase and "
-        f"have a single-phase EVSE of the same current there ({rated}).",
+        f"{what} a single-phase EVSE of the same current there ({rated}).",
     )
 
 
-def _caps(fleet: Fleet) -> tuple[str, ...]:
+def _caps(fleet: Fleet, most: float) -> tuple[str, ...]:
     """Vehicles that can't use what their charger offers."""
     charger, vehicle, mix = fleet.charger, fleet.vehicle, fleet.vehicle_mix
-    direct, most = charger.current == "dc", max(charger.shares)
+    direct = charger.current == "dc"
     found = list[str]()
     if mix is None:
         limits = [("charge", "dc_kw" if direct else "charge_kw")]

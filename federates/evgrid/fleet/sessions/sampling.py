@@ -6,7 +6,8 @@ what it drove, and may or may not plug in. For that, sampling takes every sessio
 can; so who plugs in when does not depend on a strategy. What a strategy leaves an EV with, the run carries
 over by ``drive_kwh``.
 
-Left out: queues for an EVSE (each EV has its own), charging at several places, holidays.
+Left out: charging at several places, holidays. Charge points that EVs share: see
+:mod:`evgrid.fleet.sessions.charge_points`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from evgrid.core.model import ALL_PHASES, UPSTREAM, Array, Connections, EVs
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
-from evgrid.fleet.sessions.evse import charger_phases, ev_draws, phases_at
+from evgrid.fleet.sessions.charge_points import point_table
+from evgrid.fleet.sessions.evse import charger_phases, ev_draws
 from evgrid.fleet.sessions.sessions import (
     BIDIRECTIONAL,
     COLUMNS,
@@ -36,7 +38,7 @@ from evgrid.fleet.sessions.sessions import (
     within_run,
 )
 from evgrid.scenario import Scenario
-from evgrid.scenario.fleet import Vehicle
+from evgrid.scenario.fleet import ChargerKind, Vehicle
 from evgrid.scenario.vehicles import VehicleType, charge_limit_kw
 
 if TYPE_CHECKING:
@@ -82,15 +84,16 @@ def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, 
         raise ScenarioError(
             [f"fleet.upstream = {fleet.upstream}: a load of the network is named {UPSTREAM}; rename it"]
         )
-    types = _types(scenario)
+    types = _types(scenario, connections)
     member, connection, phase, name, parts = [], [], [], [], []
     for position, number in enumerate(scenario.members):
         order = stream(scenario.ensemble.seed, number, Purpose.DEPLOYMENT).permutation(places)
         at = order[np.arange(below) % max(len(places), 1)] if below else np.zeros(0, np.int64)
         at = np.append(at, np.full(fleet.upstream, connections.on_feeder))
         drawn = ev_draws(scenario, number, count)
-        type_of = types.draw(scenario, number, count)
-        type_of += len(types.share_up_to) * (phases_at(connections, at, scenario) < fleet.charger.phases)
+        type_of = types.draw(scenario, number, count, at)
+        limited = (types.phases[type_of] == 3) & (connections.phase[at] != ALL_PHASES)
+        type_of += len(types.share_up_to) * (limited & (len(connections.phases) == 3))
         member.append(np.full(count, position))
         connection.append(at)
         phase.append(charger_phases(connections, at, np.where(types.one_phase[type_of], 1, 3), drawn[:, 1]))
@@ -121,7 +124,7 @@ def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:
         if found or not names:
             raise ScenarioError(found or ["fleet.at is empty: name one connection point at least"])
         allowed = np.isin(np.arange(len(connections)), places)
-    elif not home and fleet.charger.phases == 3:
+    elif not home and not fleet.charger.on_one_phase:
         allowed = connections.phase == ALL_PHASES
     at = np.arange(len(connections))
     allowed = allowed & (at < connections.on_feeder)
@@ -155,39 +158,68 @@ class _Types:
     discharge_kw: Array
     one_phase: NDArray[np.bool_]
     chemistry: NDArray[np.str_]
+    phases: NDArray[np.int64]
+    kinds: int
+    """Kinds of chargers at which each vehicle type stands, one after another."""
+    own: NDArray[np.int64]
+    """Kind of the chargers at each connection, (connection,); -1: as drawn."""
 
-    def draw(self, scenario: Scenario, member: int, count: int) -> NDArray[np.int64]:
-        """Type of each EV of a member, (ev,). Row r never changes."""
+    def draw(self, scenario: Scenario, member: int, count: int, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Type of each EV of a member at its connection, (ev,). Row r never changes."""
         if len(self.share_up_to) == 1:
             return np.zeros(count, np.int64)
         drawn = stream(scenario.ensemble.seed, member, Purpose.VEHICLE).random(count)
         rows = np.searchsorted(self.share_up_to, drawn, side="right")
-        return np.minimum(rows, len(self.share_up_to) - 1).astype(np.int64)
+        rows = np.minimum(rows, len(self.share_up_to) - 1).astype(np.int64)
+        own = self.own[at]
+        return np.where(own < 0, rows, rows // self.kinds * self.kinds + own)
 
 
-def _types(scenario: Scenario) -> _Types:
-    """Types with a share at each rating of charger; on a DC one those with a DC inlet, scaled up alike."""
+def _chargers(scenario: Scenario, connections: Connections) -> tuple[list[ChargerKind], NDArray[np.int64]]:
+    """The kinds of chargers, those that are drawn first, and that of each connection; -1: drawn."""
+    assert scenario.fleet is not None
+    charger, table = scenario.fleet.charger, point_table(scenario, connections)
+    kinds, own = list(charger.drawn), np.full(len(connections), -1)
+    if table is None:
+        return kinds, own
+    for place in np.flatnonzero(~np.isnan(table.power_kw)).tolist():
+        phases = int(table.phases[place]) or charger.phases
+        own_kind = {"power_kw": table.power_kw[place], "phases": phases, "share": 0.0}
+        kind = ChargerKind.model_validate(own_kind)
+        if kind not in kinds:
+            kinds.append(kind)
+        own[place] = kinds.index(kind)
+    return kinds, own
+
+
+def _types(scenario: Scenario, connections: Connections) -> _Types:
+    """Types with a share at each kind of charger; on a DC one those with a DC inlet, scaled up alike."""
     fleet = scenario.fleet
     assert fleet is not None
     charger, vehicle, mix = fleet.charger, fleet.vehicle, fleet.vehicle_mix
     direct = charger.current == "dc"
     rows = []
-    for phases in (3, 1) if charger.phases == 3 and not direct else (charger.phases,):
+    kinds, own = _chargers(scenario, connections)
+    falls_back = not direct and any(kind.phases == 3 for kind in kinds)
+    for limited in (False, True) if falls_back else (False,):
         for name, kind in (mix.types if mix is not None else {ONE_TYPE: _only_type(vehicle)}).items():
             if kind.share == 0 or (direct and kind.dc_kw == 0):
                 continue
-            for rated_kw, share in charger.shares.items():
-                kw = rated_kw * phases / charger.phases
+            for evse in kinds:
+                phases = 1 if limited else evse.phases
+                kw = evse.power_kw * phases / evse.phases
                 limit = charge_limit_kw(kind, kw, phases, direct)
                 back = min(limit if mix is not None else kw, kind.discharge_kw or limit)
                 one_phase = not direct and (phases == 1 or kind.ac_3p_kw == 0)
                 rows.append(
-                    (name, kind.share * share, kind.capacity_kwh, kind.consumption_kwh_per_mile, limit,
-                     back if kind.bidirectional else 0.0, one_phase, kind.chemistry or vehicle.chemistry)
+                    (name, kind.share * evse.share, kind.capacity_kwh, kind.consumption_kwh_per_mile, limit,
+                     back if kind.bidirectional else 0.0, one_phase, kind.chemistry or vehicle.chemistry,
+                     phases)
                 )  # fmt: skip
     names, shares, *limits = (np.array(column) for column in zip(*rows, strict=True))
-    shares = shares[: len(rows) // 2] if charger.phases == 3 and not direct else shares
-    return _Types(names, np.cumsum(shares) / shares.sum(), *limits)
+    shares = shares[: len(rows) // 2] if falls_back else shares
+    found: list[Any] = [names, np.cumsum(shares) / shares.sum(), *limits, len(kinds), own]
+    return _Types(*found)
 
 
 def _only_type(vehicle: Vehicle) -> VehicleType:
@@ -207,7 +239,7 @@ def _refuse_three_phase_chargers(
     assert fleet is not None
     single = np.flatnonzero(allowed & (connections.phase != ALL_PHASES))
     direct = fleet.charger.current == "dc"
-    if len(connections.phases) == 1 or fleet.charger.phases == 1 or not single.size:
+    if len(connections.phases) == 1 or fleet.charger.on_one_phase or not single.size:
         return
     if direct or single.size == allowed.sum():
         more = f" (and {single.size - 1} more)" if single.size > 1 else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from evgrid.battery.records import CURVE, KIND, Kinds
 from evgrid.core.model import Array, EVs
 from evgrid.scenario import Scenario
 from evgrid.scenario.vehicles import ChargeCurve
+
+if TYPE_CHECKING:
+    from evgrid.fleet.sessions.charge_points import Queue
 
 ONE_TYPE = "vehicle"
 """Name of the type of EVs that are all ``fleet.vehicle``."""
@@ -59,6 +62,7 @@ class Sessions:
     left_out : sessions of a file that lie outside the run
     notes : sentences about where the sessions come from: rows read and dropped, and why
     unreachable : sessions whose energy doesn't fit into their stay, a sentence each
+    queue : what came of them at shared charge points (:mod:`evgrid.fleet.sessions.charge_points`)
     """
 
     ev: NDArray[np.int32]
@@ -80,6 +84,7 @@ class Sessions:
     left_out: int = 0
     notes: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
+    queue: Queue | None = None
 
     def __post_init__(self) -> None:
         if not len(self.drive_kwh):
@@ -154,7 +159,9 @@ class Sessions:
 
 
 COLUMNS = tuple(
-    f.name for f in fields(Sessions) if f.name not in ("charge_curves", "left_out", "notes", "unreachable")
+    f.name
+    for f in fields(Sessions)
+    if f.name not in ("charge_curves", "left_out", "notes", "unreachable", "queue")
 )
 """Names of the columns of :class:`Sessions`."""
 TEXTS = ("vehicle", "chemistry")

@@ -28,7 +28,7 @@ class Source(SessionSource):
 
         Raises ScenarioError if a file can't be read.
         """
-        return fleet.charger.phases == 1
+        return fleet.charger.on_one_phase
 
 
 def source_of(fleet: Fleet) -> Source:

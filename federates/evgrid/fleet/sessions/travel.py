@@ -31,6 +31,7 @@ from pydantic import AfterValidator, Field, model_validator
 from evgrid.core.model import Array, Connections, EVs
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.core.units import DAY_S
+from evgrid.fleet.sessions.charge_points import points_on_one_phase
 from evgrid.fleet.sessions.sessions import Sessions
 from evgrid.fleet.sessions.source import Source
 from evgrid.scenario import Scenario
@@ -168,8 +169,9 @@ class SampledSessions(Source):
     def on_one_phase(self, fleet: Fleet) -> bool:
         """Whether EVs charge on one phase, by their EVSEs or by the on-board chargers of their types."""
         mix = fleet.vehicle_mix
-        if fleet.charger.phases == 1 or mix is None or fleet.charger.current == "dc":
-            return fleet.charger.phases == 1
+        by_charger = fleet.charger.on_one_phase or points_on_one_phase(fleet)
+        if by_charger or mix is None or fleet.charger.current == "dc":
+            return by_charger
         return any(kind.share and not kind.ac_3p_kw for kind in mix.types.values())
 
 
