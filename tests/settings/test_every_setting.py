@@ -960,7 +960,7 @@ SHOWN = {
         Criterion.tolerance Criterion.variable
     """,
     "unit/test_readers.py": """
-        EmissionsFile.time_format SessionFile.time_format
+        SessionFile.time_format
     """,
     "unit/test_customers.py": """
         CustomerClass.above_kw CustomerClass.annual_kwh CustomerClass.at CustomerClass.below_kw

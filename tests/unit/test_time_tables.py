@@ -417,3 +417,33 @@ def test_times_of_parquet_with_a_zone(tmp_path):
     pd.DataFrame({"time": times, "kW": np.arange(25.0)}).to_parquet(path)
     found = series(path, "2026-10-25", 24, **BERLIN).means(3600.0 * np.arange(25))
     assert found.tolist() == [0, 1, 2, *range(4, 25)]
+
+
+def test_prices_and_temperatures_take_the_same_settings_and_are_accounted_for(net, tmp_path):
+    """UTC prices of a platform, at 23:00 UTC for the run's midnight in Berlin, and Excel hours of °C with a gap."""
+    times = pd.date_range("2026-01-14T23:00", periods=3, freq="h").strftime("%Y-%m-%dT%H:%M")
+    written(tmp_path / "prices.csv", times, [50, 60, 70], "price")
+    cold = pd.DataFrame({"time": [0, 3600, 7200], "t": [4.0, np.nan, 8.0]})
+    cold.to_excel(tmp_path / "cold.xlsx", index=False)
+    settings = scenario_from(
+        {
+            "name": "n",
+            "time": {"start": "2026-01-15", "duration": "2h", "step": "15min"},
+            "feeder": {
+                "network": str(net), "base_load": {"source": "none"},
+                "transformer_ageing": {"ambient": {"file": str(tmp_path / "cold.xlsx"), "gaps": "interpolate"}},
+            },
+            "tariff": {"name": "t", "currency": "EUR", "prices": {
+                "file": str(tmp_path / "prices.csv"), "per": "MWh", "tz": "Europe/Berlin", "times": "utc"}},
+        }
+    )  # fmt: skip
+    prices = settings.prices.drawn(0.0, 7200.0)
+    assert prices.values.tolist()[:2] == pytest.approx([0.05, 0.06])
+    assert prices.edges_s.tolist()[:3] == [0.0, 3600.0, 7200.0]
+    notes = [note for note in build_world(settings).notes if ".file: " in note]
+    assert notes == [
+        "feeder.transformer_ageing.ambient.file: 3 rows read, 2026-01-15T00:00 to 2026-01-15T03:00, every 1 h; filled by "
+        "interpolate: 1 missing values, at most 1 h in a row.",
+        "tariff.prices.file: 3 rows read, 2026-01-15T00:00 to 2026-01-15T03:00, every 1 h; times of UTC, on the clock of "
+        "Europe/Berlin.",
+    ]

@@ -265,15 +265,22 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
 
 
 def load_by_trafo(
-    scenario: Scenario, network: Network, times_s: Array, until_s: Array | None = None
+    scenario: Scenario,
+    network: Network,
+    times_s: Array,
+    until_s: Array | None = None,
+    base: BaseLoad | None = None,
 ) -> Array:
     """The load less fixed generation by the transformer next upstream, kW, (member, trafo + 1, n).
+
+    ``base``: the base load, where it is made already.
 
     Means from (n,) times to ``until_s``, s, as the feeder has it, which holds the mean of each of its steps
     over that; left out: over one feeder step from each time. The last row is for connection points without a
     transformer upstream. Losses are left out.
     """
-    base, step_s = base_load(scenario, network), scenario.feeder_step_s
+    step_s = scenario.feeder_step_s
+    base = base_load(scenario, network) if base is None else base
     if until_s is None:
         return _by_trafo(base, scenario, network, times_s, None)
     begins, ends = times_s / step_s, until_s / step_s

@@ -19,6 +19,7 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -482,16 +483,18 @@ class Batteries:
         self._fixed_kw = grid.fixed.gen_p_kw.sum(axis=1)
         start = scenario.start.astype("datetime64[ms]")
         self._first_s = float((start - start.astype("datetime64[D]")).astype(np.int64)) / 1e3
+        self._lock = Lock()
         self._energy = settings.soc_start * capacity_kwh
         self._given = np.zeros((0, 1, len(rows)))
 
     def means(self, begins_s: Array, ends_s: Array) -> Array:
         """See :meth:`Source.means`."""
-        self._extend(math.ceil(float(ends_s.max()) / QUARTER_S - 1e-9))
-        slots = len(self._given)
-        edges_s = np.asarray(QUARTER_S * np.arange(slots + 1), np.float64)
-        series = Series(edges_s, self._given.reshape(slots, -1))
-        return _means(series, begins_s, ends_s).reshape(len(begins_s), *self._given.shape[1:])
+        with self._lock:  # models that step at once ask the same base load
+            self._extend(math.ceil(float(ends_s.max()) / QUARTER_S - 1e-9))
+            given = self._given
+        edges_s = np.asarray(QUARTER_S * np.arange(len(given) + 1), np.float64)
+        series = Series(edges_s, given.reshape(len(given), -1))
+        return _means(series, begins_s, ends_s).reshape(len(begins_s), *given.shape[1:])
 
     def changes(self, begin_s: float, end_s: float) -> Array:
         """See :meth:`Source.changes`."""

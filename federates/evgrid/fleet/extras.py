@@ -111,7 +111,7 @@ def extras_of(
     emissions = None
     if source is not None:
         emissions = read_emissions(
-            source.file, scenario.clock, source.timezone, source.column, source.time_format
+            source.file, scenario.clock, source.timezone, source.column, source.reading
         ).mean
     return Extras(
         details=Details(

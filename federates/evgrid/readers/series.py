@@ -192,22 +192,22 @@ def _only(column: str | None) -> Select:
 
 def read_emissions(
     path: str | Path, clock: Clock, timezone: str | None = None, column: str | None = None,
-    time_format: str | None = None,
+    reading: Reading = AS_IT_IS,
 ) -> Series:  # fmt: skip
     """Emission rate in kg CO2 per MWh, from a table or from WattTime's JSON.
 
     ``timezone`` is that of the run's local time, into which WattTime's UTC is converted
-    (:func:`evgrid.readers.utc_times`). ``column`` and ``time_format`` are for tables.
+    (:func:`evgrid.readers.utc_times`). ``column`` and ``reading`` are for tables.
 
     Raises ScenarioError.
     """
     path = Path(path)
     if path.suffix.lower() != ".json":
-        return read_series(path, clock, EMISSIONS, column, Reading(time_format=time_format))
+        return read_series(path, clock, EMISSIONS, column, reading)
     if timezone is None:
         raise ScenarioError(["timezone: is required, as the times of a WattTime file are UTC"], str(path))
-    if column is not None or time_format is not None:
-        raise ScenarioError(["column and time_format are for tables: leave them out"], str(path))
+    if column is not None or reading != AS_IT_IS:
+        raise ScenarioError(["column, time_format and others are for tables: leave them out"], str(path))
     content = read_json(path)
     points = content.get("data") if isinstance(content, dict) else None
     if not isinstance(points, list):

@@ -662,6 +662,10 @@ def _stated(text: pa.Array, sign: str) -> tuple[Array, NDArray[np.bool_]]:
     and apostrophes may stand between thousands.
     """
     other = "." if sign == "," else ","
+    if not pc.any(pc.match_substring(text, other), min_count=0).as_py():
+        found = _plain(pc.replace_substring(text, sign, "."))
+        if found is not None:
+            return found
     between = rf"[{other} '\x{{a0}}\x{{202f}}]"
     grouped = rf"^[+-]?\d{{1,3}}({between}\d{{3}})+(\{sign}\d*)?$"
     plain = rf"^[+-]?(\d+\{sign}?\d*|\{sign}\d+)([eE][+-]?\d+)?$"

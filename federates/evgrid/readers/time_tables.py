@@ -195,11 +195,8 @@ def time_table(
     columns = [name for name in table.names if name not in own]
     group, groups = np.zeros(len(table), np.int64), [""]
     if reading.name:
-        cells = table.text(reading.name)
         faults.cells(table.empty(reading.name), reading.name, "must be the name of a series")
-        groups = list(dict.fromkeys(cell for cell in cells if cell))
-        place = {name: k for k, name in enumerate(groups)}
-        group = np.array([place.get(cell, -1) for cell in cells], np.int64)
+        groups, group = _groups(table, reading.name)
         found = _selected(select, groups, reading, faults)
         columns = [reading.value]
     else:
@@ -233,11 +230,27 @@ def time_table(
     if not regular:
         return grid.as_it_is(times_s, {name: values[column] for name, column in found.items()})
     if reading.name:
-        series = {name: (group == groups.index(one), values[reading.value]) for name, one in found.items()}
+        order = np.argsort(group, kind="stable")
+        bounds = np.searchsorted(group[order], np.arange(len(groups) + 1))
+        place = {name: k for k, name in enumerate(groups)}
+        series = {}
+        for name, one in found.items():
+            rows = order[bounds[place[one]] : bounds[place[one] + 1]]
+            series[name] = rows, values[reading.value]
     else:
-        every = np.ones(len(table), np.bool_)
+        every = np.arange(len(table))
         series = {name: (every, values[column]) for name, column in found.items()}
     return grid.regular(times_s, offset_s, group, series, energy)
+
+
+def _groups(table: Table, name: str) -> tuple[list[str], NDArray[np.int64]]:
+    """The different cells of a column, in order, and which of them each row has; -1 where it is empty."""
+    column = table.column(name)
+    if not pa.types.is_large_string(column.type):
+        column = pa.array([cell or None for cell in table.text(name)], pa.large_string())
+    found = pc.dictionary_encode(column)
+    group = pc.fill_null(found.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return found.dictionary.to_pylist(), group
 
 
 def _selected(select: Select, names: list[str], reading: Reading, faults: Faults) -> dict[str, str]:
@@ -403,7 +416,7 @@ class _Grid:
 
     def regular(
         self, times_s: Array, offset_s: Array, group: NDArray[np.int64],
-        series: Mapping[str, tuple[NDArray[np.bool_], Array]], energy: bool,
+        series: Mapping[str, tuple[NDArray[np.int64], Array]], energy: bool,
     ) -> TimeTable | None:  # fmt: skip
         """Values over intervals of one length."""
         wall = self._start_us + np.round(times_s * 1e6).astype(np.int64)
@@ -519,17 +532,17 @@ class _Grid:
 
     def _placed(
         self, utc: NDArray[np.int64], step: int, group: NDArray[np.int64],
-        series: Mapping[str, tuple[NDArray[np.bool_], Array]],
+        series: Mapping[str, tuple[NDArray[np.int64], Array]],
     ) -> tuple[NDArray[np.int64], dict[str, Array]] | None:  # fmt: skip
         """Begin of each interval, and the values, without gaps."""
         reading, faults, label = self._reading, self._faults, self._reading.label_of_time
         used = np.zeros(len(utc), np.bool_)
         for rows, _ in series.values():
-            used |= rows
+            used[rows] = True
         rest = (utc - utc.min()) % step
+        shown_as = self._table.text(label) if len(np.unique(rest[used])) > 1 else []
         kinds, count = np.unique(rest[used], return_counts=True)
         usual = int(kinds[count.argmax()])
-        shown_as = self._table.text(label)
         faults.rows(
             used & (rest != usual),
             lambda row: (
@@ -539,7 +552,7 @@ class _Grid:
         frame = pd.DataFrame({"group": group, "utc": utc})
         faults.rows(
             used & frame.duplicated().to_numpy(),
-            lambda row: f"{label} = {shown(shown_as[row])}: is there twice" + (
+            lambda row: f"{label} = {shown(self._table.text(label)[row])}: is there twice" + (
                 f" for {shown(self._table.text(reading.name)[row])}" if reading.name else ""
             ),
         )  # fmt: skip

@@ -291,7 +291,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
         sensitivity = Sensitivities(scenario, world.network).without
     if controlled:
         planned = planned_sessions_of(scenario, world.connections, world.evs, world.sessions)
-    load = partial(load_by_trafo, scenario, world.network)
+    load = partial(load_by_trafo, scenario, world.network, base=world.base)
     models += [
         AggregatorModel(
             scenario,
@@ -428,7 +428,7 @@ def _notes_of_plans(world: World) -> Iterator[str]:
         emissions = scenario.system.emissions if scenario.system is not None else None
         if emissions is not None and "emissions" in cls.needs(settings):
             rates = read_emissions(
-                emissions.file, clock, emissions.timezone, emissions.column, emissions.time_format
+                emissions.file, clock, emissions.timezone, emissions.column, emissions.reading
             )
             ends_s["system.emissions"] = float(rates.edges_s[-1])
         if horizon_s is not None or not ends_s:

@@ -37,7 +37,6 @@ from evgrid.scenario.fields import (
     Positive,
     Settings,
     Share,
-    TimeFormat,
     TimeZone,
     fault,
     faults,
@@ -246,15 +245,13 @@ class NoRegulation(Settings):
     """none: the signal is 0."""
 
 
-class EmissionsFile(Settings):
+class EmissionsFile(TimeSeries):
     """Emission rate of the grid over time."""
 
     file: ExistingFile
     """Table in kg CO2 per MWh, or WattTime's v3 JSON in lb per MWh (converted)."""
     column: str | None = None
-    """Name of the column of values in a table; left out: the only one besides time."""
-    time_format: TimeFormat | None = None
-    """Form of a table's times; left out: ISO 8601, or seconds from the run's start."""
+    """Name of the column of values in a table, or of the series in a long one; left out: the only one."""
     timezone: TimeZone | None = None
     """Time zone of the run's local time, for WattTime's UTC."""
 

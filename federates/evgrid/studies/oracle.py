@@ -167,7 +167,7 @@ def _base_load(world: World, slots: int, slot_s: float, offset_s: float) -> Arra
     ticks_s = np.arange(0.0, world.clock.duration_s - 1e-6, tick_s)
     steps, of_tick = np.unique(np.floor(ticks_s / step_s + 1e-9), return_inverse=True)
     load = [
-        load_by_trafo(scenario, world.network, part * step_s).sum(axis=1)
+        load_by_trafo(scenario, world.network, part * step_s, base=world.base).sum(axis=1)
         for part in np.split(steps, np.arange(_AT_ONCE, len(steps), _AT_ONCE))
     ]
     by_tick = np.concatenate(load, axis=1)[:, of_tick]

@@ -227,7 +227,7 @@ def market(settings: System, clock: Clock) -> dict[str, Callable[[float, float],
         found["energy_price_per_mwh"] = read_series(file.file, clock, PRICE, file.column, file.reading).mean
     if settings.emissions is not None:
         source = settings.emissions
-        emissions = read_emissions(source.file, clock, source.timezone, source.column, source.time_format)
+        emissions = read_emissions(source.file, clock, source.timezone, source.column, source.reading)
         found["emission_rate_kg_per_mwh"] = emissions.mean
     if settings.events:
         events = settings.events

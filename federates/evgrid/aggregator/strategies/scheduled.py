@@ -646,7 +646,7 @@ class Scheduled(Dispatching):
             assert context.system.emissions is not None
             emissions = context.system.emissions
             rates = read_emissions(
-                emissions.file, context.clock, emissions.timezone, emissions.column, emissions.time_format
+                emissions.file, context.clock, emissions.timezone, emissions.column, emissions.reading
             )
             rates = rates.until(float(begins_s[-1]) + settings.period)
             of_slots = [float(rates.mean(max(at, 0.0), max(at, 0.0) + settings.period)) for at in begins_s]

@@ -39,7 +39,7 @@ class Emissions(CheapestFirst):
         assert system is not None
         assert system.emissions is not None
         source = system.emissions
-        rates = read_emissions(source.file, clock, source.timezone, source.column, source.time_format)
+        rates = read_emissions(source.file, clock, source.timezone, source.column, source.reading)
         return rates.until(float(edges_s[-1])).means(np.maximum(edges_s, 0.0))
 
 
