@@ -1,13 +1,16 @@
 """The report as a browser shows it: nothing requested, no error, and what its controls do."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import xarray as xr
 from tests.support.chromium import open_tab
 
+from evgrid.errors import ResultError
 from evgrid.report import write_report
+from evgrid.report.pdf import print_pdf
 
 EVIL = "<img src=x onerror=console.error(1)>"
 
@@ -126,3 +129,23 @@ def test_two_results_share_a_slider_and_their_colours(tab, pages):
     assert both[0] != both[1]
     assert tab.messages == []
     assert len(tab.screenshot()) > 50_000
+
+
+def test_on_paper_each_chart_is_a_picture(tab, pages, tmp_path):
+    page, _, _ = pages
+    made = print_pdf(page, tmp_path / "r.pdf").read_bytes()
+    assert made.startswith(b"%PDF")
+    charts = page.read_text().count('<div class="chart">')
+    sizes = set(re.findall(rb"/Width (\d+)", made))
+    assert b"1040" in sizes  # as wide as the page's charts
+    assert made.count(b"/Subtype /Image") >= charts
+
+
+def test_without_a_browser_the_page_is_made_and_the_pdf_refused(pages, tmp_path, monkeypatch):
+    monkeypatch.setattr("evgrid.report.pdf.PROGRAMS", ())
+    monkeypatch.delenv("EVGRID_CHROMIUM", raising=False)
+    with pytest.raises(ResultError, match="no PDF was made: it needs Chromium or Chrome"):
+        print_pdf(pages[0], tmp_path / "r.pdf")
+    monkeypatch.setenv("EVGRID_CHROMIUM", str(tmp_path / "none"))
+    with pytest.raises(ResultError, match="no PDF was made by .*none: "):
+        print_pdf(pages[0], tmp_path / "r.pdf")

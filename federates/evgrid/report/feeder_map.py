@@ -97,6 +97,8 @@ def map_data(result: xr.Dataset, most_frames: int, band_pu: tuple[float, float] 
     }
     stacked = {name: np.vstack([e.worst, e.frames]) for name, e in found.items()}
     quantities, missing = [], []
+    if result.sizes.get("trafo", 0) and "trafo_hv_bus" not in result:
+        missing.append("transformers: an earlier version did not record which buses they join")
     lacks = {kind: unrecorded(result, kind) for kind in ("bus", "line", "trafo")}
     missing += [f"{kind}: {text}" for kind, text in lacks.items() if text]
     if "voltage_lowest" in found:
@@ -303,7 +305,7 @@ def controls(
     chooser.js_on_change("value", update)
     slider.js_on_change("value", update)
     play.js_on_change("active", CustomJS(args={"slider": slider, "play": play}, code=_PLAY_JS))
-    return row(chooser, slider, play, shown, css_classes=["screen"])
+    return row(chooser, slider, play, shown)
 
 
 def _start(maps: Sequence[tuple[MapData, dict[str, Any]]], given: dict[str, Any]) -> None:

@@ -139,6 +139,12 @@ def verdict(j: Judged, named: bool = False) -> list[str]:
             f"{name}Nearest to a limit is {what}: {quantity} {value}, limit {limit}, of which it uses "
             f"{share}."
         )
+    if j.with_feeder and "voltage_pu" not in j.result:
+        low, high = float(j.result["voltage_min_pu"].min()), float(j.result["voltage_max_pu"].max())
+        sentences.append(
+            f"{name}Voltages of single buses were not recorded; those of all buses are between {low:.4f} and "
+            f"{high:.4f} pu (limits {j.band_pu[0]:g} and {j.band_pu[1]:g})."
+        )
     if j.not_checked:
         sentences.append(f"{name}Not checked: {'; '.join(j.not_checked)}.")
     if "session_energy_requested_kwh" in j.result:

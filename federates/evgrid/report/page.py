@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     import jinja2
     import pandas as pd
     from bokeh.models import UIElement
+    from bokeh.plotting import figure
 
 MOST_BYTES = 5_000_000
 """Size below which a report of a feeder of 1,000 buses stays."""
+
+_CHARTS_A_PAGE = 6
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, or a group of them, with its caption."""
+    """A chart, or a group of them, with its caption and its controls, which are not printed."""
 
     model: UIElement
     caption: str = ""
+    controls: UIElement | None = None
     kind: str = "chart"
 
 
@@ -95,8 +99,17 @@ class Page:
 
     @property
     def charts(self) -> list[UIElement]:
-        """All charts in their order."""
-        return [b.model for s in self.sections for b in s.blocks if isinstance(b, Chart)]
+        """All charts and controls in their order."""
+        blocks = [block for section in self.sections for block in section.blocks if isinstance(block, Chart)]
+        return [model for b in blocks for model in (b.controls, b.model) if model is not None]
+
+
+def charts_of(plots: Sequence[figure], caption: str = "") -> list[Chart]:
+    """Charts in rows of two, in groups that fit on a page of paper; the caption under the last."""
+    from evgrid.report.charts import rows_of
+
+    groups = [plots[i : i + _CHARTS_A_PAGE] for i in range(0, len(plots), _CHARTS_A_PAGE)]
+    return [Chart(rows_of(group), caption * (group is groups[-1])) for group in groups]
 
 
 def table_of(frame: pd.DataFrame, caption: str = "", most: int = 40) -> Table:

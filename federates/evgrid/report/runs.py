@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from evgrid.report.page import (
     Table,
     Text,
     cell,
+    charts_of,
     indexed_table,
     joined,
     table_of,
@@ -143,7 +145,9 @@ def assumptions(j: Judged) -> list[tuple[str, str]]:
         kinds = {"bus": "bus(es)", "line": "line(s)", "trafo": "transformer(s)"}
         sizes = ", ".join(f"{r.sizes[kind]:,} {text}" for kind, text in kinds.items() if r.sizes.get(kind))
         phases = r.attrs.get("phases", "")
-        rows.append(("feeder", f"{feeder.get('network')}: {sizes}; phases: {phases}"))
+        network = str(feeder.get("network"))
+        network = Path(network).name if Path(network).suffix else network
+        rows.append(("feeder", f"{network}: {sizes}; phases: {phases}"))
         load = feeder.get("base_load") or {}
         rows.append(("other load", f"source {load.get('source', 'none')}" if load else "none"))
     fleet = s.get("fleet")
@@ -189,7 +193,7 @@ def numbers(judged: Sequence[Judged]) -> Section:
 
 def maps(judged: Sequence[Judged]) -> Section:
     """Maps of the feeder with their controls."""
-    from bokeh.layouts import column, gridplot
+    from bokeh.layouts import gridplot
 
     section = Section("Map of the feeder")
     shown = [j for j in judged if j.map is not None and j.map.quantities][:MOST_MAPS]
@@ -215,9 +219,10 @@ def maps(judged: Sequence[Judged]) -> Section:
         of = ", over all members" if max(j.members for j in shown) > 1 else ""
         section.add(
             Chart(
-                column(panel, grid) if panel is not None else grid,
+                grid,
                 f"The worst value of each element in the whole run{of}, or in the interval chosen. Grey: not "
                 f"known. Squares are transformers. {drawn[0][0].place.note}",
+                panel,
             )
         )
         if any(q.title == "spare power" for data, _ in drawn for q in data.quantities):
@@ -306,7 +311,7 @@ def curves(judged: Sequence[Judged]) -> Section:
             caption = "Bands: lowest and highest within each interval drawn." * (len(time) > charts.POINTS)
             if max(j.members for j in group) > 1:
                 caption = "Lines: median of the members; bands: 5 to 95 %."
-            section.add(Chart(charts.rows_of(plots), caption))
+            section.add(*charts_of(plots, caption))
     for j in judged:
         for kind, text in (("trafo", "transformers"), ("line", "lines")):
             if j.with_feeder and j.result.sizes.get(kind) and _loading(j, kind) is None:
@@ -466,7 +471,7 @@ def members(judged: Sequence[Judged]) -> Section:
             figure = next(f for j in several for f in j.figures if f.name == name)
             plots.append(charts.spread(figure.text.capitalize(), figure.unit, series))
     if plots:
-        section.add(Chart(charts.rows_of(plots), "Share of the members with at most the value."))
+        section.add(*charts_of(plots, "Share of the members with at most the value."))
     return section
 
 

@@ -30,6 +30,7 @@ from evgrid.report.page import (
     Section,
     Table,
     Text,
+    charts_of,
     indexed_table,
     joined,
     table_of,
@@ -210,7 +211,7 @@ def _hosting(part: Part) -> tuple[list[str], list[Section]]:
         labels = [str(v) for v in part.variants[:40]]
         title = "Hosting capacity (no bar: below the lowest level)"
         plots.append(charts.bars(title, x, labels, {"": capacities[:40].tolist()}))
-    section.add(Chart(charts.rows_of(plots), "Bands: Wilson intervals of the shares."))
+    section.add(*charts_of(plots, "Bands: Wilson intervals of the shares."))
     if len(part.variants) > len(shown):
         section.add(Text(f"Curves of the first {len(shown)} of {len(part.variants)} variants.", "muted"))
     binding = Section("What sets the capacity")
@@ -235,8 +236,6 @@ def _hosting(part: Part) -> tuple[list[str], list[Section]]:
 
 def _hosting_map(part: Part) -> Section:
     """Voltages at each level, and the power that can be added at each bus."""
-    from bokeh.layouts import column
-
     section, result = Section("Map of the feeder"), part.result
     place = layout(result)
     if place.drawn:
@@ -285,9 +284,7 @@ def _hosting_map(part: Part) -> Section:
     data = MapData(place, names, nothing, quantities, [f"{labels[-1]} (highest)", *labels], {})
     fig, parts = feeder_map(data, "", charts.WIDTH, 520)
     panel = controls([(data, parts)], "level (0: the highest)")
-    section.add(
-        Chart(column(panel, fig), f"Lowest voltage of all deployments. Grey: not known. {place.note}")
-    )
+    section.add(Chart(fig, f"Lowest voltage of all deployments. Grey: not known. {place.note}", panel))
     return section
 
 
@@ -358,7 +355,7 @@ def _comparison(part: Part) -> tuple[list[str], list[Section]]:
             start = {"y_range": (min(0.9, 0.99 * min(heights[""])), 1.0)} if unit == "pu" else {}
             plots.append(charts.bars(_title(result, aim.figure), unit, names, heights, **start))
     if plots:
-        figures.add(Chart(charts.rows_of(plots), "Median of the members." if many else ""))
+        figures.add(*charts_of(plots, "Median of the members." if many else ""))
     return answer, [figures, _variants_over(part)]
 
 
@@ -449,7 +446,7 @@ def _variants_over(part: Part) -> Section:
             plots.append(charts.lines_with_band(title, unit, x, at.astype(np.float64), bands, **options))
     if plots:
         caption = "Lines: median of the members; bands: 5 to 95 %; a click on the legend hides a line."
-        section.add(Chart(charts.rows_of(plots[:6]), caption))
+        section.add(*charts_of(plots[:6], caption))
     return section
 
 
@@ -493,7 +490,7 @@ def _resilience(part: Part) -> tuple[list[str], list[Section]]:
     groups = groups[1:] if len(groups) == 2 else groups
     heights = {v: result["hours_mean"].sel(variant=v, group=groups).values.tolist() for v in part.variants}
     plots.append(charts.bars("Mean hours survived by group of sites", "h", groups, heights))
-    section.add(Chart(charts.rows_of(plots)))
+    section.add(*charts_of(plots))
     sites = Section("By site")
     table = sites_table(result.isel(variant=[0]))
     names = [c for c in table.columns if not str(c).startswith("site_hours")]
