@@ -13,6 +13,7 @@ import numpy as np
 
 from evgrid.core.model import UPSTREAM
 from evgrid.errors import ResultError
+from evgrid.results.limits import no_rating, unrated_elements
 from evgrid.results.phase_names import LEGS, on_split_phase
 from evgrid.results.recording import unrecorded
 
@@ -34,6 +35,10 @@ _SITE_POWERS = {
     "site_ev_power_kw": ("EVs", _EV, -1.0),
 }
 """What supplies a site: label, colour, and sign of a power that is given."""
+_LOADED = {"trafo": ("transformer", "#0072b2"), "line": ("line", "#e69f00")}
+"""Kinds of elements with a loading: word and colour."""
+_LONG_DAYS = 10
+"""Days beyond which a run is drawn day by day: of more, its hours are a solid block."""
 _NONE_KW = 1e-9
 """Power that counts as none."""
 EN_50160_BAND = (0.90, 1.10)
@@ -60,6 +65,8 @@ def plot_fleet(result: xr.Dataset, ax: Axes) -> Axes:
     ax.set(ylabel="fleet power (kW, negative: to the grid)", title="Fleet")
     right = ax.twinx()
     plugged = result["plugged"].median("member")
+    if _is_long(result["time"].values):
+        plugged = plugged.resample(time="D").mean()
     right.step(plugged["time"], plugged, where="post", color=_BASE, linewidth=1, linestyle=":")
     right.set_ylim(0, max(1.0, float(plugged.max())) * 1.1)
     right.set_ylabel("EVs plugged in (dotted)")
@@ -278,36 +285,98 @@ def _edges(begins: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
     return np.append(begins, begins[-1] + step)
 
 
+def plot_loading(result: xr.Dataset, ax: Axes) -> Axes:
+    """Highest loading of all transformers and of all lines over time, with the rating; each names the element
+    of the highest one. What has no rating, or is not recorded, is said to be not checked.
+    """
+    known = [kind for kind in _LOADED if f"{kind}_loading" in result and result.sizes[kind]]
+    missing = [kind for kind in _LOADED if kind not in known and result.sizes.get(kind)]
+    remarks = [f"{_LOADED[kind][0]}s: {unrecorded(result, kind)}" for kind in missing]
+    for kind in known:
+        text, colour = _LOADED[kind]
+        unrated, of = unrated_elements(result, f"{kind}_loading")
+        if unrated:
+            remarks.append(no_rating(unrated, of, kind))
+        loading = result[f"{kind}_loading"].max(kind)
+        if bool(loading.notnull().any()):
+            highest = result[f"{kind}_loading"].max(["member", "time"]).fillna(-1.0).values
+            name = str(result[kind].values[int(highest.argmax())])
+            _band(ax, 100 * loading, colour, f"{text}s (highest: {name})")
+    if known:
+        ax.axhline(100, color="black", linewidth=0.8, linestyle="--")
+    if remarks:
+        ax.text(0.02, 0.02, "\n".join(remarks), transform=ax.transAxes, fontsize="small", va="bottom")
+    ax.set(ylabel="loading (%)", title="Most loaded transformer and line (dashed: rating)")
+    ax.set_ylim(bottom=0)
+    if ax.lines:
+        ax.legend(frameon=False, fontsize="small")
+    return time_axis(ax, result["time"])
+
+
+def plot_hot_spot(result: xr.Dataset, ax: Axes, limit_c: float = 120.0) -> Axes:
+    """Hot spot of the hottest transformer over time, and a limit: of normal cyclic loading, IEC 60076-7."""
+    _need(result, "trafo_hot_spot_c")
+    highest = result["trafo_hot_spot_c"].max(["member", "time"]).fillna(-273.0).values
+    name = str(result["trafo"].values[int(highest.argmax())])
+    _band(ax, result["trafo_hot_spot_c"].max("trafo"), _PHASE_COLOURS["a"], f"highest: {name}")
+    ax.axhline(limit_c, color="black", linewidth=0.8, linestyle="--")
+    ax.set(ylabel="hot spot (°C)", title=f"Hottest transformer (dashed: {limit_c:g} °C, IEC 60076-7)")
+    ax.legend(frameon=False, fontsize="small")
+    return time_axis(ax, result["time"])
+
+
+def plot_duration(result: xr.Dataset, ax: Axes) -> Axes:
+    """Load duration curves of the feeder head, of its base load and of the EVs: of all members together, the
+    power that is reached or exceeded for so many hours of the run.
+    """
+    _need(result, "head_power_kw", "base_load_kw")
+    series = [
+        ("feeder head", _EV, result["head_power_kw"].sum("phase")),
+        ("base load", _BASE, result["base_load_kw"]),
+    ]
+    if _has_evs(result):
+        series.append(("EVs", _BAND, result["fleet_power_kw"]))
+    time = result["time"].values
+    hours = float((_edges(time)[-1] - time[0]) / np.timedelta64(1, "h"))
+    for label, colour, values in series:
+        known = np.sort(values.values.ravel())
+        known = known[np.isfinite(known)][::-1]
+        ax.plot(hours * (np.arange(len(known)) + 0.5) / max(len(known), 1), known, color=colour, label=label)
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set(
+        xlabel="hours for which it is reached or exceeded", ylabel="power (kW)", title="Load duration curves"
+    )
+    ax.set_xlim(0, hours)
+    ax.legend(frameon=False)
+    return ax
+
+
 def plot_result(result: xr.Dataset) -> Figure:
-    """The overview of a run: feeder head, fleet, voltage along the feeder and over time; and the sites."""
+    """The overview of a run: feeder head, fleet, voltages, loading, and what else the run has: hot spot, load
+    duration curves of long runs, sites.
+    """
     from matplotlib.figure import Figure
 
-    sites = result.sizes.get("site", 0) > 0 and "site_load_kw" in result and "site_name" in result.coords
-    figure = Figure(figsize=(13, 12 if sites else 8), layout="constrained")
-    axes = figure.subplots(3 if sites else 2, 2)
-    if sites and _site_storage(result):
-        plot_sites(result, axes[2, 0])
-        plot_site_storage(result, axes[2, 1])
-    elif sites:
-        grid = axes[2, 0].get_gridspec()
-        for ax in axes[2]:
-            ax.remove()
-        plot_sites(result, figure.add_subplot(grid[2, :]))
+    panels = [plot_head_power]
+    panels += [plot_fleet] * _has_evs(result)
+    panels += [plot_voltage_profile] * (not unrecorded(result, "bus"))
+    panels += [plot_voltage_band]
+    panels += [plot_loading] * any(result.sizes.get(kind) for kind in _LOADED)
+    panels += [plot_hot_spot] * ("trafo_hot_spot_c" in result and result.sizes["trafo"] > 0)
+    panels += [plot_duration] * _is_long(result["time"].values)
+    if result.sizes.get("site", 0) > 0 and "site_load_kw" in result and "site_name" in result.coords:
+        panels += [plot_sites] + [plot_site_storage] * bool(_site_storage(result))
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(13, 4 * rows), layout="constrained")
+    grid = figure.add_gridspec(rows, 2)
+    for place, draw in enumerate(panels):
+        alone = place == len(panels) - 1 and place % 2 == 0
+        draw(result, figure.add_subplot(grid[place // 2, slice(0, 2) if alone else place % 2]))
     members = result.sizes["member"]
     note = f", {members} members: median and 5–95 % band" if members > 1 else ""
+    if _is_long(result["time"].values):
+        note = f", {members} member(s): mean and range of each day"
     figure.suptitle(f"{result.attrs.get('name', 'evgrid')}{note}")
-    plot_head_power(result, axes[0, 0])
-    if _has_evs(result):
-        plot_fleet(result, axes[0, 1])
-    else:
-        axes[0, 1].axis("off")
-        axes[0, 1].text(0.5, 0.5, "no EVs in this run", ha="center")
-    if unrecorded(result, "bus"):
-        axes[1, 0].axis("off")
-        axes[1, 0].text(0.5, 0.5, f"voltages of buses: {unrecorded(result, 'bus')}", ha="center")
-    else:
-        plot_voltage_profile(result, axes[1, 0])
-    plot_voltage_band(result, axes[1, 1])
     return figure
 
 
@@ -341,7 +410,27 @@ def _need(result: xr.Dataset, *names: str) -> None:
         raise ResultError(f"the result has no {', '.join(missing)}, which this plot needs")
 
 
+def _is_long(time: NDArray[np.datetime64]) -> bool:
+    """Whether a run is drawn day by day."""
+    return bool(len(time) > 1 and time[-1] - time[0] > np.timedelta64(_LONG_DAYS, "D"))
+
+
 def _band(ax: Axes, series: xr.DataArray, colour: str, label: str) -> None:
+    """A series (member, time): median of the members and band; of a long run mean and range of each day."""
+    if _is_long(series["time"].values):
+        days = series.resample(time="D")
+        low, high = days.min().min("member"), days.max().max("member")
+        mean = days.mean().median("member")
+        ax.fill_between(mean["time"], low, high, color=colour, alpha=0.3, linewidth=0, step="post")
+        ax.plot(
+            mean["time"],
+            mean,
+            color=colour,
+            linewidth=1.2,
+            drawstyle="steps-post",
+            label=f"{label}: daily mean, range",
+        )
+        return
     time = series["time"].values
     if series.sizes["member"] == 1:
         ax.plot(time, series.isel(member=0), color=colour, linewidth=1.2, label=label)

@@ -216,12 +216,21 @@ def _limited_buses(result: xr.Dataset) -> set[str]:
 def _draw(result: xr.Dataset, ax: Axes, name: str, criterion: str) -> None:
     unit = unit_of(result)
     level = result["level"].values * (1 if unit.counted else 100)
-    for variant in result["variant"].values:
+    for place, variant in enumerate(result["variant"].values):
         at = result.sel(variant=variant, criterion=criterion)
-        (line,) = ax.plot(level, 100 * at[name], marker=".", label=str(variant))
+        # lines and bounds of variants that coincide are seen through each other
+        dashes, marker = (0, (5, place)) if place else "-", "os^Dvx+*"[place % 8]
+        (line,) = ax.plot(
+            level, 100 * at[name], linestyle=dashes, marker=marker, markersize=4, label=str(variant)
+        )
+        for end in ("low", "high"):
+            ax.plot(
+                level, 100 * at[f"{name}_{end}"], color=line.get_color(), linewidth=0.8, label="_bound",
+                linestyle=(2 * place, (1, 2 + place)),
+            )  # fmt: skip
         ax.fill_between(
             level, 100 * at[f"{name}_low"], 100 * at[f"{name}_high"],
-            color=line.get_color(), alpha=0.2, linewidth=0,
+            color=line.get_color(), alpha=0.4 / (3 + result.sizes["variant"]), linewidth=0,
         )  # fmt: skip
     units = f" ({unit.units})" if unit.units != "1" else ""
     ax.set_xlabel(f"{unit.text}{units}" if unit.counted else "penetration (EVs per 100 households)")
