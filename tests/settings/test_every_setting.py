@@ -468,7 +468,7 @@ for setting, change, given in (
         by("v2g_peak_shaving", limit_kw=8) | TARIFF,
     ),
     (
-        "SeasonTariff.holidays",
+        "Tariff.holidays",
         windows({**NIGHT, "days": "weekday"}, holidays=["2026-01-15"]),
         windows({**NIGHT, "days": "weekday"}),
     ),
@@ -1032,7 +1032,7 @@ SHOWN = {
         Block.above_kwh Block.price_per_kwh BlockRule.other_kwh Period.export_per_kwh
         PublicHolidays.country PublicHolidays.subdivision Ratchet.of_months
         Tariff.fixed_per_month Tariff.left_out Tariff.valid_until UrdbFile.blocks_by UrdbFile.demand_of
-        UrdbFile.file UrdbFile.label UrdbFile.leave_out UrdbFile.other_kwh UrdbTariff.name
+        UrdbFile.file UrdbFile.label UrdbFile.leave_out UrdbFile.other_kwh
     """,
     "unit/test_charge_points.py": """
         Charger.kinds ChargePoints.each ChargePoints.file ChargePoints.patience ChargePoints.stay

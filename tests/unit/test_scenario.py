@@ -56,7 +56,7 @@ def test_five_faults_are_all_reported_with_their_path():
     faults = "\n".join(caught.value.faults)
     assert len(caught.value.faults) == 5
     for sentence in (
-        "fleet.penetration = 14.0: must be at most 5",
+        "fleet.penetration = 14: must be at most 5",
         "time.stp: unknown key; did you mean 'step'?",
         "ensemble.members = 0: must be at least 1",
         "feeder.solver = opendaz: must be 'auto', 'z-bus', 'power-grid-model', 'pandapower' or 'opendss'",

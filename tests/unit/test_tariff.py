@@ -202,10 +202,11 @@ def test_wholesale_prices_are_what_energy_costs_where_there_is_no_tariff(tmp_pat
             {"name": "x", "prices": {"file": "none.csv", "per": "MWh"}},
             r"tariff\.prices\.file = none.csv: there is no",
         ),
+        ({"seasons": [season()]}, r"tariff\.name: is required"),
         ({"name": "x", "prices": {"file": __file__}}, r"tariff\.prices\.per: is required"),
         (
             {"name": "x", "prices": {"file": __file__, "per": "MWh"}, "holidays": ["2026-12-25"]},
-            r"tariff\.holidays: unknown key",
+            "holidays are for windows of energy or of demand: the tariff has none",
         ),
         (
             {**windows({}), "export_per_kwh": 0.1, "export_prices": {"file": __file__, "per": "kWh"}},

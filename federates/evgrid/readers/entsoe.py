@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -71,6 +72,14 @@ def read_entsoe(path: str | Path, area: str | None = None, sequence: str | None 
         is named, cells that are none, gaps, units out of order.
 
     """
+    about = Path(path).stat() if Path(path).is_file() else None
+    changed = (about.st_mtime_ns, about.st_size) if about is not None else None
+    return _read(str(path), area, sequence, changed)
+
+
+@lru_cache(maxsize=8)
+def _read(path: str, area: str | None, sequence: str | None, changed: tuple[int, int] | None) -> DayAhead:
+    """:func:`read_entsoe`; ``changed``: time and size by which the file is read again once it has changed."""
     table = read_table(path)
     unit, zone = _column_of_units(table)
     prices = {name: found[1] for name in table.names if (found := _PRICE.fullmatch(name))}
@@ -180,6 +189,7 @@ def _side(parts: tuple[str | None, ...]) -> tuple[datetime, str | None] | None:
     return (moment, shift) if shift is None or shift in _SHIFTS else None
 
 
+@lru_cache(maxsize=4096)
 def _utc(local: datetime, shift: str | None, zone: ZoneInfo) -> list[datetime]:
     """The moments in UTC that a local time may be: none in the hour skipped, two in that repeated."""
     if shift is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from evgrid.core.registry import Registry
 from evgrid.core.units import DAY_S
 from evgrid.readers.series import PRICE, Series, read_series
 from evgrid.readers.yaml_files import read_yaml
-from evgrid.scenario.day_windows import PublicHolidays, Window, clock_of
+from evgrid.scenario.day_windows import Holidays, PublicHolidays, Window, clock_of
 from evgrid.scenario.fields import (
     Duration,
     OneOfSeveral,
@@ -157,8 +157,13 @@ def _ratcheted(ratchet: Ratchet, peak_kw: Array, of_year: NDArray[np.int64]) -> 
 class Tariff(OneOfSeveral):
     """The part that all forms of a tariff share; the price of energy drawn is the form's own."""
 
-    name: str
-    """Name that the utility gives it."""
+    named: ClassVar[bool] = True
+    """Whether it has no name of its own, and must be given one."""
+    has_windows: ClassVar[bool] = False
+    """Whether its prices of energy are by windows of days of the week."""
+
+    name: str = ""
+    """Name that the utility gives it; required, but for a rate of OpenEI's database, which has its own."""
     currency: str = "USD"
     """Currency of every price."""
     valid_from: date | None = None
@@ -176,6 +181,8 @@ class Tariff(OneOfSeveral):
     """The same per calendar month; of one that a run has part of, that part."""
     demand: DemandCharge | None = None
     """Charge for the highest power of each month; left out: none."""
+    holidays: Holidays = ()
+    """Dates that count as Sundays, or {country: US, subdivision: CA}, for windows of energy and of demand."""
     export_per_kwh: float | None = None
     """Credit for energy given back, currency per kWh; left out: the price of energy drawn in the
     same hour, as for a vehicle that offsets the load of its own site or is net-metered."""
@@ -199,6 +206,19 @@ class Tariff(OneOfSeveral):
         if self.valid_until is not None and ended > np.datetime64(self.valid_until):
             found.append(f"{what}: its prices hold until {self.valid_until}; the run ends on {ended}")
         return found
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not self.name and self.named:
+            raise faults(["tariff.name: is required"])
+        return self
+
+    @model_validator(mode="after")
+    def _holidays_count(self) -> Self:
+        windows = self.has_windows or (self.demand is not None and self.demand.windows)
+        if self.holidays and not windows:
+            raise fault("holidays are for windows of energy or of demand: the tariff has none")
+        return self
 
     @model_validator(mode="after")
     def _one_credit(self) -> Self:
@@ -443,7 +463,7 @@ class MonthlyPeaks:
         if tariff is None or tariff.demand is None:
             return cls(clock, USUAL_INTERVAL_S, shape)
         demand = tariff.demand
-        return cls(clock, demand.interval, shape, demand.windows, getattr(tariff, "holidays", ()))
+        return cls(clock, demand.interval, shape, demand.windows, tariff.holidays)
 
     def add(self, step_s: float, power_kw: Array) -> None:
         """The power of the next ticks, each of ``step_s``; (tick, *shape) kW."""

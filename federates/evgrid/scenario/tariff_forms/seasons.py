@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from functools import cache, partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from evgrid.core.model import Array, Clock
 from evgrid.core.units import DAY_S
 from evgrid.readers.series import Series
-from evgrid.scenario.day_windows import Holidays, Window, clock_of, spans_s
+from evgrid.scenario.day_windows import Window, clock_of, spans_s
 from evgrid.scenario.fields import Settings, day_numbers, fault
 from evgrid.scenario.tariffs import Steps, Tariff, steps_without_repeats
 
@@ -95,10 +95,10 @@ class BlockRule(Settings):
 class SeasonTariff(Tariff):
     """A time-of-use tariff."""
 
+    has_windows: ClassVar[bool] = True
+
     seasons: Annotated[list[Season], Field(min_length=1)]
     """Seasons, which cover every month once."""
-    holidays: Holidays = ()
-    """Dates that count as Sundays, or {country: US, subdivision: CA}, for windows of energy and of demand."""
     blocks: BlockRule | None = None
     """The consumption that fills the blocks of periods; required where a period has blocks."""
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from evgrid.errors import ScenarioError
 from evgrid.readers import capped, read_json, shown
-from evgrid.scenario.day_windows import Holidays
 from evgrid.scenario.fields import ExistingFile, Settings, faults
 from evgrid.scenario.tariff_forms.seasons import SeasonTariff
 from evgrid.scenario.tariffs import DemandCharge, Steps, Tariff
@@ -131,12 +130,11 @@ class UrdbFile(Settings):
 class UrdbTariff(Tariff):
     """A rate of OpenEI's Utility Rate Database."""
 
-    name: str = ""
-    """Name; left out: that of the rate and its utility."""
+    named: ClassVar[bool] = False
+    has_windows: ClassVar[bool] = True
+
     urdb: UrdbFile
     """A rate of OpenEI's Utility Rate Database instead of seasons, such as {file: rate.json}."""
-    holidays: Holidays = ()
-    """Dates that count as Sundays, which the database doesn't have; see the tariff of seasons."""
 
     def drawn(self, clock: Any) -> tuple[Steps, float]:
         """See :meth:`evgrid.scenario.tariffs.Tariff.drawn`."""
