@@ -12,7 +12,7 @@ from evgrid.readers.time_tables import UNITS_KW, time_table
 from evgrid.scenario.fields import checked
 from evgrid.scenario.time_series import PowerTable
 
-MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ZONES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC"]
 DAYS = ["2026-03-28", "2026-10-24", "2026-01-01", "2026-03-07", "2026-04-04", "2026-06-30"]
 FORMS = ["%d.%m.%Y %H:%M", "%Y-%m-%dT%H:%M", "%m/%d/%Y %I:%M %p", "%Y%m%d %H%M"]

@@ -161,6 +161,10 @@ def test_a_class_has_the_standard_profile_of_the_library(net):
     np.testing.assert_allclose(found[:, 2], shop, rtol=1e-9)
     np.testing.assert_allclose(found[:, 3], shop, rtol=1e-9)
     np.testing.assert_allclose(found[:, 4], farm, rtol=1e-9)
+    farm_kwh = 25 * year["l0"].sum() / 4 / year["l0"].max()
+    assert f"feeder.base_load: customers by standard profiles, kWh a year: G4 6e+04, L0 {farm_kwh:.4g}." in (
+        build_world(scenario(net, customers=classes)).notes
+    )
     assert shop[40] > 3 * shop[12]  # open at 10:00, not at 3:00
 
 
@@ -170,7 +174,10 @@ def test_the_households_beside_other_classes_are_the_same(net):
     with_classes, alone = (loads(scenario(net, hours=2, **given)) for given in ({"customers": CLASSES}, none))
     assert with_classes[:, :2].tolist() == alone[:, :2].tolist()
     notes = build_world(scenario(net, hours=2, customers=CLASSES)).notes
-    assert any(note.startswith("feeder.base_load: standard profiles of 2 households") for note in notes)
+    (note,) = [
+        note for note in notes if note.startswith("feeder.base_load: standard profiles of 2 households")
+    ]
+    assert note.endswith("in place of the network's own load of 11 kW.")
 
 
 def test_over_new_year_a_class_has_the_profile_of_each_year(net):

@@ -128,13 +128,15 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
     return ProfiledLoad(scenario, network, load, parts, classes) if parts or classes else load
 
 
-def _customers(scenario: Scenario, network: Network) -> list[tuple[Ints, Source]]:
+def _customers(scenario: Scenario, network: Network) -> list[tuple[Ints, Customers]]:
     """Standard profiles of customers that are no households, with their positions."""
     customers, own_kw = network.customers, network.grid.loads.p_kw.sum(axis=1)
     if customers is None or scenario.feeder.base_load.kind != "standard":
         return []
-    found = list[tuple[Ints, Source]]()
+    found = list[tuple[Ints, Customers]]()
     for code in np.unique(customers.code[customers.others]).tolist():
+        if not code:
+            continue
         rows = np.flatnonzero(customers.code == code)
         source = Customers(code, scenario.clock, customers.annual_kwh[rows], own_kw[rows])
         found.append((rows, source))
@@ -230,7 +232,7 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
         own = ~with_profile
         if network.customers is not None:
             own[network.customers.others] = False
-        households = network.connections.households[own]
+        households, own_kw = network.connections.households[own], float(grid.loads.p_kw[own].sum())
         notes.append(
             f"feeder.base_load: standard profiles of {int(households.sum())} households, "
             f"{scaled.mean_kw:.4g} kW in the mean and {scaled.peak_kw:.4g} kW in the highest quarter-hour of "
@@ -261,7 +263,12 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
             f"feeder.base_load: {int(rest.sum())} motors and wards of the network draw "
             f"{-grid.fixed.gen_p_kw[rest].sum():.4g} kW, day and night."
         )
-    return (*notes, *(profiles.accounts if profiles is not None else ()))
+    if profiles is None:
+        return tuple(notes)
+    if profiles.classes:
+        each = ", ".join(f"{one.code.upper()} {one.annual_kwh.sum():.4g}" for one in profiles.classes)
+        notes.append(f"feeder.base_load: customers by standard profiles, kWh a year: {each}.")
+    return (*notes, *profiles.accounts)
 
 
 def load_by_trafo(
@@ -385,16 +392,18 @@ class WithGeneration(BaseLoad):
 class ProfiledLoad(BaseLoad):
     """A base load, in which loads, generators and storages with a profile have that in its place.
 
-    inner : the base load of the others; accounts : of the profiles, a sentence each
+    inner : the base load of the others; classes : of customers that are no households; accounts : of the
+        profiles, a sentence each
     """
 
     def __init__(
         self, scenario: Scenario, network: Network, inner: BaseLoad, parts: Sequence[Profiled],
-        classes: Sequence[tuple[Ints, Source]] = (),
+        classes: Sequence[tuple[Ints, Customers]] = (),
     ) -> None:  # fmt: skip
         """Raise ScenarioError with every fault of the profiles' files; ``classes``: loads by their class."""
         self.inner, self._network = inner, network
-        self._loads, self._gens = [*classes], list[tuple[Ints, Source]]()
+        self._loads: list[tuple[Ints, Source]] = [*classes]
+        self._gens, self.classes = list[tuple[Ints, Source]](), [source for _, source in classes]
         self._share, self._step_s = phase_shares(network), scenario.feeder_step_s
         self._q_per_p = math.tan(math.acos(scenario.feeder.base_load.power_factor))
         self._split = generation_split(network)

@@ -34,7 +34,8 @@ class Customers:
     """Customers behind the loads of a network.
 
     households : (load,) number
-    name : (load,) str, class in words; code : (load,) str, its standard profile of BDEW
+    name : (load,) str, class in words
+    code : (load,) str, its standard profile of BDEW, "" for heat pumps with a profile of their own
     annual_kwh : (load,) energy of a year, NaN where the load's own power says it
     """
 
@@ -69,7 +70,8 @@ def customers_of(settings: Feeder, loads: Loads) -> Customers:
     households[code != "h0"] = 0
     for profile in settings.profiles.values():
         if profile.heat_pump is not None and profile.at is not None:
-            households[ElementNames(loads.name).matching(profile.at)[0]] = 0
+            pumps = ElementNames(loads.name).matching(profile.at)[0]
+            households[pumps], name[pumps], code[pumps] = 0, "heat pump", ""
     households = np.where(stated >= 0, stated, households)
     by_load = {} if isinstance(settings.households, int) else settings.households.by_load
     households[ElementNames(loads.name).places(by_load)] = [*by_load.values()]
@@ -185,7 +187,9 @@ def customers_notes(settings: Feeder, customers: Customers, loads: Loads) -> tup
     others = customers.others
     if settings.customers:
         rows = Counter(zip(customers.name.tolist(), customers.code.tolist(), strict=True))
-        of = ", ".join(f"{count} {name} ({code.upper()})" for (name, code), count in rows.items())
+        of = ", ".join(
+            f"{count} {name}" + (f" ({code.upper()})" if code else "") for (name, code), count in rows.items()
+        )
         kw = float(loads.p_kw[others].sum())
         without = int((households[others] == 0).sum())
         notes.append(

@@ -241,6 +241,8 @@ class _OfYear:
 
 
 def _means(series: Series, begins_s: Array, ends_s: Array) -> Array:
+    if (begins_s[1:] == ends_s[:-1]).all():
+        return series.means(np.append(begins_s, ends_s[-1]))
     pairs = zip(begins_s.tolist(), ends_s.tolist(), strict=True)
     return np.array([series.mean(begin, end) for begin, end in pairs])
 
@@ -302,15 +304,16 @@ def simbench_profile(name: str, kind: Kind, path: str) -> Array:
 class Customers(_OfYear):
     """Customers by a standard profile of BDEW (from demandlib, without public holidays), without diversity.
 
-    peak : highest power of a quarter-hour of the year, for 1 kWh of it, kW
+    code : of the profile; annual_kwh : (load,) energy of a year
     """
 
     def __init__(self, code: str, clock: Clock, annual_kwh: Array, own_kw: Array) -> None:
         """``annual_kwh``: (load,), where it is NaN ``own_kw`` is the highest power of the year."""
-        self._code = code
+        self.code = code
         year = int(str(clock.start.astype("datetime64[Y]")))
         peak = float(standard_year(year, code).max())
-        super().__init__(clock, np.where(np.isnan(annual_kwh), own_kw / peak, annual_kwh))
+        self.annual_kwh = np.where(np.isnan(annual_kwh), own_kw / peak, annual_kwh)
+        super().__init__(clock, self.annual_kwh)
 
     def _shares(self, quarters: Ints) -> Array:
         years = (quarters // DAY_QUARTERS).astype("datetime64[D]").astype("datetime64[Y]")
@@ -318,7 +321,7 @@ class Customers(_OfYear):
         for year in np.unique(years):
             mine = years == year
             first = int(year.astype("datetime64[D]").astype(np.int64)) * DAY_QUARTERS
-            found[mine] = standard_year(int(str(year)), self._code)[quarters[mine] - first]
+            found[mine] = standard_year(int(str(year)), self.code)[quarters[mine] - first]
         return found
 
 
