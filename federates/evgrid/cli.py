@@ -449,6 +449,21 @@ def compare(results: tuple[Path, ...], output: tuple[Path, ...], names: tuple[st
         click.echo(f"table    {write_tables(cases, path)}")
 
 
+@main.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port; default a free one.")
+@_limits_option
+def browse(results: tuple[Path, ...], port: int, names: tuple[str, ...]) -> None:
+    """Serve the report of RESULTS on this machine, with every recording interval, until Ctrl-C."""
+    from evgrid.report.browse import serve
+
+    def ready(address: str) -> None:
+        click.echo(f"page     {address} (Ctrl-C ends it)")
+
+    with _foreign(results), _message_on_interrupt("the page is no longer served"):
+        serve(results, _known_limits(names), port, ready)
+
+
 def _known_limits(names: tuple[str, ...]) -> tuple[str, ...]:
     """Names of sets of limits, all of them known."""
     from evgrid.results.limits import AGGREGATORS, limit_set

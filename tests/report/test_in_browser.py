@@ -2,12 +2,17 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import xarray as xr
 from tests.support.chromium import open_tab
+from tests.support.waiting import wait_until
 
+import evgrid
 from evgrid.errors import ResultError
 from evgrid.report import write_report
 from evgrid.report.pdf import print_pdf
@@ -149,3 +154,32 @@ def test_without_a_browser_the_page_is_made_and_the_pdf_refused(pages, tmp_path,
     monkeypatch.setenv("EVGRID_CHROMIUM", str(tmp_path / "none"))
     with pytest.raises(ResultError, match="no PDF was made by .*none: "):
         print_pdf(pages[0], tmp_path / "r.pdf")
+
+
+def test_browse_serves_the_same_page_with_every_interval_on_this_machine_only(tab, results):
+    command = [sys.executable, "-m", "evgrid.cli", "browse", str(results[0])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        address = process.stdout.readline().split()[1]
+        assert address.startswith("http://127.0.0.1:")
+        tab.messages.clear()
+        tab.requests.clear()
+        tab.open(address, ready="window.Bokeh && Bokeh.documents[0]?.is_idle")
+        tab.run(FIND)
+        assert {url for url in tab.requests if not url.startswith(("data:", "blob:", address))} == set()
+        with evgrid.open_results(results[0]) as result:
+            assert tab.run("named('interval').end") == result.sizes["time"]
+            lowest = result["voltage_pu"].isel(time=40).min(["member", "phase"]).values
+            loading = 100 * result["line_loading"].isel(time=40).max("member").values
+        tab.run("named('interval').value = 41")
+
+        def values(source):
+            return np.array(tab.run(f"Array.from(named('{source}').data.value)"), float)  # null is NaN
+
+        wait_until(lambda: np.allclose(values("buses"), lowest, atol=1e-6))
+        tab.run("named('quantity').value = 'loading'")
+        wait_until(lambda: np.allclose(values("lines"), loading, atol=1e-4))
+        assert tab.messages == []
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130

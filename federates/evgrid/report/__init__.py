@@ -37,8 +37,7 @@ def page_of(paths: Sequence[Path], limits: Sequence[str] = ()) -> Page:
         For an unknown name of limits.
 
     """
-    if importlib.util.find_spec("bokeh") is None:
-        raise ResultError("a report needs Bokeh: pip install evgrid[report]")
+    need_bokeh()
     from evgrid.report.cases import open_cases
     from evgrid.report.runs import page_of_runs
     from evgrid.report.studies import page_of_study
@@ -50,6 +49,12 @@ def page_of(paths: Sequence[Path], limits: Sequence[str] = ()) -> Page:
         return page_of_study(folders[0], limits)
     with open_cases(paths) as cases:
         return page_of_runs(cases, limits)
+
+
+def need_bokeh() -> None:
+    """Raise ResultError where Bokeh is not installed."""
+    if importlib.util.find_spec("bokeh") is None:
+        raise ResultError("a report needs Bokeh: pip install evgrid[report]")
 
 
 def default_output(paths: Sequence[Path]) -> Path:

@@ -6,7 +6,7 @@ colours the map without a server; in ``evgrid browse`` the values are read from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -254,10 +254,14 @@ def feeder_map(data: MapData, title: str, width: int, height: int = 520) -> tupl
 
 
 def controls(
-    maps: Sequence[tuple[MapData, dict[str, Any]]], along: str = "interval (0: the whole run)"
-) -> UIElement | None:
+    maps: Sequence[tuple[MapData, dict[str, Any]]], along: str = "interval (0: the whole run)",
+    results: Sequence[xr.Dataset] = (),
+) -> UIElement | None:  # fmt: skip
     """A chooser of the quantity, a slider over the run's intervals and playback, for maps side by side that
     have the same quantities; colours have the same ends in all of them.
+
+    ``results``: of each map the one to read from a Bokeh server, with every recording interval; left out: the
+    values are in the page.
     """
     from bokeh.layouts import row
     from bokeh.models import CustomJS, Div, Select, Slider, Toggle
@@ -267,8 +271,8 @@ def controls(
         return None
     titles = [q.title for q in shared]
     chooser = Select(title="coloured by", value=titles[0], options=titles, width=170, name="quantity")
-    same = all(data.labels == maps[0][0].labels for data, _ in maps)
-    labels = maps[0][0].labels if same else maps[0][0].labels[:1]
+    named = [_labels(r, np.arange(r.sizes["time"])) for r in results] or [data.labels for data, _ in maps]
+    labels = named[0] if all(other == named[0] for other in named) else named[0][:1]
     slider = Slider(
         title=along, start=0, end=max(len(labels) - 1, 1), step=1, value=0, width=420,
         show_value=False, disabled=len(labels) < 2, name="interval",
@@ -277,6 +281,23 @@ def controls(
     play = Toggle(
         label="play", width=70, styles={"padding-top": "18px"}, disabled=len(labels) < 2, name="play"
     )
+    about = {
+        q.title: {
+            "unit": q.unit, "bad_low": q.bad_low, "digits": q.digits,
+            "low": min(_find(data, q.title).low for data, _ in maps),
+            "high": max(_find(data, q.title).high for data, _ in maps),
+        }
+        for q in shared
+    }  # fmt: skip
+    palette = list(maps[0][1]["colours"].palette)
+    first = titles[0]
+    for data, drawn in maps:
+        whole = {kind: values[0] for kind, values in _find(data, first).values.items()}
+        _show(drawn, _find(data, first), whole, about[first], palette)
+    panel = row(chooser, slider, play, shown)
+    if results:
+        _serve(maps, results, about, palette, labels, (chooser, slider, play, shown))
+        return panel
     given = {
         "maps": [
             {
@@ -289,43 +310,88 @@ def controls(
             }
             for data, drawn in maps
         ],
-        "about": {
-            title: {
-                "unit": shared[i].unit, "bad_low": shared[i].bad_low, "digits": shared[i].digits,
-                "low": min(_find(data, title).low for data, _ in maps),
-                "high": max(_find(data, title).high for data, _ in maps),
-            }
-            for i, title in enumerate(titles)
-        },
-        "palette": list(maps[0][1]["colours"].palette), "labels": labels,
-        "chooser": chooser, "slider": slider, "shown": shown,
+        "about": about, "palette": palette, "labels": labels, "chooser": chooser, "slider": slider,
+        "shown": shown,
     }  # fmt: skip
-    _start(maps, given)
     update = CustomJS(args=given, code=_UPDATE_JS)
     chooser.js_on_change("value", update)
     slider.js_on_change("value", update)
     play.js_on_change("active", CustomJS(args={"slider": slider, "play": play}, code=_PLAY_JS))
-    return row(chooser, slider, play, shown)
+    return panel
 
 
-def _start(maps: Sequence[tuple[MapData, dict[str, Any]]], given: dict[str, Any]) -> None:
-    """Colour the maps by the first quantity over the whole run, as the page is opened and printed."""
-    title, about = next(iter(given["about"].items()))
-    for data, drawn in maps:
-        quantity, colours = _find(data, title), drawn["colours"]
-        colours.low, colours.high = about["low"], about["high"]
-        drawn["bar"].title = f"{title} ({about['unit']})"
-        if about["bad_low"]:
-            colours.palette = colours.palette[::-1]
-        for kind, source in drawn["sources"].items():
-            if kind in quantity.values:
-                at = source.data["place"]
-                values = quantity.values[kind][0][at]
-                source.data["value"] = values.astype(np.float32)
-                source.data["text"] = [
-                    f"{v:.{quantity.digits}f} {quantity.unit}" if np.isfinite(v) else "not known"
-                    for v in values
-                ]
+def _serve(
+    maps: Sequence[tuple[MapData, dict[str, Any]]], results: Sequence[xr.Dataset], about: Mapping[str, Any],
+    palette: Sequence[str], labels: Sequence[str], widgets: tuple[Any, Any, Any, Any],
+) -> None:  # fmt: skip
+    """Let the controls read what they show from the results, in a Bokeh server."""
+    chooser, slider, play, shown = widgets
+    running: list[Any] = []
+
+    def update(attr: str, old: Any, new: Any) -> None:
+        shown.text = f"<b>{labels[slider.value]}</b>"
+        title = chooser.value
+        for (data, drawn), result in zip(maps, results, strict=True):
+            quantity = _find(data, title)
+            whole = {kind: values[0] for kind, values in quantity.values.items()}
+            values = values_at(result, title, slider.value - 1) if slider.value else whole
+            _show(drawn, quantity, values, about[title], palette)
+
+    def step() -> None:
+        slider.value = slider.value % slider.end + 1
+
+    def toggle(attr: str, old: bool, new: bool) -> None:
+        play.label = "stop" if new else "play"
+        if new:
+            running.append(play.document.add_periodic_callback(step, 500))
+        elif running:
+            play.document.remove_periodic_callback(running.pop())
+
+    chooser.on_change("value", update)
+    slider.on_change("value", update)
+    play.on_change("active", toggle)
+
+
+def _show(
+    drawn: dict[str, Any],
+    quantity: Quantity,
+    values: Mapping[str, Floats],
+    about: Mapping[str, Any],
+    palette: Sequence[str],
+) -> None:
+    """Colour a map by a quantity: ``values`` of each kind of element, (element,)."""
+    colours = drawn["colours"]
+    colours.low, colours.high = about["low"], about["high"]
+    colours.palette = list(palette[::-1] if about["bad_low"] else palette)
+    drawn["bar"].title = f"{quantity.title} ({quantity.unit})"
+    for kind, source in drawn["sources"].items():
+        at = source.data["place"]
+        known = values[kind][at] if kind in values else np.full(len(at), np.nan)
+        texts = [f"{v:.{quantity.digits}f} {quantity.unit}" if np.isfinite(v) else "not known" for v in known]
+        texts = texts if kind in values else [""] * len(at)
+        source.data = {**source.data, "value": known.astype(np.float32), "text": texts}
+
+
+def values_at(result: xr.Dataset, title: str, place: int) -> dict[str, Floats]:
+    """Values of a quantity of the map in one recording interval, over all members, by kind of element."""
+    one, start = result.isel(time=slice(place, place + 1)), np.zeros(1, np.int64)
+
+    def of(name: str) -> Floats:
+        variable, kind, highest = EXTREMES[name]
+        missing = np.full(result.sizes.get(kind, 0), np.nan)
+        return (
+            extremes(one, variable, highest, start).worst if variable in result and len(missing) else missing
+        )
+
+    if title in ("lowest voltage", "highest voltage"):
+        return {"bus": of(f"voltage_{title.split()[0]}")}
+    if title == "voltage unbalance":
+        return {"bus": 100 * of("voltage_unbalance")}
+    loads = {kind: 100 * of(f"{kind}_loading") for kind in ("line", "trafo")}
+    if title == "loading":
+        return loads
+    spare, _ = spare_kw(result, {kind: values[np.newaxis] for kind, values in loads.items() if len(values)})
+    return {"bus": spare[0] if spare is not None else np.full(result.sizes["bus"], np.nan)}
 
 
 def _packed(values: Floats) -> dict[str, Any]:

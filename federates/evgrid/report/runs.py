@@ -53,6 +53,8 @@ _COSTS = (
     "Costs are those of the run's period and of the EVs' sessions, by the scenario's tariff. The households' "
     "other bills, reinforcement of the grid and taxes are not calculated."
 )
+_ALL = 10**9
+"""Points of a chart that is not thinned out."""
 _LONG_DAYS = 3
 """Days from which on a run is also shown by the time of day."""
 
@@ -63,7 +65,11 @@ def page_of_runs(cases: Sequence[Case], limits: Sequence[str] = ()) -> Page:
     Raises ValueError for an unknown one.
     """
     frames = frames_that_fit([case.result for case in cases[:MOST_MAPS]])
-    judged = [Judged(case, limits, frames) for case in cases]
+    return page_of_judged([Judged(case, limits, frames) for case in cases])
+
+
+def page_of_judged(judged: Sequence[Judged], live: bool = False) -> Page:
+    """The report of results that were judged; ``live``: for a Bokeh server, with the whole time axis."""
     first = judged[0]
     title = first.label if len(judged) == 1 else " and ".join(j.label for j in judged[:3])
     if len(judged) > 3:
@@ -76,8 +82,8 @@ def page_of_runs(cases: Sequence[Case], limits: Sequence[str] = ()) -> Page:
         subtitle="Report of a run" if len(judged) == 1 else f"Comparison of {len(judged)} runs",
         answer=answer,
         sections=[
-            asked(judged), numbers(judged), maps(judged), curves(judged), binding(judged), broken(judged),
-            costs(judged), members(judged), certainty(judged), settings(judged),
+            asked(judged), numbers(judged), maps(judged, live), curves(judged, live), binding(judged),
+            broken(judged), costs(judged), members(judged), certainty(judged), settings(judged),
         ],
     )  # fmt: skip
 
@@ -191,7 +197,7 @@ def numbers(judged: Sequence[Judged]) -> Section:
     return section
 
 
-def maps(judged: Sequence[Judged]) -> Section:
+def maps(judged: Sequence[Judged], live: bool = False) -> Section:
     """Maps of the feeder with their controls."""
     from bokeh.layouts import gridplot
 
@@ -213,7 +219,7 @@ def maps(judged: Sequence[Judged]) -> Section:
         figures.append(fig)
         drawn.append((j.map, parts))
     if drawn:
-        panel = controls(drawn)
+        panel = controls(drawn, results=[j.result for j in shown] if live else ())
         grid = gridplot([figures[i : i + 2] for i in range(0, len(figures), 2)], toolbar_location="right") \
             if len(figures) > 1 else figures[0]  # fmt: skip
         of = ", over all members" if max(j.members for j in shown) > 1 else ""
@@ -241,9 +247,10 @@ def _same_places(a: MapData | None, b: MapData | None) -> bool:
     return a is not None and b is not None and np.array_equal(a.place.x, b.place.x, equal_nan=True)
 
 
-def curves(judged: Sequence[Judged]) -> Section:
+def curves(judged: Sequence[Judged], live: bool = False) -> Section:
     """Power, voltage and loading over time, load duration curves, and days."""
     section = Section("Over time")
+    points = _ALL if live else charts.POINTS
     for group in _by_time(judged):
         time = group[0].result["time"].values
         hours = len(time) * interval_s(group[0].result) / 3600
@@ -264,9 +271,11 @@ def curves(judged: Sequence[Judged]) -> Section:
         fleet = {label(j, "" if several else "EVs"): _series(j.result["fleet_power_kw"]) for j in group
                  if "fleet_power_kw" in j.result}  # fmt: skip
         if power:
-            plots.append(charts.over_time("Power at the feeder head", "kW", time, power))
+            plots.append(charts.over_time("Power at the feeder head", "kW", time, power, points=points))
         if fleet:
-            plots.append(charts.over_time("Power of the EVs (below 0: fed back)", "kW", time, fleet))
+            plots.append(
+                charts.over_time("Power of the EVs (below 0: fed back)", "kW", time, fleet, points=points)
+            )
         voltage = {}
         for j in group:
             if j.with_feeder:
@@ -276,7 +285,9 @@ def curves(judged: Sequence[Judged]) -> Section:
         if voltage:
             what = "Lowest voltage of all buses" if several else "Voltage band over all buses"
             plots.append(
-                charts.over_time(f"{what} (dashed: limits)", "pu", time, voltage, _voltage_limits(group))
+                charts.over_time(
+                    f"{what} (dashed: limits)", "pu", time, voltage, _voltage_limits(group), points=points
+                )
             )
         loading = {
             text: {label(j, "" if several else text): 100 * found for j in group
@@ -286,7 +297,7 @@ def curves(judged: Sequence[Judged]) -> Section:
         for text, series in loading.items():
             if series:
                 title = f"Loading of the most loaded {text} (dashed: rating)"
-                plots.append(charts.over_time(title, "%", time, series, [100.0]))
+                plots.append(charts.over_time(title, "%", time, series, [100.0], points=points))
         if power:
             plots.append(charts.duration_curves("Load duration curve of the feeder head", "kW", hours, power))
         for text, series in loading.items():
@@ -306,9 +317,11 @@ def curves(judged: Sequence[Judged]) -> Section:
             if "trafo_hot_spot_c" in j.result and j.result.sizes["trafo"]
         }
         if hot:
-            plots.append(charts.over_time("Hot spot of the hottest transformer", "°C", time, hot))
+            plots.append(
+                charts.over_time("Hot spot of the hottest transformer", "°C", time, hot, points=points)
+            )
         if plots:
-            caption = "Bands: lowest and highest within each interval drawn." * (len(time) > charts.POINTS)
+            caption = "Bands: lowest and highest within each interval drawn." * (len(time) > points)
             if max(j.members for j in group) > 1:
                 caption = "Lines: median of the members; bands: 5 to 95 %."
             section.add(*charts_of(plots, caption))
