@@ -29,6 +29,7 @@ from evgrid.scenario import Scenario, scenario_from
 from evgrid.scenario.aggregators import STRATEGIES, StrategySettings
 from evgrid.scenario.fields import settings_in
 from evgrid.studies.frequency_regulation import FrequencyRegulation
+from evgrid.studies.growth import Growth
 from evgrid.studies.hosting_capacity import HostingCapacity
 from evgrid.studies.managed_charging import ManagedCharging
 from evgrid.studies.reinforcement import Reinforcement
@@ -61,7 +62,7 @@ def all_settings(sections: bool = False) -> set[str]:
     """
     found: dict[str, type] = {}
     for schema in (
-        Scenario, Batch, Rates, LimitSet, FrequencyRegulation, HostingCapacity, ManagedCharging, Reinforcement, Resilience,
+        Scenario, Batch, Rates, LimitSet, FrequencyRegulation, Growth, HostingCapacity, ManagedCharging, Reinforcement, Resilience,
         VoltageSupport,
     ):  # fmt: skip
         _walk(schema, found, sections)
@@ -879,6 +880,10 @@ SHOWN = {
     "studies/test_frequency_regulation.py": """
         FrequencyRegulation.limit_kw Loss.area Loss.at Loss.chargers_pu Loss.deadband_hz Loss.full_hz
         Loss.lead Loss.step Loss.watch
+    """,
+    "studies/test_growth.py": """
+        Addition.at Addition.kw Addition.load Addition.penetration Addition.power_factor Area.at Growth.confidence
+        Growth.members Growth.pv_kw Growth.risk Growth.years SCurve.midpoint SCurve.rate SCurve.saturation
     """,
     "studies/test_hosting_capacity.py": """
         HostingCapacity.budget HostingCapacity.evs HostingCapacity.levels HostingCapacity.members

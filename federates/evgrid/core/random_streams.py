@@ -54,6 +54,10 @@ class Purpose(IntEnum):
     """Outages of a year: number, elements, begins and durations."""
     RETURN = 51
     """Time after which each EV's EVSE enters service when supply returns."""
+    HEAT_PUMP = 61
+    """Order in which households get an added heat pump."""
+    PV = 62
+    """Order in which households get added PV."""
     SITE = 60
     """Connection points of groups of sites."""
 

@@ -40,6 +40,7 @@ from evgrid.core.model import ALL_PHASES, SAME_S, Array, Clock
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.core.units import DAY_S
 from evgrid.errors import ScenarioError
+from evgrid.feeder.additions import Additions
 from evgrid.feeder.grid import Bools, Ints
 from evgrid.feeder.networks import Network, simbench_net, simbench_version
 from evgrid.feeder.opendss.load_shapes import KINDS, powers
@@ -125,7 +126,9 @@ def base_load(scenario: Scenario, network: Network) -> BaseLoad:
     parts = profiled(scenario.feeder, network)
     load = _without_profiles(scenario, network)
     classes = _customers(scenario, network)
-    return ProfiledLoad(scenario, network, load, parts, classes) if parts or classes else load
+    if parts or classes:
+        load = ProfiledLoad(scenario, network, load, parts, classes)
+    return AddedLoad(scenario, network, load) if scenario.feeder.additions else load
 
 
 def _customers(scenario: Scenario, network: Network) -> list[tuple[Ints, Customers]]:
@@ -225,6 +228,8 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
     settings, grid = scenario.feeder.base_load, network.grid
     with_profile, rows = profiled_loads(scenario, network), _generators(scenario, network)
     own_kw, notes = float(grid.loads.p_kw[~with_profile].sum()), list[str]()
+    added = load if isinstance(load, AddedLoad) else None
+    load = load if added is None else added.inner
     profiles = load if isinstance(load, ProfiledLoad) else None
     load = load if profiles is None else profiles.inner
     scaled = load.load if isinstance(load, WithGeneration) else load
@@ -263,12 +268,12 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
             f"feeder.base_load: {int(rest.sum())} motors and wards of the network draw "
             f"{-grid.fixed.gen_p_kw[rest].sum():.4g} kW, day and night."
         )
-    if profiles is None:
-        return tuple(notes)
-    if profiles.classes:
-        each = ", ".join(f"{one.code.upper()} {one.annual_kwh.sum():.4g}" for one in profiles.classes)
-        notes.append(f"feeder.base_load: customers by standard profiles, kWh a year: {each}.")
-    return (*notes, *profiles.accounts)
+    if profiles is not None:
+        if profiles.classes:
+            each = ", ".join(f"{one.code.upper()} {one.annual_kwh.sum():.4g}" for one in profiles.classes)
+            notes.append(f"feeder.base_load: customers by standard profiles, kWh a year: {each}.")
+        notes += profiles.accounts
+    return (*notes, *(added.accounts if added is not None else ()))
 
 
 def load_by_trafo(
@@ -312,6 +317,38 @@ def _by_trafo(
     given_kw = grid.fixed.gen_p_kw[None, None] if given is None else given[0]
     np.subtract.at(total, trafo[grid.fixed.gen_bus], np.moveaxis(given_kw.sum(axis=3), 2, 0).swapaxes(1, 2))
     return total.swapaxes(0, 1)
+
+
+class AddedLoad(BaseLoad):
+    """A base load with ``feeder.additions``; inner : without them; accounts : a sentence each."""
+
+    def __init__(self, scenario: Scenario, network: Network, inner: BaseLoad) -> None:
+        """Raise ScenarioError with every fault of the additions."""
+        self.inner, self._step_s = inner, scenario.feeder_step_s
+        self._additions = Additions(scenario, network, phase_shares(network))
+        self.accounts = self._additions.accounts
+
+    def at(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array]:
+        """See :meth:`BaseLoad.at`."""
+        ends_s = times_s + self._step_s if until_s is None else until_s
+        return self._additions.put(self.inner.at(times_s, until_s), times_s, ends_s)
+
+    def changes(self, begin_s: float, end_s: float) -> Array:
+        """See :meth:`BaseLoad.changes`."""
+        edges = [self.inner.changes(begin_s, end_s), *self._additions.changes(begin_s, end_s)]
+        found = np.sort(np.concatenate(edges))
+        found = found[np.append(True, np.diff(found) > SAME_S)]
+        found[-1] = end_s
+        return np.asarray(found)
+
+    @property
+    def ends_s(self) -> float:
+        """See :attr:`BaseLoad.ends_s`."""
+        return self.inner.ends_s
+
+    def generation(self, times_s: Array, until_s: Array | None = None) -> tuple[Array, Array] | None:
+        """See :meth:`BaseLoad.generation`."""
+        return self.inner.generation(times_s, until_s)
 
 
 class ConstantLoad(BaseLoad):

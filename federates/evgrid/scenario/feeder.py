@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 
 from evgrid.core.registry import Registry
 from evgrid.readers.time_tables import Reading
+from evgrid.scenario.additions import Addition
 from evgrid.scenario.customers import Customers
 from evgrid.scenario.devices import Capacitor, PvInverters, TapChanger, TransformerAgeing
 from evgrid.scenario.fields import Duration, ExistingFile, Settings, fault
@@ -187,6 +188,9 @@ class Feeder(Settings):
     profiles: dict[str, ElementProfile] = {}
     """Profiles of loads, generators and storages by a name of your own: PV, a file, simbench, heat pumps,
     batteries; the others are as base_load says."""
+    additions: dict[str, Addition] = {}
+    """Heat pumps and PV added at households, and factors of the load, by a name of your own, each in an
+    area or everywhere."""
     reduce: bool = True
     """Merge buses without load before solving, and recover their voltages exactly after."""
     households: Annotated[
@@ -232,6 +236,8 @@ class Feeder(Settings):
                         f"{name}: is for networks of pandapower; in one from OpenDSS the file's own elements "
                         f"{control} act, while feeder.controls is true"
                     )
+            if self.additions:
+                raise fault("additions: are for networks of pandapower")
             if self.zero_sequence is not None:
                 raise fault("zero_sequence: a network from OpenDSS has its own")
             if self.phases == 1:

@@ -28,6 +28,7 @@ STUDIES = Registry(
         "managed-charging": "evgrid.studies.managed_charging:ManagedCharging",
         "frequency-regulation": "evgrid.studies.frequency_regulation:FrequencyRegulation",
         "resilience": "evgrid.studies.resilience:Resilience",
+        "growth": "evgrid.studies.growth:Growth",
         "reinforcement": "evgrid.studies.reinforcement:Reinforcement",
     }
 )
