@@ -130,8 +130,8 @@ def test_what_is_wrong_with_an_addition_is_said(tmp_path, addition, message):
 
 def test_a_transformer_is_over_its_rating_in_the_year_worked_out_by_hand(tmp_path, scheduler):
     """Two houses of 60 kW on cables of 142 A and 250 kVA grow by 20 % of 2026 a year. A cable passes 142 A
-    between 2028 (84 kW, 124 A at 0.98 pu) and 2029 (96 kW, 142 A at 0.975 pu); the transformer is over between
-    2030 (216 kW and 8 kW of losses) and 2032 (264 kW).
+    between 2028 (84 kW, 124 A at 0.98 pu) and 2029 (96 kW, 142 A at 0.975 pu); the transformer is over
+    between 2030 (216 kW and 8 kW of losses) and 2032 (264 kW).
     """
     pp.to_json(two_houses(60.0), str(tmp_path / "street.json"))
     (tmp_path / "street.yaml").write_text(yaml.safe_dump(STREET))
