@@ -361,3 +361,20 @@ def test_a_heat_pump_by_a_typical_year(net, tmp_path):
         ScenarioError, match=r"pump.heat_pump.weather: .*t.csv: is a table: must be TMY3, EPW or PVGIS"
     ):
         build_world(scenario(net, {"pump": {"at": "HP*", "heat_pump": given}}))
+
+
+def test_meters_of_some_loads_beside_standard_profiles(net, tmp_path):
+    """Those of names are the profile's; the others are households."""
+    (tmp_path / "meters.csv").write_text("t,id,kWh\n0,17,0.5\n0,18,9\n900,17,1\n900,18,9\n")
+    meters = {
+        "of": "load", "file": str(tmp_path / "meters.csv"), "names": {"HP north": 17},
+        "columns": {"time": "t", "name": "id", "value": "kWh"},
+    }  # fmt: skip
+    loads, _ = powers(scenario(net, {"meters": meters}, hours=0.5, base={"generation": "none"}))
+    assert loads[:, 1].tolist() == [2, 4]
+    assert (loads[:, 0] > 0).all()
+    meters["names"] = {"HP south": 17}
+    with pytest.raises(
+        ScenarioError, match=r"meters.at = HP south: the network has no such load; did you mean HP north"
+    ):
+        powers(scenario(net, {"meters": meters}, hours=0.5))

@@ -447,3 +447,20 @@ def test_prices_and_temperatures_take_the_same_settings_and_are_accounted_for(ne
         "tariff.prices.file: 3 rows read, 2026-01-15T00:00 to 2026-01-15T03:00, every 1 h; times of UTC, on the clock of "
         "Europe/Berlin.",
     ]
+
+
+def test_names_and_meters_that_there_are_not(net, tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("time,meter,kW\n0,a,1\n3600,a,1\n")
+    base = {
+        "file": str(path),
+        "columns": {"name": "meter", "value": "kW"},
+        "names": {"House 1": "a", "House 9": "b"},
+    }
+    with pytest.raises(ScenarioError) as caught:
+        power(net, "2026-01-15", 1, **base)
+    assert caught.value.faults == [
+        "names.House 9: there is no such load here; did you mean House 2?",
+        "names: column 'meter' has no 'b'",
+        "column meter has no 'House 2': must have each load of the net",
+    ]

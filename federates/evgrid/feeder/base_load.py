@@ -821,7 +821,15 @@ class FileLoad(_SplitLoad):
         table = read_table(path, form=reading.form)
         faults = Faults(table)
         faults.rows_unlike_header()
-        select = _Select(names, what, not (reading.name or reading.names), share)
+        select = _Select(names, what, not (reading.name or reading.names), share, reading.name)
+        known = ElementNames(names)
+        faults.file(
+            *(
+                f"names.{shown(name)}: there is no such {what} here; {known.hint(name)}"
+                for name, _ in reading.names
+                if known.place(name) < 0
+            )
+        )
         self._is_share = False
         self._daily = table.names[0] == "minute"
         start = scenario.start.astype("datetime64[ms]")
@@ -970,11 +978,14 @@ def _check_cover(edges_s: Array, clock: Clock, faults: Faults) -> None:
 class _Select:
     """Finds the series of elements of the net, called ``what``, by their names.
 
-    closed : whether a series of something else is a fault; share : whether one may be that of all
+    closed : whether a series of something else is a fault; share : whether one may be that of all; within :
+    the
+        column that holds their names, "" where each has a column
     """
 
-    def __init__(self, names: list[str], what: str, closed: bool, share: bool) -> None:
+    def __init__(self, names: list[str], what: str, closed: bool, share: bool, within: str) -> None:
         self._names, self._what, self._closed, self._share = names, what, closed, share
+        self._within = within
 
     def __call__(self, given: list[str], faults: Faults) -> dict[str, str]:
         """The series of each element, by its name; or that of all generators."""
@@ -996,6 +1007,8 @@ class _Select:
         faults.file(
             *(
                 f"column '{shown(name)}' is missing: must have one for each {what} of the net"
+                if not self._within
+                else f"column {shown(self._within)} has no '{shown(name)}': must have each {what} of the net"
                 for place, name in enumerate(names)
                 if place not in found
             )

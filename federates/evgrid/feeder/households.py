@@ -69,8 +69,8 @@ def customers_of(settings: Feeder, loads: Loads) -> Customers:
         _from_classes(settings.customers, loads, name, code, annual_kwh, stated)
     households[code != "h0"] = 0
     for profile in settings.profiles.values():
-        if profile.heat_pump is not None and profile.at is not None:
-            pumps = ElementNames(loads.name).matching(profile.at)[0]
+        if profile.heat_pump is not None and profile.named is not None:
+            pumps = ElementNames(loads.name).matching(profile.named)[0]
             households[pumps], name[pumps], code[pumps] = 0, "heat pump", ""
     households = np.where(stated >= 0, stated, households)
     by_load = {} if isinstance(settings.households, int) else settings.households.by_load

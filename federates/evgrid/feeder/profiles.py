@@ -98,19 +98,19 @@ def profiled(settings: Feeder, network: Network) -> list[Profiled]:
         **{kind: np.flatnonzero(np.isin(fixed.gen_kind, kinds)) for kind, kinds in _KINDS.items()},
     }
     taken: dict[tuple[str, int], str] = {}
-    stated = [(n, p) for n, p in settings.profiles.items() if p.at is not None]
-    for name, profile in [*stated, *((n, p) for n, p in settings.profiles.items() if p.at is None)]:
+    stated = [(n, p) for n, p in settings.profiles.items() if p.named is not None]
+    for name, profile in [*stated, *((n, p) for n, p in settings.profiles.items() if p.named is None)]:
         rows = of_kind[profile.kind]
         own = names[profile.kind][rows]
         table = "load" if profile.kind == "load" else "gen"
-        if profile.at is None:
+        if profile.named is None:
             chosen = np.array([k for k in range(len(own)) if (table, int(rows[k])) not in taken], np.int64)
             if not len(chosen):
                 faults.append(
                     f"feeder.profiles.{name}: the network has no {profile.kind} without another profile"
                 )
         else:
-            chosen, missing = ElementNames(own).matching(profile.at)
+            chosen, missing = ElementNames(own).matching(profile.named)
             faults += [
                 f"feeder.profiles.{name}.at = {one}: the network has no such {profile.kind}; "
                 f"{ElementNames(own).hint(one)}"

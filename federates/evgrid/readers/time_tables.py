@@ -185,11 +185,11 @@ def time_table(
     power : whether values are power or energy, with units
     """
     label = reading.label_of_time
-    for name in (*reading.time, *(n for n in (reading.offset, reading.name, reading.value) if n)):
-        if name not in table:
-            few = ", ".join(shown(one) for one in table.names[:10]) + (", …" if len(table.names) > 10 else "")
-            faults.file(f"there is no column '{shown(name)}'; there are {few}")
-    if faults:
+    needed = (*reading.time, *(n for n in (reading.offset, reading.name, reading.value) if n))
+    missing = [name for name in needed if name not in table]
+    if missing:
+        few = ", ".join(shown(one) for one in table.names[:10]) + (", …" if len(table.names) > 10 else "")
+        faults.file(*(f"there is no column '{shown(name)}'; there are {few}" for name in missing))
         return None
     own = {*reading.time, label, reading.offset, reading.name}
     columns = [name for name in table.names if name not in own]

@@ -103,8 +103,8 @@ class ElementProfile(PowerTable):
             json_schema_input_type=str | tuple[str, ...] | None,
         ),
     ] = None
-    """Names of the elements, or patterns such as 'PV*'; left out: all generators, or all storages, that no
-    other profile names."""
+    """Names of the elements, or patterns such as 'PV*'; left out: those of names, else all
+    generators, or all storages, that no other profile names."""
     pv: NetworkPv | None = None
     """PV by pvlib, clear sky or a weather file, scaled to the power of each generator in the network."""
     file: ExistingFile | None = None
@@ -117,6 +117,11 @@ class ElementProfile(PowerTable):
     """Heat pumps."""
     battery: Battery | None = None
     """Batteries that follow a rule."""
+
+    @property
+    def named(self) -> tuple[str, ...] | None:
+        """Names and patterns of the elements: at, else those of names; None: all others of the kind."""
+        return (tuple(self.names) or None) if self.at is None else self.at
 
     @property
     def source(self) -> str:
@@ -138,7 +143,7 @@ class ElementProfile(PowerTable):
             raise fault("of: is required, load, generator or storage")
         if own is not None and self.of not in (None, own):
             raise fault(f"of = {self.of}: {given[0]} is of a {own}")
-        if self.kind == "load" and self.at is None:
+        if self.kind == "load" and self.named is None:
             raise fault("at: is required for loads; a profile of all of them is feeder.base_load")
         if self.file is None:
             self.check_of_file()

@@ -19,6 +19,11 @@ def _list(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _text(value: Any) -> Any:
+    """Numbers of meters as text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class Columns(Settings):
     """Columns of a table of time series."""
 
@@ -133,7 +138,7 @@ class PowerSeries(TimeSeries):
 class PowerTable(PowerSeries):
     """Form of a file of the power or energy of several elements over time."""
 
-    names: dict[str, str] = {}
+    names: dict[str, Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int)]] = {}
     """Names of elements of the network, with those of their columns, or of their meters in a long table:
     {House 7: DE0071}. Elements that are not named here are called in the file as in the network. With it, and
     in a long table, series of others are not used; else they are faults."""
