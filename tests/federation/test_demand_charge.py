@@ -88,3 +88,30 @@ def test_a_meter_of_the_site_goes_by_whole_steps_of_the_feeder(folder):
         run(folder, demand, **{"feeder.step": "30min"})
     with pytest.raises(ScenarioError, match=r"tariff.demand: interval = 3500s: must divide a day"):
         run(folder, {**demand, "interval": 3500})
+
+
+def test_a_site_is_billed_in_windows_and_by_a_ratchet_too(folder):
+    """10 kW throughout: 5 a kW in both months, 3 in an hour of February, 1 of 20 kW at least."""
+    prices = [
+        {"price_per_kw": 5},
+        {"price_per_kw": 3, "windows": [{"hours": [[0, 1]]}]},
+        {"price_per_kw": 1, "ratchet": {"share": 0.5, "before_kw": 40}},
+    ]
+    site = {"connections": ["Load R1"], "load": {"kw": 10}}
+    result = run(folder, {"prices": prices}, step="15min", sites={"shop": site}, fleet=None)
+    np.testing.assert_allclose(result["site_peak_kw"], [[10.0, 10.0]])
+    np.testing.assert_allclose(result["site_demand_cost"], [2 * 50 + 30 + 2 * 20])
+
+
+def test_windows_of_the_feeder_and_the_evs(folder):
+    """January's EVs are metered before 23:15 only, when b draws 4 kW, and from 23:05 on a 6 kW."""
+    window = [{"hours": [["22:30", "23:15"]]}]
+    for of, name in (("evs", "fleet"), ("feeder", "head"), ("transformer", "trafo")):
+        demand = {"prices": [{"price_per_kw": 2, "windows": window}], "of": of}
+        result = run(folder, demand, load="none")
+        peak = result[f"{name}_window_peak_kw"]
+        assert peak.sizes["window"] == 1
+        highest = float(peak.max())
+        assert highest == pytest.approx(JANUARY, rel=0 if of == "evs" else 0.02)
+        expected = 2 * float(peak.fillna(0.0).clip(min=0.0).sum())
+        assert settle(result).fleet["demand_charge"].tolist() == pytest.approx([expected])
