@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evgrid.battery.laws import LEAST_SOC
-from evgrid.core.model import ALL_PHASES, EVs
+from evgrid.core.model import ALL_PHASES, Clock, EVs
+from evgrid.fleet.recording import PointsInUse
 from evgrid.fleet.sessions.charge_points import queued
 from evgrid.fleet.sessions.sessions import COLUMNS, TEXTS, Sessions
 from evgrid.scenario.fleet import ChargePoints
@@ -147,3 +148,25 @@ def test_who_was_not_served_comes_next_with_what_both_drives_left(drawn):
     served = [(int(e), float(a)) in kept for e, a in zip(sessions.ev, sessions.arrival_s, strict=True)]
     expected = arrivals(sessions, served)[served]
     np.testing.assert_allclose(arrivals(found, np.ones(len(found))), expected, rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables(), st.sampled_from(["until_departure", "as_long"]), st.sampled_from([450.0, 3600.0, 5400.0]))
+def test_occupied_and_waiting_are_means_over_ticks(drawn, stay, step_s):
+    """Summed up span by span, in blocks of any length."""
+    evs, sessions = drawn
+    found = run(ChargePoints(each=1, stay=stay), evs, sessions)
+    clock = Clock(np.datetime64("2026-01-15"), step_s, round(END_S / step_s))
+    points = PointsInUse(found, found.queue, evs, clock, 2)
+    blocks = [points.block(first, min(7, clock.ticks - first)) for first in range(0, clock.ticks, 7)]
+    waits = [(evs.member[e], *s) for e, s in zip(found.queue.waiting_ev, found.queue.waiting_s, strict=True)]
+    pairs = zip(found.ev, found.arrival_s, found.departure_s, strict=True)
+    stays = [(evs.member[e], a, d) for e, a, d in pairs]
+    for which, spans in enumerate((stays, waits)):
+        mean = np.concatenate([block[which] for block in blocks])
+        expected = np.zeros((clock.ticks, 2))
+        for member, begin, end in spans:
+            for tick in range(clock.ticks):
+                first, last = max(begin, tick * step_s), min(end, (tick + 1) * step_s)
+                expected[tick, member] += max(last - first, 0.0) / step_s
+        np.testing.assert_allclose(mean, expected, atol=1e-8)

@@ -151,7 +151,7 @@ _LEFT_VARIABLES = (
 )  # fmt: skip
 
 
-class _Points:
+class PointsInUse:
     """EVs at shared charge points, and those that wait for one, mean over each tick."""
 
     def __init__(self, sessions: Sessions, queue: Queue, evs: EVs, clock: Clock, members: int) -> None:
@@ -163,15 +163,24 @@ class _Points:
 
     def block(self, first: int, ticks: int) -> list[Array]:
         """Occupied and waiting in some ticks, (tick, member) each."""
-        edges_s = self._step_s * (first + np.arange(ticks + 1.0))
+        begin_s, edges_s = self._step_s * first, self._step_s * np.arange(ticks + 1.0)
         found = []
         for member, spans_s in self._spans:
+            inside = np.clip(spans_s - begin_s, 0.0, edges_s[-1])
             mean = np.zeros((ticks, self._members))
-            near = (spans_s[:, 0] < edges_s[-1]) & (spans_s[:, 1] > edges_s[0])
-            for m, (begin, end) in zip(member[near], spans_s[near], strict=True):
-                mean[:, m] += np.diff(np.clip(edges_s, begin, max(begin, end)))
-            found.append(mean / self._step_s)
+            for m in np.unique(member[inside[:, 1] > inside[:, 0]]):
+                begins, ends = np.sort(inside[member == m], axis=0).T
+                passed_s = _since(begins, edges_s) - _since(ends, edges_s)
+                mean[:, m] = np.diff(passed_s) / self._step_s
+            found.append(np.round(mean, 9))
         return found
+
+
+def _since(times_s: Array, edges_s: Array) -> Array:
+    """Time that has passed at each edge since each of ascending times before it, together, (edge,) s."""
+    before = np.searchsorted(times_s, edges_s)
+    sums_s = np.append(0.0, np.cumsum(times_s))
+    return np.asarray(before * edges_s - sums_s[before])
 
 
 class FleetRecording:
@@ -203,7 +212,7 @@ class FleetRecording:
         members = len(scenario.members)
         self._points = None
         if sessions.queue is not None:
-            self._points = _Points(sessions, sessions.queue, evs, scenario.clock, members)
+            self._points = PointsInUse(sessions, sessions.queue, evs, scenario.clock, members)
         self._recorder, self._portfolios, self._evs = recorder, portfolios, evs
         self._period_s, self._feeder_step_s = scenario.time.step, scenario.feeder_step_s
         self._on_feeder, self._upstream = connections.on_feeder, connections.upstream
