@@ -78,6 +78,12 @@ def call(*arguments, cwd, timeout=240):
     )  # fmt: skip
 
 
+def test_programs_of_the_users_own_do_not_join_batches(batch_file):
+    batch = load_batch(batch_file("grid: {fleet.count: [1, 2]}\noverrides: {federation.external: [feeder]}"))
+    with pytest.raises(evgrid.ScenarioError, match=r"case 0 \(.*external = feeder: programs of your own"):
+        plan(batch)
+
+
 def test_grid_list_and_sample(batch_file):
     grid = load_batch(batch_file("grid: {fleet.count: [1, 2], time.step: [60s, 5min]}"))
     assert grid.cases()[1].overrides == {"fleet.count": 1, "time.step": "5min"}

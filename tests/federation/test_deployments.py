@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from tests.support.programs import start_program
 from tests.support.street import street
 
 from evgrid.core.model import Clock
+from evgrid.core.temporary import temporary_folder
 from evgrid.errors import EvgridError, RunError, ScenarioError
 from evgrid.federation import run_federation
 from evgrid.federation.control import PORTS, Link, free_ports
@@ -41,10 +43,14 @@ def beside(toy, sizes):
     """Runs toy models beside a program in the system's place, which has a fault; ends the program."""
     programs = []
 
-    def run(fault, wait_s=20.0, count=1, start=True):
+    def run(fault, wait_s=60.0, count=1, start=True, late=False):
         seen = []
 
         def act(time_s, inputs):
+            if late and time_s == 8.0:
+                programs.append(start_program("foreign_system.py", *arguments))
+            if late:
+                time.sleep(0.5)
             seen.append(inputs["system/frequency"].copy())
             time.sleep(0.01)
             return {"fleet/p": np.zeros((2, 3, 3))}
@@ -79,10 +85,33 @@ def test_a_program_in_the_place_of_the_system_gives_its_values_in_the_same_tick(
     assert programs[0].exitcode == 0
 
 
+def test_of_values_that_are_given_twice_in_a_step_the_last_ones_count(beside):
+    seen, _ = beside("twice")
+    np.testing.assert_array_equal(seen, 60.0 + np.arange(20.0)[:, None] * np.ones(2))
+
+
+def test_folders_of_killed_processes_are_removed(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    with temporary_folder() as own:
+        (Path(own) / "part.nc").touch()
+        left = tmp_path / Path(own).name.replace(f"-{os.getpid()}-", f"-{child.pid}-")
+        other = tmp_path / f"evgrid-run-elsewhere-{child.pid}-abc"
+        left.mkdir()
+        other.mkdir()
+        with temporary_folder():
+            assert not left.exists()
+            assert other.exists()
+            assert (Path(own) / "part.nc").exists()
+    assert list(tmp_path.iterdir()) == [other]
+
+
 AT = "2026-01-15T12:00:08 (8 s)"
 FAULTS = {
     "unit": "system, a program of its own: system/frequency is in kHz; Hz is expected",
     "type": "system, a program of its own: system/frequency is of type string; double_vector is expected",
+    "input": "system, a program of its own: its input system/load of fleet/p is in W; kW is expected",
     "key": "system, a program of its own: it has no publication system/frequency; it has system/frequenzy",
     "name": "system has not joined; sistem has, which is none of this run",
     "period": "system, a program of its own: its HELICS period is 2.8 s; 4 s is expected, or a whole part",
@@ -98,7 +127,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_another_program_ends_the_run_with_its_name(beside, fault):
     with pytest.raises(RunError) as failed:
@@ -106,7 +135,7 @@ def test_a_fault_of_another_program_ends_the_run_with_its_name(beside, fault):
     assert FAULTS[fault] in str(failed.value)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_program_that_stalls_is_named_and_then_ended(beside, caplog, monkeypatch):
     monkeypatch.setenv("EVGRID_STEP_LIMIT_S", "6")
     with pytest.raises(RunError, match="system, a program of its own, stalled at .* limit is 6 s"):
@@ -120,8 +149,16 @@ def test_a_program_that_never_comes_is_named(beside):
 
 
 def test_two_programs_of_one_name(beside):
-    with pytest.raises(RunError, match="two programs have joined with the name of one federate"):
+    with pytest.raises(
+        RunError, match="two programs have joined with the name of one|a program has tried to join after"
+    ):
         beside("none", count=2)
+
+
+@pytest.mark.timeout(120)
+def test_a_program_that_joins_after_the_start_ends_the_run(beside):
+    with pytest.raises(RunError, match="a program has tried to join after the start; each must be started"):
+        beside("none", late=True)
 
 
 def test_a_port_that_is_taken(toy, sizes):
@@ -173,6 +210,7 @@ def test_processes_give_the_numbers_of_one_process_bit_for_bit(in_process, tmp_p
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 KINDS = {
+    "demo": ("european_lv_tou", {"time.duration": "6h"}),
     "limits": ("european_lv_v1g", {"time.duration": "3h"}),
     "delay": (
         "european_lv_v2g",
@@ -201,6 +239,59 @@ def test_each_deployment_gives_the_numbers_of_one_process(kind, tmp_path):
             subprocess.run([HELICS, "run", f"--path={runner}"], check=True, capture_output=True)
         with open_results(path) as result:
             assert alone.identical(result.load())
+
+
+@pytest.fixture
+def two_machines():
+    """Two network namespaces with a cable between them: command prefixes, and addresses."""
+    names = [f"evgrid{os.getpid()}{end}" for end in "ab"]
+    addresses = ["10.77.0.1", "10.77.0.2"]
+    cables = [f"ev{os.getpid()}{end}" for end in "ab"]
+    steps = [
+        *(f"ip netns add {name}" for name in names),
+        f"ip link add {cables[0]} type veth peer name {cables[1]}",
+        *(f"ip link set {cable} netns {name}" for cable, name in zip(cables, names, strict=True)),
+    ]
+    for name, cable, address in zip(names, cables, addresses, strict=True):
+        steps += [f"ip -n {name} addr add {address}/24 dev {cable}"]
+        steps += [f"ip -n {name} link set {link} up" for link in (cable, "lo")]
+    try:
+        for step in steps:
+            if shutil.which("ip") is None or subprocess.run(step.split(), capture_output=True).returncode:
+                pytest.skip(f"no network namespaces here: {step}")
+        yield [["ip", "netns", "exec", name] for name in names], addresses
+    finally:
+        for name in names if shutil.which("ip") else ():  # with its end of the cable
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_machines_give_the_numbers_of_one_process(kind, two_machines, tmp_path):
+    """The broker and the first federate on one, the others on the other."""
+    name, settings = KINDS[kind]
+    scenario = load_scenario(SCENARIOS / f"{name}.yaml", settings)
+    alone, _ = run_with_report(scenario)
+    (first, second), (here, _) = two_machines
+    names = [sheet.name for sheet in port_sheet(scenario).federates]
+    address = f"tcp://{here}:{free_ports()}"
+    given = [str(SCENARIOS / f"{name}.yaml"), *(f"--set={key}={value}" for key, value in settings.items())]
+    evgrid = [sys.executable, "-m", "evgrid.cli"]
+    path = tmp_path / "r.nc"
+    commands = [[*first, *evgrid, "broker", *given, "--listen", address, "--no-plot", "-o", path]]
+    for federate in names:
+        machine = first if federate == names[0] else second
+        commands.append([*machine, *evgrid, "federate", federate, *given, "--broker", address])
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+    try:
+        assert [process.wait(500) for process in processes] == [0] * len(processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    with open_results(path) as result:
+        assert alone.identical(result.load())
 
 
 @pytest.mark.timeout(120)

@@ -423,6 +423,14 @@ def test_an_environment_that_has_ended_or_is_closed():
         StrategyError, match="the episode has ended, or the environment is closed: call reset"
     ):
         env.step(np.zeros(1))
+    env.reset()
+    env.step(np.zeros(1))
+    env.close()
+    other = evgrid.gym.make(scenario(**SHORT), act="portfolio")
+    other.close()  # before its first reset
+    other.reset()
+    other.step(np.zeros(1))
+    other.close()
 
 
 def test_gymnasium_is_imported_only_where_it_is_used():

@@ -234,6 +234,15 @@ run.step(run.view.p_max)
     assert ended.stderr.strip().endswith("of the script" if end else "")
 
 
+def test_a_run_that_was_left_early_can_not_be_stepped():
+    with evgrid.stepwise(scenario()) as run:
+        run.step(run.view.p_max)
+    with pytest.raises(
+        StrategyError, match="aggregators.main: the run was closed at 2026-.*, before its end"
+    ):
+        run.step(np.zeros(60))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -247,6 +256,10 @@ run.step(run.view.p_max)
         (
             np.full(60, np.nan),
             r"setpoints has NaN for \d+ of 60 EVs, first for \S+ of member 0: must be a power",
+        ),
+        (
+            np.full(60, -np.inf),
+            r"setpoints has -inf for \d+ of 60 EVs, first for \S+ of member 0: must be a power",
         ),
     ],
 )

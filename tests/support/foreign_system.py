@@ -29,6 +29,9 @@ federate = h.helicsCreateValueFederate(name, info)
 key = "system/frequenzy" if fault == "key" else "system/frequency"
 kind = h.HELICS_DATA_TYPE_STRING if fault == "type" else h.HELICS_DATA_TYPE_VECTOR
 frequency = h.helicsFederateRegisterGlobalPublication(federate, key, kind, "kHz" if fault == "unit" else "Hz")
+if fault == "input":
+    taken = h.helicsFederateRegisterInput(federate, "load", h.HELICS_DATA_TYPE_VECTOR, "W")
+    h.helicsInputAddTarget(taken, "fleet/p")
 h.helicsFederateEnterExecutingMode(federate)
 try:
     for step in range(int(steps)):
@@ -54,6 +57,8 @@ try:
         values = [60.0 + step] * (3 if at == "length" else 2)
         if at == "nan":
             values[1] = float("nan")
+        if fault == "twice":
+            h.helicsPublicationPublishVector(frequency, [0.0, 0.0])
         if kind == h.HELICS_DATA_TYPE_VECTOR:
             h.helicsPublicationPublishVector(frequency, values)
     else:

@@ -146,7 +146,7 @@ def new_part(path: Path) -> Path:
         if _left_behind(part, path.name):
             part.unlink(missing_ok=True)
     while True:
-        part = path.parent / f".{path.name}.{_here()}-{os.getpid()}-{secrets.token_hex(4)}.part"
+        part = path.parent / f".{path.name}.{machine_name()}-{os.getpid()}-{secrets.token_hex(4)}.part"
         with contextlib.suppress(FileExistsError):
             os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))  # less the umask
             return part
@@ -172,7 +172,8 @@ def _escaped(name: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
-def _here() -> str:
+def machine_name() -> str:
+    """Name of this machine, for names of files."""
     return re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())[:32]
 
 
@@ -180,7 +181,7 @@ def _left_behind(part: Path, name: str) -> bool:
     """Whether a part belongs to an ended process of this machine, and is not open for writing."""
     import psutil
 
-    found = re.fullmatch(rf"\.{re.escape(name)}\.{_here()}-(\d+)-[0-9a-f]{{8}}\.part", part.name)
+    found = re.fullmatch(rf"\.{re.escape(name)}\.{machine_name()}-(\d+)-[0-9a-f]{{8}}\.part", part.name)
     if found is None or psutil.pid_exists(int(found[1])):
         return False
     try:

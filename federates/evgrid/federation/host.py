@@ -19,7 +19,6 @@ import logging
 import re
 import selectors
 import socket
-import tempfile
 import threading
 import uuid
 from collections import deque
@@ -36,6 +35,7 @@ from helics.capi import ffi
 
 from evgrid.core.model import Clock
 from evgrid.core.ports import Port, port
+from evgrid.core.temporary import temporary_folder
 from evgrid.errors import RunError
 from evgrid.federation.adapter import Adapter
 from evgrid.federation.control import PORTS, Link, check_free
@@ -58,6 +58,7 @@ _HEARTBEAT = "1s"
 _LOOK_S = 0.4
 _LEAVE_S = 5.0
 _PATIENCE_S = 3.0
+_FAILED_S = 1.0
 _ERRORS = int(h.HELICS_LOG_LEVEL_ERROR)
 
 
@@ -129,9 +130,9 @@ class Host:
         self._requested_s: dict[str, float] = {}
         self._closing = threading.Event()
         self._asking = threading.Thread(target=self._ask, name="evgrid-ask", daemon=True)
-        self._folder = tempfile.TemporaryDirectory(prefix="evgrid-parts-")
+        self._folder = temporary_folder()
         self._selector = selectors.DefaultSelector()
-        self._broker = self._core = self._federate = None
+        self._broker = self._core = self._federate = self._logged = None
         for number in range(self.port, self.port + PORTS + 1 + len(places)):
             check_free(self.host, number)
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
@@ -204,10 +205,11 @@ class Host:
         if not self._joined:
             self._check_joined()
         else:
+            if self._states.get(NAME) in _GONE and not self._left:
+                self._check_log()  # which knows of other reasons
+                raise self._disturbed()
             if not self._started and h.helicsFederateIsAsyncOperationCompleted(self._federate):
-                self._started = True
-                h.helicsFederateEnterExecutingModeComplete(self._federate)
-                h.helicsFederateRequestTimeAsync(self._federate, h.HELICS_TIME_MAXTIME)
+                self._start()
             self._check_stalled()
             self._check_external(all(a.progress.phase == "ended" for a in adapters) if adapters else None)
 
@@ -250,9 +252,9 @@ class Host:
         # HELICS waits for a federate that is still joining without limit; so it waits in another thread
         ending = threading.Thread(target=self._end, name="evgrid-host-end", daemon=True)
         ending.start()
-        ending.join(_LEAVE_S + _PATIENCE_S)
-        if ending.is_alive() or not self._joined:
-            leave_behind([self._federate], self._core, self._broker, self)
+        ending.join(_LEAVE_S + _PATIENCE_S if self._left else _FAILED_S)
+        # to free a federate that waits for a time would end the process, where that has failed
+        leave_behind([self._federate], self._core, self._broker, self._logged)
 
     def _end(self) -> None:
         if self._left:
@@ -342,7 +344,8 @@ class Host:
         member = next((member for member in self.members.values() if member.link is link), None)
         if member is not None and member.report is None:
             raise RunError(
-                f"{member.name} failed at {self._when(member.time_s)}: its process ({member.pid}) ended"
+                f"{member.name} failed at {self._when(member.time_s)} or soon after: its process "
+                f"({member.pid}) ended"
             )
 
     def _has_ended(self, name: str) -> bool:
@@ -431,6 +434,22 @@ class Host:
                 f"tcp://{self.host}:{self.port}, core type {CORE_TYPE}, under this name"
             )
 
+    def _start(self) -> None:
+        self._started = True
+        try:
+            h.helicsFederateEnterExecutingModeComplete(self._federate)
+            h.helicsFederateRequestTimeAsync(self._federate, h.HELICS_TIME_MAXTIME)
+        except h.HelicsException as error:
+            self._check_log()
+            raise self._disturbed() from error
+
+    def _disturbed(self) -> RunError:
+        """HELICS 3.6.1 disconnects the first federate, which is the host's, where it refuses a late core."""
+        return RunError(
+            f"the run failed at {self._when(self._done_s)}: a program has tried to join after the start; "
+            "each must be started once, before it"
+        )
+
     def _check_stalled(self) -> None:
         """Say who keeps the others waiting, and raise RunError when an external one does for too long."""
         stood_s = monotonic() - self._stood_since
@@ -508,6 +527,15 @@ class Host:
             for output in sorted(place.taken)
             if (fault := self._output_fault(port(output), found))
         ]
+        sources = self._sources(name)
+        given = {output for each in self._places.values() for output in each.model.outputs}
+        faults += [
+            f"{name}, a program of its own: its input {entry['name']} of {key} is in {entry['units']}; "
+            f"{port(key).unit or 'no unit'} is expected, as HELICS does not convert vectors"
+            for entry in interfaces.get("inputs", [])
+            for key in sources.get(entry["name"], ())
+            if entry.get("units") and key in given and entry["units"] != port(key).unit
+        ]
         period_s, offset_s = float(times.get("period", 0.0)), float(times.get("offset", 0.0))
         whole = round(place.model.period_s / period_s) if period_s > 0 else 1
         if period_s > 0 and (whole < 1 or abs(whole * period_s - place.model.period_s) > 1e-9):
@@ -521,6 +549,25 @@ class Host:
                 "expected"
             )
         return faults
+
+    def _sources(self, name: str) -> dict[str, list[str]]:
+        """Keys of the publications that each input of a federate takes."""
+        graph = ask_broker(self._broker, "root", "data_flow_graph") or {}
+        federates = [each for core in graph.get("cores", []) for each in core.get("federates", [])]
+        keys = {
+            (given["federate"], given["handle"]): given["key"]
+            for federate in federates
+            for given in federate.get("publications", [])
+        }
+        return {
+            taken["key"]: [
+                keys.get((source["federate"], source["handle"]), "") for source in taken["sources"]
+            ]
+            for federate in federates
+            if federate["attributes"]["name"] == name
+            for taken in federate.get("inputs", [])
+            if taken.get("sources")
+        }
 
     def _output_fault(self, expected: Port, found: Mapping[str, Mapping[str, Any]]) -> str:
         """Fault of one registered output; empty for none."""

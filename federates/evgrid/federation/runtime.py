@@ -55,6 +55,7 @@ JOINING = "30s"
 _POLL_S = 0.1
 _GRACE_S = 1.0
 _PATIENCE_S = 10.0
+_FAILED_S = 1.0
 _creating = threading.Lock()
 _process: int | None = None
 """The process that first ran a federation: a fork of it can't run another."""
@@ -249,7 +250,7 @@ class _Federation:
         self._stepper: int | None = None
         self._turns: SimpleQueue[tuple[Adapter, float] | None] = SimpleQueue()
         self._requests: SimpleQueue[float] = SimpleQueue()
-        self._stopping = False
+        self._stopping = self._failed = False
         self._failure: RunError | None = None
         self._running = len(self._own)
         self._done = threading.Event()
@@ -313,7 +314,7 @@ class _Federation:
 
     def stop(self, reason: str) -> None:
         """End what is still running, also other members of the federation."""
-        self._stopping = True
+        self._stopping = self._failed = True
         if self._elsewhere is not None:
             self._elsewhere.failed(reason)
         if self._core is not None:
@@ -340,7 +341,7 @@ class _Federation:
             # HELICS waits for a core without limit; so it waits in another thread
             ending = threading.Thread(target=end, args=parts, name="evgrid-end", daemon=True)
             ending.start()
-            ending.join(_PATIENCE_S)
+            ending.join(_FAILED_S if self._failed and self._elsewhere is not None else _PATIENCE_S)
             ended = not ending.is_alive()
         if not ended:
             leave_behind(*parts, self)

@@ -126,7 +126,7 @@ class _Episodes:
     def close(self) -> None:
         if self._run is not None:
             self._run.close()
-        self._run = None
+        self._run, self._fresh = None, False
 
     def reset(self, seed: int | None) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin an episode; without a seed, the scenario's, which must be the first."""

@@ -14,7 +14,6 @@ import json
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from evgrid.core.temporary import temporary_folder
 from evgrid.errors import ResultError, RunError
 from evgrid.federation.control import free_ports
 from evgrid.federation.host import Host
@@ -194,7 +194,7 @@ def _started(
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """Processes of the federates, which have ended when the context is left."""
     processes: dict[str, subprocess.Popen[bytes]] = {}
-    with tempfile.TemporaryDirectory(prefix="evgrid-run-") as temporary:
+    with temporary_folder() as temporary:
         path = Path(temporary) / "scenario.json"
         path.write_text(scenario.model_dump_json(exclude_none=True), encoding="utf-8")
         try:

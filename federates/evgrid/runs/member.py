@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evgrid.core.ports import CAUSAL_ORDER, kind_of
+from evgrid.core.temporary import temporary_folder
 from evgrid.errors import ScenarioError
 from evgrid.federation.control import Member
 from evgrid.federation.runtime import run_federation
@@ -31,7 +31,7 @@ def run_member(name: str, scenario: Scenario, broker: str, folder: str | None = 
     member = Member(name, host, port, digest_of(scenario, folder), scenario.federation.wait)
     try:
         with (
-            tempfile.TemporaryDirectory(prefix="evgrid-part-") as temporary,
+            temporary_folder() as temporary,
             prepare(scenario, Path(temporary) / "part.nc", only=(name,)) as prepared,
         ):
             report = run_federation(

@@ -152,6 +152,12 @@ class Stepwise:
         """:attr:`view` without copies: its values change with the next step, and must not be changed."""
         if self._raw is None:
             raise StrategyError(f"aggregators.{self.aggregator}: the run has ended, and there is no view")
+        if not self.close.alive:
+            raise StrategyError(
+                f"aggregators.{self.aggregator}: the run was closed at "
+                f"{self.context.clock.stamp(self._raw.time_s)}, before its end; begin another with "
+                "evgrid.stepwise"
+            )
         return self._raw
 
     @property
@@ -230,11 +236,12 @@ class Stepwise:
             raise StrategyError(
                 f"{self._who}: setpoints has the shape {array.shape}: must be ({len(evs)},), one an EV"
             )
-        bad = np.flatnonzero(np.isnan(array) & view.plugged)
+        bad = np.flatnonzero((np.isnan(array) | np.isneginf(array)) & view.plugged)
         if len(bad):
             member = self.context.numbers[evs.member[bad[0]]]
+            what = "NaN" if np.isnan(array[bad[0]]) else "-inf"
             raise StrategyError(
-                f"{self._who}: setpoints has NaN for {len(bad)} of {len(evs)} EVs, first for "
+                f"{self._who}: setpoints has {what} for {len(bad)} of {len(evs)} EVs, first for "
                 f"{evs.name[bad[0]]} of member {member}: must be a power in kW, or +inf"
             )
         return array

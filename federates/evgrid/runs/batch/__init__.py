@@ -265,6 +265,13 @@ def plan(batch: Batch, reduction: Reduction | None = None) -> list[Run]:
         except ScenarioError as error:
             faults += [f"case {number} ({_text(case)}): {fault}" for fault in error.faults]
             continue
+        if scenario.federation.external:
+            faults.append(
+                f"case {number} ({_text(case)}): federation.external = "
+                f"{', '.join(scenario.federation.external)}: programs of your own join single runs only "
+                "(evgrid run), not those of a batch or study"
+            )
+            continue
         for chunk in _chunks(scenario, batch):
             run = Run(identity(chunk, reduction), number, case, chunk)
             if run.id in first_with:
