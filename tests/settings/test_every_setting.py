@@ -887,7 +887,7 @@ SHOWN = {
     """,
     "studies/test_hosting_capacity.py": """
         HostingCapacity.budget HostingCapacity.evs HostingCapacity.levels HostingCapacity.members
-        HostingCapacity.chargers HostingCapacity.kw HostingCapacity.nodes
+        HostingCapacity.chargers HostingCapacity.evs_per_charger HostingCapacity.kw HostingCapacity.nodes
         HostingCapacity.members_per_run HostingCapacity.precision
         HostingCapacity.risk HostingCapacity.variants
     """,

@@ -321,6 +321,22 @@ def test_levels_in_kw_are_the_nearest_whole_number_of_chargers(tmp_path):
     assert study.cases[0].label == "small, Load R1"
 
 
+def test_chargers_of_a_hub_are_shared_by_evs(tmp_path):
+    hub = PARK.replace("full_power", "dc_fast").replace("power_kw: 20}", "power_kw: 150, current: dc}")
+    (tmp_path / "hub.yaml").write_text(hub)
+    study = load_study(
+        tmp_path / "hub.yaml", chargers=(0, 2, 10), evs_per_charger=6, nodes=("Load R1",), members=1
+    )
+    fleets = [run.scenario.fleet for run in study.plans()]
+    assert [fleet.count for fleet in fleets] == [0, 12, 60]
+    assert [fleet.charge_points and fleet.charge_points.each for fleet in fleets] == [None, 2, 10]
+    spread = load_study(tmp_path / "hub.yaml", kw=(0, 300), evs_per_charger=6)
+    with pytest.raises(
+        evgrid.ScenarioError, match="evs_per_charger: the chargers must be at one connection point"
+    ):
+        spread.plans()
+
+
 def test_more_than_one_ev_per_household(scenario):
     runs = load_study(scenario, levels=[1.0, 1.5], members=1).plans()
     assert [run.scenario.fleet.penetration for run in runs] == [1.0, 1.5]
@@ -331,6 +347,7 @@ def test_more_than_one_ev_per_household(scenario):
     [
         ({"chargers": [1], "kw": [2]}, "kw: give either chargers or kw"),
         ({"nodes": ["Load R1"]}, "nodes: give evs, chargers or kw with them"),
+        ({"evs": [1], "evs_per_charger": 2}, "evs_per_charger: is for levels in chargers or kw"),
         ({"levels": [50]}, "levels.*50.*must be at most 5"),
         ({"levels": [0.5, 0.2]}, "levels.*must be ascending"),
         ({"limits": ["en_50161"]}, "en_50161 is no preset; must be one of en_50160"),

@@ -58,7 +58,7 @@ from evgrid.results.limits import LimitSet, coverage, limit_set, violations
 from evgrid.runs.batch import KEPT, Batch, Run, dask_client, plan, read_index, run_batch
 from evgrid.runs.worker_process import Reduction
 from evgrid.scenario import Scenario, load_scenario
-from evgrid.scenario.fields import ElementName, fault
+from evgrid.scenario.fields import ElementName, Positive, fault
 from evgrid.studies import reading
 from evgrid.studies.hosting_capacity_output import save_study
 from evgrid.studies.hosting_capacity_summary import summary
@@ -132,6 +132,9 @@ class HostingCapacity(Study):
     kw: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = None
     """Rated power of all chargers, kW, ascending, in place of levels; the number of chargers is the nearest
     whole one, by the mean rating of the variant's chargers."""
+    evs_per_charger: Positive | None = None
+    """EVs that share each charger, first come, first served (chargers and kw, at nodes or one fleet.at), with
+    the rest of fleet.charge_points; left out: each charger has an EV of its own."""
     nodes: Annotated[tuple[ElementName, ...], Field(min_length=1)] | Literal["all"] | None = None
     """Connection points at which all EVs are, one at a time: a capacity for each; all: every connection
     point. Left out: spread as fleet.at says."""
@@ -182,6 +185,8 @@ class HostingCapacity(Study):
             raise fault(f"{given[1]}: give either {given[0]} or {given[1]}")
         if self.nodes is not None and not given:
             raise fault("nodes: give evs, chargers or kw with them, numbers at each node, in place of levels")
+        if self.evs_per_charger is not None and self.unit.setting not in ("chargers", "kw"):
+            raise fault("evs_per_charger: is for levels in chargers or kw")
         return self
 
     @property
@@ -231,12 +236,19 @@ class HostingCapacity(Study):
             found[name] = sum(kw * share for kw, share in fleet.charger.shares.items()) if fleet else 0.0
         return found
 
-    def evs_at(self, case: Case, level: float) -> dict[str, float]:
-        """The setting of the fleet that a level of a case stands for."""
+    def evs_at(self, case: Case, level: float) -> dict[str, Any]:
+        """The settings of the fleet that a level of a case stands for, the number of EVs first."""
         if not self.unit.counted:
             return {"fleet.penetration": level}
-        mean_kw = self._mean_kw[case.variant] if self.unit.setting == "kw" else 1.0
-        return {"fleet.count": round(level / mean_kw)}
+        chargers = self.chargers_at(case, level)
+        if self.evs_per_charger is None:
+            return {"fleet.count": chargers}
+        shared = {"fleet.charge_points.each": chargers} if chargers else {"fleet.charge_points": None}
+        return {"fleet.count": round(chargers * self.evs_per_charger), **shared}
+
+    def chargers_at(self, case: Case, level: float) -> int:
+        """Number of chargers, or EVs with one of their own, of a level of a case."""
+        return round(level / self._mean_kw[case.variant] if self.unit.setting == "kw" else level)
 
     def batch(self, members: int) -> Batch:
         """The runs with ``members`` members: a case for each variant, node and, fastest, each level."""
@@ -257,6 +269,14 @@ class HostingCapacity(Study):
         sessions = base.fleet.sessions if base.fleet is not None else None
         if sessions is not None and not sessions.sampled:
             text = "fleet.sessions is a file, which says which EVs there are: must be sampled, such as home"
+            raise ScenarioError([text], self.name)
+        at = base.fleet.at if base.fleet is not None else None
+        if (
+            self.evs_per_charger is not None
+            and self.nodes is None
+            and not (isinstance(at, str) or (at and len(at) == 1))
+        ):
+            text = "evs_per_charger: the chargers must be at one connection point: give nodes, or fleet.at"
             raise ScenarioError([text], self.name)
         if not self.unit.counted and sessions is not None and not sessions.at_households:
             text = f"fleet.sessions = {getattr(sessions, 'source', '')}: these EVs are of no household"
@@ -426,9 +446,12 @@ def run_study(
         node=("variant", [case.node for case in study.cases], {"long_name": "connection point of all EVs"}),
     )
     if study.unit.counted:
-        kw = study._mean_kw[study.cases[0].variant] * result["level_evs"].values
+        chargers = np.array([study.chargers_at(study.cases[0], level) for level in study.steps])
         about = {"long_name": "rated power of all chargers", "units": "kW"}
-        result = result.assign_coords(level_kw=("level", kw, about))
+        result = result.assign_coords(
+            level_chargers=("level", chargers, {"long_name": "chargers"}),
+            level_kw=("level", study._mean_kw[study.cases[0].variant] * chargers, about),
+        )
     result["level"].attrs = {"long_name": study.unit.text, "units": study.unit.units}
     if study.nodal_kw is not None:
         from evgrid.studies.nodal_capacity import nodal_capacity

@@ -118,6 +118,6 @@ def amount(level: float, result: xr.Dataset) -> str:
     other = (
         f"{float(at['level_kw']):,.0f} kW"
         if unit.setting == "chargers"
-        else f"{int(at['level_evs'])} chargers"
+        else f"{int(at['level_chargers'])} chargers"
     )
     return f"{text} ({other})"
