@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -416,8 +416,9 @@ def report(results: tuple[Path, ...], output: Path | None, pdf: bool, names: tup
     """
     from evgrid.report import write_report
 
-    with _foreign(results):
-        page = write_report(results, output, _known_limits(names))
+    known = _known_limits(names)
+    with _foreign(results), _spinner("reading results"):
+        page = write_report(results, output, known)
     click.echo(f"report   {page}")
     if pdf:
         from evgrid.report.pdf import print_pdf
@@ -442,8 +443,9 @@ def compare(results: tuple[Path, ...], output: tuple[Path, ...], names: tuple[st
 
     for path in output:
         check_suffix(path)
-    with _foreign(results):
-        cases = figures_of(results, _known_limits(names))
+    known = _known_limits(names)
+    with _foreign(results), _batch_progress("compare", "cases") as advance:
+        cases = figures_of(results, known, lambda done, total: advance(done, 0, total))
     _print_table("", readable(cases))
     for path in output:
         click.echo(f"table    {write_tables(cases, path)}")
@@ -929,9 +931,10 @@ def _progress(scenario: Scenario) -> Iterator[Callable[[float], None]]:
         def render(self, task: Task) -> Text:
             return Text(scenario.clock.stamp(task.completed).replace("T", " "))
 
+    console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), Simulated(), Speed(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
+        console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     with bar:
         task = bar.add_task(scenario.name, total=scenario.clock.duration_s)
@@ -939,22 +942,33 @@ def _progress(scenario: Scenario) -> Iterator[Callable[[float], None]]:
 
 
 @contextmanager
-def _batch_progress(name: str) -> Iterator[Callable[[int, int, int], None]]:
+def _spinner(text: str) -> Iterator[None]:
+    """A sign on a terminal that work of unknown length goes on."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status(text) if console.is_terminal else nullcontext():
+        yield
+
+
+@contextmanager
+def _batch_progress(name: str, noun: str = "runs") -> Iterator[Callable[[int, int, int], None]]:
     """A progress bar on a terminal: runs done and failed, their rate, and the time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[failed]} failed, {task.fields[rate]}"), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
+        console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     with bar:
         task = bar.add_task(name, total=None, failed=0, rate="starting")
 
         def advance(done: int, failed: int, total: int) -> None:
             speed = bar.tasks[0].speed
-            rate = f"{60 * speed:.3g} runs a minute" if speed else "starting"
+            rate = f"{60 * speed:.3g} {noun} a minute" if speed else "starting"
             bar.update(task, completed=done, total=total, failed=failed, rate=rate)
 
         yield advance

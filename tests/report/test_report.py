@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.support.street import street
 import evgrid
 from evgrid.errors import ResultError
 from evgrid.report import page_of, write_report
-from evgrid.report.cases import Case, labels_of
+from evgrid.report.cases import Case, figures_of, labels_of
 from evgrid.report.extremes import extremes, frame_starts
 from evgrid.report.feeder_map import map_data, spare_kw
 from evgrid.report.judged import Judged
@@ -288,3 +289,29 @@ def test_labels_differ():
     assert labels_of(["one", "two"], paths[:2]) == ["one", "two"]
     assert labels_of(["one", "one"], paths[:2]) == ["a", "b"]
     assert labels_of(["one", "one"], paths[1:]) == ["b (1)", "b (2)"]
+
+
+def test_each_case_of_a_batch_is_compared_and_chunks_of_its_members_are_joined(
+    results, tmp_path, monkeypatch
+):
+    folder = tmp_path / "batch"
+    (folder / "runs").mkdir(parents=True)
+    ids = ("a", "b", "c")
+    for number, path in zip(ids, (results[0], results[0], results[1]), strict=True):
+        shutil.copy(path, folder / "runs" / f"{number}.nc")
+    index = pd.DataFrame(
+        {"id": ids, "case": [0, 0, 1], "case_name": ["now", "now", "tou"], "first": [0, 2, 0],
+         "state": ["finished"] * 3},
+    )  # fmt: skip
+    monkeypatch.setattr("evgrid.report.cases.read_index", lambda path: index)
+    steps = []
+    found = figures_of([folder], progress=lambda *step: steps.append(step))
+    assert steps == [(1, 2), (2, 2)]
+    assert list(found) == ["now", "tou"]
+    once = figures_of(results)
+    for name, times in (("now", 2), ("tou", 1)):
+        for joined, single in zip(found[name], once[name], strict=True):
+            np.testing.assert_array_equal(joined.values, np.tile(single.values, times))
+    monkeypatch.setattr("evgrid.report.cases.read_index", lambda path: index.assign(state="failed"))
+    with pytest.raises(ResultError, match="no run of the batch is finished"):
+        figures_of([folder])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +48,11 @@ def open_cases(paths: Sequence[Path]) -> Iterator[list[Case]]:
         yield [Case(*case) for case in zip(labels, paths, results, strict=True)]
 
 
-def figures_of(paths: Sequence[Path], limits: Sequence[str] = ()) -> dict[str, list[KeyFigure]]:
-    """Key figures of results, and of each case of batches whose folders are given, by label.
+def figures_of(
+    paths: Sequence[Path], limits: Sequence[str] = (), progress: Callable[[int, int], None] | None = None
+) -> dict[str, list[KeyFigure]]:
+    """Key figures of results, and of each case of batches whose folders are given, by label; ``progress`` is
+    called with the cases read and in all.
 
     Raises ResultError for what is neither, and for a batch of which no case is finished.
     """
@@ -67,11 +70,12 @@ def figures_of(paths: Sequence[Path], limits: Sequence[str] = ()) -> dict[str, l
             with open_run(path) as result:
                 names.append(str(result.attrs["name"]))
             files.append([path])
-    labels = labels_of(names, [own[0] for own in files])
-    return {
-        label: _joined([_figures(path, limits) for path in own])
-        for label, own in zip(labels, files, strict=True)
-    }
+    found: dict[str, list[KeyFigure]] = {}
+    for label, own in zip(labels_of(names, [own[0] for own in files]), files, strict=True):
+        found[label] = _joined([_figures(path, limits) for path in own])
+        if progress is not None:
+            progress(len(found), len(files))
+    return found
 
 
 def _figures(path: Path, limits: Sequence[str]) -> list[KeyFigure]:
