@@ -21,6 +21,9 @@ SMALL = {
     "voltage_support": 'members, duration = 1, "1h"',
 }
 
+LONGER = {"frequency_regulation", "hosting_capacity", "v2h", "voltage_support"}
+"""Notebooks whose small case takes longer than the others'."""
+
 
 def execute(path, parameters=None):
     notebook = nbformat.read(path, as_version=4)
@@ -38,7 +41,9 @@ def names(source):
     return set(compile(source, "cell", "exec").co_names)
 
 
-@pytest.mark.parametrize("stem", sorted(NOTEBOOKS))
+@pytest.mark.parametrize(
+    "stem", [pytest.param(stem, marks=[pytest.mark.slow] * (stem in LONGER)) for stem in sorted(NOTEBOOKS)]
+)
 def test_notebook_on_a_small_case(stem):
     execute(NOTEBOOKS[stem], SMALL[stem])
 

@@ -423,7 +423,7 @@ def test_a_fork_is_refused(thread_mode):
 # -- starts and stops -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(30, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+@pytest.mark.parametrize("count", [2, pytest.param(30, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
 def test_starts_and_stops_in_fresh_processes(thread_mode, count):
     start = run_script(
         """

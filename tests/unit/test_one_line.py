@@ -117,7 +117,9 @@ def test_a_form_of_tariffs(path, lines, tmp_path):
         assert result["session_cost"].values == pytest.approx(price * drawn)
         assert drawn.min() > 5
     assert "(flat).flat" in call("scenario", "--of", "tariff").output
-    with pytest.raises(ScenarioError, match="tariff: give either flat or prices or seasons"):
+    with pytest.raises(
+        ScenarioError, match="tariff: give either entsoe or flat or prices or seasons or urdb"
+    ):
         load_scenario(path, {"tariff": {"name": "f", "flat": 0.3, "seasons": []}})
 
 
