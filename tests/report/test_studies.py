@@ -16,6 +16,7 @@ from evgrid.report.studies import Aim, Part, _ranked
 from evgrid.results import save_dataset
 from evgrid.studies.comparison import run_here
 from evgrid.studies.frequency_regulation import FrequencyRegulation
+from evgrid.studies.growth import first_years
 from evgrid.studies.hosting_capacity import load_study as load_hosting
 from evgrid.studies.hosting_capacity import run_study as run_hosting
 from evgrid.studies.managed_charging import ManagedCharging
@@ -184,3 +185,55 @@ def test_a_study_without_a_page_of_its_own_has_its_tables(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ResultError, match=r"empty holds no study: there is no study\.nc"):
         page_of([tmp_path / "empty"])
+
+
+def said_of(part_of, tmp_path, **attrs):
+    """The page of a Dataset as the study in a folder, checked to be drawn."""
+    limits = {"limits": ["en_50160"], "risk": 0.05}
+    given = {"name": "case", "remarks": "{}", "not_checked": '{"vuf": "vuf: the result has no such thing"}'}
+    study = limits | attrs.pop("study", {})
+    save_dataset(part_of.assign_attrs(given | attrs, study=json.dumps(study)), tmp_path / "study.nc")
+    page = page_of([tmp_path])
+    assert '<div class="chart">' in html_of(page)
+    return page
+
+
+def test_growth_says_from_which_year_a_limit_is_passed_and_where(tmp_path):
+    over = xr.DataArray(
+        [[[0, 0], [0, 0]], [[1, 0], [1, 0]], [[1, 1], [1, 0]]],
+        {"year": [2026, 2030, 2035], "member": [0, 1], "place": ["line L1", "trafo <T>"]},
+        ("year", "member", "place"),
+    ).astype(bool)
+    grown = xr.DataArray([[0, 5, 9.0]], {"quantity": ["EVs"], "year": over["year"]}, ("quantity", "year"))
+    page = said_of(first_years(over, 0.05).assign(grown=grown), tmp_path, format="evgrid-growth-1")
+    assert page.answer[0].startswith("Some limit of the feeder is passed from 2030")
+    assert page.answer[1] == "The earliest is line L1, from 2030 on."
+    assert "Not checked: unbalance (EN 50160): the result has no such thing." in texts(page)
+
+
+def test_reinforcement_says_the_least_present_value_and_each_way(tmp_path):
+    dims = ("control", "member")
+    one = {
+        "violated_before": True,
+        "violated_after": False,
+        "unserved_kwh": 0.0,
+        "evs": 10.0,
+        "member_cost": 900.0,
+    }
+    costs = {"control_cost": [0.0, 200.0], "set_cost": [1000.0, 300.0], "total_cost": [1000.0, 500.0],
+             "least_bound": [1000.0, 300.0], "upper_cost": [1000.0, 300.0], "sets_examined": [3, 2],
+             "by_voltage": [False, False], "measures": ["bigger trafo", "cable"],
+             "upper_measures": ["", ""]}  # fmt: skip
+    study = {"prices": {"name": "list", "source": "a book"}, "horizon_years": 30, "discount_rate": 0.05}
+    data = {name: (dims, [[value] * 2] * 2) for name, value in one.items()}
+    data |= {name: ("control", values) for name, values in costs.items()}
+    result = xr.Dataset(data, {"control": ["uncontrolled", "V1G"], "member": [0, 1]})
+    attrs = {
+        "currency": "EUR",
+        "candidates": "[{}]",
+        "sections_left_out": 0,
+        "format": "evgrid-reinforcement-1",
+    }
+    page = said_of(result, tmp_path, study=study, **attrs)
+    assert page.answer[0] == "The limits are restored at the least present value by V1G: 500.00 EUR."
+    assert page.answer[1].startswith("uncontrolled: 1,000 EUR")

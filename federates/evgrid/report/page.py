@@ -139,7 +139,9 @@ def cell(value: Any) -> str:
         return f"{pd.Timestamp(value):%Y-%m-%d %H:%M}"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def template() -> jinja2.Template:

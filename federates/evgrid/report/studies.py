@@ -41,6 +41,8 @@ from evgrid.results import open_netcdf, open_results, versions
 from evgrid.results.settlement import amount, is_currency
 from evgrid.runs.batch import read_index
 from evgrid.studies.comparison import side_by_side
+from evgrid.studies.growth_output import summary as growth_summary
+from evgrid.studies.growth_output import years_table
 from evgrid.studies.hosting_capacity_summary import summary as hosting_summary
 from evgrid.studies.hosting_capacity_tables import (
     TOGETHER,
@@ -51,6 +53,8 @@ from evgrid.studies.hosting_capacity_tables import (
     limits_table,
     unit_of,
 )
+from evgrid.studies.reinforcement_output import costs_table
+from evgrid.studies.reinforcement_output import summary as reinforcement_summary
 from evgrid.studies.resilience_output import ALL_SITES, reserve_table, sites_table, variants_table
 from evgrid.studies.study import STUDIES
 
@@ -510,6 +514,58 @@ def _readable(column: str) -> str:
     return str(column).replace("_", " ")
 
 
+# ---- growth and reinforcement -----------------------------------------------------------------------
+
+
+def _growth(part: Part) -> tuple[list[str], list[Section]]:
+    """From which year the feeder and each element are over a limit."""
+    result, rows = part.result, list(growth_summary(part.result))
+    first = dict(rows)["feeder over a limit from"]
+    table = years_table(result)
+    answer = [f"Some limit of the feeder is passed from {first} on."]
+    if len(table) and np.isfinite(table["first_year"].iloc[0]):
+        row = table.iloc[0]
+        answer.append(f"The earliest is {row['place']}, from {row['first_year']:.0f} on.")
+    section = Section("First years over a limit")
+    section.add(Table([], [[name, text] for name, text in rows]))
+    year = result["year"].values.astype(np.float64)
+    grown = {str(q): [result["grown"].sel(quantity=q).values] * 3 for q in result["quantity"].values}
+    plots = [charts.lines_with_band("What grows", "as the study states it", "year", year, grown)]
+    places = [str(place) for place in table["place"].head(MOST_VARIANTS)]
+    if places:
+        shares = {p: [100 * result["share"].sel(place=p).values] * 3 for p in places}
+        title = "Deployments over a limit so far (dashed: risk)"
+        risk = [100 * float(part.settings.get("risk", 0.05))]
+        plots.append(charts.lines_with_band(title, "%", "year", year, shares, risk))
+    section.add(*charts_of(plots, "The earliest elements."))
+    section.add(table_of(table.rename(columns=_readable), "First year by element; – : in none of the years."))
+    section.add(table_of(_words_in(limits_table(result)), "The limits, and whether they were checked."))
+    return answer, [section]
+
+
+def _reinforcement(part: Part) -> tuple[list[str], list[Section]]:
+    """What restoring the limits costs, by replacements and by control."""
+    result, rows = part.result, list(reinforcement_summary(part.result))
+    controls_of = [str(name) for name in result["control"].values]
+    total = result["total_cost"].values
+    answer = [f"{name}: {text}." for name, text in rows if name in controls_of]
+    if np.isfinite(total).any():
+        least = controls_of[int(np.nanargmin(total))]
+        cost = _number(float(np.nanmin(total)), str(result.attrs["currency"]))
+        answer.insert(0, f"The limits are restored at the least present value by {least}: {cost}.")
+    section = Section("Present values side by side")
+    section.add(Table([], [[name, text] for name, text in rows]))
+    series = {
+        name: result[f"{key}_cost"].values.tolist()
+        for name, key in (("control", "control"), ("replacements", "set"))
+    }
+    bars = charts.bars("Present value", str(result.attrs["currency"]), controls_of, series)
+    section.add(*charts_of([bars], "No bar: no set of replacements is known that restores the limits."))
+    section.add(indexed_table(costs_table(result).rename(columns=_readable).set_index("control").T))
+    section.add(table_of(_words_in(limits_table(result)), "The limits, and whether they were checked."))
+    return answer, [section]
+
+
 # ---- others -----------------------------------------------------------------------------------------
 
 
@@ -530,6 +586,8 @@ WRITERS: dict[str, Writer] = {
     "evgrid-hosting-capacity": _hosting,
     "evgrid-comparison": _comparison,
     "evgrid-resilience": _resilience,
+    "evgrid-growth": _growth,
+    "evgrid-reinforcement": _reinforcement,
 }
 """Who writes the answer and the sections of a study, by its format without the version."""
 
