@@ -141,7 +141,8 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if not isinstance(value, float | np.floating):
         return str(value)
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    number = float(value)
+    return f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.4g}"
 
 
 def template() -> jinja2.Template:
