@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-SHOWN = 12
-"""Elements in the summary and the picture, the earliest."""
+SHOWN = 4
+"""Elements of each criterion in the summary and the picture, the earliest."""
 
 
 def years_table(result: xr.Dataset) -> pd.DataFrame:
@@ -42,6 +42,12 @@ def years_table(result: xr.Dataset) -> pd.DataFrame:
     return table.sort_values(order, ascending=[True, True, False], kind="stable").reset_index(drop=True)
 
 
+def earliest(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`years_table` that are shown: the earliest of each criterion."""
+    criterion = table["place"].str.partition(": ")[0]
+    return table[table.groupby(criterion).cumcount() < SHOWN]
+
+
 def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
     """Key figures of a study's Dataset as (name, text) rows."""
     study, years = json.loads(result.attrs["study"]), result["year"].values
@@ -56,11 +62,12 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
     first = _between(any_first, any_low, any_high, years[-1])
     rows.append(("feeder over a limit from", f"{first} at a risk of {study['risk']:.0%}"))
     table = years_table(result)
-    for row in table.head(SHOWN).to_dict("records"):
+    shown = earliest(table)
+    for row in shown.to_dict("records"):
         first = _between(row["first_year"], row["first_year_low"], row["first_year_high"], years[-1])
         rows.append((f"  {row['place']}", f"{first}; {row['share_by_last_year']:.0%} by {years[-1]}"))
-    if len(table) > SHOWN:
-        rows.append(("  and", f"{len(table) - SHOWN} more elements (years.csv)"))
+    if len(table) > len(shown):
+        rows.append(("  and", f"{len(table) - len(shown)} more elements (years.csv)"))
     for criterion in chosen_limits(study["limits"]).criteria:
         remark = json.loads(result.attrs["remarks"]).get(criterion.name)
         rows.append((f"limit {criterion.name}", f"{criterion.text}; {remark}" if remark else criterion.text))
@@ -104,7 +111,7 @@ def save_study(result: xr.Dataset, folder: str | Path) -> list[Path]:
         shares.to_csv(files[2], index=False)
         result["grown"].to_pandas().to_csv(files[3])
         limits_table(result).to_csv(files[4], index=False)
-        rows = min(len(years_table(result)), SHOWN) + 1
+        rows = len(earliest(years_table(result))) + 1
         figure = Figure(figsize=(12, 2.6 + 0.3 * rows), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.4))
         figure.suptitle(f"{result.attrs['name']}, {result.sizes['member']} deployments")
@@ -137,7 +144,7 @@ def plot_first_years(result: xr.Dataset, ax: Axes) -> Axes:
 
     study, years = json.loads(result.attrs["study"]), result["year"].values
     beyond = float(years[-1]) + (float(np.diff(years).min()) if len(years) > 1 else 1.0)
-    table = years_table(result).head(SHOWN)
+    table = earliest(years_table(result))
     names = ["feeder", *table["place"]]
     values = np.array(
         [
