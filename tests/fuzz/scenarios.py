@@ -288,14 +288,20 @@ def outcome(mutant: Mutant, folder: Path) -> str:
 
 def _study(place: str) -> tuple[type, str]:
     from evgrid.studies.frequency_regulation import FrequencyRegulation
+    from evgrid.studies.growth import Growth
     from evgrid.studies.hosting_capacity import HostingCapacity
     from evgrid.studies.managed_charging import ManagedCharging
+    from evgrid.studies.reinforcement import Reinforcement
+    from evgrid.studies.resilience import Resilience
     from evgrid.studies.voltage_support import VoltageSupport
 
     kinds = {
         "hosting": (HostingCapacity, "hosting-capacity"),
         "frequency": (FrequencyRegulation, "frequency-regulation"),
+        "growth": (Growth, "growth"),
         "managed": (ManagedCharging, "managed-charging"),
+        "reinforcement": (Reinforcement, "reinforcement"),
+        "resilience": (Resilience, "resilience"),
         "voltage": (VoltageSupport, "voltage-support"),
     }
     return next(found for word, found in kinds.items() if word in place)
