@@ -315,3 +315,19 @@ def test_each_case_of_a_batch_is_compared_and_chunks_of_its_members_are_joined(
     monkeypatch.setattr("evgrid.report.cases.read_index", lambda path: index.assign(state="failed"))
     with pytest.raises(ResultError, match="no run of the batch is finished"):
         figures_of([folder])
+
+
+def test_where_the_feeder_was_another_program_its_limits_are_not_checked(results):
+    with evgrid.open_results(results[0]) as opened:
+        result = opened.load()
+    gone = ("bus", "line", "trafo", "shunt", "phase")
+    own = [
+        n for n in result.data_vars if str(n).startswith(("voltage", "head", "base", "losses", "member_f"))
+    ]
+    alone = result.drop_vars(own).drop_dims([dim for dim in gone if dim in result.dims])
+    scenario = json.loads(result.attrs["scenario"]) | {"federation": {"external": ["feeder"]}}
+    alone.attrs = dict(result.attrs) | {"scenario": json.dumps(scenario)}
+    page = page_of_runs([Case("alone", Path("alone.nc"), alone)])
+    assert page.answer[0] == "The feeder was another program, so its limits are not checked."
+    assert "Other programs were in place of feeder: what they computed is not recorded." in texts(page)
+    assert "Power of the EVs" in html_of(page)

@@ -83,7 +83,8 @@ EXTREMES = {
 
 def frames_that_fit(results: Sequence[xr.Dataset], budget: int = BUDGET_BYTES) -> int:
     """Most intervals with which the maps of some results fit into a page."""
-    each = sum(2 * (4 * r.sizes["bus"] + r.sizes.get("line", 0) + r.sizes.get("trafo", 0)) for r in results)
+    weights = {"bus": 4, "line": 1, "trafo": 1}  # quantities of each kind
+    each = sum(2 * weight * r.sizes.get(kind, 0) for r in results for kind, weight in weights.items())
     return int(np.clip(budget // max(each * 4 / 3, 1), 1, FRAMES))
 
 
