@@ -136,6 +136,7 @@ def test_two_results_share_a_slider_and_their_colours(tab, pages):
     assert len(tab.screenshot()) > 50_000
 
 
+@pytest.mark.slow
 def test_on_paper_each_chart_is_a_picture(tab, pages, tmp_path):
     page, _, _ = pages
     made = print_pdf(page, tmp_path / "r.pdf").read_bytes()
@@ -156,6 +157,7 @@ def test_without_a_browser_the_page_is_made_and_the_pdf_refused(pages, tmp_path,
         print_pdf(pages[0], tmp_path / "r.pdf")
 
 
+@pytest.mark.slow
 def test_browse_serves_the_same_page_with_every_interval_on_this_machine_only(tab, results):
     command = [sys.executable, "-m", "evgrid.cli", "browse", str(results[0])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

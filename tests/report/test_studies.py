@@ -58,7 +58,7 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder_of(base, scheduler):
+def folder_of(base, request):
     """The folder of a small study of a kind, run when it is first asked for."""
 
     def compared(schema, kind, scenario, *variants, **changes):
@@ -76,7 +76,7 @@ def folder_of(base, scheduler):
         if kind == "resilience":
             return run_resilience(load_study(base / "sites.yaml", Resilience, kind, durations=[3600, 7200]))
         study = load_hosting(base / "street.yaml", members=2, levels=None, evs=[0, 40], limits=LIMITS)
-        return run_hosting(study, base / kind, scheduler=scheduler)
+        return run_hosting(study, base / kind, scheduler=request.getfixturevalue("scheduler"))
 
     @cache
     def made(kind):
@@ -89,8 +89,8 @@ def folder_of(base, scheduler):
 
 
 KINDS = (
-    "managed-charging", "voltage-support", "hosting-capacity", "resilience",
-    pytest.param("frequency-regulation", marks=pytest.mark.slow),
+    "managed-charging", "voltage-support", "resilience",
+    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("hosting-capacity", "frequency-regulation")),
 )  # fmt: skip
 LIMITS = ["en_50160", "vuf"]
 
@@ -132,6 +132,7 @@ def test_the_answer_of_ways_of_charging_names_the_cheapest_and_what_it_saves(fol
     assert "2 member(s) were run." in said
 
 
+@pytest.mark.slow
 def test_the_answer_of_hosting_capacity_is_that_of_its_table(folder_of):
     page = page_of([folder_of("hosting-capacity")])
     with xr.open_dataset(folder_of("hosting-capacity") / "study.nc") as study:
