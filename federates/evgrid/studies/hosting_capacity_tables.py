@@ -71,7 +71,7 @@ def chosen_limits(limits: Sequence[Any]) -> LimitSet:
 
 
 def limits_table(result: xr.Dataset) -> pd.DataFrame:
-    """The limits of a study with their numbers (:func:`evgrid.results.limits.limits_frame`), whether each was
+    """The limits of a study with their numbers (``limits_frame``), whether each was
     ``checked``, and a ``remark`` how, or why not.
     """
     table = limits_frame(chosen_limits(json.loads(result.attrs["study"])["limits"]))

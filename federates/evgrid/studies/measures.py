@@ -1,6 +1,6 @@
 """Replacements of a feeder's equipment: their prices, the sections they apply to, and the feeder with them.
 
-In: a :class:`PriceTable` and a :class:`~evgrid.feeder.networks.Network`. Out: :class:`Measure`, each for one
+In: a price table and a network. Out: :class:`Measure`, each for one
 element (a transformer, a section of cable, the phases below a transformer), and :func:`with_measures`, the
 network with some of them.
 
