@@ -997,6 +997,7 @@ SHOWN = {
         ChargeCurve.kw ChargeCurve.soc VehicleType.charge_curve
     """,
     "unit/test_sessions_home.py": """
+        FleetArea.at FleetArea.penetration
         VehicleType.ac_1p_kw VehicleType.ac_3p_kw VehicleType.bidirectional VehicleType.capacity_kwh
         VehicleType.consumption_kwh_per_mile VehicleType.discharge_kw VehicleType.share
     """,

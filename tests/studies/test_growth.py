@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandapower as pp
+import pandas as pd
 import pytest
 import xarray as xr
 import yaml
@@ -16,7 +17,7 @@ from evgrid.feeder.base_load import base_load
 from evgrid.feeder.networks import load_network
 from evgrid.scenario import scenario_from
 from evgrid.studies.growth import Growth, SCurve, first_years, run_study, value_of
-from evgrid.studies.growth_output import save_study, summary, years_table
+from evgrid.studies.growth_output import earliest, save_study, summary, years_table
 from evgrid.studies.reading import load_study
 
 STUDIES = Path(__file__).parents[2] / "scenarios" / "studies"
@@ -97,6 +98,33 @@ def test_additions_of_a_lower_penetration_are_among_those_of_a_higher_one(tmp_pa
     np.testing.assert_allclose(in_areas, whole, rtol=1e-12)
     half = added({"a": {"heat_pump": {"annual_kwh": 2500}, "penetration": 1.0}}, tmp=tmp_path)[0]
     np.testing.assert_allclose(half, whole / 2, rtol=1e-12)
+    p, q = added({"a": {**pump, "penetration": 1.0, "power_factor": 0.8}}, tmp=tmp_path)
+    np.testing.assert_allclose(p, whole, rtol=1e-12)
+    np.testing.assert_allclose(q, 0.75 * p, rtol=1e-12)
+
+
+def test_nothing_is_shown_where_nothing_is_over_a_limit():
+    assert earliest(pd.DataFrame({"place": pd.Series([], dtype=str)})).empty
+
+
+def test_evs_grow_by_area(tmp_path):
+    (tmp_path / "street.yaml").write_text("name: street\n")
+
+    def growth_of(**settings):
+        return Growth.model_validate({"name": "g", "scenario": tmp_path / "street.yaml", **settings})
+
+    areas = {"north": {"at": ["A*", "C"], "evs": {2026: 0.1, 2030: 0.5}},
+             "south": {"at": ["B"], "evs": {"saturation": 2, "midpoint": 2030, "rate": 0.3}}}  # fmt: skip
+    assert growth_of(years=[2028, 2030], areas=areas).overrides_of(2030) == {
+        "fleet.penetration": None,
+        "fleet.count": None,
+        "fleet.areas": {
+            "north": {"at": ["A*", "C"], "penetration": 0.5},
+            "south": {"at": ["B"], "penetration": 1.0},
+        },
+    }
+    with pytest.raises(ValueError, match="evs: give those of the whole feeder, or of areas"):
+        growth_of(evs={2026: 0.1}, areas=areas)
 
 
 def test_pv_is_negative_load_by_day_and_load_is_scaled(tmp_path):

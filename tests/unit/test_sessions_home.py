@@ -1,7 +1,11 @@
 """Sampled home sessions: nested, reproducible, and with the times that were asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evgrid.core.model import ALL_PHASES, Connections
 from evgrid.core.random_streams import Purpose, stream
@@ -48,6 +52,60 @@ def test_deployments_are_nested():
     for name in ("connection", "phase", "name"):
         assert np.array_equal(getattr(few, name), getattr(many, name)[:10])
     assert_same(few_sessions, many_sessions.take(many_sessions.ev < 10))
+
+
+def by_name(evs, sessions):
+    """Connection and phase of each EV by member and name, and its sessions."""
+    found = {}
+    for row, key in enumerate(zip(evs.member.tolist(), evs.name.tolist(), strict=True)):
+        mine = np.flatnonzero(sessions.ev == row)
+        times = np.stack([sessions.arrival_s, sessions.departure_s, sessions.soc_arrival])[:, mine]
+        found[key] = (int(evs.connection[row]), int(evs.phase[row]), times.tolist())
+    return found
+
+
+@given(st.floats(0, 3), st.floats(0, 3), st.floats(0, 1), st.integers(0, 3))
+@settings(max_examples=15, deadline=None)
+def test_evs_of_areas_are_those_of_the_whole_feeder_there(north, south, more, upstream):
+    """Each area has its own share, in the order of the whole, and its EVs stay as any area grows."""
+    connections = feeder(of=(0, 1, 2, ALL_PHASES, 0, ALL_PHASES), households=(1, 2, 3, 40, 4, 0))
+    connections = replace(connections, upstream=True)
+
+    def of(north, south):
+        areas = {"north": {"at": ["L0", "L1"], "penetration": north},
+                 "south": {"at": ["l[34]"], "penetration": south}}  # fmt: skip
+        return sample_sessions(scenario(members=2, areas=areas, upstream=upstream), connections)
+
+    few = of(north, south)
+    for member in (0, 1):
+        at = few[0].connection[few[0].member == member]
+        assert [np.isin(at, [0, 1]).sum(), np.isin(at, [3, 4]).sum(), (at == 2).sum()] == [
+            round(3 * north), round(44 * south), 0,
+        ]  # fmt: skip
+        assert (at == connections.on_feeder).sum() == upstream
+    own = {key: value for key, value in by_name(*few).items() if value[0] != connections.on_feeder}
+    for others in (of(north + more, south), of(north, south + more)):
+        assert own.items() <= by_name(*others).items()
+    whole = sample_sessions(scenario(members=2, penetration=3 + more), connections)
+    assert own.items() <= by_name(*whole).items()
+
+
+@pytest.mark.parametrize(
+    ("areas", "message"),
+    [
+        ({"a": {"at": ["L9"], "penetration": 1}}, r"fleet.areas.a.at = L9: the feeder has no such conn"),
+        ({"a": {"at": ["L*"], "penetration": 1}, "b": {"at": ["L1", "L2"], "penetration": 0}},
+         r"fleet.areas.b: connection L1 \(and 1 more\) is in a too; must be in one area"),
+    ],
+)  # fmt: skip
+def test_faults_of_areas(areas, message):
+    with pytest.raises(ScenarioError, match=message):
+        tables(areas=areas)
+
+
+def test_an_area_without_households():
+    with pytest.raises(ScenarioError, match=r"fleet.areas.a.at: has no households that could have an EV"):
+        tables(feeder(households=(0, 2, 3, 4, 1)), areas={"a": {"at": ["L0"], "penetration": 1}})
 
 
 def test_bidirectional_shares_are_nested():

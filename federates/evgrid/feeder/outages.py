@@ -739,6 +739,7 @@ def without(network: Network, fed: Bools, out: frozenset[int]) -> tuple[Network 
             **{
                 f.name: getattr(grid.fixed, f.name)[gens if f.name.startswith("gen") else shunts]
                 for f in fields(Fixed)
+                if getattr(grid.fixed, f.name) is not None
             }
         ),
         joined=grid.joined,

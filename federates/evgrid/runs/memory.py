@@ -50,7 +50,9 @@ def memory_of(scenario: Scenario, network: Network) -> dict[str, float]:
     if fleet is None:
         return found
     households = float(network.connections.households.sum())
-    evs = members * ((fleet.count or (fleet.penetration or 0.0) * households) + fleet.upstream)
+    areas = [] if fleet.areas is None else [area.penetration for area in fleet.areas.values()]
+    most = max([fleet.penetration or 0.0, *areas])
+    evs = members * ((fleet.count or most * households) + fleet.upstream)
     days = clock.duration_s / DAY_S
     link = scenario.communication
     found["the EVs (ensemble.members, fleet)"] = BYTES_OF_AN_EV * evs * (2 + days)

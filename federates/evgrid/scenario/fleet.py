@@ -325,6 +325,15 @@ def _mix(value: Any, info: ValidationInfo) -> Any:
         raise faults(error.faults) from None
 
 
+class FleetArea(Settings):
+    """The EVs of the homes in a part of the feeder."""
+
+    at: Annotated[list[ElementName], Field(min_length=1)]
+    """Names of its connection points, or patterns such as 'North*'."""
+    penetration: Annotated[float, Field(ge=0, le=5)]
+    """EVs per household."""
+
+
 class Fleet(Settings):
     """The EVs, their chargers and their sessions."""
 
@@ -332,6 +341,9 @@ class Fleet(Settings):
     """EVs per household (home only); above 1 some households have several."""
     count: Annotated[int, Field(ge=0)] | None = None
     """Number of EVs in each member, instead of penetration."""
+    areas: Annotated[dict[str, FleetArea], Field(min_length=1)] | None = None
+    """EVs per household of parts of the feeder, by names of your own, instead of penetration; elsewhere there
+    are none. Each connection point is in one of them at most."""
     upstream: Annotated[int, Field(ge=0)] = 0
     """Number of additional EVs in each member, connected upstream of the feeder. Their power is not in its
     power flow, and they see nominal voltage; the aggregator, the bulk system and the results include them. In
@@ -371,7 +383,7 @@ class Fleet(Settings):
 
     @model_validator(mode="after")
     def _number_of_evs(self) -> Fleet:
-        given = [key for key in ("penetration", "count") if getattr(self, key) is not None]
+        given = [key for key in ("penetration", "count", "areas") if getattr(self, key) is not None]
         if not self.sessions.sampled:
             if given:
                 raise fault(f"{given[0]} has no meaning with a session file, which says which EVs there are")
@@ -387,9 +399,11 @@ class Fleet(Settings):
             return self
         if self.sessions.at_households:
             if len(given) != 1:
-                raise fault("give either penetration (EVs per household) or count (EVs)")
+                raise fault("give either penetration (EVs per household), areas of it, or count (EVs)")
         elif given != ["count"]:
-            raise fault("give count (EVs), and no penetration: that is of households, for sessions at home")
+            raise fault(
+                "give count (EVs), and no penetration or areas: those are of households, for sessions at home"
+            )
         return self
 
     @model_validator(mode="after")

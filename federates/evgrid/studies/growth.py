@@ -94,6 +94,8 @@ class Area(Settings):
 
     at: tuple[str, ...] | None = None
     """Names of its connection points, or patterns such as 'North*'; left out: all."""
+    evs: Curve | None = None
+    """EVs per household."""
     heat_pumps: Curve | None = None
     """Heat pumps per household."""
     pv: Curve | None = None
@@ -123,7 +125,7 @@ class Growth(Study):
     evs: Curve | None = None
     """EVs per household, of the whole feeder; left out: those of the scenario in every year."""
     areas: Annotated[dict[str, Area], Field(min_length=1)] = {"feeder": Area()}
-    """Growth of heat pumps, PV and load by area."""
+    """Growth of EVs, heat pumps, PV and load by area."""
     heat_pump: HeatPump = HeatPump(annual_kwh=4500)
     """Each heat pump."""
     pv: NetworkPv | None = None
@@ -150,15 +152,22 @@ class Growth(Study):
     def _something_grows(self) -> Growth:
         grows = [
             self.evs,
-            *(c for area in self.areas.values() for c in (area.heat_pumps, area.pv, area.load)),
+            *(c for area in self.areas.values() for c in (area.evs, area.heat_pumps, area.pv, area.load)),
         ]
         if all(curve is None for curve in grows):
             raise fault("evs, areas: nothing grows; give a table or an S-curve of one of them at least")
+        if self.evs is not None and self._by_area:
+            raise fault("evs: give those of the whole feeder, or of areas")
         if self.pv is None and any(area.pv is not None for area in self.areas.values()):
             raise fault("pv: is required where PV grows, {latitude, longitude, timezone} at least")
         if self.heat_pump.annual_kwh is None:
             raise fault("heat_pump.annual_kwh: is required")
         return self
+
+    @property
+    def _by_area(self) -> dict[str, Area]:
+        """The areas in which EVs grow."""
+        return {name: area for name, area in self.areas.items() if area.evs is not None}
 
     @property
     def limit_set(self) -> LimitSet:
@@ -169,7 +178,14 @@ class Growth(Study):
         """Overrides of the scenario in a year."""
         found: dict[str, Any] = {}
         if self.evs is not None:
-            found |= {"fleet.penetration": value_of(self.evs, year), "fleet.count": None}
+            found |= {"fleet.penetration": value_of(self.evs, year), "fleet.count": None, "fleet.areas": None}
+        by_area = {
+            name: {"at": list(area.at or ("*",)), "penetration": value_of(area.evs, year)}
+            for name, area in self.areas.items()
+            if area.evs is not None
+        }
+        if by_area:
+            found |= {"fleet.penetration": None, "fleet.count": None, "fleet.areas": by_area}
         pump = self.heat_pump.model_dump(mode="json", exclude_none=True)
         system = None if self.pv is None else self.pv.model_dump(mode="json", exclude_none=True)
         additions: dict[str, Any] = {}
@@ -203,7 +219,7 @@ class Growth(Study):
 
     def plans(self) -> list[Run]:
         """The runs. Raises ScenarioError with every fault of every one."""
-        if self.evs is not None:
+        if self.evs is not None or self._by_area:
             fleet = load_scenario(self.scenario, self.overrides).fleet
             if fleet is None or not fleet.sessions.at_households:
                 raise ScenarioError(
@@ -317,8 +333,8 @@ def _grown(study: Growth) -> tuple[list[str], np.ndarray[Any, np.dtype[np.float6
     for name, area in study.areas.items():
         of = "" if len(study.areas) == 1 else f", {name}"
         for curve, text in (
-            (area.heat_pumps, "heat pumps per household"), (area.pv, "PV systems per household"),
-            (area.load, "factor of the load"),
+            (area.evs, "EVs per household"), (area.heat_pumps, "heat pumps per household"),
+            (area.pv, "PV systems per household"), (area.load, "factor of the load"),
         ):  # fmt: skip
             if curve is not None:
                 curves[f"{text}{of}"] = curve

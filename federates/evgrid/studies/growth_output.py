@@ -44,7 +44,7 @@ def years_table(result: xr.Dataset) -> pd.DataFrame:
 
 def earliest(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`years_table` that are shown: the earliest of each criterion."""
-    criterion = table["place"].str.partition(": ")[0]
+    criterion = table["place"].str.split(": ").str[0]
     return table[table.groupby(criterion).cumcount() < SHOWN]
 
 

@@ -203,7 +203,7 @@ class HostingCapacity(Study):
 
     @property
     def _no_evs(self) -> dict[str, None]:
-        return {"fleet.penetration" if self.unit.counted else "fleet.count": None}
+        return {"fleet.penetration" if self.unit.counted else "fleet.count": None, "fleet.areas": None}
 
     @cached_property
     def _places(self) -> tuple[str, ...]:

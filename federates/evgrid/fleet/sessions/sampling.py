@@ -12,7 +12,7 @@ Left out: charging at several places, holidays. Charge points that EVs share: se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, cast
 
@@ -57,7 +57,8 @@ def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, 
     connection points) stand in a random order, of which the first ``penetration`` (or ``count``,
     from the beginning again where there are more EVs than places) get an EV, named by their rank:
     ``ev0001``. Deployments are nested: an EV has the same place, type, charger, phase and trips whether
-    10 or 50 EVs are drawn. ``upstream`` more, of the next ranks, are upstream of the feeder.
+    10 or 50 EVs are drawn. With ``areas`` those of each area come in that order, with the rank that they have
+    among all. ``upstream`` more, of the next ranks, are upstream of the feeder.
     Single-phase chargers at a three-phase connection are on a random
     phase, as is a vehicle with a single-phase on-board charger at a three-phase EVSE; a balanced
     feeder knows no phases. Where charger.phases is 3, an EV at home at a connection of one phase has a
@@ -78,8 +79,8 @@ def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, 
     fleet = scenario.fleet
     assert fleet is not None
     places = _places(scenario, connections)
+    areas = _areas(scenario, connections)
     below = fleet.count if fleet.count is not None else round((fleet.penetration or 0.0) * len(places))
-    count = below + fleet.upstream
     if fleet.upstream and not connections.upstream:
         raise ScenarioError(
             [f"fleet.upstream = {fleet.upstream}: a load of the network is named {UPSTREAM}; rename it"]
@@ -88,22 +89,76 @@ def sample_sessions(scenario: Scenario, connections: Connections) -> tuple[EVs, 
     member, connection, phase, name, parts = [], [], [], [], []
     for position, number in enumerate(scenario.members):
         order = stream(scenario.ensemble.seed, number, Purpose.DEPLOYMENT).permutation(places)
+        ranks = np.arange(below) if areas is None else _ranks(order, areas)
+        below = int(ranks.max(initial=-1)) + 1
+        count, ranks = below + fleet.upstream, np.append(ranks, below + np.arange(fleet.upstream))
         at = order[np.arange(below) % max(len(places), 1)] if below else np.zeros(0, np.int64)
         at = np.append(at, np.full(fleet.upstream, connections.on_feeder))
         drawn = ev_draws(scenario, number, count)
         type_of = types.draw(scenario, number, count, at)
         limited = (types.phases[type_of] == 3) & (connections.phase[at] != ALL_PHASES)
         type_of += len(types.share_up_to) * (limited & (len(connections.phases) == 3))
-        member.append(np.full(count, position))
-        connection.append(at)
-        phase.append(charger_phases(connections, at, np.where(types.one_phase[type_of], 1, 3), drawn[:, 1]))
-        name.append(np.array([f"ev{rank:04d}" for rank in range(1, count + 1)], np.str_))
+        phases = charger_phases(connections, at, np.where(types.one_phase[type_of], 1, 3), drawn[:, 1])
+        member.append(np.full(len(ranks), position))
+        connection.append(at[ranks])
+        phase.append(phases[ranks])
+        name.append(np.array([f"ev{rank + 1:04d}" for rank in ranks.tolist()], np.str_))
         bidirectional = drawn[:, 0] < fleet.charger.bidirectional
-        parts.append(_sampled(scenario, number, position * count, types, type_of, bidirectional))
+        of_rank = np.full(count, -1, np.int32)
+        of_rank[ranks] = position * len(ranks) + np.arange(len(ranks))
+        sampled = _sampled(scenario, number, types, type_of, bidirectional)
+        sampled = sampled.take(np.flatnonzero(of_rank[sampled.ev] >= 0))
+        parts.append(replace(sampled, ev=of_rank[sampled.ev]))
     at_all = np.concatenate(connection)
     evs = EVs(np.concatenate(member), at_all, np.concatenate(phase), np.concatenate(name))
     columns: dict[str, Any] = {key: np.concatenate([getattr(p, key) for p in parts]) for key in COLUMNS}
     return evs, within_run(Sessions(**columns), scenario)
+
+
+def _areas(scenario: Scenario, connections: Connections) -> list[tuple[NDArray[np.bool_], float]] | None:
+    """Connections, (connection,), and EVs per household of each area; None without areas.
+
+    Raises
+    ------
+    ScenarioError
+        Naming what the feeder does not have, and connection points in two areas.
+
+    """
+    assert scenario.fleet is not None
+    if scenario.fleet.areas is None:
+        return None
+    own = ElementNames(connections.name[: connections.on_feeder])
+    found, faults, area_of = [], list[str](), dict[int, str]()
+    for name, area in scenario.fleet.areas.items():
+        rows, missing = own.matching(area.at)
+        faults += [
+            f"fleet.areas.{name}.at = {one}: the feeder has no such connection point; {own.hint(one)}"
+            for one in missing
+        ]
+        if rows.size and not connections.households[rows].any():
+            faults.append(f"fleet.areas.{name}.at: has no households that could have an EV")
+        shared = [row for row in rows.tolist() if row in area_of]
+        if shared:
+            more = f" (and {len(shared) - 1} more)" if len(shared) > 1 else ""
+            faults.append(
+                f"fleet.areas.{name}: connection {connections.name[shared[0]]}{more} is in "
+                f"{area_of[shared[0]]} too; must be in one area"
+            )
+        area_of |= dict.fromkeys(rows.tolist(), name)
+        found.append((np.isin(np.arange(len(connections)), rows), area.penetration))
+    if faults:
+        raise ScenarioError(faults)
+    return found
+
+
+def _ranks(order: NDArray[np.int64], areas: list[tuple[NDArray[np.bool_], float]]) -> NDArray[np.int64]:
+    """Ranks of the EVs of areas, ascending; places have the order ``order``, and again after the last."""
+    found = []
+    for inside, penetration in areas:
+        mine = np.flatnonzero(inside[order])
+        again, place = np.divmod(np.arange(round(penetration * len(mine))), max(len(mine), 1))
+        found.append(mine[place] + again * len(order))
+    return np.sort(np.concatenate(found))
 
 
 def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:
@@ -253,7 +308,7 @@ def _refuse_three_phase_chargers(
 
 
 def _sampled(
-    scenario: Scenario, member: int, first_ev: int, types: _Types, type_of: NDArray[np.int64],
+    scenario: Scenario, member: int, types: _Types, type_of: NDArray[np.int64],
     bidirectional: NDArray[np.bool_],
 ) -> Sessions:  # fmt: skip
     """All sessions of one member that touch the run, with their true arrivals."""
@@ -268,7 +323,7 @@ def _sampled(
         for loss in losses:
             loss[discharge_kw > 0] = BIDIRECTIONAL
     return Sessions(
-        ev=(stays.ev + first_ev).astype(np.int32),
+        ev=stays.ev.astype(np.int32),
         arrival_s=stays.arrival_s,
         departure_s=stays.departure_s,
         soc_arrival=stays.soc,
