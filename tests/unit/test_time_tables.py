@@ -99,6 +99,28 @@ def test_kwh_of_a_quarter_hour_over_both_changes_of_the_clocks(net, tmp_path):
     )
 
 
+def test_standard_time_of_ireland_is_that_of_winter(net, tmp_path):
+    """The zone's database calls its summer time standard, and winter an hour less."""
+    pd.DataFrame({"time": pd.date_range("2026-07-01", periods=48, freq="h"), "House 1": range(48),
+                  "House 2": 0}).to_csv(tmp_path / "load.csv", index=False)  # fmt: skip
+    base = {"file": str(tmp_path / "load.csv"), "tz": "Europe/Dublin", "times": "standard"}
+    assert power(net, "2026-07-01T12:00", 1, **base)[:, 0] == pytest.approx(11.0)  # 12:00 IST is 11:00 GMT
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_shuffled_rows_the_hour_that_comes_twice_is_not_guessed(net, tmp_path, seed):
+    times = wall_times("2026-10-24", "2026-10-27")
+    table = pd.DataFrame({"time": times, "House 1": np.arange(len(times)), "House 2": 0})
+    base = {"file": str(tmp_path / "load.csv"), **BERLIN}
+    table.sample(frac=1.0, random_state=seed).to_csv(tmp_path / "load.csv", index=False)
+    with pytest.raises(ScenarioError, match="is there twice, in no order: in Europe/Berlin .* give offset"):
+        power(net, "2026-10-25", 24, **base)
+    for ordered in (table, table[::-1]):
+        ordered.to_csv(tmp_path / "load.csv", index=False)
+        rows = [*range(96, 108), *range(112, 196)]
+        assert power(net, "2026-10-25", 24, **base)[:, 0] == pytest.approx(np.array(rows))
+
+
 def test_a_long_table_with_gaps_and_decimal_commas(net, tmp_path):
     """Rows of two meters in any order, W, labelled at the end of half hours; some are missing, one is
     empty."""

@@ -369,6 +369,15 @@ def _wall(utc: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
     return np.asarray(index.tz_convert(zone).tz_localize(None).as_unit("us").asi8)
 
 
+def _order(wall: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Order of the rows of each group, (group,): 1 where they rise, -1 where they fall, 0 where neither."""
+    by_group = np.argsort(group, kind="stable")
+    of, change = group[by_group][1:], np.diff(wall[by_group])
+    change[np.diff(group[by_group]) != 0] = 0
+    rises, falls = (np.bincount(of[sign], minlength=group.max() + 1) for sign in (change > 0, change < 0))
+    return np.where(rises >= 3 * falls, 1, np.where(falls >= 3 * rises, -1, 0))
+
+
 def _stamp(us: int) -> str:
     return str(np.datetime64(int(us), "us").astype("datetime64[s]"))[:16]
 
@@ -422,7 +431,7 @@ class _Grid:
         wall = self._start_us + np.round(times_s * 1e6).astype(np.int64)
         change = np.diff(wall)
         falling = int((change < 0).sum()) > int((change > 0).sum())
-        utc = self._resolved(wall, offset_s, group, falling)
+        utc = self._resolved(wall, offset_s, group)
         if self._faults or utc is None:
             return None
         moments = np.unique(utc)
@@ -456,7 +465,7 @@ class _Grid:
         return TimeTable(edges_s, values, account)
 
     def _resolved(
-        self, wall: NDArray[np.int64], offset_s: Array, group: NDArray[np.int64], falling: bool
+        self, wall: NDArray[np.int64], offset_s: Array, group: NDArray[np.int64]
     ) -> NDArray[np.int64] | None:
         """The times in UTC, or, without a zone, as they are; µs since 1970."""
         reading, stated = self._reading, np.isfinite(offset_s)
@@ -466,7 +475,8 @@ class _Grid:
             first = datetime.fromisoformat(_stamp(int(wall.min()))[:4] + "-01-01").replace(
                 tzinfo=ZoneInfo(self._zone)
             )
-            own = (first.utcoffset() or timedelta()) - (first.dst() or timedelta())
+            summer = max(first.dst() or timedelta(), timedelta())  # of Ireland's winter time it is -1 h
+            own = (first.utcoffset() or timedelta()) - summer
             offset_s, stated = np.where(stated, offset_s, own.total_seconds()), np.ones_like(stated)
         utc = wall - np.where(stated, offset_s * 1e6, 0).astype(np.int64)
         if reading.offset and reading.times == "local":
@@ -489,7 +499,7 @@ class _Grid:
                 attempts.append(int(steps[count.argmax()]))
         faults: list[tuple[list[int], list[str]]] = []
         for shift in attempts:
-            found, rows, reasons = self._of_wall(wall[rest] - shift, group[rest], falling)
+            found, rows, reasons = self._of_wall(wall[rest] - shift, group[rest])
             if not rows:
                 utc[rest] = found + shift
                 return utc
@@ -500,7 +510,7 @@ class _Grid:
         return None
 
     def _of_wall(
-        self, wall: NDArray[np.int64], group: NDArray[np.int64], falling: bool
+        self, wall: NDArray[np.int64], group: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], list[int], list[str]]:
         """Wall times in UTC, and rows at fault with their reasons."""
         every = np.ones(len(wall), np.bool_)
@@ -518,11 +528,13 @@ class _Grid:
             keys = pd.DataFrame({"group": group[twice], "wall": wall[twice]}).groupby(["group", "wall"])
             number = keys.cumcount().to_numpy()
             count = keys["wall"].transform("size").to_numpy()
-            second = number == (0 if falling else 1)
+            order = _order(wall, group)[group[twice]]
+            second = number == np.where(order < 0, 0, 1)
             utc[twice[second]] = late[twice[second]]
-            odd = twice[count != 2]
-            for row, times in zip(odd.tolist(), count[count != 2].tolist(), strict=True):
-                words = "once" if times == 1 else f"{times} times"
+            for row, times, sorted_as in zip(twice.tolist(), count.tolist(), order.tolist(), strict=True):
+                if times == 2 and sorted_as:
+                    continue
+                words = "once" if times == 1 else "twice, in no order" if times == 2 else f"{times} times"
                 rows.append(row)
                 reasons.append(
                     f"{label} = {_stamp(int(wall[row]))} is there {words}: in {zone} it comes twice then; "

@@ -133,7 +133,8 @@ class ChargePoints(Settings):
     waiting: Literal["queue", "leave"] = "queue"
     """queue: who finds no charge point free waits for the next; leave: leaves without charging."""
     patience: Annotated[Duration, Field(gt=0)] | None = None
-    """Longest wait, after which an EV leaves without charging; left out: until it would depart."""
+    """Longest wait, after which an EV leaves without charging; left out: until it would depart, with
+    stay = as_long until its own next arrival."""
     stay: Literal["until_departure", "as_long"] = "until_departure"
     """until_departure: who has waited departs when it would have; as_long: it stays as long as it would
     have, from when it is plugged in, until its own next arrival at most."""
