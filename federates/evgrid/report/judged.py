@@ -174,9 +174,10 @@ def worst_sentence(table: pd.DataFrame) -> str:
     phase = f", phase {row['phase']}" if row["phase"] else ""
     scale, unit = _shown_unit(str(row["criterion"]), str(row["unit"]))
     kind = ELEMENTS.get(row["element"], row["element"])
+    place = f"{kind} {row['name']}".strip() or "the feeder"
     more = f"; {len(table)} such entries in all" if len(table) > 1 else ""
     return (
-        f"the most severe is {words(row['criterion'])} at {kind} {row['name']}{phase}: "
+        f"the most severe is {words(row['criterion'])} at {place}{phase}: "
         f"{scale * row['worst']:.4g} {unit} against a limit of {scale * row['limit']:.4g} {unit}, first at "
         f"{row['first_time']:%Y-%m-%d %H:%M}, for {row['duration_h']:.3g} h{more}."
     )

@@ -6,6 +6,7 @@ In: results of runs. Out: :func:`key_figures` of one, and of several :func:`long
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,10 +99,16 @@ def key_figures(result: xr.Dataset, broken: pd.DataFrame | None = None) -> list[
             if name in result and result[name].size:
                 add(name, text, unit, scale * _highest(result[name]))
         broken = violations(result, limits_of(result)) if broken is None else broken
-        places = broken.groupby("member").size().reindex(result["member"].values, fill_value=0)
+        own = broken["criterion"].str.startswith("limit_of_").astype(bool)
+
+        def places(rows: pd.DataFrame) -> pd.Series:
+            return rows.groupby("member").size().reindex(result["member"].values, fill_value=0)
+
         lacks = [entry.partition(":")[0] for entry in broken.attrs["not_available"]]
         remark = f"not checked: {', '.join(lacks)}" if lacks else ""
-        add("violations", "limits violated, at all elements", "1", places, remark)
+        add("violations", "limits of the grid violated, at all elements", "1", places(broken[~own]), remark)
+        if aggregator_limits(result):
+            add("own_violations", "limits of aggregators violated", "1", places(broken[own]))
     if "session_cost" in result:
         fleet = settle(result).fleet.reindex(result["member"].values)
         add("fleet_peak_kw", "highest power of the EVs", "kW", result["fleet_power_kw"].max("time"))
@@ -109,7 +116,37 @@ def key_figures(result: xr.Dataset, broken: pd.DataFrame | None = None) -> list[
         add("given_kwh", "energy given back by EVs", "kWh", fleet["given_kwh"])
         add("unserved_kwh", "energy unserved", "kWh", fleet["unserved_kwh"])
         if not np.isnan(result["session_cost"].values).all():
-            add("net_cost", "cost of charging, net", currency_of(result), fleet["net_cost"])
+            currency, charges = currency_of(result), charges_of(result)
+            energy = fleet["energy_cost"] + fleet["block_charge"]
+            add("energy_cost", "cost of the energy charged", currency, energy)
+            for name, remark in charges.items():
+                add(name, name.replace("_", " "), currency, fleet[name], remark)
+            more = f"with {' and '.join(name.replace('_', ' ') for name in charges)}" if charges else ""
+            add("net_cost", "cost of charging, net", currency, fleet["net_cost"], more)
+    return found
+
+
+_BILLED = {
+    "evs": "power of the EVs alone",
+    "transformer": "base load of each transformer included",
+    "feeder": "base load of the feeder included",
+}
+"""Power that a demand charge is for, by ``tariff.demand.of``."""
+
+
+def charges_of(result: xr.Dataset) -> dict[str, str]:
+    """Charges that the scenario's tariff has besides energy, by name, with what they cover."""
+    tariff = json.loads(result.attrs.get("scenario", "{}")).get("tariff") or {}
+    demand, found = tariff.get("demand") or {}, {}
+    if any(price.get("price_per_kw") for price in demand.get("prices", ())):
+        found["demand_charge"] = f"each month billed whole, {_BILLED[demand.get('of', 'evs')]}"
+    if tariff.get("fixed_per_day") or tariff.get("fixed_per_month"):
+        of = {
+            "evs": "connection points with an EV",
+            "transformer": "transformers",
+            "feeder": "the feeder as one customer",
+        }
+        found["fixed_charge"] = f"of the run's period, for {of[demand.get('of', 'evs')]}"
     return found
 
 

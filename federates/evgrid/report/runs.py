@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 
 from evgrid.errors import ResultError
 from evgrid.report import charts
+from evgrid.report.assumptions import assumptions as described
+from evgrid.report.assumptions import count
 from evgrid.report.cases import Case
 from evgrid.report.feeder_map import MapData, controls, feeder_map, frames_that_fit
 from evgrid.report.judged import Judged, binding_rows, limit_words, verdict, words
@@ -50,8 +51,8 @@ _SPARE = (
     "to the head is reached; voltage is not considered."
 )
 _COSTS = (
-    "Costs are those of the run's period and of the EVs' sessions, by the scenario's tariff. The households' "
-    "other bills, reinforcement of the grid and taxes are not calculated."
+    "Energy is that of the EVs' sessions in the run's period, by the scenario's tariff. The households' "
+    "energy, reinforcement of the grid and taxes are not calculated."
 )
 _ALL = 10**9
 """Points of a chart that is not thinned out."""
@@ -96,7 +97,8 @@ def changes(judged: Sequence[Judged]) -> list[str]:
         parts = []
         for f in other.figures:
             if f.name not in ("head_peak_kw", "trafo_loading_percent", "line_loading_percent",
-                              "voltage_lowest_pu", "net_cost", "unserved_kwh"):  # fmt: skip
+                              "voltage_lowest_pu", "energy_cost", "fixed_charge", "demand_charge", "net_cost",
+                              "unserved_kwh"):  # fmt: skip
                 continue
             if (
                 f.name not in first
@@ -139,47 +141,17 @@ def assumptions(j: Judged) -> list[tuple[str, str]]:
     s, r = j.scenario, j.result
     hours = r.sizes["time"] * interval_s(r) / 3600
     time = s.get("time", {})
+    seed = r.attrs.get("seed", "–")
     rows = [
         (
             "period",
             f"{cell(r['time'].values[0])} on, {hours:g} h in steps of {time.get('step', 0):g} s",
         ),
-        ("members", f"{j.members} Monte Carlo world(s), seed {r.attrs.get('seed', '–')}"),
+        ("members", f"{count(j.members, 'Monte Carlo world')}, seed {seed}"),
     ]
-    feeder = s.get("feeder") or {}
-    if j.with_feeder and feeder:
-        kinds = {"bus": "bus(es)", "line": "line(s)", "trafo": "transformer(s)"}
-        sizes = ", ".join(f"{r.sizes[kind]:,} {text}" for kind, text in kinds.items() if r.sizes.get(kind))
-        phases = r.attrs.get("phases", "")
-        network = str(feeder.get("network"))
-        network = Path(network).name if Path(network).suffix else network
-        rows.append(("feeder", f"{network}: {sizes}; phases: {phases}"))
-        load = feeder.get("base_load") or {}
-        rows.append(("other load", f"source {load.get('source', 'none')}" if load else "none"))
-    fleet = s.get("fleet")
-    if fleet:
-        charger = fleet.get("charger", {})
-        sessions = fleet.get("sessions", {})
-        source = sessions.get("source", "") if isinstance(sessions, dict) else sessions
-        share = charger.get("bidirectional", 0)
-        rows.append(
-            ("EVs", f"{r.sizes['ev'] / j.members:g} a member; sessions: {source}; chargers: "
-                    f"{charger.get('power_kw', '–')} kW, {charger.get('phases', '–')} phase(s), "
-                    f"{100 * float(share):g} % bidirectional")
-        )  # fmt: skip
-    else:
-        rows.append(("EVs", "none"))
-    controls_of = [
-        f"{name}: {a.get('strategy')}"
-        + (f", limit {a['limit_kw']:g} kW" if a.get("limit_kw") is not None else "")
-        for name, a in (s.get("aggregators") or {}).items()
-    ]
-    if fleet:
-        rows.append(("control", "; ".join(controls_of) or "none: every EV charges as fast as it can"))
-        tariff = s.get("tariff") or {}
-        rows.append(
-            ("tariff", f"{tariff.get('name', '–')} ({tariff.get('currency', '')})" if tariff else "none")
-        )
+    shown = s if j.with_feeder else s | {"feeder": None}
+    notes = json.loads(r.attrs.get("notes", "[]"))
+    rows += described(shown, r.sizes, notes, str(r.attrs.get("phases", "")))
     if j.with_feeder:
         rows.append(("limits", "; ".join(map(limit_words, j.limits.criteria))))
     return rows
@@ -402,7 +374,8 @@ def broken(judged: Sequence[Judged]) -> Section:
             )
         else:
             shown = table.drop(columns="severity").rename(columns=lambda c: c.replace("_", " "))
-            caption = f"{len(table)} violations{_of(j, judged)}, the most severe first; loading per rating."
+            number = f"{count(len(table), 'violation')}{_of(j, judged)}"
+            caption = f"{number}, the most severe first; loading per rating."
             if len(table) > MOST_ROWS:
                 caption += f" evgrid violations {j.path.name} -o violations.csv writes all."
             section.add(table_of(shown, caption, MOST_ROWS))
@@ -411,6 +384,7 @@ def broken(judged: Sequence[Judged]) -> Section:
 
 _PAYERS = (
     ("energy_cost", "energy", "EVs, or whoever pays for them", "supplier"),
+    ("block_charge", "energy above the first block", "EVs, or whoever pays for them", "supplier"),
     ("fixed_charge", "fixed charges", "EVs, or whoever pays for them", "supplier"),
     ("demand_charge", "demand charge", "EVs, or whoever pays for them", "grid operator or supplier"),
     ("degradation", "wear of the batteries", "owners of the EVs", "–"),
@@ -437,6 +411,7 @@ def costs(judged: Sequence[Judged]) -> Section:
             section.add(Text(f"Not calculated{_of(j, judged)}: {error}."))
             continue
         currency, rows = currency_of(j.result), []
+        of = ((j.scenario.get("tariff") or {}).get("demand") or {}).get("of", "evs")
         for name, text, payer, payee in _PAYERS:
             values = fleet[name].to_numpy()
             if unpriced and name in ("energy_cost", "net_cost"):
@@ -446,10 +421,19 @@ def costs(judged: Sequence[Judged]) -> Section:
                 if len(values) > 1:
                     low, high = np.quantile(values, [0.05, 0.95])
                     shown += f" ({amount(low)} to {amount(high)})"
+                if of != "evs" and name in ("fixed_charge", "demand_charge"):
+                    payer = f"customer who is billed for the {of}: EVs and base load"
                 rows.append([text, shown, payer, payee])
         many = "; mean of the members (5 to 95 %)" if j.members > 1 else ""
         section.add(Table(["", "in the run", "paid by", "to"], rows, f"{j.label}{many}"))
     section.add(Text(_COSTS, "muted"))
+    remarks = dict.fromkeys(
+        f"{f.text.capitalize()}: {f.remark}."
+        for j in judged
+        for f in j.figures
+        if f.name in ("demand_charge", "fixed_charge") and f.remark
+    )
+    section.add(Bullets(list(remarks)) if remarks else None)
     return section
 
 
@@ -496,9 +480,9 @@ def certainty(judged: Sequence[Judged]) -> Section:
         if j.with_feeder and j.coverage["checked"].any():
             low, high = wilson(j.with_violation, j.members)
             entries.append(
-                f"{j.with_violation} of {j.members} member(s) violate a limit that could be checked: of all "
-                f"such worlds {100 * float(low):.0f} to {100 * float(high):.0f} % would (Wilson interval, "
-                "95 %), as far as the scenario describes them."
+                f"{j.with_violation} of {count(j.members, 'member')} violate a limit that could be checked: "
+                f"of all such worlds {100 * float(low):.0f} to {100 * float(high):.0f} % would (Wilson "
+                "interval, 95 %), as far as the scenario describes them."
             )
         entries += [f"Not checked: {entry}." for entry in j.not_checked]
         entries += [f"Checked with a remark: {note}." for note in j.remarks]

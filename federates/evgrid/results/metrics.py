@@ -400,9 +400,21 @@ def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
     cost = result["session_cost"].values
     if cost.size and not np.isnan(cost).all():
         currency = result.attrs.get("currency", "")
-        rows.append(("cost of charging", f"{amount(np.nansum(cost) / members)} {currency}{per}"))
+        left = _charges_left_out(result)
+        rows.append(("cost of charging", f"{amount(np.nansum(cost) / members)} {currency}{per}{left}"))
     rows += _product_rows(result, per)
     return rows
+
+
+def _charges_left_out(result: xr.Dataset) -> str:
+    """Charges of the scenario's tariff that the cost of energy does not contain."""
+    tariff = json.loads(result.attrs.get("scenario", "{}")).get("tariff") or {}
+    has = {
+        "demand": any(p.get("price_per_kw") for p in (tariff.get("demand") or {}).get("prices", ())),
+        "fixed": tariff.get("fixed_per_day") or tariff.get("fixed_per_month"),
+    }
+    left = " and ".join(name for name, given in has.items() if given)
+    return f" for energy; without {left} charges (evgrid settle)" if left else ""
 
 
 def _product_rows(result: xr.Dataset, per: str) -> list[tuple[str, str]]:
