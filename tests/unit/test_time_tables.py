@@ -156,7 +156,11 @@ def test_a_long_table_with_gaps_and_decimal_commas(net, tmp_path):
     )
     with pytest.raises(ScenarioError) as caught:
         power(net, "2026-01-15", 2, "30min", **base)
-    assert caught.value.faults == ["line 7: Value = nothing: must be a power in kW"]
+    state = "fill it, or state gaps: hold, interpolate or same_hour"
+    assert caught.value.faults == [
+        f"House 1: gap of 30 min from 2026-01-15T01:00 to 2026-01-15T01:30 (line 7 is empty): {state}",
+        f"House 2: gap of 30 min from 2026-01-15T00:30 to 2026-01-15T01:00: {state}",
+    ]
     path.write_text("\n".join(["Meter;End;Value", *(row for row in rows if not row.endswith(";"))]))
     with pytest.raises(ScenarioError) as caught:
         power(net, "2026-01-15", 2, "30min", **base)
@@ -484,5 +488,86 @@ def test_names_and_meters_that_there_are_not(net, tmp_path):
     assert caught.value.faults == [
         "names.House 9: there is no such load here; did you mean House 2?",
         "names: column 'meter' has no 'b'",
-        "column meter has no 'House 2': must have each load of the net",
+        "column meter has no 'House 2': must have each load of the net; if they are called otherwise, state names; "
+        "a file of some loads only goes to feeder.profiles.NAME.file, with at and of: load",
     ]
+
+
+LONG = {"name": "Meter", "value": "E (kWh)"}
+
+
+def meters(path, times, cells=("1",), encoding="utf-8"):
+    """A long table of two meters, with two lines of title above."""
+    rows = [f"{meter},{time},{cells[k % len(cells)]}" for meter in ("a", "b") for k, time in enumerate(times)]
+    path.write_bytes("\n".join(["Südwall", "", "Meter,time,E (kWh)", *rows]).encode(encoding))
+    return {"file": str(path), "header": 3, "columns": LONG, "names": {"House 1": "a", "House 2": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "cells", "sentence"),
+    [
+        ({}, ("1", "x"), "line 5: E (kWh) = x: must be an energy in kWh"),
+        ({"header": 1}, ("1",), "the first line has 1 values, line 3 and 8 others have another number, such as 3: "
+         "state header, the line that names the columns"),
+    ],
+)  # fmt: skip
+def test_what_a_meter_file_needs_is_one_sentence(net, tmp_path, change, cells, sentence):
+    base = meters(tmp_path / "m.csv", ["2026-01-15 00:00", "2026-01-15 01:00"] * 2, cells)
+    with pytest.raises(ScenarioError) as caught:
+        power(net, "2026-01-15", 1, **{**base, **change})
+    assert sentence in caught.value.faults
+    assert not change or caught.value.faults == [sentence]
+
+
+def test_an_encoding_that_is_not_stated(net, tmp_path):
+    base = meters(tmp_path / "m.csv", ["2026-01-15 00:00", "2026-01-15 01:00"], encoding="cp1252")
+    with pytest.raises(ScenarioError) as caught:
+        power(net, "2026-01-15", 1, **base)
+    assert caught.value.faults == [
+        "is no text in UTF-8 (byte 0xfc on line 1): save it as UTF-8, or state its encoding, such as encoding: cp1252"
+    ]
+    assert power(net, "2026-01-15", 1, encoding="cp1252", **base).tolist() == [[1, 1]] * 4
+
+
+@pytest.mark.parametrize("minutes", [15, 60])
+def test_the_hour_that_comes_twice_without_a_time_zone(net, tmp_path, minutes):
+    times = wall_times("2026-10-25", "2026-10-26", minutes=minutes)
+    base = meters(tmp_path / "m.csv", times)
+    with pytest.raises(ScenarioError) as caught:
+        power(net, "2026-10-25", 24, **base)
+    again = 2 * 60 // minutes  # rows of both meters in the second of both hours
+    assert caught.value.faults == [
+        f"line {3 + 1 + 3 * 60 // minutes}: time = 2026-10-25 02:00:00: is there twice for a, and so are "
+        f"{again - 1} other lines of that hour; if clocks change then, state tz, the time zone"
+    ]
+    assert power(net, "2026-10-25", 24, tz="Europe/Berlin", **base).shape == (96, 2)
+
+
+def test_a_wide_table_of_the_hour_that_comes_twice_without_a_time_zone(net, tmp_path):
+    times = wall_times("2026-10-25", "2026-10-26")
+    path = tmp_path / "wide.csv"
+    path.write_text("\n".join(["time,House 1,House 2", *(f"{time},1,2" for time in times)]))
+    with pytest.raises(ScenarioError) as caught:
+        power(net, "2026-10-25", 24, file=str(path))
+    assert caught.value.faults == [
+        "line 14: time must be after the line before; if clocks change then, state tz, the time zone"
+    ]
+
+
+def test_an_empty_cell_of_a_table_that_need_not_be_regular(net, tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_text("time,House 1,House 2\n0,1,2\n900,,2\n1800,1,2\n")
+    with pytest.raises(ScenarioError) as caught:
+        power(net, "2026-01-15", 0.5, file=str(path))
+    assert caught.value.faults == ["line 3: House 1 = nothing: must be a power in kW; state gaps to fill it"]
+
+
+def test_a_file_without_most_of_the_loads_is_one_sentence(net, tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_text("time,A (kW)\n0,1\n900,1\n")
+    with pytest.raises(ScenarioError) as caught:
+        power(net, "2026-01-15", 0.25, file=str(path))
+    assert caught.value.faults[0] == (
+        "columns 'House 1', 'House 2' are missing: must have one for each load of the net; if they are called "
+        "otherwise, state names; a file of some loads only goes to feeder.profiles.NAME.file, with at and of: load"
+    )

@@ -820,8 +820,12 @@ class FileLoad(_SplitLoad):
         """Read and check a table with a series for each name, or, with ``share``, one of that name."""
         table = read_table(path, form=reading.form)
         faults = Faults(table)
-        faults.rows_unlike_header()
-        select = _Select(names, what, not (reading.name or reading.names), share, reading.name)
+        faults.rows_unlike_header(reading.form.header)
+        self._daily = table.names[0] == "minute"
+        hint = "" if self._daily else "; if they are called otherwise, state names"
+        if not share:
+            hint += "; a file of some loads only goes to feeder.profiles.NAME.file, with at and of: load"
+        select = _Select(names, what, not (reading.name or reading.names), share, reading.name, hint)
         known = ElementNames(names)
         faults.file(
             *(
@@ -831,7 +835,6 @@ class FileLoad(_SplitLoad):
             )
         )
         self._is_share = False
-        self._daily = table.names[0] == "minute"
         start = scenario.start.astype("datetime64[ms]")
         self._offset_s = (
             float((start - start.astype("datetime64[D]")).astype("timedelta64[ms]").astype(np.int64)) / 1e3
@@ -978,14 +981,16 @@ def _check_cover(edges_s: Array, clock: Clock, faults: Faults) -> None:
 class _Select:
     """Finds the series of elements of the net, called ``what``, by their names.
 
-    closed : whether a series of something else is a fault; share : whether one may be that of all; within :
-    the
-        column that holds their names, "" where each has a column
+    closed : whether a series of something else is a fault; share : whether one may be that of all
+    within : the column that holds their names, "" where each has a column
+    hint : end of the sentence on those that are missing
     """
 
-    def __init__(self, names: list[str], what: str, closed: bool, share: bool, within: str) -> None:
+    def __init__(
+        self, names: list[str], what: str, closed: bool, share: bool, within: str, hint: str
+    ) -> None:
         self._names, self._what, self._closed, self._share = names, what, closed, share
-        self._within = within
+        self._within, self._hint = within, hint
 
     def __call__(self, given: list[str], faults: Faults) -> dict[str, str]:
         """The series of each element, by its name; or that of all generators."""
@@ -1004,15 +1009,15 @@ class _Select:
                 twice.append((found[place], name))
             else:
                 found[place] = name
-        faults.file(
-            *(
-                f"column '{shown(name)}' is missing: must have one for each {what} of the net"
-                if not self._within
-                else f"column {shown(self._within)} has no '{shown(name)}': must have each {what} of the net"
-                for place, name in enumerate(names)
-                if place not in found
-            )
-        )
+        missing = [f"'{shown(name)}'" for place, name in enumerate(names) if place not in found]
+        if missing:
+            few = ", ".join(missing[:5]) + (f", … ({len(missing)} in all)" if len(missing) > 5 else "")
+            if self._within:
+                text = f"column {shown(self._within)} has no {few}: must have each {what} of the net"
+            else:
+                text = f"column {few} is" if len(missing) == 1 else f"columns {few} are"
+                text += f" missing: must have one for each {what} of the net"
+            faults.file(text + self._hint)
         if self._closed:
             faults.file(
                 *(

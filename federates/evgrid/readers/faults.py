@@ -72,9 +72,20 @@ class Faults:
 
         self._add(rows, describe, rule)
 
-    def rows_unlike_header(self) -> None:
-        """Add the rows that have another number of cells than the header."""
+    def rows_unlike_header(self, header: int | None = None) -> None:
+        """Add the rows that have another number of cells than the header.
+
+        ``header``: line that names the columns, where there is a setting for it. If that is line 1, and most
+        rows are unlike it, raise ScenarioError with that alone.
+        """
         odd, expected = self._table.ragged, len(self._table.names)
+        if header == 1 and len(odd) > len(self._table):
+            line, number = odd[0]
+            self.file(
+                f"the first line has {expected} values, line {line} and {len(odd) - 1} others have another "
+                f"number, such as {number}: state header, the line that names the columns"
+            )
+            self.check()
         self.file(*(f"line {line}: has {n} values: must have {expected} as the header" for line, n in odd))
 
     def _add(self, rows: NDArray[Any] | Sequence[int], describe: Callable[[int], str], kind: str) -> None:

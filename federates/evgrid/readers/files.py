@@ -52,8 +52,10 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     return content
 
 
-def read_text(path: Path, most: int = MOST_BYTES, encoding: str = "") -> str:
-    """The content of a text file, without its byte order mark; ``encoding``: where it is stated.
+def read_text(path: Path, most: int = MOST_BYTES, encoding: str | None = None) -> str:
+    """The content of a text file, without its byte order mark.
+
+    ``encoding``: where there is a setting for it, which is named in messages; "": not stated.
 
     Raises
     ------
@@ -62,15 +64,16 @@ def read_text(path: Path, most: int = MOST_BYTES, encoding: str = "") -> str:
 
     """
     content = read_bytes(path, most)
-    stated = encoding or "utf-8"
+    setting, stated = encoding, encoding or "utf-8"
     mark, encoding = next(((m, e) for m, e in _MARKS if content.startswith(m)), (b"", stated))
     try:
         text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, len(mark) + error.start) + 1
         byte = f"byte 0x{content[len(mark) + error.start]:02x} on line {line}"
+        other = "" if setting is None else ", or state its encoding, such as encoding: cp1252"
         raise ScenarioError(
-            [f"is no text in {encoding.upper()} ({byte}): save it as UTF-8"], str(path)
+            [f"is no text in {encoding.upper()} ({byte}): save it as UTF-8{other}"], str(path)
         ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1

@@ -156,7 +156,7 @@ def read_series_with_account(
     """Like :func:`read_series`, with an account of what was read, shifted, filled and dropped."""
     table = read_table(path, comments=True, form=reading.form)
     faults = Faults(table)
-    faults.rows_unlike_header()
+    faults.rows_unlike_header(reading.form.header)
     rule, limits = f"must be a {rules.what}", (rules.low, rules.high)
     found = time_table(table, clock, reading, rule, _only(column), faults, rules.power, limits)
     faults.check()

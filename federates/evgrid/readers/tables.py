@@ -76,6 +76,9 @@ class TableForm:
 
 AS_SHOWN = TableForm()
 
+UNNAMED = "(column "
+"""Begin of what a column without a name is called."""
+
 
 class Table:
     """A table as it was read: columns of text, numbers, times or flags.
@@ -245,12 +248,13 @@ def read_table(
     path: str | Path,
     comments: bool = False,
     only: Mapping[str, str] | None = None,
-    form: TableForm = AS_SHOWN,
+    form: TableForm | None = None,
 ) -> Table:
     """The table of a file: Excel, Parquet or NetCDF by its suffix, else CSV.
 
     ``comments``: lines of a CSV that begin with # are ignored. ``only``: the columns to read, by their
-    spelling in lower case, with their names; left out: all. ``form``: what is stated of its form.
+    spelling in lower case, with their names; left out: all. ``form``: what is stated of its form,
+    where there are settings for it.
 
     Raises
     ------
@@ -260,14 +264,14 @@ def read_table(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if form != AS_SHOWN:
+    if form is not None:
         _check_form(path, suffix, form)
     if suffix in PARQUET:
         return _read_parquet(path, only)
     if suffix in NETCDF:
         return _read_netcdf(path, only)
     if suffix in EXCEL:
-        return _read_excel(path, only, form)
+        return _read_excel(path, only, form or AS_SHOWN)
     return _read_csv(path, comments, only, form)
 
 
@@ -310,17 +314,18 @@ def _kept(names: Sequence[str], only: Mapping[str, str] | None, path: Path) -> d
     )
     if faults:
         raise ScenarioError(faults, str(path))
-    return {i: name or f"(column {i + 1})" for i, name in found.items()}
+    return {i: name or f"{UNNAMED}{i + 1})" for i, name in found.items()}
 
 
-def _read_csv(path: Path, comments: bool, only: Mapping[str, str] | None, form: TableForm) -> Table:
+def _read_csv(path: Path, comments: bool, only: Mapping[str, str] | None, stated: TableForm | None) -> Table:
     check_file(path)
     if path.suffix.lower() in (".xls", ".ods"):
         raise ScenarioError(
             ["is a spreadsheet of another form: must be .xlsx, CSV, Parquet or NetCDF; save it as .xlsx"],
             str(path),
         )
-    text = read_text(path, encoding=form.encoding)
+    text = read_text(path, encoding=None if stated is None else stated.encoding)
+    form = stated or AS_SHOWN
     if form.header > 1:  # lines keep their numbers
         above, text = _split_lines(text, form.header - 1)
         text = "\n" * above + text

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from evgrid.core.model import Array, Clock
 from evgrid.readers.faults import Faults, shown
-from evgrid.readers.tables import AS_SHOWN, Table, TableForm, mask_of
+from evgrid.readers.tables import AS_SHOWN, UNNAMED, Table, TableForm, mask_of
 from evgrid.readers.times import EXAMPLE, read_times
 
 Gaps = Literal["error", "hold", "interpolate", "same_hour"]
@@ -54,6 +54,8 @@ _ZONED = (
     r"^(?P<time>\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?)\s*"
     r"(?P<offset>[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 )
+CLOCK_CHANGE = "; if clocks change then, state tz, the time zone"
+_HOUR_S = 3600
 _HOUR_US, _DAY_US, _WEEK_US = 3_600_000_000, 86_400_000_000, 7 * 86_400_000_000
 _MOST_SLOTS = 50_000_000
 
@@ -181,7 +183,8 @@ def time_table(
 ) -> TimeTable | None:
     """The series of a table that ``select`` finds; None where ``faults`` holds any after it.
 
-    rule : what a value must be, for messages; limits : smallest and largest value
+    rule : what a value must be, for messages; "a power in kW" becomes the file's own unit
+    limits : smallest and largest value
     power : whether values are power or energy, with units
     """
     label = reading.label_of_time
@@ -190,6 +193,8 @@ def time_table(
     if missing:
         few = ", ".join(shown(one) for one in table.names[:10]) + (", …" if len(table.names) > 10 else "")
         faults.file(*(f"there is no column '{shown(name)}'; there are {few}" for name in missing))
+        if reading.form.header == 1 and any(name.startswith(UNNAMED) for name in table.names):
+            faults.file("the first line does not name all columns: state header, the line that does")
         return None
     own = {*reading.time, label, reading.offset, reading.name}
     columns = [name for name in table.names if name not in own]
@@ -203,18 +208,20 @@ def time_table(
         found = _selected(select, columns, reading, faults)
         columns = list(dict.fromkeys(found.values()))
     factor, energy, unit = _units(columns, reading, faults) if power else ({}, False, "")
+    if power:
+        kind = "an energy" if energy else "a power"
+        rule = rule.replace("a power in kW", f"{kind} {unit.partition(' (')[0]}")
     wanted = np.isin(group, [groups.index(name) for name in found.values()]) if reading.name else None
     times_s, offset_s = _times(table, reading, clock, faults)
     faults.cells(table.empty(label), label, f"must be a time such as {EXAMPLE}")
     values = dict(zip(columns, table.numbers(columns, faults, rule) if columns else [], strict=True))
     regular = is_regular(reading, energy)
-    fills = regular and reading.gaps not in (None, "error")
     for name in columns:
         empty = table.empty(name)
         if wanted is not None:
             empty = empty & wanted
-        if not fills and empty.any():
-            faults.cells(empty, name, rule)
+        if not regular and empty.any():  # else it is a gap
+            faults.cells(empty, name, f"{rule}; state gaps to fill it")
         values[name] = values[name] * (factor.get(name, 1.0) * reading.scale)
         faults.cells((values[name] < limits[0]) | (values[name] > limits[1]), name, rule)
     if len(table) < 2:
@@ -402,12 +409,16 @@ class _Grid:
         self._faults, self._account = faults, account
         self._start_us = int(clock.start.astype("datetime64[us]").astype(np.int64))
         self._zone = reading.timezone
+        self._gaps: list[str] = []
 
     def as_it_is(self, times_s: Array, values: Mapping[str, Array]) -> TimeTable | None:
         """Each value until the next row."""
         steps = np.diff(times_s)
         later = np.append(True, steps > 0)
-        self._faults.rows(~later, lambda row: f"time must be after the {self._table.place} before")
+        back = f"time must be after the {self._table.place} before"
+        if not self._zone and len(steps) and -_HOUR_S < steps.min() <= 0:
+            back += CLOCK_CHANGE
+        self._faults.rows(~later, back)
         if self._faults:
             return None
         account, usual = self._account, float(np.median(steps))
@@ -562,12 +573,19 @@ class _Grid:
             ),
         )
         frame = pd.DataFrame({"group": group, "utc": utc})
-        faults.rows(
-            used & frame.duplicated().to_numpy(),
-            lambda row: f"{label} = {shown(self._table.text(label)[row])}: is there twice" + (
-                f" for {shown(self._table.text(reading.name)[row])}" if reading.name else ""
-            ),
-        )  # fmt: skip
+        again = np.flatnonzero(used & frame.duplicated().to_numpy())
+
+        def twice(row: int) -> str:
+            of = f" for {shown(self._table.text(reading.name)[row])}" if reading.name else ""
+            return f"{label} = {shown(self._table.text(label)[row])}: is there twice{of}"
+
+        moments = np.unique(utc[again])
+        hour = len(moments) * step == _HOUR_US and moments[-1] - moments[0] + step == _HOUR_US
+        if hour and not self._zone:
+            others = f", and so are {len(again) - 1} other {self._table.place}s of that hour"
+            faults.rows(again[:1], lambda row: twice(row) + others * (len(again) > 1) + CLOCK_CHANGE)
+        else:
+            faults.rows(again, twice)
         if faults:
             return None
         first, last = int(utc[used].min()), int(utc[used].max())
@@ -589,8 +607,11 @@ class _Grid:
                 touched += 1
                 missing += int(absent.sum())
                 longest = max(longest, _longest(absent))
-                grid = self._filled(grid, absent, begin, step, name)
+                empty = rows[np.isnan(of[rows])]
+                rows_of = dict(zip(((utc[empty] - first) // step).tolist(), empty.tolist(), strict=True))
+                grid = self._filled(grid, absent, begin, step, name, rows_of)
             values[name] = grid
+        faults.file(*self._gaps)
         if faults:
             return None
         if missing:
@@ -602,9 +623,10 @@ class _Grid:
         return begin, values
 
     def _filled(
-        self, values: Array, absent: NDArray[np.bool_], begin: NDArray[np.int64], step: int, name: str
-    ) -> Array:
-        """A series without gaps, by the rule."""
+        self, values: Array, absent: NDArray[np.bool_], begin: NDArray[np.int64], step: int, name: str,
+        rows_of: Mapping[int, int],
+    ) -> Array:  # fmt: skip
+        """A series without gaps, by the rule; ``rows_of``: rows with an empty cell, by their interval."""
         rule = self._reading.gaps or "error"
         of = f"{shown(name)}: " if name else ""
         starts = np.flatnonzero(absent & ~np.append(False, absent[:-1]))
@@ -616,13 +638,14 @@ class _Grid:
             return _stamp(int((_wall(us, self._zone) if self._zone else us)[0]))
 
         if rule == "error":
-            self._faults.file(
-                *(
-                    f"{of}gap of {_duration((b - a) * step / 1e6)} from {local(a)} to {local(b)}: fill it, "
-                    "or state gaps: hold, interpolate or same_hour"
-                    for a, b in spans
+            for a, b in spans:
+                cell = (
+                    f" ({self._table.place} {self._table.line(rows_of[a])} is empty)" if a in rows_of else ""
                 )
-            )
+                self._gaps.append(
+                    f"{of}gap of {_duration((b - a) * step / 1e6)} from {local(a)} to {local(b)}{cell}: fill "
+                    "it, or state gaps: hold, interpolate or same_hour"
+                )
             return values
         known = np.flatnonzero(~absent)
         if not len(known):
