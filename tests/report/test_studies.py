@@ -3,6 +3,7 @@
 import json
 from functools import cache
 
+import numpy as np
 import pytest
 import xarray as xr
 from tests.report.test_report import texts
@@ -12,7 +13,7 @@ from tests.support.chromium import open_tab
 from evgrid.errors import ResultError
 from evgrid.report import page_of, write_report
 from evgrid.report.page import html_of
-from evgrid.report.studies import Aim, Part, _ranked
+from evgrid.report.studies import Aim, Part, _ranked, _too_few
 from evgrid.results import save_dataset
 from evgrid.studies.comparison import run_here
 from evgrid.studies.frequency_regulation import FrequencyRegulation
@@ -129,7 +130,7 @@ def test_the_answer_of_ways_of_charging_names_the_cheapest_and_what_it_saves(fol
     )
     said = texts(page)
     assert "aggregators.main: strategy: tou" in said
-    assert "2 member(s) were run." in said
+    assert "2 members were run." in said
 
 
 @pytest.mark.slow
@@ -236,5 +237,52 @@ def test_reinforcement_says_the_least_present_value_and_each_way(tmp_path):
         "format": "evgrid-reinforcement-1",
     }
     page = said_of(result, tmp_path, study=study, **attrs)
-    assert page.answer[0] == "The limits are restored at the least present value by V1G: 500.00 EUR."
+    assert (
+        page.answer[0] == "The limits are restored at the least present value by V1G with cable: 500.00 EUR."
+    )
     assert page.answer[1].startswith("uncontrolled: 1,000 EUR")
+
+
+def test_present_values_that_are_0_or_bounds_are_not_said_to_be_unknown(tmp_path):
+    names = ["as now", "V1G", "capped", "none"]
+    nan, inf = np.nan, np.inf
+    costs = {"control_cost": [0.0, 200.0, 50.0, 0.0], "set_cost": [1000.0, 0.0, nan, nan],
+             "total_cost": [1000.0, 200.0, nan, nan], "least_bound": [1000.0, 0.0, 300.0, inf],
+             "upper_cost": [nan, nan, 700.0, inf], "sets_examined": [3, 1, 9, 9], "by_voltage": [False] * 4,
+             "measures": ["cable", "", "", ""], "upper_measures": ["", "", "cable; trafo", ""]}  # fmt: skip
+    data = {name: ("control", values) for name, values in costs.items()}
+    for name, value in {"violated_before": True, "violated_after": False, "unserved_kwh": 0.0,
+                        "evs": 10.0, "member_cost": inf}.items():  # fmt: skip
+        data[name] = (("control", "member"), [[value] * 2] * 4)
+    result = xr.Dataset(data, {"control": names, "member": [0, 1]})
+    study = {"prices": {"name": "list", "source": "a book"}, "horizon_years": 30, "discount_rate": 0.05}
+    attrs = {
+        "currency": "EUR",
+        "candidates": "[{}]",
+        "sections_left_out": 0,
+        "format": "evgrid-reinforcement-1",
+    }
+    page = said_of(result, tmp_path, study=study, **attrs)
+    assert page.answer[0].endswith("by V1G with no replacements: 200.00 EUR.")
+    blocks = next(s for s in page.sections if s.title == "Present values side by side").blocks
+    caption = next(block.caption for block in blocks if block.kind == "chart")
+    assert "V1G: no replacements are needed." in caption
+    assert "capped: the least set of replacements is not known" in caption
+    assert "none: no set of replacements is known that restores the limits." in caption
+    assert "as now" not in caption
+    costs = next(block for block in blocks if block.kind == "table" and block.columns)
+    assert costs.columns == ["", *names]
+    assert not any("inf" in text.split() for row in costs.rows for text in row)
+
+
+def test_too_few_deployments_are_said_and_how_many_are_enough():
+    def said(members, risk=0.05):
+        result = xr.Dataset(coords={"member": range(members)})
+        return _too_few(Part(None, result, {"risk": risk, "confidence": 0.95}))
+
+    (sentence,) = said(10)
+    assert "even 0 of 10 with a violation may be up to 28 % of all" in sentence
+    enough = int(sentence.rstrip(".").rsplit(" ", 1)[1])
+    assert said(enough) == []
+    assert said(enough - 1)
+    assert said(10, 0.5) == []

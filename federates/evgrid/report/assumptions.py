@@ -15,7 +15,13 @@ Given = Mapping[str, Any]
 
 _FILES = ("file", "acn", "elaad", "nhts")
 """Keys of a source of sessions that name a file."""
-_SIZES = {"bus": ("bus", "buses"), "line": ("line", "lines"), "trafo": ("transformer", "transformers")}
+SIZES = {
+    "bus": ("bus", "buses"),
+    "line": ("line", "lines"),
+    "trafo": ("transformer", "transformers"),
+    "connection": ("connection point", "connection points"),
+}
+"""Dimensions that are the feeder's size, in words."""
 
 
 def count(number: float, one: str, many: str = "") -> str:
@@ -34,7 +40,7 @@ def assumptions(
     rows = []
     feeder, fleet = scenario.get("feeder") or {}, scenario.get("fleet")
     if feeder:
-        of = ", ".join(count(sizes[kind], *text) for kind, text in _SIZES.items() if sizes.get(kind))
+        of = ", ".join(count(sizes[kind], *text) for kind, text in SIZES.items() if sizes.get(kind))
         text = f"{_file(feeder.get('network'))}{f': {of}' if of else ''}"
         rows.append(("feeder", f"{text}; phases: {phases}" if phases else text))
         rows.append(("other load", base_load(feeder.get("base_load") or {}, notes)))

@@ -25,10 +25,13 @@ WIDTH = 1040
 POINTS = 700
 """Intervals of a series in a chart, at most."""
 CURVE_POINTS = 400
+_LETTER, _GLYPH, _LEGEND_ROW = 6.5, 40, 20
+"""Width of a letter and of the sign before an entry, and height of a row of a legend, pixels."""
 
 
 def chart(title: str, y: str, x: str = "", **options: Any) -> figure:
     """An empty chart of half the page's width."""
+    from bokeh.models import BasicTickFormatter
     from bokeh.plotting import figure
 
     given = {"width": WIDTH // 2, "height": 290, "tools": "pan,wheel_zoom,box_zoom,reset,save"} | options
@@ -36,6 +39,8 @@ def chart(title: str, y: str, x: str = "", **options: Any) -> figure:
     fig.toolbar.logo = None
     fig.toolbar.autohide = True
     fig.title.text_font_size = "13px"
+    if options.get("y_axis_type") != "log":
+        fig.yaxis.formatter = BasicTickFormatter(use_scientific=False)
     fig.yaxis.axis_label_text_font_style = fig.xaxis.axis_label_text_font_style = "normal"
     return fig
 
@@ -50,7 +55,9 @@ def rows_of(plots: Sequence[figure]) -> Any:
 
 
 def legend(fig: figure, place: str = "above") -> figure:
-    """Move the legend, if there is one, out of the drawing; a click on an entry hides it."""
+    """Move the legend, if there is one, out of the drawing, in as many columns as the width has room for; the
+    chart is as much higher as further rows need. A click on an entry hides it.
+    """
     if fig.legend:
         fig.add_layout(fig.legend[0], place)
         fig.legend[0].orientation = "horizontal"
@@ -58,7 +65,12 @@ def legend(fig: figure, place: str = "above") -> figure:
         fig.legend[0].label_text_font_size = "11px"
         fig.legend[0].padding = fig.legend[0].spacing = 2
         fig.legend[0].border_line_color = None
-        fig.legend[0].ncols = 2 if len(fig.legend[0].items) > 3 else len(fig.legend[0].items)
+        items = fig.legend[0].items
+        longest = max(len(str(getattr(item.label, "value", item.label))) for item in items)
+        fits = int((fig.width - 60) // (_LETTER * longest + _GLYPH))
+        columns = max(min(fits, len(items)), 1)
+        fig.legend[0].ncols = columns
+        fig.height += _LEGEND_ROW * (-(-len(items) // columns) - 1)
     return fig
 
 

@@ -127,7 +127,9 @@ def indexed_table(frame: pd.DataFrame, caption: str = "") -> Table:
 
 
 def cell(value: Any) -> str:
-    """A value as text: numbers with four digits, times to the minute, "–" where there is none."""
+    """A value as text: numbers with four digits, times to the minute, "–" where there is none,
+    "not known" for infinity, by which studies say that no bound was found.
+    """
     import numpy as np
     import pandas as pd
 
@@ -142,6 +144,8 @@ def cell(value: Any) -> str:
     if not isinstance(value, float | np.floating):
         return str(value)
     number = float(value)
+    if np.isinf(number):
+        return "not known"
     return f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.4g}"
 
 

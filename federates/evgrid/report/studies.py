@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.errors import ResultError
+from evgrid.errors import EvgridError, ResultError
 from evgrid.report import charts
+from evgrid.report.assumptions import SIZES, assumptions, count
 from evgrid.report.cases import Case
 from evgrid.report.feeder_map import MapData, Quantity, controls, feeder_map
 from evgrid.report.judged import limit_words, words
@@ -40,9 +41,11 @@ from evgrid.results import FORMAT as RUN
 from evgrid.results import open_netcdf, open_results, versions
 from evgrid.results.settlement import amount, is_currency
 from evgrid.runs.batch import read_index
+from evgrid.scenario import load_scenario
 from evgrid.studies.comparison import side_by_side
 from evgrid.studies.growth_output import summary as growth_summary
 from evgrid.studies.growth_output import years_table
+from evgrid.studies.hosting_capacity_summary import level_text
 from evgrid.studies.hosting_capacity_summary import summary as hosting_summary
 from evgrid.studies.hosting_capacity_tables import (
     TOGETHER,
@@ -56,6 +59,7 @@ from evgrid.studies.hosting_capacity_tables import (
 from evgrid.studies.reinforcement_output import costs_table
 from evgrid.studies.reinforcement_output import summary as reinforcement_summary
 from evgrid.studies.resilience_output import ALL_SITES, reserve_table, sites_table, variants_table
+from evgrid.studies.statistics import wilson
 from evgrid.studies.study import STUDIES
 
 if TYPE_CHECKING:
@@ -150,9 +154,13 @@ def _asked(parts: Sequence[Part]) -> Section:
             how = (variants or {}).get(variant)
             text = _short(how) if how else "as the kind of study sets it up"
             rows.append([f"variant {variant}", text])
+        rows += _studied(part)
         if "member" in part.result.sizes:
             rows.append(
-                ["members", f"{part.result.sizes['member']} Monte Carlo world(s), the same in all variants"]
+                [
+                    "members",
+                    f"{count(part.result.sizes['member'], 'Monte Carlo world')}, the same in all variants",
+                ]
             )
         section.add(Table([], rows, part.name if len(parts) > 1 else ""))
         if given.get("limits"):
@@ -162,6 +170,52 @@ def _asked(parts: Sequence[Part]) -> Section:
                 continue
             section.add(Text("Limits:"), Bullets([limit_words(c) for c in criteria]))
     return section
+
+
+def _studied(part: Part) -> list[list[str]]:
+    """The scenario of a study in words: of its kept runs, else of its file as it is now."""
+    scenario, sizes, notes, phases = _scenario(part)
+    if scenario is None:
+        return [["feeder, EVs and period", "not known: the scenario's file can't be read any more"]]
+    time = scenario.get("time") or {}
+    start = str(time.get("start", "–")).replace("T", " ")[:16]
+    hours = float(time.get("duration", 0)) / 3600
+    rows = [
+        ["name of the scenario", str(scenario.get("name", "–"))],
+        ["period", f"{start} on, {hours:g} h in steps of {time.get('step', 0):g} s"],
+    ]
+    if "households" in part.result.attrs:
+        rows.append(["households", str(part.result.attrs["households"])])
+    rows += [[name, text] for name, text in assumptions(scenario, sizes, notes, phases)]
+    grown = {key: part.settings.get(key) for key in ("heat_pump", "pv", "pv_kw")}
+    texts = {"heat_pump": "heat pumps that are added", "pv": "PV that is added", "pv_kw": "PV of each, kW"}
+    rows += [[texts[key], _short(value)] for key, value in grown.items() if value is not None]
+    return rows
+
+
+def _scenario(part: Part) -> tuple[dict[str, Any] | None, dict[str, int], list[str], str]:
+    """Settings of the scenario, sizes of the feeder, notes and phases, as far as they are known."""
+    sizes = {kind: int(n) for kind, n in part.result.sizes.items() if kind in SIZES}
+    for kept in _first_run(part.folder):
+        with open_netcdf(kept) as run:
+            sizes |= {str(kind): int(n) for kind, n in run.sizes.items() if kind in SIZES}
+            if "scenario" in run.attrs:
+                notes = json.loads(run.attrs.get("notes", "[]"))
+                return json.loads(run.attrs["scenario"]), sizes, notes, str(run.attrs.get("phases", ""))
+    file, overrides = str(part.settings.get("scenario", "")), part.settings.get("overrides") or {}
+    try:
+        return load_scenario(file, overrides).model_dump(mode="json"), sizes, [], ""
+    except (EvgridError, OSError):
+        return None, sizes, [], ""
+
+
+def _first_run(folder: Path) -> list[Path]:
+    """The file of a kept run of the first case, if there is one."""
+    if not (folder / "batch.json").is_file():
+        return []
+    index = read_index(folder)
+    own = index[(index["state"] == "finished") & (index["case"] == 0)].sort_values("first")
+    return [file for run in own["id"] if (file := folder / "runs" / f"{run}.nc").is_file()][:1]
 
 
 def _short(value: Any) -> str:
@@ -191,7 +245,8 @@ def _hosting(part: Part) -> tuple[list[str], list[Section]]:
         elif name in part.variants:
             answer.append(f"Hosting capacity, {name}: {text}.")
     unit = unit_of(result)
-    scale, x = (1.0, unit.text) if unit.counted else (100.0, "EVs per 100 households")
+    scale, x = (1.0, unit.text) if unit.counted else (100.0, f"{unit.text} (%)")
+    answer += _too_few(part)
     levels = result["level"].values * scale
     risk = 100 * float(part.settings.get("risk", 0.05))
     section = Section("Hosting capacity")
@@ -211,11 +266,15 @@ def _hosting(part: Part) -> tuple[list[str], list[Section]]:
         }
         plots.append(charts.lines_with_band(title, "%", x, levels, series, limits))
     capacities = result["capacity"].sel(criterion=TOGETHER).values * scale
+    caption = "Bands: Wilson intervals of the shares."
     if len(part.variants) > 1:
         labels = [str(v) for v in part.variants[:40]]
-        title = "Hosting capacity (no bar: below the lowest level)"
-        plots.append(charts.bars(title, x, labels, {"": capacities[:40].tolist()}))
-    section.add(*charts_of(plots, "Bands: Wilson intervals of the shares."))
+        top = (0.0, 1.05 * max(float(levels[-1]), 1e-6))
+        plots.append(charts.bars("Hosting capacity", x, labels, {"": capacities[:40].tolist()}, y_range=top))
+        flat = {"capacity 0": capacities[:40] == 0, "below the lowest level": np.isnan(capacities[:40])}
+        bars = [f"{joined(np.array(labels)[on], 8)}: {why}" for why, on in flat.items() if on.any()]
+        caption += f" Without a bar: {'; '.join(bars)}." if bars else ""
+    section.add(*charts_of(plots, caption))
     if len(part.variants) > len(shown):
         section.add(Text(f"Curves of the first {len(shown)} of {len(part.variants)} variants.", "muted"))
     binding = Section("What sets the capacity")
@@ -228,14 +287,31 @@ def _hosting(part: Part) -> tuple[list[str], list[Section]]:
         )
     )
     by_limit = Section("Capacity by limit")
-    by_limit.add(
-        table_of(
-            _words_in(capacity_table(result)),
-            "Capacity if only this limit counted; – : below the lowest level.",
-        )
+    capacity = capacity_table(result)
+    for name in ("capacity", "capacity_low", "capacity_high"):
+        capacity[name] = [level_text(float(value), result) for value in capacity[name]]
+    capacity = capacity.rename(
+        columns={"capacity_low": "lower end of the interval", "capacity_high": "upper end of the interval"}
     )
+    by_limit.add(table_of(_words_in(capacity), "Capacity if only this limit counted."))
     by_limit.add(table_of(_words_in(limits_table(result)), "The limits, and whether they were checked."))
     return answer, [section, _hosting_map(part), binding, by_limit]
+
+
+def _too_few(part: Part) -> list[str]:
+    """Whether there are too few deployments to show of any level that it meets the risk."""
+    members, risk = part.result.sizes["member"], float(part.settings.get("risk", 0.05))
+    confidence = float(part.settings.get("confidence", 0.95))
+    share = float(wilson(0, members, confidence)[1])
+    if share <= risk or risk <= 0:
+        return []
+    quantile = members * share / (1 - share)  # z^2, as the upper end of 0 of n is z^2 / (n + z^2)
+    enough = int(np.ceil(quantile * (1 - risk) / risk))
+    return [
+        f"With {count(members, 'deployment')} no level can be shown to meet the risk of {100 * risk:g} %: "
+        f"even 0 of {members} with a violation may be up to {100 * share:.0f} % of all. Take more members: "
+        f"at least {enough:,}."
+    ]
 
 
 def _hosting_map(part: Part) -> Section:
@@ -520,9 +596,8 @@ def _readable(column: str) -> str:
 def _growth(part: Part) -> tuple[list[str], list[Section]]:
     """From which year the feeder and each element are over a limit."""
     result, rows = part.result, list(growth_summary(part.result))
-    first = dict(rows)["feeder over a limit from"]
     table = years_table(result)
-    answer = [f"Some limit of the feeder is passed from {first} on."]
+    answer = [_first_year(part)]
     if len(table) and np.isfinite(table["first_year"].iloc[0]):
         row = table.iloc[0]
         answer.append(f"The earliest is {row['place']}, from {row['first_year']:.0f} on.")
@@ -538,9 +613,52 @@ def _growth(part: Part) -> tuple[list[str], list[Section]]:
         risk = [100 * float(part.settings.get("risk", 0.05))]
         plots.append(charts.lines_with_band(title, "%", "year", year, shares, risk))
     section.add(*charts_of(plots, "The earliest elements."))
-    section.add(table_of(table.rename(columns=_readable), "First year by element; – : in none of the years."))
+    table["share_by_last_year"] = [f"{100 * share:.0f} %" for share in table["share_by_last_year"]]
+    section.add(table_of(table.rename(columns=_YEARS), "First year by element; – : in none of the years."))
     section.add(table_of(_words_in(limits_table(result)), "The limits, and whether they were checked."))
     return answer, [section]
+
+
+def _first_year(part: Part) -> str:
+    """From which year some limit of the feeder is passed, with the interval."""
+    first, low, high = (float(part.result[f"any_first_year{end}"]) for end in ("", "_low", "_high"))
+    last, risk = part.result["year"].values[-1], f"at a risk of {100 * part.settings.get('risk', 0.05):g} %"
+    ends = [f"{year:.0f}" if np.isfinite(year) else f"after {last}" for year in (low, high)]
+    interval = f" (interval: {' to '.join(ends)})" if ends[0] != ends[1] else ""
+    if not np.isfinite(first):
+        return f"No limit of the feeder is passed up to {last}, {risk}{interval}."
+    return f"Some limit of the feeder is passed from {first:.0f} on, {risk}{interval}."
+
+
+_YEARS = {
+    "place": "element",
+    "first_year": "first year",
+    "first_year_low": "interval from",
+    "first_year_high": "interval to",
+    "share_by_last_year": "deployments over by the last year",
+    "member_low": "first year over the deployments, 5 %",
+    "member_median": "median",
+    "member_high": "95 %",
+}
+"""Columns of the table of years in words."""
+
+
+_COSTS = {
+    "control_cost": "cost of control",
+    "set_cost": "replacements",
+    "total_cost": "control and replacements",
+    "least_bound": "replacements, at least",
+    "upper_cost": "replacements, at most",
+    "measures": "replacements that restore the limits",
+    "violated_before_mean": "share of deployments that violate a limit before",
+    "violated_after_mean": "share of deployments that violate a limit after",
+    "unserved_kwh_mean": "energy unserved, mean (kWh)",
+    "evs_mean": "EVs, mean",
+    "member_cost_low": "deployments on their own, 5 %",
+    "member_cost_median": "deployments on their own, median",
+    "member_cost_high": "deployments on their own, 95 %",
+}
+"""Columns of the table of costs in words."""
 
 
 def _reinforcement(part: Part) -> tuple[list[str], list[Section]]:
@@ -550,18 +668,35 @@ def _reinforcement(part: Part) -> tuple[list[str], list[Section]]:
     total = result["total_cost"].values
     answer = [f"{name}: {text}." for name, text in rows if name in controls_of]
     if np.isfinite(total).any():
-        least = controls_of[int(np.nanargmin(total))]
-        cost = _number(float(np.nanmin(total)), str(result.attrs["currency"]))
-        answer.insert(0, f"The limits are restored at the least present value by {least}: {cost}.")
+        at = int(np.nanargmin(total))
+        cost = _number(float(total[at]), str(result.attrs["currency"]))
+        measures = str(result["measures"].values[at]) or "no replacements"
+        by = f"{controls_of[at]} with {measures}"
+        answer.insert(0, f"The limits are restored at the least present value by {by}: {cost}.")
     section = Section("Present values side by side")
     section.add(Table([], [[name, text] for name, text in rows]))
+    sets = result["set_cost"].values.astype(np.float64)
+    upper = np.where(np.isfinite(sets), np.nan, result["upper_cost"].values)
+    upper = np.where(np.isfinite(upper), upper, np.nan)
     series = {
-        name: result[f"{key}_cost"].values.tolist()
-        for name, key in (("control", "control"), ("replacements", "set"))
+        "control": result["control_cost"].values.tolist(),
+        "replacements": sets.tolist(),
+        "replacements, at most": upper.tolist(),
     }
+    if not np.isfinite(upper).any():
+        del series["replacements, at most"]
     bars = charts.bars("Present value", str(result.attrs["currency"]), controls_of, series)
-    section.add(*charts_of([bars], "No bar: no set of replacements is known that restores the limits."))
-    section.add(indexed_table(costs_table(result).rename(columns=_readable).set_index("control").T))
+    why = {
+        "no replacements are needed": sets == 0,
+        "the least set of replacements is not known, only one that restores the limits (at most)":
+            np.isfinite(upper),
+        "no set of replacements is known that restores the limits": np.isnan(sets) & np.isnan(upper),
+    }  # fmt: skip
+    notes = [f"{joined(np.array(controls_of)[on], 8)}: {text}." for text, on in why.items() if on.any()]
+    section.add(*charts_of([bars], " ".join(notes)))
+    costs = costs_table(result).rename(columns=lambda c: _COSTS.get(c, _readable(c))).set_index("control")
+    costs.insert(6, "replacements, the cheapest known", result["upper_measures"].values)
+    section.add(indexed_table(costs.replace("", "–").T))
     section.add(table_of(_words_in(limits_table(result)), "The limits, and whether they were checked."))
     return answer, [section]
 
@@ -634,7 +769,7 @@ def _certainty(parts: Sequence[Part]) -> Section:
         result, entries = part.result, []
         members = int(result.sizes.get("member", result.attrs.get("members", 1)))
         entries.append(
-            f"{members} member(s) were run." if members > 1 else
+            f"{members} members were run." if members > 1 else
             "One member was run: how far other drivers, homes and days would differ is not known."
         )  # fmt: skip
         if "confidence" in part.settings:

@@ -76,7 +76,7 @@ def _capacity(result: xr.Dataset, variant: str) -> str:
     risk = json.loads(result.attrs["study"])["risk"]
     at = result.sel(variant=variant, criterion=TOGETHER)
     capacity, low, high = (
-        _level(float(at[name]), result) for name in ("capacity", "capacity_low", "capacity_high")
+        level_text(float(at[name]), result) for name in ("capacity", "capacity_low", "capacity_high")
     )
     between = low if low == high else f"{low} to {high}"
     return f"{capacity} at a risk of {risk:.0%} ({between})"
@@ -99,7 +99,8 @@ def _time_of_day(hour: float) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
 
 
-def _level(value: float, result: xr.Dataset) -> str:
+def level_text(value: float, result: xr.Dataset) -> str:
+    """A capacity, or an end of its interval: "none" or "below" the lowest level, "at least" the highest."""
     levels = result["level"].values
     if np.isnan(value):
         return f"below {amount(levels[0], result)}" if levels[0] else NONE
