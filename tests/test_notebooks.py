@@ -21,7 +21,7 @@ SMALL = {
     "voltage_support": 'members, duration = 1, "1h"',
 }
 
-LONGER = {"frequency_regulation", "hosting_capacity", "v2h", "voltage_support"}
+LONGER = {"frequency_regulation", "hosting_capacity", "managed_charging", "v2h", "voltage_support"}
 """Notebooks whose small case takes longer than the others'."""
 
 

@@ -29,8 +29,8 @@ def voltages(monkeypatch):
     """The voltages that the fleet has taken so far, a list of (member, connection, phase)."""
     taken, take = [], Adapter._take
 
-    def spy(self):
-        fresh = take(self)
+    def spy(self, receivers):
+        fresh = take(self, receivers)
         if self.name == "fleet":
             taken.append(self._inputs["feeder/voltage"].copy())
         return fresh

@@ -559,8 +559,8 @@ class Host:
             for federate in federates
             for given in federate.get("publications", [])
         }
-        return {
-            taken["key"]: [
+        return {  # an input without a name of its own, as of a subscription, has its handle in it
+            taken.get("key", f"_input_{taken['handle']}"): [
                 keys.get((source["federate"], source["handle"]), "") for source in taken["sources"]
             ]
             for federate in federates
