@@ -13,3 +13,10 @@ def results(tmp_path_factory):
     for name, aggregators in (("now", {}), ("tou", {"aggregators": {"main": {"strategy": "tou"}}})):
         evgrid.run(street(name=name, **aggregators), folder / f"{name}.nc").close()
     return [folder / "now.nc", folder / "tou.nc"]
+
+
+@pytest.fixture(scope="session")
+def loaded(results):
+    """The first of the results, in memory."""
+    with evgrid.open_results(results[0]) as result:
+        return result.load()

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support.street import street
 
 import evgrid
@@ -18,7 +20,7 @@ from evgrid.report.cases import Case, figures_of, labels_of
 from evgrid.report.extremes import extremes, frame_starts
 from evgrid.report.feeder_map import map_data, spare_kw
 from evgrid.report.judged import Judged
-from evgrid.report.key_figures import KeyFigure, figure_text, readable
+from evgrid.report.key_figures import KeyFigure, figure_text, key_figures, readable
 from evgrid.report.layout import layout
 from evgrid.report.page import MOST_BYTES, html_of
 from evgrid.report.runs import page_of_runs
@@ -228,6 +230,108 @@ def test_a_run_without_evs_and_one_member_says_what_is_not_known(tmp_path):
     said = texts(page_of([tmp_path / "plain.nc"]))
     assert "Not calculated: the run has no EVs." in said
     assert "One member was run: how far other drivers, homes and days would differ is not known." in said
+
+
+OF_FEEDER = ("head_", "losses_", "voltage_", "trafo_", "line_", "violations")
+SERIES = ("head_power_kw", "losses_kw", "voltage_min_pu", "voltage_max_pu", "voltage_pu", "line_loading",
+          "trafo_loading")  # fmt: skip
+
+
+def without(result, member, names=SERIES, start=0):
+    """A copy of a result in which series of a member are not known from an interval on."""
+    copy = result.copy()
+    known = np.ones((copy.sizes["member"], copy.sizes["time"]), bool)
+    known[member, start:] = False
+    for name in names:
+        copy[name] = result[name].where(xr.DataArray(known, dims=("member", "time")))
+    return copy
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    member=st.integers(0, 1), start=st.integers(0, 20),
+    names=st.lists(st.sampled_from(SERIES[:4]), min_size=1, max_size=4, unique=True),
+)  # fmt: skip
+def test_values_that_are_not_known_leave_out_their_member_and_no_other(loaded, member, start, names):
+    whole = {f.name: f.values for f in key_figures(loaded)}
+    found = {f.name: f for f in key_figures(without(loaded, member, names, start))}
+    of_feeder = [name for name in whole if name in found and name.startswith(OF_FEEDER)]
+    assert len(of_feeder) >= 7
+    for name in of_feeder:
+        assert np.isfinite(whole[name]).all()
+        assert np.isnan(found[name].values[member])
+        assert found[name].values[1 - member] == pytest.approx(whole[name][1 - member], rel=1e-12)
+        assert "1 of 2 members" in figure_text(found[name])
+    for name in set(whole) - set(of_feeder):
+        np.testing.assert_array_equal(found[name].values, whole[name])
+
+
+def test_loading_missing_of_one_element_is_not_known_of_that_member_alone(loaded):
+    result = loaded.copy(deep=True)
+    result["line_loading"].loc[{"member": result["member"][1], "line": result["line"][0]}] = np.nan
+    found = {f.name: f.values for f in key_figures(result)}
+    assert np.isnan(found["line_loading_percent"]).tolist() == [False, True]
+    assert np.isnan(found["violations"]).tolist() == [False, True]
+    assert np.isfinite(found["trafo_loading_percent"]).all()
+    result["line_loading"].loc[{"line": result["line"][0]}] = np.nan  # as of a line without a rating
+    assert np.isfinite({f.name: f.values for f in key_figures(result)}["line_loading_percent"]).all()
+
+
+def test_members_that_were_given_up_are_named_first_and_count_nowhere(loaded):
+    result = without(loaded, 1, start=4)
+    step_s = (result["time"].values[1] - result["time"].values[0]) / np.timedelta64(1, "s")
+    result["member_failed_s"] = ("member", [np.nan, 4 * step_s])
+    label = str(result["member"].values[1])
+    stamp = pd.Timestamp(result["time"].values[4])
+    why = f"member {label} at {stamp}: did not converge."
+    result.attrs = dict(loaded.attrs) | {"failed_members": json.dumps({label: why})}
+    page = page_of_runs([Case("now", Path("now.nc"), result)], ("en_50160", "ratings"))
+    assert "in the 1 of 2 members known in the whole period" in page.answer[0] or "violated" in page.answer[0]
+    assert page.answer[1] == (
+        f"1 of 2 members were given up, so their figures of the whole period are not known: {why}"
+    )
+    result.attrs["failed_members"] = "{}"
+    page = page_of_runs([Case("now", Path("now.nc"), result)])
+    assert page.answer[1].endswith(f"not known: member {label} at {stamp:%Y-%m-%d %H:%M}.")
+    assert re.search(r"of 1 member violate", texts(page))
+
+
+def test_where_nothing_is_known_nothing_is_0_or_kept(loaded):
+    result = without(without(loaded, 0), 1)
+    found = key_figures(result)
+    assert {figure_text(f) for f in found if f.name.startswith(OF_FEEDER)} == {"not known"}
+    page = page_of_runs([Case("now", Path("now.nc"), result)])
+    assert page.answer[0] == "Whether the limits of the grid are kept is not known."
+    assert "Values of 2 of 2 members are missing" in page.answer[1]
+    said = texts(page)
+    assert "All limits" not in said
+    assert "\nlosses\nnot known" in said
+    assert "\nhead power, highest\nnot known" in said
+    assert "Not known: values are missing." in said
+
+
+def test_without_an_ended_session_nothing_was_charged_in_full(loaded):
+    result = loaded.assign_coords(session_complete=xr.zeros_like(loaded["session_complete"]))
+    answer = page_of_runs([Case("now", Path("now.nc"), result)]).answer
+    assert answer[-1] == "No session of an EV ended in the period."
+    assert not any("asked for" in sentence for sentence in answer)
+
+
+def test_a_write_that_fails_leaves_the_page_that_was_there(results, tmp_path, monkeypatch):
+    path = tmp_path / "r.html"
+    path.write_text("good")
+    write = Path.write_text
+
+    def full(self, text, *args, **kwargs):
+        write(self, text[:100], *args, **kwargs)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("evgrid.report.page.html_of", lambda page: "x" * 1000)
+    with pytest.raises(ResultError, match="can't be written to .*: No space left on device"):
+        write_report(results[:1], path)
+    assert path.read_text() == "good"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
 
 
 def test_bad_requests_are_one_sentence(results, tmp_path, monkeypatch):

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evgrid.report.assumptions import count
 from evgrid.report.cases import Case
 from evgrid.report.feeder_map import EXTREMES, MapData, map_data
 from evgrid.report.key_figures import key_figures, limits_of
-from evgrid.report.page import joined
+from evgrid.report.page import cell, joined
 from evgrid.results.limits import Criterion, LimitSet, coverage, violations
 from evgrid.results.metrics import external_federates
 
@@ -68,6 +69,10 @@ class Judged:
         self.violations: pd.DataFrame = violations(self.result, self.limits)
         self.coverage: pd.DataFrame = coverage(self.result, self.limits)
         self.figures = key_figures(self.result, self.violations)
+        checked = next(
+            (f.values for f in self.figures if f.name == "violations"), np.full(self.members, np.nan)
+        )
+        self.checked = np.isfinite(checked)
         self.map: MapData | None = (
             map_data(self.result, most_frames, self.band_pu) if self.with_feeder else None
         )
@@ -86,8 +91,49 @@ class Judged:
 
     @property
     def with_violation(self) -> int:
-        """Members that violate a limit."""
-        return int(self.violations["member"].nunique())
+        """Members that violate a limit, of those checked in the whole period."""
+        checked = self.result["member"].values[self.checked]
+        return int(self.violations["member"][self.violations["member"].isin(checked)].nunique())
+
+    @property
+    def of_checked(self) -> str:
+        """The members checked, after a blank: in all, or in those known in the whole period; "" for one."""
+        known = int(self.checked.sum())
+        if known < self.members:
+            return f" in the {known} of {self.members} members known in the whole period"
+        return f" in all {known} members" if known > 1 else ""
+
+    @property
+    def unknown_members(self) -> list[str]:
+        """Sentences about the members that were given up, and those of which values are not known."""
+        failed = (
+            self.result["member_failed_s"].values
+            if "member_failed_s" in self.result
+            else np.full(self.members, np.nan)
+        )
+        labels = [str(m) for m in self.result["member"].values]
+        reasons = json.loads(self.result.attrs.get("failed_members", "{}"))
+        start = self.result["time"].values[0]
+        given_up, sentences = [], []
+        for label, after_s in zip(labels, failed, strict=True):
+            if np.isfinite(after_s):
+                time = start + np.timedelta64(round(float(after_s) * 1e3), "ms")
+                given_up.append(str(reasons.get(label, f"member {label} at {cell(time)}")).rstrip(". "))
+        if given_up:
+            sentences.append(
+                f"{len(given_up)} of {count(self.members, 'member')} were given up, so their figures of the "
+                f"whole period are not known: {'; '.join(given_up[:3])}"
+                + (f"; and {len(given_up) - 3} more." if len(given_up) > 3 else ".")
+            )
+        if self.with_feeder:
+            gaps = [m for m, ok, s in zip(labels, self.checked, failed, strict=True)
+                    if not ok and not np.isfinite(s)]  # fmt: skip
+            if gaps:
+                sentences.append(
+                    f"Values of {len(gaps)} of {count(self.members, 'member')} are missing, so their figures "
+                    f"are not known: member{'s' * (len(gaps) > 1)} {joined(gaps, 8)}."
+                )
+        return sentences
 
     @property
     def not_checked(self) -> list[str]:
@@ -122,13 +168,17 @@ def verdict(j: Judged, named: bool = False) -> list[str]:
         first = f"{name}The feeder was another program, so its limits are not checked."
     elif not checked:
         first = f"{name}No limit of the feeder could be checked."
+    elif of_grid.empty and not j.checked.any():
+        first = f"{name}Whether the limits of the grid are kept is not known."
     elif of_grid.empty:
-        of = f" in all {j.members} members" if j.members > 1 else ""
-        first = f"{name}All limits of the grid that could be checked are kept{of} ({joined(checked, 8)})."
+        first = (
+            f"{name}All limits of the grid that could be checked are kept{j.of_checked} "
+            f"({joined(checked, 8)})."
+        )
     else:
         of = f" in {of_grid['member'].nunique()} of {j.members} members" if j.members > 1 else ""
         first = f"{name}Limits of the grid are violated{of}: {worst_sentence(of_grid)}"
-    sentences = [first]
+    sentences = [first, *(f"{name}{sentence}" for sentence in j.unknown_members)]
     if not own.empty:
         of = f" in {own['member'].nunique()} of {j.members} members" if j.members > 1 else ""
         sentences.append(f"{name}An aggregator's own limit is not kept{of}: {worst_sentence(own)}")
@@ -141,14 +191,17 @@ def verdict(j: Judged, named: bool = False) -> list[str]:
         )
     if j.with_feeder and "voltage_pu" not in j.result:
         low, high = float(j.result["voltage_min_pu"].min()), float(j.result["voltage_max_pu"].max())
-        sentences.append(
-            f"{name}Voltages of single buses were not recorded; those of all buses are between {low:.4f} and "
-            f"{high:.4f} pu (limits {j.band_pu[0]:g} and {j.band_pu[1]:g})."
-        )
+        if np.isfinite(low):
+            sentences.append(
+                f"{name}Voltages of single buses were not recorded; those of all buses are between {low:.4f} "
+                f"and {high:.4f} pu (limits {j.band_pu[0]:g} and {j.band_pu[1]:g})."
+            )
     if j.not_checked:
         sentences.append(f"{name}Not checked: {'; '.join(j.not_checked)}.")
     if "session_energy_requested_kwh" in j.result:
         done = j.result["session_complete"].values
+        if not done.any():
+            return [*sentences, f"{name}No session of an EV ended in the period."]
         wanted, lacking = (
             float(np.nansum(j.result[f"session_energy_{what}_kwh"].values[done])) / j.members
             for what in ("requested", "unserved")

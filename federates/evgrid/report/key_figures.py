@@ -1,7 +1,8 @@
 """Key figures of results, for ``evgrid compare`` and the report: a number a member, with text and unit.
 
 In: results of runs. Out: :func:`key_figures` of one, and of several :func:`long_table` (numbers) and
-:func:`side_by_side` (texts: of several members the median and, in brackets, 5 to 95 %).
+:func:`side_by_side` (texts: of several members the median and, in brackets, 5 to 95 %). Figures of a
+member of which a value in the period is not known (:func:`members_known`) are not known either.
 """
 
 from __future__ import annotations
@@ -69,6 +70,26 @@ def limits_of(result: xr.Dataset, names: Sequence[str] = ()) -> LimitSet:
     return limit_set(*presets, *aggregator_limits(result))
 
 
+def members_known(result: xr.Dataset) -> NDArray[np.bool_]:
+    """Whether the feeder's power and voltages are known in the whole period, (member,): not of members that
+    were given up, nor where a value is NaN, other than voltages in an outage.
+    """
+    members = result.sizes["member"]
+    failed = result["member_failed_s"].notnull().values if "member_failed_s" in result else False
+    known = ~np.broadcast_to(np.asarray(failed), members)
+    names = ["head_power_kw", "losses_kw"]
+    if "interrupted_min" not in result:
+        names += ["voltage_min_pu", "voltage_max_pu"]
+    for name in names:
+        if name in result:
+            known = known & ~_any_but_member(result[name].isnull())
+    return known
+
+
+def _any_but_member(values: xr.DataArray) -> NDArray[np.bool_]:
+    return np.asarray(values.any([dim for dim in values.dims if dim != "member"]).values, np.bool_)
+
+
 def key_figures(result: xr.Dataset, broken: pd.DataFrame | None = None) -> list[KeyFigure]:
     """Key figures of a run: power, energy, voltage, loading, EVs' energy, costs, and the number of
     violations, of ``broken`` or, left out, of the limits that fit the result.
@@ -76,33 +97,54 @@ def key_figures(result: xr.Dataset, broken: pd.DataFrame | None = None) -> list[
     from evgrid.results.metrics import external_federates
 
     hours = interval_s(result) / 3600
+    in_outages = "interrupted_min" in result  # there are no voltages without supply
     found: list[KeyFigure] = []
 
     def add(name: str, text: str, unit: str, values: object, remark: str = "") -> None:
         found.append(KeyFigure(name, text, unit, np.asarray(values, np.float64), remark))
 
     if "feeder" not in external_federates(result):
-        head = result["head_power_kw"].sum("phase").transpose("member", "time")
-        add("head_peak_kw", "highest power at the head", "kW", head.max("time"))
+        known = members_known(result)
+        head = result["head_power_kw"].sum("phase", skipna=False).transpose("member", "time")
+        head = head.where(known[:, np.newaxis])
+        add("head_peak_kw", "highest power at the head", "kW", head.max("time", skipna=False))
         if float(head.min()) < 0:
-            add("head_reverse_kw", "highest power fed back", "kW", -head.min("time").clip(max=0.0))
-        add("head_energy_kwh", "energy drawn at the head, less fed back", "kWh", head.sum("time") * hours)
-        add("losses_kwh", "losses of the feeder", "kWh", result["losses_kw"].sum("time") * hours)
-        add("voltage_lowest_pu", "lowest voltage", "pu", result["voltage_min_pu"].min("time"))
-        add("voltage_highest_pu", "highest voltage", "pu", result["voltage_max_pu"].max("time"))
+            add(
+                "head_reverse_kw",
+                "highest power fed back",
+                "kW",
+                -head.min("time", skipna=False).clip(max=0.0),
+            )
+        add(
+            "head_energy_kwh",
+            "energy drawn at the head, less fed back",
+            "kWh",
+            head.sum("time", skipna=False) * hours,
+        )
+        losses = result["losses_kw"].sum("time", skipna=False).values * hours
+        add("losses_kwh", "losses of the feeder", "kWh", np.where(known, losses, np.nan))
+        for name, text, voltages in (
+            ("voltage_lowest_pu", "lowest voltage", result["voltage_min_pu"].min("time")),
+            ("voltage_highest_pu", "highest voltage", result["voltage_max_pu"].max("time")),
+        ):
+            add(name, text, "pu", np.where(known, voltages.values, np.nan))
         for kind, text in (("trafo", "transformer"), ("line", "line")):
-            _add_loading(found, result, kind, text)
+            _add_loading(found, result, kind, text, known)
         for name, text, unit, scale in (
             ("voltage_unbalance", "highest voltage unbalance", "%", 100.0),
             ("trafo_hot_spot_c", "highest hot spot of a transformer", "°C", 1.0),
         ):
             if name in result and result[name].size:
-                add(name, text, unit, scale * _highest(result[name]))
+                values = _highest(result[name], not in_outages)
+                add(name, text, unit, np.where(known, scale * values, np.nan))
         broken = violations(result, limits_of(result)) if broken is None else broken
         own = broken["criterion"].str.startswith("limit_of_").astype(bool)
 
+        checked = _checked(result, known, found)
+
         def places(rows: pd.DataFrame) -> pd.Series:
-            return rows.groupby("member").size().reindex(result["member"].values, fill_value=0)
+            counted = rows.groupby("member").size().reindex(result["member"].values, fill_value=0)
+            return counted.astype(float).where(checked)
 
         lacks = [entry.partition(":")[0] for entry in broken.attrs["not_available"]]
         remark = f"not checked: {', '.join(lacks)}" if lacks else ""
@@ -111,7 +153,12 @@ def key_figures(result: xr.Dataset, broken: pd.DataFrame | None = None) -> list[
             add("own_violations", "limits of aggregators violated", "1", places(broken[own]))
     if "session_cost" in result:
         fleet = settle(result).fleet.reindex(result["member"].values)
-        add("fleet_peak_kw", "highest power of the EVs", "kW", result["fleet_power_kw"].max("time"))
+        add(
+            "fleet_peak_kw",
+            "highest power of the EVs",
+            "kW",
+            result["fleet_power_kw"].transpose("member", "time").max("time", skipna=False),
+        )
         add("drawn_kwh", "energy drawn by EVs", "kWh", fleet["drawn_kwh"])
         add("given_kwh", "energy given back by EVs", "kWh", fleet["given_kwh"])
         add("unserved_kwh", "energy unserved", "kWh", fleet["unserved_kwh"])
@@ -150,7 +197,18 @@ def charges_of(result: xr.Dataset) -> dict[str, str]:
     return found
 
 
-def _add_loading(found: list[KeyFigure], result: xr.Dataset, kind: str, text: str) -> None:
+def _checked(result: xr.Dataset, known: NDArray[np.bool_], found: Sequence[KeyFigure]) -> NDArray[np.bool_]:
+    """Whether a member's limits could be checked in the whole period, (member,)."""
+    for figure in found:
+        name = figure.name.removesuffix("_percent")
+        if name in result and np.isfinite(figure.values).any():
+            known = known & np.isfinite(figure.values)
+    return known
+
+
+def _add_loading(
+    found: list[KeyFigure], result: xr.Dataset, kind: str, text: str, known: NDArray[np.bool_]
+) -> None:
     from evgrid.results.limits import no_rating
     from evgrid.results.recording import unrecorded
 
@@ -161,22 +219,33 @@ def _add_loading(found: list[KeyFigure], result: xr.Dataset, kind: str, text: st
         unrated, of = unrated_elements(result, name)
         remark = no_rating(unrated, of, kind) if unrated else remark
         if unrated < of or not of:
-            values = 100 * np.asarray(_highest(result[name]))
+            values = np.where(known, 100 * _highest(result[name], "interrupted_min" not in result), np.nan)
     elif not remark:
         return
     found.append(KeyFigure(f"{name}_percent", f"highest loading of a {text}", "%", values, remark))
 
 
-def _highest(values: xr.DataArray) -> NDArray[np.float64]:
-    """The highest value of each member, (member,), read member by member."""
-    return np.array([float(values.isel(member=m).max()) for m in range(values.sizes["member"])])
+def _highest(values: xr.DataArray, whole: bool) -> NDArray[np.float64]:
+    """The highest value of each member, (member,), read member by member; ``whole``: NaN where the value of
+    an element is not known at some time. Elements without any value, as without a rating, do not count.
+    """
+    highest, gaps, valued = [], [], []
+    for m in range(values.sizes["member"]):
+        of_member = values.isel(member=m).transpose("time", ...).values
+        unknown = np.isnan(of_member)
+        highest.append(np.max(of_member, initial=-np.inf, where=~unknown))
+        gaps.append(unknown.any(axis=0))
+        valued.append(~unknown.all(axis=0))
+    lacking = (np.array(gaps) & np.any(valued, axis=0)).reshape(len(gaps), -1).any(axis=1)
+    found = np.array(highest, np.float64)
+    return np.where(np.isfinite(found) & ~(lacking & whole), found, np.nan)
 
 
 def figure_text(figure: KeyFigure) -> str:
     """The figure over its members as text: "not checked: …" where it could not be judged."""
     known = figure.values[np.isfinite(figure.values)]
     if not len(known):
-        return figure.remark or "–"
+        return figure.remark or "not known"
     text = amount if is_currency(figure.unit) else _number
     middle = text(float(np.median(known)))
     if figure.values.size > 1 and known.min() < known.max():

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evgrid.core.netcdf import write_text
 from evgrid.errors import ResultError
 
 if TYPE_CHECKING:
@@ -182,10 +183,10 @@ def html_of(page: Page) -> str:
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Write the page; returns its path. Raises ResultError if it can't be written."""
+    """Write the page; returns its path. Raises ResultError if it can't be written; an older page stays."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html_of(page), encoding="utf-8")
+        write_text(path, html_of(page))
     except OSError as error:
         raise ResultError(f"the report can't be written to {path}: {error.strerror}") from error
     return path

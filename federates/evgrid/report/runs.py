@@ -236,7 +236,7 @@ def curves(judged: Sequence[Judged], live: bool = False) -> Section:
         for j in group:
             if j.with_feeder:
                 power[label(j, "" if several else "feeder head")] = _series(
-                    j.result["head_power_kw"].sum("phase")
+                    j.result["head_power_kw"].sum("phase", skipna=False)
                 )
         if power and not several:
             power["base load"] = _series(group[0].result["base_load_kw"])
@@ -368,9 +368,15 @@ def broken(judged: Sequence[Judged]) -> Section:
             continue
         table = j.violations
         if table.empty:
+            if not j.checked.any():
+                section.add(Text(f"Not known{_of(j, judged)}: values are missing."))
+                continue
             checked = [words(c) for c, on, _ in j.checks if on]
             section.add(
-                Text(f"None of what could be checked{_of(j, judged)} ({joined(checked, 8) or 'nothing'}).")
+                Text(
+                    f"None of what could be checked{_of(j, judged)}{j.of_checked} "
+                    f"({joined(checked, 8) or 'nothing'})."
+                )
             )
         else:
             shown = table.drop(columns="severity").rename(columns=lambda c: c.replace("_", " "))
@@ -477,10 +483,11 @@ def certainty(judged: Sequence[Judged]) -> Section:
     section = Section("How sure this is")
     for j in judged:
         entries = []
-        if j.with_feeder and j.coverage["checked"].any():
-            low, high = wilson(j.with_violation, j.members)
+        known = int(j.checked.sum())
+        if j.with_feeder and j.coverage["checked"].any() and known:
+            low, high = wilson(j.with_violation, known)
             entries.append(
-                f"{j.with_violation} of {count(j.members, 'member')} violate a limit that could be checked: "
+                f"{j.with_violation} of {count(known, 'member')} violate a limit that could be checked: "
                 f"of all such worlds {100 * float(low):.0f} to {100 * float(high):.0f} % would (Wilson "
                 "interval, 95 %), as far as the scenario describes them."
             )

@@ -63,7 +63,7 @@ def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
     if external:
         rows.append(("other programs", f"{', '.join(external)}: what they compute is not recorded"))
     if "feeder" not in external:
-        head = result["head_power_kw"].sum("phase")
+        head = result["head_power_kw"].sum("phase", skipna=False)
         rows.append(("head power, highest", _extreme(head, "max", "kW")))
         if float(head.min()) < 0:
             rows.append(("  reverse, highest", _extreme(-head, "max", "kW")))
@@ -78,7 +78,7 @@ def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
         rows += _site_rows(result)
     if "feeder" not in external:
         rows += _device_rows(result, hours)
-        losses = result["losses_kw"].sum("time") * hours
+        losses = result["losses_kw"].sum("time", skipna=False) * hours
         rows.append(("losses", _over_members(losses, "kWh")))
     return rows
 
@@ -489,7 +489,7 @@ def _extreme(series: xr.DataArray, which: str, unit: str, digits: int = 1) -> st
     """The extreme of a (member, time) series with its time, and its member in an ensemble."""
     values = series.transpose("member", "time").values
     if np.isnan(values).all():
-        return "none"
+        return "not known"
     flat = np.nanargmax(values) if which == "max" else np.nanargmin(values)
     member, time = np.unravel_index(flat, values.shape)
     where = _stamp(series["time"].values[time])
@@ -522,12 +522,16 @@ def _place(result: xr.Dataset, name: str, element: str, worst: xr.DataArray) -> 
 
 
 def _over_members(values: xr.DataArray, unit: str, digits: int = 2) -> str:
-    numbers = values.values
+    """Median and 90 % of the members; NaN: not known, of which the number is given."""
+    numbers = values.values[np.isfinite(values.values)]
+    if not numbers.size:
+        return "not known"
+    of = f"; {numbers.size} of {values.size} members" if numbers.size < values.size else ""
     if numbers.size == 1:
-        return f"{_fixed(numbers[0], digits)} {unit}"
-    low, mid, high = np.nanquantile(numbers, [0.05, 0.5, 0.95])
+        return f"{_fixed(numbers[0], digits)} {unit}{of}"
+    low, mid, high = np.quantile(numbers, [0.05, 0.5, 0.95])
     most = f"{_fixed(low, digits)} to {_fixed(high, digits)}"
-    return f"{_fixed(mid, digits)} {unit} (median; {most} for 90 % of the members)"
+    return f"{_fixed(mid, digits)} {unit} (median; {most} for 90 % of the members{of})"
 
 
 def _fixed(value: float, digits: int) -> str:
