@@ -112,6 +112,7 @@ FAULTS = {
     "unit": "system, a program of its own: system/frequency is in kHz; Hz is expected",
     "type": "system, a program of its own: system/frequency is of type string; double_vector is expected",
     "input": "system, a program of its own: its input system/load of fleet/p is in W; kW is expected",
+    "subscription": "system, a program of its own: its input _input_1 of fleet/p is in W; kW is expected",
     "key": "system, a program of its own: it has no publication system/frequency; it has system/frequenzy",
     "name": "system has not joined; sistem has, which is none of this run",
     "period": "system, a program of its own: its HELICS period is 2.8 s; 4 s is expected, or a whole part",

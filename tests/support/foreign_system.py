@@ -32,6 +32,8 @@ frequency = h.helicsFederateRegisterGlobalPublication(federate, key, kind, "kHz"
 if fault == "input":
     taken = h.helicsFederateRegisterInput(federate, "load", h.HELICS_DATA_TYPE_VECTOR, "W")
     h.helicsInputAddTarget(taken, "fleet/p")
+if fault == "subscription":
+    h.helicsFederateRegisterSubscription(federate, "fleet/p", "W")
 h.helicsFederateEnterExecutingMode(federate)
 try:
     for step in range(int(steps)):
