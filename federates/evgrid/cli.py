@@ -892,7 +892,15 @@ def _load(
 ) -> Scenario:  # fmt: skip
     """Load a scenario, whose file's content may have been read, with the overrides of the command line."""
     from evgrid.scenario import load_scenario
+    from evgrid.scenario.fields import read_settings
 
+    content = read_settings(path) if content is None else content
+    for key, kind, command in (("scenario", "study", "study KIND"), ("base", "batch", "batch")):
+        if key in content:
+            hint = " (evgrid validate says its kind)" if kind == "study" else ""
+            raise ScenarioError(
+                [f"is a {kind}, as it has the key {key}: use evgrid {command} {path}{hint}"], str(path)
+            )
     overrides = _overrides(settings)
     if members is not None:
         overrides["ensemble.members"] = members

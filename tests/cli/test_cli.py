@@ -101,6 +101,14 @@ def test_what_goes_wrong_is_said_in_a_sentence(scenario, tmp_path, arguments, co
     assert sorted(p.name for p in tmp_path.iterdir()) == ["case.yaml"]
 
 
+def test_a_study_and_a_batch_are_no_scenarios(tmp_path):
+    for key, command in (("scenario", "study KIND"), ("base", "batch")):
+        (tmp_path / "many.yaml").write_text(f"name: many\n{key}: case.yaml\n")
+        done = call("run", "many.yaml", cwd=tmp_path)
+        assert done.returncode == 2
+        assert f"as it has the key {key}: use evgrid {command} many.yaml" in done.stderr
+
+
 def test_a_diverging_flow_names_member_and_time(scenario, tmp_path):
     import evgrid.feeder.networks as networks
     from evgrid.scenario import scenario_from

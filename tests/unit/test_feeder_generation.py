@@ -8,9 +8,11 @@ import pytest
 
 from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import base_load, base_load_notes, load_by_trafo
+from evgrid.feeder.describe import describe_network
 from evgrid.feeder.networks import load_network
 from evgrid.runs.simulation import build_world, run
 from evgrid.scenario import scenario_from
+from evgrid.scenario.feeder import Households
 
 NIGHT, NOON = np.array([0.0]), np.array([12 * 3600.0])
 
@@ -92,6 +94,31 @@ def daily(path, **columns):
     ]
     path.write_text("\n".join(rows) + "\n")
     return {"file": str(path)}
+
+
+def test_a_load_without_households_is_named_with_its_power(net):
+    settings = scenario(net, source="standard", generation="none")
+    for households, kw in ((0, "house (3 kW)"), (1, "")):
+        given = settings.feeder.model_copy(update={"households": Households(by_load={"house": households})})
+        one = settings.model_copy(update={"feeder": given})
+        network = load_network(given)
+        notes = [
+            n for n in base_load_notes(one, network, base_load(one, network)) if "without households" in n
+        ]
+        assert len(notes) == bool(kw)
+        assert not kw or f"without a load: {kw}; feeder.customers or feeder.profiles" in notes[0]
+
+
+def test_a_summary_of_a_network_names_generation_without_a_profile(net):
+    for base, said in (
+        ({}, True),
+        ({"source": "standard"}, True),
+        ({"source": "net"}, False),
+        ({"generation": "none"}, False),
+    ):
+        found = describe_network(scenario(net, **base).feeder).missing
+        text = "power over time of 1 generator of 20 kW and 1 storage of -5 kW: a run refuses it without"
+        assert any(one.startswith(text) for one in found) == said
 
 
 def test_a_file_has_a_column_for_each_in_kw(net, tmp_path):

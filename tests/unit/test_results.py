@@ -161,6 +161,11 @@ def test_open_results_refuses_what_is_no_result(tmp_path):
     xr.Dataset({"a": 1}).to_netcdf(tmp_path / "other.nc")
     with pytest.raises(ResultError, match="other.nc is no result of evgrid"):
         open_results(tmp_path / "other.nc")
+    (tmp_path / "study" / "runs").mkdir(parents=True)
+    (tmp_path / "study" / "batch.json").write_text("{}")
+    xr.Dataset({"hours": 1}).to_netcdf(tmp_path / "study" / "runs" / "1f.nc")
+    with pytest.raises(ResultError, match="1f.nc belongs to the study .*: give the folder"):
+        open_results(tmp_path / "study" / "runs" / "1f.nc")
 
 
 ATTRS = {"format": FORMAT, "name": "toy", "scenario": "{}", "audit": "{}"}

@@ -497,6 +497,14 @@ def test_what_is_wrong_is_said(settings, match):
     refused(match, **settings)
 
 
+def test_chargers_at_a_pattern_of_names():
+    """L0 and L1 by a pattern, as where they are named."""
+    named, pattern = ({"count": 5, "sessions": "public", "at": at} for at in (["L0", "L1"], "l[01]"))
+    places = [set(tables(**given)[0].connection.tolist()) for given in (named, pattern)]
+    assert places[0] == places[1] == {0, 1}
+    refused(r"fleet.at: the feeder has no connection point X\*; it has L0", count=5, at=["L0", "X*"])
+
+
 def test_three_phase_chargers_need_a_three_phase_point():
     with pytest.raises(ScenarioError, match=r"feeder has no three-phase connection point"):
         tables(feeder(of=(0, 1, 2)), sessions="public", count=3, charger={"phases": 3})

@@ -63,6 +63,7 @@ from evgrid.scenario.profiles import ElementProfile
 
 if TYPE_CHECKING:
     from evgrid.scenario import Scenario
+    from evgrid.scenario.feeder import Feeder
 
 ENERGY_SIGMA = 0.4
 """Standard deviation of the logarithm of a household's yearly energy (assumption)."""
@@ -170,7 +171,7 @@ def _without_profiles(scenario: Scenario, network: Network) -> BaseLoad:
 def _generation(scenario: Scenario, network: Network) -> _Generation | None:
     """Power of generators and storages; None: the network's own, constant."""
     settings, fixed = scenario.feeder.base_load, network.grid.fixed
-    rows = _generators(scenario, network)
+    rows = unprofiled(scenario.feeder, network)
     if not len(rows) or settings.generation == "nameplate":
         return None
     if settings.generation is None:
@@ -179,7 +180,7 @@ def _generation(scenario: Scenario, network: Network) -> _Generation | None:
         hint = ", or feeder.base_load.source: simbench" * network.source.startswith("simbench:")
         raise ScenarioError(
             [
-                f"feeder.base_load.generation is not given: {network.source} has {_account(network, rows)} "
+                f"feeder.base_load.generation is not given: {network.source} has {account_of(network, rows)} "
                 "without a profile, which would run day and night; must be none, nameplate or {file: pv.csv}"
                 f"{hint}, or give them feeder.profiles"
             ]
@@ -191,13 +192,13 @@ def _generation(scenario: Scenario, network: Network) -> _Generation | None:
     return FileGeneration(scenario, network)
 
 
-def _generators(scenario: Scenario, network: Network) -> Ints:
+def unprofiled(settings: Feeder, network: Network) -> Ints:
     """Positions of the fixed generation with a power other than 0 that is no motor or ward, and has no
     profile.
     """
     fixed = network.grid.fixed
     there = (fixed.gen_p_kw != 0).any(axis=1) | (fixed.gen_q_kvar != 0).any(axis=1)
-    for part in profiled(scenario.feeder, network):
+    for part in profiled(settings, network):
         if part.kind != "load":
             there[part.rows] = False
     return np.flatnonzero(np.isin(fixed.gen_kind, ("sgen", "gen", "storage")) & there)
@@ -212,7 +213,7 @@ def profiled_loads(scenario: Scenario, network: Network) -> Bools:
     return found
 
 
-def _account(network: Network, rows: Ints) -> str:
+def account_of(network: Network, rows: Ints) -> str:
     """Number and power of generators and storages: 2 generators of 20 kW and 1 storage of -5 kW."""
     fixed, parts = network.grid.fixed, []
     for kinds, name in ((("sgen", "gen"), "generator"), (("storage",), "storage")):
@@ -226,7 +227,7 @@ def _account(network: Network, rows: Ints) -> str:
 def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tuple[str, ...]:
     """Notes on how a base load replaces the network's own, a sentence each."""
     settings, grid = scenario.feeder.base_load, network.grid
-    with_profile, rows = profiled_loads(scenario, network), _generators(scenario, network)
+    with_profile, rows = profiled_loads(scenario, network), unprofiled(scenario.feeder, network)
     own_kw, notes = float(grid.loads.p_kw[~with_profile].sum()), list[str]()
     added = load if isinstance(load, AddedLoad) else None
     load = load if added is None else added.inner
@@ -244,6 +245,14 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
             f"the year (before noise), in place of the network's own load of {own_kw:.4g} kW"
             + (", to which they are scaled." if settings.scale == "net" else ".")
         )
+        left_out = np.flatnonzero(own & (network.connections.households == 0) & grid.loads.p_kw.any(axis=1))
+        if len(left_out):
+            named = [f"{grid.loads.name[row]} ({grid.loads.p_kw[row].sum():.4g} kW)" for row in left_out[:10]]
+            more = f", … ({len(left_out)} in all)" if len(left_out) > len(named) else ""
+            notes.append(
+                f"feeder.base_load: without households, and so without a load: {', '.join(named)}{more}; "
+                "feeder.customers or feeder.profiles give them one."
+            )
     elif isinstance(scaled, FileLoad):
         notes.append(
             f"feeder.base_load: {settings.file}, at most {scaled.highest_kw:.4g} kW, in place of the "
@@ -251,7 +260,7 @@ def base_load_notes(scenario: Scenario, network: Network, load: BaseLoad) -> tup
         )
         notes.append(f"feeder.base_load.file: {scaled.account}.")
     if len(rows) and settings.kind != "simbench":
-        account = _account(network, rows)
+        account = account_of(network, rows)
         if isinstance(settings.generation, str | None):
             given = settings.generation != "none"
             notes.append(
@@ -929,7 +938,7 @@ class FileGeneration(FileLoad):
         assert isinstance(settings, GenerationFile)
         self._step_s = scenario.feeder_step_s
         fixed = network.grid.fixed
-        self._rows = _generators(scenario, network)
+        self._rows = unprofiled(scenario.feeder, network)
         names = [str(name) for name in fixed.gen_name[self._rows]]
         self._read(settings.file, settings.reading, scenario, names, "generator and storage", True)
         self._p, self._q = fixed.gen_p_kw.copy(), fixed.gen_q_kvar.copy()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evgrid.errors import NetworkError
+from evgrid.feeder.base_load import account_of, unprofiled
 from evgrid.feeder.equivalents import Prepared
 from evgrid.feeder.grid import UNLIMITED, Grid, extract, missing_zero_sequence
 from evgrid.feeder.households import customers_notes, customers_of
@@ -79,7 +80,8 @@ def describe_network(settings: Feeder) -> NetworkSummary:
     notes = list(done.notes)
     if grid is not None:
         notes += customers_notes(settings, customers_of(settings, grid.loads), grid.loads)
-    return NetworkSummary(source, facts, notes, _missing(done, three_phase), refused)
+    missing = _missing(done, three_phase) + ([] if network is None else _without_profile(settings, network))
+    return NetworkSummary(source, facts, notes, missing, refused)
 
 
 def _describe_opendss(settings: Feeder) -> NetworkSummary:
@@ -111,6 +113,7 @@ def _describe_opendss(settings: Feeder) -> NetworkSummary:
     refused = {"z-bus": [], "opendss": []} if not circuit.controls else {
         "z-bus": ["its controls act in time: choose feeder.controls: false"], "opendss": [],
     }  # fmt: skip
+    missing += _without_profile(settings, network)
     return NetworkSummary(network.source, facts, list(network.notes), missing, refused)
 
 
@@ -157,6 +160,17 @@ def _facts(grid: Grid) -> list[tuple[str, str]]:
 def _some(names: list[str]) -> str:
     """The first names, after a colon."""
     return ": " + ", ".join(names[:5]) + (", …" if len(names) > 5 else "") if names else ""
+
+
+def _without_profile(settings: Feeder, network: Network) -> list[str]:
+    """Fixed generation of which nothing says when it feeds in."""
+    rows, base = unprofiled(settings, network), settings.base_load
+    if not len(rows) or base.generation is not None or base.kind in ("net", "simbench"):
+        return []
+    return [
+        f"power over time of {account_of(network, rows)}: a run refuses it without feeder.profiles or "
+        "feeder.base_load.generation"
+    ]
 
 
 def _missing(done: Prepared, three_phase: bool) -> list[str]:

@@ -70,6 +70,12 @@ def open_results(path: str | Path, check: bool = True, chunks: Literal[-1] | Non
     dataset = open_netcdf(path, check, chunks)
     if not re.fullmatch(r"evgrid-[a-z-]+-\d+", str(dataset.attrs.get("format"))):
         dataset.close()
+        folder = Path(path).resolve().parent.parent
+        if (folder / "batch.json").is_file():
+            raise ResultError(
+                f"{path} belongs to the study {folder}, which keeps of its runs what it needs only: give the "
+                "folder, or run the scenario by itself"
+            )
         raise ResultError(f"{path} is no result of evgrid: it has no attribute format = {FORMAT}")
     return dataset
 

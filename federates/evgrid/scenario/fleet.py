@@ -350,8 +350,8 @@ class Fleet(Settings):
     power flow, and they see nominal voltage; the aggregator, the bulk system and the results include them. In
     a session file: those with the connection upstream."""
     at: list[ElementName] | ElementName | None = None
-    """Connection points at which the chargers are; left out: households (home), or all that have the
-    charger's phases."""
+    """Connection points at which the chargers are, or patterns of their names such as 'North*'; left out:
+    households (home), or all that have the charger's phases."""
     sessions: Annotated[
         SerializeAsAny[SessionSource], BeforeValidator(_source, json_schema_input_type=SessionSource | str)
     ] = Field(

@@ -170,12 +170,8 @@ def _places(scenario: Scenario, connections: Connections) -> NDArray[np.int64]:
     if fleet.at is not None:
         names = [fleet.at] if isinstance(fleet.at, str) else fleet.at
         own = ElementNames(connections.name[: connections.on_feeder])
-        places = own.places(names)
-        found = [
-            f"fleet.at: the feeder has no connection point {name}; {own.hint(name)}"
-            for name, place in zip(names, places, strict=True)
-            if place < 0
-        ]
+        places, missing = own.matching(names)
+        found = [f"fleet.at: the feeder has no connection point {name}; {own.hint(name)}" for name in missing]
         if found or not names:
             raise ScenarioError(found or ["fleet.at is empty: name one connection point at least"])
         allowed = np.isin(np.arange(len(connections)), places)
