@@ -438,7 +438,7 @@ def compare(results: tuple[Path, ...], output: tuple[Path, ...], names: tuple[st
 
     RESULTS are results, or folders of batches, of which each case is compared.
     """
-    from evgrid.report.cases import figures_of
+    from evgrid.report.cases import difference_of, figures_of
     from evgrid.report.key_figures import check_suffix, readable, write_tables
 
     for path in output:
@@ -447,6 +447,8 @@ def compare(results: tuple[Path, ...], output: tuple[Path, ...], names: tuple[st
     with _foreign(results), _batch_progress("compare", "cases") as advance:
         cases = figures_of(results, known, lambda done, total: advance(done, 0, total))
     _print_table("", readable(cases))
+    for sentence in difference_of(results, cases, known):
+        click.echo(sentence)
     for path in output:
         click.echo(f"table    {write_tables(cases, path)}")
 

@@ -20,10 +20,11 @@ from evgrid.report.cases import Case, figures_of, labels_of
 from evgrid.report.extremes import extremes, frame_starts
 from evgrid.report.feeder_map import map_data, spare_kw
 from evgrid.report.judged import Judged
-from evgrid.report.key_figures import KeyFigure, figure_text, key_figures, readable
+from evgrid.report.key_figures import KeyFigure, figure_text, key_figures, limits_of, readable
 from evgrid.report.layout import layout
 from evgrid.report.page import MOST_BYTES, html_of
 from evgrid.report.runs import page_of_runs
+from evgrid.report.setups import difference, setup_of
 
 EVIL = "<script>alert('B')</script>"
 
@@ -332,6 +333,40 @@ def test_a_write_that_fails_leaves_the_page_that_was_there(results, tmp_path, mo
         write_report(results[:1], path)
     assert path.read_text() == "good"
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_runs_of_another_period_members_limits_or_network_do_not_compare(results, loaded, tmp_path):
+    from click.testing import CliRunner
+
+    from evgrid.cli import main
+
+    def sentences(other):
+        cases = [Case("now", Path("now.nc"), loaded), Case("other", Path("other.nc"), other)]
+        return difference([setup_of(c.result, limits_of(c.result), c.result.sizes["member"]) for c in cases])
+
+    assert sentences(loaded) == []
+    scenario = json.loads(loaded.attrs["scenario"])
+    start = f"{pd.Timestamp(loaded['time'].values[0]):%Y-%m-%d %H:%M}"
+    half = loaded.isel(time=slice(36))
+    assert sentences(half) == [
+        f"These runs differ in period: 6 h from {start} and 3 h from {start}; their figures do not compare."
+    ]
+    assert "differ in members: 2 members and 1 member;" in sentences(loaded.isel(member=[0]))[0]
+    assert "differ in limits: " in sentences(loaded.assign_attrs(frequency_hz=60.0))[0]
+    other = scenario | {"feeder": scenario["feeder"] | {"network": "/x/other.json"}}
+    assert "; their" in (said := sentences(loaded.assign_attrs(scenario=json.dumps(other)))[0])
+    assert "differ in network: " in said
+    assert " and other.json;" in said
+    other = scenario | {"time": scenario["time"] | {"step": scenario["time"]["step"] / 2}}
+    assert (
+        "differ in step: 300 s and 150 s, recorded every 300 s;"
+        in (sentences(loaded.assign_attrs(scenario=json.dumps(other)))[0])
+    )
+    half.to_netcdf(tmp_path / "half.nc")
+    done = CliRunner().invoke(main, ["compare", str(results[0]), str(tmp_path / "half.nc")])
+    assert sentences(half)[0] in done.output
+    assert sentences(half)[0] in page_of([results[0], tmp_path / "half.nc"]).answer
+    assert "differ" not in CliRunner().invoke(main, ["compare", *map(str, results)]).output
 
 
 def test_bad_requests_are_one_sentence(results, tmp_path, monkeypatch):

@@ -61,6 +61,11 @@ def assumptions(
     return rows
 
 
+def network_name(network: object) -> str:
+    """Name of a network: that of its file without the folder, or its own."""
+    return _file(network) if network else "none"
+
+
 def _file(path: object) -> str:
     """Name of a file without its folder; other names of networks stay."""
     text = str(path)

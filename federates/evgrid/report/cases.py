@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from evgrid.errors import ResultError
 from evgrid.report.key_figures import KeyFigure, key_figures, limits_of
+from evgrid.report.setups import difference, setup_of
 from evgrid.results import open_run
 from evgrid.results.limits import violations
 from evgrid.runs.batch import read_index
@@ -56,6 +57,29 @@ def figures_of(
 
     Raises ResultError for what is neither, and for a batch of which no case is finished.
     """
+    files = _files_of(paths)
+    found: dict[str, list[KeyFigure]] = {}
+    for label, own in files.items():
+        found[label] = _joined([_figures(path, limits) for path in own])
+        if progress is not None:
+            progress(len(found), len(files))
+    return found
+
+
+def difference_of(
+    paths: Sequence[Path], cases: Mapping[str, Sequence[KeyFigure]], limits: Sequence[str] = ()
+) -> list[str]:
+    """The sentence of :func:`evgrid.report.setups.difference` for the cases of :func:`figures_of`."""
+    setups = []
+    for label, own in _files_of(paths).items():
+        with open_run(own[0]) as result:
+            members = max((f.values.size for f in cases[label]), default=0)
+            setups.append(setup_of(result, limits_of(result, limits), members))
+    return difference(setups)
+
+
+def _files_of(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files of each case by label: a result's own, or those of a batch's case."""
     names, files = list[str](), list[list[Path]]()
     for path in paths:
         if path.is_dir():
@@ -70,12 +94,7 @@ def figures_of(
             with open_run(path) as result:
                 names.append(str(result.attrs["name"]))
             files.append([path])
-    found: dict[str, list[KeyFigure]] = {}
-    for label, own in zip(labels_of(names, [own[0] for own in files]), files, strict=True):
-        found[label] = _joined([_figures(path, limits) for path in own])
-        if progress is not None:
-            progress(len(found), len(files))
-    return found
+    return dict(zip(labels_of(names, [own[0] for own in files]), files, strict=True))
 
 
 def _figures(path: Path, limits: Sequence[str]) -> list[KeyFigure]:

@@ -31,6 +31,7 @@ from evgrid.report.page import (
     joined,
     table_of,
 )
+from evgrid.report.setups import difference, setup_of
 from evgrid.results import audit_of
 from evgrid.results.limits import interval_s
 from evgrid.results.metrics import external_federates, summary
@@ -77,6 +78,7 @@ def page_of_judged(judged: Sequence[Judged], live: bool = False) -> Page:
         title += f" and {len(judged) - 3} more"
     answer = [sentence for j in judged for sentence in verdict(j, named=len(judged) > 1)]
     if len(judged) > 1:
+        answer += difference([setup_of(j.result, j.limits, j.members) for j in judged])
         answer += changes(judged)
     return Page(
         title=title,
