@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 import evgrid
+from evgrid.aggregator.excess import Excess
 from evgrid.cli import main
 from evgrid.results.limits import aggregator_limits, limit_set, violations
 from evgrid.results.metrics import summary
@@ -75,7 +76,7 @@ def test_what_passes_the_limit_is_recorded_with_its_reason():
     by_reason = result["limit_excess_kwh"].sel(member=0).to_series()
     assert by_reason.sum() == pytest.approx(excess[:-1].sum() / 12, rel=1e-4)
     assert by_reason["guard"] > 0.9 * by_reason.sum()
-    assert float(result["limit_excess_h"].sum()) == pytest.approx((excess[:-1] > 1e-5).sum() / 12, abs=0.2)
+    assert float(result["limit_excess_h"].sum()) == pytest.approx((excess[:-1] > 0.05).sum() / 12)
     worst = int(excess.argmax())
     stamp = str(result["time"].values[worst].astype("datetime64[m]")).replace("T", " ")
     text = summary_row(result, "limit of main")
@@ -83,6 +84,18 @@ def test_what_passes_the_limit_is_recorded_with_its_reason():
         f"8 kW drawn, 8 kW fed back: passed by {excess[worst]:.1f} kW ({stamp}) drawn for "
     )
     assert summary_row(result, "because of").startswith("departure guard ")
+
+
+def test_hours_of_the_reasons_add_up_to_those_in_which_the_limit_is_passed():
+    """0.1 % of 60 kW is kept, and 0.05 kW of 8 kW."""
+    for limit_kw, kw, hours in ((60.0, 0.059, 0), (60.0, 0.061, 1), (8.0, 0.049, 0), (8.0, 0.051, 1)):
+        for sign in (1, -1):
+            excess = Excess(-limit_kw, limit_kw, 0.0, 1)
+            nothing, power = np.zeros(1), np.array([sign * (limit_kw + kw)])
+            excess.record_request(power, nothing, nothing, nothing)
+            excess.record_outcome(3600.0, 3600.0, power, nothing, nothing)
+            assert excess.energy_kwh.sum() == pytest.approx(kw)
+            assert excess.time_h[0].tolist() == [hours, 0, 0, 0, 0]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 In: of each tick the base load reported to the aggregator, the power requested of its EVs, and the part of
 it that can't wait (:func:`evgrid.aggregator.kernels.bounds`); then, a tick later, the group's power and that
-of its EVs. Out: the energy beyond the limit, by reason, and the time in which each reason was the largest.
+of its EVs. Out: the energy beyond the limit, by reason, and the time in which each reason was the largest, of
+the ticks in which the limit did not count as kept (:data:`KEPT`).
 
 With the power ``P``, the EVs' part ``E`` of it, the reported base load ``B``, and the requested power ``A``,
 the excess above a limit ``L`` is ``(B + A - L) + (P - E - B) + (E - A)``. The first term was foreseen:
@@ -31,6 +32,10 @@ REASON_TEXTS = {
     "chargers": "chargers that did not follow",
 }
 """The reasons in words."""
+KEPT = 1e-3
+"""Excess with which a limit counts as kept, the tolerance of a control; relative to 1 kW and the limit."""
+KEPT_KW = 0.05
+"""The least such excess, kW: what is printed with one decimal."""
 _SLACK = 1e-6
 """Excess that is neglected, relative to 1 kW and the limit."""
 
@@ -44,6 +49,8 @@ class Excess:
 
     def __init__(self, least_kw: float, most_kw: float, over_s: float, groups: int) -> None:
         self.least_kw, self.most_kw, self._over_s = least_kw, most_kw, over_s
+        sizes = [abs(kw) for kw in (least_kw, most_kw) if np.isfinite(kw)]
+        self._kept_kw = max(KEPT * max(sizes, default=0.0), KEPT_KW)
         self.energy_kwh, self.time_h = np.zeros((2, groups, len(REASONS)))
         self.carry_over_kw = np.zeros(groups)
         """(group,) kW by which each is to draw less than the limit, to compensate for its excess in this
@@ -87,7 +94,8 @@ class Excess:
             parts[:, 4] = deviation - of_guard
             parts *= (excess[at] / np.maximum(parts.sum(axis=1), 1e-12))[:, None]
             self.energy_kwh[at] += parts * step_s / 3600.0
-            self.time_h[at, parts.argmax(axis=1)] += step_s / 3600.0
+            passed = np.where(excess[at] > self._kept_kw, step_s / 3600.0, 0.0)
+            self.time_h[at, parts.argmax(axis=1)] += passed
         self._update_carry_over(time_s, step_s, power)
 
     def _update_carry_over(self, time_s: float, step_s: float, power: Array) -> None:

@@ -73,7 +73,12 @@ _PEAK = Variable(
 _PEAK_S = 300.0
 _EXCESS = (
     ("limit_excess_kwh", "kWh", "energy beyond the limit, by reason; without the run's last tick"),
-    ("limit_excess_h", "h", "time beyond the limit in which this reason was the largest; likewise"),
+    (
+        "limit_excess_h",
+        "h",
+        "time beyond the limit, by more than 0.1 % of it and 0.05 kW, in which this reason was the largest; "
+        "likewise",
+    ),
 )
 
 

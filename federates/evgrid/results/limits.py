@@ -42,6 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from evgrid.aggregator.excess import KEPT
 from evgrid.core.jit import njit
 from evgrid.core.units import DAY_S
 from evgrid.errors import ResultError
@@ -56,9 +57,6 @@ if TYPE_CHECKING:
 WEEK_S = 7 * DAY_S
 TOLERANCE = 1e-6
 """Tolerance within which a value beyond its limit counts as within it: results are in single precision."""
-
-KEPT = 1e-3
-"""The same for the limits of aggregators: the tolerance of a control."""
 
 _BLOCK_BYTES = 64 * 2**20
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.aggregator.excess import REASON_TEXTS
+from evgrid.aggregator.excess import KEPT_KW, REASON_TEXTS
 from evgrid.errors import ResultError
 from evgrid.results.limits import (
     LIMITED_POWER,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-_KEPT_KW = 0.05
 _KEPT_KWH = 0.05
 """Energy up to which a row, or a part of it, is left out."""
 _RAISED = 0.02
@@ -153,7 +152,7 @@ def _limit_rows(result: xr.Dataset, hours: float) -> list[tuple[str, str]]:
         if c.mean_over:
             limit_text += f", mean of {c.mean_over / 60:g} min"
         excess, dims = result[f"limit_excess_kw{own}"], ("member", "time")
-        slack = max(c.slack, _KEPT_KW)
+        slack = max(c.slack, KEPT_KW)
         broken = abs(excess) > slack
         name = f"limit of {c.name.removeprefix('limit_of_')}"
         where = _judged(result, c.variable) if "trafo" in excess.dims else ""
