@@ -88,7 +88,9 @@ def test_the_answer_agrees_with_the_table_of_violations(results):
 def test_two_results_stand_side_by_side_with_what_changed(results):
     page = page_of(results)
     assert page.subtitle == "Comparison of 2 runs"
-    assert any(sentence.startswith("From now to tou: ") for sentence in page.answer)
+    assert page.answer[0].startswith("From now to tou (medians of the members): ")
+    assert all(sentence.startswith(("now: ", "tou: ")) for sentence in page.answer[1:])
+    assert "The share of a week is judged only on the 6 h that were run." in page.answer[1]
     figures = page.sections[1].blocks[0]
     assert figures.columns == ["", "now", "tou"]
     said = texts(page)

@@ -25,7 +25,7 @@ WIDTH = 1040
 POINTS = 700
 """Intervals of a series in a chart, at most."""
 CURVE_POINTS = 400
-_LETTER, _GLYPH, _LEGEND_ROW = 6.5, 40, 20
+_LETTER, _GLYPH, _LEGEND_ROW = 6.5, 48, 26
 """Width of a letter and of the sign before an entry, and height of a row of a legend, pixels."""
 
 

@@ -6,6 +6,7 @@ And the sentences and rows in which a planner reads them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +179,8 @@ def verdict(j: Judged, named: bool = False) -> list[str]:
     else:
         of = f" in {of_grid['member'].nunique()} of {j.members} members" if j.members > 1 else ""
         first = f"{name}Limits of the grid are violated{of}: {worst_sentence(of_grid)}"
+    if checked and j.checked.any():
+        first += _short_week(j)
     sentences = [first, *(f"{name}{sentence}" for sentence in j.unknown_members)]
     if not own.empty:
         of = f" in {own['member'].nunique()} of {j.members} members" if j.members > 1 else ""
@@ -214,6 +217,14 @@ def verdict(j: Judged, named: bool = False) -> list[str]:
                f"{lacking:,.1f} kWh of it were not charged, in {short} of {int(done.sum())} sessions.")
         )  # fmt: skip
     return sentences
+
+
+def _short_week(j: Judged) -> str:
+    """A sentence on the period, where a share of a week is judged on less than a week."""
+    for _, checked, why in j.checks:
+        if checked and (found := re.search("share of a week is that of (the .+? that were run)", why)):
+            return f" The share of a week is judged only on {found[1]}."
+    return ""
 
 
 def _own_limit(criterion: str) -> bool:

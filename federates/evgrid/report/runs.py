@@ -76,10 +76,11 @@ def page_of_judged(judged: Sequence[Judged], live: bool = False) -> Page:
     title = first.label if len(judged) == 1 else " and ".join(j.label for j in judged[:3])
     if len(judged) > 3:
         title += f" and {len(judged) - 3} more"
-    answer = [sentence for j in judged for sentence in verdict(j, named=len(judged) > 1)]
+    answer = []
     if len(judged) > 1:
         answer += difference([setup_of(j.result, j.limits, j.members) for j in judged])
         answer += changes(judged)
+    answer += [sentence for j in judged for sentence in verdict(j, named=len(judged) > 1)]
     return Page(
         title=title,
         subtitle="Report of a run" if len(judged) == 1 else f"Comparison of {len(judged)} runs",
@@ -113,9 +114,11 @@ def changes(judged: Sequence[Judged]) -> list[str]:
                 share = (
                     f" ({100 * (after / before - 1):+.0f} %)" if abs(before) > 1e-9 and f.unit != "pu" else ""
                 )
-                parts.append(f"{f.text} {before:.4g} to {after:.4g} {f.unit}{share}")
+                what = f"{f.text} {f.remark}".strip() if f.name == "net_cost" else f.text
+                parts.append(f"{what} {before:.4g} to {after:.4g} {f.unit}{share}")
         text = "; ".join(parts) if parts else "no key figure differs by more than 0.1 %"
-        sentences.append(f"From {judged[0].label} to {other.label}: {text}.")
+        many = " (medians of the members)" if max(judged[0].members, other.members) > 1 else ""
+        sentences.append(f"From {judged[0].label} to {other.label}{many}: {text}.")
     return sentences
 
 

@@ -186,7 +186,11 @@ def _studied(part: Part) -> list[list[str]]:
     ]
     if "households" in part.result.attrs:
         rows.append(["households", str(part.result.attrs["households"])])
-    rows += [[name, text] for name, text in assumptions(scenario, sizes, notes, phases)]
+    changed = {"level", "year"} & set(part.result.dims)
+    said = "; the study sets the number" if changed and scenario.get("fleet") else ""
+    rows += [
+        [name, text + said * (name == "EVs")] for name, text in assumptions(scenario, sizes, notes, phases)
+    ]
     grown = {key: part.settings.get(key) for key in ("heat_pump", "pv", "pv_kw")}
     texts = {"heat_pump": "heat pumps that are added", "pv": "PV that is added", "pv_kw": "PV of each, kW"}
     rows += [[texts[key], _short(value)] for key, value in grown.items() if value is not None]
@@ -600,7 +604,7 @@ def _growth(part: Part) -> tuple[list[str], list[Section]]:
     answer = [_first_year(part)]
     if len(table) and np.isfinite(table["first_year"].iloc[0]):
         row = table.iloc[0]
-        answer.append(f"The earliest is {row['place']}, from {row['first_year']:.0f} on.")
+        answer.append(f"The earliest is {_place(row['place'])}, from {row['first_year']:.0f} on.")
     section = Section("First years over a limit")
     section.add(Table([], [[name, text] for name, text in rows]))
     year = result["year"].values.astype(np.float64)
@@ -608,15 +612,22 @@ def _growth(part: Part) -> tuple[list[str], list[Section]]:
     plots = [charts.lines_with_band("What grows", "as the study states it", "year", year, grown)]
     places = [str(place) for place in table["place"].head(MOST_VARIANTS)]
     if places:
-        shares = {p: [100 * result["share"].sel(place=p).values] * 3 for p in places}
+        shares = {_place(p): [100 * result["share"].sel(place=p).values] * 3 for p in places}
         title = "Deployments over a limit so far (dashed: risk)"
         risk = [100 * float(part.settings.get("risk", 0.05))]
         plots.append(charts.lines_with_band(title, "%", "year", year, shares, risk))
     section.add(*charts_of(plots, "The earliest elements."))
+    table["place"] = [_place(place) for place in table["place"]]
     table["share_by_last_year"] = [f"{100 * share:.0f} %" for share in table["share_by_last_year"]]
     section.add(table_of(table.rename(columns=_YEARS), "First year by element; – : in none of the years."))
     section.add(table_of(_words_in(limits_table(result)), "The limits, and whether they were checked."))
     return answer, [section]
+
+
+def _place(place: object) -> str:
+    """An element with its limit in words."""
+    criterion, colon, element = str(place).partition(": ")
+    return f"{words(criterion)}: {element}" if colon else str(place)
 
 
 def _first_year(part: Part) -> str:
