@@ -318,6 +318,11 @@ def test_without_an_ended_session_nothing_was_charged_in_full(loaded):
     answer = page_of_runs([Case("now", Path("now.nc"), result)]).answer
     assert answer[-1] == "No session of an EV ended in the period."
     assert not any("asked for" in sentence for sentence in answer)
+    for name in ("requested", "unserved"):  # as of EVs that arrive full
+        result[f"session_energy_{name}_kwh"] = xr.zeros_like(loaded["session_cost"])
+    ended = result["session_complete"].copy(data=np.arange(result.sizes["session"]) < 2)
+    answer = page_of_runs([Case("now", Path("now.nc"), result.assign(session_complete=ended))]).answer
+    assert answer[-1] == "2 sessions of EVs ended in the period, none of which asked for energy."
 
 
 def test_a_write_that_fails_leaves_the_page_that_was_there(results, tmp_path, monkeypatch):

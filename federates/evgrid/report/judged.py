@@ -209,6 +209,9 @@ def verdict(j: Judged, named: bool = False) -> list[str]:
             float(np.nansum(j.result[f"session_energy_{what}_kwh"].values[done])) / j.members
             for what in ("requested", "unserved")
         )
+        if wanted * j.members < 0.01:
+            ended = count(int(done.sum()), "session")
+            return [*sentences, f"{name}{ended} of EVs ended in the period, none of which asked for energy."]
         per = " a member" if j.members > 1 else ""
         short = int((j.result["session_energy_unserved_kwh"].values[done] > 0.01).sum())
         sentences.append(
