@@ -46,12 +46,17 @@ def chart(title: str, y: str, x: str = "", **options: Any) -> figure:
 
 
 def rows_of(plots: Sequence[figure]) -> Any:
-    """Charts in rows of two."""
+    """Charts in rows of two of one height, as Bokeh gives those of a row the same room for legends."""
     from bokeh.layouts import gridplot
 
     if len(plots) == 1:
         plots[0].width = WIDTH
-    return gridplot([list(plots[i : i + 2]) for i in range(0, len(plots), 2)], toolbar_location=None)
+    rows = [list(plots[i : i + 2]) for i in range(0, len(plots), 2)]
+    for row in rows:
+        highest = max(plot.height for plot in row)
+        for plot in row:
+            plot.height = highest
+    return gridplot(rows, toolbar_location=None)
 
 
 def legend(fig: figure, place: str = "above") -> figure:
