@@ -56,6 +56,14 @@ class ElementNames:
                 missing.append(pattern)
         return np.array(sorted(found), np.int64), missing
 
+    def chosen(self, patterns: Iterable[str], setting: str, what: str) -> tuple[NDArray[np.int64], list[str]]:
+        """As :meth:`matching`, with a fault of a setting for each that fits nothing.
+
+        ``what`` is missing: "the network has no such load".
+        """
+        found, missing = self.matching(patterns)
+        return found, [f"{setting} = {one}: {what}; {self.hint(one)}" for one in missing]
+
     def hint(self, name: str) -> str:
         """What could be meant by a name that is not there, or the first few that are."""
         by_folded = {one.casefold(): one for one in reversed(self._names)}

@@ -51,11 +51,10 @@ def added_power(
         path = f"feeder.additions.{name}"
         inside = np.ones(len(factor), np.bool_)
         if addition.at is not None:
-            rows, missing = names.matching(addition.at)
-            faults += [
-                f"{path}.at = {one}: the network has no such connection point; {names.hint(one)}"
-                for one in missing
-            ]
+            rows, missing = names.chosen(
+                addition.at, f"{path}.at", "the network has no such connection point"
+            )
+            faults += missing
             inside = np.isin(np.arange(len(factor)), rows)
         if addition.load is not None:
             factor[inside] *= addition.load

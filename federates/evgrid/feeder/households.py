@@ -107,11 +107,10 @@ def _from_classes(
     for own, given in classes.items():
         fits = np.ones(len(loads.name), np.bool_)
         if given.at is not None:
-            rows, missing = names.matching(given.at)
-            faults += [
-                f"feeder.customers.{own}.at = {one}: the network has no such load; {names.hint(one)}"
-                for one in missing
-            ]
+            rows, missing = names.chosen(
+                given.at, f"feeder.customers.{own}.at", "the network has no such load"
+            )
+            faults += missing
             fits = np.isin(np.arange(len(fits)), rows)
         if given.above_kw is not None:
             fits &= power_kw > given.above_kw

@@ -110,12 +110,10 @@ def profiled(settings: Feeder, network: Network) -> list[Profiled]:
                     f"feeder.profiles.{name}: the network has no {profile.kind} without another profile"
                 )
         else:
-            chosen, missing = ElementNames(own).matching(profile.named)
-            faults += [
-                f"feeder.profiles.{name}.at = {one}: the network has no such {profile.kind}; "
-                f"{ElementNames(own).hint(one)}"
-                for one in missing
-            ]
+            chosen, missing = ElementNames(own).chosen(
+                profile.named, f"feeder.profiles.{name}.at", f"the network has no such {profile.kind}"
+            )
+            faults += missing
         for at in rows[chosen].tolist():
             other = taken.setdefault((table, at), name)
             if other != name:

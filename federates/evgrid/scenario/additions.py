@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from evgrid.scenario.fields import Settings, fault
+from evgrid.scenario.fields import NamePatterns, Settings, fault
 from evgrid.scenario.profiles import HeatPump
 from evgrid.scenario.solar import NetworkPv
 
@@ -16,13 +16,7 @@ _KINDS = ("heat_pump", "pv", "load")
 class Addition(Settings):
     """Heat pumps or PV at a share of the households, or a factor of the load."""
 
-    at: Annotated[
-        tuple[str, ...] | None,
-        BeforeValidator(
-            lambda value: (value,) if isinstance(value, str) else value,
-            json_schema_input_type=str | tuple[str, ...] | None,
-        ),
-    ] = None
+    at: NamePatterns = None
     """Names of the connection points of the area, or patterns such as 'North*'; left out: all."""
     penetration: Annotated[float, Field(ge=0, le=5)] | None = None
     """Heat pumps or PV systems per household of the area, drawn from the seed: those of a lower penetration

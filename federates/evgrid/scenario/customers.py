@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from evgrid.scenario.fields import ExistingFile, NotNegative, Positive, Settings, fault
+from evgrid.scenario.fields import ExistingFile, NamePatterns, NotNegative, Positive, Settings, fault
 
 CLASSES = {"household": "h0", "shop": "g4", "office": "g1", "farm": "l0", "business": "g0"}
 """BDEW's standard profile of a class by name: h0 households, g4 shops, g1 offices and others open on weekdays
@@ -22,13 +22,7 @@ ClassName = Literal[
 class CustomerClass(Settings):
     """A class of customers: the loads that it is of, and what they stand for."""
 
-    at: Annotated[
-        tuple[str, ...] | None,
-        BeforeValidator(
-            lambda value: (value,) if isinstance(value, str) else value,
-            json_schema_input_type=str | tuple[str, ...] | None,
-        ),
-    ] = None
+    at: NamePatterns = None
     """Names of loads, or patterns such as 'Shop*'; with above_kw or below_kw both must hold."""
     above_kw: NotNegative | None = None
     """Loads of more power in the network, kW."""

@@ -188,16 +188,25 @@ HourOfDay = Annotated[
 HourSpan = Annotated[tuple[HourOfDay, HourOfDay], AfterValidator(_span)]
 """Local hours [from, until), h: ['22:30', 6] goes over midnight, [0, 24] is the whole day."""
 
+
+def one_or_several(value: Any) -> Any:
+    """A text as a tuple of one, for settings that take one or a list."""
+    return (value,) if isinstance(value, str) else value
+
+
+NamePatterns = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(one_or_several, json_schema_input_type=str | tuple[str, ...] | None),
+]
+"""Names of elements, or patterns such as 'North*': one, or a list."""
+
 WeekDay = Literal[
     "all", "weekday", "weekend", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
 ]
 
 WeekDays = Annotated[
     tuple[WeekDay, ...],
-    BeforeValidator(
-        lambda value: (value,) if isinstance(value, str) else value,
-        json_schema_input_type=WeekDay | tuple[WeekDay, ...],
-    ),
+    BeforeValidator(one_or_several, json_schema_input_type=WeekDay | tuple[WeekDay, ...]),
     Field(min_length=1),
 ]
 """Days of the week: one name, or a list of names (all, weekday, weekend, monday, ...)."""

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from evgrid.scenario.fields import ExistingFile, HourSpan, Positive, Settings, Share, TimeZone, fault
+from evgrid.scenario.fields import (
+    ExistingFile,
+    HourSpan,
+    NamePatterns,
+    Positive,
+    Settings,
+    Share,
+    TimeZone,
+    fault,
+)
 from evgrid.scenario.solar import NetworkPv
 from evgrid.scenario.time_series import PowerTable
 
@@ -96,13 +105,7 @@ class ElementProfile(PowerTable):
     of: Kind | None = None
     """Kind of the elements: load, generator (sgen and gen) or storage; pv is of generators, heat_pump of
     loads, battery of storages."""
-    at: Annotated[
-        tuple[str, ...] | None,
-        BeforeValidator(
-            lambda value: (value,) if isinstance(value, str) else value,
-            json_schema_input_type=str | tuple[str, ...] | None,
-        ),
-    ] = None
+    at: NamePatterns = None
     """Names of the elements, or patterns such as 'PV*'; left out: those of names, else all
     generators, or all storages, that no other profile names."""
     pv: NetworkPv | None = None

@@ -12,11 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from evgrid.readers.tables import TableForm
 from evgrid.readers.time_tables import Reading
-from evgrid.scenario.fields import Settings, TimeFormat, TimeZone, fault
-
-
-def _list(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+from evgrid.scenario.fields import Settings, TimeFormat, TimeZone, fault, one_or_several
 
 
 def _text(value: Any) -> Any:
@@ -29,7 +25,7 @@ class Columns(Settings):
 
     time: Annotated[
         tuple[str, ...],
-        BeforeValidator(_list, json_schema_input_type=str | tuple[str, ...]),
+        BeforeValidator(one_or_several, json_schema_input_type=str | tuple[str, ...]),
         Field(min_length=1),
     ] = ("time",)
     """Column of the time; several, such as [Date, Time], are joined by a blank."""

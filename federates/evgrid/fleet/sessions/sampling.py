@@ -130,11 +130,10 @@ def _areas(scenario: Scenario, connections: Connections) -> list[tuple[NDArray[n
     own = ElementNames(connections.name[: connections.on_feeder])
     found, faults, area_of = [], list[str](), dict[int, str]()
     for name, area in scenario.fleet.areas.items():
-        rows, missing = own.matching(area.at)
-        faults += [
-            f"fleet.areas.{name}.at = {one}: the feeder has no such connection point; {own.hint(one)}"
-            for one in missing
-        ]
+        rows, missing = own.chosen(
+            area.at, f"fleet.areas.{name}.at", "the feeder has no such connection point"
+        )
+        faults += missing
         if rows.size and not connections.households[rows].any():
             faults.append(f"fleet.areas.{name}.at: has no households that could have an EV")
         shared = [row for row in rows.tolist() if row in area_of]
