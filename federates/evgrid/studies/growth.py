@@ -34,9 +34,8 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from evgrid.errors import ResultError, ScenarioError
-from evgrid.results import open_netcdf
 from evgrid.results.limits import LimitSet, coverage, limit_set
-from evgrid.runs.batch import KEPT, Batch, Run, plan, read_index, run_batch
+from evgrid.runs.batch import Batch, Run, plan
 from evgrid.runs.worker_process import Reduction
 from evgrid.scenario import load_scenario
 from evgrid.scenario.fields import NotNegative, Positive, Settings, fault
@@ -46,6 +45,7 @@ from evgrid.studies.figures import violation_hours
 from evgrid.studies.growth_output import save_study, summary
 from evgrid.studies.hosting_capacity_tables import NO_SOLUTION, chosen_limits
 from evgrid.studies.limit_check import Limits, check_limits
+from evgrid.studies.reduced_runs import reduced_runs
 from evgrid.studies.statistics import wilson
 from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
 
@@ -165,9 +165,9 @@ class Growth(Study):
         return self
 
     @property
-    def _by_area(self) -> dict[str, Area]:
-        """The areas in which EVs grow."""
-        return {name: area for name, area in self.areas.items() if area.evs is not None}
+    def _by_area(self) -> dict[str, tuple[Area, Curve]]:
+        """The areas in which EVs grow, and how."""
+        return {name: (area, area.evs) for name, area in self.areas.items() if area.evs is not None}
 
     @property
     def limit_set(self) -> LimitSet:
@@ -180,9 +180,8 @@ class Growth(Study):
         if self.evs is not None:
             found |= {"fleet.penetration": value_of(self.evs, year), "fleet.count": None, "fleet.areas": None}
         by_area = {
-            name: {"at": list(area.at or ("*",)), "penetration": value_of(area.evs, year)}
-            for name, area in self.areas.items()
-            if area.evs is not None
+            name: {"at": list(area.at or ("*",)), "penetration": value_of(evs, year)}
+            for name, (area, evs) in self._by_area.items()
         }
         if by_area:
             found |= {"fleet.penetration": None, "fleet.count": None, "fleet.areas": by_area}
@@ -297,21 +296,11 @@ def run_study(
     folder = Path(folder)
     study.plans()
     limits = json.dumps({"limits": study.model_dump(mode="json")["limits"]})
-    report = run_batch(
-        study.batch(), folder, resume=resume, workers=workers, scheduler=scheduler, progress=progress,
-        reduction=Reduction("evgrid.studies.growth:over_limits", limits),
+    kept = reduced_runs(
+        study.name, study.batch(), [f"year {year}" for year in study.years],
+        Reduction("evgrid.studies.growth:over_limits", limits), folder, progress,
+        {"resume": resume, "workers": workers, "scheduler": scheduler},
     )  # fmt: skip
-    if report.stopped:
-        raise KeyboardInterrupt(KEPT)
-    if report.failed:
-        run, outcome = report.failed[0]
-        raise ResultError(f"study {study.name}: year {study.years[run.case]}: {outcome.reason}; {KEPT}")
-    index = read_index(folder)
-    kept = []
-    for case in range(len(study.years)):
-        (name,) = index.loc[index["case"] == case, "id"]
-        with open_netcdf(folder / "runs" / f"{name}.nc") as one:
-            kept.append(one.load())
     years = xr.DataArray(list(study.years), dims="year", name="year", attrs={"long_name": "year"})
     hours = xr.concat([one["hours"] for one in kept], years, join="outer", fill_value=0.0)
     over = (hours > 0).transpose("year", "member", "place")

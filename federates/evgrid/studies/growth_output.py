@@ -11,7 +11,7 @@ import numpy as np
 
 from evgrid.errors import ResultError
 from evgrid.results import save_dataset
-from evgrid.studies.hosting_capacity_tables import chosen_limits, limits_table
+from evgrid.studies.hosting_capacity_tables import limit_rows, limits_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,12 +68,7 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
         rows.append((f"  {row['place']}", f"{first}; {row['share_by_last_year']:.0%} by {years[-1]}"))
     if len(table) > len(shown):
         rows.append(("  and", f"{len(table) - len(shown)} more elements (years.csv)"))
-    for criterion in chosen_limits(study["limits"]).criteria:
-        remark = json.loads(result.attrs["remarks"]).get(criterion.name)
-        rows.append((f"limit {criterion.name}", f"{criterion.text}; {remark}" if remark else criterion.text))
-    for criterion, reason in json.loads(result.attrs["not_checked"]).items():
-        rows.append(("not checked", f"{criterion}: {reason.removeprefix(f'{criterion}: ')}"))
-    return rows
+    return [*rows, *limit_rows(result)]
 
 
 def _between(first: float, low: float, high: float, last: int) -> str:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evgrid.studies.hosting_capacity_tables import (
-    NO_SOLUTION,
     TOGETHER,
     binding_table,
-    chosen_limits,
     first_violations_table,
+    limit_rows,
     unit_of,
 )
 
@@ -58,13 +57,7 @@ def summary(result: xr.Dataset) -> Sequence[tuple[str, str]]:
                     f"({row['deployments']} deployments, at any level)",
                 )
             )
-    for criterion in chosen_limits(json.loads(result.attrs["study"])["limits"]).criteria:
-        remark = json.loads(result.attrs["remarks"]).get(criterion.name)
-        rows.append((f"limit {criterion.name}", f"{criterion.text}; {remark}" if remark else criterion.text))
-    if NO_SOLUTION in result["criterion"].values:
-        rows.append((f"limit {NO_SOLUTION}", "the power flow has a solution"))
-    for criterion, reason in json.loads(result.attrs["not_checked"]).items():
-        rows.append(("not checked", f"{criterion}: {reason.removeprefix(f'{criterion}: ')}"))
+    rows += limit_rows(result)
     wall, feeder = float(result.attrs["wall_s"]), float(result.attrs["feeder_s"])
     share = feeder / float(result.attrs["runs_s"])
     rows.append(("wall time", f"{wall:.1f} s; {share:.0%} of the runs' time in the feeder's power flow"))

@@ -82,6 +82,19 @@ def limits_table(result: xr.Dataset) -> pd.DataFrame:
     return table
 
 
+def limit_rows(result: xr.Dataset) -> list[tuple[str, str]]:
+    """The limits of a study, and what was not checked, as (name, text) rows of its summary."""
+    rows, remarks = list[tuple[str, str]](), json.loads(result.attrs["remarks"])
+    for criterion in chosen_limits(json.loads(result.attrs["study"])["limits"]).criteria:
+        remark = remarks.get(criterion.name)
+        rows.append((f"limit {criterion.name}", f"{criterion.text}; {remark}" if remark else criterion.text))
+    if "criterion" in result.coords and NO_SOLUTION in result["criterion"].values:
+        rows.append((f"limit {NO_SOLUTION}", "the power flow has a solution"))
+    for name, reason in json.loads(result.attrs["not_checked"]).items():
+        rows.append(("not checked", f"{name}: {reason.removeprefix(f'{name}: ')}"))
+    return rows
+
+
 def half_width(result: xr.Dataset, criterion: str = TOGETHER) -> xr.DataArray:
     """Half the interval of the share of deployments with a violation at or below the capacity,
     (variant,); at the lowest level where the capacity is below it.

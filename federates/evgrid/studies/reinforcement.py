@@ -40,12 +40,11 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from evgrid.core.model import Array
-from evgrid.errors import ResultError, ScenarioError
+from evgrid.errors import ScenarioError
 from evgrid.feeder.base_load import base_load
 from evgrid.feeder.networks import Network
-from evgrid.results import open_netcdf
 from evgrid.results.limits import LimitSet, coverage, limit_set, violations
-from evgrid.runs.batch import KEPT, Batch, Run, plan, read_index, run_batch
+from evgrid.runs.batch import Batch, Run, plan
 from evgrid.runs.simulation import World, build_world, run_with_report
 from evgrid.runs.worker_process import Reduction
 from evgrid.scenario import Scenario
@@ -70,6 +69,7 @@ from evgrid.studies.measures import (
     tree_of,
     with_measures,
 )
+from evgrid.studies.reduced_runs import reduced_runs
 from evgrid.studies.reinforcement_output import save_study, summary
 from evgrid.studies.study import Answer, BatchOptions, Option, Progress, Study
 
@@ -266,21 +266,12 @@ def run_study(
     folder = Path(folder)
     runs = study.plans()
     with _shown(progress, study.name) as advance:
-        report = run_batch(
-            study.batch(), folder, resume=resume, workers=workers, scheduler=scheduler, progress=advance,
-            reduction=Reduction("evgrid.studies.reinforcement:keep_powers"),
+        kept = reduced_runs(
+            study.name, study.batch(), list(study.cases),
+            Reduction("evgrid.studies.reinforcement:keep_powers"), folder, advance,
+            {"resume": resume, "workers": workers, "scheduler": scheduler},
         )  # fmt: skip
-    if report.stopped:
-        raise KeyboardInterrupt(KEPT)
-    if report.failed:
-        run, outcome = report.failed[0]
-        raise ResultError(f"study {study.name}: {list(study.cases)[run.case]}: {outcome.reason}; {KEPT}")
-    index = read_index(folder)
-    cases = []
-    for number, run in enumerate(runs):
-        (name,) = index.loc[index["case"] == number, "id"]
-        with open_netcdf(folder / "runs" / f"{name}.nc") as kept:
-            cases.append(Case(study, run.scenario, kept.load()))
+    cases = [Case(study, run.scenario, powers) for run, powers in zip(runs, kept, strict=True)]
     candidates, left_out = candidates_of(study, cases[0])
     values = [
         present_value(m.investment, m.lifetime_years, study.horizon_years, study.discount_rate)
