@@ -7,7 +7,6 @@ member of which a value in the period is not known (:func:`members_known`) are n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from evgrid.results.limits import (
     unrated_elements,
     violations,
 )
-from evgrid.results.settlement import amount, is_currency, settle
+from evgrid.results.settlement import amount, charges_beside_energy, is_currency, settle
 from evgrid.studies.figures import currency_of
 
 if TYPE_CHECKING:
@@ -179,21 +178,21 @@ _BILLED = {
     "feeder": "base load of the feeder included",
 }
 """Power that a demand charge is for, by ``tariff.demand.of``."""
+_CUSTOMERS = {
+    "evs": "connection points with an EV",
+    "transformer": "transformers",
+    "feeder": "the feeder as one customer",
+}
+"""Customers with a fixed charge, likewise."""
 
 
 def charges_of(result: xr.Dataset) -> dict[str, str]:
     """Charges that the scenario's tariff has besides energy, by name, with what they cover."""
-    tariff = json.loads(result.attrs.get("scenario", "{}")).get("tariff") or {}
-    demand, found = tariff.get("demand") or {}, {}
-    if any(price.get("price_per_kw") for price in demand.get("prices", ())):
-        found["demand_charge"] = f"each month billed whole, {_BILLED[demand.get('of', 'evs')]}"
-    if tariff.get("fixed_per_day") or tariff.get("fixed_per_month"):
-        of = {
-            "evs": "connection points with an EV",
-            "transformer": "transformers",
-            "feeder": "the feeder as one customer",
-        }
-        found["fixed_charge"] = f"of the run's period, for {of[demand.get('of', 'evs')]}"
+    charges, found = charges_beside_energy(result), {}
+    if "demand" in charges:
+        found["demand_charge"] = f"each month billed whole, {_BILLED[charges['demand']]}"
+    if "fixed" in charges:
+        found["fixed_charge"] = f"of the run's period, for {_CUSTOMERS[charges['fixed']]}"
     return found
 
 

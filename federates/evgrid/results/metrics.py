@@ -23,7 +23,7 @@ from evgrid.results.limits import (
 )
 from evgrid.results.phase_names import phase_names
 from evgrid.results.recording import unrecorded
-from evgrid.results.settlement import amount
+from evgrid.results.settlement import amount, charges_beside_energy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -407,12 +407,7 @@ def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
 
 def _charges_left_out(result: xr.Dataset) -> str:
     """Charges of the scenario's tariff that the cost of energy does not contain."""
-    tariff = json.loads(result.attrs.get("scenario", "{}")).get("tariff") or {}
-    has = {
-        "demand": any(p.get("price_per_kw") for p in (tariff.get("demand") or {}).get("prices", ())),
-        "fixed": tariff.get("fixed_per_day") or tariff.get("fixed_per_month"),
-    }
-    left = " and ".join(name for name, given in has.items() if given)
+    left = " and ".join(charges_beside_energy(result))
     return f" for energy; without {left} charges (evgrid settle)" if left else ""
 
 

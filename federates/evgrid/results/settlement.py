@@ -234,6 +234,19 @@ def _fixed(result: xr.Dataset, rates: Rates, scenario: Mapping[str, Any]) -> Arr
     return np.asarray(each * customers, np.float64)
 
 
+def charges_beside_energy(result: xr.Dataset) -> dict[str, str]:
+    """What the scenario's tariff charges besides energy, ``demand`` and ``fixed``, and for whom
+    (``tariff.demand.of``: evs, transformer or feeder).
+    """
+    tariff = json.loads(result.attrs.get("scenario", "{}")).get("tariff") or {}
+    demand = tariff.get("demand") or {}
+    has = {
+        "demand": any(price.get("price_per_kw") for price in demand.get("prices", ())),
+        "fixed": tariff.get("fixed_per_day") or tariff.get("fixed_per_month"),
+    }
+    return {name: demand.get("of", "evs") for name, given in has.items() if given}
+
+
 def months_within(start: np.datetime64, duration_s: float) -> float:
     """Length of a run in calendar months, each by the part of it that the run has."""
     begin, end = (
