@@ -328,6 +328,14 @@ def _by_trafo(
     return total.swapaxes(0, 1)
 
 
+def _merged(changes: Sequence[Array], end_s: float) -> Array:
+    """Times of several, ascending, those nearer than SAME_S once; the last one is ``end_s``."""
+    found = np.sort(np.concatenate(changes))
+    found = found[np.append(True, np.diff(found) > SAME_S)]
+    found[-1] = end_s
+    return np.asarray(found)
+
+
 class AddedLoad(BaseLoad):
     """A base load with ``feeder.additions``; inner : without them; accounts : a sentence each."""
 
@@ -344,11 +352,7 @@ class AddedLoad(BaseLoad):
 
     def changes(self, begin_s: float, end_s: float) -> Array:
         """See :meth:`BaseLoad.changes`."""
-        edges = [self.inner.changes(begin_s, end_s), *self._additions.changes(begin_s, end_s)]
-        found = np.sort(np.concatenate(edges))
-        found = found[np.append(True, np.diff(found) > SAME_S)]
-        found[-1] = end_s
-        return np.asarray(found)
+        return _merged([self.inner.changes(begin_s, end_s), *self._additions.changes(begin_s, end_s)], end_s)
 
     @property
     def ends_s(self) -> float:
@@ -491,11 +495,9 @@ class ProfiledLoad(BaseLoad):
 
     def changes(self, begin_s: float, end_s: float) -> Array:
         """See :meth:`BaseLoad.changes`."""
-        edges = [self.inner.changes(begin_s, end_s), *(s.changes(begin_s, end_s) for _, s in self._loads)]
-        found = np.sort(np.concatenate(edges))
-        found = found[np.append(True, np.diff(found) > SAME_S)]
-        found[-1] = end_s
-        return np.asarray(found)
+        return _merged(
+            [self.inner.changes(begin_s, end_s), *(s.changes(begin_s, end_s) for _, s in self._loads)], end_s
+        )
 
     @property
     def ends_s(self) -> float:

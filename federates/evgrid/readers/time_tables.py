@@ -14,7 +14,8 @@ any order, and each interval that has no value is a gap.
 
 **Time zones.** The clock of a run is that of the wall, with 24 hours every day. Wall times of a zone are
 resolved to UTC: of the hour that comes twice in autumn the rows that stand first are of summer time, the
-others of standard time (in a file whose rows descend the other way round), or as a column of offsets says.
+others of standard time (where the rows of a series descend the other way round; in no order they are at
+fault), or as a column of offsets says.
 Times that stand once there, or three times, or in the hour that is skipped in spring, are faults. Then on the
 run's clock the hour that comes twice is its first, the second is dropped, and over the hour that is skipped
 the value before holds.
