@@ -740,6 +740,19 @@ def _print_rows(title: str, rows: Iterable[tuple[str, str]], width: int = 120) -
     Console(width=None if sys.stdout.isatty() else width).print(table)
 
 
+@main.group()
+def ocpp() -> None:
+    """Speak OCPP: the fleet as charging stations, or an aggregator as their management system (CSMS)."""
+
+
+def _need_ocpp() -> None:
+    """Refuse a command whose packages are missing."""
+    try:
+        import evgrid.ocpp  # noqa: F401
+    except ImportError as error:
+        raise click.UsageError(str(error)) from None
+
+
 @main.command()
 @click.argument("network")
 @click.option("--phases", type=click.Choice(["1", "3", "auto"]), default="auto", help="As feeder.phases.")
