@@ -587,12 +587,13 @@ def settle(
 
 
 def _write_csv(table: pd.DataFrame, path: Path, index: bool = False) -> None:
-    from evgrid.core.netcdf import OTHER_SUFFIXES
+    from evgrid.core.netcdf import OTHER_SUFFIXES, replacing
 
     if path.suffix.lower() in {".nc", ".nc4", ".h5", *OTHER_SUFFIXES} - {".csv", ".tsv", ".txt"}:
         raise ResultError(f"the table can't be written to {path}: it is CSV, use {path.with_suffix('.csv')}")
     try:
-        table.to_csv(path, index=index)
+        with replacing(path) as part:
+            table.to_csv(part, index=index, compression="gzip" if path.suffix == ".gz" else None)
     except OSError as error:
         raise ResultError(f"the table can't be written to {path}: {error.strerror}") from error
     click.echo(f"table    {path}")
@@ -832,9 +833,10 @@ def ports(
 
 def _write_text(path: Path, text: str) -> Path:
     """Write a text file, in a folder that is made where it is missing."""
+    from evgrid.core.netcdf import write_text
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_text(path, text + "\n")
     except OSError as error:
         raise ResultError(f"{path} can't be written: {error.strerror}") from error
     return path

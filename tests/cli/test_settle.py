@@ -58,7 +58,7 @@ def test_what_is_wrong_is_reported_in_a_sentence(folder):
         (folder / "tou.nc", "--against", folder / "other.nc"): "it has other sessions; both must be of the",
         (folder / "tou.nc", "--rates", folder / "no.yaml"): "there is no file",
         (folder / "tou.nc", "--set", "demand=3"): "demand: unknown key; did you mean 'demand_charge'?",
-        (folder / "tou.nc", "-o", folder / "no" / "t.csv"): "the table can't be written to",
+        (folder / "tou.nc", "-o", folder / "tou.nc" / "t.csv"): "the table can't be written to",
     }
     for arguments, sentence in cases.items():
         done = settle(*arguments)

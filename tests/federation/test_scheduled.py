@@ -122,7 +122,9 @@ def test_forecast_errors_cost_something(free):
 def test_what_it_needs_is_reported():
     with pytest.raises(evgrid.ScenarioError, match="main.strategy = scheduled: needs system.emissions"):
         run({"strategy": "scheduled", "emissions_price": 50})
-    with pytest.raises(evgrid.EvgridError, match="period = 420s: must divide an hour and be a multiple of"):
+    with pytest.raises(
+        evgrid.ScenarioError, match="main.period = 420s: must divide an hour and be a multiple of"
+    ):
         run({"strategy": "scheduled", "period": "7min"})
     with pytest.raises(evgrid.ScenarioError, match="charge_efficiency: unknown key"):
         run({"strategy": "arbitrage", "charge_efficiency": 0.9})

@@ -172,8 +172,8 @@ def test_what_a_strategy_needs_of_the_system(strategy, key):
 
 
 def test_regulation_needs_a_fast_tick():
-    with pytest.raises(evgrid.EvgridError, match="time.step = 300s: must divide an hour and be at most 10s"):
-        evgrid.run(street(REGULATION, system=SIGNAL))
+    with pytest.raises(evgrid.ScenarioError, match="time.step = 300s must divide an hour and be at most 10s"):
+        street(REGULATION, system=SIGNAL)
 
 
 @pytest.mark.slow

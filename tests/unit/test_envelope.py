@@ -280,12 +280,12 @@ def test_batteries_as_reported_keep_depth_and_horizon():
 @pytest.mark.parametrize(
     ("section", "match"),
     [
-        ({"fleet.envelope": {"slot": "30min"}}, "fleet.envelope.slot = 1800s: must be the period"),
+        ({"fleet.envelope": {"slot": "30min"}}, "envelope: fleet.envelope.slot = 1800s must be the period"),
         ({"time.start": "2026-07-15T16:05"}, "envelope: the run must begin at a multiple of period = 900s"),
     ],
 )  # fmt: skip
 def test_the_schedule_and_the_envelope_have_the_same_slots(section, match):
     content = scheduled(True).model_dump(mode="json", exclude_none=True)
     content["tariff"] = "pge_ev2a"
-    with pytest.raises(evgrid.EvgridError, match=match):
-        evgrid.run(scenario_from(content, section))
+    with pytest.raises(evgrid.ScenarioError, match=match):
+        scenario_from(content, section)

@@ -9,6 +9,7 @@ from evgrid.aggregator.strategies.reserve import Reserve
 from evgrid.aggregator.strategy import Context, View
 from evgrid.core.model import Clock, EVs
 from evgrid.errors import ScenarioError
+from evgrid.scenario import load_scenario, scenario_from
 from evgrid.scenario.aggregators import strategy_settings
 from evgrid.scenario.products import find_product
 from evgrid.scenario.system import System
@@ -185,10 +186,19 @@ def test_evs_upstream_of_the_feeder_have_no_limit():
 def test_faults_are_sentences():
     with pytest.raises(ScenarioError, match="main.product = spinning: must be one of afrr, "):
         reserve("spinning")
-    with pytest.raises(ValueError, match="product = fcr: is for 50 Hz, system.nominal_hz is 60"):
-        reserve("fcr", {"nominal_hz": 60})
-    with pytest.raises(ValueError, match="product = afrr: follows set-points, needs system.regulation"):
-        reserve("afrr")
+    regulated = load_scenario("scenarios/frequency_regulation.yaml").model_dump(
+        mode="json", exclude_unset=True
+    )
+    for product, frequency, sentence in (
+        ("fcr", {"source": "lfc"}, "main.product = fcr: is for 50 Hz, system.nominal_hz is 60"),
+        ("afrr", {"source": "lfc"}, "main.product = afrr: follows set-points, needs system.regulation"),
+    ):
+        given = {
+            "system": {"nominal_hz": 60, "frequency": frequency, "regulation": {"source": "none"}},
+            "aggregators.main": {"strategy": "reserve", "group": "feeder", "product": product},
+        }
+        with pytest.raises(ScenarioError, match=sentence):
+            scenario_from(regulated, given)
 
 
 def test_an_own_scorer_is_part_of_what_a_run_is_known_by(tmp_path):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evgrid.core.netcdf import new_part
+from evgrid.core.netcdf import replacing
 from evgrid.errors import StrategyError
 
 if TYPE_CHECKING:
@@ -39,18 +39,11 @@ def save(strategy: Strategy, path: Path) -> None:
         content |= {_EV: evs.name, _EV_MEMBER: numbers[evs.member]}
     if "member" in strategy.keeps.values():
         content[_MEMBER] = numbers
-    part = None
     try:
-        part = new_part(path)
-        with part.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             np.savez(file, allow_pickle=False, **content)
-        part.replace(path)
-    except BaseException as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise StrategyError(f"{path} can't be written: {error.strerror or error}") from error
-        raise
+    except OSError as error:
+        raise StrategyError(f"{path} can't be written: {error.strerror or error}") from error
 
 
 def load(strategy: Strategy, path: Path) -> None:

@@ -13,10 +13,10 @@ from the moment at which the energy wanted by departure would otherwise be out o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from evgrid.core.model import Array, Clock, EVs, PlannedSessions, Sensitivity, V
 from evgrid.scenario.aggregators import STRATEGIES, StrategySettings
 from evgrid.scenario.system import System
 from evgrid.scenario.tariffs import Prices, Tariff, prices_of
+
+if TYPE_CHECKING:
+    from evgrid.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,11 @@ class Strategy(ABC):
     def goes_by_prices(cls, settings: Any) -> bool:
         """Whether the strategy can't work without prices with its settings; see ``needs_prices``."""
         return cls.needs_prices
+
+    @classmethod
+    def faults(cls, settings: Any, scenario: Scenario) -> Sequence[str]:
+        """What of the scenario does not go with the strategy's settings, a sentence each; none by default."""
+        return ()
 
     @classmethod
     def goes_by_feeder(cls, settings: Any) -> bool:

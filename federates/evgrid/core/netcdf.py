@@ -157,15 +157,25 @@ def parts_of(path: Path) -> list[Path]:
     return list(path.parent.glob(f".{_escaped(path.name)}.*.part"))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically. Raises OSError."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write, which takes the place of ``path`` in the end, or is removed after an error; the folder
+    is made where it is missing. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = new_part(path)
     try:
-        part.write_text(text, encoding="utf-8")
+        yield part
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically. Raises OSError."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _escaped(name: str) -> str:

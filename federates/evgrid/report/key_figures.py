@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.core.netcdf import replacing
 from evgrid.errors import ResultError
 from evgrid.results.limits import (
     LimitSet,
@@ -298,15 +299,15 @@ def write_tables(cases: Mapping[str, Sequence[KeyFigure]], path: Path) -> Path:
     check_suffix(path)
     shown = readable(cases)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".csv":
-            long_table(cases).to_csv(path, index=False)
-        elif path.suffix == ".xlsx":
-            with pd.ExcelWriter(path) as book:
-                shown.to_excel(book, sheet_name="side by side")
-                long_table(cases).to_excel(book, sheet_name="numbers", index=False)
-        else:
-            path.write_text(_latex(shown), encoding="utf-8")
+        with replacing(path) as part:
+            if path.suffix == ".csv":
+                long_table(cases).to_csv(part, index=False)
+            elif path.suffix == ".xlsx":
+                with part.open("wb") as file, pd.ExcelWriter(file) as book:
+                    shown.to_excel(book, sheet_name="side by side")
+                    long_table(cases).to_excel(book, sheet_name="numbers", index=False)
+            else:
+                part.write_text(_latex(shown), encoding="utf-8")
     except OSError as error:
         raise ResultError(f"the table can't be written to {path}: {error.strerror}") from error
     return path

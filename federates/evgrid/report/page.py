@@ -185,7 +185,6 @@ def html_of(page: Page) -> str:
 def write_page(page: Page, path: Path) -> Path:
     """Write the page; returns its path. Raises ResultError if it can't be written; an older page stays."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, html_of(page))
     except OSError as error:
         raise ResultError(f"the report can't be written to {path}: {error.strerror}") from error

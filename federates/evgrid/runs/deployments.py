@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from evgrid.core.netcdf import write_text
 from evgrid.core.temporary import temporary_folder
 from evgrid.errors import ResultError, RunError
 from evgrid.federation.control import free_ports
@@ -172,9 +173,8 @@ def export_runner(scenario: Scenario, names: Collection[str], output: Path, fold
         ],
     }
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "scenario.json").write_text(scenario.model_dump_json(exclude_none=True), encoding="utf-8")
-        (output / "runner.json").write_text(json.dumps(runner, indent=1) + "\n", encoding="utf-8")
+        write_text(output / "scenario.json", scenario.model_dump_json(exclude_none=True))
+        write_text(output / "runner.json", json.dumps(runner, indent=1) + "\n")
     except OSError as error:
         raise ResultError(f"{output} can't be written: {error.strerror}") from error
     return output / "runner.json"

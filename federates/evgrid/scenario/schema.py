@@ -219,6 +219,11 @@ class Scenario(Settings):
             for key in settings.strategy_class.needs(settings)
             if self.system is None or not getattr(self.system, key)
         ]
+        found += [
+            f"aggregators.{name}.{text}"
+            for name, settings in self.aggregators.items()
+            for text in settings.strategy_class.faults(settings, self)
+        ]
         if envelope is None:
             found += [
                 f"aggregators.{name}.strategy = {settings.strategy}: needs fleet.envelope"

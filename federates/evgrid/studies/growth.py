@@ -38,7 +38,7 @@ from evgrid.results.limits import LimitSet, coverage, limit_set
 from evgrid.runs.batch import Batch, Run, plan
 from evgrid.runs.worker_process import Reduction
 from evgrid.scenario import load_scenario
-from evgrid.scenario.fields import NotNegative, Positive, Settings, fault
+from evgrid.scenario.fields import NamePatterns, NotNegative, Positive, Settings, fault
 from evgrid.scenario.profiles import HeatPump
 from evgrid.scenario.solar import NetworkPv
 from evgrid.studies.figures import violation_hours
@@ -92,7 +92,7 @@ def value_of(curve: SCurve | Mapping[int, float], year: float) -> float:
 class Area(Settings):
     """Growth in a part of the feeder, or everywhere."""
 
-    at: tuple[str, ...] | None = None
+    at: NamePatterns = None
     """Names of its connection points, or patterns such as 'North*'; left out: all."""
     evs: Curve | None = None
     """EVs per household."""

@@ -33,7 +33,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import replace
 from statistics import NormalDist
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, model_validator
@@ -46,6 +46,9 @@ from evgrid.scenario.aggregators import StrategySettings
 from evgrid.scenario.fields import Duration, fault
 from evgrid.system.revenue import pjm_credit
 from evgrid.system.scores import Scorer, find_scorer
+
+if TYPE_CHECKING:
+    from evgrid.scenario import Scenario
 
 _CHECK_S = 300.0
 """Spacing of the times in an hour at which the envelopes are evaluated, s."""
@@ -158,6 +161,18 @@ class Offering(Dispatching):
     sides: tuple[bool, bool] = (True, True)
     """Whether capacity is sold upward, and downward."""
 
+    @classmethod
+    def faults(cls, settings: Any, scenario: Scenario) -> list[str]:
+        """See :meth:`Strategy.faults`."""
+        step_s = scenario.time.step
+        per_hour = HOUR_S / step_s
+        if step_s > 10.0 or abs(per_hour - round(per_hour)) > 1e-6:
+            return [
+                f"strategy = {settings.strategy}: time.step = {step_s:g}s must divide an hour and be at "
+                "most 10s"
+            ]
+        return []
+
     def __init__(self, settings: Any, context: Context) -> None:
         if not settings.limited:  # capacity is a member's, whatever its EVs are grouped by
             context = replace(context, groups=1, ev_group=context.evs.member)
@@ -165,9 +180,6 @@ class Offering(Dispatching):
             raise ValueError("limit_kw: needs group = transformer where EVs are upstream of the feeder")
         super().__init__(settings, context)
         clock, members = context.clock, context.members
-        per_hour = HOUR_S / clock.step_s
-        if clock.step_s > 10.0 or abs(per_hour - round(per_hour)) > 1e-6:
-            raise ValueError(f"time.step = {clock.step_s:g}s: must divide an hour and be at most 10s")
         self._member = context.evs.member
         self._members = members
         self._rated = np.zeros(len(context.evs))

@@ -17,7 +17,7 @@ price of the energy.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import BeforeValidator, Field
@@ -28,6 +28,9 @@ from evgrid.core.model import Array, Variable
 from evgrid.scenario.products import Product, find_product
 from evgrid.scenario.system import NoRegulation
 from evgrid.system.products import activation, one_way, slowest_delivery
+
+if TYPE_CHECKING:
+    from evgrid.scenario import Scenario
 
 
 class ReserveSettings(OfferSettings):
@@ -58,17 +61,23 @@ class Reserve(Offering):
     needs_of_system = ("frequency",)
     variables = (*Offering.variables, *_HOURLY)
 
-    def __init__(self, settings: Any, context: Context) -> None:
-        product: Product = settings.product
-        system = context.system
-        assert system is not None
+    @classmethod
+    def faults(cls, settings: Any, scenario: Scenario) -> list[str]:
+        """See :meth:`Strategy.faults`."""
+        product, system, found = settings.product, scenario.system, super().faults(settings, scenario)
+        if system is None:
+            return found
         if product.driver == "frequency" and product.nominal_hz != system.nominal_hz:
-            raise ValueError(
+            found.append(
                 f"product = {product.name}: is for {product.nominal_hz:g} Hz, "
                 f"system.nominal_hz is {system.nominal_hz:g}"
             )
         if product.driver == "signal" and isinstance(system.regulation, NoRegulation):
-            raise ValueError(f"product = {product.name}: follows set-points, needs system.regulation")
+            found.append(f"product = {product.name}: follows set-points, needs system.regulation")
+        return found
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        product: Product = settings.product
         if "hold" not in settings.model_fields_set:
             settings = settings.model_copy(update={"hold": product.endurance_s})
         super().__init__(settings, context)

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,12 +55,15 @@ from evgrid.aggregator.planning.scheduler import (
     with_reported,
 )
 from evgrid.aggregator.strategy import Context, View
-from evgrid.core.model import Array, PlannedSessions, Variable
+from evgrid.core.model import Array, Clock, PlannedSessions, Variable
 from evgrid.core.random_streams import Purpose, stream
-from evgrid.core.units import DAY_S
+from evgrid.core.units import DAY_S, HOUR_S
 from evgrid.readers.series import read_emissions
 from evgrid.scenario.fields import Duration
 from evgrid.scenario.tariffs import Tariff
+
+if TYPE_CHECKING:
+    from evgrid.scenario import Scenario
 
 _AT_FLOOR = 1e-9
 """Distance from its floor at which a battery is at it."""
@@ -127,6 +130,11 @@ class Demand:
     price: Callable[[int], float]
     interval_s: float
     of_group: bool
+
+
+def _since_hour_s(clock: Clock) -> float:
+    """Time from the last whole hour to the start of a run, s."""
+    return float((clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s"))
 
 
 def demand_of(settings: ScheduledSettings, tariff: Tariff | None) -> Demand | None:
@@ -233,27 +241,38 @@ class Scheduled(Dispatching):
         """See :meth:`Strategy.goes_by_envelope`."""
         return bool(settings.envelope)
 
+    @classmethod
+    def faults(cls, settings: Any, scenario: Scenario) -> list[str]:
+        """See :meth:`Strategy.faults`."""
+        period, step_s, found = settings.period, scenario.time.step, list[str]()
+        if HOUR_S % period or period % step_s:
+            found.append(
+                f"period = {period:g}s: must divide an hour and be a multiple of time.step = {step_s:g}s"
+            )
+        if settings.envelope:
+            if _since_hour_s(scenario.clock) % period:
+                found.append(
+                    f"envelope: the run must begin at a multiple of period = {period:g}s of the hour"
+                )
+            ahead = scenario.fleet.envelope if scenario.fleet is not None else None
+            if ahead is not None and ahead.slot != period:
+                found.append(
+                    f"envelope: fleet.envelope.slot = {ahead.slot:g}s must be the period of the plans, "
+                    f"{period:g}s"
+                )
+        return found
+
     def __init__(self, settings: Any, context: Context) -> None:
         demand = self._demand = demand_of(settings, context.tariff)
         if demand is not None and not demand.of_group and not settings.limited:
             context = replace(context, groups=1, ev_group=context.evs.member)
         super().__init__(settings, context)
         clock, period = context.clock, settings.period
-        if 3600.0 % period or period % clock.step_s:
-            raise ValueError(
-                f"period = {period:g}s: must divide an hour and be a multiple of "
-                f"time.step = {clock.step_s:g}s"
-            )
         if context.planned_sessions is None:
             raise ValueError("the strategy needs the vehicles' sessions: Context.planned_sessions is None")
         self._sessions: PlannedSessions = context.planned_sessions
-        since_hour = (clock.start - clock.start.astype("datetime64[h]")) / np.timedelta64(1, "s")
-        self._offset_s = float(since_hour) % period
+        self._offset_s = _since_hour_s(clock) % period
         """Start of the run within its slot, s."""
-        if settings.envelope and self._offset_s:
-            raise ValueError(
-                f"envelope: the run must begin at a multiple of period = {period:g}s of the hour"
-            )
         self._ahead = round(settings.horizon / period)
         slots = int((self._offset_s + clock.duration_s) / period) + self._ahead + 1
         self._begins_s = period * np.arange(slots) - self._offset_s
@@ -620,17 +639,9 @@ class Scheduled(Dispatching):
         return batteries, late, of
 
     def _has_envelope(self, view: View) -> bool:
-        """Whether the fleet has sent the envelope that begins now.
-
-        Raises ValueError if its slots are not the plan's.
-        """
+        """Whether the fleet has sent the envelope that begins now."""
         if not self.settings.envelope or view.envelope is None:
             return False
-        if view.envelope.slot_s != self.settings.period:
-            raise ValueError(
-                f"fleet.envelope.slot = {view.envelope.slot_s:g}s: must be the period of the plans, "
-                f"{self.settings.period:g}s"
-            )
         return abs(view.envelope.begin_s - view.time_s) < 1e-6
 
     # ---- forecasts ----------------------------------------------------------------------------
