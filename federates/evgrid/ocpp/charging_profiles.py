@@ -574,10 +574,12 @@ class ChargingProfiles:
             limit = most if limit is None else min(limit, most)
         setpoint = self._amount(period, "setpoint", unit, number, None)
         reactive = self._amount(period, "setpointReactive", unit, number, None)
-        baseline = period.get("v2xBaseline", period.get("setpoint", 0.0))
+        baseline: float = period.get("v2xBaseline") or 0.0
+        if "v2xBaseline" not in period and mode == "CentralFrequency":
+            baseline = period.get("setpoint") or 0.0
         return _Period(
             float(period["startPeriod"]), math.inf if limit is None else limit, least, setpoint, reactive,
-            mode, float(baseline) * 1e-3,
+            mode, baseline * 1e-3,
             _curve(period.get("v2xFreqWattCurve", ()), "frequency"),
             _curve(period.get("v2xSignalWattCurve", ()), "signal"),
         )  # fmt: skip
