@@ -84,16 +84,22 @@ _members_option = click.option("--members", type=int, help="Override ensemble.me
 @click.option("--plot/--no-plot", default=True, help="Draw the overview beside the result.")
 @click.option("--processes", is_flag=True, help="Run each federate in a process of its own.")
 @click.option("--profile", is_flag=True, help="Print where the time of each federate goes.")
+@click.option(
+    "--speed",
+    metavar="FACTOR",
+    help="Override time.speed: 'real time', or simulated seconds in a second of wall time.",
+)
 @_set_option
 @_members_option
 @_no_code_option
 def run(
-    scenario: Path, output: Path | None, plot: bool, processes: bool, profile: bool,
+    scenario: Path, output: Path | None, plot: bool, processes: bool, profile: bool, speed: str | None,
     settings: tuple[str, ...], members: int | None,
 ) -> None:  # fmt: skip
     """Run SCENARIO and write its result."""
     from evgrid.runs.deployments import Deployment
 
+    settings += () if speed is None else (f"time.speed={speed}",)
     checked = _load(scenario, settings, members)
     folder = str(scenario.parent.resolve())
     how = Deployment(processes=processes, folder=folder, announce=_announce(checked))
@@ -1063,8 +1069,23 @@ def _print_summary(result: xr.Dataset, report: RunReport) -> None:
     split = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.split_s.items())
     coupling = f"{report.federation.coupling_us_per_tick:.0f} µs a tick"
     table.add_row("wall time", f"{report.wall_s:.2f} s: {split}; HELICS {coupling}")
+    if "pace" in result.attrs:
+        table.add_row("pace", _pace(json.loads(result.attrs["pace"]), report))
     table.add_row("energy audit", ", ".join(f"{key} {value:.1e}" for key, value in report.audit.items()))
     console.print(table)
+
+
+def _pace(kept: Mapping[str, Any], report: RunReport) -> str:
+    """How a run kept to wall time, from its attribute ``pace``."""
+    text = (
+        f"{kept['speed']:g} × real time: {kept['late_steps']} of {kept['steps']} steps were late; lateness "
+        f"{kept['mean_lateness_s']:.2g} s on average, {kept['worst_lateness_s']:.2g} s at most"
+    )
+    if not kept["late_steps"]:
+        return text
+    stepping_s = report.federation.stepping_s
+    slowest = max(stepping_s, key=lambda name: stepping_s[name])
+    return f"{text} (at {kept['worst_at']}); {slowest} took longest, {stepping_s[slowest]:.2g} s in all"
 
 
 if __name__ == "__main__":

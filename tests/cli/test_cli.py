@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,6 +74,11 @@ def test_run_plot_and_open(scenario, tmp_path):
     assert "must be one of en_50160" in unknown.stderr
     again = call("run", scenario, "-o", "results/cli-case.nc", "--no-plot", cwd=tmp_path)
     assert again.returncode == 0, again.stderr  # a second run replaces the first
+    assert "× real time" not in again.stdout
+    paced = call("run", scenario, "-o", "paced.nc", "--no-plot", "--speed", "1e9", cwd=tmp_path)
+    assert paced.returncode == 0, paced.stderr
+    assert re.search(r"pace +1e\+09 × real time: \d+ of \d+ steps were late; lateness", paced.stdout)
+    assert re.search(r"took\s+longest", paced.stdout)
     plotted = call("plot", "results/cli-case.nc", "-o", "other.png", cwd=tmp_path)
     assert plotted.returncode == 0, plotted.stderr
     assert (tmp_path / "other.png").is_file()

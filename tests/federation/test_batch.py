@@ -84,6 +84,12 @@ def test_programs_of_the_users_own_do_not_join_batches(batch_file):
         plan(batch)
 
 
+def test_runs_that_keep_to_wall_time_are_single(batch_file):
+    batch = load_batch(batch_file("grid: {fleet.count: [1]}\noverrides: {time.speed: real time}"))
+    with pytest.raises(evgrid.ScenarioError, match=r"time\.speed = 1: single runs keep to wall time"):
+        plan(batch)
+
+
 def test_grid_list_and_sample(batch_file):
     grid = load_batch(batch_file("grid: {fleet.count: [1, 2], time.step: [60s, 5min]}"))
     assert grid.cases()[1].overrides == {"fleet.count": 1, "time.step": "5min"}

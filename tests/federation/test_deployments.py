@@ -194,14 +194,18 @@ def in_process():
     return run_with_report(managed())[0]
 
 
-def managed(**sections):
-    return street(aggregators={"main": {"strategy": "peak_limit", "limit_kw": 150}}, **sections)
+def managed(overrides=None, **sections):
+    return street(overrides, aggregators={"main": {"strategy": "peak_limit", "limit_kw": 150}}, **sections)
 
 
 def test_processes_give_the_numbers_of_one_process_bit_for_bit(in_process, tmp_path):
-    result, report = run_with_report(managed(), tmp_path / "r.nc", processes=True)
+    result, report = run_with_report(managed({"time.speed": 1e6}), tmp_path / "r.nc", processes=True)
     with result:
+        pace = json.loads(result.attrs.pop("pace"))
+        result.attrs["scenario"] = in_process.attrs["scenario"]  # but for its speed
         assert in_process.identical(result.load())
+    assert (pace["speed"], pace["steps"]) == (1e6, 72)
+    assert report.federation.lateness.steps == 72
     assert json.loads(result.attrs["audit"])["hand_over_kw"] == 0.0
     table = report.profile().set_index("federate")
     assert table.loc["feeder", "steps"] == 72

@@ -831,6 +831,9 @@ REFUSED = {
 """Settings that can't change anything, and what is refused."""
 
 SHOWN = {
+    "federation/test_pace.py": """
+        Time.speed
+    """,
     "unit/test_opendss_network.py": """
         BaseLoad.shape Feeder.controls
     """,

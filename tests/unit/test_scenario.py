@@ -3,6 +3,7 @@
 import json
 import pickle
 import warnings
+from datetime import datetime
 
 import pytest
 
@@ -32,6 +33,44 @@ def test_durations(text, seconds):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # pandas' capital units are deprecated
         assert scenario_from(MINIMAL, overrides).time.duration == seconds
+
+
+@pytest.mark.parametrize(
+    ("speed", "factor"), [("real time", 1.0), (1, 1.0), (0.5, 0.5), (3600, 3600.0), (None, None)]
+)
+def test_the_pace_of_a_run(speed, factor):
+    assert scenario_from(MINIMAL, {"time.speed": speed}).time.speed == factor
+
+
+@pytest.mark.parametrize("speed", [0, -1, "fast", "60", True, float("nan"), float("inf"), [1]])
+def test_what_is_no_pace_is_refused(speed):
+    with pytest.raises(ScenarioError, match=r"time\.speed.*: must be (real time, or|a finite number)"):
+        scenario_from(MINIMAL, {"time.speed": speed})
+
+
+@pytest.mark.parametrize(
+    ("step", "start"),
+    [("60s", "2026-03-04T05:06:00"), ("15min", "2026-03-04T05:00:00"), ("0.5s", "2026-03-04T05:06:07.500000"),
+     ("16s", "2026-03-04T05:05:52"), ("2h", "2026-03-04T04:00:00")]
+)  # fmt: skip
+def test_a_run_that_starts_now_starts_at_a_step_of_the_day(monkeypatch, step, start):
+    class Wall(datetime):
+        @classmethod
+        def now(cls):
+            return datetime(2026, 3, 4, 5, 6, 7, 890000)
+
+    monkeypatch.setattr("evgrid.scenario.schema.datetime", Wall)
+    given = {"time": {"start": "now", "speed": 1, "step": step}, "communication.telemetry": "2h"}
+    scenario = scenario_from(MINIMAL, given)
+    assert scenario.time.start.isoformat() == start
+    assert scenario_from(json.loads(scenario.model_dump_json(exclude_none=True))) == scenario
+
+
+def test_a_run_as_fast_as_it_can_does_not_start_now():
+    with pytest.raises(ScenarioError, match=r"time\.start = now: goes with time\.speed"):
+        scenario_from(MINIMAL, {"time.start": "now"})
+    with pytest.raises(ScenarioError, match=r"time\.step = often: must be a duration"):
+        scenario_from(MINIMAL, {"time": {"start": "now", "speed": 1, "step": "often"}})
 
 
 def test_faults_go_from_process_to_process():
@@ -71,7 +110,7 @@ def test_five_faults_are_all_reported_with_their_path():
         ({"time.start": "noon"}, "time.start = noon: must be a date and time such as"),
         ({"time.start": "05.01.2026"}, "time.start = 05.01.2026: must be a date and time such as"),
         ({"time.start": "1/5/2026 12:00"}, "time.start = 1/5/2026 12:00: must be a date and time such as"),
-        ({"time.start": "now"}, "time.start = now: must be a date and time such as"),
+        ({"time.start": "today"}, "time.start = today: must be a date and time such as"),
         ({"time.start": "nan"}, "time.start = nan: must be a date and time such as"),
         ({"time.start": "9999-12-31T23:00"}, "time.start = 9999-12-31T23:00: must be a date and time"),
         ({"time.start": "2026-01-15T12:00+01"}, "12:00.01: must be local time without a zone"),

@@ -169,6 +169,9 @@ class Adapter:
         self._meets, self._turn_s = place.meets, place.turn_s
         self._again = 0
         """Number of the next repetition of the step under way; 0 before its first call."""
+        self.hold: Callable[[float], bool] | None = None
+        """Called before each step with its simulated time: waits until it is due, and returns whether it is
+        to be made; see :class:`.pace.Pace`."""
         self._kept: Any = None
         self.federate = self._create(core_name, core_type)
         self._outputs = {
@@ -283,6 +286,8 @@ class Adapter:
     def _step(self, stopping: Callable[[], bool]) -> bool:
         """Step the model, or repeat its step where it iterates; whether it may have to do so again."""
         if not self._again:
+            if self.hold is not None and not self.hold(self.time_s):
+                raise Stopped
             self._take(self._receivers)
             self._call(self.model.step, stopping)
             return bool(self._again_on) and self.progress.step % self._meets == 0

@@ -15,7 +15,7 @@ import secrets
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -146,6 +146,11 @@ class Member:
             with contextlib.suppress(OSError):
                 self._link.send(failed=reason)
 
+    def behind(self, speed: float, time_s: float, late_s: float, stepping_s: Mapping[str, float]) -> None:
+        """See :class:`.runtime.Elsewhere`."""
+        with contextlib.suppress(OSError):
+            self._link.send(behind=[speed, time_s, late_s], stepping_s=dict(stepping_s))
+
     def deliver(self, part: Path, report: dict[str, Any]) -> None:
         """Send the part of the result and the report of its run; both are then the host's."""
         try:
@@ -170,7 +175,7 @@ class Member:
                         phase=slowest.progress.phase,
                         time_s=slowest.time_s,
                         done_s=slowest.done_s,
-                        for_s=monotonic() - slowest.progress.since,
+                        stepping_s=slowest.progress.stepping_s,
                     )
             except OSError:
                 return

@@ -40,6 +40,7 @@ from evgrid.errors import RunError
 from evgrid.federation.adapter import Adapter
 from evgrid.federation.control import PORTS, Link, check_free
 from evgrid.federation.helics_io import ask_broker, broker_global_error, end, leave_behind
+from evgrid.federation.pace import behind_text
 from evgrid.federation.runtime import JOINING, Limits
 from evgrid.federation.wiring import Place
 from evgrid.scenario.federation import CORE_TYPE
@@ -78,6 +79,7 @@ class Member:
     phase: str = "preparing"
     time_s: float = 0.0
     done_s: float = 0.0
+    stepping_s: float = 0.0
     report: dict[str, Any] | None = None
 
     @property
@@ -229,6 +231,11 @@ class Host:
                 member.link.send(stop=reason)
         broker_global_error(self._broker, reason)
 
+    def behind(self, speed: float, time_s: float, late_s: float, stepping_s: Mapping[str, float]) -> None:
+        """See :class:`.runtime.Elsewhere`."""
+        known = {member.name: member.stepping_s for member in self.members.values()} | dict(stepping_s)
+        _logger.warning(behind_text(self._clock, speed, time_s, late_s, known))
+
     @property
     def delivered(self) -> bool:
         """Whether the parts of all processes have arrived."""
@@ -313,6 +320,10 @@ class Host:
             member.phase = str(message["phase"])
             member.time_s = float(message.get("time_s", 0.0))
             member.done_s = float(message.get("done_s", 0.0))
+            member.stepping_s = float(message.get("stepping_s", 0.0))
+        elif "behind" in message:
+            speed, time_s, late_s = map(float, message["behind"])
+            self.behind(speed, time_s, late_s, {str(k): float(v) for k, v in message["stepping_s"].items()})
 
     def _greet(self, link: Link, message: dict[str, Any]) -> None:
         name = message["hello"]
@@ -467,7 +478,9 @@ class Host:
                 f"not returned for {stood_s:.3g} s; {limit}"
             )
         busy += [name for name, member in sorted(self.members.items()) if member.phase == "stepping"]
-        if busy and not self._noticed:
+        if not busy:  # as in a run that keeps to wall time, between two ticks
+            self._stood_since = monotonic()
+        elif not self._noticed:
             self._noticed = True
             _logger.warning(
                 "all wait for %s at %s since %.0f s", _listed(busy), self._when(self._done_s), stood_s

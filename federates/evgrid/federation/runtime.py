@@ -15,6 +15,7 @@ left behind together with its federation, and the process can go on, or exit.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -38,6 +39,7 @@ from evgrid.core.model import Clock, Model
 from evgrid.errors import EvgridError, PowerFlowError, RunError
 from evgrid.federation.adapter import Adapter, ExternalFault, Stopped
 from evgrid.federation.helics_io import NEVER, break_off, core_global_error, end, leave_behind
+from evgrid.federation.pace import Lateness, Pace, behind_text, leader
 from evgrid.federation.wiring import Place, wire
 from evgrid.scenario.federation import CORE_TYPE
 
@@ -52,6 +54,7 @@ compile kernels in.
 JOINING = "30s"
 """Time in which a core must reach the broker: HELICS' own is too short for a busy machine."""
 
+_logger = logging.getLogger("evgrid")
 _POLL_S = 0.1
 _GRACE_S = 1.0
 _PATIENCE_S = 10.0
@@ -103,6 +106,7 @@ class FederationReport:
         last step, closing
     steps, stepping_s, finishing_s : by federate: number of steps, time inside ``step`` and inside
         ``finish``. One federate steps at a time.
+    lateness : of a run that keeps to wall time, from the process of the federate that leads the ticks
     """
 
     ticks: int
@@ -112,6 +116,12 @@ class FederationReport:
     steps: Mapping[str, int]
     stepping_s: Mapping[str, float]
     finishing_s: Mapping[str, float]
+    lateness: Lateness | None = None
+
+    @property
+    def waited_s(self) -> float:
+        """Part of ``run_s`` in which a run that keeps to wall time waited."""
+        return self.lateness.waited_s if self.lateness is not None else 0.0
 
     @property
     def wall_s(self) -> float:
@@ -120,8 +130,9 @@ class FederationReport:
 
     @property
     def coupling_s(self) -> float:
-        """Part of ``run_s`` outside the models: HELICS, moving and checking the vectors."""
-        return self.run_s - sum(self.stepping_s.values()) - sum(self.finishing_s.values())
+        """Part of ``run_s`` outside the models and waits: HELICS, moving and checking the vectors."""
+        in_models_s = sum(self.stepping_s.values()) + sum(self.finishing_s.values())
+        return self.run_s - self.waited_s - in_models_s
 
     @property
     def coupling_us_per_tick(self) -> float:
@@ -148,6 +159,11 @@ class Elsewhere(Protocol):
     def failed(self, reason: str) -> None:
         """Called when the own part has failed, before it leaves."""
 
+    def behind(self, speed: float, time_s: float, late_s: float, stepping_s: Mapping[str, float]) -> None:
+        """Called when the run does not keep its pace, with the time in the own federates' steps; see
+        :func:`.pace.behind_text`.
+        """
+
 
 def run_federation(
     models: Sequence[Model],
@@ -155,6 +171,7 @@ def run_federation(
     clock: Clock,
     *,
     message_delay_s: Mapping[str, float] | float = 0.0,
+    speed: float | None = None,
     progress: Callable[[float], None] | None = None,
     limits: Limits | None = None,
     cancel: threading.Event | None = None,
@@ -167,6 +184,7 @@ def run_federation(
     models : all of the run, also those that run elsewhere
     sizes : the size of every dimension of the ports in use
     message_delay_s : delay of messages (set-points), of all or by port
+    speed : simulated seconds in a second of wall time, to which the run keeps; None: as fast as it can
     progress : called from this thread, a few times a second and at the end, with the simulated
         seconds that all models have done
     limits : limits of the watchdog; from the environment where not given
@@ -185,7 +203,7 @@ def run_federation(
     places = wire(models, sizes, clock, message_delay_s)
     limits = limits or Limits.from_environment()
     _refuse_fork()
-    federation = _Federation(places, clock, limits, cancel, own, external, elsewhere)
+    federation = _Federation(places, clock, limits, cancel, own, external, elsewhere, speed)
     start = perf_counter()
     try:
         federation.open(sizes, message_delay_s)
@@ -208,6 +226,7 @@ def run_federation(
         steps={adapter.name: adapter.steps for adapter in adapters},
         stepping_s={adapter.name: adapter.progress.stepping_s for adapter in adapters},
         finishing_s={adapter.name: adapter.progress.finishing_s for adapter in adapters},
+        lateness=federation.pace.lateness if federation.pace is not None else None,
     )
 
 
@@ -234,11 +253,15 @@ class _Federation:
         own: Collection[str] | None,
         external: Collection[str],
         elsewhere: Elsewhere | None,
+        speed: float | None,
     ) -> None:
         self.adapters: list[Adapter] = []
+        self.pace: Pace | None = None
+        """Holds the ticks, where the federate that leads them is of this process."""
         self._own = [place for place in places if own is None or place.model.name in own]
         self._external = {place.model.name: place for place in places if place.model.name in external}
         self._elsewhere = elsewhere
+        self._leader, self._speed = leader(places, external), speed
         self._clock = clock
         self._limits = limits
         self._cancel = cancel
@@ -281,8 +304,23 @@ class _Federation:
                 if self._elsewhere is None:  # else the broker has one clock for all
                     for adapter in self.adapters:
                         adapter.wait_for_others()
+            self._set_pace()
         except h.HelicsException as error:
             raise RunError(f"HELICS could not set up the federation: {error}") from error
+
+    def _set_pace(self) -> None:
+        for adapter in self.adapters:
+            if self._speed is not None and adapter.model is self._leader.model:
+                self.pace = Pace(self._speed, adapter.model.period_s, self._say_behind)
+                adapter.hold = self.pace.hold
+
+    def _say_behind(self, time_s: float, late_s: float) -> None:
+        assert self._speed is not None
+        stepping_s = {adapter.name: adapter.progress.stepping_s for adapter in self.adapters}
+        if self._elsewhere is not None:
+            self._elsewhere.behind(self._speed, time_s, late_s, stepping_s)
+        else:
+            _logger.warning(behind_text(self._clock, self._speed, time_s, late_s, stepping_s))
 
     def run(self, progress: Callable[[float], None] | None) -> None:
         """Start the federates, and watch them until the last has ended or one has failed."""
@@ -315,6 +353,8 @@ class _Federation:
     def stop(self, reason: str) -> None:
         """End what is still running, also other members of the federation."""
         self._stopping = self._failed = True
+        if self.pace is not None:
+            self.pace.end()
         if self._elsewhere is not None:
             self._elsewhere.failed(reason)
         if self._core is not None:
@@ -408,6 +448,8 @@ class _Federation:
             limit, variable = self._limit(all(a.progress.phase == "starting" for a in self.adapters))
             still = now - max(adapter.progress.since for adapter in self.adapters)
             patience_s = 0.0 if self._elsewhere is None else _PATIENCE_S  # it knows better who has stalled
+            if self._speed is not None:  # the federate that leads the ticks waits between two of them
+                patience_s += self._leader.model.period_s / self._speed
             if still > limit + patience_s:
                 raise RunError(
                     f"HELICS stalled at {self._when(self._slowest().time_s)}: it has granted no time "

@@ -14,6 +14,7 @@ import json
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from evgrid.core.temporary import temporary_folder
 from evgrid.errors import ResultError, RunError
 from evgrid.federation.control import free_ports
 from evgrid.federation.host import Host
+from evgrid.federation.pace import Lateness
 from evgrid.federation.runtime import FederationReport, run_federation
 from evgrid.federation.wiring import wire
 from evgrid.results import versions
@@ -52,6 +54,7 @@ class Deployment:
     broker : address ``tcp://HOST:PORT`` for ``federation.broker``
     folder : folder of the scenario, for a strategy in a file beside it
     announce : called with the broker's address, once it listens
+    cancel : ends a run of one process when set
     """
 
     processes: bool = False
@@ -59,6 +62,7 @@ class Deployment:
     broker: str | None = None
     folder: str | None = None
     announce: Callable[[str], None] | None = None
+    cancel: threading.Event | None = None
 
 
 def couple(
@@ -74,8 +78,9 @@ def couple(
     external = scenario.federation.external
     if not (how.processes or how.awaited or external):
         report = run_federation(
-            models, sizes, clock, message_delay_s=prepared.message_delay_s, progress=progress
-        )
+            models, sizes, clock, message_delay_s=prepared.message_delay_s, speed=scenario.time.speed,
+            progress=progress, cancel=how.cancel,
+        )  # fmt: skip
         return report, Part.of(prepared.own)
     broker = how.broker or scenario.federation.broker
     address = address_of(broker) if broker else ("127.0.0.1", free_ports())
@@ -91,8 +96,8 @@ def couple(
             how.announce(f"tcp://{host.host}:{host.port}")
         if not apart:
             report = run_federation(
-                models, sizes, clock, message_delay_s=prepared.message_delay_s, progress=progress, own=names,
-                external=external, elsewhere=host,
+                models, sizes, clock, message_delay_s=prepared.message_delay_s, speed=scenario.time.speed,
+                progress=progress, cancel=how.cancel, own=names, external=external, elsewhere=host,
             )  # fmt: skip
             return report, Part.of(prepared.own)
         start = perf_counter()
@@ -144,6 +149,9 @@ def _collected(host: Host, prepared: Prepared, wall_s: float) -> tuple[Federatio
         steps={name: int(report["steps"]) for name, report in reports.items()},
         stepping_s={name: float(report["stepping_s"]) for name, report in reports.items()},
         finishing_s={name: float(report["finishing_s"]) for name, report in reports.items()},
+        lateness=next(
+            (Lateness(**report["lateness"]) for report in reports.values() if report["lateness"]), None
+        ),
     )
     return report, Part.joined(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def run_member(name: str, scenario: Scenario, broker: str, folder: str | None = 
         ):
             report = run_federation(
                 prepared.models, prepared.world.sizes, prepared.world.clock,
-                message_delay_s=prepared.message_delay_s, own=(name,),
+                message_delay_s=prepared.message_delay_s, speed=scenario.time.speed, own=(name,),
                 external=scenario.federation.external, elsewhere=member,
             )  # fmt: skip
             prepared.recorder.close()
@@ -51,6 +52,7 @@ def run_member(name: str, scenario: Scenario, broker: str, folder: str | None = 
                     "stepping_s": report.stepping_s[name],
                     "finishing_s": report.finishing_s[name],
                     "recording_s": prepared.recorder.spent_s.get(name, 0.0),
+                    "lateness": asdict(report.lateness) if report.lateness is not None else None,
                 },
             )
     except BaseException as error:

@@ -30,6 +30,8 @@ from evgrid.scenario.tariff_forms.seasons import SeasonTariff
 from evgrid.scenario.tariffs import months_of
 
 if TYPE_CHECKING:
+    import threading
+
     import pandas as pd
     import xarray as xr
 
@@ -495,6 +497,7 @@ class RunReport:
         return {
             "preparing": self.preparing_s,
             **federates,
+            **({"waiting": time.waited_s} if time.lateness is not None else {}),
             "HELICS": time.setup_s + time.coupling_s + time.close_s,
             "recording": sum(self.recording_s.values()) + self.writing_s,
         }
@@ -563,6 +566,7 @@ def run_with_report(
     *,
     processes: bool = False,
     announce: Callable[[str], None] | None = None,
+    cancel: threading.Event | None = None,
     change: Callable[[Network], Network] | None = None,
 ) -> tuple[xr.Dataset, RunReport]:
     """Like :func:`run`, with a report of the run.
@@ -571,6 +575,7 @@ def run_with_report(
     prepared : called before the first step, with what is stepped in this process
     processes : whether each federate runs in a process of its own on this machine; the numbers are the same
     announce : called with the address at which programs of the user's own join, when it is open
+    cancel : ends the run when set
     """
     from evgrid.runs.deployments import Deployment, couple
 
@@ -579,7 +584,7 @@ def run_with_report(
     ) -> tuple[FederationReport, Part]:
         if prepared is not None:
             prepared(ready.world, ready.own)
-        return couple(ready, progress, Deployment(processes=processes, announce=announce))
+        return couple(ready, progress, Deployment(processes=processes, announce=announce, cancel=cancel))
 
     return run_deployed(scenario, output, progress, prepare_and_couple, change)
 
@@ -603,7 +608,9 @@ def run_deployed(
         residuals = audit(
             part.audits.get("fleet"), part.audits.get("feeder"), scenario.members, part.audits.get("sites")
         )
-        result = prepared.store.finish(_attrs(world, residuals) | part.attrs())
+        result = prepared.store.finish(
+            _attrs(world, residuals) | part.attrs() | _pace_attrs(report, world.clock)
+        )
         return result, RunReport(
             report, residuals, ready - start, prepared.recorder.spent_s, perf_counter() - coupled,
             world.notes, world.sessions.unreachable,
@@ -705,6 +712,25 @@ def _attrs(world: World, residuals: dict[str, float]) -> dict[str, str]:
         "phases": world.network.phases_summary,
         "frequency_hz": f"{world.network.grid.frequency_hz:g}",
         "currency": scenario.currency,
+    }
+
+
+def _pace_attrs(report: FederationReport, clock: Clock) -> dict[str, str]:
+    """How late a run that kept to wall time was."""
+    found = report.lateness
+    if found is None:
+        return {}
+    return {
+        "pace": json.dumps(
+            {
+                "speed": found.speed,
+                "steps": found.steps,
+                "late_steps": found.late_steps,
+                "mean_lateness_s": found.mean_s,
+                "worst_lateness_s": found.worst_s,
+                "worst_at": clock.stamp(found.worst_at_s),
+            }
+        )
     }
 
 

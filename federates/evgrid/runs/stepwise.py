@@ -309,7 +309,7 @@ class _Prepared:
 def _drive(scenario: Scenario, output: str | Path | None, prepared: _Prepared, loop: Loop) -> None:
     """Run a scenario to its end, in a thread of its own."""
     try:
-        outcome = _Outcome(*run_with_report(scenario, output, prepared=prepared))
+        outcome = _Outcome(*run_with_report(scenario, output, prepared=prepared, cancel=loop.left))
     except BaseException as error:
         outcome = _Outcome(error=error)
     loop.views.put(outcome)
@@ -334,6 +334,6 @@ def _close_all() -> None:
 def _leave(loop: Loop, thread: threading.Thread) -> None:
     """End the run of a loop and wait for its thread."""
     if thread.is_alive():
-        loop.give(None)
+        loop.leave()
         if thread is not threading.current_thread():
             thread.join()

@@ -80,7 +80,8 @@ def seconds_of(text: str) -> float:
     return float(pd.Timedelta(text).total_seconds())
 
 
-def _seconds(value: Any) -> float:
+def seconds_from(value: Any) -> float:
+    """A duration of a scenario, text or a number, in seconds. Raises the fault of what is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise fault("must be a duration such as '60s', '15min' or '24h'")
     if isinstance(value, str):
@@ -151,7 +152,7 @@ OutputFile = Annotated[str, BeforeValidator(_output_file, json_schema_input_type
 """Path of a file that is written, relative to the folder of the scenario."""
 
 Duration = Annotated[
-    float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(examples=["15min"])
+    float, BeforeValidator(seconds_from, json_schema_input_type=float | str), Field(examples=["15min"])
 ]
 """Seconds; written as a number of seconds or as text with a unit ('60s', '15min', '24h')."""
 

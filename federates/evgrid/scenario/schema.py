@@ -10,10 +10,12 @@ errors, and all faults are reported at once, each with its path.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, time, timedelta
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
 from evgrid.core.model import Clock
 from evgrid.core.units import DAY_S
@@ -21,7 +23,16 @@ from evgrid.scenario.aggregators import StrategySettings, aggregators_of, select
 from evgrid.scenario.communication import Communication
 from evgrid.scenario.federation import FederationSettings
 from evgrid.scenario.feeder import Feeder
-from evgrid.scenario.fields import Duration, ElementName, LocalTime, Name, Settings, faults
+from evgrid.scenario.fields import (
+    Duration,
+    ElementName,
+    LocalTime,
+    Name,
+    Settings,
+    fault,
+    faults,
+    seconds_from,
+)
 from evgrid.scenario.fleet import Fleet
 from evgrid.scenario.outages import OutageSettings, Restoration, ScheduledOutage, outages_from
 from evgrid.scenario.sites import Site, group_faults, sites_of
@@ -29,15 +40,45 @@ from evgrid.scenario.system import System
 from evgrid.scenario.tariffs import Prices, Tariff, prices_of, tariff_from, tariff_of
 
 
+def _speed(value: Any) -> Any:
+    if value == "real time":
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise fault("must be real time, or simulated seconds in a second of wall time, above 0")
+    return value
+
+
 class Time(Settings):
-    """The simulated period and its tick."""
+    """The simulated period, its tick, and the pace of the run."""
 
     start: LocalTime
-    """Local wall-clock time at which the run starts, such as 2026-01-15T12:00."""
+    """Local wall-clock time at which the run starts, such as 2026-01-15T12:00. With speed also now: that of
+    this machine when the scenario is read, rounded down to the step."""
     duration: Annotated[Duration, Field(gt=0)] = DAY_S
     """Length of the run; a multiple of the step."""
     step: Annotated[Duration, Field(gt=0)] = 60.0
     """The tick: the period of the fastest federate."""
+    speed: (
+        Annotated[float, BeforeValidator(_speed, json_schema_input_type=float | Literal["real time"])] | None
+    ) = None
+    """Simulated seconds in a second of wall time, to which the run keeps; real time is 1. Left out: as fast
+    as it can."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _now(cls, given: Any) -> Any:
+        """The start of a run that starts now."""
+        if not isinstance(given, Mapping) or given.get("start") != "now":
+            return given
+        if given.get("speed") is None:
+            raise faults(["time.start = now: goes with time.speed, as such a run keeps to wall time"])
+        now = datetime.now()
+        since_s = (now - datetime.combine(now, time())).total_seconds()
+        try:
+            step_s = seconds_from(given.get("step", cls.model_fields["step"].default))
+        except PydanticCustomError:  # reported by its field
+            return {**given, "start": now}
+        return {**given, "start": now - timedelta(seconds=since_s % step_s) if step_s > 0 else now}
 
 
 class Ensemble(Settings):

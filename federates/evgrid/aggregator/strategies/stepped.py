@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any, ClassVar
@@ -27,6 +28,7 @@ class Loop:
     views : what the caller takes: each view, and at last the outcome of the run
     strategy : the one in whose :meth:`Stepped.setpoints` the run waits; there from the first view on
     model : the aggregator's, whose waiting the watchdog is to leave out
+    left : set when the caller has left the run
     """
 
     strategy: Stepped
@@ -34,11 +36,17 @@ class Loop:
 
     def __init__(self) -> None:
         self.views = SimpleQueue[Any]()
+        self.left = threading.Event()
         self._setpoints = SimpleQueue[Array | None]()
 
-    def give(self, setpoints: Array | None) -> None:
-        """Give the set-points of the last view; None leaves the run."""
+    def give(self, setpoints: Array) -> None:
+        """Give the set-points of the last view."""
         self._setpoints.put(setpoints)
+
+    def leave(self) -> None:
+        """Leave the run."""
+        self.left.set()
+        self._setpoints.put(None)
 
     def wait(self, view: View) -> Array:
         """Hand a view out and wait for its set-points; in the run's thread."""

@@ -272,6 +272,12 @@ def plan(batch: Batch, reduction: Reduction | None = None) -> list[Run]:
                 "(evgrid run), not those of a batch or study"
             )
             continue
+        if scenario.time.speed is not None:
+            faults.append(
+                f"case {number} ({_text(case)}): time.speed = {scenario.time.speed:g}: single runs keep to "
+                "wall time (evgrid run), not those of a batch or study; leave it out"
+            )
+            continue
         for chunk in _chunks(scenario, batch):
             run = Run(identity(chunk, reduction), number, case, chunk)
             if run.id in first_with:
