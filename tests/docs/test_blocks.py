@@ -68,6 +68,7 @@ def test_yaml_is_valid(block, tmp_path):
     """A scenario or a part of one, a batch, a study, a tariff or a part of one."""
     for name in FILES:
         (tmp_path / name).write_text("time,value\n0,1\n", encoding="utf-8")
+    (tmp_path / "events.json").write_text("[]", encoding="utf-8")
     (tmp_path / "my_module.py").write_text(STRATEGY, encoding="utf-8")
     (tmp_path / "my_control.py").write_text(CONTROL, encoding="utf-8")
     content = parse_yaml(block)

@@ -834,6 +834,10 @@ SHOWN = {
     "federation/test_pace.py": """
         Time.speed
     """,
+    "unit/test_openadr.py": """
+        OpenADR.file OpenADR.timezone OpenADR.programs OpenADR.targets OpenADR.follow OpenADR.limits_of
+        OpenADR.currency System.openadr
+    """,
     "unit/test_opendss_network.py": """
         BaseLoad.shape Feeder.controls
     """,

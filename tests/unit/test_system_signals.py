@@ -382,7 +382,10 @@ def test_defaults_give_nominal_frequency_and_no_signal():
         ({"frequency": {"source": "lfc", "droop": 0}}, "frequency.droop = 0: must be greater than 0"),
         ({"frequency": {"source": "lfc", "disturbances": [{"time": 0}]}}, "give either mw or pu"),
         ({"frequency": {"source": "wind"}}, "frequency: source must be one of lfc, constant; or give a file"),
-        ({"regulation": {"source": "x"}}, "regulation: source must be one of synthetic, agc, product, none"),
+        (
+            {"regulation": {"source": "x"}},
+            "regulation: source must be one of synthetic, agc, product, openadr, none",
+        ),
         ({"regulation": {"source": "agc", "file": "x"}}, "regulation.file: unknown key"),
         ({"emissions": {"file": __file__, "timezone": "Mars"}}, "must be the name of a time zone"),
         ({"regulation": {"file": "nowhere.csv"}}, "there is no file nowhere.csv"),

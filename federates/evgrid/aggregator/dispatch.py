@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -53,6 +54,56 @@ class Dispatching(Strategy):
             view.time_left, view.time_needed, view.step_s, width_s, self._last, settings.hysteresis,
         )  # fmt: skip
         return self._last
+
+    def keep_within(
+        self, view: View, wanted: Array, asked: Array, low: Array, high: Array, may: NDArray[np.bool_]
+    ) -> Array:
+        """Set-points changed where groups would draw less than ``low`` or more than ``high``, (ev,) kW.
+
+        wanted : the set-points; asked : the same within the limits of each EV
+        low, high : (member · groups,) kW, infinite for no limit
+        may : (ev,) whether each EV may be discharged to keep ``high``
+
+        Above ``high`` the EVs draw less, the one with the most laxity first, and discharge where that does
+        not suffice; below ``low`` they give less, in equal shares, and charge where that does not suffice.
+        """
+        group, groups = self.context.ev_group, len(high)
+        least, needed_s = least_powers(view), np.maximum(view.time_needed, view.step_s)
+        # means of the tick: EVs that need less stop within it, and those that can't wait charge in any case
+        here = np.minimum(np.minimum(view.time_needed, view.time_left) / view.step_s, 1.0)
+        asked, wanted = np.maximum(np.minimum(asked, view.p_max * here), least), np.maximum(wanted, least)
+        total = np.bincount(group, asked, groups)
+        given = np.bincount(group, np.maximum(-asked, 0.0), groups)
+        over, under = total > high + 1e-9, total < low - 1e-9
+        self._last = asked
+        if over.any():
+            # as batteries of the requested power, of the same laxity and with the same least power
+            left_s = view.time_left + (needed_s - view.time_needed)
+            must = np.divide(least, asked, out=np.zeros_like(asked), where=(least > 0) & (asked > 0))
+            must_s = np.maximum(view.time_left - view.step_s, 0.0) + view.step_s * must
+            part = replace(
+                view, p_max=np.maximum(asked, 0.0), rows=None,
+                time_left=np.where(must > 0, np.maximum(view.time_left, view.step_s), left_s),
+                time_needed=np.where(must > 0, must_s, needed_s),
+            )  # fmt: skip
+            # EVs that give already may give more, as far as the departure allows
+            most_given = np.minimum(np.maximum(view.p_min, least) - asked, 0.0)
+            more_given = np.where(asked < 0, most_given, view.p_min)
+            less = self.dispatch(
+                part, np.where(over, high + given, 1e12),
+                np.where(may, more_given, 0.0),
+            )  # fmt: skip
+            wanted = np.where(over[group], np.minimum(asked, 0.0) + less, wanted)
+        if under.any():
+            kept = np.clip(
+                1.0 - np.divide(low - total, given, out=np.ones(groups), where=given > 0), 0.0, 1.0
+            )
+            wanted = np.where(under[group], np.where(asked < 0, asked * kept[group], asked), wanted)
+            short = low > total + given + 1e-9  # though none gives
+            if short.any():
+                more = self.dispatch(view, np.where(short, low, 0.0), np.zeros(len(asked)))
+                wanted = np.where(short[group], more, wanted)
+        return wanted
 
     def _reorder(self, view: View, groups: int) -> None:
         """Reorder the EVs that are plugged in now; those away have no power."""

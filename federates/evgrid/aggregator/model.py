@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from evgrid.aggregator.dispatch import WithinSettings, least_powers
 from evgrid.aggregator.excess import REASONS, Excess
+from evgrid.aggregator.following import FOLLOWED, LIMITS, Following
 from evgrid.aggregator.kernels import follow, order_by_group
 from evgrid.aggregator.strategy import Context, Envelope, Strategy, View
 from evgrid.core.jit import in_threads
@@ -48,6 +49,7 @@ from evgrid.core.model import (
 )
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.errors import StrategyError
+from evgrid.readers.signals import Signals
 from evgrid.scenario import Scenario
 from evgrid.scenario.aggregators import StrategySettings
 
@@ -86,12 +88,13 @@ class AggregatorModel(Model):
     """One aggregator with one strategy over its portfolio of EVs.
 
     ``evs`` are all EVs of the run; ``banks``, (trafo,), is the position of the first unit of each
-    transformer's bank, which is one group. Connections
-    without a transformer above them are with those of the first; EVs upstream of the feeder are in a group
-    of their own, the last. ``sensitivity``, with elements out of service, is for a strategy that uses
-    voltages. ``planned``, of all EVs, and ``base_load`` are for forecasts; the latter gives (member, trafo +
-    1, n) kW of n times, or from those to n ends, by the transformer next upstream, the last for none. Of
-    ``outages`` the aggregator knows those in which the feeder has solved the last voltages, and no others.
+    transformer's bank, which is one group. Connections without a transformer above them are with those of the
+    first; EVs upstream of the feeder are in a group of their own, the last. ``sensitivity``, with elements
+    out of service, is for a strategy that uses voltages. ``planned``, of all EVs, and ``base_load`` are for
+    forecasts; the latter gives (member, trafo + 1, n) kW of n times, or from those to n ends, by the
+    transformer next upstream, the last for none. Of ``outages`` the aggregator knows those in which the
+    feeder has solved the last voltages, and no others. ``signals`` are those from outside, which it knows as
+    they become known; ``trafo_names``, (trafo,), are names by which they may target EVs.
     """
 
     def __init__(
@@ -106,6 +109,8 @@ class AggregatorModel(Model):
         planned: PlannedSessions | None = None,
         base_load: Callable[..., Array] | None = None,
         outages: Outages | None = None,
+        signals: Signals | None = None,
+        trafo_names: NDArray[np.str_] | None = None,
     ) -> None:
         self.name = portfolio.federate
         self._portfolio, self._title = portfolio, portfolio.name
@@ -134,6 +139,8 @@ class AggregatorModel(Model):
             groups * np.arange(len(self._members))[:, np.newaxis] + of_connection
         ).reshape(-1)
         self._ev_group = evs.member * groups + of_connection[evs.connection]
+        self._signals, self._version = signals, 0 if signals is None else signals.version(0.0)
+        openadr = scenario.system.openadr if scenario.system is not None else None
         context = Context(
             scenario.clock, scenario.tariff, evs, groups, self._ev_group,
             scenario.system, scenario.members, scenario.ensemble.seed,
@@ -144,7 +151,19 @@ class AggregatorModel(Model):
             None if base_load is None else partial(self._in_groups, base_load),
             connections.upstream,
             sum(a.strategy_class.goes_by_sensitivities() for a in scenario.aggregators.values()),
+            None if signals is None else signals.known(0.0),
+            frozenset({portfolio.name, *(openadr.targets if openadr is not None else ())}),
         )  # fmt: skip
+        self._following: Following | None = None
+        limits_of_group = False
+        if signals is not None and openadr is not None and signals.kinds & set(FOLLOWED):
+            at, labels = evs.connection, [evs.name, connections.name[evs.connection]]
+            if trafo_names is not None and trafos:
+                trafo = connections.trafo[at]
+                labels.append(np.where(trafo >= 0, trafo_names[trafo], ""))
+            limits_of_group = openadr.limits_of == "group" and bool(signals.kinds & set(LIMITS))
+            self._following = Following(context, labels, limits_of_group)
+            self._following.know(signals.known(0.0))
         self._strategy = self._guarded(0.0, lambda: self._made(settings, context))
         self._save_state = getattr(settings, "save_state", None) if cls.replaced is None else None
         self._power_port = "fleet/p" if portfolio.whole else portfolio.port("fleet/own_p")
@@ -152,7 +171,7 @@ class AggregatorModel(Model):
         self.outputs = (self._setpoint_port,)
         self.checked = frozenset(self.outputs)  # _send refuses NaN for EVs plugged in, the others have 0
         self.inputs = ("fleet/plugged", *(f"fleet/{field}" for field in _STATUS))
-        self._uses_feeder = cls.goes_by_feeder(settings)
+        self._uses_feeder = cls.goes_by_feeder(settings) or limits_of_group
         if self._uses_feeder:
             self.inputs += (self._power_port, "feeder/trafo_p" if self._by_trafo else "feeder/head_p")
         if cls.uses_system:
@@ -246,12 +265,27 @@ class AggregatorModel(Model):
         )  # fmt: skip
         strategy = self._strategy
         assert strategy is not None
+        if self._signals is not None:
+            self._renew(time_s, strategy, self._signals)
         wanted = self._checked(time_s, self._guarded(time_s, lambda: strategy.setpoints(view)))
+        if self._following is not None:
+            wanted = self._following.follow(view, wanted)
         if self._excess is not None:
             self._note_request(view, wanted, arrivals, self._excess)
         total = self._send(time_s, wanted)
         self._record(round(time_s / self.period_s), {"setpoint_kw": total} | strategy.recorded)
         return {self._setpoint_port: self._sent}
+
+    def _renew(self, time_s: float, strategy: Strategy, signals: Signals) -> None:
+        """Let the strategy know where signals have come, changed or been cancelled since the last tick."""
+        version = signals.version(time_s)
+        if version == self._version:
+            return
+        self._version, known = version, signals.known(time_s)
+        strategy.context = replace(strategy.context, known=known)
+        self._guarded(time_s, strategy.signals_changed)
+        if self._following is not None:
+            self._following.know(known)
 
     def finish(self) -> None:
         """Record the strategy's results, and save its state where that is asked for."""

@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from evgrid.aggregator import memory
 from evgrid.aggregator.memory import Owner
 from evgrid.core.model import Array, Clock, EVs, PlannedSessions, Sensitivity, Variable
+from evgrid.readers.series import Series
+from evgrid.readers.signals import Known
 from evgrid.scenario.aggregators import STRATEGIES, StrategySettings
-from evgrid.scenario.system import System
+from evgrid.scenario.system import Event, System, emissions_of, events_of
 from evgrid.scenario.tariffs import Prices, Tariff, prices_of
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The scenario's data for a strategy, constant over the run.
+    """The scenario's data for a strategy, constant over the run but for ``known``.
 
     clock : ticks, and local time: ``clock.timestamps(np.array([view.time_s]))``
     tariff : of the drivers, if the scenario has one
@@ -52,6 +54,8 @@ class Context:
         each time to its end
     upstream : whether there are EVs upstream of the feeder
     voltage_controllers : number of the run's aggregators whose strategies set ``uses_voltage``
+    known : what is known of signals from outside; where that changes, the strategy gets another context
+    names : targets of signals that are for the aggregator as a whole
     """
 
     clock: Clock
@@ -67,6 +71,8 @@ class Context:
     base_load: Callable[..., Array] | None = None
     upstream: bool = False
     voltage_controllers: int = 1
+    known: Known | None = None
+    names: frozenset[str] = frozenset()
 
     @property
     def members(self) -> int:
@@ -75,8 +81,18 @@ class Context:
 
     @property
     def prices(self) -> Prices | None:
-        """Price of energy, by the tariff or else by ``system.energy_price``; None without both."""
-        return prices_of(self.tariff, self.system, self.clock)
+        """Price of energy, by the tariff, else by signals and ``system.energy_price``; None without any."""
+        return prices_of(self.tariff, self.system, self.clock, self.known)
+
+    @property
+    def emissions(self) -> Series | None:
+        """Emission rates of the bulk system, kg CO2 per MWh; None without any."""
+        return emissions_of(self.system, self.clock, self.known)
+
+    @property
+    def events(self) -> list[Event]:
+        """Demand-response events: those of the scenario, then those of signals, as they are known."""
+        return events_of(self.system, self.clock, self.known, self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +274,12 @@ class Strategy(ABC):
     def setpoints(self, view: View) -> Array:
         """Set-point of each EV, (ev,) kW: positive charges, negative discharges, +inf charges as
         fast as the EV can. Values for EVs that are away are ignored; NaN for another is an error.
+        """
+
+    def signals_changed(self) -> None:
+        """Compute anew what has been derived from ``context.prices``, ``emissions`` or ``events``: called
+        before the set-points of a tick by which signals from outside have come, changed or been cancelled,
+        with ``self.context`` replaced. By default nothing.
         """
 
     def save(self, path: str | Path) -> None:

@@ -50,6 +50,8 @@ class Purpose(IntEnum):
     """EVs of an aggregator with a share."""
     FORECAST = 42
     """Errors of a plan's forecasts."""
+    SIGNAL = 43
+    """Randomised starts and durations of the events of a signal."""
     OUTAGE = 50
     """Outages of a year: number, elements, begins and durations."""
     RETURN = 51

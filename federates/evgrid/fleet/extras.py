@@ -22,10 +22,10 @@ from evgrid.fleet.battery import IdleCell, with_losses_by_power
 from evgrid.fleet.kernels.lanes import Blocks, blocks_of
 from evgrid.fleet.kernels.records import FUNCTIONS, OPTIONS, PHYSICS, Details
 from evgrid.fleet.sessions import Sessions
-from evgrid.readers.series import read_emissions
 from evgrid.scenario import Scenario
 from evgrid.scenario.fleet import Fleet, Permission
 from evgrid.scenario.inverter_functions import Rating, parameters
+from evgrid.scenario.system import emissions_of
 
 AGEING_PERIOD_S = 900.0
 """How often the ageing of plugged-in EVs is brought up to date at least; every turn of their SOC, arrival and
@@ -95,7 +95,7 @@ def extras_of(
     if fleet is None:
         return None
     charger, vehicle, permission = fleet.charger, fleet.vehicle, fleet.permission
-    source = system.emissions if system is not None else None
+    source = emissions_of(system, scenario.clock, scenario.signals) if system is not None else None
     asked = (
         charger.functions, charger.ramp_kw_per_s, permission, vehicle.temperature, vehicle.degradation,
         fleet.reserve_horizon, fleet.envelope, source, scenario.outages,
@@ -108,11 +108,7 @@ def extras_of(
     table, table_of = _parameters(fleet, kinds.rows)
     functions = charger.functions
     physics = _physics(scenario, evs, permission, wide)
-    emissions = None
-    if source is not None:
-        emissions = read_emissions(
-            source.file, scenario.clock, source.timezone, source.column, source.reading
-        ).mean
+    emissions = source.mean if source is not None else None
     return Extras(
         details=Details(
             options=_options(fleet, emissions is not None),

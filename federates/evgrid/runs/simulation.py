@@ -16,6 +16,7 @@ import numpy as np
 from evgrid.aggregator.assignment import portfolios
 from evgrid.aggregator.dispatch import WithinSettings
 from evgrid.aggregator.excess import REASONS
+from evgrid.aggregator.following import FOLLOWED
 from evgrid.aggregator.strategies.scheduled import ScheduledSettings, demand_of
 from evgrid.aggregator.strategies.time_of_use import CheapestFirst
 from evgrid.core.energy_audit import audit
@@ -26,6 +27,7 @@ from evgrid.results.recording import KINDS, SITE, Selection, selection
 from evgrid.scenario import Scenario, load_scenario, scenario_from
 from evgrid.scenario.fields import Settings
 from evgrid.scenario.sites import DrawnConnections
+from evgrid.scenario.system import OpenADRRegulation
 from evgrid.scenario.tariff_forms.seasons import SeasonTariff
 from evgrid.scenario.tariffs import months_of
 
@@ -91,12 +93,18 @@ class World:
             *own,
             *of_plans,
             *(self.outages.notes if self.outages is not None else ()),
+            *self._notes_of_signals,
         )
 
     @cached_property
     def _notes_of_series(self) -> tuple[str, ...]:
         """Accounts of time series whose form is stated, but for those of the base load."""
         return tuple(_notes_of_series(self.scenario, self.clock))
+
+    @cached_property
+    def _notes_of_signals(self) -> tuple[str, ...]:
+        """Notes on signals from outside that are not followed."""
+        return tuple(_notes_of_signals(self.scenario))
 
     @cached_property
     def _notes_of_ageing(self) -> tuple[str, ...]:
@@ -230,6 +238,7 @@ def check_files(scenario: Scenario) -> None:
     reads: list[Callable[[], Any]] = [partial(prices_of, scenario.tariff, scenario.system, clock)]
     if scenario.system is not None:
         seed, members = scenario.ensemble.seed, scenario.members
+        reads.append(lambda: scenario.signals)
         reads.append(partial(SystemModel, scenario.system, clock, members, seed, MemoryRecorder()))
     for settings in (ageing, fleet and fleet.vehicle.temperature):
         if settings:
@@ -286,6 +295,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
                 scenario.ensemble.seed,
                 recorder,
                 fleet=has_fleet,
+                signals=scenario.signals,
             )
         )
     sensitivity = planned = None
@@ -306,6 +316,8 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
             planned,
             load,
             world.outages,
+            scenario.signals,
+            world.network.grid.trafos.name,
         )
         for p in controlled
     ]
@@ -391,13 +403,33 @@ def _series_files(settings: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _series_files(part, f"{path}.{name}" if path else str(name))
 
 
+def _notes_of_signals(scenario: Scenario) -> Iterator[str]:
+    """What of the signals from outside has no effect in the run, a sentence each."""
+    signals, system = scenario.signals, scenario.system
+    if signals is None or system is None:
+        return
+    yield from signals.notes
+    if scenario.tariff is not None and signals.kinds & {"price", "export_price"}:
+        yield "prices of OpenADR are recorded only: energy costs what the tariff says"
+    if "export_price" in signals.kinds and not scenario.has_prices:
+        yield "EXPORT_PRICE of OpenADR is not used: there is no price of energy drawn"
+    if "regulation" in signals.kinds and not isinstance(system.regulation, OpenADRRegulation):
+        yield (
+            "DISPATCH_SETPOINT_RELATIVE in percent is not used: it needs system.regulation.source = openadr"
+        )
+    if signals.kinds & set(FOLLOWED):
+        followers = [name for name, a in scenario.aggregators.items() if a.strategy_class.controls]
+        if not followers:
+            yield "set-points and limits of OpenADR are not followed: no aggregator controls EVs"
+
+
 def _notes_of_plans(world: World) -> Iterator[str]:
     """Notes on the values used beyond the end of files by an aggregator's plans, a sentence each."""
     from evgrid.feeder.base_load import base_load
-    from evgrid.readers.series import read_emissions
+    from evgrid.scenario.system import emissions_of
     from evgrid.scenario.tariffs import prices_of
 
-    scenario, clock = world.scenario, world.clock
+    scenario, clock, signals = world.scenario, world.clock, world.scenario.signals
     for name, settings in scenario.aggregators.items():
         cls = settings.strategy_class
         horizon_s = getattr(settings, "horizon", None)
@@ -427,14 +459,11 @@ def _notes_of_plans(world: World) -> Iterator[str]:
                 f"aggregator has group = {settings.group}"
             )
         ends_s = {}
-        emissions = scenario.system.emissions if scenario.system is not None else None
+        emissions = emissions_of(scenario.system, clock, signals)
         if emissions is not None and "emissions" in cls.needs(settings):
-            rates = read_emissions(
-                emissions.file, clock, emissions.timezone, emissions.column, emissions.reading
-            )
-            ends_s["system.emissions"] = float(rates.edges_s[-1])
+            ends_s["system.emissions"] = float(emissions.edges_s[-1])
         if horizon_s is not None or not ends_s:
-            prices = prices_of(scenario.tariff, scenario.system, clock)
+            prices = prices_of(scenario.tariff, scenario.system, clock, signals)
             ends_s["the series of prices"] = np.inf if prices is None else prices.ends_s
         if cls.goes_by_feeder(settings) and scenario.feeder.base_load.kind == "file":
             ends_s["feeder.base_load"] = base_load(scenario, world.network).ends_s

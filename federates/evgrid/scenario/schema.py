@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from evgrid.core.model import Clock
 from evgrid.core.units import DAY_S
+from evgrid.readers.signals import Signals
 from evgrid.scenario.aggregators import StrategySettings, aggregators_of, selection_faults
 from evgrid.scenario.communication import Communication
 from evgrid.scenario.federation import FederationSettings
@@ -36,7 +37,7 @@ from evgrid.scenario.fields import (
 from evgrid.scenario.fleet import Fleet
 from evgrid.scenario.outages import OutageSettings, Restoration, ScheduledOutage, outages_from
 from evgrid.scenario.sites import Site, group_faults, sites_of
-from evgrid.scenario.system import System
+from evgrid.scenario.system import System, signals_of
 from evgrid.scenario.tariffs import Prices, Tariff, prices_of, tariff_from, tariff_of
 
 
@@ -258,7 +259,7 @@ class Scenario(Settings):
             f"aggregators.{name}.strategy = {settings.strategy}: needs system.{key}"
             for name, settings in self.aggregators.items()
             for key in settings.strategy_class.needs(settings)
-            if self.system is None or not getattr(self.system, key)
+            if self.system is None or not self.system.gives(key)
         ]
         found += [
             f"aggregators.{name}.{text}"
@@ -318,11 +319,12 @@ class Scenario(Settings):
 
     def _two_currencies(self) -> list[str]:
         """The fault of a tariff and a wholesale price in different currencies."""
-        wholesale = self.system.energy_price if self.system is not None else None
-        given = wholesale.currency if wholesale is not None else None
-        if self.tariff is None or given is None or given == self.tariff.currency:
+        given = self.system.currency if self.system is not None else ""
+        if self.tariff is None or not given or given == self.tariff.currency:
             return []
-        return [f"system.energy_price.currency = {given}: must be that of the tariff, {self.tariff.currency}"]
+        assert self.system is not None
+        key = "energy_price" if self.system.energy_price and self.system.energy_price.currency else "openadr"
+        return [f"system.{key}.currency = {given}: must be that of the tariff, {self.tariff.currency}"]
 
     @property
     def bills(self) -> bool:
@@ -331,8 +333,8 @@ class Scenario(Settings):
 
     @property
     def has_prices(self) -> bool:
-        """Whether there is a price of energy: a tariff or ``system.energy_price``."""
-        return self.tariff is not None or (self.system is not None and self.system.energy_price is not None)
+        """Whether there is a price of energy: a tariff, or that of the bulk system."""
+        return self.tariff is not None or (self.system is not None and self.system.gives_prices)
 
     @property
     def prices(self) -> Prices | None:
@@ -340,15 +342,19 @@ class Scenario(Settings):
 
         Raises ScenarioError for a file of prices that is at fault.
         """
-        return prices_of(self.tariff, self.system, self.clock)
+        return prices_of(self.tariff, self.system, self.clock, self.signals)
+
+    @property
+    def signals(self) -> Signals | None:
+        """Signals from outside; None without any. Raises ScenarioError for a file that is at fault."""
+        return signals_of(self.system, self.clock, self.ensemble.seed)
 
     @property
     def currency(self) -> str:
         """Currency of all prices; "" where it isn't known."""
         if self.tariff is not None:
             return self.tariff.currency
-        wholesale = self.system.energy_price if self.system is not None else None
-        return (wholesale.currency or "") if wholesale is not None else ""
+        return self.system.currency if self.system is not None else ""
 
     @property
     def start(self) -> np.datetime64:

@@ -14,14 +14,16 @@
       energy_price: {file: lmp.csv}
       emissions: {file: moer.json, timezone: America/Los_Angeles}
       events: [{name: heat wave, start: 2026-07-01T17:00, duration: 2h, level: 2}]
+      openadr: {file: events.json, timezone: America/Los_Angeles}
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -29,6 +31,9 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from evgrid.core.model import Clock
 from evgrid.core.units import DAY_S
+from evgrid.readers.openadr import KINDS, Rules, payload_types, read_openadr
+from evgrid.readers.series import PRICE, Series, read_emissions, read_series
+from evgrid.readers.signals import Known, Signals, Winner, steps_of
 from evgrid.readers.times import clock_changes
 from evgrid.scenario.fields import (
     Duration,
@@ -46,6 +51,8 @@ from evgrid.scenario.time_series import TimeSeries
 
 LONGEST_S = 3600.0
 """Longest time constant: 20 of them lie within the day before."""
+MOST_S = 10 * 366 * DAY_S
+"""Furthest time from the run's start of an event, s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +245,13 @@ class ProductRegulation(Settings):
         return self
 
 
+class OpenADRRegulation(Settings):
+    """The relative set-points of OpenADR in percent, with the other sign; 0 where none holds."""
+
+    source: Literal["openadr"]
+    """openadr: DISPATCH_SETPOINT_RELATIVE in PERCENT, -1 to 1, of system.openadr."""
+
+
 class NoRegulation(Settings):
     """No regulation: the signal is 0."""
 
@@ -286,7 +300,7 @@ class Event(Settings):
     """Of events at the same time the one with the lowest number holds."""
 
 
-def level_at(events: tuple[Event, ...], clock: Clock, time_s: float) -> int:
+def level_at(events: Iterable[Event], clock: Clock, time_s: float) -> int:
     """Level of the event that holds at a simulated time, 0 without one.
 
     Of several the one of the lowest priority number holds, of equal ones the highest level.
@@ -294,6 +308,44 @@ def level_at(events: tuple[Event, ...], clock: Clock, time_s: float) -> int:
     now: datetime = clock.timestamps(np.array([time_s]))[0].astype("datetime64[us]").item()
     holding = [e for e in events if 0 <= (now - e.start).total_seconds() < e.duration]
     return min(((e.priority, -e.level) for e in holding), default=(0, 0))[1] * -1
+
+
+Payload = Literal[
+    "PRICE", "EXPORT_PRICE", "GHG", "SIMPLE", "ALERT_GRID_EMERGENCY", "ALERT_BLACK_START", "ALERT_FLEX_ALERT",
+    "DISPATCH_SETPOINT", "DISPATCH_SETPOINT_RELATIVE", "IMPORT_CAPACITY_LIMIT", "EXPORT_CAPACITY_LIMIT",
+]  # fmt: skip
+"""Payloads of OpenADR that a run can follow."""
+
+
+class OpenADR(Settings):
+    """Events of OpenADR 3; see :mod:`evgrid.readers.openadr`."""
+
+    file: ExistingFile
+    """JSON: a list of events as a VTN returns it from /events, or of notifications; or one object a line
+    (.jsonl). An event is known from its modificationDateTime on."""
+    timezone: TimeZone
+    """Time zone of the run's local time, into which the events' times are converted."""
+    programs: tuple[str, ...] = ()
+    """Values of programID that count; left out: all."""
+    targets: tuple[str, ...] = ()
+    """Targets that the run has as a VEN: an event with targets counts if it has one of these, or the name of
+    an aggregator; a set-point or a limit also for EVs, connection points and transformers that it names."""
+    follow: Annotated[tuple[Payload, ...], Field(min_length=1)] | None = None
+    """Types of payloads that are followed; left out: all that a run can follow."""
+    limits_of: Literal["evs", "group"] = "evs"
+    """What a capacity limit is of: the EVs that it is for, together; or each of their groups
+    (aggregators.NAME.group), EVs and everything else together, as limit_kw is."""
+    currency: str | None = None
+    """Currency of the prices, such as EUR; left out: not known."""
+
+    def follows(self, payload: str) -> bool:
+        """Whether the run follows a type of payload."""
+        return self.follow is None or payload in self.follow
+
+    @property
+    def gives_prices(self) -> bool:
+        """Whether there are prices of energy among the events."""
+        return self.follows("PRICE") and "PRICE" in payload_types(self.file)
 
 
 def _kinds(default: str, *sources: str) -> Discriminator:
@@ -321,8 +373,9 @@ Regulation = Annotated[
     | Annotated[ReplayedRegulation, Tag("<file>")]
     | Annotated[AGCRegulation, Tag("<agc>")]
     | Annotated[ProductRegulation, Tag("<product>")]
+    | Annotated[OpenADRRegulation, Tag("<openadr>")]
     | Annotated[NoRegulation, Tag("<none>")],
-    _kinds("none", "synthetic", "agc", "product", "none"),
+    _kinds("none", "synthetic", "agc", "product", "openadr", "none"),
 ]
 
 
@@ -335,7 +388,7 @@ class System(Settings):
     """Source of the frequency: {source: lfc}, {file: frequency.csv} or {source: constant}."""
     regulation: Regulation = NoRegulation()
     """Source of the regulation signal: {source: synthetic}, {file: signal.csv}, {source: agc},
-    {source: product} or {source: none}."""
+    {source: product}, {source: openadr} or {source: none}."""
     energy_price: EnergyPrice | None = None
     """Wholesale price over time, currency per MWh. Where the scenario has no tariff it is the price of
     energy drawn and given back in strategies, costs and settlement."""
@@ -343,6 +396,24 @@ class System(Settings):
     """Emission rate over time."""
     events: tuple[Event, ...] = ()
     """Demand-response events."""
+    openadr: OpenADR | None = None
+    """Events of OpenADR 3: prices, emissions, events, set-points and limits. Where none of its prices or
+    emission rates holds, those of energy_price or emissions do, or else the last one holds on."""
+
+    def gives(self, key: str) -> bool:
+        """Whether a key of the section is given, by itself or by signals from outside."""
+        return bool(getattr(self, key)) or (key in ("events", "emissions") and self.openadr is not None)
+
+    @property
+    def gives_prices(self) -> bool:
+        """Whether there are wholesale prices."""
+        return self.energy_price is not None or (self.openadr is not None and self.openadr.gives_prices)
+
+    @property
+    def currency(self) -> str:
+        """Currency of the prices, "" where it isn't known."""
+        of = (self.energy_price, self.openadr)
+        return next((part.currency for part in of if part is not None and part.currency), "")
 
     @model_validator(mode="after")
     def _fits_together(self) -> System:
@@ -352,6 +423,14 @@ class System(Settings):
         ):
             found.append(
                 "system.regulation.source = agc: needs system.frequency.source = lfc and agc_gain above 0"
+            )
+        if isinstance(self.regulation, OpenADRRegulation) and self.openadr is None:
+            found.append("system.regulation.source = openadr: needs system.openadr")
+        given = {part.currency for part in (self.energy_price, self.openadr) if part and part.currency}
+        if len(given) > 1:
+            found.append(
+                f"system.openadr.currency = {self.openadr and self.openadr.currency}: must be that of "
+                "system.energy_price"
             )
         if isinstance(self.regulation, ProductRegulation):
             product = self.regulation.product
@@ -363,3 +442,93 @@ class System(Settings):
         if found:
             raise faults(found)
         return self
+
+
+def signals_of(system: System | None, clock: Clock, seed: int) -> Signals | None:
+    """The signals from outside; None without any. Raises ScenarioError for a file that is at fault."""
+    if system is None or system.openadr is None:
+        return None
+    changed = system.openadr.file.stat().st_mtime_ns
+    return _signals_of(
+        system, clock.start.astype("datetime64[us]").item(), clock.step_s, clock.ticks, seed, changed
+    )
+
+
+@lru_cache(maxsize=8)
+def _signals_of(
+    system: System, start: datetime, step_s: float, ticks: int, seed: int, changed: int
+) -> Signals:
+    given = system.openadr
+    assert given is not None
+    kinds = {KINDS[payload] for payload in get_args(Payload) if given.follows(payload)}
+    if "power_change" in kinds:
+        kinds.add("regulation")
+    rules = Rules(
+        ZoneInfo(given.timezone), Clock(np.datetime64(start), step_s, ticks), seed, given.programs,
+        tuple(sorted(kinds)), system.currency,
+    )  # fmt: skip
+    return read_openadr(given.file, rules)
+
+
+def emissions_of(system: System | None, clock: Clock, known: Known | Signals | None) -> Series | None:
+    """Emission rates: of signals where they hold, else of ``system.emissions``; None without both.
+
+    known : what is known, or signals for what held in the end
+
+    Raises ScenarioError for a file that is at fault.
+    """
+    source = system.emissions if system is not None else None
+    base = None
+    if source is not None:
+        base = read_emissions(source.file, clock, source.timezone, source.column, source.reading)
+    return steps_of(winners_of(known, "emissions"), base)
+
+
+def wholesale_of(
+    system: System | None, clock: Clock, known: Known | Signals | None
+) -> tuple[Series, Series] | None:
+    """Price of energy drawn and credit for energy given, currency per kWh: of signals where they hold, else
+    of ``system.energy_price``; the credit is the price where no signal says another. None without any price.
+
+    Raises ScenarioError for a file that is at fault.
+    """
+    source = system.energy_price if system is not None else None
+    base = None
+    if source is not None:
+        base = read_series(source.file, clock, PRICE, source.column, source.reading)
+        base = Series(base.edges_s, base.values / 1000.0)
+    price = steps_of(winners_of(known, "price"), base)
+    if price is None:
+        return None
+    given = steps_of(winners_of(known, "export_price"), price)
+    return price, price if given is None else given
+
+
+def winners_of(known: Known | Signals | None, kind: str) -> list[Winner]:
+    """The signals of a kind that hold for all."""
+    if known is None:
+        return []
+    return known.actual(kind) if isinstance(known, Signals) else known.winners(kind)
+
+
+def events_of(
+    system: System | None, clock: Clock, known: Known | Signals | None, names: Collection[str]
+) -> list[Event]:
+    """The events of a scenario and of signals, of the latter those that hold for ``names``: one a span in
+    which a level above 0 wins.
+    """
+    found = list(system.events) if system is not None else []
+    if known is None:
+        return found
+    spans = known.actual("level", names) if isinstance(known, Signals) else known.winners("level", names)
+    start = clock.start.astype("datetime64[us]").item()
+    for begin_s, end_s, block in spans:
+        if block.value > 0:
+            begin_s, end_s = max(begin_s, -MOST_S), min(end_s, MOST_S)
+            found.append(
+                Event(
+                    name=block.event, start=start + timedelta(seconds=begin_s), duration=end_s - begin_s,
+                    level=int(block.value), priority=int(min(block.priority, 1e9)),
+                )
+            )  # fmt: skip
+    return found

@@ -25,6 +25,7 @@ from evgrid.core.model import Array, Clock, Variable
 from evgrid.core.registry import Registry
 from evgrid.core.units import DAY_S
 from evgrid.readers.series import PRICE, Series, read_series
+from evgrid.readers.signals import Known, Signals
 from evgrid.readers.yaml_files import read_yaml
 from evgrid.scenario.day_windows import Holidays, PublicHolidays, Window, clock_of
 from evgrid.scenario.fields import (
@@ -35,7 +36,7 @@ from evgrid.scenario.fields import (
     faults,
     faults_of,
 )
-from evgrid.scenario.system import SeriesFile, System
+from evgrid.scenario.system import SeriesFile, System, wholesale_of
 
 _ROUNDING_S = 1e-6
 Month = Annotated[int, Field(ge=1, le=12)]
@@ -365,16 +366,23 @@ class Prices:
         return edges[(edges > begin_s) & (edges < end_s)]
 
 
-def prices_of(tariff: Tariff | None, system: System | None, clock: Clock) -> Prices | None:
-    """Prices of energy in a run: by the tariff, else by ``system.energy_price``; None where neither is.
+def prices_of(
+    tariff: Tariff | None, system: System | None, clock: Clock, known: Known | Signals | None = None
+) -> Prices | None:
+    """Prices of energy in a run: by the tariff, else by signals and ``system.energy_price``; None where none
+    is.
+
+    known : what is known of signals, or signals for what held in the end
 
     Raises ScenarioError for a file that is at fault.
     """
     if tariff is None:
-        if system is None or system.energy_price is None:
+        found = wholesale_of(system, clock, known)
+        if found is None:
             return None
-        wholesale, end_s = _of_file(system.energy_price, 1000.0, clock)
-        return Prices(wholesale, wholesale, end_s)
+        price, credit = (steps_without_repeats(part.edges_s, part.values) for part in found)
+        end_s = min(float(part.until(0.0).edges_s[-1]) for part in (price, credit))
+        return Prices(lambda _, until: price.until(until), lambda _, until: credit.until(until), end_s)
     energy, end_s = tariff.drawn(clock)
     factor = 1.0 + tariff.vat_percent / 100.0
     drawn = energy

@@ -20,16 +20,22 @@ import numpy as np
 
 from evgrid.core.model import Array, Clock, Model, Recorder, Values, Variable
 from evgrid.errors import RunError
-from evgrid.readers.series import PRICE, REGULATION, frequency_rules, read_emissions, read_series
+from evgrid.readers.series import REGULATION, frequency_rules, read_series
+from evgrid.readers.signals import Signals, steps_of
 from evgrid.scenario.system import (
     AGCRegulation,
     LoadFrequency,
+    OpenADRRegulation,
     ProductRegulation,
     ReplayedFrequency,
     ReplayedRegulation,
     SyntheticRegulation,
     System,
+    emissions_of,
+    events_of,
     level_at,
+    wholesale_of,
+    winners_of,
 )
 from evgrid.system.area import Area, Schedule
 from evgrid.system.products import activation
@@ -74,6 +80,8 @@ class SystemModel(Model):
         Receives the results.
     fleet
         Whether there is a fleet whose power can act on the area.
+    signals
+        Signals from outside.
 
     Raises
     ------
@@ -92,6 +100,7 @@ class SystemModel(Model):
         seed: int,
         recorder: Recorder,
         fleet: bool = False,
+        signals: Signals | None = None,
     ) -> None:
         self.period_s = clock.step_s
         self.outputs = ("system/frequency", "system/regulation")
@@ -116,8 +125,8 @@ class SystemModel(Model):
             rules = frequency_rules(settings.nominal_hz)
             replayed = read_series(frequency.file, clock, rules, frequency.column, frequency.reading)
             self._frequency_of = lambda begin, end: (replayed.at(end), replayed.mean(begin, end))
-        self._regulation_of = self._regulation_source(settings, clock, members, seed)
-        self._market = market(settings, clock)
+        self._regulation_of = self._regulation_source(settings, clock, members, seed, signals)
+        self._market = market(settings, clock, signals)
         self.variables += tuple(v for v in _MARKET if v.name in self._market)
         self._frequency = np.full(self._members, settings.nominal_hz)
         self._regulation = np.zeros(self._members)
@@ -125,7 +134,7 @@ class SystemModel(Model):
         self._first_recorded = self._n_recorded = 0
 
     def _regulation_source(
-        self, settings: System, clock: Clock, members: Sequence[int], seed: int
+        self, settings: System, clock: Clock, members: Sequence[int], seed: int, signals: Signals | None
     ) -> Callable[[float, float], Array]:
         """A function that returns the regulation signal of a tick, (member,) or ()."""
         regulation, area = settings.regulation, self._area
@@ -139,6 +148,10 @@ class SystemModel(Model):
         if isinstance(regulation, ProductRegulation):
             product = regulation.product
             return lambda begin, end: activation(product, self._frequency)
+        if isinstance(regulation, OpenADRRegulation):
+            steps = steps_of(winners_of(signals, "regulation"), 0.0)
+            if steps is not None:
+                return steps.mean
         return lambda begin, end: np.zeros(())
 
     def step(self, time_s: float, inputs: Values) -> Values:
@@ -214,22 +227,26 @@ class SystemModel(Model):
             self._recorder.put(name, self._first_recorded, values)
 
 
-def market(settings: System, clock: Clock) -> dict[str, Callable[[float, float], Array]]:
+def market(
+    settings: System, clock: Clock, signals: Signals | None = None
+) -> dict[str, Callable[[float, float], Array]]:
     """Price, emission rate and level of events, where given: a function each of a span's begin and end.
 
-    The mean over the span, (), for price and emissions; for events the level at its begin.
+    The mean over the span, (), for price and emissions; for events the level at its begin. With signals, what
+    held in the end.
 
     Raises ScenarioError for a file that is at fault.
     """
     found: dict[str, Callable[[float, float], Array]] = {}
-    if settings.energy_price is not None:
-        file = settings.energy_price
-        found["energy_price_per_mwh"] = read_series(file.file, clock, PRICE, file.column, file.reading).mean
-    if settings.emissions is not None:
-        source = settings.emissions
-        emissions = read_emissions(source.file, clock, source.timezone, source.column, source.reading)
+    prices = wholesale_of(settings, clock, signals)
+    if prices is not None:
+        price = prices[0]
+        found["energy_price_per_mwh"] = lambda begin, end: 1000.0 * price.mean(begin, end)
+    emissions = emissions_of(settings, clock, signals)
+    if emissions is not None:
         found["emission_rate_kg_per_mwh"] = emissions.mean
-    if settings.events:
-        events = settings.events
+    names = settings.openadr.targets if settings.openadr is not None else ()
+    events = events_of(settings, clock, signals, names)
+    if events:
         found["event_level"] = lambda begin, end: np.array(float(level_at(events, clock, begin)))
     return found

@@ -58,7 +58,6 @@ from evgrid.aggregator.strategy import Context, View
 from evgrid.core.model import Array, Clock, PlannedSessions, Variable
 from evgrid.core.random_streams import Purpose, stream
 from evgrid.core.units import DAY_S, HOUR_S
-from evgrid.readers.series import read_emissions
 from evgrid.scenario.fields import Duration
 from evgrid.scenario.tariffs import Tariff
 
@@ -325,7 +324,7 @@ class Scheduled(Dispatching):
             over = np.bincount(self.context.ev_group, ahead, groups) > paid + 1e-9
             high = np.where(over, np.minimum(high, paid), high)
         if np.isfinite(low).any() or np.isfinite(high).any():
-            wanted = self._within(view, wanted, asked, low, high)
+            wanted = self.keep_within(view, wanted, asked, low, high, self._may_discharge(view))
         if self._meter is not None:
             drawn = self._means(view, np.clip(wanted, view.p_min, view.p_max), view.step_s)
             self._meter.count(billed + np.bincount(self.context.ev_group, drawn, groups), view.step_s)
@@ -346,46 +345,6 @@ class Scheduled(Dispatching):
         beyond = view.base_load - self._base[:, self._slot_at(view.time_s - view.step_s)]
         weight = np.where(np.isnan(self._beyond), 1.0, -np.expm1(-view.step_s / _MEMORY_S))
         self._beyond = np.where(np.isnan(self._beyond), 0.0, self._beyond) * (1.0 - weight) + weight * beyond
-
-    def _within(self, view: View, wanted: Array, asked: Array, low: Array, high: Array) -> Array:
-        """The plan's set-points, changed where groups would draw less than ``low`` or more than ``high``."""
-        group, groups = self.context.ev_group, len(high)
-        least, needed_s = least_powers(view), np.maximum(view.time_needed, view.step_s)
-        # means of the tick: EVs that need less stop within it, and those that can't wait charge in any case
-        here = np.minimum(np.minimum(view.time_needed, view.time_left) / view.step_s, 1.0)
-        asked, wanted = np.maximum(np.minimum(asked, view.p_max * here), least), np.maximum(wanted, least)
-        total = np.bincount(group, asked, groups)
-        given = np.bincount(group, np.maximum(-asked, 0.0), groups)
-        over, under = total > high + 1e-9, total < low - 1e-9
-        self._last = asked
-        if over.any():
-            # as batteries of the requested power, of the same laxity and with the same least power
-            left_s = view.time_left + (needed_s - view.time_needed)
-            must = np.divide(least, asked, out=np.zeros_like(asked), where=(least > 0) & (asked > 0))
-            must_s = np.maximum(view.time_left - view.step_s, 0.0) + view.step_s * must
-            part = replace(
-                view, p_max=np.maximum(asked, 0.0), rows=None,
-                time_left=np.where(must > 0, np.maximum(view.time_left, view.step_s), left_s),
-                time_needed=np.where(must > 0, must_s, needed_s),
-            )  # fmt: skip
-            # EVs that give already may give more, as far as the departure allows
-            most_given = np.minimum(np.maximum(view.p_min, least) - asked, 0.0)
-            more_given = np.where(asked < 0, most_given, view.p_min)
-            less = self.dispatch(
-                part, np.where(over, high + given, 1e12),
-                np.where(self._may_discharge(view), more_given, 0.0),
-            )  # fmt: skip
-            wanted = np.where(over[group], np.minimum(asked, 0.0) + less, wanted)
-        if under.any():
-            kept = np.clip(
-                1.0 - np.divide(low - total, given, out=np.ones(groups), where=given > 0), 0.0, 1.0
-            )
-            wanted = np.where(under[group], np.where(asked < 0, asked * kept[group], asked), wanted)
-            short = low > total + given + 1e-9  # though none gives
-            if short.any():
-                more = self.dispatch(view, np.where(short, low, 0.0), np.zeros(len(asked)))
-                wanted = np.where(short[group], more, wanted)
-        return wanted
 
     def _means(self, view: View, asked: Array, span_s: float) -> Array:
         """Mean power of each EV over a time from now on with the set-points ``asked``, (ev,) kW: EVs that
@@ -644,6 +603,11 @@ class Scheduled(Dispatching):
             return False
         return abs(view.envelope.begin_s - view.time_s) < 1e-6
 
+    def signals_changed(self) -> None:
+        """See :meth:`Strategy.signals_changed`: by the new prices and emissions a plan is made at once."""
+        self._price, self._export = self._prices()
+        self._slot = -1
+
     # ---- forecasts ----------------------------------------------------------------------------
 
     def _prices(self) -> tuple[Array, Array]:
@@ -653,16 +617,14 @@ class Scheduled(Dispatching):
         if (prices := context.prices) is not None:
             drawn, given = prices.means(np.append(begins_s, begins_s[-1] + settings.period))
         if settings.emissions_price > 0:
-            assert context.system is not None
-            assert context.system.emissions is not None
-            emissions = context.system.emissions
-            rates = read_emissions(
-                emissions.file, context.clock, emissions.timezone, emissions.column, emissions.reading
-            )
-            rates = rates.until(float(begins_s[-1]) + settings.period)
-            of_slots = [float(rates.mean(max(at, 0.0), max(at, 0.0) + settings.period)) for at in begins_s]
-            extra = settings.emissions_price / 1e6 * np.array(of_slots)  # per t and kg/MWh: per kWh
-            drawn, given = drawn + extra, given + extra
+            rates = context.emissions
+            if rates is not None:
+                rates = rates.until(float(begins_s[-1]) + settings.period)
+                of_slots = [
+                    float(rates.mean(max(at, 0.0), max(at, 0.0) + settings.period)) for at in begins_s
+                ]
+                extra = settings.emissions_price / 1e6 * np.array(of_slots)  # per t and kg/MWh: per kWh
+                drawn, given = drawn + extra, given + extra
         return drawn, given
 
     def _base_load(self) -> Array:

@@ -1,13 +1,14 @@
 """Strategies that follow a series over time: emissions, events.
 
 The data of the bulk system (emission rates, events) are in the scenario's section
-``system``; prices are those of the tariff, or else of ``system.energy_price``.
+``system``; prices are those of the tariff, or else of ``system``. Signals from outside may change them.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Annotated, Any
+from zlib import crc32
 
 import numpy as np
 from pydantic import Field
@@ -17,10 +18,11 @@ from evgrid.aggregator.strategies.time_of_use import CheapestFirst
 from evgrid.aggregator.strategy import Context, View
 from evgrid.core.model import Array
 from evgrid.core.random_streams import Purpose, stream
-from evgrid.readers.series import read_emissions
 from evgrid.scenario.fields import Duration, Share
 
 QUARTER_S = 900.0
+_SIGNALLED = 2**20
+"""Number from which the streams of events of signals are counted."""
 
 
 class Emissions(CheapestFirst):
@@ -35,11 +37,9 @@ class Emissions(CheapestFirst):
 
     def costs(self, edges_s: Array) -> Array:
         """See :meth:`CheapestFirst.costs`: kg CO2 per MWh."""
-        system, clock = self.context.system, self.context.clock
-        assert system is not None
-        assert system.emissions is not None
-        source = system.emissions
-        rates = read_emissions(source.file, clock, source.timezone, source.column, source.reading)
+        rates = self.context.emissions
+        if rates is None:  # no signal gives any yet
+            return np.zeros(len(edges_s) - 1)
         return rates.until(float(edges_s[-1])).means(np.maximum(edges_s, 0.0))
 
 
@@ -71,13 +71,26 @@ class DemandResponse(CheapestFirst, Dispatching):
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
+        self._set_events()
+
+    def _set_events(self) -> None:
+        """Set the events that are followed: their begins, their ends, and the EVs that opt out."""
+        context = self.context
         assert context.system is not None
-        start = context.clock.start.astype("datetime64[s]")
+        start = context.clock.start.astype("datetime64[us]")
         self._events = []
-        for number, event in enumerate(context.system.events):
-            begin_s = float((np.datetime64(event.start, "s") - start) / np.timedelta64(1, "s"))
-            if event.level >= settings.least_level:
-                self._events.append((begin_s, begin_s + event.duration, self._out(number)))
+        for number, event in enumerate(context.events):
+            begin_s = float((np.datetime64(event.start, "us") - start) / np.timedelta64(1, "s"))
+            if event.level >= self.settings.least_level:
+                signalled = number >= len(context.system.events)
+                # the same EVs opt out of an event whatever else is known when
+                out = self._out(_SIGNALLED + crc32(event.name.encode()) if signalled else number)
+                self._events.append((begin_s, begin_s + event.duration, out))
+
+    def signals_changed(self) -> None:
+        """See :meth:`Strategy.signals_changed`."""
+        super().signals_changed()
+        self._set_events()
 
     def slots(self, begin_s: float, end_s: float) -> Array:
         """See :meth:`CheapestFirst.slots`: quarter hours, split where prices change within."""

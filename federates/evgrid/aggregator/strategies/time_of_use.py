@@ -28,7 +28,11 @@ class CheapestFirst(Strategy):
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
-        clock = context.clock
+        self._set_costs()
+
+    def _set_costs(self) -> None:
+        """Set the slots and their costs."""
+        clock = self.context.clock
         origin = clock.start.astype("datetime64[h]")
         # slots of the horizon: a later departure is planned when it comes nearer
         hours = int(np.ceil(clock.duration_s / 3600)) + 1 + _LOOK_AHEAD_H
@@ -37,6 +41,10 @@ class CheapestFirst(Strategy):
         self.cost = self.costs(self.edges_s)
         self._slot = -1
         self._cheaper_s = np.zeros(0)
+
+    def signals_changed(self) -> None:
+        """See :meth:`Strategy.signals_changed`."""
+        self._set_costs()
 
     def slots(self, begin_s: float, end_s: float) -> Array:
         """The slots' edges from a full hour to another, (slot + 1,) s from the run's start."""
