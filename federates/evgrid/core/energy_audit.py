@@ -1,6 +1,8 @@
 """The energy audit: balances of every run, from independent accumulators.
 
 - conversion: energy from the grid into the EVs = energy gained by the batteries + losses
+- metering, where charging stations take the fleet's place: energy of their registers = that of the ticks and
+  late energy = that of transactions and outside of them
 - hand-over: power sent by the fleet = power received by the feeder, exactly
 - feeder: head power = base load + losses + EVs
 - sites, each: grid + PV + battery + generator + EVs = load served + charged; battery: drawn = given + loss +
@@ -50,7 +52,9 @@ def audit(
 
     """
     residuals: dict[str, float] = {}
-    if fleet is not None:
+    if fleet is not None and "register_energy_kwh" in fleet:
+        residuals |= _audit_metering(fleet, members)
+    elif fleet is not None:
         moved = np.maximum(np.abs(fleet["grid_energy_kwh"]) + fleet["loss_kwh"], 1e-3)
         gap = fleet["grid_energy_kwh"] - fleet["battery_energy_kwh"] - fleet["loss_kwh"]
         residuals["conversion_relative"] = _worst(
@@ -77,6 +81,23 @@ def audit(
     if sites is not None:
         residuals |= _audit_sites(sites, fleet, members)
     return residuals
+
+
+def _audit_metering(fleet: Mapping[str, Array], members: Sequence[int]) -> dict[str, float]:
+    """The balances of charging stations' meters."""
+    register = fleet["register_energy_kwh"]
+    moved = np.maximum(fleet["register_throughput_kwh"], 1e-3)
+    gaps = {
+        "ticks": ("that of the ticks and late energy", fleet["grid_energy_kwh"] + fleet["late_energy_kwh"]),
+        "transactions": ("that of the transactions and outside of them", fleet["transaction_energy_kwh"]),
+    }
+    return {
+        f"metering_{name}_relative": _worst(
+            np.abs(register - energy) / moved, CONVERSION_TOLERANCE, members,
+            f"energy of the charging stations' registers is not {text}", register - energy,
+        )
+        for name, (text, energy) in gaps.items()
+    }  # fmt: skip
 
 
 def _audit_feeder(feeder: Mapping[str, Array], members: Sequence[int]) -> dict[str, float]:

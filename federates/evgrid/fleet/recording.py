@@ -42,7 +42,7 @@ _EV_VARIABLES = (
     Variable("ev_power_kw", ("ev",), "kW", "active power of the EV"),
     Variable("ev_soc", ("ev",), "1", "state of charge at the end of the tick; NaN while away"),
 )
-_SESSION_VARIABLES = tuple(
+SESSION_VARIABLES = tuple(
     Variable(name, ("session",), unit, text, timed=False)
     for name, unit, text in (
         ("session_energy_requested_kwh", "kWh", "energy at the meter from arrival to the target"),
@@ -341,7 +341,7 @@ class SessionResults:
         self._degradation = scenario.fleet.vehicle.degradation if scenario.fleet is not None else None
         self.outcome = np.full((len(sessions), 5), np.nan)
         self._places = connections
-        self.variables = _SESSION_VARIABLES + ((_OUTAGE_VARIABLE,) if outages is not None else ())
+        self.variables = SESSION_VARIABLES + ((_OUTAGE_VARIABLE,) if outages is not None else ())
         self.variables += (_WAIT_VARIABLE, *_LEFT_VARIABLES) if sessions.queue is not None else ()
         if extras is None:
             return

@@ -268,8 +268,12 @@ def _raise(error: ScenarioError) -> None:
     raise error
 
 
-def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
-    """The models of a run in causal order, which record with the recorder."""
+def build_models(
+    world: World, recorder: ResultRecorder, fleet: Callable[..., Model] | None = None
+) -> list[Model]:
+    """The models of a run in causal order, which record with the recorder; ``fleet``: see
+    :func:`run_with_report`.
+    """
     from evgrid.aggregator.model import AggregatorModel
     from evgrid.feeder.base_load import load_by_trafo
     from evgrid.feeder.model import FeederModel, GroupMeter
@@ -343,7 +347,7 @@ def build_models(world: World, recorder: ResultRecorder) -> list[Model]:
     if has_fleet:
         taken = {port for model in models for port in model.inputs}
         models.append(
-            FleetModel(
+            (fleet or FleetModel)(
                 scenario, world.connections, world.evs, world.sessions, recorder,
                 managed=bool(controlled), trafos=world.sizes["trafo"], portfolios=world.portfolios,
                 taken=taken, at_sites=world.sites.ev if world.sites is not None else None,
@@ -597,10 +601,13 @@ def run_with_report(
     announce: Callable[[str], None] | None = None,
     cancel: threading.Event | None = None,
     change: Callable[[Network], Network] | None = None,
+    fleet: Callable[..., Model] | None = None,
 ) -> tuple[xr.Dataset, RunReport]:
     """Like :func:`run`, with a report of the run.
 
     change : makes another network of the scenario's
+    fleet : makes what takes the place of the simulated fleet, of the parameters of
+        :class:`evgrid.fleet.model.FleetModel`
     prepared : called before the first step, with what is stepped in this process
     processes : whether each federate runs in a process of its own on this machine; the numbers are the same
     announce : called with the address at which programs of the user's own join, when it is open
@@ -615,7 +622,7 @@ def run_with_report(
             prepared(ready.world, ready.own)
         return couple(ready, progress, Deployment(processes=processes, announce=announce, cancel=cancel))
 
-    return run_deployed(scenario, output, progress, prepare_and_couple, change)
+    return run_deployed(scenario, output, progress, prepare_and_couple, change, fleet)
 
 
 def run_deployed(
@@ -624,11 +631,12 @@ def run_deployed(
     progress: Callable[[float], None] | None,
     couple: Coupled,
     change: Callable[[Network], Network] | None = None,
+    fleet: Callable[..., Model] | None = None,
 ) -> tuple[xr.Dataset, RunReport]:
     """Prepare a run, have its models coupled, and return its result with a report."""
     start = perf_counter()
     scenario = scenario_of(scenario)
-    with prepare(scenario, output, change=change) as prepared:
+    with prepare(scenario, output, change=change, fleet=fleet) as prepared:
         ready = perf_counter()
         report, part = couple(prepared, progress)
         coupled = perf_counter()
@@ -677,10 +685,12 @@ def prepare(
     output: str | Path | None,
     only: Collection[str] | None = None,
     change: Callable[[Network], Network] | None = None,
+    fleet: Callable[..., Model] | None = None,
 ) -> Iterator[Prepared]:
     """A run with its world, its models and a store for its result, which is discarded on an error.
 
     only : federates whose variables are recorded; None: all of evgrid's
+    fleet : see :func:`run_with_report`
     """
     world = build_world(scenario, change)
     axes = coordinates(world).isel(dict(world.selection.rows))
@@ -688,7 +698,7 @@ def prepare(
     try:
         recorder = ResultRecorder(world.clock, scenario.record_step_s, world.sizes, store, world.selection)
         try:
-            models = build_models(world, recorder)
+            models = build_models(world, recorder, fleet)
         except ScenarioError:
             check_files(scenario)  # all that is wrong with them
             raise

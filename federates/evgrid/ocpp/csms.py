@@ -1,0 +1,289 @@
+"""A run in which an aggregator is the CSMS of charging stations, real or simulated.
+
+In: a scenario, and where to listen. Out: its result, as of a run, with what the stations' meters say in place
+of a simulated fleet's (:mod:`.station_fleet`). The aggregator's strategy, the feeder and the bulk system are
+those of :func:`evgrid.run`.
+
+The clock is in lockstep with simulated stations (:mod:`.server`), or keeps to wall time: a tick takes its
+length divided by ``speed``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+from evgrid.errors import ScenarioError
+from evgrid.ocpp.security import Security
+from evgrid.ocpp.server import Policy, StationServer
+from evgrid.ocpp.standing import StandingProfiles
+from evgrid.ocpp.station_fleet import StationFleet
+from evgrid.readers.yaml_files import read_yaml
+from evgrid.runs.simulation import RunReport, run_with_report
+from evgrid.scenario import Scenario
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SPEED_MAX = "max"
+
+
+@dataclass
+class Csms:
+    """Settings of a CSMS.
+
+    address : host and port at which it listens; port 0: a free one
+    speed : simulated seconds in one of wall time; None: in lockstep with the stations' clock
+    identities : of real stations, by the name of the scenario's EV in whose place they are
+    aggregator : name of the aggregator that is the CSMS, needed where several send set-points
+    answer_s : longest time in which a station answers, s
+    patience_s : longest time in which the stations' clock goes on, s
+    announce : called with the address at which it listens
+    """
+
+    address: tuple[str, int] = ("127.0.0.1", 9000)
+    speed: float | None = 1.0
+    security: Security = field(default_factory=Security)
+    identities: Mapping[str, str] = field(default_factory=dict)
+    aggregator: str | None = None
+    answer_s: float = 30.0
+    patience_s: float = 600.0
+    announce: Callable[[str], None] | None = None
+
+
+def run_csms(
+    scenario: Scenario,
+    settings: Csms,
+    output: str | Path | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[xr.Dataset, RunReport]:
+    """Run a scenario whose fleet is charging stations; its result and the report of the run.
+
+    The result's attribute ``stations`` has what came of each station, ``transactions`` the list of
+    transactions.
+
+    Raises
+    ------
+    EvgridError
+        As :func:`evgrid.run`; also if the CSMS can't listen, or the stations' clock stands still.
+
+    """
+    settings.security.check_address(settings.address[0])
+    _check_aggregator(scenario, settings.aggregator)
+    made: list[_Connection] = []
+
+    def connect(fleet: StationFleet) -> _Connection:
+        made.append(_Connection(fleet, scenario, settings))
+        return made[-1]
+
+    fleet = partial(StationFleet, connect=connect, identities=settings.identities)
+    try:
+        result, report = run_with_report(scenario, output, progress, fleet=fleet)
+    finally:
+        for connection in made:
+            connection.stop()
+    if not made:
+        raise ScenarioError(["fleet: the scenario has no EVs, so there are no charging stations"])
+    attrs = made[0].attrs()
+    if output is None:
+        return result.assign_attrs(attrs), report
+    return _with_attrs(result, Path(output), attrs), report
+
+
+def read_identities(path: Path) -> dict[str, str]:
+    """Identities of stations by the EV in whose place they are, from a YAML file of ``IDENTITY: EV``.
+
+    Raises
+    ------
+    ScenarioError
+        If it can't be read, or is no such file.
+
+    """
+    try:
+        given = read_yaml(path)
+    except ValueError as error:
+        raise ScenarioError([f"--stations: {error}"]) from None
+    if not all(isinstance(name, str) for pair in given.items() for name in pair):
+        raise ScenarioError([f"--stations {path}: must be lines of IDENTITY: EV, such as CP_1: ev0001"])
+    twice = {ev for ev in given.values() if list(given.values()).count(ev) > 1}
+    if twice:
+        several = ", ".join(sorted(twice))
+        raise ScenarioError([f"--stations {path}: {several} has several stations; must have one"])
+    return {ev: identity for identity, ev in given.items()}
+
+
+def _check_aggregator(scenario: Scenario, name: str | None) -> None:
+    """Refuse a scenario with several aggregators that send set-points, unless one is chosen."""
+    found = [each for each, a in scenario.aggregators.items() if a.strategy_class.controls]
+    if name is not None and name not in found:
+        raise ScenarioError([f"--aggregator {name}: must be one of {', '.join(found) or 'none'}"])
+    if len(found) > 1:
+        raise ScenarioError(
+            [f"aggregators: {', '.join(found)} send set-points, and a CSMS is one of them: leave one in the "
+             "scenario"]
+        )  # fmt: skip
+
+
+class _Connection:
+    """Connects the fleet's model with the server, and keeps the clock."""
+
+    def __init__(self, fleet: StationFleet, scenario: Scenario, settings: Csms) -> None:
+        self._fleet, self._settings, self._ticks = fleet, settings, scenario.clock.ticks
+        self._step_s = scenario.time.step
+        names = [each for each, a in scenario.aggregators.items() if a.strategy_class.controls]
+        link = scenario.link_of(names[0]) if names else scenario.communication
+        lockstep = settings.speed is None
+        policy = Policy(lockstep, settings.answer_s, max(link.telemetry, self._step_s), link.timeout)
+        standing = StandingProfiles(scenario, link, fleet.charge_kw, fleet.times)
+        self.server = StationServer(
+            fleet.states, fleet.times, settings.address, settings.security, policy, standing
+        )
+        self._began: float | None = None
+        self._ticking = False
+        fleet.now = self._now
+        host, port = self.server.start()
+        if settings.announce is not None:
+            scheme = "wss" if settings.security.certificate is not None else "ws"
+            settings.announce(f"{scheme}://{host}:{port}")
+
+    def _now(self) -> float:
+        """The CSMS's clock, s; in lockstep the end of the tick under way, whose messages come in."""
+        speed = self._settings.speed
+        if speed is None:
+            return self.server.time_s + self._step_s if self._ticking else 0.0
+        return 0.0 if self._began is None else (monotonic() - self._began) * speed
+
+    def begin(self, time_s: float, tick: int, setpoint_kw: Mapping[str, float]) -> None:
+        """See :class:`.station_fleet.Stations`."""
+        if self._settings.speed is None:
+            self.server.await_clock(tick, self._settings.patience_s, last=False)
+        elif self._began is None:
+            self._began = monotonic()
+        self.server.send_setpoints(time_s, tick, setpoint_kw)
+        self._ticking = True
+
+    def end(self, time_s: float, tick: int) -> float:
+        """See :class:`.station_fleet.Stations`."""
+        speed = self._settings.speed
+        if speed is None:
+            self.server.await_clock(tick + 1, self._settings.patience_s, last=tick + 1 == self._ticks)
+            return 0.0
+        assert self._began is not None
+        due = self._began + time_s / speed
+        late_s = monotonic() - due
+        if late_s < 0.0:
+            sleep(-late_s)
+        self._await_reports(time_s, due)
+        return max(monotonic() - due, 0.0)
+
+    def _await_reports(self, time_s: float, due: float) -> None:
+        """Wait a moment for meter values of the tick's end that are on their way."""
+        until = due + min(0.1 * self._step_s / (self._settings.speed or 1.0), 1.0)
+        books = self._fleet.books
+
+        def all_there() -> bool:
+            return all(
+                state.transaction is None or not state.connected or books.read_at(state.ev) >= time_s - 2e-3
+                for state in self._fleet.states.values()
+            )
+
+        while monotonic() < until and not self.server.call(all_there):
+            sleep(0.005)
+
+    def call(self, work: Callable[[], None]) -> None:
+        """See :class:`.station_fleet.Stations`."""
+        self.server.call(work)
+
+    def close(self) -> None:
+        """See :class:`.station_fleet.Stations`."""
+        self.server.release_all()
+
+    def stop(self) -> None:
+        """End the server."""
+        self.server.stop()
+
+    def attrs(self) -> dict[str, str]:
+        """What the result says of stations and transactions, as JSON."""
+        states, books = self._fleet.states, self._fleet.books
+        stations = {
+            identity: {
+                "ev": state.ev_name,
+                "version": state.version,
+                "offence": state.offence,
+                **asdict(state.counts),
+                "drawn_kwh": float(books.drawn_kwh[state.ev]),
+                "given_kwh": float(books.given_kwh[state.ev]),
+                "events": state.events,
+            }
+            for identity, state in states.items()
+        }
+        lateness = self._fleet.lateness_s
+        of_server = {
+            "security_profile": self._settings.security.profile,
+            "speed": self._settings.speed or SPEED_MAX,
+            "refused_connections": self.server.turned_away,
+            "worst_tick_lateness_s": max(lateness, default=0.0),
+        }
+        clock = self._fleet.scenario.clock
+        transactions = [
+            {
+                **asdict(one),
+                "ev": str(self._fleet.evs.name[one.ev]),
+                "begin": clock.stamp(one.begin_s),
+                "end": None if one.end_s is None else clock.stamp(one.end_s),
+            }
+            for one in books.transactions
+        ]
+        return {
+            "csms": json.dumps(of_server),
+            "stations": json.dumps(_plain(stations)),
+            "transactions": json.dumps(_plain(transactions)),
+        }
+
+
+def _plain(value: Any) -> Any:
+    """A value for JSON: NaN is None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _with_attrs(result: xr.Dataset, path: Path, attrs: Mapping[str, str]) -> xr.Dataset:
+    """A result whose file has more attributes."""
+    import netCDF4
+
+    from evgrid.core.netcdf import NETCDF_LOCK, open_netcdf
+
+    result.close()
+    with NETCDF_LOCK, netCDF4.Dataset(path, "a") as file:
+        file.setncatts(dict(attrs))
+    return open_netcdf(path)
+
+
+def summary_rows(result: xr.Dataset) -> list[tuple[str, str]]:
+    """Rows about the stations for the summary of a result; none for one of a simulated fleet."""
+    if "stations" not in result.attrs:
+        return []
+    stations = json.loads(result.attrs["stations"])
+    transactions = json.loads(result.attrs["transactions"])
+    of_server = json.loads(result.attrs["csms"])
+    came = [each for each in stations.values() if each["connections"]]
+    rows = [
+        ("charging stations", f"{len(came)} of {len(stations)} connected"),
+        ("transactions", f"{len(transactions)}"),
+        ("messages", f"{sum(each['received'] + each['sent'] for each in came):,}"),
+        ("security profile", f"{of_server['security_profile']}"),
+    ]
+    if of_server["speed"] != SPEED_MAX:
+        rows.append(("latest tick", f"{of_server['worst_tick_lateness_s']:.2f} s late"))
+    rows += [
+        (f"cut off: {identity}", each["offence"]) for identity, each in stations.items() if each["offence"]
+    ]
+    return rows

@@ -1,0 +1,325 @@
+"""Faults between charging stations and the CSMS: each ends as docs/how_to/ocpp.md says; no energy is lost."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+from tests.support.charging_stations import CallError, run_beside
+from tests.support.street import street
+
+from evgrid.errors import RunError
+
+TICK_S, TICKS = 60.0, 16
+SCENARIO = street(
+    {"ensemble.members": 1, "fleet.count": 13, "fleet.charger.bidirectional": 0, "fleet.charger.phases": 1,
+     "time.duration": f"{TICKS}min", "time.step": "1min", "communication.telemetry": "1min",
+     "feeder.phases": 1},
+    aggregators={"main": {"strategy": "peak_limit", "limit_kw": 1000.0}},
+)  # fmt: skip
+"""Its limit binds nowhere, so that EVs are asked to charge as fast as they can."""
+KWH = 0.1
+"""Energy that each station counts in each tick, kWh: 6 kW of 7.4."""
+LIARS = ("negative", "falling", "nan", "too_fast", "phase", "replay", "clock", "again")
+
+
+async def _lie(name, station, tick):
+    """What each liar says at the end of the tick before ``tick``, besides its meter value."""
+    time_s = tick * TICK_S
+    if name == "negative":
+        station.drawn_kwh = -1.0
+        await station.report(time_s)
+    elif name == "falling":
+        await station.report(time_s, -0.2)
+    elif name == "nan":
+        event = station.event("Updated", time_s)
+        event["meterValue"][0]["sampledValue"][0]["value"] = float("nan")
+        await station.call("TransactionEvent", event)
+    elif name == "too_fast":
+        await station.report(time_s, 10.0)
+    elif name == "phase":
+        for phase in ("L1", "L2"):
+            event = station.event("Updated", time_s)
+            event["meterValue"][0]["sampledValue"][0]["phase"] = phase
+            await station.call("TransactionEvent", event)
+    elif name == "replay":
+        station.seq_no -= 2
+        await station.report(time_s, KWH)
+    elif name == "clock":
+        await station.report(time_s + 3600.0, KWH)
+    elif name == "again":
+        await station.start(time_s, station.id)
+
+
+async def _malformed(beside, station):
+    """Messages that are none; the connection stays."""
+    found = []
+    for text in ("{", "[]", '[2,"a"]', '[9,"b","Heartbeat",{}]', '[2,"c","Heartbeat",[]]'):
+        await station.socket.send(text)
+        while not station.errors:
+            await asyncio.sleep(0.001)
+        found.append(station.errors.pop()[1:3])
+    for action, payload in (
+        ("Heartbeat", {"more": 1}), ("NoAction", {}), ("ReportChargingProfiles", _profiles("NewPurpose"))
+    ):  # fmt: skip
+        try:
+            await station.call(action, payload)
+        except CallError as error:
+            found.append(error.args[0])
+    await station.call("Heartbeat", {})
+    return found
+
+
+def _profiles(purpose):
+    profile = {
+        "id": 1, "stackLevel": 0, "chargingProfilePurpose": purpose, "chargingProfileKind": "Relative",
+        "chargingSchedule": [{"id": 1, "chargingRateUnit": "W",
+                              "chargingSchedulePeriod": [{"startPeriod": 0, "limit": 0.0}]}],
+    }  # fmt: skip
+    return {"requestId": 1, "chargingLimitSource": "CSO", "evseId": 1, "chargingProfile": [profile]}
+
+
+@pytest.fixture(scope="module")
+def faults():
+    """One run with a station for each fault; each charges 0.1 kWh a tick, and is at fault in the fifth."""
+    names = dict(zip(LIARS, (f"ev{n:04d}" for n in range(1, 9)), strict=True))
+    gone, reboots, two, refuses, malformed = (f"ev{n:04d}" for n in range(9, 14))
+    seen = SimpleNamespace(names=names, gone=gone, reboots=reboots, two=two, refuses=refuses, bad=malformed)
+
+    async def alone(beside, name, identity, barrier):
+        """A liar: honest for four ticks, then cut off; afterwards it is refused."""
+        async with beside.station(identity) as station:
+            await station.boot()
+            await barrier(0)
+            await station.start(0.0)
+            for tick in range(1, TICKS + 1):
+                if tick < 5:
+                    await station.report(tick * TICK_S, KWH)
+                elif tick == 5:
+                    with pytest.raises(ConnectionError) as closed:
+                        await _lie(name, station, tick)
+                    seen.closed[name] = closed.value.args
+                    with pytest.raises(Exception, match="403"):
+                        async with beside.station(identity):
+                            pass
+                await barrier(tick)
+
+    async def disconnected(beside, barrier):
+        """Away for ten ticks; what it kept comes as offline messages."""
+        kept, drawn = [], 0.0
+        for tick in range(TICKS + 1):
+            if tick == 0:
+                async with beside.station(gone) as station:
+                    await station.boot()
+                    await barrier(0)
+                    await station.start(0.0)
+                    await station.report(TICK_S, KWH)
+                    await barrier(1)
+            elif 2 <= tick < 12:
+                station.drawn_kwh += KWH
+                kept.append(station.event("Updated", tick * TICK_S, offline=True))
+                await barrier(tick)
+            elif tick == 12:
+                drawn, seq_no = station.drawn_kwh, station.seq_no
+                async with beside.station(gone) as station:
+                    station.drawn_kwh, station.seq_no, station.id = drawn, seq_no, "t1"
+                    for event in kept:
+                        await station.call("TransactionEvent", event)
+                    for late in range(12, TICKS + 1):
+                        await station.report(late * TICK_S, KWH)
+                        await barrier(late)
+
+    async def steady(beside, identity, barrier, at_fault):
+        async with beside.station(identity) as station:
+            if identity == refuses:
+                station.refuses = {"TxDefaultProfile"}
+            await station.boot()
+            await barrier(0)
+            await station.start(0.0)
+            for tick in range(1, TICKS + 1):
+                station.drawn_kwh += KWH
+                if tick == 5:
+                    await at_fault(station, tick)
+                await station.report(tick * TICK_S)
+                await barrier(tick)
+            seen.profiles[identity] = station.profiles
+            seen.booted[identity] = [name for name, _ in station.requests].count("SetChargingProfile")
+
+    async def reboot(station, tick):
+        station.profiles.clear()
+        await station.boot()
+
+    async def another(station, tick):
+        await station.start(tick * TICK_S, "t2")
+
+    async def nothing(station, tick):
+        pass
+
+    async def play(beside):
+        waiting = asyncio.Barrier(len(names) + 5 + 1)
+
+        async def barrier(tick):
+            await waiting.wait()  # all have said what they say of the tick
+            await waiting.wait()  # the clock was answered
+
+        async def clock():
+            for tick in range(TICKS + 1):
+                await waiting.wait()
+                await beside.tick(tick)
+                await waiting.wait()
+
+        async def speak_badly(station, tick):
+            seen.codes = await _malformed(beside, station)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(clock())
+            for name, identity in names.items():
+                group.create_task(alone(beside, name, identity, barrier))
+            group.create_task(disconnected(beside, barrier))
+            for identity, fault in (
+                (reboots, reboot), (two, another), (refuses, nothing), (malformed, speak_badly)
+            ):  # fmt: skip
+                group.create_task(steady(beside, identity, barrier, fault))
+
+    seen.closed, seen.profiles, seen.booted = {}, {}, {}
+    seen.result, _ = run_beside(SCENARIO, play)
+    seen.stations = json.loads(seen.result.attrs["stations"])
+    seen.transactions = json.loads(seen.result.attrs["transactions"])
+    return seen
+
+
+def of(seen, identity):
+    return [one for one in seen.transactions if one["station"] == identity]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("negative", "import register reads -1000 Wh"),
+        ("falling", "import register fell from 400 to 200 Wh"),
+        ("nan", "NaN or Infinity"),
+        ("too_fast", "rose by 10000 Wh in 60 s"),
+        ("phase", "on one phase, and says Energy.Active.Import.Register on L2 after L1"),
+        ("replay", "replays seqNo"),
+        ("clock", "off the CSMS's clock"),
+        ("again", "t1 is started twice"),
+    ],
+)
+def test_station_that_lies_is_cut_off_and_named_and_its_books_closed(faults, name, says):
+    identity = faults.names[name]
+    assert says in faults.stations[identity]["offence"]
+    assert faults.closed[name][0] == 1008
+    assert "cut off" in faults.closed[name][1]
+    (one,) = of(faults, identity)
+    assert one["closed"] == "cut off"
+    assert one["drawn_kwh"] == pytest.approx(4 * KWH)  # that of the last credible value
+    assert faults.stations[identity]["drawn_kwh"] == pytest.approx(4 * KWH)
+
+
+def test_csms_that_was_gone_for_ten_minutes_has_all_energy_afterwards(faults):
+    (one,) = of(faults, faults.gone)
+    assert one["drawn_kwh"] == pytest.approx(TICKS * KWH)
+    assert faults.stations[faults.gone]["connections"] == 2
+    late = faults.result["late_energy_kwh"].values[0]
+    assert late[:11] == pytest.approx(0.0)  # held at the last power, which was right
+    assert late == pytest.approx(0.0)
+
+
+def test_station_that_boots_in_a_transaction_gets_its_profiles_again(faults):
+    (one,) = of(faults, faults.reboots)
+    assert one["drawn_kwh"] == pytest.approx(TICKS * KWH)
+    assert sorted(faults.profiles[faults.reboots]) == [1, 2, 3]
+    assert faults.stations[faults.reboots]["boots"] == 2
+
+
+def test_second_transaction_closes_the_first_at_its_last_value(faults):
+    first, second = of(faults, faults.two)
+    assert first["closed"] == "another began"
+    assert first["drawn_kwh"] == pytest.approx(4 * KWH)
+    both = first["drawn_kwh"] + second["drawn_kwh"]
+    assert both == pytest.approx(TICKS * KWH)
+
+
+def test_station_that_refuses_a_purpose_is_named_and_led_by_transaction_profiles(faults):
+    assert sorted(faults.profiles[faults.refuses]) == [3]
+    assert any("refused a TxDefaultProfile" in event for event in faults.stations[faults.refuses]["events"])
+    assert of(faults, faults.refuses)[0]["drawn_kwh"] == pytest.approx(TICKS * KWH)
+
+
+def test_malformed_messages_are_answered_and_the_station_stays(faults):
+    assert faults.codes == [
+        ["-1", "RpcFrameworkError"], ["-1", "RpcFrameworkError"], ["a", "RpcFrameworkError"],
+        ["b", "MessageTypeNotSupported"], ["c", "RpcFrameworkError"],
+        "FormatViolation", "NotImplemented", "PropertyConstraintViolation",
+    ]  # fmt: skip
+    assert of(faults, faults.bad)[0]["drawn_kwh"] == pytest.approx(TICKS * KWH)
+
+
+def test_no_energy_is_lost_from_the_books(faults):
+    """The registers' energy is that of the ticks, of the transactions, and of the scenario's sessions."""
+    result = faults.result
+    audit = json.loads(result.attrs["audit"])
+    assert audit["metering_ticks_relative"] < 1e-9
+    assert audit["metering_transactions_relative"] < 1e-9
+    total = 8 * 4 * KWH + 5 * TICKS * KWH
+    assert result["ev_energy_drawn_kwh"].sum() == pytest.approx(total)
+    outside = float(result["ev_energy_outside_kwh"].sum())
+    assert sum(one["drawn_kwh"] for one in faults.transactions) + outside == pytest.approx(total)
+    with_session = set(result["session_ev"].values.tolist())
+    of_sessions = [one["drawn_kwh"] for one in faults.transactions if one["ev"] in with_session]
+    assert result["session_energy_delivered_kwh"].sum() == pytest.approx(sum(of_sessions))
+    ticks = float(result["fleet_power_kw"].sum()) / 60.0 + float(result["late_energy_kwh"].sum())
+    assert ticks == pytest.approx(total)
+
+
+def test_station_that_does_not_answer_is_disconnected_and_nothing_waits_for_it():
+    async def play(beside):
+        async with beside.station("ev0001") as station:
+            station.answers = False
+            await station.boot()
+            for tick in range(3):
+                await beside.tick(tick)
+            await station.socket.wait_closed()
+            return station.socket.close_code
+
+    scenario = street({"ensemble.members": 1, "fleet.count": 1, "time.duration": "10min"},
+                      aggregators={"main": {"strategy": "peak_limit", "limit_kw": 10.0}})  # fmt: skip
+    result, code = run_beside(scenario, play, answer_s=0.2)
+    assert code == 1008
+    events = json.loads(result.attrs["stations"])["ev0001"]["events"]
+    assert any("didn't answer in 0.2 s" in event for event in events)
+
+
+def test_stations_clock_that_stands_still_ends_the_run():
+    async def play(beside):
+        await beside.tick(0)
+
+    with pytest.raises(RunError, match=r"stations' clock .* has not gone on within 0.2 s"):
+        run_beside(SCENARIO, play, patience_s=0.2)
+
+
+def test_by_wall_time_the_same_books():
+    """A tick of a minute takes 0.1 s."""
+
+    async def at(beside, station, time_s):
+        while (now_s := beside.times.seconds((await station.call("Heartbeat", {}))["currentTime"])) < time_s:
+            await asyncio.sleep(0.01)
+        return now_s
+
+    async def play(beside):
+        async with beside.station("ev0001") as station:
+            await station.boot()
+            now_s = await at(beside, station, 1.0)
+            await station.start(now_s)
+            for _ in range(8):
+                now_s = await at(beside, station, now_s + 40.0)
+                await station.report(now_s, 0.05)
+            await station.stop(now_s + 1.0)
+
+    of_one = {"ensemble.members": 1, "fleet.count": 1, "time.duration": "16min", "time.step": "1min"}
+    scenario = street(of_one, aggregators={"main": {"strategy": "peak_limit", "limit_kw": 10.0}})
+    result, _ = run_beside(scenario, play, lockstep=False, speed=600.0)
+    assert result["ev_energy_drawn_kwh"].values == pytest.approx([0.4])
+    assert result["session_energy_delivered_kwh"].values == pytest.approx([0.4])
+    ticks = float(result["fleet_power_kw"].sum()) / 60.0 + float(result["late_energy_kwh"].sum())
+    assert ticks == pytest.approx(0.4)

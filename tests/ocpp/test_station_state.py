@@ -1,0 +1,236 @@
+"""A charging station as the CSMS knows it: transactions, what is derived, and what is taken for a lie."""
+
+import math
+
+import numpy as np
+import pytest
+from tests.support.street import street
+
+from evgrid.fleet.rates import Rates
+from evgrid.ocpp.books import Books, Untrue
+from evgrid.ocpp.messages import Needs, Reading, charging_needs, sampled_values, times_of
+from evgrid.ocpp.schemas import MessageError, fault
+from evgrid.ocpp.station_state import Planned, StationState
+
+SCENARIO = street()
+TIMES = times_of(SCENARIO)
+PLANNED = Planned(departure_s=7200.0, energy_kwh=8.0, soc=0.5, capacity_kwh=40.0, efficiency=0.8)
+
+
+class Station:
+    """A state with its books, and messages to it at the time of their timestamps."""
+
+    def __init__(self, version="2.1", planned=PLANNED, **options):
+        self.books = Books(SCENARIO.clock, Rates(SCENARIO, None), np.array([10.0]), np.array([6.0]))
+        self.now_s, self.seq_no, self.id = 0.0, 0, "t1"
+        self.state = StationState(
+            "CP_1", 0, "ev0001", self.books, TIMES, lambda: self.now_s, lambda ev, time_s: planned,
+            version=version, **options,
+        )  # fmt: skip
+
+    def say(self, action, payload, now_s=None):
+        self.now_s = self.now_s if now_s is None else now_s
+        assert fault(2, action, payload, self.state.version) is None
+        response = self.state.answer(action, payload)
+        assert fault(3, action, response, self.state.version) is None
+        return response
+
+    def event(self, kind, time_s, drawn_kwh=0.0, own_id=None, seq_no=None, sampled=None, **more):
+        values = sampled_values(Reading(drawn_kwh, 0.0), "2.1") if sampled is None else sampled
+        payload = {
+            "eventType": kind, "timestamp": TIMES.stamp(time_s), "triggerReason": "MeterValuePeriodic",
+            "seqNo": self.seq_no if seq_no is None else seq_no,
+            "transactionInfo": {"transactionId": own_id or self.id},
+            "meterValue": [{"timestamp": TIMES.stamp(time_s), "sampledValue": values}], **more,
+        }  # fmt: skip
+        self.seq_no += 1
+        return self.say("TransactionEvent", payload, max(time_s, self.now_s)), payload
+
+
+def test_transaction_from_begin_to_end():
+    station = Station()
+    station.event("Started", 100.0, 7.0)
+    station.event("Updated", 400.0, 7.5)
+    station.event("Ended", 700.0, 8.0)
+    (one,) = station.books.transactions
+    assert (one.begin_s, one.end_s, one.drawn_kwh) == (100.0, 700.0, 1.0)
+    assert station.state.transaction is None
+    assert station.state.report(800.0) is None
+
+
+def test_request_sent_again_counts_once():
+    station = Station()
+    station.event("Started", 0.0)
+    _, payload = station.event("Updated", 300.0, 0.5)
+    station.say("TransactionEvent", payload)
+    assert station.books.drawn_kwh[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ([("Started", 1.0, 0.0, "t1", 5), ("Updated", 9.0, 0.0, "t1", 6), ("Updated", 10.0, 0.01, "t1", 6)],
+         "replays seqNo 6 after 6"),
+        ([("Started", 1.0), ("Started", 9.0)], "t1 is started twice"),
+        ([("Started", 1.0), ("Ended", 9.0), ("Started", 10.0)], "t1 has ended, and is started again"),
+        ([("Started", 1.0, 5.0), ("Updated", 9.0, 4.0)], "import register fell"),
+        ([("Started", 1.0, 5.0), ("Updated", 301.0, 7.0)], "rose by 2000 Wh in 300 s"),
+    ],
+)  # fmt: skip
+def test_transaction_that_cannot_be(messages, says):
+    station = Station()
+    for message in messages[:-1]:
+        station.event(*message)
+    with pytest.raises(Untrue, match=says):
+        station.event(*messages[-1])
+
+
+@pytest.mark.parametrize(("off_s", "offline", "good"), [(-299, False, True), (-301, False, False),
+                                                        (301, False, False), (-4000, True, True),
+                                                        (301, True, False)])  # fmt: skip
+def test_timestamps_keep_to_the_clock(off_s, offline, good):
+    station = Station()
+    station.now_s = 5000.0
+    payload = {"eventType": "Started", "timestamp": TIMES.stamp(5000.0 + off_s), "seqNo": 0,
+               "triggerReason": "CablePluggedIn", "transactionInfo": {"transactionId": "t"},
+               "offline": offline}  # fmt: skip
+    if good:
+        station.say("TransactionEvent", payload)
+    else:
+        with pytest.raises(Untrue, match=r"is 301 s off the CSMS's clock"):
+            station.say("TransactionEvent", payload)
+
+
+def test_phases_of_an_evse_of_one():
+    one_phase = Station(one_phase=True)
+    on = {name: [{"value": 100.0, "measurand": "Energy.Active.Import.Register", "phase": name,
+                  "unitOfMeasure": {"unit": "Wh"}}] for name in ("L1", "L2")}  # fmt: skip
+    one_phase.event("Started", 0.0, sampled=on["L2"])
+    one_phase.event("Updated", 10.0, sampled=on["L2"])
+    with pytest.raises(Untrue, match=r"on one phase, and says Energy.Active.Import.Register on L1 after L2"):
+        one_phase.event("Updated", 20.0, sampled=on["L1"])
+
+
+def test_power_beyond_the_rating():
+    station = Station()
+    sampled = sampled_values(Reading(0.0, 0.0, power_kw=11.0), "2.1")
+    with pytest.raises(Untrue, match="it says that it draws 11 kW: its rating is 10 kW"):
+        station.event("Started", 0.0, sampled=sampled)
+
+
+def test_transaction_that_is_not_known_is_taken_up():
+    station = Station()
+    station.event("Updated", 50.0, 3.0)
+    station.event("Updated", 350.0, 3.5)
+    assert station.books.transactions[0].drawn_kwh == 0.5
+    assert "taken up" in station.state.events[0]
+
+
+def test_transaction_left_open_ends_where_another_begins():
+    station = Station()
+    station.event("Started", 0.0, 1.0)
+    station.event("Updated", 300.0, 1.5)
+    station.event("Started", 600.0, 2.0, "t2")
+    first, second = station.books.transactions
+    assert (first.end_s, first.closed, first.drawn_kwh) == (300.0, "another began", 0.5)
+    assert second.drawn_kwh + station.books.outside_drawn_kwh[0] == 0.5
+
+
+def test_boot_in_a_transaction_keeps_it():
+    station = Station()
+    station.say(
+        "BootNotification", {"reason": "PowerUp", "chargingStation": {"vendorName": "v", "model": "m"}}
+    )
+    station.event("Started", 0.0, 1.0)
+    station.state.sent_kw = 3.0
+    station.say(
+        "BootNotification", {"reason": "PowerUp", "chargingStation": {"vendorName": "v", "model": "m"}}
+    )
+    assert station.state.sent_kw is None
+    station.event("Updated", 600.0, 1.5)
+    station.event("Ended", 700.0, 1.5)
+    assert [one.drawn_kwh for one in station.books.transactions] == [0.5]
+    assert "booted again in transaction t1" in station.state.events[0]
+
+
+def test_report_says_what_the_station_says():
+    station = Station()
+    reading = Reading(1.0, 0.5, None, 0.7, 6.5, -5.0, 2.5, 1500.0)
+    station.event("Started", 60.0, sampled=sampled_values(reading, "2.1"))
+    needs = charging_needs(Needs(3600.0, 2.5, 10.0, 6.0, 1), "2.1", TIMES)
+    station.say("NotifyEVChargingNeeds", {"evseId": 1, "chargingNeeds": needs})
+    report = station.state.report(600.0)
+    assert (report.soc, report.p_max, report.p_min) == pytest.approx((0.7, 6.5, -5.0))
+    assert (report.energy_needed, report.time_left, report.time_needed) == pytest.approx(
+        (2.5, 3000.0, 1500.0)
+    )
+
+
+def test_report_derives_from_charging_needs():
+    """9 kWh wanted by 16:00 + 1 h, at up to 8 of the EVSE's 10 kW; 0.6 kWh drawn since."""
+    station = Station("2.0.1")
+    station.event("Started", 0.0, 1.0)
+    needs = {
+        "requestedEnergyTransfer": "DC", "departureTime": TIMES.stamp(3600.0),
+        "dcChargingParameters": {"evMaxCurrent": 20, "evMaxVoltage": 400, "evMaxPower": 8000,
+                                 "energyAmount": 9000},
+    }  # fmt: skip
+    station.say("NotifyEVChargingNeeds", {"evseId": 1, "chargingNeeds": needs})
+    station.event("Updated", 600.0, 1.6)
+    report = station.state.report(600.0)
+    assert report.energy_needed == pytest.approx(8.4)
+    assert (report.p_max, report.p_min, report.time_left) == (8.0, 0.0, 3000.0)
+    assert report.time_needed == pytest.approx(8.4 / 8.0 * 3600.0)
+    assert report.soc == pytest.approx(0.5 + 0.8 * 0.6 / 40.0)
+
+
+def test_report_derives_from_the_scenario_without_needs():
+    station = Station()
+    station.event("Started", 0.0, 1.0)
+    station.event("Updated", 3600.0, 9.0)
+    report = station.state.report(3600.0)
+    assert (report.energy_needed, report.p_max, report.time_needed) == (0.0, 0.0, 0.0)
+    assert report.time_left == 3600.0
+    late = station.state.report(7300.0)  # beyond the departure: it may stay to the run's end
+    assert late.time_left == SCENARIO.clock.duration_s - 7300.0
+
+
+def test_report_without_any_session_wants_all_it_can_draw():
+    station = Station(planned=None)
+    station.event("Started", 0.0, 1.0)
+    report = station.state.report(0.0)
+    assert report.p_max == 10.0
+    assert math.isfinite(report.energy_needed)
+    assert report.energy_needed == pytest.approx(10.0 * report.time_left / 3600.0)
+
+
+def test_transactions_of_ocpp_16():
+    """Whole Wh in StartTransaction and StopTransaction, tenths between: 1000 -> 1500.7 -> 1500 Wh."""
+    station = Station("1.6")
+    start = {"connectorId": 1, "idTag": "ev0001", "meterStart": 1000, "timestamp": TIMES.stamp(0.0)}
+    number = station.say("StartTransaction", start)["transactionId"]
+    assert station.say("StartTransaction", start)["transactionId"] == number
+    sampled = [{"value": "1500.7", "measurand": "Energy.Active.Import.Register", "unit": "Wh"}]
+    value = {"timestamp": TIMES.stamp(300.0), "sampledValue": sampled}
+    station.say("MeterValues", {"connectorId": 1, "transactionId": number, "meterValue": [value]}, 300.0)
+    stop = {"meterStop": 1500, "timestamp": TIMES.stamp(360.0), "transactionId": number}
+    station.say("StopTransaction", stop, 360.0)
+    station.say("StopTransaction", stop, 360.0)
+    (one,) = station.books.transactions
+    assert one.drawn_kwh == pytest.approx(0.5007)
+    assert one.end_s == 360.0
+
+
+def test_request_that_is_not_for_a_csms():
+    station = Station()
+    with pytest.raises(MessageError, match="is not implemented by this CSMS"):
+        station.say("SignCertificate", {"csr": "a"})
+    response = station.say("DataTransfer", {"vendorId": "somebody"})
+    assert response["status"] == "UnknownVendorId"
+
+
+def test_security_event_is_in_the_result():
+    station = Station()
+    event = {"type": "SettingSystemTime", "timestamp": TIMES.stamp(0.0)}
+    assert station.say("SecurityEventNotification", event) == {}
+    assert "security event 'SettingSystemTime'" in station.state.events[0]
