@@ -129,13 +129,18 @@ def _run(scenario: Scenario, output: Path | None, plot: bool, profile: bool, how
     _check_output(output)
     with _message_on_interrupt("no result was written"), _progress(scenario) as advance:
         result, report = run_deployed(scenario, output, advance, partial(couple, how=how))
+    _show(result, report, output, plot and "feeder" not in scenario.federation.external, profile)
+    if plot and "feeder" in scenario.federation.external:
+        click.echo("picture  not drawn: it shows the feeder, which is another program")
+
+
+def _show(result: xr.Dataset, report: RunReport, output: Path, plot: bool, profile: bool = False) -> None:
+    """Print the summary of a result, and draw its overview."""
     with result, _message_on_interrupt(f"the result is {output}"):
         _print_notes(report.notes, report.unreachable[:SHOWN], len(report.unreachable))
         _print_summary(result, report)
         click.echo(f"result   {output}")
-        if plot and "feeder" in scenario.federation.external:
-            click.echo("picture  not drawn: it shows the feeder, which is another program")
-        elif plot:
+        if plot:
             from evgrid.results.plots import save_overview
 
             click.echo(f"picture  {save_overview(result, output.with_suffix('.png'))}")
@@ -758,6 +763,89 @@ def _need_ocpp() -> None:
         import evgrid.ocpp  # noqa: F401
     except ImportError as error:
         raise click.UsageError(str(error)) from None
+
+
+@ocpp.command()
+@_scenario_argument
+@click.option(
+    "--listen",
+    default="127.0.0.1:9000",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where stations connect; port 0: a free one.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="NetCDF file; default results/NAME.nc.")
+@click.option(
+    "--speed", metavar="FACTOR",
+    help="Simulated seconds in a second of wall time, or 'max': in lockstep with simulated stations. "
+    "Default: time.speed, else 1.",
+)  # fmt: skip
+@click.option("--aggregator", metavar="NAME", help="Aggregator that is the CSMS.")
+@click.option(
+    "--stations",
+    "identities",
+    type=click.Path(path_type=Path),
+    metavar="MAP.yaml",
+    help="Identities of real stations and the EVs in whose place they are, lines of IDENTITY: EV.",
+)
+@click.option(
+    "--passwords",
+    type=click.Path(path_type=Path),
+    help="File of the stations' passwords, of 'evgrid ocpp password'.",
+)
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate of the CSMS (PEM).")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its key (PEM).")
+@click.option(
+    "--client-ca", type=click.Path(path_type=Path), help="Who signs the stations' certificates (PEM)."
+)
+@click.option("--plot/--no-plot", default=True, help="Draw the overview beside the result.")
+@_set_option
+@_no_code_option
+def csms(
+    scenario: Path, listen: str, output: Path | None, speed: str | None, aggregator: str | None,
+    identities: Path | None, passwords: Path | None, tls_cert: Path | None, tls_key: Path | None,
+    client_ca: Path | None, plot: bool, settings: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Run SCENARIO with charging stations in the fleet's place, of which its aggregator is the CSMS."""
+    _need_ocpp()
+    from evgrid.ocpp.csms import Csms, read_identities, run_csms
+    from evgrid.ocpp.security import Security, read_passwords
+
+    lockstep = speed == "max"
+    settings += () if speed is None or lockstep else (f"time.speed={speed}",)
+    checked = _load(scenario, settings, None)
+    output = output or Path("results") / f"{checked.name}.nc"
+    _check_output(output)
+    how = Csms(
+        _host_and_port(listen),
+        None if lockstep else checked.time.speed or 1.0,
+        Security(read_passwords(passwords) if passwords else None, tls_cert, tls_key, client_ca),
+        read_identities(identities) if identities else {},
+        aggregator,
+        announce=lambda url: click.echo(f"csms     {url}/IDENTITY: waiting for charging stations", err=True),
+    )
+    with _message_on_interrupt("no result was written"), _progress(checked) as advance:
+        result, report = run_csms(checked, how, output, advance)
+    _show(result, report, output, plot)
+
+
+@ocpp.command()
+@click.argument("identity")
+@click.password_option(help="Asked for where it is not given.")
+def password(identity: str, password: str) -> None:
+    """Print the line of a --passwords file for the station IDENTITY."""
+    _need_ocpp()
+    from evgrid.ocpp.security import hashed
+
+    click.echo(f"{identity}:{hashed(password)}")
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    """Host and port of an address. Raises click.UsageError if it is none."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise click.UsageError(f"--listen {text}: must be HOST:PORT, such as 127.0.0.1:9000")
+    return host.strip("[]"), int(port)
 
 
 @main.command()

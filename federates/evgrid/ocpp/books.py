@@ -112,6 +112,10 @@ class Books:
         """Time of an EV's last reading, s; -inf without one."""
         return self._meters[ev].time_s
 
+    def export_kwh(self, ev: int) -> float:
+        """An EV's last export register; 0 without one."""
+        return 0.0 if math.isnan(self._meters[ev].export_kwh) else self._meters[ev].export_kwh
+
     def power_kw(self, ev: int) -> float:
         """Mean power of an EV between its last two readings."""
         return self._meters[ev].power_kw

@@ -30,8 +30,6 @@ from evgrid.scenario import Scenario
 if TYPE_CHECKING:
     import xarray as xr
 
-SPEED_MAX = "max"
-
 
 @dataclass
 class Csms:
@@ -82,6 +80,8 @@ def run_csms(
         return made[-1]
 
     fleet = partial(StationFleet, connect=connect, identities=settings.identities)
+    # the model waits for the end of each tick itself
+    scenario = scenario.model_copy(update={"time": scenario.time.model_copy(update={"speed": None})})
     try:
         result, report = run_with_report(scenario, output, progress, fleet=fleet)
     finally:
@@ -225,7 +225,7 @@ class _Connection:
         lateness = self._fleet.lateness_s
         of_server = {
             "security_profile": self._settings.security.profile,
-            "speed": self._settings.speed or SPEED_MAX,
+            "speed": self._settings.speed,
             "refused_connections": self.server.turned_away,
             "worst_tick_lateness_s": max(lateness, default=0.0),
         }
@@ -265,25 +265,3 @@ def _with_attrs(result: xr.Dataset, path: Path, attrs: Mapping[str, str]) -> xr.
     with NETCDF_LOCK, netCDF4.Dataset(path, "a") as file:
         file.setncatts(dict(attrs))
     return open_netcdf(path)
-
-
-def summary_rows(result: xr.Dataset) -> list[tuple[str, str]]:
-    """Rows about the stations for the summary of a result; none for one of a simulated fleet."""
-    if "stations" not in result.attrs:
-        return []
-    stations = json.loads(result.attrs["stations"])
-    transactions = json.loads(result.attrs["transactions"])
-    of_server = json.loads(result.attrs["csms"])
-    came = [each for each in stations.values() if each["connections"]]
-    rows = [
-        ("charging stations", f"{len(came)} of {len(stations)} connected"),
-        ("transactions", f"{len(transactions)}"),
-        ("messages", f"{sum(each['received'] + each['sent'] for each in came):,}"),
-        ("security profile", f"{of_server['security_profile']}"),
-    ]
-    if of_server["speed"] != SPEED_MAX:
-        rows.append(("latest tick", f"{of_server['worst_tick_lateness_s']:.2f} s late"))
-    rows += [
-        (f"cut off: {identity}", each["offence"]) for identity, each in stations.items() if each["offence"]
-    ]
-    return rows

@@ -316,6 +316,10 @@ class StationFleet(Model):
         """The result variables of the scenario's sessions, of the transactions that count to each."""
         count = len(self.sessions)
         values = {variable.name: np.full(count, np.nan) for variable in SESSION_VARIABLES}
+        for name in ("energy_delivered_kwh", "energy_discharged_kwh", "throughput_kwh"):
+            values[f"session_{name}"][:] = 0.0
+        if self._rates.priced:
+            values["session_cost"][:] = 0.0
         own: dict[int, list[Transaction]] = {}
         for one in self.books.transactions:
             row = self._nearest(one.ev, one.begin_s)

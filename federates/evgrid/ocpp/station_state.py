@@ -331,7 +331,7 @@ class StationState:
 
     def _export_kwh(self) -> float:
         """The export register where a message can't say it: as it was."""
-        return 0.0 if self.reading is None else self.reading.export_kwh
+        return self.books.export_kwh(self.ev)
 
     def report(self, time_s: float) -> Report | None:
         """What the aggregator sees of the EV at a time; None: it isn't plugged in.

@@ -71,6 +71,8 @@ def _rows(result: xr.Dataset) -> list[tuple[str, str]]:
         rows += _limit_rows(result, hours)
     if "fleet_power_kw" in result:
         rows += _fleet_rows(result)
+    if "stations" in result.attrs:
+        rows += _station_rows(result)
     if "feeder" not in external:
         rows += _feeder_rows(result)
     if "sites" not in external:
@@ -247,6 +249,27 @@ def reliability(result: xr.Dataset) -> xr.Dataset:
     )
 
 
+def _station_rows(result: xr.Dataset) -> list[tuple[str, str]]:
+    """Charging stations in the fleet's place, and what their meters do not say."""
+    stations = json.loads(result.attrs["stations"])
+    of_server = json.loads(result.attrs["csms"])
+    came = [each for each in stations.values() if each["connections"]]
+    messages = sum(each["received"] + each["sent"] for each in came)
+    rows = [
+        (
+            "charging stations",
+            f"{len(came)} of {len(stations)} connected, {messages:,} messages, "
+            f"{len(json.loads(result.attrs['transactions']))} transactions",
+        ),
+        ("  not metered", "energy in the batteries, losses, avoidable energy unserved, reactive power"),
+    ]
+    if of_server["speed"] is not None:
+        rows.append(("  latest tick", f"{of_server['worst_tick_lateness_s']:.2g} s late"))
+    return rows + [
+        (f"  cut off: {name}", each["offence"]) for name, each in stations.items() if each["offence"]
+    ]
+
+
 def _interruption_rows(result: xr.Dataset) -> list[tuple[str, str]]:
     """The mean of the reliability indices over the members, and the energy not served."""
     if "interruptions" not in result:
@@ -379,7 +402,7 @@ def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
     members = result.sizes["member"]
     done = result["session_complete"].values
     sums = {
-        name: float(result[f"session_{name}_kwh"].values[done].sum()) / members
+        name: float(np.nansum(result[f"session_{name}_kwh"].values[done])) / members
         for name in ("energy_requested", "energy_delivered", "energy_discharged", "energy_unserved")
     }
     per = " a member" if members > 1 else ""
@@ -450,16 +473,18 @@ def _session_rows(result: xr.Dataset, done: NDArray[np.bool_]) -> list[tuple[str
         mine = done & (vehicle == name)
         soc = result["session_soc_departure"].values[mine]
         unserved = result["session_energy_unserved_kwh"].values[mine]
-        low, middle = np.quantile(soc, [0.05, 0.5])
-        half, most = np.quantile(unserved, [0.5, 0.95])
-        rows.append(
-            (
-                f"sessions of {name}" if name else "sessions",
-                f"SOC at departure {low:.2f} (5 %), {middle:.2f} (median); "
-                f"unserved {half:.2f} kWh (median), {most:.2f} (95 %), "
-                f"{100 * np.mean(unserved > 1e-6):.1f} % of {mine.sum()} with energy unserved",
+        soc, unserved = soc[~np.isnan(soc)], unserved[~np.isnan(unserved)]  # charging stations may not say
+        text = "SOC at departure not reported"
+        if len(soc):
+            low, middle = np.quantile(soc, [0.05, 0.5])
+            text = f"SOC at departure {low:.2f} (5 %), {middle:.2f} (median)"
+        if len(unserved):
+            half, most = np.quantile(unserved, [0.5, 0.95])
+            text += (
+                f"; unserved {half:.2f} kWh (median), {most:.2f} (95 %), "
+                f"{100 * np.mean(unserved > 1e-6):.1f} % of {len(unserved)} with energy unserved"
             )
-        )
+        rows.append((f"sessions of {name}" if name else "sessions", text))
     refused = {
         name.removeprefix("session_discharge_refused_").removesuffix("_kwh"): float(values.sum())
         for name, values in ((str(key), result[key]) for key in result.data_vars)
