@@ -838,6 +838,9 @@ SHOWN = {
         OpenADR.file OpenADR.timezone OpenADR.programs OpenADR.targets OpenADR.follow OpenADR.limits_of
         OpenADR.currency System.openadr
     """,
+    "federation/test_openadr_live.py": """
+        OpenADR.vtn VTN.url VTN.client_id VTN.secret VTN.token_url VTN.every VTN.record VTN.ven VTN.report
+    """,
     "unit/test_opendss_network.py": """
         BaseLoad.shape Feeder.controls
     """,

@@ -52,6 +52,7 @@ from evgrid.errors import StrategyError
 from evgrid.readers.signals import Signals
 from evgrid.scenario import Scenario
 from evgrid.scenario.aggregators import StrategySettings
+from evgrid.system.ven import LiveSignals
 
 _T = TypeVar("_T")
 
@@ -140,6 +141,11 @@ class AggregatorModel(Model):
         ).reshape(-1)
         self._ev_group = evs.member * groups + of_connection[evs.connection]
         self._signals, self._version = signals, 0 if signals is None else signals.version(0.0)
+        if isinstance(signals, LiveSignals):
+            self._version = -1
+            if planned is not None:
+                own = planned if portfolio.whole else planned.of(portfolio.rows)
+                signals.baselines.append(partial(power_at_once, own))
         openadr = scenario.system.openadr if scenario.system is not None else None
         context = Context(
             scenario.clock, scenario.tariff, evs, groups, self._ev_group,
@@ -286,6 +292,8 @@ class AggregatorModel(Model):
         self._guarded(time_s, strategy.signals_changed)
         if self._following is not None:
             self._following.know(known)
+        if isinstance(signals, LiveSignals):
+            signals.opted_out[self._title] = getattr(strategy, "opted_out", {})
 
     def finish(self) -> None:
         """Record the strategy's results, and save its state where that is asked for."""
@@ -530,6 +538,20 @@ class AggregatorModel(Model):
         return f"members {first} to {last} at once (an evgrid.MemberStrategy processes one at a time)"
 
 
+def _at_once_until(sessions: PlannedSessions) -> Array:
+    """When sessions end that charge at rated power at once, without taper, (session,) s."""
+    missing = np.maximum(sessions.soc_reach - sessions.soc_arrival, 0.0) * sessions.capacity_kwh
+    needed_s = 3600.0 * missing / np.maximum(sessions.charge_efficiency * sessions.charge_kw, 1e-9)
+    return np.minimum(sessions.arrival_s + needed_s, sessions.departure_s)
+
+
+def power_at_once(sessions: PlannedSessions, begin_s: float, end_s: float) -> float:
+    """Mean power over [begin_s, end_s) if all sessions charged as fast as they can, kW; without taper."""
+    until_s = _at_once_until(sessions)
+    here_s = np.minimum(until_s, end_s) - np.maximum(sessions.arrival_s, begin_s)
+    return float((sessions.charge_kw * np.maximum(here_s, 0.0)).sum() / (end_s - begin_s))
+
+
 def uncontrolled_peak(context: Context) -> Array:
     """Highest power of base load and EVs if all charged as fast as they can, (member,) kW.
 
@@ -543,10 +565,7 @@ def uncontrolled_peak(context: Context) -> Array:
     edges_s = slot_s * np.arange(np.ceil(clock.duration_s / slot_s - 1e-9) + 1.0)
     base = context.base_load(edges_s[:-1], edges_s[1:])
     base = base.reshape(context.members, context.groups, -1).sum(axis=1)
-    missing = np.maximum(sessions.soc_reach - sessions.soc_arrival, 0.0) * sessions.capacity_kwh
-    power = sessions.charge_kw
-    needed_s = 3600.0 * missing / np.maximum(sessions.charge_efficiency * power, 1e-9)
-    until_s = np.minimum(sessions.arrival_s + needed_s, sessions.departure_s)
+    power, until_s = sessions.charge_kw, _at_once_until(sessions)
     member = context.evs.member[sessions.ev]
     peak = np.zeros(context.members)
     for at in range(context.members):

@@ -22,6 +22,7 @@ from evgrid.fleet.battery import IdleCell, with_losses_by_power
 from evgrid.fleet.kernels.lanes import Blocks, blocks_of
 from evgrid.fleet.kernels.records import FUNCTIONS, OPTIONS, PHYSICS, Details
 from evgrid.fleet.sessions import Sessions
+from evgrid.readers.signals import Signals
 from evgrid.scenario import Scenario
 from evgrid.scenario.fleet import Fleet, Permission
 from evgrid.scenario.inverter_functions import Rating, parameters
@@ -85,17 +86,22 @@ class Extras:
 
 def extras_of(
     scenario: Scenario, connections: Connections, evs: EVs, sessions: Sessions, kinds: Kinds,
-    state: Blocks,
+    state: Blocks, live: Signals | None = None,
 ) -> Extras | None:  # fmt: skip
     """What the scenario's fleet needs of the detailed step, None if nothing.
 
-    ``state``: the EVs' blocks of STATE. Raises ScenarioError for a file that is at fault.
+    ``state``: the EVs' blocks of STATE. ``live``: signals that come during the run. Raises ScenarioError for
+    a file that is at fault.
     """
     fleet, system = scenario.fleet, getattr(scenario, "system", None)
     if fleet is None:
         return None
     charger, vehicle, permission = fleet.charger, fleet.vehicle, fleet.permission
-    source = emissions_of(system, scenario.clock, scenario.signals) if system is not None else None
+    source = None
+    if system is not None and live is not None and "emissions" in live.kinds:
+        source = _live_emissions(scenario, live)
+    elif system is not None and (rates := emissions_of(system, scenario.clock, scenario.signals)) is not None:
+        source = rates.mean
     asked = (
         charger.functions, charger.ramp_kw_per_s, permission, vehicle.temperature, vehicle.degradation,
         fleet.reserve_horizon, fleet.envelope, source, scenario.outages,
@@ -108,10 +114,9 @@ def extras_of(
     table, table_of = _parameters(fleet, kinds.rows)
     functions = charger.functions
     physics = _physics(scenario, evs, permission, wide)
-    emissions = source.mean if source is not None else None
     return Extras(
         details=Details(
-            options=_options(fleet, emissions is not None),
+            options=_options(fleet, source is not None),
             physics=blocks_of(PHYSICS, physics, state),
             parameters=table,
             parameters_of=table_of,
@@ -128,7 +133,7 @@ def extras_of(
         window_h=permission.driver.window if permission is not None else None,
         idle_cell=IdleCell(vehicle.temperature, scenario.clock) if vehicle.temperature is not None else None,
         constant_c=vehicle.degradation.temperature_c if vehicle.degradation is not None else 25.0,
-        emissions=emissions,
+        emissions=source,
     )
 
 
@@ -156,6 +161,16 @@ def with_floors(sessions_floor: Array, permission: Permission | None) -> Array:
     if permission is None:
         return sessions_floor
     return np.maximum(sessions_floor, max(permission.warranty.soc_floor, permission.driver.soc_floor))
+
+
+def _live_emissions(scenario: Scenario, live: Signals) -> Callable[[float, float], Array]:
+    """Emission rate of a span by what is known at its begin; 0 while there is none."""
+
+    def mean(begin_s: float, end_s: float) -> Array:
+        rates = emissions_of(scenario.system, scenario.clock, live.known(begin_s))
+        return np.zeros(()) if rates is None else rates.mean(begin_s, end_s)
+
+    return mean
 
 
 def _options(fleet: Fleet, emissions: bool) -> Any:

@@ -39,6 +39,7 @@ from evgrid.fleet.recording import FleetRecording, SessionResults
 from evgrid.fleet.sessions import Sessions
 from evgrid.fleet.telemetry import OwnPower, Telemetry
 from evgrid.inverter_functions.kernels import IN_SERVICE, prepare
+from evgrid.readers.signals import Signals
 from evgrid.scenario import Scenario
 
 
@@ -68,6 +69,8 @@ class FleetModel(Model):
         Rows of the EVs whose set-points within a tick are a site's; None: there are no sites.
     outages
         When connection points are without supply; left out: never.
+    live
+        Signals that come during the run; left out: none.
 
     """
 
@@ -86,6 +89,7 @@ class FleetModel(Model):
         taken: Collection[str] = (),
         at_sites: NDArray[np.int64] | None = None,
         outages: Outages | None = None,
+        live: Signals | None = None,
     ) -> None:
         self.period_s = scenario.time.step
         sessions = in_force(scenario, connections, evs, sessions)
@@ -100,7 +104,7 @@ class FleetModel(Model):
         places, state = lay_out(member_start, slot, wide, int(np.prod(shape)), self.period_s)
         columns = columns_of(STATE, state)
         self._gone = np.zeros((0, 2), np.int64)
-        self._extras = extras = extras_of(scenario, connections, evs, sessions, kinds, state)
+        self._extras = extras = extras_of(scenario, connections, evs, sessions, kinds, state, live)
         if extras is not None:
             columns += columns_of(PHYSICS, extras.details.physics)
         self._fleet = Fleet(places, state, columns, kinds)
@@ -130,7 +134,7 @@ class FleetModel(Model):
         self._commands = Commands(scenario, evs, sessions, managed, controlled)
         self._telemetry = Telemetry(scenario, count, controlled) if managed else None
         self._own_power = OwnPower(controlled, taken, slot, wide, shape)
-        self._energy_rates = Rates(scenario, extras.emissions if extras is not None else None)
+        self._energy_rates = Rates(scenario, extras.emissions if extras is not None else None, live)
         self._rates = np.zeros(3)
         self._reserve = self._ahead = None
         if scenario.fleet is not None and extras is not None:

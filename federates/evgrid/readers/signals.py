@@ -29,8 +29,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
 from itertools import pairwise
+from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -120,8 +120,11 @@ class Known:
 class Signals:
     """Blocks of all versions of all events.
 
+    live : whether more may come during the run
     notes : on what is not used, or assumed, a sentence each
     """
+
+    live: ClassVar[bool] = False
 
     def __init__(self, blocks: Iterable[Block] = (), notes: Sequence[str] = ()) -> None:
         self.notes = tuple(notes)
@@ -133,7 +136,7 @@ class Signals:
         self._changes_s = np.array(sorted(times))
         self._known: dict[int, Known] = {}
 
-    @cached_property
+    @property
     def kinds(self) -> frozenset[str]:
         """Kinds of the blocks."""
         return frozenset(block.kind for block in self.blocks)
@@ -143,7 +146,7 @@ class Signals:
         return int(self._changes_s.searchsorted(time_s + _ROUNDING_S, "right"))
 
     def known(self, time_s: float) -> Known:
-        """What is known at a time."""
+        """What is known at a time: the same object until that changes."""
         return self._of_version(self.version(time_s))
 
     def _of_version(self, version: int) -> Known:

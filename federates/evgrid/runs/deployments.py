@@ -25,7 +25,7 @@ import psutil
 
 from evgrid.core.netcdf import write_text
 from evgrid.core.temporary import temporary_folder
-from evgrid.errors import ResultError, RunError
+from evgrid.errors import ResultError, RunError, ScenarioError
 from evgrid.federation.control import free_ports
 from evgrid.federation.host import Host
 from evgrid.federation.pace import Lateness
@@ -34,6 +34,7 @@ from evgrid.federation.wiring import wire
 from evgrid.results import versions
 from evgrid.runs.parts import Part, add_part
 from evgrid.scenario.federation import address_of
+from evgrid.system.ven import LiveSignals
 
 if TYPE_CHECKING:
     from evgrid.runs.simulation import Prepared
@@ -76,6 +77,8 @@ def couple(
     scenario, sizes, clock = world.scenario, world.sizes, world.clock
     names = [model.name for model in prepared.own]
     external = scenario.federation.external
+    if (how.processes or how.awaited or external) and isinstance(world.signals, LiveSignals):
+        raise ScenarioError(["system.openadr.vtn: is for runs in one process, without other programs"])
     if not (how.processes or how.awaited or external):
         report = run_federation(
             models, sizes, clock, message_delay_s=prepared.message_delay_s, speed=scenario.time.speed,

@@ -22,6 +22,7 @@ from evgrid.aggregator.strategies.time_of_use import CheapestFirst
 from evgrid.core.energy_audit import audit
 from evgrid.core.model import UPSTREAM, Clock, Connections, EVs, Model, Outages, Portfolio
 from evgrid.errors import ScenarioError
+from evgrid.readers.signals import Signals
 from evgrid.results import FORMAT, FileStore, MemoryStore, ResultRecorder, versions
 from evgrid.results.recording import KINDS, SITE, Selection, selection
 from evgrid.scenario import Scenario, load_scenario, scenario_from
@@ -30,6 +31,7 @@ from evgrid.scenario.sites import DrawnConnections
 from evgrid.scenario.system import OpenADRRegulation
 from evgrid.scenario.tariff_forms.seasons import SeasonTariff
 from evgrid.scenario.tariffs import months_of
+from evgrid.system.ven import LiveSignals
 
 if TYPE_CHECKING:
     import threading
@@ -102,9 +104,17 @@ class World:
         return tuple(_notes_of_series(self.scenario, self.clock))
 
     @cached_property
+    def signals(self) -> Signals | None:
+        """Signals from outside: of files, or those that come during the run; None without any."""
+        system = self.scenario.system
+        if system is not None and system.openadr is not None and system.openadr.vtn is not None:
+            return LiveSignals(system.openadr.kinds)
+        return self.scenario.signals
+
+    @cached_property
     def _notes_of_signals(self) -> tuple[str, ...]:
         """Notes on signals from outside that are not followed."""
-        return tuple(_notes_of_signals(self.scenario))
+        return tuple(_notes_of_signals(self.scenario, self.signals))
 
     @cached_property
     def _notes_of_ageing(self) -> tuple[str, ...]:
@@ -299,7 +309,8 @@ def build_models(
                 scenario.ensemble.seed,
                 recorder,
                 fleet=has_fleet,
-                signals=scenario.signals,
+                signals=world.signals,
+                paced=scenario.time.speed is not None,
             )
         )
     sensitivity = planned = None
@@ -320,7 +331,7 @@ def build_models(
             planned,
             load,
             world.outages,
-            scenario.signals,
+            world.signals,
             world.network.grid.trafos.name,
         )
         for p in controlled
@@ -352,6 +363,7 @@ def build_models(
                 managed=bool(controlled), trafos=world.sizes["trafo"], portfolios=world.portfolios,
                 taken=taken, at_sites=world.sites.ev if world.sites is not None else None,
                 outages=world.outages,
+                live=world.signals if isinstance(world.signals, LiveSignals) else None,
             )
         )  # fmt: skip
     feedback = any(name.startswith("feeder/") for model in models for name in model.inputs)
@@ -407,9 +419,9 @@ def _series_files(settings: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _series_files(part, f"{path}.{name}" if path else str(name))
 
 
-def _notes_of_signals(scenario: Scenario) -> Iterator[str]:
+def _notes_of_signals(scenario: Scenario, signals: Signals | None) -> Iterator[str]:
     """What of the signals from outside has no effect in the run, a sentence each."""
-    signals, system = scenario.signals, scenario.system
+    system = scenario.system
     if signals is None or system is None:
         return
     yield from signals.notes

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from evgrid.core.model import Clock
 from evgrid.core.units import DAY_S
@@ -39,6 +40,7 @@ from evgrid.scenario.fields import (
     Duration,
     ExistingFile,
     LocalTime,
+    OutputFile,
     Positive,
     Settings,
     Share,
@@ -310,6 +312,9 @@ def level_at(events: Iterable[Event], clock: Clock, time_s: float) -> int:
     return min(((e.priority, -e.level) for e in holding), default=(0, 0))[1] * -1
 
 
+NO_PRICE = Series(np.array([0.0, 1.0]), np.zeros(1))
+"""Price of energy until a server has sent one."""
+
 Payload = Literal[
     "PRICE", "EXPORT_PRICE", "GHG", "SIMPLE", "ALERT_GRID_EMERGENCY", "ALERT_BLACK_START", "ALERT_FLEX_ALERT",
     "DISPATCH_SETPOINT", "DISPATCH_SETPOINT_RELATIVE", "IMPORT_CAPACITY_LIMIT", "EXPORT_CAPACITY_LIMIT",
@@ -317,12 +322,44 @@ Payload = Literal[
 """Payloads of OpenADR that a run can follow."""
 
 
+class VTN(Settings):
+    """A server of OpenADR 3 that a run asks for events; see :mod:`evgrid.system.ven`."""
+
+    url: str
+    """Its address, such as https://vtn.example/openadr3/3.1.0; without TLS only on this machine."""
+    client_id: str | None = None
+    """Client id of OAuth 2.0, client credentials; left out: none is asked for."""
+    secret: str = "EVGRID_VTN_SECRET"
+    """Name of the environment variable that holds the client's secret."""
+    token_url: str | None = None
+    """Address that gives tokens; left out: as the VTN says at /auth/server."""
+    every: Annotated[Duration, Field(gt=0)] = 60.0
+    """Simulated time between two questions."""
+    record: OutputFile | None = None
+    """File (.jsonl) into which events are written as they come, for system.openadr.file; left out: none."""
+    ven: str = "evgrid"
+    """Name in reports."""
+    report: Annotated[Duration, Field(gt=0)] | None = 900.0
+    """Interval of the reports to events that ask for them; null: none."""
+
+    @field_validator("url", "token_url")
+    @classmethod
+    def _safe(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "https://x")
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+            raise fault("must begin with https://, or http:// on this machine (127.0.0.1)")
+        return url
+
+
 class OpenADR(Settings):
     """Events of OpenADR 3; see :mod:`evgrid.readers.openadr`."""
 
-    file: ExistingFile
+    file: ExistingFile | None = None
     """JSON: a list of events as a VTN returns it from /events, or of notifications; or one object a line
-    (.jsonl). An event is known from its modificationDateTime on."""
+    (.jsonl). An event is known from its modificationDateTime on. Or vtn."""
+    vtn: VTN | None = None
+    """Server that is asked for events during the run, in place of a file; follow then says what may come."""
     timezone: TimeZone
     """Time zone of the run's local time, into which the events' times are converted."""
     programs: tuple[str, ...] = ()
@@ -338,6 +375,24 @@ class OpenADR(Settings):
     currency: str | None = None
     """Currency of the prices, such as EUR; left out: not known."""
 
+    @model_validator(mode="after")
+    def _one_source(self) -> OpenADR:
+        if (self.file is None) == (self.vtn is None):
+            raise fault("give either file or vtn")
+        if self.vtn is not None and self.follow is None:
+            raise fault("follow: is required with vtn, the payloads that may come")
+        return self
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of signals that are followed."""
+        found = {KINDS[payload] for payload in get_args(Payload) if self.follows(payload)}
+        return frozenset({*found, *(["regulation"] if "power_change" in found else [])})
+
+    def rules(self, clock: Clock, seed: int, currency: str) -> Rules:
+        """How events become signals in a run."""
+        return Rules(ZoneInfo(self.timezone), clock, seed, self.programs, tuple(sorted(self.kinds)), currency)
+
     def follows(self, payload: str) -> bool:
         """Whether the run follows a type of payload."""
         return self.follow is None or payload in self.follow
@@ -345,7 +400,7 @@ class OpenADR(Settings):
     @property
     def gives_prices(self) -> bool:
         """Whether there are prices of energy among the events."""
-        return self.follows("PRICE") and "PRICE" in payload_types(self.file)
+        return self.follows("PRICE") and (self.file is None or "PRICE" in payload_types(self.file))
 
 
 def _kinds(default: str, *sources: str) -> Discriminator:
@@ -445,8 +500,8 @@ class System(Settings):
 
 
 def signals_of(system: System | None, clock: Clock, seed: int) -> Signals | None:
-    """The signals from outside; None without any. Raises ScenarioError for a file that is at fault."""
-    if system is None or system.openadr is None:
+    """The signals of files; None without any. Raises ScenarioError for a file that is at fault."""
+    if system is None or system.openadr is None or system.openadr.file is None:
         return None
     changed = system.openadr.file.stat().st_mtime_ns
     return _signals_of(
@@ -460,14 +515,10 @@ def _signals_of(
 ) -> Signals:
     given = system.openadr
     assert given is not None
-    kinds = {KINDS[payload] for payload in get_args(Payload) if given.follows(payload)}
-    if "power_change" in kinds:
-        kinds.add("regulation")
-    rules = Rules(
-        ZoneInfo(given.timezone), Clock(np.datetime64(start), step_s, ticks), seed, given.programs,
-        tuple(sorted(kinds)), system.currency,
-    )  # fmt: skip
-    return read_openadr(given.file, rules)
+    assert given.file is not None
+    return read_openadr(
+        given.file, given.rules(Clock(np.datetime64(start), step_s, ticks), seed, system.currency)
+    )
 
 
 def emissions_of(system: System | None, clock: Clock, known: Known | Signals | None) -> Series | None:
@@ -498,6 +549,8 @@ def wholesale_of(
         base = read_series(source.file, clock, PRICE, source.column, source.reading)
         base = Series(base.edges_s, base.values / 1000.0)
     price = steps_of(winners_of(known, "price"), base)
+    if price is None and system is not None and system.openadr is not None and system.openadr.vtn is not None:
+        price = NO_PRICE if system.gives_prices else None
     if price is None:
         return None
     given = steps_of(winners_of(known, "export_price"), price)

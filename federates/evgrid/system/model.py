@@ -15,13 +15,14 @@ inner steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from evgrid.core.model import Array, Clock, Model, Recorder, Values, Variable
 from evgrid.errors import RunError
 from evgrid.readers.series import REGULATION, frequency_rules, read_series
-from evgrid.readers.signals import Signals, steps_of
+from evgrid.readers.signals import Known, Signals, steps_of
 from evgrid.scenario.system import (
     AGCRegulation,
     LoadFrequency,
@@ -40,6 +41,7 @@ from evgrid.scenario.system import (
 from evgrid.system.area import Area, Schedule
 from evgrid.system.products import activation
 from evgrid.system.signals import SyntheticSignal
+from evgrid.system.ven import LiveSignals, VirtualEndNode
 
 _BLOCK = 256
 """Ticks in a block of recorded values."""
@@ -81,7 +83,9 @@ class SystemModel(Model):
     fleet
         Whether there is a fleet whose power can act on the area.
     signals
-        Signals from outside.
+        Signals from outside; live ones are kept up to date by the model.
+    paced
+        Whether the run keeps to wall time, so that no step may wait for a server.
 
     Raises
     ------
@@ -101,6 +105,7 @@ class SystemModel(Model):
         recorder: Recorder,
         fleet: bool = False,
         signals: Signals | None = None,
+        paced: bool = False,
     ) -> None:
         self.period_s = clock.step_s
         self.outputs = ("system/frequency", "system/regulation")
@@ -127,6 +132,14 @@ class SystemModel(Model):
             self._frequency_of = lambda begin, end: (replayed.at(end), replayed.mean(begin, end))
         self._regulation_of = self._regulation_source(settings, clock, members, seed, signals)
         self._market = market(settings, clock, signals)
+        self._ven: VirtualEndNode | None = None
+        if isinstance(signals, LiveSignals):
+            assert settings.openadr is not None
+            assert settings.openadr.vtn is not None
+            how = settings.openadr.rules(clock, seed, settings.currency)
+            self._ven = VirtualEndNode(settings.openadr.vtn, how, signals, waits=not paced)
+            if fleet:
+                self.inputs = ("fleet/p",)
         self.variables += tuple(v for v in _MARKET if v.name in self._market)
         self._frequency = np.full(self._members, settings.nominal_hz)
         self._regulation = np.zeros(self._members)
@@ -148,6 +161,9 @@ class SystemModel(Model):
         if isinstance(regulation, ProductRegulation):
             product = regulation.product
             return lambda begin, end: activation(product, self._frequency)
+        if isinstance(regulation, OpenADRRegulation) and isinstance(signals, LiveSignals):
+            of = _by_version(signals, lambda known: steps_of(winners_of(known, "regulation"), 0.0))
+            return lambda begin, end: np.zeros(()) if (now := of(begin)) is None else now.mean(begin, end)
         if isinstance(regulation, OpenADRRegulation):
             steps = steps_of(winners_of(signals, "regulation"), 0.0)
             if steps is not None:
@@ -164,6 +180,11 @@ class SystemModel(Model):
 
         """
         end_s = time_s + self.period_s
+        if self._ven is not None:
+            self._ven.tick(time_s, self._clock)
+            self.held_until = self._ven.held_until
+            if time_s > 0 and "fleet/p" in self.inputs:
+                self._ven.count(time_s, float(inputs["fleet/p"].sum()), self.period_s)
         fleet_pu = np.zeros(self._members)
         if self._schedule is not None and time_s > 0:
             power = np.asarray(inputs["fleet/p"], dtype=np.float64).reshape(self._members, -1).sum(axis=1)
@@ -182,6 +203,8 @@ class SystemModel(Model):
     def finish(self) -> None:
         """Write the remaining values, and the extremes."""
         self._flush()
+        if self._ven is not None:
+            self._ven.close()
         area = self._area
         if area is None:
             return
@@ -238,6 +261,9 @@ def market(
     Raises ScenarioError for a file that is at fault.
     """
     found: dict[str, Callable[[float, float], Array]] = {}
+    names = settings.openadr.targets if settings.openadr is not None else ()
+    if isinstance(signals, LiveSignals):
+        return _live_market(settings, clock, signals, names)
     prices = wholesale_of(settings, clock, signals)
     if prices is not None:
         price = prices[0]
@@ -245,8 +271,44 @@ def market(
     emissions = emissions_of(settings, clock, signals)
     if emissions is not None:
         found["emission_rate_kg_per_mwh"] = emissions.mean
-    names = settings.openadr.targets if settings.openadr is not None else ()
     events = events_of(settings, clock, signals, names)
     if events:
         found["event_level"] = lambda begin, end: np.array(float(level_at(events, clock, begin)))
     return found
+
+
+def _live_market(
+    settings: System, clock: Clock, signals: LiveSignals, names: tuple[str, ...]
+) -> dict[str, Callable[[float, float], Array]]:
+    """As :func:`market`, of each span by what is known at its begin."""
+    found: dict[str, Callable[[float, float], Array]] = {}
+    if settings.gives_prices:
+        price_of = _by_version(signals, lambda known: wholesale_of(settings, clock, known))
+        found["energy_price_per_mwh"] = lambda begin, end: (
+            np.array(np.nan) if (now := price_of(begin)) is None else 1000.0 * now[0].mean(begin, end)
+        )
+    if settings.emissions is not None or "emissions" in signals.kinds:
+        rate_of = _by_version(signals, lambda known: emissions_of(settings, clock, known))
+        found["emission_rate_kg_per_mwh"] = lambda begin, end: (
+            np.array(np.nan) if (now := rate_of(begin)) is None else now.mean(begin, end)
+        )
+    if settings.events or "level" in signals.kinds:
+        level_of = _by_version(signals, lambda known: events_of(settings, clock, known, names))
+        found["event_level"] = lambda begin, end: np.array(float(level_at(level_of(begin), clock, begin)))
+    return found
+
+
+_Found = TypeVar("_Found")
+
+
+def _by_version(signals: Signals, make: Callable[[Known], _Found]) -> Callable[[float], _Found]:
+    """A function of time that makes something of what is known then, again only where that has changed."""
+    kept: list[tuple[Known, _Found]] = []
+
+    def of(time_s: float) -> _Found:
+        known = signals.known(time_s)
+        if not kept or kept[0][0] is not known:
+            kept[:] = [(known, make(known))]
+        return kept[0][1]
+
+    return of

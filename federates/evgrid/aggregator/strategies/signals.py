@@ -78,7 +78,8 @@ class DemandResponse(CheapestFirst, Dispatching):
         context = self.context
         assert context.system is not None
         start = context.clock.start.astype("datetime64[us]")
-        self._events = []
+        self._events: list[tuple[float, float, Array]] = []
+        self._shares_out: dict[str, float] = {}
         for number, event in enumerate(context.events):
             begin_s = float((np.datetime64(event.start, "us") - start) / np.timedelta64(1, "s"))
             if event.level >= self.settings.least_level:
@@ -86,6 +87,12 @@ class DemandResponse(CheapestFirst, Dispatching):
                 # the same EVs opt out of an event whatever else is known when
                 out = self._out(_SIGNALLED + crc32(event.name.encode()) if signalled else number)
                 self._events.append((begin_s, begin_s + event.duration, out))
+                self._shares_out[event.name] = float(out.mean()) if len(out) else 0.0
+
+    @property
+    def opted_out(self) -> dict[str, float]:
+        """Share of the EVs that opt out of each event that is known, by name."""
+        return self._shares_out
 
     def signals_changed(self) -> None:
         """See :meth:`Strategy.signals_changed`."""
