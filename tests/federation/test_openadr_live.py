@@ -48,6 +48,7 @@ def live(content, server, tmp_path, **more):
     vtn = {
         "url": server.url,
         "client_id": "me",
+        "secret": "EVGRID_VTN_SECRET",
         "every": "5min",
         "record": str(tmp_path / "came.jsonl"),
         **more,
