@@ -757,6 +757,79 @@ def ocpp() -> None:
     """Speak OCPP: the fleet as charging stations, or an aggregator as their management system (CSMS)."""
 
 
+@ocpp.command("stations")
+@_scenario_argument
+@click.option("--csms", "url", required=True, metavar="URL", help="Address of the CSMS, ws:// or wss://.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="NetCDF file; default results/NAME.nc.")
+@click.option(
+    "--speed",
+    default="1",
+    show_default=True,
+    help="Simulated seconds in a second of wall time; max: as fast as the CSMS answers.",
+)
+@click.option(
+    "--version",
+    "version",
+    type=click.Choice(["2.1", "2.0.1", "1.6"]),
+    default="2.1",
+    show_default=True,
+    help="Version of OCPP.",
+)
+@click.option("--aggregator", metavar="NAME", help="Whose EVs have stations, where there are several.")
+@click.option(
+    "--settle",
+    default=0.0,
+    type=click.FloatRange(min=0.0),
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait for profiles after all requests of a tick are answered, wall time.",
+)
+@click.option(
+    "--answer",
+    "answer_s",
+    default=30.0,
+    type=click.FloatRange(min=0.1),
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest time in which the CSMS answers, wall time.",
+)
+@click.option("--user", help="User name of basic authentication; default the station's identity.")
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path),
+    help="One password, or lines of IDENTITY:PASSWORD.",
+)
+@click.option("--ca", type=click.Path(path_type=Path), help="Certificates by which the CSMS's is checked.")
+@click.option("--cert", type=click.Path(path_type=Path), help="Certificate of the stations (PEM).")
+@click.option("--key", type=click.Path(path_type=Path), help="Its key (PEM).")
+@_set_option
+@_no_code_option
+def ocpp_stations(
+    scenario: Path, url: str, output: Path | None, speed: str, version: Any, aggregator: str | None,
+    settle: float, answer_s: float, user: str | None, password_file: Path | None, ca: Path | None,
+    cert: Path | None, key: Path | None, settings: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Run SCENARIO with its EVSEs as charging stations that a CSMS controls."""
+    _need_ocpp()
+    from evgrid.ocpp import stations
+    from evgrid.ocpp.connection import Access
+
+    checked = _load(scenario, settings, None)
+    output = output or Path("results") / f"{checked.name}.nc"
+    _check_output(output)
+    tls = stations.tls_context(url, ca, cert, key)
+    passwords = {} if password_file is None else stations.read_station_passwords(password_file)
+    access = Access(url, version, tls, user, passwords, answer_s)
+    chosen = stations.Settings(access, stations.speed_of(speed), settle, aggregator)
+    with _message_on_interrupt("no result was written"), _progress(checked) as advance:
+        result, report, of_stations = stations.run_stations(checked, chosen, output, advance)
+    with result, _message_on_interrupt(f"the result is {output}"):
+        _print_notes(report.notes, report.unreachable[:SHOWN], len(report.unreachable))
+        _print_summary(result, report)
+        _print_rows("charging stations", of_stations.rows())
+        click.echo(f"result   {output}")
+
+
 def _need_ocpp() -> None:
     """Refuse a command whose packages are missing."""
     try:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from evgrid.battery.charging import grid_energy_to_target_kwh
 from evgrid.core.fixed_point import FixedPoint, coupling_variables
 from evgrid.core.jit import in_threads
 from evgrid.core.model import Array, Connections, EVs, Model, Outages, Portfolio, Recorder, Values
@@ -450,6 +451,32 @@ class FleetModel(Model):
     def sessions(self) -> Sessions:
         """The sessions in force."""
         return self._sessions
+
+    def meters(self) -> tuple[Array, Array]:
+        """Energy that each EV has drawn and given since the run's start, (ev,) kWh at the meter each."""
+        sessions, outcome = self._sessions, self._table.outcome
+        rows = self._fleet.places.by_ev(STATE, self._fleet.state, self._fleet.state)
+        own = rows["session"].astype(np.int64)
+        open_ones = np.flatnonzero(own >= 0)
+        open_ones = open_ones[np.isnan(outcome[own[open_ones], 1])]
+        found = []
+        for column, name in ((1, "drawn_kws"), (2, "given_kws")):
+            energy = np.nan_to_num(outcome[:, column])
+            closed = np.bincount(sessions.ev, energy, len(self._evs)).astype(np.float64)
+            closed[open_ones] += rows[name][open_ones] / 3600.0
+            found.append(closed)
+        return found[0], found[1]
+
+    def session_energy(self, row: int) -> tuple[float, float] | None:
+        """Energy drawn and given in a session, kWh at the meter; None: it has not ended."""
+        drawn, given = self._table.outcome[row, 1:3].tolist()
+        return None if np.isnan(drawn) else (drawn, given)
+
+    def session_begin(self, row: int) -> tuple[float, float]:
+        """State of charge with which a session has begun, and the energy wanted then, kWh at the meter."""
+        table, kinds = self._table, self._fleet.kinds
+        soc = table.soc_arrival[row : row + 1]
+        return float(soc[0]), float(grid_energy_to_target_kwh(kinds, table.kind[row : row + 1], soc)[0])
 
     def missing_kwh(self, rows: NDArray[np.int64]) -> Array:
         """Energy at the meter that sessions lack to their targets at their ends, (n,) kWh; NaN before."""

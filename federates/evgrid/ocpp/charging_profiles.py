@@ -236,6 +236,7 @@ class ChargingProfiles:
     def __init__(self, evse: Evse, times: Times, replaces_level: bool = False) -> None:
         self.evse, self._times, self._replaces_level = evse, times, replaces_level
         self._installed: dict[int, _Profile] = {}
+        self._asked_s: dict[int, float] = {}
 
     def __len__(self) -> int:
         return len(self._installed)
@@ -340,14 +341,18 @@ class ChargingProfiles:
         return None
 
     def pulls(self, time_s: float) -> list[int]:
-        """Ids of the dynamic profiles whose dynUpdateInterval since the last update is over (K28)."""
-        return [
-            key
-            for key, profile in self._installed.items()
-            if (every_s := profile.given.get("dynUpdateInterval", 0)) > 0
-            and time_s - profile.updated_s >= every_s
-            and profile.to_s > time_s
-        ]
+        """Ids of the dynamic profiles of which an update is to be asked for now (K28).
+
+        That is when their dynUpdateInterval is over since the last update, and since it was asked for.
+        """
+        due = []
+        for key, profile in self._installed.items():
+            every_s = profile.given.get("dynUpdateInterval", 0)
+            since_s = time_s - max(profile.updated_s, self._asked_s.get(key, -math.inf))
+            if 0 < every_s <= since_s and time_s < profile.to_s:
+                self._asked_s[key] = time_s
+                due.append(key)
+        return due
 
     def at(self, time_s: float, now: Situation) -> Allowed:
         """What the profiles ask of the EVSE at a time."""

@@ -57,6 +57,10 @@ class Times:
         self._suffix = f"{sign}{minutes // 60:02d}:{minutes % 60:02d}" if zone is not None else "Z"
         self._shift = timedelta(seconds=self.offset_s)
 
+    def align(self, text: str, time_s: float) -> None:
+        """Keep to another's clock, which shows a timestamp at a simulated time, s."""
+        self._start += timedelta(seconds=self.seconds(text) - time_s)
+
     def stamp(self, time_s: float) -> str:
         """A simulated time, s, to the millisecond, such as ``2026-01-15T12:00:00.000Z``."""
         at = self._start + timedelta(milliseconds=round(time_s * 1e3)) + self._shift

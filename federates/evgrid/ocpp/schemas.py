@@ -10,10 +10,10 @@ import json
 import math
 from collections.abc import Callable
 from functools import cache
+from importlib.resources import files
 from typing import Any, Literal
 
 import fastjsonschema
-from ocpp.messages import get_validator
 
 Version = Literal["2.1", "2.0.1", "1.6"]
 VERSIONS: tuple[Version, ...] = ("2.1", "2.0.1", "1.6")
@@ -44,8 +44,11 @@ def subprotocol(version: Version) -> str:
 @cache
 def _check(kind: int, action: str, version: Version) -> Callable[[Any], Any] | None:
     """What checks a payload; None where the version has no such message."""
+    request = "" if version == "1.6" else "Request"
+    name = f"{action}{request if kind == CALL else 'Response'}.json"
+    file = files("ocpp") / f"v{version.replace('.', '')}" / "schemas" / name
     try:
-        schema = get_validator(kind, action, version).schema
+        schema = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError:
         return None
     compiled: Callable[[Any], Any] = fastjsonschema.compile(schema, use_default=False, use_formats=False)
@@ -69,7 +72,7 @@ def fault(kind: int, action: str, payload: object, version: Version) -> MessageE
         code = _CODES.get(error.rule, "PropertyConstraintViolation")
         if version == "1.6" and code == "OccurrenceConstraintViolation":
             code = "OccurenceConstraintViolation"  # the spelling of OCPP 1.6
-        return MessageError(code, f"{action}: {error.message.replace('data', action, 1)}")
+        return MessageError(code, error.message.replace("data", action, 1))
     return None
 
 

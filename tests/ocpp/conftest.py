@@ -1,0 +1,43 @@
+"""A small run: three EVs on a feeder without other load, an hour in ticks of a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evgrid.scenario import Scenario, scenario_from
+
+SESSIONS = """ev,connection,arrival,departure,soc_arrival,capacity_kwh,charge_kw,discharge_kw,phase,soc_target
+one,Load R1,330,1830,0.2,50,11,0,abc,0.25
+two,Load R1,0,7200,0.6,40,7.4,7.4,abc,0.8
+three,Load R11,650,950,0.5,30,3.7,0,a,0.8
+three,Load R11,970,3000,0.5,30,3.7,0,a,0.8
+"""
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Scenario]:
+    folder: Path = tmp_path_factory.mktemp("ocpp")
+    (folder / "sessions.csv").write_text(SESSIONS)
+
+    def make(**changes: Any) -> Scenario:
+        content: dict[str, Any] = {
+            "name": "small",
+            "time": {"start": "2026-01-15T00:00", "duration": "1h", "step": "1min"},
+            "feeder": {
+                "network": "cigre_lv",
+                "base_load": {"source": "none"},
+                "step": "5min",
+                "zero_sequence": {"recipe": "four_wire"},
+            },
+            "fleet": {"sessions": {"file": "sessions.csv"}, "charger": {"phases": 3, "power_kw": 11}},
+            "aggregators": {"main": {"strategy": "v2g_peak_shaving", "limit_kw": 100}},
+            "communication": {"telemetry": "1min"},
+            "record": {"ev": True, "step": "5min"},
+        }
+        return scenario_from(content | changes, folder=folder)
+
+    return make
