@@ -28,11 +28,11 @@ from evgrid.fleet.flexibility import EnvelopeAhead, Reserve
 from evgrid.fleet.grouping import slots_of
 from evgrid.fleet.iteration import TickIteration
 from evgrid.fleet.kernels.envelope import Limits, limits_ahead
-from evgrid.fleet.kernels.lanes import STATE, WIDE, columns_of, in_use, lay_out
-from evgrid.fleet.kernels.one_ev import age, end_session_of, rate_emissions
+from evgrid.fleet.kernels.lanes import STATE, WIDE, columns_of, lay_out
+from evgrid.fleet.kernels.one_ev import age, end_sessions, rate_emissions
 from evgrid.fleet.kernels.records import NO_SEGMENTS, PHYSICS, Fleet, Results, SessionTable, Tick
 from evgrid.fleet.kernels.reports import flexibility, status, withhold
-from evgrid.fleet.kernels.sessions import close_session_of, reprice
+from evgrid.fleet.kernels.sessions import close_sessions, reprice
 from evgrid.fleet.kernels.step import step
 from evgrid.fleet.outages import DeadGridEnergy, EvOutages
 from evgrid.fleet.rates import Rates
@@ -432,15 +432,12 @@ class FleetModel(Model):
 
     def _close_sessions(self) -> None:
         """End the sessions that the end of the run cuts off."""
-        extras, table = self._extras, self._table
-        for lane in in_use(self._fleet.places):
-            if extras is None:
-                close_session_of(lane, self._fleet, table, self._rates)
-            else:
-                idle_c = extras.idle_c(self._end_s)
-                end_session_of(
-                    lane, self._fleet, extras.details, table, self._rates, float(self._end_s), idle_c
-                )
+        extras = self._extras
+        if extras is None:
+            close_sessions(self._fleet, self._table, self._rates)
+        else:
+            idle_c = extras.idle_c(self._end_s)
+            end_sessions(self._fleet, extras.details, self._table, self._rates, float(self._end_s), idle_c)
 
     @property
     def evs(self) -> EVs:

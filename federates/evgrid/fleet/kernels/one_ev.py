@@ -501,8 +501,7 @@ def end_session(
 
 
 @njit
-def end_session_of(
-    lane: int,
+def end_sessions(
     fleet: Fleet,
     details: Details,
     sessions: SessionTable,
@@ -510,11 +509,12 @@ def end_session_of(
     time_s: float,
     idle_c: float,
 ) -> None:
-    """:func:`end_session` of the EV in a lane, at the end of a run."""
+    """:func:`end_session` of all EVs plugged in, at the end of a run."""
     room = make_room_for_one()
-    lift(fleet.state[lane // LANES], lane % LANES, room.row[0])
-    lift_own(details.physics[lane // LANES], lane % LANES, room.own[0])
-    end_session(room, fleet, details, sessions, rates, time_s, idle_c)
+    for lane in in_use(fleet.places):
+        lift(fleet.state[lane // LANES], lane % LANES, room.row[0])
+        lift_own(details.physics[lane // LANES], lane % LANES, room.own[0])
+        end_session(room, fleet, details, sessions, rates, time_s, idle_c)
 
 
 @njit

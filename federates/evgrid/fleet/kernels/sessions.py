@@ -75,11 +75,12 @@ def close_session(row: Row, rates: Floats, outcome: Floats) -> None:
 
 
 @njit
-def close_session_of(lane: int, fleet: Fleet, sessions: SessionTable, rates: Floats) -> None:
-    """:func:`close_session` of the EV in a lane, at the end of a run."""
+def close_sessions(fleet: Fleet, sessions: SessionTable, rates: Floats) -> None:
+    """:func:`close_session` of all EVs plugged in, at the end of a run."""
     scratch = np.zeros(1, STATE)
-    lift(fleet.state[lane // LANES], lane % LANES, scratch[0])
-    close_session(scratch[0], rates, sessions.outcome)
+    for lane in in_use(fleet.places):
+        lift(fleet.state[lane // LANES], lane % LANES, scratch[0])
+        close_session(scratch[0], rates, sessions.outcome)
 
 
 @njit
