@@ -464,10 +464,14 @@ class FleetModel(Model):
             found.append(closed)
         return found[0], found[1]
 
-    def session_energy(self, row: int) -> tuple[float, float] | None:
-        """Energy drawn and given in a session, kWh at the meter; None: it has not ended."""
-        drawn, given = self._table.outcome[row, 1:3].tolist()
-        return None if np.isnan(drawn) else (drawn, given)
+    def session_end(self, row: int) -> tuple[float, float, float, float] | None:
+        """Energy drawn and given in a session, kWh at the meter, state of charge at its end, and the energy
+        still wanted then, kWh at the meter; None: it has not ended.
+        """
+        soc, drawn, given = self._table.outcome[row, :3].tolist()
+        if np.isnan(drawn):
+            return None
+        return drawn, given, soc, float(self.missing_kwh(np.array([row]))[0])
 
     def session_begin(self, row: int) -> tuple[float, float]:
         """State of charge with which a session has begun, and the energy wanted then, kWh at the meter."""

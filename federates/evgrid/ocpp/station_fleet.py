@@ -50,6 +50,7 @@ from evgrid.fleet.telemetry import OwnPower, Telemetry
 from evgrid.ocpp.books import Books, Transaction
 from evgrid.ocpp.messages import times_of
 from evgrid.ocpp.station_state import CLOCK_S, Planned, StationState
+from evgrid.readers.signals import Signals
 from evgrid.scenario import Scenario
 
 _FRESH_S = 2e-3
@@ -108,6 +109,7 @@ class StationFleet(Model):
         taken: Collection[str] = (),
         at_sites: NDArray[np.int64] | None = None,
         outages: Outages | None = None,
+        live: Signals | None = None,
         *,
         connect: Callable[[StationFleet], Stations],
         identities: Mapping[str, str] | None = None,
@@ -127,7 +129,7 @@ class StationFleet(Model):
         self._telemetry = Telemetry(scenario, count, own)
         self._own_power = OwnPower(own, taken, slot, wide, shape)
         self._recording = FleetRecording(scenario, connections, evs, recorder, parts, sessions)
-        self._rates = Rates(scenario, None)
+        self._rates = Rates(scenario, None, live)
         discharge_kw = np.zeros(count)
         np.maximum.at(discharge_kw, sessions.ev, sessions.discharge_kw)
         self.charge_kw, self.discharge_kw = _rating_kw(scenario, rated_kw(sessions, count)), discharge_kw

@@ -489,15 +489,19 @@ class _Drive:
                 station.arrive(Session(str(fleet.evs.name[ev]), at_s, needs), reading)
                 self._at_begin[at] = old.import_kwh, old.export_kwh
                 continue
-            energy = fleet.session_energy(row)
+            end = fleet.session_end(row)
             begin = self._at_begin.pop(at, None)
             if begin is None:
                 continue  # it came and left before the run
-            if energy is None:
-                drawn, given = float(self._drawn[ev]), float(self._given[ev])
+            if end is None:
+                reading = Reading(float(self._drawn[ev]), float(self._given[ev]), 0.0, phases=phases)
             else:
-                drawn, given = begin[0] + energy[0], begin[1] + energy[1]
-            station.leave(at_s, Reading(drawn, given, 0.0, phases=phases))
+                drawn, given, soc, missing_kwh = end
+                reading = Reading(
+                    begin[0] + drawn, begin[1] + given, 0.0, soc, energy_needed_kwh=missing_kwh,
+                    phases=phases,
+                )  # fmt: skip
+            station.leave(at_s, reading)
 
 
 def _allow_sockets(count: int) -> None:

@@ -1,0 +1,102 @@
+"""The fleet as charging stations and an aggregator as CSMS, in lockstep: the numbers of a run in one process.
+
+What may differ, and by how much, follows from the messages. Set-points have 1e-6 W at most, so that an EV
+that follows one is off by 0.5e-9 kW; and timestamps have milliseconds, so that the time that an EV has left
+is off by 0.5 ms, and the power by which a strategy has it meet its departure by that share of a tick. An EV's
+energy over its session is then within 1 ms of its greatest power, and 1e-9 kW over the time plugged in
+(:func:`energy_tolerance`). Energies of registers, prices and the time of day come over in full.
+"""
+
+import json
+import queue
+import threading
+
+import numpy as np
+import pytest
+from tests.support.street import street
+
+import evgrid
+from evgrid.ocpp.connection import Access
+from evgrid.ocpp.csms import Csms, run_csms
+from evgrid.ocpp.stations import Settings, run_stations
+
+PRICE = 0.6
+"""Greatest price of the tariff, per kWh."""
+STREET = {
+    "ensemble.members": 1, "fleet.count": 12, "time.start": "2026-07-01T17:00", "time.duration": "90min",
+    "time.step": "1min", "communication.telemetry": "1min", "feeder.base_load.source": "none",
+}  # fmt: skip
+CASES = {
+    "limit, with delay and loss": (
+        {"communication.delay": "2min", "communication.loss": 0.2},
+        {"strategy": "peak_limit", "limit_kw": 12.0, "group": "feeder"},
+    ),
+    "V2G, with a link of each EVSE": (
+        {"communication.latency": "3min", "communication.outages_per_day": 30.0, "communication.loss": 0.1,
+         "communication.timeout": "8min", "communication.fallback": "stop", "feeder.base_load.source": "net"},
+        {"strategy": "v2g_peak_shaving", "limit_kw": 705.0, "group": "feeder"},
+    ),
+}  # fmt: skip
+
+
+def loop(scenario):
+    """Results of the CSMS and of the stations, in two threads."""
+    address, found = queue.Queue(), []
+
+    def serve():
+        try:
+            settings = Csms(("127.0.0.1", 0), None, announce=address.put, patience_s=60.0)
+            found.append(run_csms(scenario, settings)[0])
+        except Exception as error:
+            found.append(error)
+            address.put("")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    url = address.get(timeout=60.0)
+    stations = run_stations(scenario, Settings(Access(url), None))[0] if url else None
+    thread.join(60.0)
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0], stations
+
+
+def energy_tolerance(result):
+    """Of each session, kWh: see the module."""
+    hours = (result["session_departure"] - result["session_arrival"]) / np.timedelta64(1, "h")
+    return 8.0 / 3600.0 * 1e-3 + 1e-9 * hours.values
+
+
+def assert_same(found, expected):
+    """Energies, costs and states of charge of sessions, and powers over time."""
+    allowed = energy_tolerance(expected)
+    for name in ("delivered", "discharged", "requested", "unserved"):
+        name = f"session_energy_{name}_kwh"
+        off = np.abs(found[name].values - expected[name].values)
+        known = ~np.isnan(expected[name].values)
+        assert np.all(off[known] <= allowed[known]), name
+    off = np.abs(found["session_cost"].values - expected["session_cost"].values)
+    assert np.all(off <= PRICE * 2.0 * allowed)
+    ended = expected["session_complete"].values
+    off = np.abs(found["session_soc_departure"].values - expected["session_soc_departure"].values)
+    assert np.all(off[ended] <= 1e-6)
+    step_s = float((expected["time"][1] - expected["time"][0]) / np.timedelta64(1, "s"))
+    power_kw = 8.0 * found.sizes["ev"] * 1e-3 / step_s
+    for name in ("fleet_power_kw", "head_power_kw"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=2.0 * power_kw, err_msg=name)
+    np.testing.assert_allclose(found["plugged"], expected["plugged"], atol=found.sizes["ev"] * 1e-3 / step_s)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_sides_have_the_numbers_of_one_process(case):
+    overrides, aggregator = CASES[case]
+    scenario = street(STREET | overrides, aggregators={"main": aggregator})
+    expected = evgrid.run(scenario)
+    csms, stations = loop(scenario)
+    way = -1.0 if aggregator["strategy"].startswith("v2g") else 1.0
+    assert float((way * expected["fleet_power_kw"]).max()) > 5.0
+    assert_same(csms, expected)
+    assert_same(stations, expected)
+    of_stations = json.loads(csms.attrs["stations"]).values()
+    assert not any(each["offence"] or each["malformed"] or each["refused_profiles"] for each in of_stations)
+    assert float(np.abs(csms["late_energy_kwh"]).max()) < 1e-9
