@@ -838,6 +838,11 @@ SHOWN = {
         OpenADR.file OpenADR.timezone OpenADR.programs OpenADR.targets OpenADR.follow OpenADR.limits_of
         OpenADR.currency System.openadr
     """,
+    "unit/test_ieee2030_5.py": """
+        System.ieee2030_5 DerControls.files DerControls.timezone DerControls.targets DerControls.limits_of
+        DerControls.discharge_kw DerControls.charge_kw
+        LocalFunctions.curves DerCurves.files DerCurves.most_var
+    """,
     "federation/test_openadr_live.py": """
         OpenADR.vtn VTN.url VTN.client_id VTN.secret VTN.token_url VTN.every VTN.record VTN.ven VTN.report
     """,

@@ -146,7 +146,7 @@ class AggregatorModel(Model):
             if planned is not None:
                 own = planned if portfolio.whole else planned.of(portfolio.rows)
                 signals.baselines.append(partial(power_at_once, own))
-        openadr = scenario.system.openadr if scenario.system is not None else None
+        system = scenario.system
         context = Context(
             scenario.clock, scenario.tariff, evs, groups, self._ev_group,
             scenario.system, scenario.members, scenario.ensemble.seed,
@@ -158,16 +158,16 @@ class AggregatorModel(Model):
             connections.upstream,
             sum(a.strategy_class.goes_by_sensitivities() for a in scenario.aggregators.values()),
             None if signals is None else signals.known(0.0),
-            frozenset({portfolio.name, *(openadr.targets if openadr is not None else ())}),
+            frozenset({portfolio.name, *(system.targets if system is not None else ())}),
         )  # fmt: skip
         self._following: Following | None = None
         limits_of_group = False
-        if signals is not None and openadr is not None and signals.kinds & set(FOLLOWED):
+        if signals is not None and system is not None and signals.kinds & set(FOLLOWED):
             at, labels = evs.connection, [evs.name, connections.name[evs.connection]]
             if trafo_names is not None and trafos:
                 trafo = connections.trafo[at]
                 labels.append(np.where(trafo >= 0, trafo_names[trafo], ""))
-            limits_of_group = openadr.limits_of == "group" and bool(signals.kinds & set(LIMITS))
+            limits_of_group = system.limits_of == "group" and bool(signals.kinds & set(LIMITS))
             self._following = Following(context, labels, limits_of_group)
             self._following.know(signals.known(0.0))
         self._strategy = self._guarded(0.0, lambda: self._made(settings, context))

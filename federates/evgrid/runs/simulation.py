@@ -436,7 +436,7 @@ def _notes_of_signals(scenario: Scenario, signals: Signals | None) -> Iterator[s
     if signals.kinds & set(FOLLOWED):
         followers = [name for name, a in scenario.aggregators.items() if a.strategy_class.controls]
         if not followers:
-            yield "set-points and limits of OpenADR are not followed: no aggregator controls EVs"
+            yield "set-points and limits of signals are not followed: no aggregator controls EVs"
 
 
 def _notes_of_plans(world: World) -> Iterator[str]:

@@ -14,7 +14,7 @@ where a grid code's current edition or the grid operator requires others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, log, sqrt
@@ -22,10 +22,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, model_validator
 
+from evgrid.errors import ScenarioError
 from evgrid.inverter_functions import kernels
-from evgrid.scenario.fields import Duration, Positive, Settings, fault, faults
+from evgrid.readers.ieee2030_5 import functions_of
+from evgrid.scenario.fields import Duration, ExistingFile, Positive, Settings, fault, faults, faults_of
 
 Point = tuple[float, float]
 Points = Annotated[tuple[Point, ...], Field(min_length=2, max_length=kernels.POINTS)]
@@ -254,8 +256,22 @@ def volt_watt_ieee_1547(rating: Rating) -> VoltWatt:
     return VoltWatt(points=((1.06, 100), (1.10, least)), response_s=10)
 
 
+class DerCurves(Settings):
+    """DERCurves of IEEE 2030.5; see :func:`evgrid.readers.ieee2030_5.functions_of`."""
+
+    files: Annotated[tuple[ExistingFile, ...], Field(min_length=1)]
+    """DERCurveList or DERCurve: volt-var, volt-watt, watt-var; DefaultDERControl: frequency droop; XML or
+    JSON."""
+    most_var: Annotated[float, Field(gt=0, le=100)] = 100.0
+    """Reactive power that percentages of it are of (setMaxVar), % of rated apparent power."""
+
+
 class LocalFunctions(Settings):
     """Local functions of chargers, independent of the aggregator. All are off unless given."""
+
+    curves: DerCurves | None = None
+    """Functions by the DERCurves of IEEE 2030.5: they become volt_var, volt_watt, watt_var and
+    frequency_watt, which are then left out here."""
 
     volt_var: (
         Annotated[
@@ -317,6 +333,23 @@ class LocalFunctions(Settings):
     capable: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the chargers that have these functions, 0 to 1. The others draw at unity power factor
     whenever their connection point is energised."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_curves(cls, given: Any, info: ValidationInfo) -> Any:
+        """The functions of the curves as settings."""
+        if not isinstance(given, Mapping) or given.get("curves") is None:
+            return given
+        try:
+            curves = DerCurves.model_validate(given["curves"], context=info.context)
+            found = functions_of(curves.files, curves.most_var)
+        except ValidationError as error:
+            raise faults(faults_of(error, DerCurves, "curves")) from None
+        except ScenarioError as error:
+            raise faults([f"curves: {fault}" for fault in error.faults]) from None
+        if twice := [key for key in found if given.get(key) is not None]:
+            raise faults([f"{key}: is given by curves, too: give one" for key in twice])
+        return {**given, **found, "curves": None}
 
     @model_validator(mode="after")
     def _fit_together(self) -> LocalFunctions:

@@ -297,6 +297,8 @@ class Scenario(Settings):
             and self.system.openadr is not None
             and self.system.openadr.vtn is not None
         ):
+            if self.system.ieee2030_5 is not None:
+                found.append("system.openadr.vtn: can't be given with system.ieee2030_5")
             if self.ensemble.members != 1:
                 found.append(f"system.openadr.vtn: needs ensemble.members = 1, not {self.ensemble.members}")
             if self.sites and self.tariff is None and self.system.gives_prices:

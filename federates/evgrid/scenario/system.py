@@ -32,6 +32,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from evgrid.core.model import Clock
 from evgrid.core.units import DAY_S
+from evgrid.readers.ieee2030_5 import DerRules, read_controls
 from evgrid.readers.openadr import KINDS, Rules, payload_types, read_openadr
 from evgrid.readers.series import PRICE, Series, read_emissions, read_series
 from evgrid.readers.signals import Known, Signals, Winner, steps_of
@@ -247,6 +248,23 @@ class ProductRegulation(Settings):
         return self
 
 
+class DerControls(Settings):
+    """DERControls of IEEE 2030.5; see :mod:`evgrid.readers.ieee2030_5`."""
+
+    files: Annotated[tuple[ExistingFile, ...], Field(min_length=1)]
+    """Resources as a server gives them, XML or JSON: DERProgramList, DERControlList, DefaultDERControl."""
+    timezone: TimeZone
+    """Time zone of the run's local time, into which the controls' times are converted."""
+    targets: tuple[str, ...] = ()
+    """Aggregators, EVs, connection points or transformers that the controls are for; left out: all."""
+    limits_of: Literal["evs", "group"] = "evs"
+    """What a limit is of: the EVs that it is for, together; or each of their groups, other load included."""
+    discharge_kw: Annotated[float, Field(ge=0)] = 0.0
+    """Power of the EVs together that percentages of power given are of (setMaxW), kW."""
+    charge_kw: Annotated[float, Field(ge=0)] = 0.0
+    """Power that percentages of power drawn are of (setMaxChargeRateW), kW."""
+
+
 class OpenADRRegulation(Settings):
     """The relative set-points of OpenADR in percent, with the other sign; 0 where none holds."""
 
@@ -455,6 +473,20 @@ class System(Settings):
     """Events of OpenADR 3: prices, emissions, events, set-points and limits. Where none of its prices or
     emission rates holds, those of energy_price or emissions do, or else the last one holds on."""
 
+    ieee2030_5: DerControls | None = None
+    """DERControls of IEEE 2030.5: set-points and limits."""
+
+    @property
+    def limits_of(self) -> str:
+        """What limits of signals are of: evs or group."""
+        given = (self.openadr, self.ieee2030_5)
+        return next((part.limits_of for part in given if part is not None), "evs")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Targets of signals that are for the whole run."""
+        return self.openadr.targets if self.openadr is not None else ()
+
     def gives(self, key: str) -> bool:
         """Whether a key of the section is given, by itself or by signals from outside."""
         return bool(getattr(self, key)) or (key in ("events", "emissions") and self.openadr is not None)
@@ -481,6 +513,14 @@ class System(Settings):
             )
         if isinstance(self.regulation, OpenADRRegulation) and self.openadr is None:
             found.append("system.regulation.source = openadr: needs system.openadr")
+        if (
+            self.openadr is not None
+            and self.ieee2030_5 is not None
+            and self.openadr.limits_of != self.ieee2030_5.limits_of
+        ):
+            found.append(
+                f"system.ieee2030_5.limits_of = {self.ieee2030_5.limits_of}: must be that of system.openadr"
+            )
         given = {part.currency for part in (self.energy_price, self.openadr) if part and part.currency}
         if len(given) > 1:
             found.append(
@@ -501,24 +541,31 @@ class System(Settings):
 
 def signals_of(system: System | None, clock: Clock, seed: int) -> Signals | None:
     """The signals of files; None without any. Raises ScenarioError for a file that is at fault."""
-    if system is None or system.openadr is None or system.openadr.file is None:
+    if system is None:
         return None
-    changed = system.openadr.file.stat().st_mtime_ns
-    return _signals_of(
-        system, clock.start.astype("datetime64[us]").item(), clock.step_s, clock.ticks, seed, changed
-    )
+    files = [
+        *([system.openadr.file] if system.openadr is not None and system.openadr.file is not None else []),
+        *(system.ieee2030_5.files if system.ieee2030_5 is not None else ()),
+    ]
+    if not files:
+        return None
+    start = clock.start.astype("datetime64[us]").item()
+    changed = tuple(file.stat().st_mtime_ns for file in files)
+    return _signals_of(system, start, clock.step_s, clock.ticks, seed, changed)
 
 
 @lru_cache(maxsize=8)
 def _signals_of(
-    system: System, start: datetime, step_s: float, ticks: int, seed: int, changed: int
+    system: System, start: datetime, step_s: float, ticks: int, seed: int, changed: tuple[int, ...]
 ) -> Signals:
-    given = system.openadr
-    assert given is not None
-    assert given.file is not None
-    return read_openadr(
-        given.file, given.rules(Clock(np.datetime64(start), step_s, ticks), seed, system.currency)
-    )
+    clock, found = Clock(np.datetime64(start), step_s, ticks), Signals()
+    if system.openadr is not None and system.openadr.file is not None:
+        found += read_openadr(system.openadr.file, system.openadr.rules(clock, seed, system.currency))
+    if (given := system.ieee2030_5) is not None:
+        zone = ZoneInfo(given.timezone)
+        rules = DerRules(zone, clock, seed, given.discharge_kw, given.charge_kw, given.targets)
+        found += read_controls(given.files, rules)
+    return found
 
 
 def emissions_of(system: System | None, clock: Clock, known: Known | Signals | None) -> Series | None:

@@ -261,7 +261,7 @@ def market(
     Raises ScenarioError for a file that is at fault.
     """
     found: dict[str, Callable[[float, float], Array]] = {}
-    names = settings.openadr.targets if settings.openadr is not None else ()
+    names = settings.targets
     if isinstance(signals, LiveSignals):
         return _live_market(settings, clock, signals, names)
     prices = wholesale_of(settings, clock, signals)
