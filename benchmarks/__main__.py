@@ -28,6 +28,7 @@ MODULES = (
     "hosting_capacity",
     "batch",
     "gym_steps",
+    "ocpp_stations",
     "regulation_day",
     "demo",
 )

@@ -18,6 +18,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Protocol
 from urllib.parse import quote
 from uuid import uuid4
@@ -124,16 +125,26 @@ class Pending:
 
     def __init__(self) -> None:
         self._count = 0
+        self.since_s = self.until_s = monotonic()
+        """When there last was something that had to be answered, first and last."""
         self._none = asyncio.Event()
         self._none.set()
 
     def add(self, change: int) -> None:
         """Change the number."""
-        self._count += change
+        before, self._count = self._count, self._count + change
         if self._count:
+            if not before:
+                self.since_s = monotonic()
             self._none.clear()
         else:
+            self.until_s = monotonic()
             self._none.set()
+
+    @property
+    def lasted_s(self) -> float:
+        """How long it last took until all was answered, s; up to now if it isn't."""
+        return (monotonic() if self._count else self.until_s) - self.since_s
 
     async def none(self) -> None:
         """Wait until nothing is."""

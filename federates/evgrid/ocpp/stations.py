@@ -70,6 +70,7 @@ class StationsReport:
     counts : of messages and faults
     clock : what ended the ticks
     late_ticks, worst_late_s : ticks that began late by the wall clock, and the latest
+    worst_answer_s : longest time from a tick's begin until the CSMS had answered all, s of wall time
     faults : of stations that were not connected at the end, a sentence each
     """
 
@@ -79,6 +80,7 @@ class StationsReport:
     clock: str = "the wall clock"
     late_ticks: int = 0
     worst_late_s: float = 0.0
+    worst_answer_s: float = 0.0
     wall_s: float = 0.0
     faults: list[str] = field(default_factory=list)
 
@@ -90,6 +92,7 @@ class StationsReport:
             ("messages", f"{counts.sent:,} sent, {counts.received:,} received in {self.wall_s:.1f} s"),
             ("ticks ended by", self.clock),
         ]
+        rows.append(("slowest tick", f"all answered after {self.worst_answer_s:.2f} s"))
         if self.late_ticks:
             rows.append(("late ticks", f"{self.late_ticks}, the latest by {self.worst_late_s:.2f} s"))
         for kind, text in counts.events.items():
@@ -352,6 +355,8 @@ class _Drive:
             loop, tick = asyncio.get_running_loop(), 0
             self._begun = monotonic()
             while True:
+                if tick:
+                    self.report.worst_answer_s = max(self.report.worst_answer_s, self._pending.lasted_s)
                 self._time_s = tick * self._step_s
                 await self._pace()
                 self._tell(self._time_s)
