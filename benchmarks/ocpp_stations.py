@@ -1,7 +1,7 @@
 """Charging stations of one process: messages a second, memory a station, and lateness in real time.
 
-Each station sends a meter value a minute, and gets a new charging profile for it from a CSMS in a process of its
-own, on the same machine. ``python -m benchmarks ocpp_stations``.
+Each station sends a meter value a minute, and gets a new charging profile for it from a CSMS in a process of
+its own, on the same machine. ``python -m benchmarks ocpp_stations``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def _fast(url: str, stations: int, minutes: int) -> list[dict[str, Any]]:
     messages = report.counts.sent + report.counts.received
     what = f"{stations:,} OCPP 2.1 stations"
     return [
-        {"what": f"{what}, as fast as the CSMS answers", "figure": f"{messages / report.wall_s:,.0f} messages/s",
+        {"what": f"{what}, as fast as the CSMS answers",
+         "figure": f"{messages / report.wall_s:,.0f} messages/s",
          "against": "needed: a meter value and a profile a minute each, answered",
          "reference": f"{stations * 4 / 60:,.0f} messages/s",
          "ratio": messages / report.wall_s / (stations * 4 / 60)},
