@@ -13,6 +13,7 @@ import evgrid
 from evgrid.errors import ScenarioError
 from evgrid.readers.openadr import read_openadr
 from evgrid.readers.signals import ALWAYS_S, steps_of
+from evgrid.runs.simulation import build_world
 from evgrid.scenario.system import events_of
 
 HOURLY = {"start": moment(6), "duration": "PT1H"}
@@ -118,6 +119,7 @@ def test_the_hour_that_is_skipped_in_spring_has_the_value_before():
         ("DISPATCH_SETPOINT_RELATIVE", "PERCENT", -0.5, "regulation", 0.5),
         ("IMPORT_CAPACITY_LIMIT", "KW", 0, "import_limit", 0.0),
         ("EXPORT_CAPACITY_LIMIT", "W", 4000, "export_limit", 4.0),
+        ("CHARGE_STATE_SETPOINT", "PERCENT", 0.8, "charge", 0.8),
         ("SIMPLE", None, 3, "level", 3.0),
         ("ALERT_GRID_EMERGENCY", None, "act", "level", 3.0),
         ("ALERT_BLACK_START", None, "wait", "level", 3.0),
@@ -302,6 +304,28 @@ def test_a_limit_of_a_group_counts_its_other_load_as_peak_limit_does(tmp_path):
         )
     )  # fmt: skip
     np.testing.assert_allclose(by_signal["fleet_power_kw"], by_setting["fleet_power_kw"], rtol=1e-9)
+
+
+def test_states_of_charge_by_departure(tmp_path):
+    """a leaves at 20:00, b at 21:00, c at 22:00, d at 23:00, all from 17:00; what is known at 18:00 comes too late."""
+    rows = [
+        f"{name},Load R{11 + k % 2 * 4},2026-07-01T17:00,2026-07-01T{20 + k}:00,5,0.9,60"
+        for k, name in enumerate("abcd")
+    ]
+    header = "ev,connection,arrival,departure,energy_kwh,soc_target,capacity_kwh"
+    (tmp_path / "s.csv").write_text("\n".join([header, *rows]))
+    system = given(
+        tmp_path,
+        event("all", hours(20.5), 2, 0.7, "CHARGE_STATE_SETPOINT", priority=2),
+        event("c", hours(21.5), 1, 1.0, "CHARGE_STATE_SETPOINT", priority=1, targets=["c", "nobody"]),
+        event(
+            "late", hours(19), 4, 0.1, "CHARGE_STATE_SETPOINT", priority=0, createdDateTime=moment(hours(18))
+        ),
+        event("other", hours(19), 4, 0.2, "CHARGE_STATE_SETPOINT", priority=0, targets=["aggregator"]),
+    )
+    fleet = {"sessions": {"file": str(tmp_path / "s.csv")}, "charger": {"phases": 3, "power_kw": 7.4}}
+    world = build_world(street(system=system, fleet=fleet, overrides={"ensemble.members": 1}))
+    assert world.sessions.soc_target.tolist() == [0.9, 0.7, 1.0, 0.9]
 
 
 def test_regulation_by_relative_set_points(tmp_path):

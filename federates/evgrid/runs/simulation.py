@@ -197,6 +197,7 @@ def build_world(scenario: Scenario, change: Callable[[Network], Network] | None 
     from evgrid.feeder.networks import load_network
     from evgrid.feeder.outages import check_outages, outages_of
     from evgrid.fleet.sessions import fleet_tables
+    from evgrid.fleet.sessions.charge_targets import with_targets
     from evgrid.fleet.sessions.evse import charges_on_one_phase
     from evgrid.runs.memory import check_memory
     from evgrid.sites.tables import site_table
@@ -225,6 +226,13 @@ def build_world(scenario: Scenario, change: Callable[[Network], Network] | None 
     vehicle = np.zeros(len(evs), sessions.vehicle.dtype)
     vehicle[sessions.ev] = sessions.vehicle
     owners = portfolios(scenario, connections, network.grid.trafos.name, network.topology.bank, evs, vehicle)
+    if scenario.signals is not None and scenario.system is not None:
+        owner = np.full(len(evs), "", "U200")
+        for p in owners:
+            owner[p.rows] = p.name
+        labels = (evs.name, connections.name[evs.connection], owner)
+        names = frozenset(scenario.system.targets)
+        sessions = with_targets(sessions, evs, scenario.signals, labels, names)
     may_discharge = np.zeros(len(evs), np.bool_)
     may_discharge[sessions.ev[sessions.discharge_kw > 0]] = True
     sites = site_table(scenario, connections, evs, base, may_discharge)

@@ -336,6 +336,7 @@ NO_PRICE = Series(np.array([0.0, 1.0]), np.zeros(1))
 Payload = Literal[
     "PRICE", "EXPORT_PRICE", "GHG", "SIMPLE", "ALERT_GRID_EMERGENCY", "ALERT_BLACK_START", "ALERT_FLEX_ALERT",
     "DISPATCH_SETPOINT", "DISPATCH_SETPOINT_RELATIVE", "IMPORT_CAPACITY_LIMIT", "EXPORT_CAPACITY_LIMIT",
+    "CHARGE_STATE_SETPOINT",
 ]  # fmt: skip
 """Payloads of OpenADR that a run can follow."""
 
@@ -399,6 +400,8 @@ class OpenADR(Settings):
             raise fault("give either file or vtn")
         if self.vtn is not None and self.follow is None:
             raise fault("follow: is required with vtn, the payloads that may come")
+        if self.vtn is not None and "CHARGE_STATE_SETPOINT" in (self.follow or ()):
+            raise fault("follow = CHARGE_STATE_SETPOINT: is for files, not for vtn")
         return self
 
     @property
