@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -214,6 +215,87 @@ def test_processes_give_the_numbers_of_one_process_bit_for_bit(in_process, tmp_p
 
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
+
+
+@pytest.fixture
+def beside_processes(tmp_path):
+    """Runs a street, each federate in a process of its own, beside a program in the system's place."""
+    programs = []
+
+    def run(fault, count=1, wait="60s"):
+        time = {"start": "2026-01-15T12:00", "duration": "80s", "step": "4s"}
+        functions = {"frequency_watt": {}, "nominal_hz": 60}
+        scenario = street(
+            {"feeder.step": "20s", "communication.telemetry": "4s", "fleet.charger.functions": functions},
+            time=time, system={"frequency": {"source": "constant"}},
+            federation={"external": ["system"], "wait": wait},
+        )  # fmt: skip
+        sheet = next(each for each in port_sheet(scenario).federates if each.name == "system")
+
+        def start(address):
+            where = address.removeprefix("tcp://").split(":")
+            arguments = [*where, *map(str, (sheet.period_s, sheet.offset_s, sheet.steps)), fault]
+            programs.extend(start_program("foreign_system.py", *arguments) for _ in range(count))
+
+        return run_with_report(scenario, tmp_path / "r.nc", processes=True, announce=start)[0]
+
+    yield run
+    for program in programs:
+        program.kill()
+        program.join()
+    assert not [child for child in _descendants() if "federate" in child.cmdline()]
+
+
+def _refused(beside_processes, tmp_path, *arguments, **named):
+    """The sentence with which a run fails that leaves nothing."""
+    with pytest.raises(RunError) as failed:
+        beside_processes(*arguments, **named)
+    assert not list(tmp_path.iterdir())
+    return str(failed.value)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_program_beside_processes(beside_processes):
+    with beside_processes("none") as result:
+        assert result.sizes["time"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_another_program_beside_processes(beside_processes, tmp_path, fault):
+    said = _refused(beside_processes, tmp_path, fault)
+    if fault in ("raise", "leave", "exit", "kill", "stop"):  # the host knows the processes' times of late
+        who, _, what = FAULTS[fault].partition(AT)
+        assert re.match(re.escape(who) + r"2026-01-15T12:00:0\d \(\d s\)( or soon after)?: ", said), said
+        assert what in said
+    else:
+        assert FAULTS[fault] in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_program_that_stalls_beside_processes(beside_processes, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("EVGRID_STEP_LIMIT_S", "6")
+    said = _refused(beside_processes, tmp_path, "stall")
+    assert f"system, a program of its own, stalled at {AT}" in said
+    assert f"all wait for system at {AT} since" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("count", "sentence"),
+    [
+        (0, "system has not joined within 2 s (federation.wait): expected at tcp://"),
+        (2, "two programs have joined with the name of one"),
+    ],
+)
+def test_no_program_or_two_beside_processes(beside_processes, tmp_path, count, sentence):
+    assert sentence in _refused(beside_processes, tmp_path, "none", count=count, wait="2s")
+
+
 KINDS = {
     "demo": ("european_lv_tou", {"time.duration": "6h"}),
     "limits": ("european_lv_v1g", {"time.duration": "3h"}),

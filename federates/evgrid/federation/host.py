@@ -93,6 +93,7 @@ class Host:
 
     digest : of the scenario; a process with another one is refused
     wait_s : time within which all must have joined
+    preparing_s : time within which the members must have joined, before wait_s begins; 0: no other than it
     step_limit_s : longest time of an external federate's step; from the environment where not given
 
     Raises EvgridError if the ports can't be used.
@@ -109,6 +110,7 @@ class Host:
         external: Collection[str] = (),
         digest: str = "",
         wait_s: float = 60.0,
+        preparing_s: float = 0.0,
         step_limit_s: float | None = None,
     ) -> None:
         self.host, self.port = address
@@ -116,10 +118,9 @@ class Host:
         self._places = {place.model.name: place for place in places}
         self._sizes, self._clock = dict(sizes), clock
         self._expected, self._external = frozenset(members), frozenset(external)
-        self._digest, self._wait_s = digest, wait_s
+        self._digest, self._wait_s, self._preparing_s = digest, wait_s, preparing_s
         self._step_limit_s = step_limit_s or Limits.from_environment().step_s
-        self._began = monotonic()
-        self._stood_since = self._began
+        self._began = self._stood_since = self._waits_since = monotonic()
         self._noticed = False
         self._looked = 0.0
         self._joined = self._started = self._left = False
@@ -355,8 +356,7 @@ class Host:
         member = next((member for member in self.members.values() if member.link is link), None)
         if member is not None and member.report is None:
             raise RunError(
-                f"{member.name} failed at {self._when(member.time_s)} or soon after: its process "
-                f"({member.pid}) ended"
+                f"{member.name} failed at {self._about(member.time_s)}: its process ({member.pid}) ended"
             )
 
     def _has_ended(self, name: str) -> bool:
@@ -405,7 +405,7 @@ class Host:
                 names = [name for name in self._cores.get(lost[1], []) if name != NAME]
                 who = _listed(names) if names else "a program that has joined"
                 raise RunError(
-                    f"{who} failed at {self._when(self._done_s)}: HELICS has lost contact with it; it was "
+                    f"{who} failed at {self._about(self._done_s)}: HELICS has lost contact with it; it was "
                     "killed, is stopped, or its machine is out of reach"
                 )
             if "duplicate federate name" in text:
@@ -414,7 +414,8 @@ class Host:
                 )
             if text.strip():
                 who = f"{_listed(self._external)}, a program of its own," if self._external else "a federate"
-                raise RunError(f"{who} failed at {self._when(self._done_s)}: {text.strip()}")
+                at_s = max(map(self._at, self._external), default=self._done_s)
+                raise RunError(f"{who} failed at {self._about(at_s)}: {text.strip()}")
 
     def _check_joined(self) -> None:
         if h.helicsFederateIsAsyncOperationCompleted(self._federate):
@@ -433,16 +434,23 @@ class Host:
             if self._external:
                 self._asking.start()
             h.helicsFederateEnterExecutingModeAsync(self._federate)
-        elif monotonic() - self._began > self._wait_s:
+            return
+        preparing = self._preparing_s > 0 and not self._expected <= self._states.keys()
+        limit_s, since = self._wait_s, self._waits_since
+        if preparing:
+            self._waits_since = monotonic()
+            limit_s, since = self._preparing_s, self._began
+        if monotonic() - since > limit_s:
             missing = sorted(name for name in self._places if name not in self._states)
             late = sorted(
                 name for name in self._places if self._states.get(name, "init_requested") != "init_requested"
             )
             who = _listed(missing or late) or "a program"
             what = "joined" if missing or not late else "entered HELICS' initialisation"
+            limit = f"{limit_s:g} s" if preparing else f"{limit_s:g} s (federation.wait)"
             raise RunError(
-                f"{who} has not {what} within {self._wait_s:g} s (federation.wait): expected at "
-                f"tcp://{self.host}:{self.port}, core type {CORE_TYPE}, under this name"
+                f"{who} has not {what} within {limit}: expected at tcp://{self.host}:{self.port}, core type "
+                f"{CORE_TYPE}, under this name"
             )
 
     def _start(self) -> None:
@@ -494,12 +502,12 @@ class Host:
             silent = monotonic() - self._answered[name]
             if silent > SILENT_S:
                 raise RunError(
-                    f"{name}, a program of its own, failed at {self._when(self._at(name))}: it has not "
+                    f"{name}, a program of its own, failed at {self._about(self._at(name))}: it has not "
                     f"answered for {silent:.1f} s; it was killed, is stopped, or its machine is out of reach"
                 )
             if self._states.get(name) in _GONE:
                 raise RunError(
-                    f"{name}, a program of its own, failed at {self._when(self._at(name))}: it has left the "
+                    f"{name}, a program of its own, failed at {self._about(self._at(name))}: it has left the "
                     "federation before its last step"
                 )
 
@@ -600,6 +608,10 @@ class Host:
 
     def _when(self, time_s: float) -> str:
         return f"{self._clock.stamp(time_s)} ({time_s:.9g} s)"
+
+    def _about(self, time_s: float) -> str:
+        """A simulated time of which processes of their own have last told."""
+        return f"{self._when(time_s)}{' or soon after' if self.members else ''}"
 
 
 _GONE = ("disconnected", "error", "terminated")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _ENDING_S = 5.0
 _FAILED_S = 1.0
 _PREPARING_S = 600.0
-"""Longest time in which evgrid's own processes must have joined: they import and prepare first."""
+"""Longest time in which processes that are started here must have joined: they import and prepare first."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,10 @@ def couple(
     broker = how.broker or scenario.federation.broker
     address = address_of(broker) if broker else ("127.0.0.1", free_ports())
     apart = names if how.processes or how.awaited else ()
-    wait_s = scenario.federation.wait
-    if how.processes:
-        wait_s = max(wait_s, _PREPARING_S)
     with Host(
         wire(models, sizes, clock, prepared.message_delay_s), sizes, clock, address, members=apart,
-        external=external, digest=digest_of(scenario, how.folder), wait_s=wait_s,
+        external=external, digest=digest_of(scenario, how.folder), wait_s=scenario.federation.wait,
+        preparing_s=_PREPARING_S if how.processes else 0.0,
     ) as host:  # fmt: skip
         if how.announce is not None and (external or how.awaited):
             how.announce(f"tcp://{host.host}:{host.port}")
