@@ -762,11 +762,10 @@ def ocpp() -> None:
 @click.option("--csms", "url", required=True, metavar="URL", help="Address of the CSMS, ws:// or wss://.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="NetCDF file; default results/NAME.nc.")
 @click.option(
-    "--speed",
-    default="1",
-    show_default=True,
-    help="Simulated seconds in a second of wall time; max: as fast as the CSMS answers.",
-)
+    "--speed", metavar="FACTOR",
+    help="Simulated seconds in a second of wall time; max: as fast as the CSMS answers. "
+    "Default: time.speed, else 1.",
+)  # fmt: skip
 @click.option(
     "--version",
     "version",
@@ -805,7 +804,7 @@ def ocpp() -> None:
 @_set_option
 @_no_code_option
 def ocpp_stations(
-    scenario: Path, url: str, output: Path | None, speed: str, version: Any, aggregator: str | None,
+    scenario: Path, url: str, output: Path | None, speed: str | None, version: Any, aggregator: str | None,
     settle: float, answer_s: float, user: str | None, password_file: Path | None, ca: Path | None,
     cert: Path | None, key: Path | None, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -814,13 +813,15 @@ def ocpp_stations(
     from evgrid.ocpp import stations
     from evgrid.ocpp.connection import Access
 
+    lockstep = speed == "max"
+    settings += () if speed is None or lockstep else (f"time.speed={speed}",)
     checked = _load(scenario, settings, None)
     output = output or Path("results") / f"{checked.name}.nc"
     _check_output(output)
     tls = stations.tls_context(url, ca, cert, key)
     passwords = {} if password_file is None else stations.read_station_passwords(password_file)
     access = Access(url, version, tls, user, passwords, answer_s)
-    chosen = stations.Settings(access, stations.speed_of(speed), settle, aggregator)
+    chosen = stations.Settings(access, None if lockstep else checked.time.speed or 1.0, settle, aggregator)
     with _message_on_interrupt("no result was written"), _progress(checked) as advance:
         result, report, of_stations = stations.run_stations(checked, chosen, output, advance)
     with result, _message_on_interrupt(f"the result is {output}"):

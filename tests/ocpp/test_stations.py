@@ -444,11 +444,3 @@ def test_addresses_and_certificates(url: str, files: dict[str, str], text: str) 
     given = {name: Path(files[name]) if name in files else None for name in ("ca", "certificate", "key")}
     with pytest.raises(ScenarioError, match=text):
         stations.tls_context(url, **given)
-
-
-@pytest.mark.parametrize("speed", ["fast", "0", "-1", "inf", "nan"])
-def test_speeds_that_are_none(speed: str) -> None:
-    assert stations.speed_of("max") is None
-    assert stations.speed_of("2.5") == 2.5
-    with pytest.raises(ScenarioError, match="must be a number above 0, or max"):
-        stations.speed_of(speed)

@@ -140,22 +140,6 @@ def run_stations(
         return run.result, run.report, drive.report
 
 
-def speed_of(text: str) -> float | None:
-    """Simulated seconds in one of wall time; None: as fast as the CSMS answers.
-
-    Raises ScenarioError for what is neither ``max`` nor a number above 0.
-    """
-    if text == "max":
-        return None
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = 0.0
-    if not 0.0 < speed < np.inf:
-        raise ScenarioError([f"--speed {text}: must be a number above 0, or max"])
-    return speed
-
-
 def tls_context(
     url: str, ca: Path | None, certificate: Path | None, key: Path | None
 ) -> ssl.SSLContext | None:
@@ -233,7 +217,10 @@ def _without_link(scenario: Scenario, name: str | None) -> Scenario:
             aggregator = aggregator.model_copy(update={"communication": own.model_copy(update=present)})
         aggregators[key] = aggregator
     communication = scenario.communication.model_copy(update=changed)
-    return scenario.model_copy(update={"communication": communication, "aggregators": aggregators})
+    time = scenario.time.model_copy(update={"speed": None})  # it is kept here
+    return scenario.model_copy(
+        update={"communication": communication, "aggregators": aggregators, "time": time}
+    )
 
 
 class _Clock:
