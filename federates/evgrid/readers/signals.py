@@ -134,6 +134,7 @@ class Signals:
         self.blocks = tuple(blocks)
         times = {t for b in self.blocks for t in (b.known_s, b.until_s) if 0.0 < t < ALWAYS_S}
         self._changes_s = np.array(sorted(times))
+        self._span_s = np.array([(b.known_s, b.until_s) for b in self.blocks]).reshape(-1, 2)
         self._known: dict[int, Known] = {}
 
     @property
@@ -152,7 +153,8 @@ class Signals:
     def _of_version(self, version: int) -> Known:
         if version not in self._known:
             now_s = self._changes_s[version - 1] if version else 0.0
-            self._known[version] = Known(b for b in self.blocks if b.known_s <= now_s < b.until_s)
+            here = np.flatnonzero((self._span_s[:, 0] <= now_s) & (now_s < self._span_s[:, 1]))
+            self._known[version] = Known(self.blocks[k] for k in here.tolist())
         return self._known[version]
 
     def actual(self, kind: str, names: Collection[str] = ()) -> list[Winner]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -432,6 +433,11 @@ def _notes_of_signals(scenario: Scenario, signals: Signals | None) -> Iterator[s
     system = scenario.system
     if signals is None or system is None:
         return
+    counted = Counter(block.kind for block in signals.blocks)
+    if counted:
+        events = len({block.event for block in signals.blocks})
+        kinds = ", ".join(f"{kind.replace('_', ' ')} ({count})" for kind, count in sorted(counted.items()))
+        yield f"signals of {events} events: {kinds}"
     yield from signals.notes
     if scenario.tariff is not None and signals.kinds & {"price", "export_price"}:
         yield "prices of OpenADR are recorded only: energy costs what the tariff says"

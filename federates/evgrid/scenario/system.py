@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -341,6 +342,12 @@ Payload = Literal[
 """Payloads of OpenADR that a run can follow."""
 
 
+@lru_cache(maxsize=64)
+def _types_in(file: Path, changed: int) -> frozenset[str]:
+    """Types of payloads in a file of events, as of its last change."""
+    return payload_types(file)
+
+
 class VTN(Settings):
     """A server of OpenADR 3 that a run asks for events; see :mod:`evgrid.system.ven`."""
 
@@ -421,7 +428,9 @@ class OpenADR(Settings):
     @property
     def gives_prices(self) -> bool:
         """Whether there are prices of energy among the events."""
-        return self.follows("PRICE") and (self.file is None or "PRICE" in payload_types(self.file))
+        if not self.follows("PRICE"):
+            return False
+        return self.file is None or "PRICE" in _types_in(self.file, self.file.stat().st_mtime_ns)
 
 
 def _kinds(default: str, *sources: str) -> Discriminator:

@@ -78,9 +78,10 @@ class ManagedCharging(Comparison):
             return no_aggregators | {f"aggregators.{main}": {"strategy": strategy, **settings}}
 
         found = {UNCONTROLLED: no_aggregators, "tou": by("tou")}
-        if system is not None and system.emissions is not None:
+        signals = frozenset[str]() if scenario.signals is None else scenario.signals.kinds
+        if "emissions" in signals or (system is not None and system.emissions is not None):
             found["emissions"] = by("emissions")
-        if system is not None and system.events:
+        if "level" in signals or (system is not None and system.events):
             found["demand response"] = by("demand_response", target_kw=self.event_kw, group=group)
         both_ways = " (V2G)" if _may_discharge(scenario) else ""
         wear = {"wear_per_kwh": self.wear_per_kwh}
