@@ -34,13 +34,13 @@ import psutil
 from helics.capi import ffi
 
 from evgrid.core.model import Clock
-from evgrid.core.ports import Port, port
 from evgrid.core.temporary import temporary_folder
 from evgrid.errors import RunError
 from evgrid.federation.adapter import Adapter
 from evgrid.federation.control import PORTS, Link, check_free
 from evgrid.federation.helics_io import ask_broker, broker_global_error, end, leave_behind
 from evgrid.federation.pace import behind_text
+from evgrid.federation.registration import registration_faults
 from evgrid.federation.runtime import JOINING, Limits
 from evgrid.federation.wiring import Place
 from evgrid.scenario.federation import CORE_TYPE
@@ -426,7 +426,11 @@ class Host:
                 strangers = self._states.keys() - self._places.keys() - {NAME}
                 others = _listed(name for name in strangers if not name.endswith("_filters"))  # HELICS' own
                 raise RunError(f"{_listed(missing)} has not joined; {others} has, which is none of this run")
-            faults = [fault for name in sorted(self._external) for fault in self._registration_faults(name)]
+            faults = [
+                fault
+                for name in sorted(self._external)
+                for fault in registration_faults(self._broker, name, self._places, self._sizes)
+            ]
             if faults:
                 raise RunError("\n".join(faults))
             self._joined = True
@@ -525,86 +529,6 @@ class Host:
                 if isinstance(found, dict) and "granted_time" in found:
                     self._granted_s[name] = float(found["granted_time"])
                     self._requested_s[name] = float(found["requested_time"])
-
-    def _registration_faults(self, name: str) -> list[str]:
-        """What an external federate has registered otherwise than its place says, a sentence each."""
-        place = self._places[name]
-        interfaces, times = (
-            ask_broker(self._broker, name, "interfaces"),
-            ask_broker(self._broker, name, "timeconfig"),
-        )
-        if not (isinstance(interfaces, dict) and isinstance(times, dict)) or "error" in {
-            **interfaces,
-            **times,
-        }:
-            return [f"{name}, a program of its own: it has left before the first step"]
-        found = {
-            entry.get("name", entry.get("key")): entry
-            for kind in ("publications", "endpoints")
-            for entry in interfaces.get(kind, [])
-        }
-        faults = [
-            f"{name}, a program of its own: {fault}"
-            for output in sorted(place.taken)
-            if (fault := self._output_fault(port(output), found))
-        ]
-        sources = self._sources(name)
-        given = {output for each in self._places.values() for output in each.model.outputs}
-        faults += [
-            f"{name}, a program of its own: its input {entry['name']} of {key} is in {entry['units']}; "
-            f"{port(key).unit or 'no unit'} is expected, as HELICS does not convert vectors"
-            for entry in interfaces.get("inputs", [])
-            for key in sources.get(entry["name"], ())
-            if entry.get("units") and key in given and entry["units"] != port(key).unit
-        ]
-        period_s, offset_s = float(times.get("period", 0.0)), float(times.get("offset", 0.0))
-        whole = round(place.model.period_s / period_s) if period_s > 0 else 1
-        if period_s > 0 and (whole < 1 or abs(whole * period_s - place.model.period_s) > 1e-9):
-            faults.append(
-                f"{name}, a program of its own: its HELICS period is {period_s:g} s; "
-                f"{place.model.period_s:g} s is expected, or a whole part of it"
-            )
-        if period_s > 0 and abs(offset_s - place.offset_s) > 1e-9:
-            faults.append(
-                f"{name}, a program of its own: its HELICS offset is {offset_s:g} s; {place.offset_s:g} s is "
-                "expected"
-            )
-        return faults
-
-    def _sources(self, name: str) -> dict[str, list[str]]:
-        """Keys of the publications that each input of a federate takes."""
-        graph = ask_broker(self._broker, "root", "data_flow_graph") or {}
-        federates = [each for core in graph.get("cores", []) for each in core.get("federates", [])]
-        keys = {
-            (given["federate"], given["handle"]): given["key"]
-            for federate in federates
-            for given in federate.get("publications", [])
-        }
-        return {  # an input without a name of its own, as of a subscription, has its handle in it
-            taken.get("key", f"_input_{taken['handle']}"): [
-                keys.get((source["federate"], source["handle"]), "") for source in taken["sources"]
-            ]
-            for federate in federates
-            if federate["attributes"]["name"] == name
-            for taken in federate.get("inputs", [])
-            if taken.get("sources")
-        }
-
-    def _output_fault(self, expected: Port, found: Mapping[str, Mapping[str, Any]]) -> str:
-        """Fault of one registered output; empty for none."""
-        entry = found.get(expected.name)
-        if entry is None:
-            kind = "publication" if expected.transport == "value" else "endpoint"
-            return f"it has no {kind} {expected.name}; it has {_listed(map(str, found)) or 'none'}"
-        if expected.transport == "message":
-            return ""
-        unit, kind = str(entry.get("units", "")), str(entry.get("type", ""))
-        allowed = {"double_vector"} | ({"double"} if expected.length(self._sizes) == 1 else set())
-        if kind not in allowed:
-            return f"{expected.name} is of type {kind or 'none'}; double_vector is expected"
-        if unit != expected.unit:
-            return f"{expected.name} is in {unit or 'no unit'}; {expected.unit or 'no unit'} is expected"
-        return ""
 
     def _when(self, time_s: float) -> str:
         return f"{self._clock.stamp(time_s)} ({time_s:.9g} s)"
