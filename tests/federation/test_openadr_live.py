@@ -199,7 +199,7 @@ def test_settings_at_fault(content, tmp_path, vtn, more, message):
 
 
 def test_one_member_in_one_process(content, server, tmp_path):
-    with pytest.raises(ScenarioError, match="needs ensemble.members = 1, not 2"):
+    with pytest.raises(ScenarioError, match="a server needs ensemble.members = 1, not 2"):
         live(content | {"ensemble": {"members": 2}}, server, tmp_path)
     from evgrid.runs.simulation import run_with_report
 

@@ -838,6 +838,10 @@ SHOWN = {
         OpenADR.file OpenADR.timezone OpenADR.programs OpenADR.targets OpenADR.follow OpenADR.limits_of
         OpenADR.currency System.openadr
     """,
+    "federation/test_der_server.py": """
+        DerControls.server DerServer.url DerServer.programs DerServer.certificate DerServer.key
+        DerServer.authority DerServer.every DerServer.record
+    """,
     "unit/test_ieee2030_5.py": """
         System.ieee2030_5 DerControls.files DerControls.timezone DerControls.targets DerControls.limits_of
         DerControls.discharge_kw DerControls.charge_kw

@@ -52,7 +52,7 @@ from evgrid.errors import StrategyError
 from evgrid.readers.signals import Signals
 from evgrid.scenario import Scenario
 from evgrid.scenario.aggregators import StrategySettings
-from evgrid.system.ven import LiveSignals
+from evgrid.system.live import LiveSignals
 
 _T = TypeVar("_T")
 

@@ -31,6 +31,7 @@ All other modes are named in a note; curves and droop are settings of the charge
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,10 @@ from evgrid.errors import ScenarioError
 from evgrid.readers.faults import capped, shown
 from evgrid.readers.files import read_json, read_text
 from evgrid.readers.signals import ALWAYS_S, Block, Signals, local_seconds
+from evgrid.readers.times import moment_of, utc_of
 
+DER_KINDS = frozenset({"power", "import_limit", "export_limit"})
+"""Kinds of signals that controls become."""
 _MOST_BYTES = 64 * 2**20
 _DEFAULT = 1000.0
 """Added to the primacy of a program's DefaultDERControl, which yields to every control."""
@@ -94,7 +98,13 @@ class _Resource:
 
 
 def resources_in(path: Path) -> list[_Resource]:
-    """The resources of a file. Raises ScenarioError with one sentence."""
+    """The resources of a file of one document. Raises ScenarioError with one sentence."""
+    text = read_text(path, _MOST_BYTES)
+    return _resources("" if path.suffix.lower() == ".json" else text, str(path), path)
+
+
+def _resources(text: str, source: str, path: Path | None = None) -> list[_Resource]:
+    """The resources of a document of XML, or of a file of JSON."""
     try:
         from lxml import etree
         from py20305.models.sep import sep
@@ -102,11 +112,9 @@ def resources_in(path: Path) -> list[_Resource]:
         from xsdata.exceptions import ParserError
         from xsdata_pydantic.bindings import JsonParser
     except ImportError:
-        what = "needs the package py20305: pip install 'evgrid[ieee2030_5]'"
-        raise ScenarioError([what], str(path)) from None
-    text = read_text(path, _MOST_BYTES)
+        raise ScenarioError(["needs the package py20305: pip install 'evgrid[ieee2030_5]'"], source) from None
     try:
-        if path.suffix.lower() == ".json":
+        if path is not None and not text:
             content = read_json(path)
             name = next(iter(content)) if isinstance(content, Mapping) and len(content) == 1 else ""
             model = getattr(sep, _RESOURCES.get(name, ""), None)
@@ -118,10 +126,10 @@ def resources_in(path: Path) -> list[_Resource]:
             found = None if model is None else from_xml(text.encode(), model)
     except (XmlParseError, ParserError, etree.XMLSyntaxError, ValueError, TypeError) as error:
         cause = error.__cause__ or error
-        raise ScenarioError([f"is no valid resource of IEEE 2030.5: {shown(cause)}"], str(path)) from None
+        raise ScenarioError([f"is no valid resource of IEEE 2030.5: {shown(cause)}"], source) from None
     if found is None:
         known = ", ".join(_RESOURCES)
-        raise ScenarioError([f"holds {shown(name)}: must hold one of {known}"], str(path))
+        raise ScenarioError([f"holds {shown(name)}: must hold one of {known}"], source)
     if not name.endswith("List"):
         return [_Resource(name, found, "")]
     single = name.removesuffix("List")
@@ -129,34 +137,115 @@ def resources_in(path: Path) -> list[_Resource]:
     return [_Resource(single, part, found.href or "") for part in parts]
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Resources as they were at a time.
+
+    received : when they came; None: they are of files, and known as they say themselves
+    resources : all of them
+    """
+
+    received: datetime | None
+    resources: tuple[_Resource, ...]
+
+
+def snapshots_in(paths: Sequence[Path]) -> list[Snapshot]:
+    """The snapshots of files: of each record (.jsonl) those that it has, of all others together one.
+
+    Raises ScenarioError.
+    """
+    found = list[Snapshot]()
+    others = [path for path in paths if path.suffix.lower() != ".jsonl"]
+    if others:
+        found.append(Snapshot(None, tuple(r for path in others for r in resources_in(path))))
+    for path in (path for path in paths if path.suffix.lower() == ".jsonl"):
+        for number, line in enumerate(read_text(path, _MOST_BYTES).splitlines(), 1):
+            try:
+                given = json.loads(line)
+                received = utc_of(moment_of(given["receivedDateTime"]) or datetime.min)
+                documents = [str(document) for document in given["resources"]]
+            except (ValueError, KeyError, TypeError):
+                received, documents = None, []
+            if received is None:
+                what = f"line {number}: must be an object with receivedDateTime and resources"
+                raise ScenarioError([what], str(path))
+            found.append(snapshot_of(documents, received, f"{path}, line {number}"))
+    return found
+
+
+def snapshot_of(documents: Sequence[str], received: datetime, source: str) -> Snapshot:
+    """A snapshot of documents of XML. Raises ScenarioError."""
+    return Snapshot(received, tuple(r for text in documents for r in _resources(text, source)))
+
+
 def read_controls(paths: Sequence[Path], rules: DerRules) -> Signals:
     """The signals of the DERControls in files. Raises ScenarioError with every fault."""
-    resources = [resource for path in paths for resource in resources_in(path)]
-    programs = [r.given for r in resources if r.kind == "DERProgram"]
-    blocks, faults, unused = list[Block](), list[str](), Counter[str]()
-    latest: dict[tuple[str, str], tuple[tuple[int, str], _Resource]] = {}
-    for resource in resources:
-        if resource.kind in ("DERControl", "DefaultDERControl"):
-            control = resource.given
-            status = getattr(control, "event_status", None)
-            changed = 0 if status is None else status.date_time.value
-            key = resource.kind, control.m_rid.value.hex()
-            # of several copies of one control the one whose status is the latest, whatever the order
-            rank = changed, repr(control)
-            if key not in latest or rank > latest[key][0]:
-                latest[key] = rank, resource
-    for (_, name), (_, resource) in sorted(latest.items(), key=lambda item: item[0]):
-        try:
-            blocks += _blocks(name, resource, _primacy(resource, programs), rules, unused)
-        except ValueError as error:
-            faults.append(f"{resource.kind} {name}: {error}")
+    signals, faults = signals_of(snapshots_in(paths), rules)
     if faults:
         raise ScenarioError(capped(faults), ", ".join(path.name for path in paths))
+    return signals
+
+
+def signals_of(snapshots: Sequence[Snapshot], rules: DerRules) -> tuple[Signals, list[str]]:
+    """The signals of snapshots in the order of their times, and faults, a sentence each.
+
+    What a later snapshot lists otherwise, or no more, ends when that came.
+    """
+    blocks, unused = list[Block](), Counter[str]()
+    faults, times_s = dict[str, None](), [_received_s(snapshot, rules) for snapshot in snapshots]
+    open_: dict[tuple[str, str], tuple[float, _Resource, float]] = {}
+
+    def close(key: tuple[str, str], until_s: float) -> None:
+        since_s, resource, primacy = open_.pop(key)
+        try:
+            blocks.extend(_blocks(key[1], resource, primacy, rules, unused, since_s, until_s))
+        except ValueError as error:
+            faults[f"{key[0]} {key[1]}: {error}"] = None
+
+    for snapshot, time_s in zip(snapshots, times_s, strict=True):
+        programs = [r.given for r in snapshot.resources if r.kind == "DERProgram"]
+        listed = _controls(snapshot)
+        for key in [key for key in open_ if key not in listed]:
+            close(key, time_s)
+        for key, resource in sorted(listed.items(), key=lambda item: item[0]):
+            try:
+                primacy = _primacy(resource, programs)
+            except ValueError as error:
+                faults[f"{key[0]} {key[1]}: {error}"] = None
+                continue
+            if key in open_ and (open_[key][1].given, open_[key][2]) == (resource.given, primacy):
+                continue
+            if key in open_:
+                close(key, time_s)
+            open_[key] = time_s, resource, primacy
+    for key in list(open_):
+        close(key, ALWAYS_S)
     notes = []
     if unused:
-        listed = ", ".join(f"{mode} ({count})" for mode, count in sorted(unused.items()))
-        notes.append(f"controls of IEEE 2030.5: not used are {listed}")
-    return Signals(blocks, notes)
+        named = ", ".join(f"{mode} ({count})" for mode, count in sorted(unused.items()))
+        notes.append(f"controls of IEEE 2030.5: not used are {named}")
+    return Signals(blocks, notes), list(faults)
+
+
+def _received_s(snapshot: Snapshot, rules: DerRules) -> float:
+    if snapshot.received is None:
+        return -ALWAYS_S
+    return local_seconds(snapshot.received, rules.zone, rules.clock.start)
+
+
+def _controls(snapshot: Snapshot) -> dict[tuple[str, str], _Resource]:
+    """The controls of a snapshot by kind and mRID; of several copies of one that whose status is the latest,
+    whatever their order.
+    """
+    found: dict[tuple[str, str], tuple[tuple[int, str], _Resource]] = {}
+    for resource in snapshot.resources:
+        if resource.kind in ("DERControl", "DefaultDERControl"):
+            status = getattr(resource.given, "event_status", None)
+            key = resource.kind, resource.given.m_rid.value.hex()
+            rank = 0 if status is None else status.date_time.value, repr(resource.given)
+            if key not in found or rank > found[key][0]:
+                found[key] = rank, resource
+    return {key: resource for key, (_, resource) in found.items()}
 
 
 def _primacy(resource: _Resource, programs: Sequence[Any]) -> float:
@@ -173,8 +262,10 @@ def _primacy(resource: _Resource, programs: Sequence[Any]) -> float:
 
 
 def _blocks(
-    name: str, resource: _Resource, primacy: float, rules: DerRules, unused: Counter[str]
-) -> Iterator[Block]:
+    name: str, resource: _Resource, primacy: float, rules: DerRules, unused: Counter[str],
+    received_s: float, replaced_s: float,
+) -> Iterator[Block]:  # fmt: skip
+    """The blocks of a control that came at ``received_s`` and was replaced at ``replaced_s``."""
     control = resource.given
     begin_s, end_s, known_s, until_s, priority = -ALWAYS_S, ALWAYS_S, -ALWAYS_S, ALWAYS_S, primacy
     if resource.kind == "DefaultDERControl":
@@ -191,6 +282,7 @@ def _blocks(
         if status.current_status in (_CANCELLED, _RANDOMISED, _SUPERSEDED):
             late_s = max(abs(part) for part in ranges) if status.current_status == _RANDOMISED else 0.0
             until_s = _local(status.date_time.value + draws[2] * late_s, rules)
+    known_s, until_s = max(known_s, received_s), min(until_s, replaced_s)
     if begin_s >= end_s or known_s >= until_s:
         return
     targets = frozenset(rules.targets)

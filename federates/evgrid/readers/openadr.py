@@ -462,7 +462,7 @@ def _placed(
         return
     first, span = placed[0][0], max(end for _, end, _, _ in placed) - placed[0][0]
     lasts = span if event.duration is None else event.duration
-    horizon = moment_at(rules.clock.duration_s + AHEAD_S, rules)
+    horizon = moment_at(rules.clock.duration_s + AHEAD_S, rules.zone, rules.clock)
     repeats, number = 0, 0
     while repeats == 0 or (0 < span < np.inf and repeats * span < lasts and first + repeats * span < horizon):
         for begin, end, shift, interval in placed:
@@ -484,15 +484,16 @@ def _run_s(moment: float, rules: Rules) -> float:
     return local_seconds(datetime.fromtimestamp(moment, ZoneInfo("UTC")), rules.zone, rules.clock.start)
 
 
-def moment_at(time_s: float, rules: Rules) -> float:
+def moment_at(time_s: float, zone: ZoneInfo, clock: Clock) -> float:
     """Seconds of the run's local clock as seconds of UTC from 1970."""
-    local = rules.clock.timestamps(np.array([time_s]))[0].astype("datetime64[us]").item()
-    return float(local.replace(tzinfo=rules.zone).timestamp())
+    local = clock.timestamps(np.array([time_s]))[0].astype("datetime64[us]").item()
+    return float(local.replace(tzinfo=zone).timestamp())
 
 
 def _now(known_s: float, rules: Rules) -> float:
     """When an event that begins at once became known, seconds of UTC from 1970."""
-    return moment_at(max(known_s, 0.0) if known_s <= -ALWAYS_S else known_s, rules)
+    now_s = max(known_s, 0.0) if known_s <= -ALWAYS_S else known_s
+    return moment_at(now_s, rules.zone, rules.clock)
 
 
 _FAR = datetime(2190, 1, 1, tzinfo=ZoneInfo("UTC")).timestamp()

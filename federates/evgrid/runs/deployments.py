@@ -34,7 +34,7 @@ from evgrid.federation.wiring import wire
 from evgrid.results import versions
 from evgrid.runs.parts import Part, add_part
 from evgrid.scenario.federation import address_of
-from evgrid.system.ven import LiveSignals
+from evgrid.system.live import LiveSignals
 
 if TYPE_CHECKING:
     from evgrid.runs.simulation import Prepared
@@ -78,7 +78,9 @@ def couple(
     names = [model.name for model in prepared.own]
     external = scenario.federation.external
     if (how.processes or how.awaited or external) and isinstance(world.signals, LiveSignals):
-        raise ScenarioError(["system.openadr.vtn: is for runs in one process, without other programs"])
+        raise ScenarioError(
+            ["system: a server of signals is for runs in one process, without other programs"]
+        )
     if not (how.processes or how.awaited or external):
         report = run_federation(
             models, sizes, clock, message_delay_s=prepared.message_delay_s, speed=scenario.time.speed,

@@ -32,7 +32,7 @@ from evgrid.scenario.sites import DrawnConnections
 from evgrid.scenario.system import OpenADRRegulation
 from evgrid.scenario.tariff_forms.seasons import SeasonTariff
 from evgrid.scenario.tariffs import months_of
-from evgrid.system.ven import LiveSignals
+from evgrid.system.live import LiveSignals
 
 if TYPE_CHECKING:
     import threading
@@ -108,8 +108,8 @@ class World:
     def signals(self) -> Signals | None:
         """Signals from outside: of files, or those that come during the run; None without any."""
         system = self.scenario.system
-        if system is not None and system.openadr is not None and system.openadr.vtn is not None:
-            return LiveSignals(system.openadr.kinds)
+        if system is not None and system.live is not None:
+            return LiveSignals(system.live)
         return self.scenario.signals
 
     @cached_property

@@ -292,15 +292,9 @@ class Scenario(Settings):
             and (not self.fleet.sessions.sampled or self.fleet.charger.bidirectional > 0),
         )
         found += self._two_currencies()
-        if (
-            self.system is not None
-            and self.system.openadr is not None
-            and self.system.openadr.vtn is not None
-        ):
-            if self.system.ieee2030_5 is not None:
-                found.append("system.openadr.vtn: can't be given with system.ieee2030_5")
+        if self.system is not None and self.system.live is not None:
             if self.ensemble.members != 1:
-                found.append(f"system.openadr.vtn: needs ensemble.members = 1, not {self.ensemble.members}")
+                found.append(f"system: a server needs ensemble.members = 1, not {self.ensemble.members}")
             if self.sites and self.tariff is None and self.system.gives_prices:
                 found.append("system.openadr.vtn: sites need prices that are known when the run begins")
         demand = self.tariff.demand if self.tariff is not None else None

@@ -33,7 +33,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from evgrid.core.model import Clock
 from evgrid.core.units import DAY_S
-from evgrid.readers.ieee2030_5 import DerRules, read_controls
+from evgrid.readers.ieee2030_5 import DER_KINDS, DerRules, read_controls
 from evgrid.readers.openadr import KINDS, Rules, payload_types, read_openadr
 from evgrid.readers.series import PRICE, Series, read_emissions, read_series
 from evgrid.readers.signals import Known, Signals, Winner, steps_of
@@ -249,11 +249,55 @@ class ProductRegulation(Settings):
         return self
 
 
+def safe_address(url: str) -> str:
+    """An address of a server, of HTTPS, or of HTTP on this machine. Raises a fault (for pydantic)."""
+    parts = urlsplit(url)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        raise fault("must begin with https://, or http:// on this machine (127.0.0.1)")
+    return url
+
+
+class DerServer(Settings):
+    """A server of IEEE 2030.5 that a run asks for DERControls; see :mod:`evgrid.system.der_client`."""
+
+    url: str
+    """Its address, such as https://server.example:443; without TLS only on this machine."""
+    programs: str = "/derp"
+    """Path of the DERProgramList."""
+    certificate: ExistingFile | None = None
+    """Certificate of the client (PEM), as IEEE 2030.5 asks for with TLS; with key and authority."""
+    key: ExistingFile | None = None
+    """Its private key (PEM)."""
+    authority: ExistingFile | None = None
+    """Certificate of the authority that the server's is checked by (PEM)."""
+    every: Annotated[Duration, Field(gt=0)] = 300.0
+    """Simulated time between two questions."""
+    record: OutputFile | None = None
+    """File (.jsonl) into which documents are written as they come, for system.ieee2030_5.files; left out:
+    none."""
+
+    @field_validator("url")
+    @classmethod
+    def _safe(cls, url: str) -> str:
+        return safe_address(url)
+
+    @model_validator(mode="after")
+    def _with_tls(self) -> DerServer:
+        given = [part is not None for part in (self.certificate, self.key, self.authority)]
+        if any(given) != all(given) or (self.url.startswith("https://") and not all(given)):
+            raise fault("certificate, key and authority: are required together, and with https://")
+        return self
+
+
 class DerControls(Settings):
     """DERControls of IEEE 2030.5; see :mod:`evgrid.readers.ieee2030_5`."""
 
-    files: Annotated[tuple[ExistingFile, ...], Field(min_length=1)]
-    """Resources as a server gives them, XML or JSON: DERProgramList, DERControlList, DefaultDERControl."""
+    files: tuple[ExistingFile, ...] = ()
+    """Resources as a server gives them, XML or JSON: DERProgramList, DERControlList, DefaultDERControl; or
+    the record (.jsonl) of a run. Or server."""
+    server: DerServer | None = None
+    """Server that is asked during the run, in place of files."""
     timezone: TimeZone
     """Time zone of the run's local time, into which the controls' times are converted."""
     targets: tuple[str, ...] = ()
@@ -264,6 +308,17 @@ class DerControls(Settings):
     """Power of the EVs together that percentages of power given are of (setMaxW), kW."""
     charge_kw: Annotated[float, Field(ge=0)] = 0.0
     """Power that percentages of power drawn are of (setMaxChargeRateW), kW."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DerControls:
+        if bool(self.files) == (self.server is not None):
+            raise fault("give either files or server")
+        return self
+
+    def rules(self, clock: Clock, seed: int) -> DerRules:
+        """How controls become signals in a run."""
+        zone = ZoneInfo(self.timezone)
+        return DerRules(zone, clock, seed, self.discharge_kw, self.charge_kw, self.targets)
 
 
 class OpenADRRegulation(Settings):
@@ -371,11 +426,7 @@ class VTN(Settings):
     @field_validator("url", "token_url")
     @classmethod
     def _safe(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "https://x")
-        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-            raise fault("must begin with https://, or http:// on this machine (127.0.0.1)")
-        return url
+        return None if url is None else safe_address(url)
 
 
 class OpenADR(Settings):
@@ -489,6 +540,15 @@ class System(Settings):
     """DERControls of IEEE 2030.5: set-points and limits."""
 
     @property
+    def live(self) -> frozenset[str] | None:
+        """Kinds of the signals that may come from a server during the run; None without a server."""
+        if self.openadr is not None and self.openadr.vtn is not None:
+            return self.openadr.kinds
+        if self.ieee2030_5 is not None and self.ieee2030_5.server is not None:
+            return DER_KINDS
+        return None
+
+    @property
     def limits_of(self) -> str:
         """What limits of signals are of: evs or group."""
         given = (self.openadr, self.ieee2030_5)
@@ -533,6 +593,8 @@ class System(Settings):
             found.append(
                 f"system.ieee2030_5.limits_of = {self.ieee2030_5.limits_of}: must be that of system.openadr"
             )
+        if self.live is not None and self.openadr is not None and self.ieee2030_5 is not None:
+            found.append("system.openadr and system.ieee2030_5: can be given together only from files")
         given = {part.currency for part in (self.energy_price, self.openadr) if part and part.currency}
         if len(given) > 1:
             found.append(
@@ -574,9 +636,7 @@ def _signals_of(
     if system.openadr is not None and system.openadr.file is not None:
         found += read_openadr(system.openadr.file, system.openadr.rules(clock, seed, system.currency))
     if (given := system.ieee2030_5) is not None:
-        zone = ZoneInfo(given.timezone)
-        rules = DerRules(zone, clock, seed, given.discharge_kw, given.charge_kw, given.targets)
-        found += read_controls(given.files, rules)
+        found += read_controls(given.files, given.rules(clock, seed))
     return found
 
 

@@ -39,9 +39,11 @@ from evgrid.scenario.system import (
     winners_of,
 )
 from evgrid.system.area import Area, Schedule
+from evgrid.system.der_client import DerClient
+from evgrid.system.live import LiveSignals, LiveSource
 from evgrid.system.products import activation
 from evgrid.system.signals import SyntheticSignal
-from evgrid.system.ven import LiveSignals, VirtualEndNode
+from evgrid.system.ven import VirtualEndNode
 
 _BLOCK = 256
 """Ticks in a block of recorded values."""
@@ -132,12 +134,9 @@ class SystemModel(Model):
             self._frequency_of = lambda begin, end: (replayed.at(end), replayed.mean(begin, end))
         self._regulation_of = self._regulation_source(settings, clock, members, seed, signals)
         self._market = market(settings, clock, signals)
-        self._ven: VirtualEndNode | None = None
+        self._source: LiveSource | None = None
         if isinstance(signals, LiveSignals):
-            assert settings.openadr is not None
-            assert settings.openadr.vtn is not None
-            how = settings.openadr.rules(clock, seed, settings.currency)
-            self._ven = VirtualEndNode(settings.openadr.vtn, how, signals, waits=not paced)
+            self._source = _source_of(settings, clock, seed, signals, waits=not paced)
             if fleet:
                 self.inputs = ("fleet/p",)
         self.variables += tuple(v for v in _MARKET if v.name in self._market)
@@ -180,11 +179,11 @@ class SystemModel(Model):
 
         """
         end_s = time_s + self.period_s
-        if self._ven is not None:
-            self._ven.tick(time_s, self._clock)
-            self.held_until = self._ven.held_until
+        if self._source is not None:
+            self._source.tick(time_s, self._clock)
+            self.held_until = self._source.held_until
             if time_s > 0 and "fleet/p" in self.inputs:
-                self._ven.count(time_s, float(inputs["fleet/p"].sum()), self.period_s)
+                self._source.count(time_s, float(inputs["fleet/p"].sum()), self.period_s)
         fleet_pu = np.zeros(self._members)
         if self._schedule is not None and time_s > 0:
             power = np.asarray(inputs["fleet/p"], dtype=np.float64).reshape(self._members, -1).sum(axis=1)
@@ -203,8 +202,8 @@ class SystemModel(Model):
     def finish(self) -> None:
         """Write the remaining values, and the extremes."""
         self._flush()
-        if self._ven is not None:
-            self._ven.close()
+        if self._source is not None:
+            self._source.close()
         area = self._area
         if area is None:
             return
@@ -248,6 +247,17 @@ class SystemModel(Model):
         for name, mean in self._market.items():
             values = np.array([mean(begin_s, begin_s + self.period_s) for begin_s in begins_s])
             self._recorder.put(name, self._first_recorded, values)
+
+
+def _source_of(settings: System, clock: Clock, seed: int, signals: LiveSignals, waits: bool) -> LiveSource:
+    """The server that the signals come from."""
+    openadr, controls = settings.openadr, settings.ieee2030_5
+    if openadr is not None and openadr.vtn is not None:
+        rules = openadr.rules(clock, seed, settings.currency)
+        return VirtualEndNode(openadr.vtn, rules, signals, waits)
+    assert controls is not None
+    assert controls.server is not None
+    return DerClient(controls.server, controls.rules(clock, seed), signals, waits)
 
 
 def market(

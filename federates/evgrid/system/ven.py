@@ -1,12 +1,7 @@
 """A virtual end node (VEN) of OpenADR 3: polls a server (VTN) during a run, and reports to it.
 
-In: at each tick the simulated time; every ``every`` of it the VTN's events are asked for. Out: signals that
-grow (:class:`LiveSignals`), known from the tick at which they came; a record, an object a line, of the form
-that ``system.openadr.file`` takes, from which the run can be repeated; reports.
-
-A run that keeps to wall time (``time.speed``) does not wait for answers: they count from the tick by which
-they have come. Another waits for each. While the VTN does not answer, what is known holds, which is said
-once; at the begin of a run it must answer.
+In: at each tick the simulated time (:mod:`evgrid.system.live`). Out: signals; a record, an object a line, of
+the form that ``system.openadr.file`` takes, from which the run can be repeated; reports.
 
 Times are those of the run's clock: a VTN's events lie in the run's period. Events that the VTN no longer
 lists are cancelled. Reports go to each event that asks for them by ``reportDescriptors``, every ``report``:
@@ -25,26 +20,22 @@ of the interval that has passed, whatever timing the descriptor asks for besides
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import numpy as np
 
 from evgrid.core.model import Clock
-from evgrid.errors import RunError, ScenarioError
+from evgrid.errors import ScenarioError
 from evgrid.readers.faults import shown
 from evgrid.readers.openadr import Rules, Version, moment_at, signals_of, versions_of
-from evgrid.readers.signals import Block, Signals
 from evgrid.scenario.system import VTN
+from evgrid.system.live import LiveSignals, LiveSource, logger, reason
 
-_logger = logging.getLogger("evgrid")
 _PAGE = 50
 """Events in an answer: the most that the specification allows to ask for."""
 _MOST_EVENTS = 20_000
@@ -59,91 +50,34 @@ _REPORTED = {
 """Types of payloads in reports, and their units."""
 
 
-class LiveSignals(Signals):
-    """Signals that come during the run.
-
-    baselines : functions of each aggregator, of begin and end (s): mean power if its EVs charged at once, kW
-    opted_out : share of the EVs that opted out of each event, by aggregator and event
-    """
-
-    live = True
-
-    def __init__(self, kinds: Iterable[str]) -> None:
-        super().__init__()
-        self._kinds = frozenset(kinds)
-        self.baselines: list[Callable[[float, float], float]] = []
-        self.opted_out: dict[str, dict[str, float]] = {}
-
-    @property
-    def kinds(self) -> frozenset[str]:
-        """Kinds that may come."""
-        return self._kinds
-
-    def take(self, blocks: Iterable[Block]) -> None:
-        """Take the blocks of all versions so far."""
-        self._set(blocks)
-
-
-class VirtualEndNode:
-    """Keeps signals up to date, and reports.
+class VirtualEndNode(LiveSource):
+    """Keeps signals up to date by the events of a VTN, and reports to it.
 
     settings, rules : the VTN, and how its events become signals
-    signals : which grow
-    waits : whether a tick waits for the VTN's answer
     """
 
     def __init__(self, settings: VTN, rules: Rules, signals: LiveSignals, waits: bool) -> None:
-        self._settings, self._rules, self._signals, self._waits = settings, rules, signals, waits
+        what = f"system.openadr: the VTN {settings.url}"
+        super().__init__(what, settings.every, settings.record, signals, waits)
+        self._settings, self._rules = settings, rules
         self._vtn = _Vtn(settings)
         self._versions: list[Version] = []
         self._seen: dict[str, Mapping[str, Any]] = {}
-        self._answers = True
-        self._pool = ThreadPoolExecutor(1, "evgrid-ven")
-        self._asked: Future[list[Mapping[str, Any]]] | None = None
         self._sent: list[Future[None]] = []
-        self._next_s = 0.0
-        self._record = Path(settings.record) if settings.record is not None else None
-        if self._record is not None:
-            self._record.write_text("", encoding="utf-8")
         self._drawn_kwh, self._reported_s = 0.0, 0.0
-        self.held_until = -np.inf
-        """``time.monotonic`` until which it waited for the VTN."""
+
+    def ask(self) -> list[Mapping[str, Any]]:
+        """See :meth:`LiveSource.ask`: the events."""
+        return self._vtn.events()
 
     def tick(self, time_s: float, clock: Clock) -> None:
-        """Take what has come by a tick, and ask if it is time to.
-
-        Raises RunError if the VTN gives no answer at the begin of the run.
-        """
-        if self._asked is None and time_s >= self._next_s - 1e-6:
-            self._asked = self._pool.submit(self._vtn.events)
-            self._next_s = time_s + self._settings.every
+        """See :meth:`LiveSource.tick`."""
         self._check_sent(clock.stamp(time_s))
-        first = time_s == 0.0
-        if self._asked is None or not (self._waits or first or self._asked.done()):
-            return
-        try:
-            objects = self._asked.result()
-        except Exception as error:  # whatever a server can do wrong
-            what = f"system.openadr: the VTN {self._settings.url} gives no answer"
-            if first:
-                raise RunError(f"{what} at the begin of the run: {_reason(error)}") from error
-            if self._answers:
-                _logger.warning(
-                    "%s at %s: %s; the last known values hold", what, clock.stamp(time_s), _reason(error)
-                )
-            self._answers = False
-        else:
-            if not self._answers:
-                _logger.warning(
-                    "system.openadr: the VTN %s answers again at %s", self._settings.url, clock.stamp(time_s)
-                )
-            self._answers = True
-            self._take(objects, time_s)
-        self._asked, self.held_until = None, monotonic()
+        super().tick(time_s, clock)
 
-    def _take(self, objects: list[Mapping[str, Any]], time_s: float) -> None:
+    def take(self, answer: list[Mapping[str, Any]], time_s: float) -> None:
         """Take the events that are new, changed, or no longer there."""
-        listed = {str(given["id"]): given for given in objects}
+        listed = {str(given["id"]): given for given in answer}
         changes = [
             ("CREATE" if key not in self._seen else "UPDATE", given)
             for key, given in listed.items()
@@ -152,21 +86,19 @@ class VirtualEndNode:
         if not changes:
             return
         self._seen = listed
-        moment = moment_at(time_s, self._rules)
+        moment = moment_at(time_s, self._rules.zone, self._rules.clock)
         received = datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
         notified = [
             {"objectType": "EVENT", "operation": operation, "receivedDateTime": received, "object": given}
             for operation, given in changes
         ]
-        if self._record is not None:
-            with self._record.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(given) + "\n" for given in notified)
+        self.write(json.dumps(given) for given in notified)
         versions, faults = versions_of(notified)
         self._versions += versions
         signals, more = signals_of(self._versions, self._rules)
         for fault in [*faults, *more]:
-            _logger.warning("system.openadr: an event of the VTN is not followed: %s", fault)
-        self._signals.take(signals.blocks)
+            logger.warning("system.openadr: an event of the VTN is not followed: %s", fault)
+        self.signals.take(signals.blocks)
 
     # ---- reports ------------------------------------------------------------------------------
 
@@ -186,8 +118,8 @@ class VirtualEndNode:
             ]
             if asked:
                 report = self._report(key, asked, begin_s, time_s, drawn_kwh)
-                self._sent.append(self._pool.submit(self._vtn.report, report))
-        if self._waits:
+                self._sent.append(self.pool.submit(self._vtn.report, report))
+        if self.waits:
             for sent in self._sent:
                 sent.exception()
 
@@ -195,8 +127,8 @@ class VirtualEndNode:
         self, key: str, asked: list[str], begin_s: float, end_s: float, drawn_kwh: float
     ) -> dict[str, Any]:
         """A report of one event about the interval from ``begin_s`` to ``end_s``."""
-        span_s, known = end_s - begin_s, self._signals.known(begin_s)
-        out = [by_event.get(key, 0.0) for by_event in self._signals.opted_out.values()]
+        span_s, known = end_s - begin_s, self.signals.known(begin_s)
+        out = [by_event.get(key, 0.0) for by_event in self.signals.opted_out.values()]
         share = float(np.mean(out)) if out else 0.0
         level = max((b.value for b in known.blocks if b.kind == "level" and b.event == key
                      and b.begin_s < end_s and b.end_s > begin_s), default=0.0)  # fmt: skip
@@ -208,7 +140,7 @@ class VirtualEndNode:
             "SIMPLE_LEVEL": int(level) if share < 1.0 else 0,
             "OPT_OUT": share,
         }
-        start = datetime.fromtimestamp(moment_at(begin_s, self._rules), UTC)
+        start = datetime.fromtimestamp(moment_at(begin_s, self._rules.zone, self._rules.clock), UTC)
         name = self._settings.ven
         return {
             "eventID": key,
@@ -231,20 +163,19 @@ class VirtualEndNode:
         }
 
     def _at_once(self, begin_s: float, end_s: float) -> float:
-        return sum(baseline(begin_s, end_s) for baseline in self._signals.baselines)
+        return sum(baseline(begin_s, end_s) for baseline in self.signals.baselines)
 
     def _check_sent(self, when: str) -> None:
         for sent in [sent for sent in self._sent if sent.done()]:
             self._sent.remove(sent)
             error = sent.exception()
-            if error is not None and self._answers:
-                self._answers = False
-                _logger.warning("system.openadr: a report was not taken at %s: %s", when, _reason(error))
+            if error is not None:
+                self.lost(f"did not take a report at {when}: {reason(error)}")
 
     def close(self) -> None:
-        """Leave: a run that waits for answers also waits for what is under way."""
-        self._pool.shutdown(wait=self._waits, cancel_futures=not self._waits)
-        if self._waits:
+        """See :meth:`LiveSource.close`."""
+        super().close()
+        if self.waits:
             self._vtn.close()
 
 
@@ -298,8 +229,3 @@ class _Vtn:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
-
-
-def _reason(error: BaseException) -> str:
-    text = shown(str(error).splitlines()[0] if str(error) else "")
-    return type(error).__name__ if text == "nothing" else f"{type(error).__name__}: {text}"
