@@ -9,6 +9,8 @@ energy over its session is then within 1 ms of its greatest power, and 1e-9 kW o
 
 import json
 import queue
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -19,6 +21,7 @@ import evgrid
 from evgrid.ocpp.connection import Access
 from evgrid.ocpp.csms import Csms, run_csms
 from evgrid.ocpp.stations import Settings, run_stations
+from evgrid.scenario import scenario_from
 
 PRICE = 0.6
 """Greatest price of the tariff, per kWh."""
@@ -100,3 +103,83 @@ def test_both_sides_have_the_numbers_of_one_process(case):
     of_stations = json.loads(csms.attrs["stations"]).values()
     assert not any(each["offence"] or each["malformed"] or each["refused_profiles"] for each in of_stations)
     assert float(np.abs(csms["late_energy_kwh"]).max()) < 1e-9
+
+
+BIG = {
+    "name": "big", "time": {"start": "2026-01-15T16:00", "duration": "6h", "step": "1min"},
+    "ensemble": {"seed": 7},
+    "feeder": {"network": "european_lv", "base_load": {"source": "standard"}},
+    "fleet": {"count": 200, "charger": {"power_kw": 7.4, "phases": 1, "bidirectional": 0.5}},
+    "tariff": "pge_ev2a",
+}  # fmt: skip
+LIMIT = {"main": {"strategy": "peak_limit", "group": "transformer", "limit_kw": 120}}
+V2G = {"main": {"strategy": "v2g_peak_shaving", "group": "transformer", "limit_kw": 5}}
+BIG_CASES = {
+    "limit, with delay and loss": (LIMIT, {"delay": "1min", "loss": 0.05}),
+    "V2G": (V2G, {}),
+    "V2G, with a link of each EVSE": (
+        V2G, {"loss": 0.05, "outages_per_day": 4, "timeout": "10min", "fallback": "stop"},
+    ),
+}  # fmt: skip
+"""Without latency, by which a strategy that shares by laxity amplifies any difference, as it corrects late."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", BIG_CASES)
+def test_200_evses_in_two_processes_have_the_numbers_of_one(case, tmp_path):
+    """By the command line; the CSMS's result can be reported like any other."""
+    aggregators, communication = BIG_CASES[case]
+    content = BIG | {"aggregators": aggregators, "communication": {"telemetry": "1min", **communication}}
+    (tmp_path / "big.yaml").write_text(json.dumps(content))  # JSON is YAML
+    expected = evgrid.run(scenario_from(content))
+    evgrid_ = [sys.executable, "-m", "evgrid.cli"]
+    serve = [
+        *evgrid_,
+        "ocpp",
+        "csms",
+        "big.yaml",
+        "--listen",
+        "127.0.0.1:0",
+        "--speed",
+        "max",
+        "-o",
+        "csms.nc",
+    ]
+    csms = subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = csms.stderr.readline()
+        address = line.split()[1].removesuffix("/IDENTITY:")
+        stations = [
+            *evgrid_,
+            "ocpp",
+            "stations",
+            "big.yaml",
+            "--csms",
+            address,
+            "--speed",
+            "max",
+            "-o",
+            "st.nc",
+        ]
+        done = subprocess.run(
+            stations, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        out, err = csms.communicate(timeout=60)
+        assert csms.returncode == 0, err
+    finally:
+        csms.kill()
+        csms.wait()
+    assert "200 of 200 connected" in out
+    way = -1.0 if case.startswith("V2G") else 1.0
+    assert float((way * expected["fleet_power_kw"]).max()) > 10.0
+    with (
+        evgrid.open_results(tmp_path / "csms.nc") as of_csms,
+        evgrid.open_results(tmp_path / "st.nc") as of_st,
+    ):
+        assert_same(of_csms, expected)
+        assert_same(of_st, expected)
+    page = subprocess.run(
+        [*evgrid_, "report", "csms.nc"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert page.returncode == 0, page.stderr
