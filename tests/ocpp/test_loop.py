@@ -42,7 +42,7 @@ CASES = {
 }  # fmt: skip
 
 
-def loop(scenario):
+def loop(scenario, version="2.1"):
     """Results of the CSMS and of the stations, in two threads."""
     address, found = queue.Queue(), []
 
@@ -57,7 +57,7 @@ def loop(scenario):
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     url = address.get(timeout=60.0)
-    stations = run_stations(scenario, Settings(Access(url), None))[0] if url else None
+    stations = run_stations(scenario, Settings(Access(url, version), None))[0] if url else None
     thread.join(60.0)
     if isinstance(found[0], Exception):
         raise found[0]
@@ -105,6 +105,20 @@ def test_both_sides_have_the_numbers_of_one_process(case):
     assert float(np.abs(csms["late_energy_kwh"]).max()) < 1e-9
 
 
+@pytest.mark.parametrize(("version", "meter_kwh"), [("2.0.1", 1e-9), ("1.6", 1e-3)])
+def test_older_versions_keep_the_limit_and_the_books(version, meter_kwh):
+    """What they don't report is derived; 1.6 begins and ends transactions with whole Wh."""
+    overrides, aggregator = STREET, {"strategy": "peak_limit", "limit_kw": 12.0, "group": "feeder"}
+    csms, stations = loop(street(overrides, aggregators={"main": aggregator}), version)
+    drawn = stations["session_energy_delivered_kwh"]
+    assert float(drawn.sum()) > 5.0
+    np.testing.assert_allclose(csms["session_energy_delivered_kwh"], drawn, rtol=0, atol=meter_kwh)
+    assert float(csms["session_energy_discharged_kwh"].sum()) == 0.0
+    assert float(stations["fleet_power_kw"].max()) <= 12.0 + 12 * 1e-4  # 1.6 rounds each power to 0.1 W
+    of_stations = json.loads(csms.attrs["stations"]).values()
+    assert not any(each["offence"] or each["malformed"] or each["refused_profiles"] for each in of_stations)
+
+
 BIG = {
     "name": "big", "time": {"start": "2026-01-15T16:00", "duration": "6h", "step": "1min"},
     "ensemble": {"seed": 7},
@@ -121,7 +135,7 @@ BIG_CASES = {
         V2G, {"loss": 0.05, "outages_per_day": 4, "timeout": "10min", "fallback": "stop"},
     ),
 }  # fmt: skip
-"""Without latency, by which a strategy that shares by laxity amplifies any difference, as it corrects late."""
+"""Without latency, by which a strategy that shares by laxity amplifies differences, as it corrects late."""
 
 
 @pytest.mark.slow
