@@ -7,11 +7,13 @@ energy over its session is then within 1 ms of its greatest power, and 1e-9 kW o
 (:func:`energy_tolerance`). Energies of registers, prices and the time of day come over in full.
 """
 
+import asyncio
 import json
 import queue
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from tests.support.street import street
 import evgrid
 from evgrid.ocpp.connection import Access
 from evgrid.ocpp.csms import Csms, run_csms
+from evgrid.ocpp.server import StationServer
 from evgrid.ocpp.stations import Settings, run_stations
 from evgrid.scenario import scenario_from
 
@@ -42,13 +45,13 @@ CASES = {
 }  # fmt: skip
 
 
-def loop(scenario, version="2.1"):
+def loop(scenario, version="2.1", speed=None):
     """Results of the CSMS and of the stations, in two threads."""
     address, found = queue.Queue(), []
 
     def serve():
         try:
-            settings = Csms(("127.0.0.1", 0), None, announce=address.put, patience_s=60.0)
+            settings = Csms(("127.0.0.1", 0), speed, announce=address.put, patience_s=60.0)
             found.append(run_csms(scenario, settings)[0])
         except Exception as error:
             found.append(error)
@@ -57,7 +60,7 @@ def loop(scenario, version="2.1"):
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     url = address.get(timeout=60.0)
-    stations = run_stations(scenario, Settings(Access(url, version), None))[0] if url else None
+    stations = run_stations(scenario, Settings(Access(url, version), speed))[0] if url else None
     thread.join(60.0)
     if isinstance(found[0], Exception):
         raise found[0]
@@ -117,6 +120,64 @@ def test_older_versions_keep_the_limit_and_the_books(version, meter_kwh):
     assert float(stations["fleet_power_kw"].max()) <= 12.0 + 12 * 1e-4  # 1.6 rounds each power to 0.1 W
     of_stations = json.loads(csms.attrs["stations"]).values()
     assert not any(each["offence"] or each["malformed"] or each["refused_profiles"] for each in of_stations)
+
+
+@pytest.mark.slow
+def test_csms_that_is_gone_for_ten_minutes_has_all_energy_afterwards(monkeypatch, tmp_path):
+    """By wall time, a minute in 0.2 s: the server closes in the tenth minute, and opens in the twentieth."""
+    servers = []
+    made = StationServer.start
+
+    def start(server):
+        servers.append(server)
+        return made(server)
+
+    async def reopen(server, port):
+        await server._close()
+        await asyncio.sleep(10 * 0.2)
+        server._address = "127.0.0.1", port
+        await server._open()
+
+    def interrupt():
+        while not servers or servers[0].time_s < 600.0:
+            time.sleep(0.01)
+        port = next(iter(servers[0]._server.sockets)).getsockname()[1]
+        servers[0].run(reopen(servers[0], port))
+
+    monkeypatch.setattr(StationServer, "start", start)
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    (tmp_path / "sessions.csv").write_text(
+        "ev,connection,arrival,departure,soc_arrival,capacity_kwh,charge_kw,discharge_kw,phase,soc_target\n"
+        "a,Load R1,120,3900,0.2,50,7.4,0,abc,0.9\n"
+        "b,Load R11,300,4020,0.2,50,7.4,0,abc,0.9\n"
+        "c,Load R11,100,900,0.2,50,7.4,0,abc,0.9\n"  # leaves while the CSMS is gone
+    )
+    fleet = {"sessions": {"file": str(tmp_path / "sessions.csv")}, "charger": {"phases": 3}}
+    overrides = {name: value for name, value in STREET.items() if not name.startswith("fleet")}
+    main = {"strategy": "peak_limit", "limit_kw": 12.0, "group": "feeder"}
+    csms, stations = loop(street(overrides, fleet=fleet, aggregators={"main": main}), speed=300.0)
+    thread.join(10.0)
+    of_stations = json.loads(csms.attrs["stations"]).values()
+    assert all(each["connections"] == 2 and not each["offence"] for each in of_stations)
+    assert 0.0 in csms["stations_connected"].values[0, 10:20]
+    for name in ("session_energy_delivered_kwh", "session_soc_departure"):
+        np.testing.assert_allclose(csms[name], stations[name], rtol=0, atol=1e-9)
+    assert float(csms["session_energy_delivered_kwh"].min()) > 1.0
+    assert float(np.abs(csms["late_energy_kwh"]).max()) > 0.01
+
+
+def test_reports_every_five_minutes():
+    """Between two reports the feeder has the last power; energies and costs are those of the registers."""
+    aggregator = {"strategy": "peak_limit", "limit_kw": 12.0, "group": "feeder"}
+    scenario = street(STREET | {"communication.telemetry": "5min"}, aggregators={"main": aggregator})
+    csms, stations = loop(scenario)
+    for name, factor in (("energy_delivered_kwh", 1.0), ("cost", PRICE)):
+        found, expected = (result[f"session_{name}"].values for result in (csms, stations))
+        assert np.all(np.abs(found - expected) <= factor * 2.0 * energy_tolerance(stations)), name
+    assert float(np.abs(csms["late_energy_kwh"]).max()) > 0.01
+    ticks = float(csms["fleet_power_kw"].sum()) / 60.0 + float(csms["late_energy_kwh"].sum())
+    assert ticks == pytest.approx(float(csms["ev_energy_drawn_kwh"].sum()), abs=1e-9)
 
 
 BIG = {

@@ -89,10 +89,11 @@ class _Link:
     version: Version
     answer_s: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: dict[str, tuple[str, asyncio.Future[Payload]]] = field(default_factory=dict)
     following: asyncio.Task[None] | None = None
     setup: asyncio.Task[None] | None = None
+    replaces: asyncio.Task[None] | None = None
+    """Closes the connection that this one replaces."""
 
     async def send(self, message: list[Any]) -> None:
         """Send a message. Raises TimeoutError if the station doesn't read."""
@@ -212,8 +213,8 @@ class StationServer:
         self._server = await serve(
             self._handle, host, port, ssl=self._context, process_request=self._admit,
             subprotocols=None, select_subprotocol=_select, max_size=MAX_MESSAGE_BYTES, max_queue=16,
-            compression=None, open_timeout=10.0, ping_interval=None if self.policy.lockstep else 20.0,
-            logger=_QUIET, server_header=None,
+            compression=None, open_timeout=10.0, close_timeout=min(self.policy.answer_s, 2.0),
+            ping_interval=None if self.policy.lockstep else 20.0, logger=_QUIET, server_header=None,
         )  # fmt: skip
 
     async def _close(self) -> None:
@@ -267,8 +268,7 @@ class StationServer:
         state.counts.connections += 1
         if before is not None:
             state.note("connected again, which replaces its connection")
-            before.state.connected = True
-            await before.socket.close(1008, "replaced by a new connection")
+            link.replaces = asyncio.create_task(before.socket.close(1008, "replaced by a new connection"))
         try:
             await self._read(link)
         except ConnectionClosed:

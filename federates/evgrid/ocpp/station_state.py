@@ -229,6 +229,8 @@ class StationState:
         return {}
 
     def _on_meter(self, payload: Payload) -> Payload:
+        if payload.get("evseId", payload.get("connectorId")) == 0:
+            return {}  # of the main meter
         self._read_all(payload["meterValue"], offline=self.version == "1.6")
         return {}
 
