@@ -77,6 +77,14 @@ class Peer(ChargePoint):
     def profiles(self, **_: Any) -> Any:
         return self._call_result.ReportChargingProfiles()
 
+    @on("ReportDERControl")
+    def der(self, **_: Any) -> Any:
+        return self._call_result.ReportDERControl()
+
+    @on("NotifyDERStartStop")
+    def der_starts(self, **_: Any) -> Any:
+        return self._call_result.NotifyDERStartStop()
+
     @on("NotifyReport")
     def report(self, **_: Any) -> Any:
         return self._call_result.NotifyReport()

@@ -42,6 +42,7 @@ from evgrid.fleet.telemetry import OwnPower, Telemetry
 from evgrid.inverter_functions.kernels import IN_SERVICE, prepare
 from evgrid.readers.signals import Signals
 from evgrid.scenario import Scenario
+from evgrid.scenario.inverter_functions import LocalFunctions, Rating, parameters
 
 
 class FleetModel(Model):
@@ -173,6 +174,9 @@ class FleetModel(Model):
         """Share of its power that each EV at a site may use, (EV at a site,)."""
         self._no_grid = np.zeros(0)
         self._hertz = np.full(members, extras.nominal_hz if extras is not None else np.nan)
+        self._own_functions: NDArray[np.int64] | None = None
+        self._first_own = 0
+        self._reset_functions = np.zeros(count, np.bool_)
         self._iteration = self._make_iteration(shape)
         self._declare()
 
@@ -225,6 +229,7 @@ class FleetModel(Model):
 
         """
         self._record_last()
+        self._apply_own_functions()
         setpoint = self._commands.at(round(time_s / self.period_s), time_s, inputs)
         iteration = self._iteration
         if iteration is None:
@@ -448,6 +453,66 @@ class FleetModel(Model):
     def sessions(self) -> Sessions:
         """The sessions in force."""
         return self._sessions
+
+    def functions_of(self, row: int) -> tuple[LocalFunctions, float] | None:
+        """The scenario's local functions of an EV's EVSE and its rated apparent power, kVA; None: without."""
+        extras, fleet = self._extras, self._scenario.fleet
+        if extras is None or fleet is None or fleet.charger.functions is None or not extras.capable[row]:
+            return None
+        return fleet.charger.functions, self._rating_of(row).s_kva
+
+    def _rating_of(self, row: int) -> Rating:
+        """Rating of an EV's EVSE, by the most that it draws and gives in any session."""
+        sessions, of_ev = self._sessions, self._sessions.ev == row
+        assert self._scenario.fleet is not None
+        charger = self._scenario.fleet.charger
+        share = (charger.apparent_kva or charger.power_kw) / charger.power_kw
+        draw, give = (
+            float(column[of_ev].max(initial=0.0)) for column in (sessions.charge_kw, sessions.discharge_kw)
+        )
+        return Rating(max(draw, give) * share, draw, give)
+
+    def set_functions(self, row: int, functions: LocalFunctions | None) -> None:
+        """Give the EVSE of an EV local functions of its own from the next tick on; None: the scenario's.
+
+        A session that begins within a tick begins with the scenario's. The fleet has local functions.
+        """
+        extras = self._extras
+        assert extras is not None
+        assert extras.with_functions
+        details, physics = extras.details, extras.details.physics
+        if self._own_functions is None:
+            count, last = len(self._evs), len(details.parameters) - 1
+            table = np.concatenate(
+                [
+                    details.parameters[:last],
+                    np.repeat(details.parameters[last:], count),
+                    details.parameters[last:],
+                ]
+            )
+            physics["parameters"][physics["parameters"] == last] = last + count
+            extras.details = details._replace(parameters=table)
+            self._own_functions = np.full(count, -1)
+            self._first_own = last
+        if functions is None:
+            self._own_functions[row] = -1
+        else:
+            self._own_functions[row] = at = self._first_own + row
+            extras.details.parameters[at : at + 1] = parameters(functions, self._rating_of(row))
+        self._reset_functions[row] = functions is None
+
+    def _apply_own_functions(self) -> None:
+        """Have EVSEs follow the functions that :meth:`set_functions` gave them."""
+        extras = self._extras
+        if self._own_functions is None or extras is None:
+            return
+        state, physics = self._fleet.state, extras.details.physics
+        own = self._own_functions[state["ev"]]
+        physics["parameters"][own >= 0] = own[own >= 0]
+        back = self._reset_functions[state["ev"]] & (physics["capable"] == 1)
+        if back.any():
+            physics["parameters"][back] = extras.details.parameters_of[state["kind"]][back]
+            self._reset_functions[:] = False
 
     def meters(self) -> tuple[Array, Array]:
         """Energy that each EV has drawn and given since the run's start, (ev,) kWh at the meter each."""

@@ -72,6 +72,7 @@ class Evse:
     charge_kw, discharge_kw : rated power; discharge 0: it can't give back
     voltage : V, phase to neutral, nominal, by which A are W
     reactive : whether it can be given a set-point of reactive power
+    apparent_kva : rated apparent power, of which reactive power is a share
     frequency : whether it measures the grid's frequency
     """
 
@@ -80,6 +81,7 @@ class Evse:
     discharge_kw: float = 0.0
     voltage: float = NOMINAL_VOLTAGE
     reactive: bool = False
+    apparent_kva: float = math.inf
     frequency: bool = False
 
 

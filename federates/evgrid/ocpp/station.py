@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from evgrid.ocpp.charging_profiles import MOST_PROFILES, Allowed, ChargingProfiles, Evse, Refusal, Situation
 from evgrid.ocpp.connection import Access, CallRefused, Connection, Counts, Pending, Request
+from evgrid.ocpp.der_controls import DerControls, fixed_var
 from evgrid.ocpp.messages import (
     TYPE_LENGTH,
     VENDOR,
@@ -32,6 +33,7 @@ from evgrid.ocpp.messages import (
     sampled_values,
 )
 from evgrid.ocpp.schemas import MessageError, Payload
+from evgrid.scenario.inverter_functions import LocalFunctions
 
 MODEL = "evgrid EVSE"
 PLACE = {"id": 1, "connectorId": 1}
@@ -58,9 +60,6 @@ class Grid(Protocol):
 
     def set_clock(self, text: str) -> None:
         """Keep to the CSMS's clock."""
-
-    def set_der(self, station: Station, action: str, payload: Payload) -> tuple[Payload, Then]:
-        """Answer a request about local functions."""
 
 
 @dataclass
@@ -93,11 +92,12 @@ class Station:
 
     def __init__(
         self, identity: str, evse: Evse, grid: Grid, access: Access, counts: Counts, pending: Pending,
-        gate: asyncio.Semaphore,
+        gate: asyncio.Semaphore, functions: LocalFunctions | None = None,
     ) -> None:  # fmt: skip
         self.identity, self.evse, self.version, self._grid = identity, evse, access.version, grid
         self.profiles = ChargingProfiles(evse, grid.times, replaces_level=self.version == "1.6")
         self.link = Connection(identity, access, self, counts, pending, gate)
+        self.der = DerControls(functions, grid.times, evse.frequency)
         self.session: Session | None = None
         self.transaction: Transaction | None = None
         self.reading = Reading(0.0, 0.0, phases=evse.phases)
@@ -154,12 +154,32 @@ class Station:
             self.link.put(Request("Heartbeat", dict))
         for profile_id in self.profiles.pulls(time_s):
             self._pull(profile_id)
+        for control_id, started in self.der.starts_and_stops(time_s):
+            stamp = self._grid.times.stamp(time_s)
+            message = {"controlId": control_id, "started": started, "timestamp": stamp}
+            self.link.put(Request("NotifyDERStartStop", lambda message=message: message))  # type: ignore[misc]
 
     def allowed(self, time_s: float) -> Allowed:
         """What the charging profiles ask of the EVSE at a time; nothing is drawn without a transaction."""
         if self.session is not None and self.transaction is None:
             return Allowed(0.0, 0.0, 0.0, None, "Idle")
-        return self.profiles.at(time_s, self._situation)
+        allowed = self.profiles.at(time_s, self._situation)
+        share = self.der.discharge_share(time_s)
+        if share < 1.0 and allowed.setpoint_kw is not None:
+            least = max(allowed.discharge_limit_kw, -share * self.evse.discharge_kw)
+            setpoint = max(allowed.setpoint_kw, least)
+            return allowed._replace(discharge_limit_kw=least, setpoint_kw=setpoint)
+        return allowed
+
+    def functions(self, time_s: float) -> LocalFunctions | None:
+        """The local functions of the EVSE at a time: by DER controls, and the set-point of reactive power."""
+        found = self.der.functions(time_s)
+        kvar = self.allowed(time_s).reactive_kvar if self.evse.reactive else None
+        if found is None or kvar is None:
+            return found
+        percent = min(max(-100.0 * kvar / self.evse.apparent_kva, -100.0), 100.0)
+        fixed = {"volt_var": fixed_var(percent), "watt_var": None, "power_factor": None}
+        return found.model_copy(update=fixed)
 
     @property
     def _situation(self) -> Situation:
@@ -550,14 +570,20 @@ class Station:
         }  # fmt: skip
         return {"status": "Accepted"}, lambda: self.link.put(Request("NotifyReport", lambda: message))
 
-    def _on_set_der(self, payload: Payload) -> tuple[Payload, Then]:
-        return self._grid.set_der(self, "SetDERControl", payload)
+    def _on_set_der(self, payload: Payload) -> Payload:
+        status, refusal, below = self.der.set(payload, self._grid.now_s())
+        response = _status(refusal) | {"status": status}
+        return response | ({"supersededIds": below} if below else {})
 
     def _on_get_der(self, payload: Payload) -> tuple[Payload, Then]:
-        return self._grid.set_der(self, "GetDERControl", payload)
+        content = self.der.report(payload)
+        if content is None:
+            return {"status": "NotFound"}, None
+        message = content | {"requestId": payload["requestId"], "tbc": False}
+        return {"status": "Accepted"}, lambda: self.link.put(Request("ReportDERControl", lambda: message))
 
-    def _on_clear_der(self, payload: Payload) -> tuple[Payload, Then]:
-        return self._grid.set_der(self, "ClearDERControl", payload)
+    def _on_clear_der(self, payload: Payload) -> Payload:
+        return {"status": self.der.clear(payload)}
 
 
 class OldStation(Station):
@@ -723,11 +749,11 @@ class OldStation(Station):
 
 def station_of(
     identity: str, evse: Evse, grid: Grid, access: Access, counts: Counts, pending: Pending,
-    gate: asyncio.Semaphore,
+    gate: asyncio.Semaphore, functions: LocalFunctions | None = None,
 ) -> Station:  # fmt: skip
     """A charging station of the version with which it connects."""
     kind = OldStation if access.version == "1.6" else Station
-    return kind(identity, evse, grid, access, counts, pending, gate)
+    return kind(identity, evse, grid, access, counts, pending, gate, functions)
 
 
 @dataclass

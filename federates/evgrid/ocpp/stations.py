@@ -42,6 +42,7 @@ from evgrid.ocpp.schemas import MessageError, Payload, text_of
 from evgrid.ocpp.station import Session, Station, Then, station_of
 from evgrid.runs.stepwise import Stepwise, stepwise
 from evgrid.scenario import Scenario
+from evgrid.scenario.inverter_functions import LocalFunctions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -272,17 +273,22 @@ class _Drive:
         assert scenario.fleet is not None
         frequency = scenario.system is not None
         self.stations: list[Station] = []
+        self._functions: dict[int, LocalFunctions] = {}
         for row in self._rows.tolist():
+            functions = fleet.functions_of(row)
             evse = Evse(
                 3 if evs.phase[row] == ALL_PHASES else 1, float(drawn_kw[row]), float(given_kw[row]),
-                scenario.fleet.charger.nominal_v, frequency=frequency,
+                scenario.fleet.charger.nominal_v, functions is not None, frequency=frequency,
             )  # fmt: skip
+            if functions is not None:
+                evse = replace(evse, apparent_kva=functions[1])
+                self._functions[len(self.stations)] = functions[0]
             identity = str(evs.name[row])
-            self.stations.append(
-                station_of(
-                    identity, evse, self, self._settings.access, self.report.counts, self._pending, self._gate
-                )
-            )
+            station = station_of(
+                identity, evse, self, self._settings.access, self.report.counts, self._pending, self._gate,
+                None if functions is None else functions[0],
+            )  # fmt: skip
+            self.stations.append(station)
 
     def _all_events(self) -> list[tuple[float, int, int, int]]:
         """When EVs leave (0) and come (1): time, which, station, session; in their order."""
@@ -320,10 +326,6 @@ class _Drive:
             if abs(self.times.seconds(text) - self.now_s()) >= 1.0:
                 self.times.align(text, self.now_s())
 
-    def set_der(self, station: Station, action: str, payload: Payload) -> tuple[Payload, Then]:
-        """See :class:`.station.Grid`."""
-        return {"status": "NotSupported"}, None
-
     # The run
 
     async def run(self) -> None:
@@ -344,6 +346,7 @@ class _Drive:
             while True:
                 if tick:
                     self.report.worst_answer_s = max(self.report.worst_answer_s, self._pending.lasted_s)
+                _raise_errors(tasks)
                 self._time_s = tick * self._step_s
                 await self._pace()
                 self._tell(self._time_s)
@@ -370,9 +373,7 @@ class _Drive:
         """Wait until the CSMS has accepted all stations, or refused those that are missing."""
         until = monotonic() + self._settings.connect_s
         while not all(station.link.online or station.link.refused for station in self.stations):
-            for task in tasks:
-                if task.done():
-                    task.result()
+            _raise_errors(tasks)
             if monotonic() > until:
                 break
             await asyncio.sleep(0.01)
@@ -430,8 +431,17 @@ class _Drive:
         await self._pending.none()
 
     def _setpoints(self) -> Array:
-        """What the profiles ask of each EV now, (ev,) kW."""
+        """What the profiles ask of each EV now, (ev,) kW; the EVSEs get their local functions."""
         time_s = self._time_s
+        for at, before in self._functions.items():
+            functions = self.stations[at].functions(time_s)
+            if functions is not before and functions != before:
+                assert functions is not None
+                self._functions[at] = functions
+                own = self._run.scenario.fleet
+                assert own is not None
+                given = None if functions == own.charger.functions else functions
+                self._fleet.set_functions(int(self._rows[at]), given)
         return np.array([station.allowed(time_s).power_kw for station in self.stations])
 
     def _tell(self, time_s: float) -> None:
@@ -494,6 +504,13 @@ class _Drive:
                     phases=phases,
                 )  # fmt: skip
             station.leave(at_s, reading)
+
+
+def _raise_errors(tasks: list[asyncio.Task[None]]) -> None:
+    """Raise the error of a task that has ended by one."""
+    for task in tasks:
+        if task.done():
+            task.result()
 
 
 def _allow_sockets(count: int) -> None:
