@@ -1,9 +1,12 @@
+# ruff: noqa: E501
 """Signals from outside: order, priority, cancellation, randomised starts."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.openadr import event, moment, notified, rules, signals
+
+from evgrid.readers.openadr import signals_of, versions_of
 
 EDGES = st.integers(0, 23)
 
@@ -93,3 +96,40 @@ def test_randomised_starts_go_both_ways():
         content["intervals"][0]["intervalPeriod"]["randomizeStart"] = "PT30M"
         shifts.append(signals([content], rules(seed=seed)).blocks[0].begin_s - 6 * 3600.0)
     assert min(shifts) < -600 < 600 < max(shifts)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(
+    ["", "PT1H", "P9999Y", "PT1S", "P1M", "0001-01-01", "1700-01-01T00:00:00Z", "2199-12-31T23:59:59Z", "SIMPLE",
+     "PRICE", "2026-01-15T06:00:00Z", "2026-01-15", "DELETE", "EVENT", "KWH", "PERCENT"]
+)  # fmt: skip
+KEYS = st.sampled_from(
+    ["id", "programID", "eventName", "createdDateTime", "modificationDateTime", "priority", "duration", "targets",
+     "payloadDescriptors", "intervalPeriod", "intervals", "operation", "object", "receivedDateTime", "objectType"]
+)  # fmt: skip
+
+
+@st.composite
+def odd_events(draw):
+    """Events of which some parts are replaced by others."""
+    content = event("e", draw(EDGES), 1, 1, draw(st.sampled_from(["PRICE", "SIMPLE", "DISPATCH_SETPOINT"])))
+    odd = st.recursive(
+        LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3)
+    )
+    content |= draw(st.dictionaries(KEYS, odd, max_size=3))
+    interval = content["intervals"]
+    if isinstance(interval, list) and interval and isinstance(interval[0], dict):
+        inner = st.dictionaries(st.sampled_from(["start", "duration", "randomizeStart"]), LEAVES)
+        interval[0] |= draw(
+            st.fixed_dictionaries({}, optional={"intervalPeriod": inner, "payloads": odd, "id": odd})
+        )
+    return content
+
+
+@given(st.lists(odd_events(), max_size=3))
+def test_whatever_comes_ends_in_signals_or_sentences(objects):
+    versions, faults = versions_of(objects)
+    found, more = signals_of(versions, rules())
+    assert all(isinstance(fault, str) and "\n" not in fault for fault in [*faults, *more, *found.notes])
+    assert all(b.begin_s < b.end_s and np.isfinite(b.value) for b in found.blocks)
+    for kind in found.kinds:
+        found.actual(kind)

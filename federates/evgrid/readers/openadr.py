@@ -60,6 +60,9 @@ from evgrid.readers.times import moment_of, utc_of
 
 AHEAD_S = 14 * DAY_S
 """Time beyond the end of a run up to which events are repeated, for plans, s."""
+_MOST = 1e15
+_MOST_INTERVALS = 1_000_000
+_LONGEST_RANDOM_S = 366 * DAY_S
 _MOST_BYTES = 512 * 2**20
 _DURATION = re.compile(
     r"P(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?$"
@@ -191,7 +194,7 @@ class Event(_Object):
     eventName: str | None = None
     createdDateTime: Moment | None = None
     modificationDateTime: Moment | None = None
-    priority: Annotated[int, Field(ge=0)] | None = None
+    priority: Annotated[int, Field(ge=0, le=2**31)] | None = None
     duration: Seconds | None = None
     targets: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = None
     payloadDescriptors: tuple[Descriptor, ...] | None = None
@@ -390,11 +393,7 @@ def _values(
     kind, name = KINDS[payload.type], payload.type
     if name in _ALERTS:
         return kind, [_ALERTS[name]]
-    bad = [
-        v
-        for v in payload.values
-        if isinstance(v, bool) or not isinstance(v, int | float) or not np.isfinite(v)
-    ]
+    bad = [v for v in payload.values if not _is_number(v)]
     if bad:
         raise ValueError(f"{name} = {shown(bad[0])}: must be a number")
     if len(payload.values) > 1 and name not in _SEVERAL:
@@ -425,6 +424,10 @@ def _values(
     return kind, values
 
 
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < _MOST
+
+
 def _placed(
     key: str, event: Event, known_s: float, rules: Rules
 ) -> Iterator[tuple[int, float, float, Interval]]:
@@ -453,6 +456,8 @@ def _placed(
             )
         random = own.randomizeStart if own.randomizeStart is not None or number else whole.randomizeStart
         if random is not None:
+            if random > _LONGEST_RANDOM_S:
+                raise ValueError(f"randomizeStart of intervals[{number}]: must be at most a year")
             shift = random * float(
                 stream(rules.seed, 0, Purpose.SIGNAL, crc32(key.encode()), number).uniform(-1.0, 1.0)
             )
@@ -463,8 +468,17 @@ def _placed(
     first, span = placed[0][0], max(end for _, end, _, _ in placed) - placed[0][0]
     lasts = span if event.duration is None else event.duration
     horizon = moment_at(rules.clock.duration_s + AHEAD_S, rules.zone, rules.clock)
-    repeats, number = 0, 0
-    while repeats == 0 or (0 < span < np.inf and repeats * span < lasts and first + repeats * span < horizon):
+    repeats = 0
+    if 0 < span < np.inf:  # from the last one that begins before the run
+        begin = moment_at(0.0, rules.zone, rules.clock)
+        repeats = int(min(max((begin - first) // span - 1.0, 0.0), max(lasts // span - 1.0, 0.0)))
+        ahead = min(lasts, horizon - first) / span - repeats
+        if ahead * len(placed) > _MOST_INTERVALS:
+            raise ValueError(f"has more than {_MOST_INTERVALS} intervals in the run, as it repeats them")
+    number, begun = repeats * len(placed), repeats
+    while repeats == begun or (
+        0 < span < np.inf and repeats * span < lasts and first + repeats * span < horizon
+    ):
         for begin, end, shift, interval in placed:
             begin, end = (
                 begin + repeats * span if repeats else begin,

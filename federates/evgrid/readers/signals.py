@@ -26,6 +26,7 @@ Times are seconds from the run's start on its local clock (:func:`local_seconds`
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -102,19 +103,24 @@ class Known:
 
     def at(self, kind: str, time_s: float, names: Collection[str] | None = ()) -> Block | None:
         """The block of a kind that holds at a time, None without one."""
-        for begin_s, end_s, block in self.winners(kind, names):
-            if begin_s <= time_s + _ROUNDING_S < end_s:
-                return block
-        return None
+        winners = self.winners(kind, names)
+        place = bisect_right(winners, time_s + _ROUNDING_S, key=_begin) - 1
+        return winners[place][2] if place >= 0 and time_s + _ROUNDING_S < winners[place][1] else None
 
     def least(self, kind: str, begin_s: float, end_s: float, names: Collection[str] | None = ()) -> float:
         """The least value of a kind within [begin_s, end_s), infinite without any."""
-        values = [
-            block.value
-            for begin, end, block in self.winners(kind, names)
-            if begin < end_s - _ROUNDING_S and end > begin_s + _ROUNDING_S
-        ]
-        return min(values, default=np.inf)
+        winners, least = self.winners(kind, names), np.inf
+        first = max(bisect_right(winners, begin_s + _ROUNDING_S, key=_begin) - 1, 0)
+        for begin, end, block in winners[first:]:
+            if begin >= end_s - _ROUNDING_S:
+                break
+            if end > begin_s + _ROUNDING_S:
+                least = min(least, block.value)
+        return least
+
+
+def _begin(winner: Winner) -> float:
+    return winner[0]
 
 
 class Signals:

@@ -433,6 +433,8 @@ def _notes_of_signals(scenario: Scenario, signals: Signals | None) -> Iterator[s
     system = scenario.system
     if signals is None or system is None:
         return
+    if system.live is not None:
+        yield f"signals come from a server during the run: {', '.join(sorted(system.live)).replace('_', ' ')}"
     counted = Counter(block.kind for block in signals.blocks)
     if counted:
         events = len({block.event for block in signals.blocks})
@@ -444,9 +446,7 @@ def _notes_of_signals(scenario: Scenario, signals: Signals | None) -> Iterator[s
     if "export_price" in signals.kinds and not scenario.has_prices:
         yield "EXPORT_PRICE of OpenADR is not used: there is no price of energy drawn"
     if "regulation" in signals.kinds and not isinstance(system.regulation, OpenADRRegulation):
-        yield (
-            "DISPATCH_SETPOINT_RELATIVE in percent is not used: it needs system.regulation.source = openadr"
-        )
+        yield "regulation by OpenADR is not used: it needs system.regulation.source = openadr"
     if signals.kinds & set(FOLLOWED):
         followers = [name for name, a in scenario.aggregators.items() if a.strategy_class.controls]
         if not followers:
