@@ -2,20 +2,23 @@
 """Events of OpenADR 3 as signals: times, units, what is known when, and faults."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from openadr3.entities.models import Event as ItsEvent
+from openadr3.entities.raw import RawEvent
 from tests.support.openadr import event, moment, notified, rules, signals, spans
 from tests.support.street import street
 
 import evgrid
 from evgrid.errors import ScenarioError
-from evgrid.readers.openadr import read_openadr
+from evgrid.readers.openadr import objects_in, read_openadr
 from evgrid.readers.signals import ALWAYS_S, steps_of
-from evgrid.runs.simulation import build_world
+from evgrid.runs.simulation import build_world, run_with_report
 from evgrid.scenario.system import events_of
 
+VALIDATION = Path(__file__).parents[1] / "validation"
 HOURLY = {"start": moment(6), "duration": "PT1H"}
 
 
@@ -304,6 +307,40 @@ def test_a_limit_of_a_group_counts_its_other_load_as_peak_limit_does(tmp_path):
         )
     )  # fmt: skip
     np.testing.assert_allclose(by_signal["fleet_power_kw"], by_setting["fleet_power_kw"], rtol=1e-9)
+
+
+def test_a_loop_of_ones_own_sees_events_as_they_become_known(tmp_path):
+    late = event("e", hours(18), 1, 2, "SIMPLE", createdDateTime=moment(hours(17)))
+    with evgrid.stepwise(street(system=given(tmp_path, late), overrides={"time.duration": "90min"})) as run:
+        seen = {}
+        while not run.done:
+            seen[run.view.time_s] = len(run.context.events)
+            run.step(run.view.p_max)
+    assert [count for time, count in seen.items() if time < 3600] == [0] * 12
+    assert [count for time, count in seen.items() if time >= 3600] == [1] * 6
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_run_see_the_same_signals(tmp_path):
+    objects = [
+        event("p", hours(0), 24, 0.3), event("p", hours(0), 24, 0.4, modificationDateTime=moment(hours(17))),
+        event("c", hours(19), 2, 0.1, priority=0), event("l", hours(17), 3, 40, "IMPORT_CAPACITY_LIMIT"),
+    ]  # fmt: skip
+    scenario = street(
+        system=given(tmp_path, *objects), tariff=None, aggregators={"main": {"strategy": "tou"}},
+        overrides={"time.duration": "4h"},
+    )  # fmt: skip
+    one, several = (run_with_report(scenario, processes=processes)[0] for processes in (False, True))
+    for name in ("fleet_power_kw", "session_cost", "setpoint_kw"):
+        np.testing.assert_array_equal(one[name], several[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((VALIDATION / "openadr").glob("*/events.json*")), ids=lambda f: f.parent.name
+)
+def test_events_of_the_validation_are_valid_for_another_library(file):
+    for content in objects_in(file):
+        RawEvent.model_validate(content.get("object", content))
 
 
 def test_states_of_charge_by_departure(tmp_path):

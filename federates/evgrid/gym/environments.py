@@ -171,7 +171,7 @@ class _Episodes:
         run = stepwise(self.scenario.model_copy(update={"ensemble": ensemble}), self._aggregator)
         self._run = run
         try:
-            clock, prices = run.context.clock, run.context.prices
+            clock, prices = run.context.clock, run.scenario.prices
             edges_s = clock.step_s * np.arange(clock.ticks + 1.0)
             none = np.full((clock.ticks, 2), np.nan)
             self._prices = none if prices is None else np.stack(prices.means(edges_s), axis=1)

@@ -81,7 +81,6 @@ class Stepwise:
 
     scenario : as it was given
     aggregator : name of the aggregator
-    context : what a strategy knows from the start
     portfolio : the aggregator's EVs among all
     values : the ports' last values by name (``evgrid ports``), such as ``feeder/voltage`` (member,
         connection, phase) and ``fleet/p``: those of the federates that step after the aggregator are of the
@@ -119,7 +118,6 @@ class Stepwise:
             self.close()
             raise
         _close_at_exit()
-        self.context: Context = loop.strategy.context
         self.portfolio: Portfolio = prepared.portfolio
 
     def __enter__(self) -> Stepwise:
@@ -129,6 +127,11 @@ class Stepwise:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def context(self) -> Context:
+        """What a strategy knows: from the start, and of signals from outside as of the last view."""
+        return self._loop.strategy.context
 
     @property
     def done(self) -> bool:
