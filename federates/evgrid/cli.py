@@ -799,8 +799,12 @@ def ocpp() -> None:
     help="One password, or lines of IDENTITY:PASSWORD.",
 )
 @click.option("--ca", type=click.Path(path_type=Path), help="Certificates by which the CSMS's is checked.")
-@click.option("--cert", type=click.Path(path_type=Path), help="Certificate of the stations (PEM).")
-@click.option("--key", type=click.Path(path_type=Path), help="Its key (PEM).")
+@click.option(
+    "--cert",
+    type=click.Path(path_type=Path),
+    help="Certificate of the stations (PEM), or a folder of IDENTITY.pem.",
+)
+@click.option("--key", type=click.Path(path_type=Path), help="Its key (PEM), or a folder of IDENTITY.key.")
 @_set_option
 @_no_code_option
 def ocpp_stations(
@@ -818,7 +822,7 @@ def ocpp_stations(
     checked = _load(scenario, settings, None)
     output = output or Path("results") / f"{checked.name}.nc"
     _check_output(output)
-    tls = stations.tls_context(url, ca, cert, key)
+    tls = stations.tls_of(url, ca, cert, key)
     passwords = {} if password_file is None else stations.read_station_passwords(password_file)
     access = Access(url, version, tls, user, passwords, answer_s)
     chosen = stations.Settings(access, None if lockstep else checked.time.speed or 1.0, settle, aggregator)

@@ -18,26 +18,23 @@ three,Load R11,970,3000,0.5,30,3.7,0,a,0.8
 """
 
 
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "time": {"start": "2026-01-15T00:00", "duration": "1h", "step": "1min"},
+    "feeder": {
+        "network": "cigre_lv", "base_load": {"source": "none"}, "step": "5min",
+        "zero_sequence": {"recipe": "four_wire"},
+    },
+    "fleet": {"sessions": {"file": "sessions.csv"}, "charger": {"phases": 3, "power_kw": 11}},
+    "aggregators": {"main": {"strategy": "v2g_peak_shaving", "limit_kw": 100}},
+    "communication": {"telemetry": "1min"},
+    "record": {"ev": True, "step": "5min"},
+}  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Scenario]:
+    """Makes the small scenario, with changes."""
     folder: Path = tmp_path_factory.mktemp("ocpp")
     (folder / "sessions.csv").write_text(SESSIONS)
-
-    def make(**changes: Any) -> Scenario:
-        content: dict[str, Any] = {
-            "name": "small",
-            "time": {"start": "2026-01-15T00:00", "duration": "1h", "step": "1min"},
-            "feeder": {
-                "network": "cigre_lv",
-                "base_load": {"source": "none"},
-                "step": "5min",
-                "zero_sequence": {"recipe": "four_wire"},
-            },
-            "fleet": {"sessions": {"file": "sessions.csv"}, "charger": {"phases": 3, "power_kw": 11}},
-            "aggregators": {"main": {"strategy": "v2g_peak_shaving", "limit_kw": 100}},
-            "communication": {"telemetry": "1min"},
-            "record": {"ev": True, "step": "5min"},
-        }
-        return scenario_from(content | changes, folder=folder)
-
-    return make
+    return lambda **changes: scenario_from(SMALL | changes, folder=folder)

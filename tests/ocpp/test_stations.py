@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+import ssl
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +18,9 @@ import pytest
 
 pytest.importorskip("ocpp")
 
+from cryptography.hazmat.primitives import serialization
+from tests.ocpp.conftest import SMALL
+from tests.ocpp.test_csms_security import certificate
 from tests.support.csms import Payload, SmallCsms, register_kwh
 
 import evgrid
@@ -437,10 +446,57 @@ def test_what_has_no_charging_stations(small: Make, changes: dict[str, Any], tex
         ("http://x", {}, "must begin with ws:// or wss://"),
         ("ws://x", {"ca": "a.pem"}, "certificates need wss://"),
         ("wss://x", {"certificate": "a.pem"}, "--cert and --key are given together"),
-        ("wss://x", {"ca": "missing.pem"}, "the TLS files can't be used"),
+        ("wss://x", {"ca": "missing.pem"}, "the TLS files of the stations can't be used"),
     ],
 )
 def test_addresses_and_certificates(url: str, files: dict[str, str], text: str) -> None:
     given = {name: Path(files[name]) if name in files else None for name in ("ca", "certificate", "key")}
     with pytest.raises(ScenarioError, match=text):
-        stations.tls_context(url, **given)
+        stations.tls_of(url, **given)
+
+
+def test_certificates(small: Make, tmp_path: Path) -> None:
+    """The CSMS's is checked by who signed it, and each station shows its own."""
+    own, other = certificate("own"), certificate("other")
+    signed = {"csms": certificate("csms", ("own", own[0]), ["127.0.0.1"]), "own": own, "other": other}
+    signed |= {name: certificate(name, ("own", own[0])) for name in ("one", "two", "three")}
+    for name, (key, made) in signed.items():
+        (tmp_path / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        kept = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        (tmp_path / f"{name}.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, *kept))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "csms.pem", tmp_path / "csms.key")
+    context.load_verify_locations(tmp_path / "own.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with SmallCsms(ssl=context) as csms:
+        wrong = stations.tls_of(csms.url, tmp_path / "other.pem", None, None)
+        with pytest.raises(RunError, match="could connect .* TLS: CERTIFICATE_VERIFY_FAILED"):
+            run_stations(small(), Settings(Access(csms.url, tls=wrong), None, connect_s=0.3))
+        none = stations.tls_of(csms.url, tmp_path / "own.pem", None, None)
+        with pytest.raises(RunError, match="no charging station could connect"):
+            run_stations(small(), Settings(Access(csms.url, tls=none), None, connect_s=0.3))
+        right = stations.tls_of(csms.url, tmp_path / "own.pem", tmp_path, tmp_path)
+        settings = Settings(Access(csms.url, tls=right), None)
+        _, _, report = run_stations(small(time=minutes(5)), settings)
+        shown = {who: csms.certificates[who] for who in ("one", "two", "three")}
+    assert report.connected == 3
+    assert shown == {"one": "one", "two": "two", "three": "three"}
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+    content = SMALL | {"fleet": {"count": 5}, "aggregators": {"main": {"strategy": "uncontrolled"}}}
+    (tmp_path / "small.yaml").write_text(json.dumps(content))
+    with SmallCsms() as csms:
+        command = ["ocpp", "stations", str(tmp_path / "small.yaml"), "--csms", csms.url, "--speed", "30"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "evgrid.cli", *command, "-o", str(tmp_path / "result.nc")],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            while len(csms.heard) < 15 and process.poll() is None:
+                threading.Event().wait(0.05)
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "stopped by Ctrl-C; no result was written" in error
+    assert not (tmp_path / "result.nc").exists()

@@ -140,6 +140,7 @@ class SmallCsms:
         self.refuses: set[str] = set()
         """Identities that may not connect."""
         self.headers: dict[str, str] = {}
+        self.certificates: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()
         self._server: Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -156,7 +157,7 @@ class SmallCsms:
 
     @property
     def url(self) -> str:
-        return f"{'ws' if self.ssl is None else 'wss'}://localhost:{self.port}"
+        return f"{'ws' if self.ssl is None else 'wss'}://127.0.0.1:{self.port}"
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
@@ -164,7 +165,7 @@ class SmallCsms:
     async def open(self, port: int = 0) -> int:
         """Listen."""
         self._server = await serve(
-            self._handle, "localhost", port, subprotocols=[f"ocpp{self.version}"], ssl=self.ssl,  # type: ignore[list-item]
+            self._handle, "127.0.0.1", port, subprotocols=[f"ocpp{self.version}"], ssl=self.ssl,  # type: ignore[list-item]
             process_request=self._admit, ping_interval=None,
         )  # fmt: skip
         return int(next(iter(self._server.sockets)).getsockname()[1])
@@ -186,6 +187,9 @@ class SmallCsms:
 
     def _admit(self, socket: ServerConnection, request: Any) -> Any:
         identity = request.path.rpartition("/")[2]
+        tls = socket.transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self.certificates[identity] = tls.getpeercert()["subject"][0][0][1]
         self.headers[identity] = request.headers.get("Authorization", "")
         if identity in self.refuses or (identity == CLOCK and self.script is None):
             return socket.respond(404, "unknown\n")

@@ -65,7 +65,7 @@ class Access:
 
     url : of the CSMS, ws:// or wss://; a station's identity is added
     version : of OCPP
-    tls : context of wss, None: the system's
+    tls : the TLS context of an identity, None: ws://
     user : user name of basic authentication; None: the identity
     passwords : by identity, "" for all others; none: no basic authentication
     answer_s : longest time in which a request is answered, s of wall time
@@ -73,7 +73,7 @@ class Access:
 
     url: str
     version: Version = "2.1"
-    tls: ssl.SSLContext | None = None
+    tls: Callable[[str], ssl.SSLContext] | None = None
     user: str | None = None
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
     answer_s: float = 30.0
@@ -254,7 +254,8 @@ class Connection:
         access = self.access
         socket = await connect(
             access.address(self.identity), subprotocols=[Subprotocol(subprotocol(access.version))],
-            additional_headers=access.headers(self.identity), ssl=access.tls, compression=None,
+            additional_headers=access.headers(self.identity), compression=None,
+            ssl=None if access.tls is None else access.tls(self.identity),
             max_size=MAX_MESSAGE_BYTES, max_queue=16, ping_interval=None, open_timeout=access.answer_s,
             close_timeout=1.0, user_agent_header=None, proxy=None, logger=_QUIET,
         )  # fmt: skip
@@ -400,6 +401,9 @@ class Connection:
             response, then = self._owner.answer(action, payload)
         except MessageError as error:
             raise MessageError(error.code, str(error), unique_id) from None
+        except (ArithmeticError, ValueError) as error:  # numbers beyond what can be computed with
+            text = f"{action} can't be answered: {error}"
+            raise MessageError("PropertyConstraintViolation", text[:255], unique_id) from None
         wrong = fault(CALL_RESULT, action, response, version)
         assert wrong is None, wrong
         return response, then

@@ -24,6 +24,7 @@ import contextlib
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -141,15 +142,17 @@ def run_stations(
         return run.result, run.report, drive.report
 
 
-def tls_context(
+def tls_of(
     url: str, ca: Path | None, certificate: Path | None, key: Path | None
-) -> ssl.SSLContext | None:
-    """The TLS context of an address; None for ws://.
+) -> Callable[[str], ssl.SSLContext] | None:
+    """The TLS context of each identity; None for ws://.
 
     ca : certificates by which the CSMS's is checked; None: the system's
-    certificate, key : of the stations, for security profile 3
+    certificate, key : of the stations, for security profile 3: files of all, or folders of IDENTITY.pem and
+        IDENTITY.key
 
-    Raises ScenarioError for files that are at fault, or an address that doesn't go with them.
+    Raises ScenarioError for an address that doesn't go with them, and, when a context is asked for, for files
+    that are at fault.
     """
     if not url.startswith(("ws://", "wss://")):
         raise ScenarioError([f"--csms {url}: must begin with ws:// or wss://"])
@@ -159,13 +162,27 @@ def tls_context(
         return None
     if (certificate is None) != (key is None):
         raise ScenarioError(["--cert and --key are given together"])
-    try:
-        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-        if certificate is not None:
-            context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise ScenarioError([f"the TLS files can't be used: {error}"]) from None
-    return context
+    each = certificate is not None and certificate.is_dir()
+
+    @cache
+    def context_of(identity: str) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+            if certificate is not None and key is not None:
+                own = (certificate, key)
+                if each:
+                    own = (certificate / f"{identity}.pem", key / f"{identity}.key")
+                if identity != CLOCK_IDENTITY or own[0].exists():  # another CSMS doesn't know the clock
+                    context.load_cert_chain(*own)
+        except (OSError, ssl.SSLError) as error:
+            who = identity or "the stations"
+            raise ScenarioError([f"the TLS files of {who} can't be used: {error}"]) from None
+        return context
+
+    if each:
+        return context_of
+    context_of("")  # files at fault are said before the run
+    return lambda _: context_of("")
 
 
 def read_station_passwords(path: Path) -> dict[str, str]:
@@ -413,7 +430,7 @@ class _Drive:
         if tick == 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(settings.access.answer_s):
-                    while not clock.online and not clock.refused:
+                    while not clock.online and not clock.fault:
                         await asyncio.sleep(0.005)
         if clock.online:
             content: Any = {"time": self.times.stamp(self._time_s), "step": tick}
