@@ -151,6 +151,13 @@ def test_what_is_not_followed_or_assumed_is_said():
 # ---- what is known when -----------------------------------------------------------------------------
 
 
+def test_prices_for_others_are_said_and_those_for_the_run_count():
+    objects = [event("a", 0, 1, 1, targets=["x", "y"]), event("b", 1, 1, 2, targets=["y", "z"])]
+    found = signals(objects, rules(targets=("z",)))
+    assert spans(found.actual("price")) == [(1, 2, 2)]
+    assert found.notes[0] == "events of OpenADR: not used are PRICE for x or y (1)"
+
+
 def test_an_update_holds_from_its_modification_and_not_before():
     old = event("e", 6, 2, 0.1, modificationDateTime=moment(1))
     new = event("e", 7, 2, 0.5, modificationDateTime=moment(7.5))
@@ -206,7 +213,6 @@ def test_steps_hold_on_or_are_as_stated_between():
             event("e", 0, 1, 1, payloadDescriptors=[{"payloadType": "PRICE", "units": "KWH", "currency": "USD"}]),
             "event e: currency of PRICE = USD: must be that of the scenario, EUR",
         ),
-        (event("e", 0, 1, 1, targets=["x"]), "event e: targets = x: PRICE is for all"),
         (prices(1, intervalPeriod={"start": "2026-01-15T06:00", "duration": "PT1H"}),
          "object 1: intervalPeriod.start = 2026-01-15T06:00: must be a time with its zone, such as 2026-01-15T18:30:00Z"),
         (prices(1, intervalPeriod={"start": moment(0), "duration": "1 h"}),
@@ -277,6 +283,25 @@ def test_what_follow_leaves_out_is_not_followed(tmp_path):
     assert not scenario.has_prices
     assert scenario.signals.kinds == {"import_limit"}
     assert any("not used are PRICE (1)" in note for note in scenario.signals.notes)
+
+
+def test_what_has_no_effect_is_said(tmp_path):
+    percent = [{"payloadType": "DISPATCH_SETPOINT_RELATIVE", "units": "PERCENT"}]
+    system = given(
+        tmp_path,
+        event("p", hours(17), 1, 0.3),
+        event("l", hours(17), 1, 5, "IMPORT_CAPACITY_LIMIT", targets=["nobody"]),
+        event("r", hours(17), 1, 0.5, "DISPATCH_SETPOINT_RELATIVE", payloadDescriptors=percent),
+    )
+    notes = build_world(street(system=system)).notes
+    for said in (
+        "signals of 3 events: import limit (1), price (1), regulation (1)",
+        "prices of OpenADR are recorded only: energy costs what the tariff says",
+        "regulation by OpenADR is not used: it needs system.regulation.source = openadr",
+        "set-points and limits of signals are not followed: no aggregator controls EVs",
+        "signals are for nobody in this run: those for nobody",
+    ):
+        assert said in notes
 
 
 def test_prices_of_a_file_hold_where_no_event_does(tmp_path):

@@ -98,6 +98,8 @@ KINDS = {
 }
 """Kinds of signals by type of payload."""
 _ALERTS = {"ALERT_GRID_EMERGENCY": 3.0, "ALERT_BLACK_START": 3.0, "ALERT_FLEX_ALERT": 2.0}
+_FOR_ALL = ("price", "export_price", "emissions", "regulation")
+"""Kinds of which there is one value for all: targets are those of the run, or others'."""
 _SEVERAL = ("PRICE", "EXPORT_PRICE", "GHG")
 _RANGES = {
     "level": (0.0, 3.0), "regulation": (-1.0, 1.0), "charge": (0.0, 1.0), "emissions": (0.0, np.inf),
@@ -234,6 +236,7 @@ class Rules:
     zone, clock, seed : time zone of the run's local clock, the clock, and the scenario's seed
     programs : programs that count; none: all
     kinds : kinds of signals that count; none: all
+    targets : targets that are for the whole run
     currency : of prices; "": not known
     """
 
@@ -243,6 +246,7 @@ class Rules:
     programs: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     currency: str = ""
+    targets: tuple[str, ...] = ()
 
 
 def read_openadr(path: Path, rules: Rules) -> Signals:
@@ -373,8 +377,12 @@ def _blocks(
             if rules.kinds and kind not in rules.kinds:
                 unused[payload.type] += 1
                 continue
-            if event.targets and kind in ("price", "export_price", "emissions", "regulation"):
-                raise ValueError(f"targets = {shown(', '.join(event.targets))}: {payload.type} is for all")
+            targets = frozenset(event.targets or ())
+            if targets and kind in _FOR_ALL:
+                if not targets & set(rules.targets):
+                    unused[f"{payload.type} for {' or '.join(sorted(targets))}"] += 1
+                    continue
+                targets = frozenset()
             share_s = (end_s - begin_s) / len(values)
             for place, value in enumerate(values):
                 last = place + 1 == len(values)
@@ -382,7 +390,7 @@ def _blocks(
                 yield Block(
                     kind, begin_s + place * share_s, until_s, value, key,
                     np.inf if event.priority is None else float(event.priority), number,
-                    frozenset(event.targets or ()), known_s,
+                    targets, known_s,
                 )  # fmt: skip
 
 

@@ -164,7 +164,7 @@ class Signals:
         return self._known[version]
 
     def actual(self, kind: str, names: Collection[str] = ()) -> list[Winner]:
-        """As :meth:`Known.winners`, each time by what was known at that time: what held in the end."""
+        """As :meth:`Known.winners`, each time by what was known at that time."""
         edges = [-np.inf, *self._changes_s, np.inf]
         found: list[Winner] = []
         for version, (begin_s, end_s) in enumerate(pairwise(edges)):

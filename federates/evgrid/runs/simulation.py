@@ -115,7 +115,7 @@ class World:
     @cached_property
     def _notes_of_signals(self) -> tuple[str, ...]:
         """Notes on signals from outside that are not followed."""
-        return tuple(_notes_of_signals(self.scenario, self.signals))
+        return tuple(_notes_of_signals(self))
 
     @cached_property
     def _notes_of_ageing(self) -> tuple[str, ...]:
@@ -428,29 +428,35 @@ def _series_files(settings: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _series_files(part, f"{path}.{name}" if path else str(name))
 
 
-def _notes_of_signals(scenario: Scenario, signals: Signals | None) -> Iterator[str]:
-    """What of the signals from outside has no effect in the run, a sentence each."""
+def _notes_of_signals(world: World) -> Iterator[str]:
+    """What signals from outside there are, and what of them has no effect in the run, a sentence each."""
+    scenario, signals = world.scenario, world.signals
     system = scenario.system
     if signals is None or system is None:
         return
     if system.live is not None:
         yield f"signals come from a server during the run: {', '.join(sorted(system.live)).replace('_', ' ')}"
+        return
     counted = Counter(block.kind for block in signals.blocks)
-    if counted:
-        events = len({block.event for block in signals.blocks})
-        kinds = ", ".join(f"{kind.replace('_', ' ')} ({count})" for kind, count in sorted(counted.items()))
-        yield f"signals of {events} events: {kinds}"
+    kinds, events = frozenset(counted), len({block.event for block in signals.blocks})
+    if events:
+        named = ", ".join(f"{kind.replace('_', ' ')} ({count})" for kind, count in sorted(counted.items()))
+        yield f"signals of {events} events: {named}"
     yield from signals.notes
-    if scenario.tariff is not None and signals.kinds & {"price", "export_price"}:
+    if scenario.tariff is not None and kinds & {"price", "export_price"}:
         yield "prices of OpenADR are recorded only: energy costs what the tariff says"
-    if "export_price" in signals.kinds and not scenario.has_prices:
+    if "export_price" in kinds and not scenario.has_prices:
         yield "EXPORT_PRICE of OpenADR is not used: there is no price of energy drawn"
-    if "regulation" in signals.kinds and not isinstance(system.regulation, OpenADRRegulation):
+    if "regulation" in kinds and not isinstance(system.regulation, OpenADRRegulation):
         yield "regulation by OpenADR is not used: it needs system.regulation.source = openadr"
-    if signals.kinds & set(FOLLOWED):
-        followers = [name for name, a in scenario.aggregators.items() if a.strategy_class.controls]
-        if not followers:
-            yield "set-points and limits of signals are not followed: no aggregator controls EVs"
+    if kinds & set(FOLLOWED) and not any(a.strategy_class.controls for a in scenario.aggregators.values()):
+        yield "set-points and limits of signals are not followed: no aggregator controls EVs"
+    names = {*system.targets, *scenario.aggregators}
+    for labels in (world.evs.name, world.connections.name, world.network.grid.trafos.name):
+        names.update(labels.tolist())
+    nobody = {" or ".join(sorted(b.targets)) for b in signals.blocks if b.targets and not b.targets & names}
+    if nobody:
+        yield f"signals are for nobody in this run: those for {', '.join(sorted(nobody))}"
 
 
 def _notes_of_plans(world: World) -> Iterator[str]:

@@ -442,8 +442,9 @@ class OpenADR(Settings):
     programs: tuple[str, ...] = ()
     """Values of programID that count; left out: all."""
     targets: tuple[str, ...] = ()
-    """Targets that the run has as a VEN: an event with targets counts if it has one of these, or the name of
-    an aggregator; a set-point or a limit also for EVs, connection points and transformers that it names."""
+    """Targets that the run has as a VEN: an event with targets counts if it has one of these, or, but for
+    prices, emissions and regulation, the name of an aggregator; a set-point or a limit also for EVs,
+    connection points and transformers that it names."""
     follow: Annotated[tuple[Payload, ...], Field(min_length=1)] | None = None
     """Types of payloads that are followed; left out: all that a run can follow."""
     limits_of: Literal["evs", "group"] = "evs"
@@ -643,7 +644,7 @@ def _signals_of(
 def emissions_of(system: System | None, clock: Clock, known: Known | Signals | None) -> Series | None:
     """Emission rates: of signals where they hold, else of ``system.emissions``; None without both.
 
-    known : what is known, or signals for what held in the end
+    known : what is known, or signals: then each time by what was known then
 
     Raises ScenarioError for a file that is at fault.
     """

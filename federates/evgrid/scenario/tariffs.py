@@ -372,7 +372,7 @@ def prices_of(
     """Prices of energy in a run: by the tariff, else by signals and ``system.energy_price``; None where none
     is.
 
-    known : what is known of signals, or signals for what held in the end
+    known : what is known of signals, or signals: then each time by what was known then
 
     Raises ScenarioError for a file that is at fault.
     """

@@ -265,8 +265,8 @@ def market(
 ) -> dict[str, Callable[[float, float], Array]]:
     """Price, emission rate and level of events, where given: a function each of a span's begin and end.
 
-    The mean over the span, (), for price and emissions; for events the level at its begin. With signals, what
-    held in the end.
+    The mean over the span, (), for price and emissions; for events the level at its begin. With signals, each
+    time by what was known then.
 
     Raises ScenarioError for a file that is at fault.
     """
