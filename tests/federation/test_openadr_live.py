@@ -13,6 +13,7 @@ from tests.support.vtn import vtn
 
 import evgrid
 from evgrid.errors import RunError, ScenarioError
+from evgrid.runs.simulation import prepare
 from evgrid.scenario import scenario_from
 
 FOLLOW = ["PRICE", "SIMPLE", "ALERT_GRID_EMERGENCY", "DISPATCH_SETPOINT", "IMPORT_CAPACITY_LIMIT", "GHG"]
@@ -153,6 +154,29 @@ def test_a_run_that_keeps_to_wall_time_does_not_wait(content, server, tmp_path):
     assert not hangs.is_set()
     hangs.set()
     assert at(result, "fleet_power_kw", "18:45") == pytest.approx(6)
+
+
+def test_a_vtn_that_answers_too_slowly_gives_no_answer(content, server, tmp_path, monkeypatch, caplog):
+    """It hangs at its third question for as long as the run lasts, which waits for answers, but not for ever."""
+    hangs = threading.Event()
+    server.list(PRICE, LIMIT)
+    server.script = {2: lambda vtn: hangs.wait()}
+    monkeypatch.setattr("evgrid.system.live.LONGEST_S", 0.5)
+    monkeypatch.setattr("evgrid.system.ven.LONGEST_S", 0.5)
+    content["time"]["duration"] = "1h"
+    content["time"]["step"] = content["record"]["step"] = content["communication"]["telemetry"] = "15min"
+    with caplog.at_level(logging.WARNING, "evgrid"):
+        result = evgrid.run(live(content, server, tmp_path, every="15min"))
+    hangs.set()
+    assert "gives no answer at 2026-01-15T18:00:00: TimeoutError; the last known values hold" in caplog.text
+    assert at(result, "fleet_power_kw", "18:15") == pytest.approx(6)
+
+
+def test_a_record_is_kept_until_the_next_run_begins(content, server, tmp_path):
+    (tmp_path / "came.jsonl").write_text("of a run before")
+    scenario = live(content, server, tmp_path)
+    with prepare(scenario, None):
+        assert (tmp_path / "came.jsonl").read_text() == "of a run before"
 
 
 def test_tokens_are_renewed_and_pages_are_read(content, server, tmp_path):

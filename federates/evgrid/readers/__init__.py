@@ -6,6 +6,9 @@
 ``times``       local times: ISO 8601, a form that the scenario states, or seconds from the start
 ``time_tables`` time series over the run's clock: units, zones, labels, gaps, wide and long tables
 ``series``      a single one of them, which covers the run
+``signals``     signals from outside, by what is known when
+``openadr``     events of OpenADR 3
+``ieee2030_5``  controls and curves of IEEE 2030.5
 ``faults``      the faults of a file as sentences, at most twenty rows of one kind
 ==============  =================================================================================
 

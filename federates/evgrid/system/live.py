@@ -11,12 +11,13 @@ once; at the begin of a run it must answer.
 from __future__ import annotations
 
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from evgrid.readers.faults import shown
 from evgrid.readers.signals import Block, Signals
 
 logger = logging.getLogger("evgrid")
+LONGEST_S = 30.0
+"""Longest time that a run waits for an answer, however slowly it comes, s of wall time."""
+_Answer = TypeVar("_Answer")
 
 
 class LiveSignals(Signals):
@@ -68,12 +72,10 @@ class LiveSource(ABC):
     ) -> None:
         self.what, self._every_s, self.signals, self.waits = what, every_s, signals, waits
         self.answers = True
-        self.pool = ThreadPoolExecutor(1, "evgrid-signals")
         self._asked: Future[Any] | None = None
+        self._open: list[Future[Any]] = []
         self._next_s = 0.0
         self._record = Path(record) if record is not None else None
-        if self._record is not None:
-            self._record.write_text("", encoding="utf-8")
         self.held_until = -np.inf
         """``time.monotonic`` until which it waited for the server."""
 
@@ -93,14 +95,16 @@ class LiveSource(ABC):
 
         Raises RunError if the server gives no answer at the begin of the run.
         """
-        if self._asked is None and time_s >= self._next_s - 1e-6:
-            self._asked = self.pool.submit(self.ask)
-            self._next_s = time_s + self._every_s
         first = time_s == 0.0
+        if first and self._record is not None:
+            self._record.write_text("", encoding="utf-8")
+        if self._asked is None and time_s >= self._next_s - 1e-6:
+            self._asked = self.submit(self.ask)
+            self._next_s = time_s + self._every_s
         if self._asked is None or not (self.waits or first or self._asked.done()):
             return
         try:
-            answer = self._asked.result()
+            answer = self._asked.result(LONGEST_S)
         except Exception as error:  # whatever a server can do wrong
             if first:
                 raise RunError(
@@ -128,9 +132,24 @@ class LiveSource(ABC):
             with self._record.open("a", encoding="utf-8") as file:
                 file.writelines(f"{line}\n" for line in lines)
 
+    def submit(self, call: Callable[[], _Answer]) -> Future[_Answer]:
+        """Call something of the server in a thread that does not keep the program from ending."""
+        future = Future[_Answer]()
+
+        def work() -> None:
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="evgrid-signals", daemon=True).start()
+        self._open = [other for other in self._open if not other.done()] + [future]
+        return future
+
     def close(self) -> None:
         """Leave: a run that waits for answers also waits for what is under way."""
-        self.pool.shutdown(wait=self.waits, cancel_futures=not self.waits)
+        if self.waits:
+            wait(self._open, LONGEST_S)
 
 
 def reason(error: BaseException) -> str:

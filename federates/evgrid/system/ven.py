@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -34,7 +35,7 @@ from evgrid.errors import ScenarioError
 from evgrid.readers.faults import shown
 from evgrid.readers.openadr import Rules, Version, moment_at, signals_of, versions_of
 from evgrid.scenario.system import VTN
-from evgrid.system.live import LiveSignals, LiveSource, logger, reason
+from evgrid.system.live import LONGEST_S, LiveSignals, LiveSource, logger, reason
 
 _PAGE = 50
 """Events in an answer: the most that the specification allows to ask for."""
@@ -118,10 +119,9 @@ class VirtualEndNode(LiveSource):
             ]
             if asked:
                 report = self._report(key, asked, begin_s, time_s, drawn_kwh)
-                self._sent.append(self.pool.submit(self._vtn.report, report))
+                self._sent.append(self.submit(partial(self._vtn.report, report)))
         if self.waits:
-            for sent in self._sent:
-                sent.exception()
+            wait(self._sent, LONGEST_S)
 
     def _report(
         self, key: str, asked: list[str], begin_s: float, end_s: float, drawn_kwh: float
@@ -197,6 +197,7 @@ class _Vtn:
                 [f"system.openadr.vtn.secret = {settings.secret}: there is no such environment variable"]
             )
         self._has_token = settings.client_id is None
+        self._one = threading.Lock()
 
     def events(self) -> list[Mapping[str, Any]]:
         """All events that the VTN lists."""
@@ -216,13 +217,14 @@ class _Vtn:
 
     def _ask(self, call: Callable[[], Any]) -> Any:
         settings = self._settings
-        if not self._has_token:
-            self._client.fetch_token(settings.client_id, self._secret, settings.token_url)
-            self._has_token = True
-        answer = call()
-        if answer.status_code == 401 and settings.client_id is not None:  # the token has expired
-            self._client.fetch_token(settings.client_id, self._secret, settings.token_url)
+        with self._one:
+            if not self._has_token:
+                self._client.fetch_token(settings.client_id, self._secret, settings.token_url)
+                self._has_token = True
             answer = call()
+            if answer.status_code == 401 and settings.client_id is not None:  # the token has expired
+                self._client.fetch_token(settings.client_id, self._secret, settings.token_url)
+                answer = call()
         answer.raise_for_status()
         return answer
 
