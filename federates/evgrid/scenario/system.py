@@ -626,18 +626,20 @@ def signals_of(system: System | None, clock: Clock, seed: int) -> Signals | None
         return None
     start = clock.start.astype("datetime64[us]").item()
     changed = tuple(file.stat().st_mtime_ns for file in files)
-    return _signals_of(system, start, clock.step_s, clock.ticks, seed, changed)
+    given = system.openadr, system.ieee2030_5, system.currency
+    return _signals_of(*given, start, clock.step_s, clock.ticks, seed, changed)
 
 
 @lru_cache(maxsize=8)
 def _signals_of(
-    system: System, start: datetime, step_s: float, ticks: int, seed: int, changed: tuple[int, ...]
-) -> Signals:
+    openadr: OpenADR | None, controls: DerControls | None, currency: str,
+    start: datetime, step_s: float, ticks: int, seed: int, changed: tuple[int, ...],
+) -> Signals:  # fmt: skip
     clock, found = Clock(np.datetime64(start), step_s, ticks), Signals()
-    if system.openadr is not None and system.openadr.file is not None:
-        found += read_openadr(system.openadr.file, system.openadr.rules(clock, seed, system.currency))
-    if (given := system.ieee2030_5) is not None:
-        found += read_controls(given.files, given.rules(clock, seed))
+    if openadr is not None and openadr.file is not None:
+        found += read_openadr(openadr.file, openadr.rules(clock, seed, currency))
+    if controls is not None:
+        found += read_controls(controls.files, controls.rules(clock, seed))
     return found
 
 
