@@ -167,3 +167,67 @@ def test_clearing_one_by_one_leaves_what_was_never_installed(
         assert profiles.clear(number, {}) == (short.get("source", "CSO") == "CSO")
         assert not profiles.clear(number, {})
     assert profiles.at(time_s, now) == installed(kept, now).at(time_s, now)
+
+
+NUMBERS = WATTS | st.integers(-(10**400), 10**400) | st.floats(allow_nan=False, allow_infinity=False)
+LIMITS = NUMBERS.map(abs)
+STAMPS = SECONDS.map(TIMES.stamp) | st.datetimes().map(lambda at: at.isoformat() + "Z") | st.text(max_size=30)
+POINTS = st.lists(
+    st.fixed_dictionaries({"frequency": NUMBERS, "power": NUMBERS}), min_size=2, max_size=4
+)  # fmt: skip
+OF_MODE: dict[str, dict[str, Any]] = {
+    "Idle": {},
+    "ChargingOnly": {"limit": LIMITS},
+    "CentralSetpoint": {"setpoint": NUMBERS, "dischargeLimit": LIMITS.map(lambda limit: -limit)},
+    "LocalFrequency": {"v2xBaseline": NUMBERS, "v2xFreqWattCurve": POINTS},
+}
+PERIODS = st.sampled_from(sorted(OF_MODE)).flatmap(
+    lambda mode: st.fixed_dictionaries({"operationMode": st.just(mode), **OF_MODE[mode]})
+)
+
+
+@st.composite
+def wild(draw: st.DrawFn) -> dict[str, Any]:
+    """A profile that the schema allows, with any numbers and dates."""
+    kind = draw(st.sampled_from(["Absolute", "Recurring", "Relative", "Dynamic"]))
+    number = 1 if kind == "Dynamic" else draw(st.integers(1, 3))
+    periods = [draw(PERIODS) | {"startPeriod": 0 if not at else draw(st.integers())} for at in range(number)]
+    schedule = {"id": 1, "chargingRateUnit": draw(st.sampled_from("WWA")), "chargingSchedulePeriod": periods}
+    profile = {
+        "id": draw(st.integers()), "stackLevel": draw(st.integers(0)), "chargingProfileKind": kind,
+        "chargingProfilePurpose": draw(TX), "chargingSchedule": [schedule],
+    }  # fmt: skip
+    if kind != "Relative":
+        schedule["startSchedule"] = draw(STAMPS)
+    if kind == "Recurring":
+        profile["recurrencyKind"] = draw(st.sampled_from(["Daily", "Weekly"]))
+    if kind == "Dynamic":
+        profile |= draw(st.fixed_dictionaries({}, optional={"dynUpdateInterval": st.integers()}))
+    for key, values in (("validFrom", STAMPS), ("maxOfflineDuration", st.integers())):
+        if draw(st.booleans()):
+            profile[key] = draw(values)
+    if draw(st.booleans()):
+        schedule["duration"] = draw(st.integers())
+    if draw(st.booleans()):
+        schedule["limitAtSoC"] = {"soc": draw(st.integers(0, 100)), "limit": draw(NUMBERS)}
+    return profile
+
+
+@settings(max_examples=100)
+@given(wild(), NOW, st.floats(-100, 600))
+def test_what_a_schema_allows_is_installed_or_refused(
+    profile: dict[str, Any], now: Situation, time_s: float
+) -> None:
+    if profile["chargingProfilePurpose"] == "TxProfile":
+        profile["transactionId"] = "tx"
+    evse = Evse(3, 22.0, 11.0, frequency=True)
+    profiles = ChargingProfiles(evse, TIMES)
+    refusal = profiles.set(profile, 1, time_s, now)
+    assert refusal is None or (refusal.code and refusal.text)
+    assert len(profiles) == (refusal is None)
+    profiles.pulls(time_s)
+    profiles.forget_expired(time_s, now)
+    for _, allowed in profiles.composite(time_s, 86_400, now):
+        assert allowed.discharge_limit_kw <= 0.0 <= allowed.limit_kw
+        assert allowed.power_kw == allowed.power_kw
+        assert allowed.power_kw > -float("inf")

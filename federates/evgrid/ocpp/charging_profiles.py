@@ -25,6 +25,7 @@ ChargingOnly of a ChargingStationMaxProfile limits charging, and leaves discharg
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -53,7 +54,7 @@ _GIVEN = {  # the values that a period may have beside its limits, by mode
     "LocalFrequency": ("v2xBaseline", "v2xFreqWattCurve"),
 }
 _VALUES = ("setpoint", "setpointReactive", "v2xBaseline", "v2xSignalWattCurve", "v2xFreqWattCurve")
-MOST_PROFILES = 100
+MOST_PROFILES = 20
 """Most profiles that a charging station keeps."""
 
 
@@ -195,10 +196,7 @@ class _Profile:
         begin_s = self.begin_s(time_s, now)
         if begin_s is None or time_s - begin_s >= self.duration_s:
             return None
-        for period in reversed(self.periods):
-            if period.begin_s <= time_s - begin_s:
-                return period
-        return None
+        return self.periods[bisect_right(self.periods, time_s - begin_s, key=_begin_of) - 1]
 
     def changes(self, time_s: float, until_s: float, now: Situation) -> Iterator[float]:
         """Times within (time_s, until_s) at which it may say something else."""
@@ -514,6 +512,9 @@ class ChargingProfiles:
         to_s = _read(self._times.seconds, "validTo", given["validTo"]) if "validTo" in given else math.inf
         if to_s <= from_s:
             raise _refused("InvalidProfile", f"validTo {given['validTo']} is not after validFrom")
+        for key in ("maxOfflineDuration", "dynUpdateInterval"):
+            if given.get(key, 0) < 0:
+                raise _refused("InvalidValue", f"{key} {given[key]}: must be at least 0")
         at_soc = schedule.get("limitAtSoC")
         phases = self.evse.phases
         updated_s = start_s
@@ -521,10 +522,10 @@ class ChargingProfiles:
             updated_s = _read(self._times.seconds, "dynUpdateTime", given["dynUpdateTime"])
         return _Profile(
             given, evse_id, source, purpose, given["stackLevel"], kind, from_s, to_s, start_s,
-            schedule.get("duration", math.inf), recurrence_s, periods,
+            float(min(schedule.get("duration", math.inf), _MOST)), recurrence_s, periods,
             at_soc["soc"] / 100.0 if at_soc else math.inf,
             self._kw(schedule["chargingRateUnit"], at_soc["limit"], phases) if at_soc else math.inf,
-            given.get("maxOfflineDuration", math.inf), updated_s,
+            float(min(given.get("maxOfflineDuration", math.inf), _MOST)), updated_s,
         )  # fmt: skip
 
     def _kw(self, unit: str, amount: float, phases: int) -> float:
@@ -538,8 +539,10 @@ class ChargingProfiles:
         if schedule.get("duration", 1) <= 0:
             raise _refused("InvalidSchedule", f"duration {schedule['duration']}: must be more than 0")
         at_soc = schedule.get("limitAtSoC")
-        if at_soc is not None and at_soc["limit"] < 0:
-            raise _refused("InvalidSchedule", f"limitAtSoC.limit {at_soc['limit']}: must be at least 0")
+        if at_soc is not None:
+            _check_numbers(at_soc)
+            if at_soc["limit"] < 0:
+                raise _refused("InvalidSchedule", f"limitAtSoC.limit {at_soc['limit']}: must be at least 0")
         made: list[_Period] = []
         for period in schedule["chargingSchedulePeriod"]:
             begin = period["startPeriod"]
@@ -553,6 +556,7 @@ class ChargingProfiles:
 
     def _period(self, given: Payload, unit: str, period: Payload) -> _Period:
         """A period, checked."""
+        _check_numbers(period)
         purpose, evse = given["chargingProfilePurpose"], self.evse
         mode = period.get("operationMode", "ChargingOnly")
         self._check_mode(purpose, mode, unit, period)
@@ -641,12 +645,28 @@ class ChargingProfiles:
         return 3.0 * self._kw(unit, one, 1)
 
 
+_MOST = 1e12
+"""Largest number of a period, W, A or s, and longest duration."""
 _UNSUPPORTED = {
     "randomizedDelay": "not supported (K01.FR.124)",
     "salesTariff": "tariffs of a schedule are not supported",
     "absolutePriceSchedule": "tariffs of a schedule are not supported",
     "priceLevelSchedule": "tariffs of a schedule are not supported",
 }
+
+
+def _begin_of(period: _Period) -> float:
+    return period.begin_s
+
+
+def _check_numbers(values: Payload) -> None:
+    """Refuse numbers beyond what can be computed with."""
+    for key, value in values.items():
+        if isinstance(value, list):
+            for point in value:
+                _check_numbers(point)
+        elif isinstance(value, int | float) and abs(value) > _MOST:
+            raise _refused("ValueOutOfRange", f"{key}: must be at most {_MOST:.0e}")
 
 
 class _RefusedError(Exception):

@@ -37,7 +37,7 @@ from evgrid.scenario.inverter_functions import LocalFunctions
 
 MODEL = "evgrid EVSE"
 PLACE = {"id": 1, "connectorId": 1}
-MOST_COMPOSITE_S = 7 * 86_400
+MOST_COMPOSITE_S = 86_400
 """Longest composite schedule that it computes, s."""
 Then = Callable[[], None] | None
 
