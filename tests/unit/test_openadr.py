@@ -390,6 +390,30 @@ def test_states_of_charge_by_departure(tmp_path):
     assert world.sessions.soc_target.tolist() == [0.9, 0.7, 1.0, 0.9]
 
 
+@pytest.mark.parametrize("of", ["group", "evs"])
+def test_plans_foresee_limits_of_groups(tmp_path, of):
+    """10 kWh from 16:00 to 20:00 at 5 kW, cheapest from 18:00 on, when 2 kW are allowed: a plan that knows of it
+    charges 6 kWh before; one that does not waits, and its EV must then charge beyond the limit.
+    """
+    (tmp_path / "s.csv").write_text(
+        "ev,connection,arrival,departure,energy_kwh,capacity_kwh,charge_kw\n"
+        "a,Load R11,2026-07-01T15:55,2026-07-01T20:00,10,60,5\n"
+    )
+    cheap = event("p", hours(16), 2, 0.3), event("q", hours(18), 2, 0.1)
+    limit = event("l", hours(18), 2, 2, "IMPORT_CAPACITY_LIMIT")
+    system = given(tmp_path, *cheap, limit, limits_of=of)
+    plan = {"strategy": "scheduled", "group": "feeder", "limit_kw": 50, "margin": 0}
+    scenario = street(
+        system=system, tariff=None, aggregators={"main": plan},
+        feeder={"network": "cigre_lv", "base_load": {"source": "none"}},
+        fleet={"sessions": {"file": str(tmp_path / "s.csv")}, "charger": {"phases": 3, "power_kw": 5}},
+        overrides={"ensemble.members": 1},
+    )  # fmt: skip
+    power = evgrid.run(scenario)["fleet_power_kw"].isel(member=0)
+    within = float(power.sel(time=slice("2026-07-01T18:00", "2026-07-01T19:59")).max())
+    assert (within < 2.1) == (of == "group")
+
+
 def test_regulation_by_relative_set_points(tmp_path):
     percent = [{"payloadType": "DISPATCH_SETPOINT_RELATIVE", "units": "PERCENT"}]
     content = event("r", hours(17), 1, -0.5, "DISPATCH_SETPOINT_RELATIVE", payloadDescriptors=percent)

@@ -276,6 +276,7 @@ class Scheduled(Dispatching):
         slots = int((self._offset_s + clock.duration_s) / period) + self._ahead + 1
         self._begins_s = period * np.arange(slots) - self._offset_s
         self._price, self._export = self._prices()
+        self._most_kw, self._least_kw = self._limits()
         billed = demand is not None and demand.of_group
         self._base = self._base_load() if settings.limited or billed else np.zeros((0, slots))
         groups = context.members * context.groups
@@ -402,7 +403,8 @@ class Scheduled(Dispatching):
             of_member = slice(member * context.groups, (member + 1) * context.groups)
             limit = least = None
             if settings.limited:
-                limit, least = settings.most_kw - base, settings.least_kw - base
+                window = slice(slot, slot + slots)
+                limit, least = self._most_kw[window] - base, self._least_kw[window] - base
             if not to_come:
                 best = self._between_plans(batteries, of, price, export, limit, least, member)
             else:
@@ -604,8 +606,9 @@ class Scheduled(Dispatching):
         return abs(view.envelope.begin_s - view.time_s) < 1e-6
 
     def signals_changed(self) -> None:
-        """See :meth:`Strategy.signals_changed`: by the new prices and emissions a plan is made at once."""
+        """See :meth:`Strategy.signals_changed`: by what is known now a plan is made at once."""
         self._price, self._export = self._prices()
+        self._most_kw, self._least_kw = self._limits()
         self._slot = -1
 
     # ---- forecasts ----------------------------------------------------------------------------
@@ -626,6 +629,25 @@ class Scheduled(Dispatching):
                 extra = settings.emissions_price / 1e6 * np.array(of_slots)  # per t and kg/MWh: per kWh
                 drawn, given = drawn + extra, given + extra
         return drawn, given
+
+    def _limits(self) -> tuple[Array, Array]:
+        """Most and least power of each group in each slot, by the settings and by signals that are of groups,
+        (slot,) kW.
+        """
+        context, settings, begins_s = self.context, self.settings, self._begins_s
+        most, least = (np.full(len(begins_s), kw) for kw in (settings.most_kw, settings.least_kw))
+        system, known = context.system, context.known
+        if not settings.limited or known is None or system is None or system.limits_of != "group":
+            return most, least
+        for kind in ("import_limit", "export_limit"):
+            for begin_s, end_s, block in known.winners(kind, context.names):
+                first = max(int(begins_s.searchsorted(begin_s, "right")) - 1, 0)
+                within = slice(first, int(begins_s.searchsorted(end_s, "left")))
+                if kind == "import_limit":
+                    most[within] = np.minimum(most[within], block.value)
+                else:
+                    least[within] = np.maximum(least[within], -block.value)
+        return most, least
 
     def _base_load(self) -> Array:
         """Mean base load of each group in each slot, (member · groups, slot) kW."""
