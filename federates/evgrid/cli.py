@@ -908,14 +908,15 @@ def csms(
 
 
 @ocpp.command()
-@click.argument("identity")
+@click.argument("identities", metavar="IDENTITY...", nargs=-1, required=True)
 @click.password_option(help="Asked for where it is not given.")
-def password(identity: str, password: str) -> None:
-    """Print the line of a --passwords file for the station IDENTITY."""
+def password(identities: tuple[str, ...], password: str) -> None:
+    """Print the lines of a --passwords file for stations that have the same password."""
     _need_ocpp()
     from evgrid.ocpp.security import hashed
 
-    click.echo(f"{identity}:{hashed(password)}")
+    for identity in identities:
+        click.echo(f"{identity}:{hashed(password)}")
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
