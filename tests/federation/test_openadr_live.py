@@ -3,6 +3,7 @@
 
 import json
 import logging
+import sys
 import threading
 
 import numpy as np
@@ -220,6 +221,33 @@ def test_settings_at_fault(content, tmp_path, vtn, more, message):
     system = {"openadr": {"vtn": vtn, "timezone": "UTC", "follow": FOLLOW, **more}}
     with pytest.raises(ScenarioError, match=message):
         scenario_from(content | {"system": system}, folder=tmp_path)
+
+
+def test_answers_that_are_none(content, server, tmp_path, monkeypatch):
+    server.events = [{"eventName": "without id"}]
+    with pytest.raises(RunError, match="begin of the run: ValueError: /events is no list of events"):
+        evgrid.run(live(content, server, tmp_path))
+    monkeypatch.setattr("evgrid.system.ven._MOST_EVENTS", 50)
+    server.list(*(event(f"e{k}", 1, 1, 1, "SIMPLE") for k in range(60)))
+    with pytest.raises(RunError, match="/events lists more than 50 events"):
+        evgrid.run(live(content, server, tmp_path))
+
+
+def test_a_report_that_is_not_taken_is_said_once(content, server, tmp_path, caplog):
+    server.list(NOW)
+    server.takes_reports = False
+    content["time"]["duration"] = "1h"
+    with caplog.at_level(logging.WARNING, "evgrid"):
+        evgrid.run(live(content, server, tmp_path, report="15min", every="2h"))
+    said = [r.getMessage() for r in caplog.records if "did not take a report" in r.getMessage()]
+    assert len(said) == 1
+    assert "HTTPStatusError" in said[0]
+
+
+def test_without_the_extra_its_name_is_said(content, server, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openadr3.api", None)
+    with pytest.raises(ScenarioError, match=r"needs the package openadr3: pip install 'evgrid\[openadr\]'"):
+        evgrid.run(live(content, server, tmp_path))
 
 
 def test_one_member_in_one_process(content, server, tmp_path):

@@ -18,6 +18,7 @@ class Vtn:
         self.tokens = 0
         self.asked = 0
         self.status = 200
+        self.takes_reports = True
         self.script = {}
         """What happens at the n-th question for the first page of events: a function of the VTN."""
 
@@ -73,6 +74,8 @@ def vtn():
                 return self._answer(403, {"title": "wrong secret"})
             if not self._allowed():
                 return None
+            if not state.takes_reports:
+                return self._answer(400, {"title": "no"})
             report = json.loads(body)
             RawReport.model_validate(report)
             state.reports.append(report)

@@ -1,6 +1,7 @@
 # ruff: noqa: E501
 """DERControls and DERCurves of IEEE 2030.5: modes, primacy, status, randomisation, curves, faults; and a run."""
 
+import sys
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -167,6 +168,19 @@ def test_faults(read, documents, message):
         read(*documents)
 
 
+def test_a_record_at_fault_is_named(tmp_path):
+    path = tmp_path / "came.jsonl"
+    path.write_text('{"resources": []}')
+    with pytest.raises(ScenarioError, match="line 1: must be an object with receivedDateTime and resources"):
+        read_controls([path], DerRules(ZoneInfo("UTC"), CLOCK))
+
+
+def test_without_the_extra_its_name_is_said(read, monkeypatch):
+    monkeypatch.setitem(sys.modules, "py20305.xml.serialization", None)
+    with pytest.raises(ScenarioError, match=r"needs the package py20305: pip install 'evgrid\[ieee2030_5\]'"):
+        read(programs(1))
+
+
 # ---- curves -----------------------------------------------------------------------------------------
 
 
@@ -217,6 +231,14 @@ def test_volt_watt_watt_var_and_droop(tmp_path):
 def test_curves_at_fault(tmp_path, text, message):
     with pytest.raises(ScenarioError, match=message):
         functions(tmp_path, text)
+
+
+def test_two_deadbands_and_two_curves_of_a_kind_are_refused(tmp_path):
+    droop = "<opModFreqDroop><dBOF>36</dBOF><dBUF>20</dBUF><kOF>50</kOF><kUF>40</kUF><openLoopTms>500</openLoopTms></opModFreqDroop>"
+    with pytest.raises(ScenarioError, match="dBOF = 36 and dBUF = 20: must be the same"):
+        functions(tmp_path, default(droop))
+    with pytest.raises(ScenarioError, match="is a second volt_watt: give one"):
+        functions(tmp_path, curve(12, [(106, 100), (110, 0)], 1), curve(12, [(105, 100), (110, 0)], 1))
 
 
 def test_a_function_is_given_once(tmp_path):

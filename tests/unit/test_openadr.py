@@ -223,6 +223,10 @@ def test_steps_hold_on_or_are_as_stated_between():
          "event e: intervals[0].intervalPeriod.duration: is required, there or of the event"),
         (prices(1, intervalPeriod={"duration": "PT1H"}),
          "event e: intervalPeriod.start: is required, of the event or of its first interval"),
+        (prices(1, duration="P9999Y", intervalPeriod={"start": moment(0), "duration": "PT1S"}),
+         "event e: has more than 1000000 intervals in the run, as it repeats them"),
+        (prices(1, intervalPeriod={"start": moment(0), "duration": "PT1H", "randomizeStart": "P9999Y"}),
+         "event e: randomizeStart of intervals[0]: must be at most a year"),
         ({"operation": "DELETE", "objectType": "EVENT", "object": prices(1)},
          "object 1: receivedDateTime: is required with DELETE, the time of the cancellation"),
         ({"operation": "READ", "object": prices(1)}, "object 1: operation = READ: must be CREATE, UPDATE or DELETE"),
@@ -258,6 +262,38 @@ def hours(day_hour):
     return (np.datetime64("2026-07-01T00:00") - np.datetime64("2026-01-15T00:00")) / np.timedelta64(
         1, "h"
     ) + day_hour
+
+
+@pytest.mark.parametrize(
+    ("system", "message"),
+    [
+        ({"regulation": {"source": "openadr"}}, "system.regulation.source = openadr: needs system.openadr"),
+        ({"openadr": {"timezone": "UTC"}}, "give either file or vtn"),
+        ({"openadr": {"vtn": {"url": "https://x"}, "timezone": "UTC", "follow": ["CHARGE_STATE_SETPOINT"]}},
+         "follow = CHARGE_STATE_SETPOINT: is for files, not for vtn"),
+        ({"openadr": {"file": "events.json", "timezone": "UTC", "currency": "EUR"}, "energy_price": {"file": "events.json", "currency": "USD"}},
+         "system.openadr.currency = EUR: must be that of system.energy_price"),
+        ({"openadr": {"file": "events.json", "timezone": "UTC"}, "ieee2030_5": {"files": ["events.json"], "timezone": "UTC", "limits_of": "group"}},
+         "system.ieee2030_5.limits_of = group: must be that of system.openadr"),
+        ({"openadr": {"vtn": {"url": "https://x"}, "timezone": "UTC", "follow": ["PRICE"]}, "ieee2030_5": {"files": ["events.json"], "timezone": "UTC"}},
+         "system.openadr and system.ieee2030_5: can be given together only from files"),
+        ({"openadr": {"file": "events.json", "timezone": "Mars"}}, "system.openadr.timezone = Mars"),
+    ],
+)  # fmt: skip
+def test_settings_at_fault(tmp_path, monkeypatch, system, message):
+    (tmp_path / "events.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ScenarioError) as caught:
+        street(system=system)
+    assert any(message in fault for fault in caught.value.faults), caught.value.faults
+
+
+def test_sites_need_prices_that_are_known(tmp_path):
+    vtn = {"vtn": {"url": "https://x"}, "timezone": "UTC", "follow": ["PRICE"]}
+    sites = {"home": {"connections": ["Load R11"], "load": {"kw": 1}}}
+    with pytest.raises(ScenarioError) as caught:
+        street(system={"openadr": vtn}, tariff=None, sites=sites, overrides={"ensemble.members": 1})
+    assert "system.openadr.vtn: sites need prices that are known when the run begins" in caught.value.faults
 
 
 def test_events_and_prices_of_a_scenario(tmp_path):
