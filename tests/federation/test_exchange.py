@@ -5,6 +5,7 @@ import pytest
 
 from evgrid.federation import run_federation
 from evgrid.federation.adapter import grants_in
+from evgrid.federation.helics_io import ask_broker, connect, end
 
 pytestmark = pytest.mark.usefixtures("thread_mode")
 
@@ -268,6 +269,23 @@ def test_report_and_progress(toy, sizes, clock):
         report.run_s - sum(report.stepping_s.values()) - sum(report.finishing_s.values())
     )
     assert report.coupling_us_per_tick == pytest.approx(1e6 * report.coupling_s / 40)
+
+
+def test_a_core_that_is_connected_is_known_to_its_broker():
+    """Where it is not, HELICS sleeps 100 ms as the first federate is created."""
+    import helics as h
+
+    for number in range(20):
+        names = [f"{what}-known-{number}" for what in ("broker", "core")]
+        broker = h.helicsCreateBroker("inproc", names[0], "--federates=1 --loglevel=no_print")
+        core = h.helicsCreateCore(
+            "inproc", names[1], f"--federates=1 --loglevel=no_print --broker={names[0]}"
+        )
+        try:
+            connect(core)
+            assert ask_broker(broker, "root", "cores") == names[1:]
+        finally:
+            end([], core, broker)
 
 
 def test_units_are_declared_at_both_ends(toy, sizes, clock, monkeypatch):

@@ -15,6 +15,7 @@ import atexit
 import ctypes
 import json
 from collections.abc import Callable, Sequence
+from time import sleep
 from typing import Any
 
 import helics as h
@@ -27,6 +28,7 @@ ERROR_CODE = -1
 """Code of every global error that evgrid raises; the reason is in its text."""
 
 _PATIENCE_MS = 5000
+_CONNECT_TRIES, _CONNECT_PAUSE_S = 200, 5e-4
 
 NEVER = float(h.HELICS_TIME_MAXTIME)
 """The end of HELICS' time."""
@@ -44,6 +46,7 @@ _message_free = loadSym("helicsMessageFree")
 _core_global_error = loadSym("helicsCoreGlobalError")
 _broker_global_error = loadSym("helicsBrokerGlobalError")
 _query_broker = loadSym("helicsQueryBrokerExecute")
+_query_core = loadSym("helicsQueryCoreExecute")
 _federate_add_dependency = loadSym("helicsFederateAddDependency")
 _federate_disconnect = loadSym("helicsFederateDisconnect")
 _federate_free = loadSym("helicsFederateFree")
@@ -170,6 +173,20 @@ def message_receiver(endpoint: Any, length: int) -> tuple[Array, Receive]:
     return buffer, receive
 
 
+def connect(core: Any) -> None:
+    """Connect a core to its broker, and wait until the broker knows it, a moment at most.
+
+    Otherwise HELICS 3.6.1 connects when the first federate is created, and sleeps 100 ms meanwhile. Raises
+    HelicsException if it can't connect.
+    """
+    h.helicsCoreConnect(core)
+    for _ in range(_CONNECT_TRIES):
+        state = _answer(_query_core, core, "core", "global_state") or {}
+        if state.get("attributes", {}).get("id") != 0:  # which the broker gives
+            return
+        sleep(_CONNECT_PAUSE_S)
+
+
 def core_global_error(core: Any, text: str) -> None:
     """End everything that runs on a core, from any thread; never raises.
 
@@ -185,9 +202,13 @@ def broker_global_error(broker: Any, text: str) -> None:
 
 def ask_broker(broker: Any, target: str, about: str) -> Any:
     """The answer to a query as JSON; None where there is none. Waits for it, if need be HELICS' 15 s."""
+    return _answer(_query_broker, broker, target, about)
+
+
+def _answer(ask: Any, asked: Any, target: str, about: str) -> Any:
     query, error = h.helicsCreateQuery(target, about), _new_error()
     try:
-        answer = _query_broker(query.handle, broker.handle, error)
+        answer = ask(query.handle, asked.handle, error)
         return None if error.error_code else json.loads(ffi.string(answer).decode())
     except ValueError:  # pyhelics' function of this purpose prints a warning
         return None

@@ -38,7 +38,7 @@ from evgrid.core.interrupts import raise_swallowed
 from evgrid.core.model import Clock, Model
 from evgrid.errors import EvgridError, PowerFlowError, RunError
 from evgrid.federation.adapter import Adapter, ExternalFault, Stopped
-from evgrid.federation.helics_io import NEVER, break_off, core_global_error, end, leave_behind
+from evgrid.federation.helics_io import NEVER, break_off, connect, core_global_error, end, leave_behind
 from evgrid.federation.pace import Lateness, Pace, behind_text, leader
 from evgrid.federation.wiring import Place, wire
 from evgrid.scenario.federation import CORE_TYPE
@@ -297,6 +297,8 @@ class _Federation:
                     self._broker = h.helicsCreateBroker("inproc", broker, count)
                 name = CORE_TYPE if self._elsewhere is not None else "inproc"
                 self._core = h.helicsCreateCore(name, core, f"{count} {joined}")
+                if self._elsewhere is None:
+                    connect(self._core)
                 for place in self._own:
                     self.adapters.append(
                         Adapter(place, sizes, self._clock, core, message_delay_s, int(kind), self._external)
