@@ -229,6 +229,16 @@ def test_request_that_is_not_for_a_csms():
     assert response["status"] == "UnknownVendorId"
 
 
+def test_nothing_is_booked_after_the_run():
+    station = Station()
+    station.event("Started", 0.0, 1.0)
+    station.books.closed = True
+    with pytest.raises(MessageError, match="the run has ended"):
+        station.event("Updated", 300.0, 1.5)
+    assert station.books.drawn_kwh[0] == 0.0
+    assert "currentTime" in station.say("Heartbeat", {})
+
+
 def test_security_event_is_in_the_result():
     station = Station()
     event = {"type": "SettingSystemTime", "timestamp": TIMES.stamp(0.0)}

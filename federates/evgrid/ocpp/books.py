@@ -88,6 +88,8 @@ class Books:
     charge_kw: Array
     discharge_kw: Array
     transactions: list[Transaction] = field(default_factory=list)
+    closed: bool = False
+    """Whether the run has ended: nothing more is booked."""
 
     def __post_init__(self) -> None:
         count = len(self.charge_kw)

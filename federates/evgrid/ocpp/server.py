@@ -343,7 +343,7 @@ class StationServer:
         try:
             response = link.state.answer(action, payload)
         except MessageError as error:
-            if error.code in ("NotImplemented", "NotSupported"):  # honest, if of no use
+            if error.code in ("NotImplemented", "NotSupported", "InternalError"):  # no fault of the station
                 await link.send([CALL_ERROR, unique_id, error.code, str(error)[:255], {}])
                 return
             raise MessageError(error.code, str(error), unique_id) from None

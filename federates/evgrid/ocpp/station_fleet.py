@@ -313,6 +313,7 @@ class StationFleet(Model):
                 one.closed = "run ended"
         self._late_kwh += self.books.net_kwh - self._seen_kwh
         self._seen_kwh = self.books.net_kwh
+        self.books.closed = True
 
     def _session_values(self) -> dict[str, Array]:
         """The result variables of the scenario's sessions, of the transactions that count to each."""

@@ -125,6 +125,8 @@ class StationState:
         handler = getattr(self, f"_on_{_HANDLED.get(action, '')}", None)
         if handler is None:
             raise MessageError("NotImplemented", f"{action} is not implemented by this CSMS")
+        if self.books.closed and action in _BOOKED:
+            raise MessageError("InternalError", "the run has ended: nothing more is booked")
         response: Payload = handler(payload)
         return response
 
@@ -389,6 +391,7 @@ class StationState:
         return Report(soc, most, least, needed, departure - time_s, needed_s)
 
 
+_BOOKED = ("TransactionEvent", "StartTransaction", "StopTransaction", "MeterValues")
 _HANDLED: dict[str, Any] = {
     "BootNotification": "boot",
     "Heartbeat": "heartbeat",
