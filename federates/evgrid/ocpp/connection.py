@@ -151,7 +151,7 @@ class Pending:
         await self._none.wait()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """A request to the CSMS.
 
@@ -200,7 +200,7 @@ class Connection:
         self._waiting: dict[str, tuple[str, asyncio.Future[Payload]]] = {}
         self._more = asyncio.Event()
         self._counted = self._held = 0
-        self._again = self._ended = False
+        self._again = self._ended = self._was_answered = False
 
     @property
     def queued(self) -> int:
@@ -233,10 +233,12 @@ class Connection:
             try:
                 async with self._gate:
                     socket = await self._connect()
+                self._was_answered = False
                 try:
                     await self._serve(socket)
-                    delay_s = LEAST_DELAY_S
                 finally:
+                    if self._was_answered:
+                        delay_s = LEAST_DELAY_S
                     await socket.close()
             except (OSError, InvalidHandshake, ConnectionClosed, TimeoutError, EOFError) as error:
                 if not (self.fault and isinstance(error, ConnectionClosed)):
@@ -417,6 +419,7 @@ class Connection:
             return
         wrong = fault(CALL_RESULT, action, message[2], self.access.version)
         if wrong is None:
+            self._was_answered = True
             answer.set_result(message[2])
             return
         self.counts.note("malformed", f"the answer of the CSMS to {self.identity}: {wrong}")
