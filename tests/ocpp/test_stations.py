@@ -18,12 +18,14 @@ import pytest
 
 pytest.importorskip("ocpp")
 
+from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from tests.ocpp.conftest import SMALL
 from tests.ocpp.test_csms_security import certificate
 from tests.support.csms import Payload, SmallCsms, register_kwh
 
 import evgrid
+from evgrid.cli import main
 from evgrid.errors import RunError, ScenarioError
 from evgrid.ocpp import stations
 from evgrid.ocpp.connection import Access
@@ -500,3 +502,15 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
     assert process.returncode == 130, error
     assert "stopped by Ctrl-C; no result was written" in error
     assert not (tmp_path / "result.nc").exists()
+
+
+def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("evgrid.ocpp")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ocpp", None)
+    done = CliRunner().invoke(main, ["ocpp", "stations", "s.yaml", "--csms", "ws://localhost"])
+    assert done.exit_code == 2
+    text = "evgrid.ocpp needs the packages ocpp, websockets and fastjsonschema: pip install 'evgrid[ocpp]'"
+    assert text in " ".join(done.output.split())
+    helped = CliRunner().invoke(main, ["ocpp", "stations", "--help"])
+    assert helped.exit_code == 0
