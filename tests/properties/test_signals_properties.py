@@ -69,6 +69,16 @@ def test_a_cancelled_event_is_as_though_never_sent_from_then_on(objects, cancell
         np.testing.assert_array_equal(told(with_it, hour), told(without, hour))
 
 
+@given(events(), st.integers(0, 47))
+def test_what_holds_is_what_is_known_at_the_time(objects, half_hour):
+    """The value by which costs are counted is the one that a strategy sees at the time."""
+    found, now_s = signals(objects), 1800.0 * half_hour
+    known, actual = found.known(now_s).held("price"), found.held("price")
+    assert (known is None) == (actual is None) == (not found.blocks)
+    if actual is not None:
+        assert float(known.at(now_s + 1.0)) == float(actual.at(now_s + 1.0))
+
+
 @given(st.integers(0, 2**32), st.integers(0, 7200), st.text("abc", min_size=1, max_size=5), EDGES)
 def test_randomised_starts_lie_within_their_bounds_and_stay(seed, bound_s, name, begin_h):
     content = event(name, begin_h, 2, 1)

@@ -177,6 +177,15 @@ def test_a_cancelled_event_is_as_though_never_sent_from_then_on():
     )
 
 
+def test_the_last_price_holds_on_when_its_event_is_gone_and_is_0_before_any_is_known():
+    price = event("e", 2, 8, 0.3, createdDateTime=moment(1))
+    found = signals([price, notified("DELETE", 5, price)])
+    hours_s = 3600.0 * np.array([0.5, 1.5, 3.5, 7.5, 20.5])
+    held = [0.0, 0.3, 0.3, 0.3, 0.3]
+    assert [float(found.held("price").at(t)) for t in hours_s] == held
+    assert [float(found.known(t).held("price").at(t)) for t in hours_s] == held
+
+
 def test_the_lowest_priority_number_wins_and_one_without_loses():
     found = signals([event("a", 0, 4, 1), event("b", 1, 2, 2, priority=7), event("c", 2, 1, 3, priority=0)])
     assert spans(found.known(0.0).winners("price")) == [(0, 1, 1), (1, 2, 2), (2, 3, 3), (3, 4, 1)]
@@ -424,6 +433,22 @@ def test_states_of_charge_by_departure(tmp_path):
     fleet = {"sessions": {"file": str(tmp_path / "s.csv")}, "charger": {"phases": 3, "power_kw": 7.4}}
     world = build_world(street(system=system, fleet=fleet, overrides={"ensemble.members": 1}))
     assert world.sessions.soc_target.tolist() == [0.9, 0.7, 1.0, 0.9]
+
+
+@pytest.mark.parametrize("strategy", ["tou", "scheduled", "arbitrage", "demand_response", "emissions"])
+def test_strategies_run_before_anything_is_known(tmp_path, strategy):
+    late = moment(hours(17))
+    system = given(
+        tmp_path,
+        event("p", hours(17.5), 2, 0.3, createdDateTime=late),
+        event("g", hours(17.5), 2, 400, "GHG", createdDateTime=late),
+        event("s", hours(17.5), 2, 1, "SIMPLE", createdDateTime=late),
+    )
+    scenario = street(system=system, tariff=None, aggregators={"main": {"strategy": strategy}},
+                      overrides={"ensemble.members": 1, "time.duration": "3h"})  # fmt: skip
+    result = evgrid.run(scenario)
+    assert float(result["energy_price_per_mwh"].sel(time="2026-07-01T16:30")) == 0
+    assert float(result["energy_price_per_mwh"].sel(time="2026-07-01T17:05")) == pytest.approx(300)
 
 
 @pytest.mark.parametrize("of", ["group", "evs"])

@@ -27,9 +27,10 @@ Times are seconds from the run's start on its local clock (:func:`local_seconds`
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 from zoneinfo import ZoneInfo
@@ -41,6 +42,7 @@ from evgrid.readers.series import Series
 ALWAYS_S = 1e9
 """Distance in time that stands for infinity, s: 31 years."""
 _ROUNDING_S = 1e-6
+_SHORT_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,18 @@ Winner = tuple[float, float, Block]
 
 
 class Known:
-    """The signals that are known at a time, past and future."""
+    """The signals that are known at a time, past and future.
 
-    def __init__(self, blocks: Iterable[Block]) -> None:
+    held_alone : the values of a kind for all as steps, where there are no others
+    """
+
+    def __init__(
+        self,
+        blocks: Iterable[Block],
+        held_alone: Callable[[str], Series | None] = lambda kind: None,
+    ) -> None:
         self.blocks = tuple(blocks)
+        self._held_alone = held_alone
         self._found: dict[tuple[str, frozenset[str] | None], list[Winner]] = {}
 
     def winners(self, kind: str, names: Collection[str] | None = ()) -> list[Winner]:
@@ -95,6 +105,16 @@ class Known:
                 if b.kind == kind and (key[1] is None or not b.targets or b.targets & key[1])
             )
         return self._found[key]
+
+    def held(self, kind: str, otherwise: Series | None = None) -> Series | None:
+        """The values of a kind for all as steps; ``otherwise`` where no signal holds.
+
+        Without ``otherwise`` the last value holds on until the next, the first one before; 0 while there is
+        none. None if there are no signals of the kind at all.
+        """
+        if otherwise is not None:
+            return steps_of(self.winners(kind), otherwise)
+        return self._held_alone(kind)
 
     def targets(self, *kinds: str) -> list[frozenset[str]]:
         """The different sets of targets of the blocks of some kinds, in a fixed order."""
@@ -117,6 +137,27 @@ class Known:
             if end > begin_s + _ROUNDING_S:
                 least = min(least, block.value)
         return least
+
+
+NOTHING = Series(np.array([0.0, 1.0]), np.zeros(1))
+"""Values of a kind of which nothing is known."""
+
+
+def _held_from(winners: Sequence[Winner], kind: str, now_s: float, last: float | None) -> Series:
+    """The values of a kind as steps from ``now_s`` on, at which ``last`` had held, None if nothing was
+    known.
+    """
+    before = [winner for winner in winners if winner[0] <= now_s]
+    if before and before[-1][1] > now_s:
+        found = steps_of(winners)
+    elif last is not None:
+        cut_s = now_s - _SHORT_S
+        past = [(begin_s, min(end_s, cut_s), b) for begin_s, end_s, b in before if begin_s < cut_s]
+        held = cut_s, now_s, Block(kind, cut_s, now_s, last, "")
+        found = steps_of([*past, held, *winners[len(before) :]])
+    else:
+        found = steps_of(winners) if len(before) < len(winners) else None
+    return NOTHING if found is None else found
 
 
 def _begin(winner: Winner) -> float:
@@ -142,6 +183,7 @@ class Signals:
         self._changes_s = np.array(sorted(times))
         self._span_s = np.array([(b.known_s, b.until_s) for b in self.blocks]).reshape(-1, 2)
         self._known: dict[int, Known] = {}
+        self._held: dict[str, list[Series]] = {}
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -158,9 +200,10 @@ class Signals:
 
     def _of_version(self, version: int) -> Known:
         if version not in self._known:
-            now_s = self._changes_s[version - 1] if version else 0.0
+            now_s = float(self._changes_s[version - 1]) if version else 0.0
             here = np.flatnonzero((self._span_s[:, 0] <= now_s) & (now_s < self._span_s[:, 1]))
-            self._known[version] = Known(self.blocks[k] for k in here.tolist())
+            alone = partial(self._held_alone, version=version)
+            self._known[version] = Known((self.blocks[k] for k in here.tolist()), alone)
         return self._known[version]
 
     def actual(self, kind: str, names: Collection[str] = ()) -> list[Winner]:
@@ -173,6 +216,34 @@ class Signals:
                 if end > begin:
                     found.append((float(begin), float(end), block))
         return found
+
+    def _held_alone(self, kind: str, version: int) -> Series | None:
+        """The values of a kind for all in a version, as steps: see :meth:`Known.held`."""
+        if kind not in self.kinds:
+            return None
+        found = self._held.setdefault(kind, [])
+        while len(found) <= version:
+            now_s = float(self._changes_s[len(found) - 1]) if found else -ALWAYS_S
+            last = float(found[-1].at(now_s)) if found and found[-1] is not NOTHING else None
+            found.append(_held_from(self._of_version(len(found)).winners(kind), kind, now_s, last))
+        return found[version]
+
+    def held(self, kind: str, otherwise: Series | None = None) -> Series | None:
+        """As :meth:`Known.held`, each time by what was known at that time."""
+        if otherwise is not None or kind not in self.kinds:
+            return steps_of(self.actual(kind), otherwise)
+        edges, values = list[float](), list[float]()
+        for version in range(len(self._changes_s) + 1):
+            steps = self._held_alone(kind, version)
+            assert steps is not None
+            begin_s = self._changes_s[version - 1] if version else min(float(steps.edges_s[0]), -1.0)
+            last = version == len(self._changes_s)
+            end_s = max(float(steps.edges_s[-1]), begin_s + 1.0) if last else self._changes_s[version]
+            inside = steps.edges_s[(steps.edges_s > begin_s) & (steps.edges_s < end_s)]
+            parts = np.array([begin_s, *inside, end_s])
+            edges += parts[:-1].tolist()
+            values += [float(steps.at(time_s)) for time_s in (parts[:-1] + parts[1:]) / 2.0]
+        return Series(np.array([*edges, end_s]), np.array(values))
 
     def __add__(self, other: Signals) -> Signals:
         return Signals((*self.blocks, *other.blocks), (*self.notes, *other.notes))

@@ -36,7 +36,7 @@ from evgrid.core.units import DAY_S
 from evgrid.readers.ieee2030_5 import DER_KINDS, DerRules, read_controls
 from evgrid.readers.openadr import KINDS, Rules, payload_types, read_openadr
 from evgrid.readers.series import PRICE, Series, read_emissions, read_series
-from evgrid.readers.signals import Known, Signals, Winner, steps_of
+from evgrid.readers.signals import NOTHING, Known, Signals, Winner
 from evgrid.readers.times import clock_changes
 from evgrid.scenario.fields import (
     Duration,
@@ -386,9 +386,6 @@ def level_at(events: Iterable[Event], clock: Clock, time_s: float) -> int:
     return min(((e.priority, -e.level) for e in holding), default=(0, 0))[1] * -1
 
 
-NO_PRICE = Series(np.array([0.0, 1.0]), np.zeros(1))
-"""Price of energy until a server has sent one."""
-
 Payload = Literal[
     "PRICE", "EXPORT_PRICE", "GHG", "SIMPLE", "ALERT_GRID_EMERGENCY", "ALERT_BLACK_START", "ALERT_FLEX_ALERT",
     "DISPATCH_SETPOINT", "DISPATCH_SETPOINT_RELATIVE", "IMPORT_CAPACITY_LIMIT", "EXPORT_CAPACITY_LIMIT",
@@ -654,7 +651,7 @@ def emissions_of(system: System | None, clock: Clock, known: Known | Signals | N
     base = None
     if source is not None:
         base = read_emissions(source.file, clock, source.timezone, source.column, source.reading)
-    return steps_of(winners_of(known, "emissions"), base)
+    return base if known is None else known.held("emissions", base)
 
 
 def wholesale_of(
@@ -670,12 +667,12 @@ def wholesale_of(
     if source is not None:
         base = read_series(source.file, clock, PRICE, source.column, source.reading)
         base = Series(base.edges_s, base.values / 1000.0)
-    price = steps_of(winners_of(known, "price"), base)
-    if price is None and system is not None and system.openadr is not None and system.openadr.vtn is not None:
-        price = NO_PRICE if system.gives_prices else None
+    price = base if known is None else known.held("price", base)
+    if price is None and known is not None and system is not None and system.gives_prices:
+        price = NOTHING  # those that there are, are not for this run
     if price is None:
         return None
-    given = steps_of(winners_of(known, "export_price"), price)
+    given = price if known is None else known.held("export_price", price)
     return price, price if given is None else given
 
 
