@@ -41,7 +41,15 @@ class _Scope:
     known: Known
 
 
-class Following(Dispatching):
+class _Sharing(Dispatching):
+    """Shares powers over the EVs of groups, for nobody's strategy."""
+
+    def setpoints(self, view: View) -> Array:
+        """See :meth:`Strategy.setpoints`."""
+        raise NotImplementedError
+
+
+class Following:
     """Changes an aggregator's set-points so that they follow signals.
 
     context : of the aggregator, with the groups of its limits
@@ -50,13 +58,11 @@ class Following(Dispatching):
     """
 
     def __init__(self, context: Context, labels: Collection[NDArray[np.str_]], of_group: bool) -> None:
-        self._of_group = of_group
-        if not of_group:
-            context = replace(context, groups=1, ev_group=context.evs.member)
-        super().__init__(DispatchSettings(strategy="signals"), context)
+        settings = DispatchSettings(strategy="signals")
         whole = replace(context, groups=1, ev_group=context.evs.member)
-        self._of_member = _OfMember(self.settings, whole)
-        self._labels = tuple(labels)
+        self._of_group, self._labels = of_group, tuple(labels)
+        self._members = _Sharing(settings, whole)
+        self._limited = _Sharing(settings, context if of_group else whole)
         self._scopes: list[_Scope] = []
 
     def know(self, known: Known) -> None:
@@ -67,10 +73,6 @@ class Following(Dispatching):
                 mask = self._targeted(block.targets)
                 blocks.setdefault(mask.tobytes(), (mask, []))[1].append(block)
         self._scopes = [_Scope(mask, Known(of)) for mask, of in blocks.values() if mask.any()]
-
-    def setpoints(self, view: View) -> Array:
-        """See :meth:`Strategy.setpoints`."""
-        raise NotImplementedError
 
     def follow(self, view: View, wanted: Array) -> Array:
         """The set-points ``wanted``, (ev,) kW, changed so that they follow the signals."""
@@ -91,19 +93,20 @@ class Following(Dispatching):
         return wanted
 
     def _power(self, view: View, wanted: Array, block: Block, evs: NDArray[np.bool_]) -> Array:
-        members, member = self.context.members, self.context.evs.member
+        members, member = self._members.context.members, self._members.context.evs.member
         part = _only(view, evs)
         target = np.full(members, block.value)
         if block.kind == "power_change":
             here = np.minimum(np.minimum(view.time_needed, view.time_left) / view.step_s, 1.0)
             drawn = np.minimum(np.clip(wanted, part.p_min, part.p_max), part.p_max * here)
             target += np.bincount(member, drawn, members)
-        return np.where(evs, self._of_member.dispatch(part, target), wanted)
+        return np.where(evs, self._members.dispatch(part, target), wanted)
 
     def _limit(
         self, view: View, wanted: Array, least_kw: float, most_kw: float, evs: NDArray[np.bool_]
     ) -> Array:
-        group, groups = self.context.ev_group, self.context.members * self.context.groups
+        context = self._limited.context
+        group, groups = context.ev_group, context.members * context.groups
         low, high = np.full(groups, least_kw), np.full(groups, most_kw)
         if self._of_group:
             reached = np.bincount(group[evs], minlength=groups) > 0
@@ -112,28 +115,20 @@ class Following(Dispatching):
             evs = reached[group]
         part = _only(view, evs)
         asked = np.clip(np.where(evs, wanted, 0.0), part.p_min, part.p_max)
-        kept = self.keep_within(
+        kept = self._limited.keep_within(
             part, np.where(evs, wanted, 0.0), asked, low, high, np.ones(len(evs), np.bool_)
         )
         return np.where(evs, kept, wanted)
 
     def _targeted(self, targets: frozenset[str]) -> NDArray[np.bool_]:
-        count = len(self.context.evs)
-        if not targets or targets & self.context.names:
+        count = len(self._members.context.evs)
+        if not targets or targets & self._members.context.names:
             return np.ones(count, np.bool_)
         named = np.array(sorted(targets))
         found = np.zeros(count, np.bool_)
         for label in self._labels:
             found |= np.isin(label, named)
         return found
-
-
-class _OfMember(Dispatching):
-    """Shares a power over the EVs of each member."""
-
-    def setpoints(self, view: View) -> Array:
-        """See :meth:`Strategy.setpoints`."""
-        raise NotImplementedError
 
 
 def _only(view: View, evs: NDArray[np.bool_]) -> View:
