@@ -17,7 +17,7 @@ import evgrid
 from evgrid.core.model import Clock
 from evgrid.errors import RunError
 from evgrid.federation import Limits, run_federation
-from evgrid.federation.control import free_ports
+from evgrid.federation.control import Member, free_ports
 from evgrid.federation.host import Host
 from evgrid.federation.pace import Pace, behind_text, leader
 from evgrid.federation.wiring import wire
@@ -226,6 +226,24 @@ def test_the_result_says_how_late_it_was_and_its_numbers_are_those_of_any_run(wa
     )
     assert report.split_s["waiting"] == pytest.approx(11 * 5.0)
     assert alone.drop_attrs().identical(result.drop_attrs())
+
+
+def test_a_process_that_falls_behind_tells_the_host(toy, sizes, clock, caplog):
+    models = [toy("fleet", [], ["fleet/p"]), toy("feeder", ["fleet/p"])]
+    address = ("127.0.0.1", free_ports())
+    with Host(wire(models, sizes, clock()), sizes, clock(), address, members=["fleet"], digest="a") as host:
+        joined = []
+        joining = threading.Thread(target=lambda: joined.append(Member("fleet", *address, "a", 20.0)))
+        joining.start()
+        while joining.is_alive():
+            host.watch()
+        joined[0].behind(2.0, 8.0, 1.5, {"fleet": 0.25})
+        while not caplog.text:
+            host.watch()
+        joined[0].close()
+    assert (
+        "at 2026-01-15T12:00:08 (8 s) it is 1.5 s late; of evgrid's federates fleet has taken" in caplog.text
+    )
 
 
 def test_a_run_beside_another_program_waits_too(toy, sizes, wall):
