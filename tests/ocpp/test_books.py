@@ -36,6 +36,13 @@ def test_first_reading_is_where_the_run_begins():
     assert found.drawn_kwh[0] == found.given_kwh[0] == 0.0
 
 
+def test_readings_from_before_the_run_are_not_of_it():
+    found = books()
+    for time_s, drawn in ((-7200.0, 100.0), (-3600.0, 107.0), (0.0, 108.0), (HOUR, 109.0)):
+        found.read(0, time_s, drawn, 0.0, None)
+    assert found.drawn_kwh[0] == 2.0
+
+
 def test_energy_and_cost_of_a_transaction():
     found, one = books(), Transaction(0, "s", "t", 0.0)
     found.read(0, 0.0, 100.0, 10.0, one)
@@ -76,23 +83,23 @@ def test_energy_outside_of_transactions_is_booked():
 @pytest.mark.parametrize(
     ("reading", "says"),
     [
-        ((HOUR, -1.0, 0.0), "import register reads -1000 Wh"),
-        ((HOUR, 50.0, -0.1), "export register reads -100 Wh"),
-        ((HOUR, math.nan, 0.0), "import register reads nan Wh"),
-        ((HOUR, math.inf, 0.0), "import register reads inf Wh"),
-        ((HOUR, 49.0, 0.0), "import register fell from 50000 to 49000 Wh"),
-        ((HOUR, 61.0, 0.0), "rose by 11000 Wh in 3600 s: its rating of 10 kW allows 10502 Wh"),
-        ((HOUR, 50.0, 11.0), "export register rose"),
-        ((-60.0, 50.0, 0.0), "came after that of 2026-07-01T16:00:00"),
+        ((2 * HOUR, -1.0, 0.0), "import register reads -1000 Wh"),
+        ((2 * HOUR, 50.0, -0.1), "export register reads -100 Wh"),
+        ((2 * HOUR, math.nan, 0.0), "import register reads nan Wh"),
+        ((2 * HOUR, math.inf, 0.0), "import register reads inf Wh"),
+        ((2 * HOUR, 49.0, 0.0), "import register fell from 50000 to 49000 Wh"),
+        ((2 * HOUR, 61.0, 0.0), "rose by 11000 Wh in 3600 s: its rating of 10 kW allows 10502 Wh"),
+        ((2 * HOUR, 50.0, 11.0), "export register rose"),
+        ((HOUR - 60.0, 50.0, 0.0), "came after that of 2026-07-01T17:00:00"),
     ],
 )
 def test_reading_that_cannot_be_is_refused_and_leaves_the_books(reading, says):
     found, one = books(), Transaction(0, "s", "t", 0.0)
-    found.read(0, 0.0, 50.0, 0.0, one)
+    found.read(0, HOUR, 50.0, 0.0, one)
     with pytest.raises(Untrue, match=says):
         found.read(0, *reading, one)
     assert found.drawn_kwh[0] == found.given_kwh[0] == one.drawn_kwh == one.cost == 0.0
-    found.read(0, HOUR, 55.0, 0.0, one)
+    found.read(0, 2 * HOUR, 55.0, 0.0, one)
     assert one.drawn_kwh == 5.0
 
 

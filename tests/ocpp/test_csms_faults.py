@@ -63,7 +63,7 @@ async def _malformed(beside, station):
             await asyncio.sleep(0.001)
         found.append(station.errors.pop()[1:3])
     for action, payload in (
-        ("Heartbeat", {"more": 1}), ("NoAction", {}), ("ReportChargingProfiles", _profiles("NewPurpose"))
+        ("Heartbeat", {"more": 1}), ("NoAction", {}), ("ReportChargingProfiles", _profiles("NewPurpose")),
     ):  # fmt: skip
         try:
             await station.call(action, payload)

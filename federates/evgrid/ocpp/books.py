@@ -138,7 +138,7 @@ class Books:
         for name, value in (("import", import_kwh), ("export", export_kwh)):
             if not math.isfinite(value) or value < 0.0:
                 raise Untrue(f"its {name} register reads {value * 1e3:g} Wh: must be a number, 0 or more")
-        if math.isnan(meter.import_kwh):  # what it counted before is not of this run
+        if math.isnan(meter.import_kwh) or time_s < 0.0:  # what it counted before is not of this run
             self._meters[ev] = _Meter(time_s, import_kwh, export_kwh)
             return
         if time_s < meter.time_s - _BACK_S:

@@ -226,6 +226,7 @@ class _Connection:
         of_server = {
             "security_profile": self._settings.security.profile,
             "speed": self._settings.speed,
+            "evs_without_station": len(self._fleet.evs) - len(states),
             "refused_connections": self.server.turned_away,
             "worst_tick_lateness_s": max(lateness, default=0.0),
         }

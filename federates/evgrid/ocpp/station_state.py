@@ -22,6 +22,8 @@ from evgrid.ocpp.schemas import MessageError, Payload, Version
 CLOCK_S = 300.0
 """Most by which a timestamp of a station may differ from the CSMS's clock, s; those of messages kept while it
 was offline may be older."""
+KEPT_S = 7 * 86_400.0
+"""Most by which a message that was kept while a station was offline may be older than the run, s."""
 _IMPORT = "Energy.Active.Import.Register"
 _ONE_PHASE = ("Energy.Active", "Power.Active", "Current.Import", "Current.Export")
 
@@ -127,7 +129,13 @@ class StationState:
             raise MessageError("NotImplemented", f"{action} is not implemented by this CSMS")
         if self.books.closed and action in _BOOKED:
             raise MessageError("InternalError", "the run has ended: nothing more is booked")
-        response: Payload = handler(payload)
+        try:
+            response: Payload = handler(payload)
+        except (MessageError, Untrue):
+            raise
+        except (ArithmeticError, ValueError):  # numbers beyond what can be computed with
+            text = f"{action} has a number that can't be computed with"
+            raise MessageError("PropertyConstraintViolation", text) from None
         return response
 
     def _on_boot(self, payload: Payload) -> Payload:
@@ -165,8 +173,9 @@ class StationState:
             needs = needs_of(payload["chargingNeeds"], self.times)
         except ValueError as error:
             raise MessageError("PropertyConstraintViolation", f"NotifyEVChargingNeeds: {error}") from None
-        if needs.energy_kwh < 0.0 or needs.charge_kw < 0.0:
-            raise Untrue("its charging needs are negative")
+        numbers = needs.energy_kwh, needs.charge_kw, needs.discharge_kw
+        if not all(0.0 <= number < math.inf for number in numbers):
+            raise Untrue("its charging needs are negative, or no numbers")
         self.needs = needs
         if self.transaction is not None and math.isnan(self.transaction.wanted_kwh):
             self.transaction.wanted_kwh = needs.energy_kwh
@@ -243,7 +252,8 @@ class StationState:
         except ValueError:
             raise MessageError("FormatViolation", f"{text[:40]!r} is no timestamp") from None
         now_s = self.now()
-        if time_s > now_s + self.clock_s or (time_s < now_s - self.clock_s and not offline):
+        oldest_s = -KEPT_S if offline else now_s - self.clock_s
+        if not oldest_s <= time_s <= now_s + self.clock_s:
             raise Untrue(f"its timestamp {text[:40]} is {abs(time_s - now_s):.6g} s off the CSMS's clock")
         return time_s
 

@@ -263,6 +263,9 @@ def _station_rows(result: xr.Dataset) -> list[tuple[str, str]]:
         ),
         ("  not metered", "energy in the batteries, losses, avoidable energy unserved, reactive power"),
     ]
+    if of_server["evs_without_station"]:
+        text = f"{of_server['evs_without_station']} EVs of other aggregators: they draw nothing here"
+        rows.append(("  without station", text))
     if of_server["speed"] is not None:
         rows.append(("  latest tick", f"{of_server['worst_tick_lateness_s']:.2g} s late"))
     return rows + [
