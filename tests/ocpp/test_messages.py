@@ -110,9 +110,10 @@ def test_multipliers_and_phases_are_read() -> None:
 
 @pytest.mark.parametrize("phases", [1, 3])
 @pytest.mark.parametrize("discharge_kw", [0.0, 7.4])
-def test_needs_come_back(phases: int, discharge_kw: float) -> None:
+@pytest.mark.parametrize("dc", [False, True])
+def test_needs_come_back(phases: int, discharge_kw: float, dc: bool) -> None:
     times = Times(START)
-    needs = Needs(3600.25, 31.25, 11.5, discharge_kw, phases)
+    needs = Needs(3600.25, 31.25, 11.5, discharge_kw, 3 if dc else phases, dc)
     payload = charging_needs(needs, "2.1", times)
     request = {"evseId": 1, "chargingNeeds": payload}
     assert fault(CALL, "NotifyEVChargingNeeds", request, "2.1") is None

@@ -374,6 +374,30 @@ def test_offline_it_goes_on_by_its_profiles_and_sends_the_events_afterwards(smal
     assert register_kwh(events[-1])[0] == pytest.approx(float(drawn[1]), abs=1e-9)
 
 
+def test_a_transaction_of_1_6_that_begins_and_ends_offline_has_its_number(small: Make) -> None:
+    async def script(csms: SmallCsms, step: int) -> None:
+        if step == 5:
+            csms.refuses = {"three"}
+            await csms.peers["three"].socket.close()
+        elif step == 18:
+            csms.refuses = set()
+            while len(csms.of("three", "StartTransaction")) < 2:
+                await asyncio.sleep(0.01)
+
+    with SmallCsms(script, "1.6") as csms:
+        result, *_ = run(small(time=minutes(20)), csms, version="1.6")
+    assert csms.wrong == []
+    first, second = csms.of("three", "StartTransaction")
+    (stop,) = csms.of("three", "StopTransaction")
+    numbers = [value.get("transactionId") for value in csms.of("three", "MeterValues")]
+    assert stop["transactionId"] == numbers[0] != numbers[-1]
+    assert sorted(set(numbers)) == [stop["transactionId"], numbers[-1]]
+    drawn = float(result["session_energy_delivered_kwh"].values[2])
+    assert (first["meterStart"], second["meterStart"]) == (0, stop["meterStop"])
+    assert stop["meterStop"] == pytest.approx(1e3 * drawn, abs=0.5)
+    assert stop["timestamp"] == "2026-01-15T00:15:50.000Z"
+
+
 def test_a_csms_that_never_answers_is_named(small: Make) -> None:
     with SmallCsms() as csms:
         csms.answers = False

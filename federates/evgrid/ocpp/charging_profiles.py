@@ -75,6 +75,7 @@ class Evse:
     reactive : whether it can be given a set-point of reactive power
     apparent_kva : rated apparent power, of which reactive power is a share
     frequency : whether it measures the grid's frequency
+    dc : whether it gives direct current
     """
 
     phases: int = 1
@@ -84,6 +85,7 @@ class Evse:
     reactive: bool = False
     apparent_kva: float = math.inf
     frequency: bool = False
+    dc: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -560,6 +562,10 @@ class ChargingProfiles:
         purpose, evse = given["chargingProfilePurpose"], self.evse
         mode = period.get("operationMode", "ChargingOnly")
         self._check_mode(purpose, mode, unit, period)
+        if evse.dc and ("numberPhases" in period or "phaseToUse" in period):
+            raise _refused("NoPhaseForDC", "numberPhases and phaseToUse: the EVSE gives DC (K01.FR.44)")
+        if evse.dc and unit == "A":
+            raise _refused("UnsupportedRateUnit", "chargingRateUnit A: must be W, as the EVSE gives DC")
         number = period.get("numberPhases", evse.phases)
         if not 1 <= number <= max(evse.phases, 1) and "numberPhases" in period:
             text = f"numberPhases {number}: must be from 1 to {evse.phases}, the EVSE's phases (K01.FR.45)"

@@ -35,6 +35,8 @@ TICK = "tick"
 """``messageId`` of the DataTransfer that ends a tick."""
 NOMINAL_VOLTAGE = 230.0
 """Voltage, V, of a phase, by which currents are powers: assumption, as a charging station's nominal one."""
+DC_VOLTAGE = 400.0
+"""Voltage, V, of a battery that charges by direct current: assumption."""
 TYPE_LENGTH = {"2.1": 255, "2.0.1": 36, "1.6": 20}
 """Greatest length of an idToken by version."""
 
@@ -252,6 +254,7 @@ class Needs:
     energy_kwh : energy from the grid that it wants by then
     charge_kw, discharge_kw : most that it can draw and give back; 0: it can't give back
     phases : 1 or 3
+    dc : whether it charges by direct current
     """
 
     departure_s: float | None
@@ -259,25 +262,35 @@ class Needs:
     charge_kw: float
     discharge_kw: float = 0.0
     phases: int = 1
+    dc: bool = False
 
 
 def charging_needs(needs: Needs, version: Version, times: Times) -> Payload:
     """``chargingNeeds`` of NotifyEVChargingNeeds of OCPP 2.1 or 2.0.1; numbers of 2.0.1 are whole."""
     whole = version != "2.1"
-    current = needs.charge_kw * 1e3 / (needs.phases * NOMINAL_VOLTAGE)
-    amounts: tuple[float, ...] = (needs.energy_kwh * 1e3, 0.0, current, NOMINAL_VOLTAGE)
+    energy, power = needs.energy_kwh * 1e3, needs.charge_kw * 1e3
+    if needs.dc:
+        place, transfer = "dcChargingParameters", "DC"
+        amounts = {
+            "energyAmount": energy, "evMaxCurrent": power / DC_VOLTAGE, "evMaxVoltage": DC_VOLTAGE,
+            "evMaxPower": power,
+        }  # fmt: skip
+    else:
+        place = "acChargingParameters"
+        transfer = "AC_three_phase" if needs.phases == 3 else "AC_single_phase"
+        amounts = {
+            "energyAmount": energy, "evMinCurrent": 0.0,
+            "evMaxCurrent": power / (needs.phases * NOMINAL_VOLTAGE), "evMaxVoltage": NOMINAL_VOLTAGE,
+        }  # fmt: skip
     if whole:
-        amounts = tuple(round(amount) for amount in amounts)
-    ac = ("energyAmount", "evMinCurrent", "evMaxCurrent", "evMaxVoltage")
-    transfer = "AC_three_phase" if needs.phases == 3 else "AC_single_phase"
-    found: Payload = {"requestedEnergyTransfer": transfer}
-    found["acChargingParameters"] = dict(zip(ac, amounts, strict=True))
+        amounts = {key: round(amount) for key, amount in amounts.items()}
+    found: Payload = {"requestedEnergyTransfer": transfer, place: amounts}
     if not whole:
         found["v2xChargingParameters"] = {
             "maxChargePower": needs.charge_kw * 1e3, "evTargetEnergyRequest": needs.energy_kwh * 1e3
         }  # fmt: skip
         if needs.discharge_kw > 0.0:
-            found["requestedEnergyTransfer"] = "AC_BPT"
+            found["requestedEnergyTransfer"] = "DC_BPT" if needs.dc else "AC_BPT"
             found["v2xChargingParameters"]["maxDischargePower"] = needs.discharge_kw * 1e3
     if needs.departure_s is not None:
         found["departureTime"] = times.stamp(needs.departure_s)
@@ -313,6 +326,7 @@ def needs_of(payload: Payload, times: Times) -> Needs:
         None if departure is None else times.seconds(departure), energy / 1e3,
         float(v2x.get("maxChargePower", of_current or of_dc)) / 1e3,
         float(v2x.get("maxDischargePower", 0.0)) / 1e3 if "BPT" in transfer else 0.0, phases,
+        transfer.startswith("DC"),
     )  # fmt: skip
 
 

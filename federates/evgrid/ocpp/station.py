@@ -397,6 +397,8 @@ class Station:
     def _composite(self, evse_id: int, duration: int, unit: str) -> tuple[str, list[Payload]] | Refusal:
         if evse_id not in (0, 1):
             return Refusal("UnknownEvse", f"evseId {evse_id}: must be 0 or 1")
+        if unit == "A" and self.evse.dc:
+            return Refusal("UnsupportedRateUnit", "chargingRateUnit A: must be W (K08.FR.07)")
         if not 0 < duration <= MOST_COMPOSITE_S:
             return Refusal("ValueOutOfRange", f"duration {duration}: must be from 1 to {MOST_COMPOSITE_S} s")
         now_s = self._grid.now_s()
@@ -771,7 +773,8 @@ def _variables(evse: Evse, telemetry_s: float) -> list[Variable]:
     modes = ["ChargingOnly", "Idle", "CentralSetpoint", "CentralFrequency"]
     modes += ["LocalFrequency"] if evse.frequency else []
     smart = {
-        "Enabled": "true", "Available": "true", "ProfileStackLevel": "1000000", "RateUnit": "A,W",
+        "Enabled": "true", "Available": "true", "ProfileStackLevel": "1000000",
+        "RateUnit": "W" if evse.dc else "A,W",
         "PeriodsPerSchedule": "1024", "Entries": str(MOST_PROFILES), "Phases3to1": "false",
         "ACPhaseSwitchingSupported": "false", "SupportsDynamicProfiles": "true",
         "SupportedAdditionalPurposes": "PriorityCharging,LocalGeneration",

@@ -296,6 +296,7 @@ class _Drive:
             evse = Evse(
                 3 if evs.phase[row] == ALL_PHASES else 1, float(drawn_kw[row]), float(given_kw[row]),
                 scenario.fleet.charger.nominal_v, functions is not None, frequency=frequency,
+                dc=scenario.fleet.charger.current == "dc",
             )  # fmt: skip
             if functions is not None:
                 evse = replace(evse, apparent_kva=functions[1])
@@ -499,7 +500,7 @@ class _Drive:
                 soc, wanted_kwh = fleet.session_begin(row)
                 needs = Needs(
                     float(sessions.departure_s[row]), wanted_kwh, float(sessions.charge_kw[row]),
-                    float(sessions.discharge_kw[row]), phases,
+                    float(sessions.discharge_kw[row]), phases, station.evse.dc,
                 )  # fmt: skip
                 old = station.reading
                 reading = Reading(
