@@ -161,9 +161,10 @@ def test_a_vtn_that_answers_too_slowly_gives_no_answer(content, server, tmp_path
     """It hangs at its third question for as long as the run lasts, which waits for answers, but not for ever."""
     hangs = threading.Event()
     server.list(PRICE, LIMIT)
-    server.script = {2: lambda vtn: hangs.wait()}
-    monkeypatch.setattr("evgrid.system.live.LONGEST_S", 0.5)
-    monkeypatch.setattr("evgrid.system.ven.LONGEST_S", 0.5)
+    server.script = {
+        1: lambda vtn: monkeypatch.setattr("evgrid.system.live.LONGEST_S", 0.1),
+        2: lambda vtn: hangs.wait(),
+    }
     content["time"]["duration"] = "1h"
     content["time"]["step"] = content["record"]["step"] = content["communication"]["telemetry"] = "15min"
     with caplog.at_level(logging.WARNING, "evgrid"):

@@ -1,7 +1,7 @@
 """Set-points that follow signals: limits are kept but for departures, powers are met, others untouched."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evgrid.aggregator.dispatch import least_powers
@@ -64,6 +64,7 @@ def sums(table, values):
     return np.bincount(table.member, values, 2)
 
 
+@settings(max_examples=50)
 @given(evs(), kw(0, 60), kw(0, 60), st.tuples(kw(-30, 60), kw(-30, 60)), st.booleans())
 def test_limits_are_kept_but_for_departures(columns, most, export, load, of_group):
     table, view, wanted = made(columns, load)
@@ -78,6 +79,7 @@ def test_limits_are_kept_but_for_departures(columns, most, export, load, of_grou
     assert (drawn >= np.minimum(low, most_drawn) - 1e-6).all()
 
 
+@settings(max_examples=50)
 @given(evs(), kw(-60, 120))
 def test_a_power_is_met_where_it_can_be(columns, power):
     table, view, wanted = made(columns)
@@ -91,6 +93,7 @@ def test_a_power_is_met_where_it_can_be(columns, power):
     assert (drawn >= min(power, 0.0) - 1e-6).all()
 
 
+@settings(max_examples=50)
 @given(evs(), kw(-30, 30), st.sampled_from(["power", "power_change", "import_limit", "export_limit"]))
 def test_evs_that_are_not_named_keep_their_set_points(columns, value, kind):
     table, view, wanted = made(columns)
@@ -102,6 +105,7 @@ def test_evs_that_are_not_named_keep_their_set_points(columns, value, kind):
     np.testing.assert_array_equal(following(table, [nobody]).follow(view, wanted), wanted)
 
 
+@settings(max_examples=50)
 @given(evs(), kw(-10, 10))
 def test_a_change_of_none_changes_no_power(columns, change):
     table, view, wanted = made(columns)

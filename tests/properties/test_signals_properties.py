@@ -2,7 +2,7 @@
 """Signals from outside: order, priority, cancellation, randomised starts."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.openadr import event, moment, notified, rules, signals
 
@@ -35,6 +35,7 @@ def told(found, hour):
     return values
 
 
+@settings(max_examples=40)
 @given(events(), st.randoms(use_true_random=False), EDGES)
 def test_any_order_of_events_gives_the_same(objects, random, hour):
     shuffled = objects[:]
@@ -135,6 +136,7 @@ def odd_events(draw):
     return content
 
 
+@settings(max_examples=40)
 @given(st.lists(odd_events(), max_size=3))
 def test_whatever_comes_ends_in_signals_or_sentences(objects):
     versions, faults = versions_of(objects)
