@@ -283,6 +283,13 @@ def test_whatever_a_station_says_is_answered_refused_or_a_lie(data):
         assert report is None or not any(map(math.isnan, vars(report).values()))
 
 
+def test_needs_without_parameters_are_refused():
+    station = Station()
+    payload = {"evseId": 1, "chargingNeeds": {"requestedEnergyTransfer": "DC"}}
+    assert station.say("NotifyEVChargingNeeds", payload) == {"status": "Rejected"}
+    assert "charging needs that can't be used" in station.state.events[0]
+
+
 def test_request_that_is_not_for_a_csms():
     station = Station()
     with pytest.raises(MessageError, match="is not implemented by this CSMS"):

@@ -6,6 +6,13 @@
 ``charging_profiles``   charging profiles that are stacked, and what they ask of an EVSE
 ``station``             one charging station
 ``stations``            a run whose EVSEs are charging stations
+``csms``                a run in which charging stations take the fleet's place
+``station_fleet``       the model that does so
+``station_state``       a charging station as the CSMS knows it, and what of it can't be true
+``books``               energy of stations, transactions and ticks, from registers
+``standing``            what a station does without set-points, as charging profiles
+``server``              the CSMS's connections
+``security``            who may connect
 ======================  ================================================================================
 
 Messages are dictionaries as on the wire: the data classes of the package ``ocpp`` can't express ``limit_L2``

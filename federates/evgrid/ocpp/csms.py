@@ -138,7 +138,8 @@ class _Connection:
         names = [each for each, a in scenario.aggregators.items() if a.strategy_class.controls]
         link = scenario.link_of(names[0]) if names else scenario.communication
         lockstep = settings.speed is None
-        policy = Policy(lockstep, settings.answer_s, max(link.telemetry, self._step_s), link.timeout)
+        expires_s = None if link.fallback == "last" else link.timeout
+        policy = Policy(lockstep, settings.answer_s, max(link.telemetry, self._step_s), expires_s)
         standing = StandingProfiles(scenario, link, fleet.charge_kw, fleet.times)
         self.server = StationServer(
             fleet.states, fleet.times, settings.address, settings.security, policy, standing

@@ -34,7 +34,7 @@ MAX_MESSAGE_BYTES = 1 << 18
 MESSAGES_PER_S, BURST = 50.0, 500.0
 """Messages of a station that are read in a second on average, and at once; the others wait."""
 MALFORMED = 10
-"""Malformed messages after which a station is cut off."""
+"""Malformed messages in a row after which a station is cut off."""
 _COST = 2**12
 
 

@@ -7,12 +7,16 @@ is sent or read is checked against the JSON schemas of the standard (:mod:`.sche
 In lockstep the stations' clock (identity ``evgrid-clock``) ends the ticks: it says that all messages of a
 tick are answered, and is answered once all profiles of the next one are. Else the wall clock does.
 
-What happens to connections --------------------------- - An unknown identity is refused (404), one that is
-not shown (401), one that was cut off (403). - A second connection of an identity replaces the first, which is
-closed: it is of a station that lost it. - A station that doesn't answer a request, or doesn't read, within
-the time-out is disconnected; it may come back. - Messages larger than the bound close the connection (1009).
-A station that sends too fast is read more slowly. - A malformed message is answered by a CALLERROR; after
-several, or one that can't be true, the station is cut off.
+What happens to connections:
+
+- An unknown identity is refused (404), one that has not shown it (401), one that was cut off (403).
+- A second connection of an identity replaces the first, which is closed: it is of a station that lost it.
+- A station that doesn't answer a request, or doesn't read, within the time-out is disconnected; it may come
+  back.
+- Messages larger than the bound close the connection (1009). A station that sends too fast is read more
+  slowly.
+- A malformed message is answered by a CALLERROR; after several in a row, or for one that can't be true, the
+  station is cut off.
 """
 
 from __future__ import annotations
@@ -92,6 +96,8 @@ class _Link:
     waiting: dict[str, tuple[str, asyncio.Future[Payload]]] = field(default_factory=dict)
     following: asyncio.Task[None] | None = None
     setup: asyncio.Task[None] | None = None
+    malformed: int = 0
+    """Malformed messages in a row."""
     replaces: asyncio.Task[None] | None = None
     """Closes the connection that this one replaces."""
 
@@ -296,11 +302,14 @@ class StationServer:
             link.state.counts.received += 1
             try:
                 await self._take(link, text)
+                link.malformed = 0
             except MessageError as error:
+                link.malformed += 1
                 link.state.counts.malformed += 1
                 await link.send([CALL_ERROR, error.unique_id, error.code, str(error)[:255], {}])
-                if link.state.counts.malformed >= MALFORMED:
-                    await self._cut_off(link, f"it sent {MALFORMED} malformed messages, the last: {error}")
+                if link.malformed >= MALFORMED:
+                    offence = f"it sent {MALFORMED} malformed messages in a row, the last: {error}"
+                    await self._cut_off(link, offence)
                     return
             except Untrue as lie:
                 await self._cut_off(link, str(lie))

@@ -1,4 +1,4 @@
-"""The fleet as charging stations see it: what takes the place of a simulated fleet in the run of a CSMS.
+"""Charging stations in the place of a simulated fleet, in the run of a CSMS.
 
 In: the aggregator's set-points of a tick, kW an EV. Out: the mean power of the EVs at each connection and
 phase over the tick, from the stations' energy registers, and, every telemetry period, what the aggregator

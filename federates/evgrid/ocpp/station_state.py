@@ -172,7 +172,8 @@ class StationState:
         try:
             needs = needs_of(payload["chargingNeeds"], self.times)
         except ValueError as error:
-            raise MessageError("PropertyConstraintViolation", f"NotifyEVChargingNeeds: {error}") from None
+            self.note(f"has charging needs that can't be used: {error}")
+            return {"status": "Rejected"}
         numbers = needs.energy_kwh, needs.charge_kw, needs.discharge_kw
         if not all(0.0 <= number < math.inf for number in numbers):
             raise Untrue("its charging needs are negative, or no numbers")
