@@ -310,12 +310,12 @@ def test_older_versions(small: Make, version: str) -> None:
 
 def test_set_points_over_messages_are_those_of_a_loop(small: Make) -> None:
     rng = np.random.default_rng(3)
-    wanted = np.round(rng.uniform(-7.0, 11.0, (60, 3)), 3)
+    wanted = np.round(rng.uniform(-7.0, 11.0, (25, 3)), 3)
 
     async def script(csms: SmallCsms, step: int) -> None:
         for at, who in enumerate(("one", "two", "three")):
             going_on = len(csms.events(who, "Started")) - len(csms.events(who, "Ended"))
-            if step >= 60 or not going_on:
+            if step >= 25 or not going_on:
                 continue
             kw = float(wanted[step, at])
             period = {"operationMode": "CentralSetpoint", "setpoint": round(kw * 1e3, 6)}
@@ -323,9 +323,9 @@ def test_set_points_over_messages_are_those_of_a_loop(small: Make) -> None:
             assert answer == {"status": "Accepted"}
 
     with SmallCsms(script) as csms:
-        result, *_ = run(small(), csms)
+        result, *_ = run(small(time=minutes(25)), csms)
     assert csms.wrong == []
-    with evgrid.stepwise(small()) as loop:
+    with evgrid.stepwise(small(time=minutes(25))) as loop:
         for row in wanted:
             loop.step(row)
     for name in ("session_energy_delivered_kwh", "session_energy_discharged_kwh", "session_soc_departure"):
@@ -354,7 +354,7 @@ def test_offline_it_goes_on_by_its_profiles_and_sends_the_events_afterwards(smal
                 await asyncio.sleep(0.01)
 
     with SmallCsms(script) as csms:
-        result, _, report = run(small(), csms)
+        result, _, report = run(small(time=minutes(30)), csms)
     assert csms.wrong == []
     assert gone.is_set()
     assert report.counts.lost == 3
@@ -401,9 +401,9 @@ def test_a_transaction_of_1_6_that_begins_and_ends_offline_has_its_number(small:
 def test_a_csms_that_never_answers_is_named(small: Make) -> None:
     with SmallCsms() as csms:
         csms.answers = False
-        text = rf"could connect to {csms.url} in 0.6 s: .* has not answered BootNotification of \w+ in 0.2 s"
+        text = rf"could connect to {csms.url} in 0.3 s: .* has not answered BootNotification of \w+ in 0.1 s"
         with pytest.raises(RunError, match=text):
-            run(small(), csms, answer_s=0.2, connect_s=0.6)
+            run(small(), csms, answer_s=0.1, connect_s=0.3)
 
 
 def test_a_csms_that_answers_no_more_does_not_hold_the_run(small: Make) -> None:
@@ -419,8 +419,8 @@ def test_a_csms_that_answers_no_more_does_not_hold_the_run(small: Make) -> None:
 def test_no_csms_at_all(small: Make) -> None:
     with SmallCsms() as csms:
         url = csms.url
-    with pytest.raises(RunError, match=rf"no charging station could connect to {url} in 0.3 s: .*refused"):
-        run_stations(small(), Settings(Access(url), None, connect_s=0.3))
+    with pytest.raises(RunError, match=rf"no charging station could connect to {url} in 0.1 s: .*refused"):
+        run_stations(small(), Settings(Access(url), None, connect_s=0.1))
 
 
 def test_a_csms_of_another_version(small: Make) -> None:
