@@ -106,6 +106,10 @@ class Model(ABC):
         """Independent accumulators, (member,) each, that the energy audit compares after the run."""
         return {}
 
+    def attributes(self) -> Mapping[str, str]:
+        """Attributes of the result; complete after ``finish``."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:

@@ -89,10 +89,7 @@ def run_csms(
             connection.stop()
     if not made:
         raise ScenarioError(["fleet: the scenario has no EVs, so there are no charging stations"])
-    attrs = made[0].attrs()
-    if output is None:
-        return result.assign_attrs(attrs), report
-    return _with_attrs(result, Path(output), attrs), report
+    return result, report
 
 
 def read_identities(path: Path) -> dict[str, str]:
@@ -208,8 +205,8 @@ class _Connection:
         """End the server."""
         self.server.stop()
 
-    def attrs(self) -> dict[str, str]:
-        """What the result says of stations and transactions, as JSON."""
+    def attributes(self) -> dict[str, str]:
+        """See :class:`.station_fleet.Stations`."""
         states, books = self._fleet.states, self._fleet.books
         stations = {
             identity: {
@@ -255,15 +252,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and value != value else value
-
-
-def _with_attrs(result: xr.Dataset, path: Path, attrs: Mapping[str, str]) -> xr.Dataset:
-    """A result whose file has more attributes."""
-    import netCDF4
-
-    from evgrid.core.netcdf import NETCDF_LOCK, open_netcdf
-
-    result.close()
-    with NETCDF_LOCK, netCDF4.Dataset(path, "a") as file:
-        file.setncatts(dict(attrs))
-    return open_netcdf(path)

@@ -84,6 +84,9 @@ class Stations(Protocol):
     def close(self) -> None:
         """The run has ended."""
 
+    def attributes(self) -> dict[str, str]:
+        """What the result says of stations and transactions, as JSON."""
+
 
 class StationFleet(Model):
     """Charging stations in the fleet's place; parameters as of :class:`evgrid.fleet.model.FleetModel`.
@@ -348,6 +351,10 @@ class StationFleet(Model):
             ):
                 values[f"session_{name}"][row] = value
         return values
+
+    def attributes(self) -> dict[str, str]:
+        """See :class:`evgrid.core.model.Model`: ``csms``, ``stations`` and ``transactions``, as JSON."""
+        return self._stations.attributes()
 
     def audit(self) -> dict[str, Array]:
         """See :class:`evgrid.core.model.Model`; complete after ``finish``.

@@ -28,18 +28,21 @@ class Part:
     failures, unconverged : reasons by number of a member: power flows without solution, iterations that did
         not converge
     solver : name of the power flow's solver, and the number of power flows that Newton-Raphson solved for it
+    attributes : of the result, by the models
     """
 
     audits: dict[str, dict[str, Array]] = field(default_factory=dict)
     failures: dict[int, list[str]] = field(default_factory=dict)
     unconverged: dict[int, list[str]] = field(default_factory=dict)
     solver: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, models: Sequence[Model]) -> Part:
         """The part of some models, after their last step."""
         part = cls({model.name: dict(model.audit()) for model in models})
         for model in models:
+            part.attributes |= model.attributes()
             for reasons, of_model in (
                 (part.failures, getattr(model, "failures", {})),
                 (part.unconverged, getattr(model, "unconverged", {})),
@@ -60,6 +63,7 @@ class Part:
         for part in parts:
             whole.audits |= part.audits
             whole.solver |= part.solver
+            whole.attributes |= part.attributes
             for reasons, more in ((whole.failures, part.failures), (whole.unconverged, part.unconverged)):
                 for member, texts in more.items():
                     reasons.setdefault(member, []).extend(texts)
@@ -71,6 +75,7 @@ class Part:
             "failed_members": json.dumps(_texts(self.failures)),
             "unconverged_members": json.dumps(_texts(self.unconverged)),
             **self.solver,
+            **self.attributes,
         }
 
     def to_json(self) -> str:
@@ -79,12 +84,12 @@ class Part:
             name: {key: np.asarray(values).tolist() for key, values in given.items()}
             for name, given in self.audits.items()
         }
-        return json.dumps([audits, self.failures, self.unconverged, self.solver])
+        return json.dumps([audits, self.failures, self.unconverged, self.solver, self.attributes])
 
     @classmethod
     def from_json(cls, text: str) -> Part:
         """The part of :meth:`to_json`."""
-        audits, failures, unconverged, solver = json.loads(text)
+        audits, failures, unconverged, solver, attributes = json.loads(text)
         return cls(
             {
                 name: {key: np.array(values) for key, values in given.items()}
@@ -93,6 +98,7 @@ class Part:
             {int(member): reasons for member, reasons in failures.items()},
             {int(member): reasons for member, reasons in unconverged.items()},
             solver,
+            attributes,
         )
 
 
