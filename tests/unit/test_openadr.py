@@ -146,6 +146,8 @@ def test_what_is_not_followed_or_assumed_is_said():
         "events of OpenADR without units are taken to be in KWH (PRICE)",
     )
     assert signals([event("a", 0, 1, 0.3, programID="other")], rules(programs=("p",))).blocks == ()
+    none = signals([event("a", 0, 0, 0.3), event("b", 0, 1, 0.3, duration="PT0S")])
+    assert (none.blocks, none.notes) == ((), ("events of OpenADR: not used are events of no duration (2)",))
 
 
 # ---- what is known when -----------------------------------------------------------------------------
@@ -212,6 +214,9 @@ def test_steps_hold_on_or_are_as_stated_between():
         (event("e", 0, 1, 1.5, "SIMPLE"), "event e: SIMPLE = 1.5: must be a whole number from 0 to 3"),
         (event("e", 0, 1, "x"), "event e: PRICE = x: must be a number"),
         (event("e", 0, 1, True), "event e: PRICE = True: must be a number"),
+        (event("e", 0, 1, 1e300), "event e: PRICE = 1e+300: must be a number from -1e+09 to 1e+09"),
+        (event("e", 0, 1, -10**400, "DISPATCH_SETPOINT", payloadDescriptors=[{"payloadType": "DISPATCH_SETPOINT", "units": "W"}]),
+         f"event e: DISPATCH_SETPOINT = -1{'0' * 58}…: must be a number from -1e+12 to 1e+12"),
         (event("e", 0, 1, -1, "IMPORT_CAPACITY_LIMIT"), "event e: IMPORT_CAPACITY_LIMIT = -1: must be at least 0"),
         (event("e", 0, 1, -1, "GHG"), "event e: GHG = -1: must be at least 0"),
         (
@@ -347,6 +352,19 @@ def test_what_has_no_effect_is_said(tmp_path):
         "signals are for nobody in this run: those for nobody",
     ):
         assert said in notes
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        ([], "costs are not known: there is neither a tariff nor a price of OpenADR"),
+        ([event("p", 0, 0, 0.3)], "no price of OpenADR is for this run: energy costs 0"),
+    ],
+)
+def test_a_list_without_events_is_said(tmp_path, objects, said):
+    notes = build_world(street(tariff=None, system=given(tmp_path, *objects))).notes
+    assert "signals from outside: no events for this run" in notes
+    assert [note for note in notes if "cost" in note] == [said]
 
 
 def test_prices_of_a_file_hold_where_no_event_does(tmp_path):

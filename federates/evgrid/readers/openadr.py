@@ -28,7 +28,7 @@ CHARGE_STATE_SETPOINT               charge; units PERCENT (0 to 1, assumed)
 IMPORT_CAPACITY_LIMIT, EXPORT_…     import_limit, export_limit; units KW (assumed), W, MW
 ==================================  =================================================================
 
-All other payloads, and events without intervals, are named in a note.
+All other payloads, and what is of no duration or without intervals, are named in a note.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ from evgrid.readers.times import moment_of, utc_of
 
 AHEAD_S = 14 * DAY_S
 """Time beyond the end of a run up to which events are repeated, for plans, s."""
-_MOST = 1e15
+_MOST = 1e9
+"""Greatest size of a value, in the unit of its kind."""
 _MOST_INTERVALS = 1_000_000
 _LONGEST_RANDOM_S = 366 * DAY_S
 _MOST_BYTES = 512 * 2**20
@@ -366,8 +367,10 @@ def _blocks(
     """The blocks of one version of an event; ValueError with one sentence for what is wrong in it."""
     descriptors = {d.payloadType: d for d in event.payloadDescriptors or ()}
     placed = list(_placed(key, event, known_s, rules))
-    if not placed:
+    if not event.intervals:
         unused["events without intervals"] += 1
+    elif not placed:
+        unused["events of no duration"] += 1
     for number, begin_s, end_s, interval in placed:
         for payload in interval.payloads:
             if payload.type not in KINDS:
@@ -401,7 +404,7 @@ def _values(
     kind, name = KINDS[payload.type], payload.type
     if name in _ALERTS:
         return kind, [_ALERTS[name]]
-    bad = [v for v in payload.values if not _is_number(v)]
+    bad = [v for v in payload.values if isinstance(v, bool) or not isinstance(v, int | float)]
     if bad:
         raise ValueError(f"{name} = {shown(bad[0])}: must be a number")
     if len(payload.values) > 1 and name not in _SEVERAL:
@@ -423,6 +426,10 @@ def _values(
             raise ValueError(
                 f"currency of {name} = {shown(money)}: must be that of the scenario, {rules.currency}"
             )
+    for value in payload.values:
+        if not abs(value) <= _MOST / abs(factor):
+            size = f"{_MOST / abs(factor):g}"
+            raise ValueError(f"{name} = {shown(value)}: must be a number from -{size} to {size}")
     values = [factor * float(v) for v in payload.values]
     low, high = _RANGES.get(kind, (-np.inf, np.inf))
     if (kind == "level" and any(v != round(v) for v in values)) or not all(low <= v <= high for v in values):
@@ -430,10 +437,6 @@ def _values(
         upper = f"from {low:g} to {high:g}" if np.isfinite(high) else f"at least {low:g}"
         raise ValueError(f"{name} = {payload.values[0]:g}: must be {whole}{upper}")
     return kind, values
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < _MOST
 
 
 def _placed(

@@ -442,7 +442,14 @@ def _notes_of_signals(world: World) -> Iterator[str]:
     if events:
         named = ", ".join(f"{kind.replace('_', ' ')} ({count})" for kind, count in sorted(counted.items()))
         yield f"signals of {events} events: {named}"
+    else:
+        yield "signals from outside: no events for this run"
     yield from signals.notes
+    if system.openadr is not None and scenario.tariff is None and system.energy_price is None:
+        if "price" not in kinds and system.gives_prices:
+            yield "no price of OpenADR is for this run: energy costs 0"
+        elif not events:
+            yield "costs are not known: there is neither a tariff nor a price of OpenADR"
     if scenario.tariff is not None and kinds & {"price", "export_price"}:
         yield "prices of OpenADR are recorded only: energy costs what the tariff says"
     if "export_price" in kinds and not scenario.has_prices:
