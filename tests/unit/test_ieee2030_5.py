@@ -161,11 +161,53 @@ def test_json_is_read_as_xml(read, tmp_path):
          "DERControl 01: opModImpLimW = -1 kW: must be at least 0"),
         ([programs(1), controls(control("01", "2026-01-15T06:00", 1, "", program=7), program=7)],
          "DERControl 01: href = /derp/7/derc/01: is of none of the programs"),
+        ([""], "is no valid resource of IEEE 2030.5: Document is empty"),
+        ([controls().replace("urn:ieee:std:2030.5:ns", "urn:ns")],
+         "namespace of DERControlList = urn:ns: must be urn:ieee:std"),
+        ([controls(control("01", "2026-01-15T06:00", 1, watts("opModTargetW", 1).replace("100", "1.5")))],
+         "ActivePowerControlType.value = 1.5: input should be a valid integer"),
+        ([controls(control("01", "2026-01-15T06:00", 1,
+                           "<opModTargetW><multiplier>99</multiplier><value>-1</value></opModTargetW>"))],
+         r"DERControl 01: opModTargetW = -1e\+96 kW: must be at most 1e\+09, of either sign"),
+        ([controls(control("01", "2026-01-15T06:00", 1, "<opModFixedW>-10100</opModFixedW>"))],
+         "DERControl 01: opModFixedW = -101 %: must be from -100 to 100"),
+        ([controls(control("01", "2026-01-15T06:00", 1, "", more="<randomizeStart>3601</randomizeStart>"))],
+         "DERControl 01: randomizeStart = 3601 s: must be from -3600 to 3600"),
+        ([controls(control("01", "9999-12-31T00:00", 1, ""))],
+         r"DERControl 01: interval.start = 2.53402e\+11 s from 1970: must be from 0 to 7e\+09"),
+        ([controls(control("01", "2026-01-15T06:00", 1, "", created="9999-12-31T00:00"))],
+         r"DERControl 01: creationTime = 2.53402e\+11 s from 1970: must be from 0 to 7e\+09"),
     ],
 )  # fmt: skip
 def test_faults(read, documents, message):
     with pytest.raises(ScenarioError, match=message):
         read(*documents)
+
+
+@pytest.mark.parametrize("content", ["null", "5", "[]", '"x"'])
+def test_json_that_is_no_object_is_refused(tmp_path, content):
+    path = tmp_path / "c.json"
+    path.write_text(f'{{"DERControlList": {content}}}')
+    with pytest.raises(
+        ScenarioError, match="is no valid resource of IEEE 2030.5: DERControlList is no object"
+    ):
+        read_controls([path], DerRules(ZoneInfo("UTC"), CLOCK))
+
+
+@pytest.mark.parametrize(
+    ("start", "begin_h", "end_h"),
+    [
+        ("2026-03-29T00:30", 1.5, 3.5),  # 01:30 CET to 03:30 CEST
+        ("2026-10-25T00:30", 2.5, 3.0),  # 02:30 CEST to 02:30 CET: the hour that comes twice counts once
+        ("2026-10-25T01:30", 3.0, 3.5),
+    ],
+)
+def test_times_pass_the_changes_of_the_clock(tmp_path, start, begin_h, end_h):
+    path = tmp_path / "c.xml"
+    path.write_text(controls(control("01", start, 3600, watts("opModTargetW", 1))))
+    clock = Clock(np.datetime64(f"{start[:10]}T00:00"), 900.0, 96)
+    [block] = read_controls([path], DerRules(ZoneInfo("Europe/Berlin"), clock)).blocks
+    assert (block.begin_s, block.end_s) == (3600 * begin_h, 3600 * end_h)
 
 
 def test_a_record_at_fault_is_named(tmp_path):

@@ -32,6 +32,7 @@ All other modes are named in a note; curves and droop are settings of the charge
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 from zoneinfo import ZoneInfo
+
+from pydantic import ValidationError
 
 from evgrid.core.model import Clock
 from evgrid.core.random_streams import Purpose, stream
@@ -55,6 +58,12 @@ _MOST_BYTES = 64 * 2**20
 _DEFAULT = 1000.0
 """Added to the primacy of a program's DefaultDERControl, which yields to every control."""
 _CANCELLED, _RANDOMISED, _SUPERSEDED = 2, 3, 4
+_NAMESPACE = "urn:ieee:std:2030.5:ns"
+_MOST_KW = 1e9
+_MOST_RANDOM_S = 3600
+"""Bound of OneHourRangeType, s."""
+_LAST_S = 7e9
+"""Latest time that is read, s from 1970: in the year 2191."""
 _RESOURCES = {
     "DERProgramList": "DerprogramList", "DERProgram": "Derprogram", "DERControlList": "DercontrolList",
     "DERControl": "Dercontrol", "DefaultDERControl": "DefaultDercontrol", "DERCurveList": "DercurveList",
@@ -75,9 +84,10 @@ _OF_VAR = (1, 2, 8)
 class DerRules:
     """How resources become signals.
 
-    zone, clock, seed : time zone of the run's local clock, the clock, and the scenario's seed discharge_kw,
-    charge_kw : setMaxW and setMaxChargeRateW of the EVs together; 0: not known targets : names of
-    aggregators, EVs, connection points or transformers that the controls are for; none: all
+    zone, clock, seed : time zone of the run's local clock, the clock, and the scenario's seed
+    discharge_kw, charge_kw : setMaxW and setMaxChargeRateW of the EVs together; 0: not known
+    targets : names of aggregators, EVs, connection points or transformers that the controls are for; none:
+        all
     """
 
     zone: ZoneInfo
@@ -100,33 +110,40 @@ class _Resource:
 def resources_in(path: Path) -> list[_Resource]:
     """The resources of a file of one document. Raises ScenarioError with one sentence."""
     text = read_text(path, _MOST_BYTES)
-    return _resources("" if path.suffix.lower() == ".json" else text, str(path), path)
+    return _resources(path if path.suffix.lower() == ".json" else text, str(path))
 
 
-def _resources(text: str, source: str, path: Path | None = None) -> list[_Resource]:
+def _resources(given: str | Path, source: str) -> list[_Resource]:
     """The resources of a document of XML, or of a file of JSON."""
     try:
         from lxml import etree
         from py20305.models.sep import sep
         from py20305.xml.serialization import XmlParseError, from_xml
-        from xsdata.exceptions import ParserError
+        from xsdata.exceptions import ConverterWarning, ParserError
         from xsdata_pydantic.bindings import JsonParser
     except ImportError:
         raise ScenarioError(["needs the package py20305: pip install 'evgrid[ieee2030_5]'"], source) from None
     try:
-        if path is not None and not text:
-            content = read_json(path)
-            name = next(iter(content)) if isinstance(content, Mapping) and len(content) == 1 else ""
-            model = getattr(sep, _RESOURCES.get(name, ""), None)
-            found = None if model is None else JsonParser().decode(content[name], model)
-        else:
-            root = etree.fromstring(text.encode(), etree.XMLParser(resolve_entities=False, no_network=True))
-            name = etree.QName(root).localname
-            model = getattr(sep, _RESOURCES.get(name, ""), None)
-            found = None if model is None else from_xml(text.encode(), model)
-    except (XmlParseError, ParserError, etree.XMLSyntaxError, ValueError, TypeError) as error:
-        cause = error.__cause__ or error
-        raise ScenarioError([f"is no valid resource of IEEE 2030.5: {shown(cause)}"], source) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConverterWarning)  # the value is refused
+            if isinstance(given, Path):
+                content = read_json(given)
+                name = next(iter(content)) if isinstance(content, Mapping) and len(content) == 1 else ""
+                model = getattr(sep, _RESOURCES.get(name, ""), None)
+                if model is not None and not isinstance(content[name], Mapping):
+                    raise ValueError(f"{name} is no object")
+                found = None if model is None else JsonParser().decode(content[name], model)
+            else:
+                document = given.encode()
+                root = etree.fromstring(document, etree.XMLParser(resolve_entities=False, no_network=True))
+                name, space = etree.QName(root).localname, etree.QName(root).namespace
+                model = getattr(sep, _RESOURCES.get(name, ""), None)
+                if model is not None and space != _NAMESPACE:
+                    raise ValueError(f"namespace of {name} = {shown(space or '')}: must be {_NAMESPACE}")
+                found = None if model is None else from_xml(document, model)
+    except (XmlParseError, ParserError, etree.XMLSyntaxError, ValueError, TypeError, AttributeError) as error:
+        what = f"is no valid resource of IEEE 2030.5: {_cause_of(error)}"
+        raise ScenarioError([what], source) from None
     if found is None:
         known = ", ".join(_RESOURCES)
         raise ScenarioError([f"holds {shown(name)}: must hold one of {known}"], source)
@@ -135,6 +152,20 @@ def _resources(text: str, source: str, path: Path | None = None) -> list[_Resour
     single = name.removesuffix("List")
     parts = getattr(found, _RESOURCES[single].lower())
     return [_Resource(single, part, found.href or "") for part in parts]
+
+
+def _cause_of(error: BaseException) -> str:
+    """What is wrong in a document, in a line."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ValidationError):
+        cause = cause.__cause__
+    if cause is None:
+        return shown(error.__cause__ or error)
+    first = cause.errors(include_url=False)[0]
+    place = ".".join([cause.title, *(str(part) for part in first["loc"])])
+    if first["type"] == "missing":
+        return f"{place}: is required"
+    return f"{place} = {shown(first['input'])}: {first['msg'][:1].lower()}{first['msg'][1:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,14 +305,19 @@ def _blocks(
         draws = stream(rules.seed, 0, Purpose.SIGNAL, crc32(name.encode()), 1).random(3)
         given = control.randomize_start, control.randomize_duration
         ranges = [0.0 if part is None else float(part.value) for part in given]
+        for mode, part in zip(("randomizeStart", "randomizeDuration"), ranges, strict=True):
+            if abs(part) > _MOST_RANDOM_S:
+                raise ValueError(f"{mode} = {part:g} s: must be from -{_MOST_RANDOM_S} to {_MOST_RANDOM_S}")
         start = control.interval.start.value + draws[0] * ranges[0]
         lasts = max(control.interval.duration + draws[1] * ranges[1], 0.0)
-        begin_s, end_s = _local(start, rules), _local(start + lasts, rules)
-        known_s = _local(control.creation_time.value, rules)
+        begin_s = _local("interval.start", start, rules)
+        end_s = _local("end of the interval", start + lasts, rules)
+        known_s = _local("creationTime", control.creation_time.value, rules)
         status = control.event_status
         if status.current_status in (_CANCELLED, _RANDOMISED, _SUPERSEDED):
             late_s = max(abs(part) for part in ranges) if status.current_status == _RANDOMISED else 0.0
-            until_s = _local(status.date_time.value + draws[2] * late_s, rules)
+            ended = status.date_time.value + draws[2] * late_s
+            until_s = _local("dateTime of EventStatus", ended, rules)
     known_s, until_s = max(known_s, received_s), min(until_s, replaced_s)
     if begin_s >= end_s or known_s >= until_s:
         return
@@ -310,6 +346,8 @@ def _values(base: Any, rules: DerRules, unused: Counter[str]) -> Iterator[tuple[
         else:
             unused[mode] += 1
     for mode, value in modes.items():
+        if not abs(value) <= _MOST_KW:
+            raise ValueError(f"{mode} = {value:g} kW: must be at most {_MOST_KW:g}, of either sign")
         if mode == "opModTargetW":
             yield "power", -value
         elif value < 0:
@@ -320,6 +358,9 @@ def _values(base: Any, rules: DerRules, unused: Counter[str]) -> Iterator[tuple[
 
 def _percent(mode: str, share: float, rules: DerRules) -> tuple[str, float]:
     """Kind and value of a mode whose value is a share of a rating."""
+    least = -1.0 if mode == "opModFixedW" else 0.0
+    if not least <= share <= 1.0:
+        raise ValueError(f"{mode} = {100 * share:g} %: must be from {100 * least:g} to 100")
     draws = mode == "opModMaxLimPctWAbsorb" or share < 0
     rated = rules.charge_kw if draws else rules.discharge_kw
     if share and not rated:
@@ -329,7 +370,9 @@ def _percent(mode: str, share: float, rules: DerRules) -> tuple[str, float]:
     return ("import_limit" if draws else "export_limit"), share * rated
 
 
-def _local(moment: float, rules: DerRules) -> float:
+def _local(name: str, moment: float, rules: DerRules) -> float:
+    if not 0 <= moment <= _LAST_S:
+        raise ValueError(f"{name} = {moment:g} s from 1970: must be from 0 to {_LAST_S:g}")
     return local_seconds(datetime.fromtimestamp(moment, UTC), rules.zone, rules.clock.start)
 
 
