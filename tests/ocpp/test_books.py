@@ -126,4 +126,7 @@ def test_registers_are_transactions_and_what_is_outside(parts):
     assert one.drawn_kwh + found.outside_drawn_kwh[0] == pytest.approx(found.drawn_kwh[0], abs=1e-9)
     assert one.given_kwh + found.outside_given_kwh[0] == pytest.approx(found.given_kwh[0], abs=1e-9)
     assert ticks == pytest.approx(found.net_kwh[0], abs=1e-9)
+    assert found.register_kwh()[0] == pytest.approx(drawn - 3.0 - (given_kwh - 4.0), abs=1e-9)
+    assert sum(found.settle(0)) == pytest.approx(found.net_kwh[0], abs=1e-9)
+    assert found.settle(0) == (0.0, 0.0)
     assert one.cost + found.outside_cost[0] == pytest.approx(0.25 * found.net_kwh[0], abs=1e-9)

@@ -9,7 +9,8 @@ from tests.support.charging_stations import CallError, run_beside
 from tests.support.street import street
 
 import evgrid
-from evgrid.errors import RunError
+from evgrid.errors import AuditError, RunError
+from evgrid.ocpp.books import Books
 from evgrid.results.metrics import summary
 from evgrid.results.plots import save_overview
 
@@ -337,3 +338,59 @@ def test_by_wall_time_the_same_books():
     assert result["session_energy_delivered_kwh"].values == pytest.approx([0.3])
     ticks = float(result["fleet_power_kw"].sum()) / 60.0 + float(result["late_energy_kwh"].sum())
     assert ticks == pytest.approx(0.3)
+
+
+def _one_station(**changes):
+    of_one = {"ensemble.members": 1, "fleet.count": 1, "time.duration": "10min", "time.step": "1min"}
+    return street(of_one | changes, aggregators={"main": {"strategy": "peak_limit", "limit_kw": 100.0}})
+
+
+def test_energy_held_for_a_station_that_stays_silent_is_taken_back_at_the_end(tmp_path):
+    """Two ticks at 6 kW, then silence in the transaction: 8 minutes at 6 kW are held, 0.8 kWh."""
+
+    async def play(beside):
+        async with beside.station("ev0001") as station:
+            await station.boot()
+            await beside.tick(0)
+            await station.start(0.0)
+            for tick in (1, 2):
+                await station.report(tick * TICK_S, KWH)
+                await beside.tick(tick)
+        for tick in range(3, 11):
+            await beside.tick(tick)
+
+    scenario = _one_station(
+        **{"feeder.step": "5min", "record.step": "5min", "communication.telemetry": "1min"}
+    )
+    path = tmp_path / "result.nc"
+    run_beside(scenario, play, output=path)
+    with evgrid.open_results(path) as result:
+        drawn = float(result["ev_energy_drawn_kwh"].sum())
+        ticks = float(result["fleet_power_kw"].sum()) / 12.0
+        assert drawn == pytest.approx(2 * KWH)
+        assert ticks == pytest.approx(10 * KWH)
+        assert result["late_energy_kwh"].values.ravel() == pytest.approx([0.0, -8 * KWH])
+        rows = dict(summary(result))
+    assert rows["  held for silent stations"].startswith("0.8 kWh in ticks that no register shows")
+
+
+def test_audit_notices_energy_that_is_missing_in_the_ticks(monkeypatch):
+    """Of the energy of each tick a tenth is lost on its way to the recorded power."""
+    made = Books.settle
+
+    def settle(books, ev):
+        now_kwh, past_kwh = made(books, ev)
+        return 0.9 * now_kwh, past_kwh
+
+    async def play(beside):
+        async with beside.station("ev0001") as station:
+            await station.boot()
+            await beside.tick(0)
+            await station.start(0.0)
+            for tick in range(1, 11):
+                await station.report(tick * TICK_S, KWH)
+                await beside.tick(tick)
+
+    monkeypatch.setattr(Books, "settle", settle)
+    with pytest.raises(AuditError, match="registers is not that of the ticks and late energy"):
+        run_beside(_one_station(**{"communication.telemetry": "1min"}), play)

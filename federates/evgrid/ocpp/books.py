@@ -79,7 +79,8 @@ class Books:
     charge_kw, discharge_kw : (ev,) rating of each EVSE, both positive
     drawn_kwh, given_kwh : (ev,) of the registers since their first reading
     outside_drawn_kwh, outside_given_kwh : (ev,) the part of it outside of any transaction
-    tick_kwh : (ev,) net energy since the begin of the tick under way
+    tick_kwh : (ev,) net energy since the begin of the tick under way, not settled
+    past_kwh : (ev,) net energy of ticks before that, not settled
     net_kwh : (ev,) drawn less given
     """
 
@@ -94,9 +95,10 @@ class Books:
     def __post_init__(self) -> None:
         count = len(self.charge_kw)
         self._meters = [_Meter() for _ in range(count)]
+        self._first = list(self._meters)
         self.drawn_kwh, self.given_kwh = np.zeros(count), np.zeros(count)
         self.outside_drawn_kwh, self.outside_given_kwh = np.zeros(count), np.zeros(count)
-        self.tick_kwh = np.zeros(count)
+        self.tick_kwh, self.past_kwh = np.zeros(count), np.zeros(count)
         self.begin_s = 0.0
         self.outside_cost = np.zeros(count)
 
@@ -108,7 +110,22 @@ class Books:
     def begin_tick(self, time_s: float) -> None:
         """A tick begins."""
         self.begin_s = time_s
+        self.past_kwh += self.tick_kwh
         self.tick_kwh[:] = 0.0
+
+    def settle(self, ev: int) -> tuple[float, float]:
+        """Energy of an EV in the tick under way and of ticks before, kWh, that was not settled yet."""
+        found = float(self.tick_kwh[ev]), float(self.past_kwh[ev])
+        self.tick_kwh[ev] = self.past_kwh[ev] = 0.0
+        return found
+
+    def register_kwh(self) -> Array:
+        """Import less export of each EV by the last credible reading, less that of the first, (ev,) kWh."""
+        return np.array([
+            0.0 if math.isnan(last.import_kwh)
+            else (last.import_kwh - first.import_kwh) - (last.export_kwh - first.export_kwh)
+            for first, last in zip(self._first, self._meters, strict=True)
+        ])  # fmt: skip
 
     def read_at(self, ev: int) -> float:
         """Time of an EV's last reading, s; -inf without one."""
@@ -139,7 +156,7 @@ class Books:
             if not math.isfinite(value) or value < 0.0:
                 raise Untrue(f"its {name} register reads {value * 1e3:g} Wh: must be a number, 0 or more")
         if math.isnan(meter.import_kwh) or time_s < 0.0:  # what it counted before is not of this run
-            self._meters[ev] = _Meter(time_s, import_kwh, export_kwh)
+            self._first[ev] = self._meters[ev] = _Meter(time_s, import_kwh, export_kwh)
             return
         if time_s < meter.time_s - _BACK_S:
             raise Untrue(
@@ -175,6 +192,7 @@ class Books:
         span_s = end_s - begin_s
         now = 1.0 if span_s <= 0.0 else min(max((end_s - self.begin_s) / span_s, 0.0), 1.0)
         self.tick_kwh[ev] += now * (drawn - given)
+        self.past_kwh[ev] += (1.0 - now) * (drawn - given)
         cost = self._cost(begin_s, end_s, drawn, given)
         if of is None:
             self.outside_drawn_kwh[ev] += drawn

@@ -227,6 +227,7 @@ class _Connection:
             "evs_without_station": len(self._fleet.evs) - len(states),
             "refused_connections": self.server.turned_away,
             "worst_tick_lateness_s": max(lateness, default=0.0),
+            "held_without_meter_value_kwh": self._fleet.unseen_kwh,
         }
         clock = self._fleet.scenario.clock
         transactions = [

@@ -8,8 +8,9 @@ power is 0, as no station says it.
 The power of a tick is the energy of the registers in it, where a meter value ends it or the transaction ended
 in it; else the mean power between the last two meter values is held while a transaction is open. What a later
 meter value shows beyond that is late energy: it is in the books of its transaction, at the prices of its own
-time, but the feeder has solved those ticks. The audit compares the registers with the ticks and late energy,
-and with the transactions.
+time, but the feeder has solved those ticks. What is held to the run's end and no meter value shows is taken
+back in the late energy of the last tick. The audit compares the registers' last readings less their first
+with the ticks and late energy, and with the transactions.
 
 Results are those of a simulated fleet as far as meters say them. Energy in the battery and losses are not,
 and are NaN. A transaction counts to the scenario's session of its EV that begins nearest to it; transactions
@@ -59,7 +60,8 @@ _VARIABLES = (
     Variable("stations_connected", ("member",), "1", "charging stations connected, at the tick's end"),
     Variable("station_messages", ("member",), "1", "messages of charging stations and to them, in a tick"),
     Variable("late_energy_kwh", ("member",), "kWh",
-             "energy of ticks before that meter values show in this tick, beyond the power known then"),
+             "energy of ticks before that meter values show in the interval, beyond the power known then; in "
+             "the last, less what was held and no meter value shows"),
     Variable("tick_lateness_s", ("member",), "s",
              "time by which a tick's end was handled after it was due by the wall clock; 0 in lockstep"),
     Variable("ev_energy_drawn_kwh", ("ev",), "kWh", "energy drawn by the EVSE's register", False),
@@ -143,12 +145,14 @@ class StationFleet(Model):
         self.now: Callable[[], float] = lambda: 0.0
         rows = np.concatenate([p.rows for p in controlled]) if controlled else np.zeros(0, np.int64)
         self.states = self._states(rows, identities or {})
-        self._seen_kwh, self._late_kwh = np.zeros(count), np.zeros(count)
-        self._ticks_kwh = 0.0
+        self._held_kwh = np.zeros(count)
+        self._late_kwh = np.zeros(scenario.clock.ticks)
         self._messages = 0
         self._ended = 0
         self._end_s = 0.0
         self.lateness_s: list[float] = []
+        self.unseen_kwh = 0.0
+        """Energy held for stations to the run's end that no meter value shows; complete after ``finish``."""
         self.inputs = self._commands.inputs
         self.outputs = (
             "fleet/p", "fleet/q", *self._telemetry.outputs, *self._own_power.outputs,
@@ -235,25 +239,21 @@ class StationFleet(Model):
         end_s, hours = self._end_s, self.period_s / 3600.0
         count = len(self.evs)
         power_kw, soc, plugged_s = np.zeros(count), np.full(count, np.nan), 0.0
-        late = np.zeros(count)
-        net_kwh = self.books.net_kwh
         ended = self.books.transactions[self._ended :]
         ended_now = {one.ev for one in ended if one.end_s is not None and one.end_s > time_s - _FRESH_S}
         for state in self.states.values():
             ev = state.ev
             fresh = self.books.read_at(ev) >= end_s - _FRESH_S
             if fresh or ev in ended_now or state.transaction is None:
-                power_kw[ev] = self.books.tick_kwh[ev] / hours
-                behind = net_kwh[ev] - self._seen_kwh[ev] - self.books.tick_kwh[ev]
-                late[ev] = behind
-                self._seen_kwh[ev] = net_kwh[ev]
+                now_kwh, past_kwh = self.books.settle(ev)
+                power_kw[ev] = now_kwh / hours
+                self._late_kwh[tick] += past_kwh - self._held_kwh[ev]
+                self._held_kwh[ev] = 0.0
             else:
                 power_kw[ev] = self.books.power_kw(ev)
-                self._seen_kwh[ev] += power_kw[ev] * hours
+                self._held_kwh[ev] += power_kw[ev] * hours
             if state.transaction is not None and state.reading is not None and state.reading.soc is not None:
                 soc[ev] = state.reading.soc
-        self._late_kwh += late
-        self._ticks_kwh += float(power_kw.sum()) * hours
         while self._ended < len(self.books.transactions) and self._closed_before(time_s, self._ended):
             self._ended += 1
         for one in self.books.transactions[self._ended :]:
@@ -267,7 +267,7 @@ class StationFleet(Model):
         connected = sum(state.connected for state in self.states.values())
         for name, value in (
             ("stations_connected", connected), ("station_messages", total - self._messages),
-            ("late_energy_kwh", late.sum()), ("tick_lateness_s", late_s),
+            ("tick_lateness_s", late_s),
         ):  # fmt: skip
             self._recorder.put(name, tick, np.array([[float(value)]]))
         self._messages = total
@@ -300,6 +300,8 @@ class StationFleet(Model):
         self._stations.call(self._close_books)
         self._stations.close()
         self._recording.finish()
+        per_interval = self.scenario.record_step_s / self.period_s  # whose mean is recorded
+        self._recorder.put("late_energy_kwh", 0, per_interval * self._late_kwh[:, np.newaxis])
         put = self._recorder.put_static
         for name, values in self._session_values().items():
             put(name, values)
@@ -314,8 +316,9 @@ class StationFleet(Model):
                 reading = state.reading
                 one.soc_end = math.nan if reading is None or reading.soc is None else reading.soc
                 one.closed = "run ended"
-        self._late_kwh += self.books.net_kwh - self._seen_kwh
-        self._seen_kwh = self.books.net_kwh
+            unseen_kwh = self._held_kwh[state.ev] - sum(self.books.settle(state.ev))
+            self._late_kwh[-1] -= unseen_kwh
+            self.unseen_kwh += unseen_kwh
         self.books.closed = True
 
     def _session_values(self) -> dict[str, Array]:
@@ -360,8 +363,8 @@ class StationFleet(Model):
         """See :class:`evgrid.core.model.Model`; complete after ``finish``.
 
         grid_energy_kwh : from the power of all EVs, each tick's times its length
-        late_energy_kwh : shown by meter values for ticks before
-        register_energy_kwh : of the stations' registers since their first reading
+        late_energy_kwh : as recorded, of all ticks
+        register_energy_kwh : of the stations' registers, their last reading less their first
         transaction_energy_kwh : of all transactions, and outside of any
         power_given_kw_sum : power given to the feeder, summed over the ticks at which it steps
         """
@@ -371,7 +374,7 @@ class StationFleet(Model):
         return {
             "grid_energy_kwh": self._recording.grid_energy_kws / 3600.0,
             "late_energy_kwh": np.array([self._late_kwh.sum()]),
-            "register_energy_kwh": np.array([books.net_kwh.sum()]),
+            "register_energy_kwh": np.array([books.register_kwh().sum()]),
             "register_throughput_kwh": np.array([(books.drawn_kwh + books.given_kwh).sum()]),
             "transaction_energy_kwh": np.array([of_transactions + outside]),
             "power_given_kw_sum": self._recording.power_given_kw.copy(),

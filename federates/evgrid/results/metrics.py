@@ -268,6 +268,10 @@ def _station_rows(result: xr.Dataset) -> list[tuple[str, str]]:
         rows.append(("  without station", text))
     if of_server["speed"] is not None:
         rows.append(("  latest tick", f"{of_server['worst_tick_lateness_s']:.2g} s late"))
+    held_kwh = of_server.get("held_without_meter_value_kwh", 0.0)
+    if abs(held_kwh) >= 0.05:
+        text = f"{held_kwh:.1f} kWh in ticks that no register shows: in the last tick's late energy"
+        rows.append(("  held for silent stations", text))
     return rows + [
         (f"  cut off: {name}", each["offence"]) for name, each in stations.items() if each["offence"]
     ]
