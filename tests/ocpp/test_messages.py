@@ -191,6 +191,42 @@ def test_payloads_are_checked_by_the_schemas() -> None:
         text_of([3, "a", {"value": math.nan}])
 
 
+@pytest.mark.parametrize(
+    ("kind", "start", "found"),
+    [
+        ("Absolute", None, "Relative"),
+        ("Absolute", "2026-07-15T12:00:00Z", "Absolute"),
+        ("Recurring", None, "Recurring"),
+    ],
+)
+def test_a_schedule_of_1_6_without_a_start_begins_with_the_transaction(
+    kind: str, start: str | None, found: str
+) -> None:
+    schedule = {"chargingRateUnit": "A", "chargingSchedulePeriod": [{"startPeriod": 0, "limit": 6.0}]}
+    if start is not None:
+        schedule["startSchedule"] = start
+    profile = {
+        "chargingProfileId": 1, "stackLevel": 0, "chargingProfilePurpose": "TxProfile",
+        "chargingProfileKind": kind, "chargingSchedule": schedule,
+    }  # fmt: skip
+    assert profile_from(profile, "1.6")["chargingProfileKind"] == found
+
+
+@pytest.mark.parametrize("text", ["noon", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"])
+def test_another_clock_that_cannot_be_kept_to_is_refused(text: str) -> None:
+    times = Times(START)
+    with pytest.raises(ValueError, match="must be a date and time of the years 1970 to 2190"):
+        times.align(text, 0.0)
+    assert times.stamp(0.0) == "2026-07-15T12:00:00.000Z"
+
+
+def test_another_clock_counts_by_its_offset() -> None:
+    times = Times(START)
+    times.align("2027-03-01T12:00:00.1234567+05:30", 60.0)
+    assert times.stamp(60.0) == "2027-03-01T06:30:00.123Z"
+    assert times.seconds("2027-03-01T01:31:00.123456-05:00") == pytest.approx(120.0)
+
+
 def test_limits_of_1_6_are_multiples_of_a_tenth() -> None:
     def request(limit: float) -> dict[str, object]:
         periods = [{"startPeriod": 0, "limit": limit}]

@@ -430,7 +430,7 @@ def test_a_csms_of_another_version(small: Make) -> None:
 
 def test_in_real_time_it_keeps_to_the_clock_of_the_csms(small: Make) -> None:
     with SmallCsms() as csms:
-        csms.current_time = "2027-03-01T12:00:00Z"
+        csms.current_time = "2027-03-01T17:30:00+05:30"
         _, _, report = run(small(time=minutes(5)), csms, speed=600.0)
     assert csms.wrong == []
     stamps = [event["timestamp"] for event in csms.events("two")]

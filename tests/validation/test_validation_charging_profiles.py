@@ -23,7 +23,7 @@ EVSE = {"phases": 3, "charge_kw": 22.0, "discharge_kw": 10.0, "frequency": True}
 def test_charging_profiles(case):
     times = Times(START, case.get("zone"))
     evse = Evse(**(EVSE | case.get("evse", {})))
-    profiles = ChargingProfiles(evse, times, replaces_level=case.get("version") == "1.6")
+    profiles = ChargingProfiles(evse, times, old=case.get("version") == "1.6")
     start_s = case.get("transaction", 0)
     now = Situation(
         transaction_id=None if start_s is None else "tx",

@@ -231,12 +231,13 @@ class ChargingProfiles:
 
     evse : what it can do
     times : the run's timestamps
-    replaces_level : a profile takes the place of one of the same purpose and stack level, as OCPP 1.6 says;
-        else it is refused (K01.FR.06, K01.FR.39, K01.FR.53)
+    old : by the rules of OCPP 1.6: a profile takes the place of one of the same purpose and stack level, and
+        an EVSE of one phase takes numberPhases 3, which 1.6 assumes; else both are refused (K01.FR.06,
+        K01.FR.39, K01.FR.45, K01.FR.53)
     """
 
-    def __init__(self, evse: Evse, times: Times, replaces_level: bool = False) -> None:
-        self.evse, self._times, self._replaces_level = evse, times, replaces_level
+    def __init__(self, evse: Evse, times: Times, old: bool = False) -> None:
+        self.evse, self._times, self._old = evse, times, old
         self._installed: dict[int, _Profile] = {}
         self._asked_s: dict[int, float] = {}
 
@@ -260,7 +261,7 @@ class ChargingProfiles:
         for other in tuple(self._installed.values()):
             if not _conflict(made, other):
                 continue
-            if self._replaces_level:
+            if self._old:
                 del self._installed[other.given["id"]]
                 continue
             code = "InvalidStackLevel" if made.purpose == "TxProfile" else "DuplicateProfile"
@@ -567,6 +568,8 @@ class ChargingProfiles:
         if evse.dc and unit == "A":
             raise _refused("UnsupportedRateUnit", "chargingRateUnit A: must be W, as the EVSE gives DC")
         number = period.get("numberPhases", evse.phases)
+        if self._old and 1 <= number <= 3:
+            number = min(number, evse.phases)
         if not 1 <= number <= max(evse.phases, 1) and "numberPhases" in period:
             text = f"numberPhases {number}: must be from 1 to {evse.phases}, the EVSE's phases (K01.FR.45)"
             raise _refused("InvalidSchedule", text)

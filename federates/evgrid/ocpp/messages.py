@@ -60,7 +60,20 @@ class Times:
         self._shift = timedelta(seconds=self.offset_s)
 
     def align(self, text: str, time_s: float) -> None:
-        """Keep to another's clock, which shows a timestamp at a simulated time, s."""
+        """Keep to another's clock, which shows a timestamp at a simulated time, s.
+
+        Raises
+        ------
+        ValueError
+            If it is none, or of a year in which no run can be.
+
+        """
+        try:
+            good = 1970 <= datetime.fromisoformat(text).year <= 2190
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError(f"{text}: must be a date and time of the years 1970 to 2190")
         self._start += timedelta(seconds=self.seconds(text) - time_s)
 
     def stamp(self, time_s: float) -> str:
@@ -429,6 +442,8 @@ def profile_from(profile: Payload, version: Version) -> Payload:
     purpose = profile["chargingProfilePurpose"]
     new["chargingProfilePurpose"] = purposes.get(purpose, purpose)
     new["chargingSchedule"] = [{"id": new["id"], **profile["chargingSchedule"]}]
+    if profile["chargingProfileKind"] == "Absolute" and "startSchedule" not in profile["chargingSchedule"]:
+        new["chargingProfileKind"] = "Relative"  # as 1.6 says of a schedule without one
     if "transactionId" in new:
         new["transactionId"] = str(new["transactionId"])
     return new

@@ -95,7 +95,7 @@ class Station:
         gate: asyncio.Semaphore, functions: LocalFunctions | None = None,
     ) -> None:  # fmt: skip
         self.identity, self.evse, self.version, self._grid = identity, evse, access.version, grid
-        self.profiles = ChargingProfiles(evse, grid.times, replaces_level=self.version == "1.6")
+        self.profiles = ChargingProfiles(evse, grid.times, old=self.version == "1.6")
         self.link = Connection(identity, access, self, counts, pending, gate)
         self.der = DerControls(functions, grid.times, evse.frequency)
         self.session: Session | None = None

@@ -340,9 +340,11 @@ class _Drive:
         if self._settings.speed is None or self._clock_told:
             return
         self._clock_told = True
-        with contextlib.suppress(ValueError):
+        try:
             if abs(self.times.seconds(text) - self.now_s()) >= 1.0:
                 self.times.align(text, self.now_s())
+        except ValueError as error:
+            self.report.counts.note("malformed", f"currentTime of the CSMS = {error}")
 
     # The run
 
