@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.street import street
 
 from evgrid.fleet.rates import Rates
-from evgrid.ocpp.books import Books, Transaction, Untrue
+from evgrid.ocpp.books import METER_KWH, MOST_OF_RATING, Books, Transaction, Untrue
 
 HOUR = 3600.0
 
@@ -130,3 +130,58 @@ def test_registers_are_transactions_and_what_is_outside(parts):
     assert sum(found.settle(0)) == pytest.approx(found.net_kwh[0], abs=1e-9)
     assert found.settle(0) == (0.0, 0.0)
     assert one.cost + found.outside_cost[0] == pytest.approx(0.25 * found.net_kwh[0], abs=1e-9)
+
+
+SPANS_S = st.lists(
+    st.one_of(st.just(0.0), st.floats(1e-3, 5.0), st.floats(1.0, 900.0)), min_size=2, max_size=30
+)
+
+
+@given(SPANS_S, st.data())
+def test_accepted_energy_is_bounded_over_any_span(spans_s, data):
+    """However readings are spread, between any two is at most 1.05 of the rating and one resolution."""
+    found, time_s, register_kwh = books(), 0.0, 5.0
+    way = data.draw(st.sampled_from(["import", "export"]))
+    accepted = []
+    for span_s in spans_s:
+        time_s += span_s
+        register_kwh += data.draw(st.floats(0.0, 1.2 * MOST_OF_RATING * 10.0 * span_s / HOUR + METER_KWH))
+        both = (register_kwh, 0.0) if way == "import" else (0.0, register_kwh)
+        try:
+            found.read(0, time_s, *both, None)
+        except Untrue:
+            break
+        accepted.append((time_s, found.drawn_kwh[0] + found.given_kwh[0]))
+    times_s, kwh = np.array(accepted).T
+    beyond = kwh - MOST_OF_RATING * 10.0 * times_s / HOUR
+    assert np.max(beyond - np.minimum.accumulate(beyond)) <= METER_KWH + 1e-12
+
+
+@given(st.lists(st.tuples(SPANS_S, st.floats(0.0, 1.0)), min_size=1, max_size=5))
+def test_honest_meter_of_whole_watt_hours_is_never_refused(parts):
+    """Up to its rating, with timestamps in ms."""
+    found, time_s, drawn_kwh = books(), 0.0, 7.0
+    found.read(0, 0.0, 7.0, 0.0, None)
+    for spans_s, share in parts:
+        for span_s in spans_s:
+            time_s += span_s
+            drawn_kwh += share * 10.0 * span_s / HOUR
+            found.read(0, round(time_s, 3), round(drawn_kwh, 3), 0.0, None)
+    assert found.drawn_kwh[0] == pytest.approx(drawn_kwh - 7.0, abs=1e-3)
+
+
+def test_readings_that_each_have_the_slack_are_refused():
+    """Each second 1.95 Wh beyond 1.05 of the rating: the second of them is refused."""
+    found = books()
+    for second in range(2):
+        found.read(0, float(second), 4.867e-3 * second, 0.0, None)
+    with pytest.raises(Untrue, match=r"rose by 4.867 Wh in 1 s: its rating of 10 kW allows 2.96"):
+        found.read(0, 2.0, 2 * 4.867e-3, 0.0, None)
+    assert found.drawn_kwh[0] == pytest.approx(4.867e-3)
+
+
+def test_reading_of_before_the_run_does_not_set_the_register_back():
+    found = books()
+    found.read(0, 60.0, 5.0, 0.0, None)
+    with pytest.raises(Untrue, match="came after"):
+        found.read(0, -60.0, 4.9, 0.0, None)

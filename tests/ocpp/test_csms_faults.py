@@ -1,16 +1,20 @@
 """Faults between charging stations and the CSMS: each ends as docs/how_to/ocpp.md says; no energy is lost."""
 
 import asyncio
+import gc
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tests.support.charging_stations import CallError, run_beside
 from tests.support.street import street
+from websockets.exceptions import ConnectionClosedError
 
 import evgrid
 from evgrid.errors import AuditError, RunError
 from evgrid.ocpp.books import Books
+from evgrid.ocpp.server import Refused, _Link
 from evgrid.results.metrics import summary
 from evgrid.results.plots import save_overview
 
@@ -24,6 +28,7 @@ SCENARIO = street(
 """Its limit binds nowhere, so that EVs are asked to charge as fast as they can."""
 KWH = 0.1
 """Energy that each station counts in each tick, kWh: 6 kW of 7.4."""
+_VARIABLE = {"component": {"name": "a"}, "variable": {"name": "b"}, "attributeValue": "c"}
 LIARS = ("negative", "falling", "nan", "too_fast", "phase", "replay", "clock", "again")
 
 
@@ -284,7 +289,53 @@ def test_result_is_one_of_evgrid(faults):
         assert "13 of 13 connected" in rows["charging stations"]
         assert "losses" in rows["  not metered"]
         assert "cut off: ev0003" in "".join(rows)
+        assert rows["EVs, sessions"].endswith("9 transactions ended in the run")  # cut off, and another began
         assert save_overview(result, faults.path.with_suffix(".png")).exists()
+
+
+def test_energy_that_stations_do_not_say_is_not_said_to_be_none(faults):
+    """None of these stations has said what its EV wants."""
+    ended = np.ones(faults.result.sizes["session"], dtype=bool)
+    rows = dict(summary(faults.result.assign_coords(session_complete=("session", ended))))
+    drawn = float(faults.result["session_energy_delivered_kwh"].sum())
+    assert rows["sessions that ended"] == (
+        f"asked not reported, {drawn:.1f} kWh drawn, 0.0 given back, unserved not reported"
+    )
+    some = faults.result["session_energy_requested_kwh"].copy()
+    some[0] = 4.0
+    part = faults.result.assign(session_energy_requested_kwh=some)
+    rows = dict(summary(part.assign_coords(session_complete=("session", ended))))
+    assert rows["sessions that ended"].startswith(f"4.0 kWh asked (of 1 of {len(some)} sessions), ")
+
+
+def test_request_that_cannot_be_sent_as_the_connection_ends_leaves_nothing_behind():
+    """The answer fails while the request still waits to be sent."""
+    left = []
+
+    async def play():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context["message"]))
+        closed = asyncio.Event()
+
+        async def send(text):
+            await closed.wait()
+            raise ConnectionClosedError(None, None)
+
+        state = SimpleNamespace(counts=SimpleNamespace(sent=0))
+        link = _Link(SimpleNamespace(send=send), state, "2.1", 5.0)
+        calling = asyncio.create_task(link.call("SetVariables", {"setVariableData": [_VARIABLE]}))
+        while not link.waiting:
+            await asyncio.sleep(0)
+        for _, answer in link.waiting.values():
+            answer.set_exception(Refused("the connection ended"))
+        del answer
+        closed.set()
+        with pytest.raises(ConnectionClosedError):
+            await calling
+        del calling
+        gc.collect()
+
+    asyncio.run(play())
+    assert left == []
 
 
 def test_station_that_does_not_answer_is_disconnected_and_nothing_waits_for_it():

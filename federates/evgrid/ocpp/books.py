@@ -23,7 +23,8 @@ from evgrid.fleet.rates import Rates
 MOST_OF_RATING = 1.05
 """Power above which a station's meter isn't credible, of its rating: class-B meters are within 2.5 %."""
 METER_KWH = 2e-3
-"""Resolution of registers and of their timestamps, as energy: a reading may be off by this."""
+"""Resolution of registers and of their timestamps, as energy: all readings over any span together may show
+this much beyond :data:`MOST_OF_RATING`."""
 _BACK_S = 1.0
 """Most by which a reading may be older than the one before it, s; it then counts as of that one's time."""
 
@@ -62,12 +63,18 @@ class Transaction:
 
 @dataclass
 class _Meter:
-    """The last credible reading of an EVSE; ``power_kw``: mean between the last two."""
+    """The last credible reading of an EVSE.
+
+    power_kw : mean between the last two
+    excess_kwh : of import and export, energy beyond what :data:`MOST_OF_RATING` allows. It falls in the time
+        in which less is drawn or given, not below 0 (a leaky bucket)
+    """
 
     time_s: float = -math.inf
     import_kwh: float = math.nan
     export_kwh: float = math.nan
     power_kw: float = 0.0
+    excess_kwh: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass
@@ -155,25 +162,28 @@ class Books:
         for name, value in (("import", import_kwh), ("export", export_kwh)):
             if not math.isfinite(value) or value < 0.0:
                 raise Untrue(f"its {name} register reads {value * 1e3:g} Wh: must be a number, 0 or more")
-        if math.isnan(meter.import_kwh) or time_s < 0.0:  # what it counted before is not of this run
-            self._first[ev] = self._meters[ev] = _Meter(time_s, import_kwh, export_kwh)
-            return
         if time_s < meter.time_s - _BACK_S:
             raise Untrue(
                 f"a meter value of {self.clock.stamp(time_s)} came after that of "
                 f"{self.clock.stamp(meter.time_s)}"
             )
+        if math.isnan(meter.import_kwh) or max(time_s, meter.time_s) < 0.0:  # of before the run
+            self._first[ev] = self._meters[ev] = _Meter(time_s, import_kwh, export_kwh)
+            return
         time_s = max(time_s, meter.time_s)
         span_s = time_s - meter.time_s
         drawn, given = import_kwh - meter.import_kwh, export_kwh - meter.export_kwh
-        for name, change, rating_kw, was in (
-            ("import", drawn, self.charge_kw[ev], meter.import_kwh),
-            ("export", given, self.discharge_kw[ev], meter.export_kwh),
+        excess_kwh = []
+        for name, change, rating_kw, was, before in (
+            ("import", drawn, self.charge_kw[ev], meter.import_kwh, meter.excess_kwh[0]),
+            ("export", given, self.discharge_kw[ev], meter.export_kwh, meter.excess_kwh[1]),
         ):
             if change < -METER_KWH:
                 raise Untrue(f"its {name} register fell from {was * 1e3:g} to {(was + change) * 1e3:g} Wh")
-            most = MOST_OF_RATING * rating_kw * span_s / 3600.0 + METER_KWH
-            if change > most:
+            allowed = MOST_OF_RATING * rating_kw * span_s / 3600.0
+            excess_kwh.append(max(before + max(change, 0.0) - allowed, 0.0))
+            if excess_kwh[-1] > METER_KWH:
+                most = allowed + METER_KWH - before
                 raise Untrue(
                     f"its {name} register rose by {change * 1e3:g} Wh in {span_s:g} s: its rating of "
                     f"{rating_kw:g} kW allows {most * 1e3:.6g} Wh"
@@ -182,7 +192,7 @@ class Books:
         self._book(ev, meter.time_s, time_s, drawn, given, of)
         power = (drawn - given) * 3600.0 / span_s if span_s > 0.0 else meter.power_kw
         highest = max(import_kwh, meter.import_kwh), max(export_kwh, meter.export_kwh)
-        self._meters[ev] = _Meter(time_s, *highest, power)
+        self._meters[ev] = _Meter(time_s, *highest, power, (excess_kwh[0], excess_kwh[1]))
 
     def _book(
         self, ev: int, begin_s: float, end_s: float, drawn: float, given: float, of: Transaction | None

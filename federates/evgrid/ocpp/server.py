@@ -117,6 +117,7 @@ class _Link:
         async with self.lock:
             unique_id = str(uuid4())
             answer: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
+            answer.add_done_callback(_retrieved)
             self.waiting[unique_id] = action, answer
             try:
                 await self.send([CALL, unique_id, action, payload])
@@ -124,6 +125,12 @@ class _Link:
                     return await answer
             finally:
                 self.waiting.pop(unique_id, None)
+
+
+def _retrieved(answer: asyncio.Future[Payload]) -> None:
+    """Nobody awaits an answer any more where the request could not be sent."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 class StationServer:

@@ -205,6 +205,8 @@ def verdict(j: Judged, named: bool = False) -> list[str]:
         done = j.result["session_complete"].values
         if not done.any():
             return [*sentences, f"{name}No session of an EV ended in the period."]
+        if np.isnan(j.result["session_energy_requested_kwh"].values[done]).all():
+            return [*sentences, f"{name}What EVs asked for was not reported by their charging stations."]
         wanted, lacking = (
             float(np.nansum(j.result[f"session_energy_{what}_kwh"].values[done])) / j.members
             for what in ("requested", "unserved")

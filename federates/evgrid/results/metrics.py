@@ -408,21 +408,17 @@ def _point_rows(result: xr.Dataset, per: str) -> list[tuple[str, str]]:
 def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
     members = result.sizes["member"]
     done = result["session_complete"].values
-    sums = {
-        name: float(np.nansum(result[f"session_{name}_kwh"].values[done])) / members
-        for name in ("energy_requested", "energy_delivered", "energy_discharged", "energy_unserved")
-    }
     per = " a member" if members > 1 else ""
     evs, sessions, complete = (n / members for n in (result.sizes["ev"], result.sizes["session"], done.sum()))
-    asked, drawn, given, unserved = sums.values()
     power = result["fleet_power_kw"]
+    ended = f"{sessions:g} sessions{per}, {complete:g} of them ended in the run"
+    if "stations" in result.attrs:  # whose sessions are transactions
+        closed = [one for one in json.loads(result.attrs["transactions"]) if one["end"] is not None]
+        ended = f"{sessions:g} sessions planned, {len(closed)} transactions ended in the run"
     rows = [
-        ("EVs, sessions", f"{evs:g} EVs, {sessions:g} sessions{per}, {complete:g} of them ended in the run"),
+        ("EVs, sessions", f"{evs:g} EVs, {ended}"),
         ("fleet power", f"{_extreme(power, 'max', 'kW')}, lowest {_extreme(power, 'min', 'kW')}"),
-        (
-            "sessions that ended",
-            f"{asked:.1f} kWh asked{per}, {drawn:.1f} drawn, {given:.1f} given back, {unserved:.2f} unserved",
-        ),
+        ("sessions that ended", _energies(result, done, per)),
     ]
     rows += _session_rows(result, done)
     rows += _point_rows(result, per)
@@ -433,6 +429,24 @@ def _fleet_rows(result: xr.Dataset) -> list[tuple[str, str]]:
         rows.append(("cost of charging", f"{amount(np.nansum(cost) / members)} {currency}{per}{left}"))
     rows += _product_rows(result, per)
     return rows
+
+
+def _energies(result: xr.Dataset, done: NDArray[np.bool_], per: str) -> str:
+    """Energies of the sessions that are done; charging stations may not report all of them."""
+    parts, unit = [], " kWh"
+    for name, text, digits in (
+        ("requested", "asked", 1), ("delivered", "drawn", 1), ("discharged", "given back", 1),
+        ("unserved", "unserved", 2),
+    ):  # fmt: skip
+        values = result[f"session_energy_{name}_kwh"].values[done]
+        known = values[~np.isnan(values)]
+        if len(values) and not len(known):
+            parts.append(f"{text} not reported")
+            continue
+        of = f" (of {len(known)} of {len(values)} sessions)" if len(known) < len(values) else ""
+        parts.append(f"{known.sum() / result.sizes['member']:.{digits}f}{unit} {text}{per}{of}")
+        unit = per = ""
+    return ", ".join(parts)
 
 
 def _charges_left_out(result: xr.Dataset) -> str:
