@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.support.charging_stations import CallError, run_beside
 from tests.support.street import street
-from websockets.exceptions import ConnectionClosedError
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 import evgrid
 from evgrid.errors import AuditError, RunError
@@ -354,6 +354,37 @@ def test_station_that_does_not_answer_is_disconnected_and_nothing_waits_for_it()
     assert code == 1008
     events = json.loads(result.attrs["stations"])["ev0001"]["events"]
     assert any("didn't answer in 0.2 s" in event for event in events)
+
+
+def test_station_that_never_answers_holds_up_lockstep_three_times():
+    """It comes back each tick; another, which does not boot, and an honest one hold up nothing."""
+
+    async def play(beside):
+        found = []
+        async with beside.station("ev0002"), beside.station("ev0003") as honest:
+            await honest.boot()
+            for tick in range(3):
+                async with beside.station("ev0001") as station:
+                    station.answers = False
+                    await station.boot()
+                    await beside.tick(tick)
+                    await station.socket.wait_closed()
+                    found.append(station.socket.close_reason)
+            with pytest.raises(InvalidStatus, match="403"):
+                async with beside.station("ev0001"):
+                    pass
+            for tick in (3, 4):
+                await beside.tick(tick)
+        return found
+
+    scenario = street({"ensemble.members": 1, "fleet.count": 3, "time.duration": "20min"},
+                      aggregators={"main": {"strategy": "peak_limit", "limit_kw": 10.0}})  # fmt: skip
+    result, found = run_beside(scenario, play, answer_s=0.1)
+    assert found[:2] == ["no answer in time"] * 2
+    assert found[2] == "cut off: it didn't answer in 0.1 s, 3 times"
+    of = json.loads(result.attrs["stations"])
+    assert of["ev0001"]["offence"] == "it didn't answer in 0.1 s, 3 times"
+    assert not of["ev0003"]["events"]
 
 
 def test_stations_clock_that_stands_still_ends_the_run():

@@ -35,6 +35,8 @@ MESSAGES_PER_S, BURST = 50.0, 500.0
 """Messages of a station that are read in a second on average, and at once; the others wait."""
 MALFORMED = 10
 """Malformed messages in a row after which a station is cut off."""
+SILENT = 3
+"""Requests without an answer after which a station in lockstep, where each holds up the run, is cut off."""
 _COST = 2**12
 
 

@@ -12,7 +12,7 @@ What happens to connections:
 - An unknown identity is refused (404), one that has not shown it (401), one that was cut off (403).
 - A second connection of an identity replaces the first, which is closed: it is of a station that lost it.
 - A station that doesn't answer a request, or doesn't read, within the time-out is disconnected; it may come
-  back.
+  back, but in lockstep is cut off the third time, as each holds up the run.
 - Messages larger than the bound close the connection (1009). A station that sends too fast is read more
   slowly.
 - A malformed message is answered by a CALLERROR; after several in a row, or for one that can't be true, the
@@ -56,7 +56,7 @@ from evgrid.ocpp.schemas import (
     subprotocol,
     text_of,
 )
-from evgrid.ocpp.security import BURST, MALFORMED, MAX_MESSAGE_BYTES, MESSAGES_PER_S, Security
+from evgrid.ocpp.security import BURST, MALFORMED, MAX_MESSAGE_BYTES, MESSAGES_PER_S, SILENT, Security
 from evgrid.ocpp.standing import TX_PROFILE_ID, StandingProfiles
 from evgrid.ocpp.station_state import StationState
 
@@ -379,7 +379,12 @@ class StationServer:
         try:
             await work
         except TimeoutError:
-            link.state.note(f"didn't answer in {link.answer_s:g} s, and was disconnected")
+            state = link.state
+            state.unanswered += 1
+            if self.policy.lockstep and state.unanswered >= SILENT and not state.offence:
+                await self._cut_off(link, f"it didn't answer in {link.answer_s:g} s, {SILENT} times")
+                return
+            state.note(f"didn't answer in {link.answer_s:g} s, and was disconnected")
             await link.socket.close(1008, "no answer in time")
         except (ConnectionClosed, Refused):
             pass

@@ -104,6 +104,8 @@ class StationState:
     sent_until_s: float = math.inf
     standing_until_s: float = -math.inf
     standing: bool = False
+    unanswered: int = 0
+    """Requests that it has not answered in time."""
     counts: Counts = field(default_factory=Counts)
     events: list[str] = field(default_factory=list)
     """What happened that a reader of the result should know, a sentence each."""
