@@ -894,13 +894,18 @@ def csms(
     checked = _load(scenario, settings, None)
     output = output or Path("results") / f"{checked.name}.nc"
     _check_output(output)
+    waits = "the first tick begins when the first has booted"
+    if lockstep or checked.time.starts_now:
+        waits = "ticks follow the stations' clock" if lockstep else "the clock runs, as time.start is now"
     how = Csms(
         _host_and_port(listen),
         None if lockstep else checked.time.speed or 1.0,
         Security(read_passwords(passwords) if passwords else None, tls_cert, tls_key, client_ca),
         read_identities(identities) if identities else {},
         aggregator,
-        announce=lambda url: click.echo(f"csms     {url}/IDENTITY: waiting for charging stations", err=True),
+        announce=lambda url: click.echo(
+            f"csms     {url}/IDENTITY: waiting for charging stations; {waits}", err=True
+        ),
     )
     with _message_on_interrupt("no result was written"), _progress(checked) as advance:
         result, report = run_csms(checked, how, output, advance)

@@ -476,3 +476,42 @@ def test_audit_notices_energy_that_is_missing_in_the_ticks(monkeypatch):
     monkeypatch.setattr(Books, "settle", settle)
     with pytest.raises(AuditError, match="registers is not that of the ticks and late energy"):
         run_beside(_one_station(**{"communication.telemetry": "1min"}), play)
+
+
+def test_first_tick_begins_when_the_first_station_has_booted():
+    """A fifth of a second without a station is four ticks at 1200 times: none of them has passed."""
+
+    async def play(beside):
+        await asyncio.sleep(0.2)
+        async with beside.station("ev0001") as station:
+            booted = await station.boot()
+            return beside.times.seconds(booted["currentTime"])
+
+    result, time_s = run_beside(_one_station(), play, lockstep=False, speed=1200.0)
+    assert time_s == 0.0
+    assert result["station_messages"].values.ravel()[0] > 0.0
+
+
+def test_clock_of_a_station_may_be_off_by_seconds_of_wall_time():
+    """At 6000 times 20 minutes are 0.2 s of wall time, which is no offence."""
+
+    async def play(beside):
+        async with beside.station("ev0001") as station:
+            await station.boot()
+            await station.start(-1200.0)
+
+    result, _ = run_beside(_one_station(), play, lockstep=False, speed=6000.0)
+    assert json.loads(result.attrs["stations"])["ev0001"]["offence"] == ""
+
+
+def test_run_that_starts_now_does_not_wait_for_stations():
+    """Its clock is that of the wall."""
+
+    async def play(beside):
+        pass
+
+    now = {"start": "now", "speed": 1200.0, "duration": "10min", "step": "1min"}
+    scenario = street({"ensemble.members": 1, "fleet.count": 1}, time=now,
+                      aggregators={"main": {"strategy": "peak_limit", "limit_kw": 100.0}})  # fmt: skip
+    result, _ = run_beside(scenario, play, lockstep=False, speed=1200.0)
+    assert float(result["stations_connected"].sum()) == 0.0

@@ -5,7 +5,8 @@ of a simulated fleet's (:mod:`.station_fleet`). The aggregator's strategy, the f
 those of :func:`evgrid.run`.
 
 The clock is in lockstep with simulated stations (:mod:`.server`), or keeps to wall time: a tick takes its
-length divided by ``speed``.
+length divided by ``speed``. The first begins when the first station has booted, or, where ``time.start`` is
+now, at once.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ from evgrid.ocpp.security import Security
 from evgrid.ocpp.server import Policy, StationServer
 from evgrid.ocpp.standing import StandingProfiles
 from evgrid.ocpp.station_fleet import StationFleet
+from evgrid.ocpp.station_state import CLOCK_S
 from evgrid.readers.yaml_files import read_yaml
 from evgrid.runs.simulation import RunReport, run_with_report
 from evgrid.scenario import Scenario
 
 if TYPE_CHECKING:
     import xarray as xr
+
+CLOCK_WALL_S = 10.0
+"""Wall time by which a station's clock may differ from the CSMS's, where that is more than
+:data:`~evgrid.ocpp.station_state.CLOCK_S` of simulated time."""
 
 
 @dataclass
@@ -142,6 +148,9 @@ class _Connection:
             fleet.states, fleet.times, settings.address, settings.security, policy, standing
         )
         self._began: float | None = None
+        self._awaits_station = not lockstep and not scenario.time.starts_now
+        for state in fleet.states.values():
+            state.clock_s = max(CLOCK_S, CLOCK_WALL_S * (settings.speed or 0.0)) + self._step_s
         self._ticking = False
         fleet.now = self._now
         host, port = self.server.start()
@@ -161,6 +170,9 @@ class _Connection:
         if self._settings.speed is None:
             self.server.await_clock(tick, self._settings.patience_s, last=False)
         elif self._began is None:
+            states = self._fleet.states.values()
+            while self._awaits_station and not any(state.booted for state in states):
+                sleep(0.005)
             self._began = monotonic()
         self.server.send_setpoints(time_s, tick, setpoint_kw)
         self._ticking = True

@@ -50,7 +50,7 @@ from evgrid.fleet.sessions import Sessions
 from evgrid.fleet.telemetry import OwnPower, Telemetry
 from evgrid.ocpp.books import Books, Transaction
 from evgrid.ocpp.messages import times_of
-from evgrid.ocpp.station_state import CLOCK_S, Planned, StationState
+from evgrid.ocpp.station_state import Planned, StationState
 from evgrid.readers.signals import Signals
 from evgrid.scenario import Scenario
 
@@ -191,7 +191,7 @@ class StationFleet(Model):
                 faults.append(f"--stations: {identity} is the station of {both}")
             states[identity] = StationState(
                 identity, ev, names[ev], self.books, self.times, lambda: self.now(), self._planned_session,
-                CLOCK_S + self.period_s, one_phase=all_on_one or bool(self.evs.phase[ev] != ALL_PHASES),
+                one_phase=all_on_one or bool(self.evs.phase[ev] != ALL_PHASES),
             )  # fmt: skip
         if faults:
             raise ScenarioError(faults)

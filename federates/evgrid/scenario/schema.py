@@ -11,10 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, time, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from evgrid.core.model import Clock
@@ -65,12 +73,19 @@ class Time(Settings):
     """Simulated seconds in a second of wall time, to which the run keeps; real time is 1. Left out: as fast
     as it can."""
 
-    @model_validator(mode="before")
+    _starts_now: bool = PrivateAttr(default=False)
+
+    @property
+    def starts_now(self) -> bool:
+        """Whether ``start`` was given as now."""
+        return self._starts_now
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _now(cls, given: Any) -> Any:
+    def _now(cls, given: Any, made: ModelWrapValidatorHandler[Self]) -> Self:
         """The start of a run that starts now."""
         if not isinstance(given, Mapping) or given.get("start") != "now":
-            return given
+            return made(given)
         if given.get("speed") is None:
             raise faults(["time.start = now: goes with time.speed, as such a run keeps to wall time"])
         now = datetime.now()
@@ -78,8 +93,10 @@ class Time(Settings):
         try:
             step_s = seconds_from(given.get("step", cls.model_fields["step"].default))
         except PydanticCustomError:  # reported by its field
-            return {**given, "start": now}
-        return {**given, "start": now - timedelta(seconds=since_s % step_s) if step_s > 0 else now}
+            step_s = 0.0
+        found = made({**given, "start": now - timedelta(seconds=since_s % step_s) if step_s > 0 else now})
+        found._starts_now = True
+        return found
 
 
 class Ensemble(Settings):
