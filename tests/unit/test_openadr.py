@@ -354,6 +354,14 @@ def test_what_has_no_effect_is_said(tmp_path):
         assert said in notes
 
 
+def test_prices_for_a_target_of_the_run_count(tmp_path):
+    events = [event("p", hours(17), 1, 0.3, targets=["group-1"]), event("q", hours(18), 1, 9, targets=["x"])]
+    scenario = street(tariff=None, system=given(tmp_path, *events, targets=["group-1"]))
+    price = scenario.prices.drawn(3600.0, 6 * 3600.0)
+    assert [float(price.at(3600.0 * hour)) for hour in (1.5, 2.5)] == [0.3, 0.3]
+    assert "events of OpenADR: not used are PRICE for x (1)" in build_world(scenario).notes
+
+
 @pytest.mark.parametrize(
     ("objects", "said"),
     [

@@ -468,7 +468,10 @@ class OpenADR(Settings):
 
     def rules(self, clock: Clock, seed: int, currency: str) -> Rules:
         """How events become signals in a run."""
-        return Rules(ZoneInfo(self.timezone), clock, seed, self.programs, tuple(sorted(self.kinds)), currency)
+        return Rules(
+            ZoneInfo(self.timezone), clock, seed, self.programs, tuple(sorted(self.kinds)), currency,
+            self.targets,
+        )  # fmt: skip
 
     def follows(self, payload: str) -> bool:
         """Whether the run follows a type of payload."""
