@@ -505,13 +505,39 @@ def test_clock_of_a_station_may_be_off_by_seconds_of_wall_time():
 
 
 def test_run_that_starts_now_does_not_wait_for_stations():
-    """Its clock is that of the wall."""
+    """Its clock is that of the wall, not of simulated stations."""
 
     async def play(beside):
-        pass
+        with pytest.raises(InvalidStatus, match="404"):
+            async with beside.client("evgrid-clock"):
+                pass
 
     now = {"start": "now", "speed": 1200.0, "duration": "10min", "step": "1min"}
     scenario = street({"ensemble.members": 1, "fleet.count": 1}, time=now,
                       aggregators={"main": {"strategy": "peak_limit", "limit_kw": 100.0}})  # fmt: skip
     result, _ = run_beside(scenario, play, lockstep=False, speed=1200.0)
     assert float(result["stations_connected"].sum()) == 0.0
+
+
+def test_station_that_has_not_booted_is_refused_and_asked_to_boot():
+    """Its events are no offence: a station that was up before the CSMS does not know that it must boot."""
+
+    async def play(beside):
+        async with beside.station("ev0001") as station:
+            for _ in range(12):
+                with pytest.raises(CallError, match="SecurityError"):
+                    await station.start(0.0)
+            await station.boot()
+            await beside.tick(0)
+            await station.start(0.0)
+            await station.report(TICK_S, KWH)
+            for tick in range(1, 11):
+                await beside.tick(tick)
+            return [action for action, _ in station.requests]
+
+    result, asked = run_beside(_one_station(), play)
+    assert asked.count("TriggerMessage") == 1
+    assert result["ev_energy_drawn_kwh"].values == pytest.approx([KWH])
+    station = json.loads(result.attrs["stations"])["ev0001"]
+    assert (station["offence"], station["malformed"]) == ("", 0)
+    assert "sent TransactionEvent before a BootNotification" in station["events"][0]

@@ -313,3 +313,102 @@ def test_security_event_is_in_the_result():
     event = {"type": "SettingSystemTime", "timestamp": TIMES.stamp(0.0)}
     assert station.say("SecurityEventNotification", event) == {}
     assert "security event 'SettingSystemTime'" in station.state.events[0]
+
+
+REGISTER = "Energy.Active.Import.Register"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"value": "1,5"}, r"Energy.Active.Import.Register is '1,5': must be a number such as 1.5"),
+        ({"unit": "kvarh"}, r"Energy.Active.Import.Register is in kvarh: must be in Wh, kWh, W or kW"),
+    ],
+)
+def test_meter_value_that_is_no_number_is_malformed_and_books_nothing(change, says):
+    """Nor is anything of its message booked, such as the good value beside it."""
+    station = Station("1.6")
+    start = {"connectorId": 1, "idTag": "a", "meterStart": 1000, "timestamp": TIMES.stamp(0.0)}
+    station.say("StartTransaction", start)
+    values = [
+        {"timestamp": TIMES.stamp(60.0), "sampledValue": [{"value": "1100", "measurand": REGISTER} | each]}
+        for each in ({}, change)
+    ]
+    with pytest.raises(MessageError, match=says) as found:
+        station.say("MeterValues", {"connectorId": 1, "meterValue": values}, 60.0)
+    assert found.value.code == "PropertyConstraintViolation"
+    assert station.books.drawn_kwh[0] == 0.0
+
+
+def test_transaction_whose_begin_is_malformed_has_not_begun():
+    station = Station("2.1")
+    sampled = [{"value": 1.0, "measurand": REGISTER, "unitOfMeasure": {"unit": "kvarh"}}]
+    with pytest.raises(MessageError, match="is in kvarh"):
+        station.event("Started", 0.0, sampled=sampled)
+    assert station.state.transaction is None
+    station.event("Started", 0.0)
+    assert station.state.transaction is not None
+
+
+@given(st.permutations(range(6)))
+def test_meter_values_of_a_message_are_taken_in_the_order_of_time(order):
+    station = Station()
+    station.event("Started", 0.0)
+    values = [
+        {"timestamp": TIMES.stamp(60.0 * (1 + at)),
+         "sampledValue": sampled_values(Reading(0.1 * (1 + at), 0.0), "2.1")}
+        for at in order
+    ]  # fmt: skip
+    station.now_s = 360.0
+    station.event("Updated", 360.0, meterValue=values)
+    assert station.books.drawn_kwh[0] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("version", "action", "payload"),
+    [
+        ("2.1", "TransactionEvent", {"evse": {"id": 2}}),
+        ("2.0.1", "TransactionEvent", {"evse": {"id": 0}}),
+        ("2.1", "StatusNotification", {"evseId": 2, "connectorId": 1, "connectorStatus": "Available"}),
+        ("2.1", "MeterValues", {"evseId": 7}),
+        ("2.1", "NotifyEVChargingNeeds", {"evseId": 3}),
+        ("1.6", "StartTransaction", {"connectorId": 0, "idTag": "a", "meterStart": 1}),
+        ("1.6", "MeterValues", {"connectorId": 2}),
+        ("1.6", "StatusNotification", {"connectorId": 2, "errorCode": "NoError", "status": "Available"}),
+    ],
+)
+def test_another_evse_than_the_stations_one_is_refused(version, action, payload):
+    reading = sampled_values(Reading(1.0, 0.0), version)
+    stamp, value = TIMES.stamp(0.0), {"timestamp": TIMES.stamp(0.0), "sampledValue": reading}
+    payload = dict(payload)
+    if action == "TransactionEvent":
+        payload |= {"eventType": "Started", "seqNo": 0, "triggerReason": "CablePluggedIn",
+                    "transactionInfo": {"transactionId": "t"}}  # fmt: skip
+    if action in ("TransactionEvent", "StartTransaction") or (action, version) == (
+        "StatusNotification",
+        "2.1",
+    ):
+        payload["timestamp"] = stamp
+    if action == "MeterValues":
+        payload["meterValue"] = [value]
+    if action == "NotifyEVChargingNeeds":
+        payload["chargingNeeds"] = charging_needs(Needs(3600.0, 2.5, 10.0), "2.1", TIMES)
+    station = Station(version)
+    with pytest.raises(MessageError, match=rf"of {action} is \d: the station has one EVSE; must be") as found:
+        station.say(action, payload)
+    assert found.value.code == "PropertyConstraintViolation"
+    assert not station.books.transactions
+
+
+def test_status_of_a_whole_charge_point_of_ocpp_16():
+    status = {"connectorId": 0, "errorCode": "NoError", "status": "Available"}
+    assert Station("1.6").say("StatusNotification", status) == {}
+
+
+def test_timestamp_without_a_zone_is_malformed():
+    station = Station()
+    payload = {"eventType": "Started", "timestamp": "2026-07-01T16:00:30", "seqNo": 0,
+               "triggerReason": "CablePluggedIn", "transactionInfo": {"transactionId": "t"}}  # fmt: skip
+    with pytest.raises(MessageError, match=r"has no time zone: must end with Z or an offset") as found:
+        station.say("TransactionEvent", payload)
+    assert found.value.code == "FormatViolation"

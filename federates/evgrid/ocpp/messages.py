@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from evgrid.ocpp.schemas import Payload, Version
+from evgrid.ocpp.schemas import MessageError, Payload, Version
 from evgrid.scenario import Scenario
 
 VENDOR = "org.evgrid"
@@ -206,9 +206,11 @@ def reading_of(sampled: list[Payload], version: Version) -> Reading:
 
     Raises
     ------
+    MessageError
+        If a value is no number, or its unit is unknown.
     ValueError
-        If a value is no finite number, its unit is unknown, or a register is missing; the registers of the
-        phases must sum to that of all within 1e-6 of it, where there are both.
+        If a value is not finite, or a register is missing; the registers of the phases must sum to that of
+        all within 1e-6 of it, where there are both.
 
     """
     found: dict[str, dict[str | None, float]] = {}
@@ -251,11 +253,17 @@ def _number(value: Payload, measurand: str, version: Version) -> float:
     """The value of a sampled value in Wh, W, percent, s, or its own unit of another measurand."""
     unit_of = {"unit": value.get("unit", "Wh")} if version == "1.6" else value.get("unitOfMeasure", {})
     unit, given = unit_of.get("unit", "Wh"), value["value"]
-    number: float = float(given) * 10.0 ** unit_of.get("multiplier", 0) * _MULTIPLES.get(unit, 1.0)
+    try:
+        plain = float(given)
+    except ValueError:
+        text = f"{measurand} is {given[:40]!r}: must be a number such as 1.5"
+        raise MessageError("PropertyConstraintViolation", text) from None
+    number: float = plain * 10.0 ** unit_of.get("multiplier", 0) * _MULTIPLES.get(unit, 1.0)
     if not math.isfinite(number):
         raise ValueError(f"{measurand} is {given}: must be a finite number")
     if unit not in _UNITS and measurand.startswith(("Energy.Active", "Power.", "EnergyRequest")):
-        raise ValueError(f"{measurand} is in {unit}: must be in Wh, kWh, W or kW")
+        text = f"{measurand} is in {unit[:40]}: must be in Wh, kWh, W or kW"
+        raise MessageError("PropertyConstraintViolation", text)
     return number
 
 

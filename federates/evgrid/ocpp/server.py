@@ -246,7 +246,7 @@ class StationServer:
         admitted = await asyncio.get_running_loop().run_in_executor(
             None, self._security.admits, identity, authorization, certificate
         )
-        if state is None and identity != CLOCK_IDENTITY:
+        if state is None and not (identity == CLOCK_IDENTITY and self.policy.lockstep):
             return self._turn_away(socket, http.HTTPStatus.NOT_FOUND, "unknown identity", identity)
         if not admitted:
             return self._turn_away(socket, http.HTTPStatus.UNAUTHORIZED, "not authenticated", identity)
@@ -356,6 +356,14 @@ class StationServer:
         wrong = fault(CALL, action, payload, link.version)
         if wrong is not None:
             raise MessageError(wrong.code, str(wrong), unique_id)
+        if action != "BootNotification" and not link.state.booted:
+            text = f"{action} before a BootNotification was accepted"
+            await link.send([CALL_ERROR, unique_id, "SecurityError", text, {}])
+            if link.setup is None:
+                link.state.note(f"sent {action} before a BootNotification, and was asked for one")
+                request = link.call("TriggerMessage", {"requestedMessage": "BootNotification"})
+                link.setup = asyncio.create_task(self._guarded(link, request))
+            return
         try:
             response = link.state.answer(action, payload)
         except MessageError as error:
@@ -374,7 +382,7 @@ class StationServer:
         link.state.cut_off(offence)
         await link.socket.close(1008, "cut off: " + offence.encode()[:100].decode(errors="ignore"))
 
-    async def _guarded(self, link: _Link, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, link: _Link, work: Coroutine[Any, Any, object]) -> None:
         """Do something with a station; it is disconnected if it doesn't answer."""
         try:
             await work
@@ -514,7 +522,7 @@ class StationServer:
             return
         unique_id, action, payload = message[1:]
         status = "UnknownVendorId"
-        if action == "DataTransfer" and payload.get("vendorId") == VENDOR and self.policy.lockstep:
+        if action == "DataTransfer" and payload.get("vendorId") == VENDOR:
             status = "UnknownMessageId"
             if payload.get("messageId") == TICK:
                 data = payload["data"]

@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from evgrid.ocpp.books import Books, Transaction, Untrue
@@ -131,6 +133,7 @@ class StationState:
             raise MessageError("NotImplemented", f"{action} is not implemented by this CSMS")
         if self.books.closed and action in _BOOKED:
             raise MessageError("InternalError", "the run has ended: nothing more is booked")
+        self._check_place(action, payload)
         try:
             response: Payload = handler(payload)
         except (MessageError, Untrue):
@@ -192,13 +195,15 @@ class StationState:
         offline, seq_no = bool(payload.get("offline")), int(payload["seqNo"])
         time_s = self._time(payload["timestamp"], offline)
         self._check_seq_no(own_id, kind, seq_no)
+        readings = self._readings(payload.get("meterValue", []), offline)
         if kind == "Started":
             self._open(own_id, time_s)
         elif self.transaction is None or self.transaction.id != own_id:
             self._open(own_id, time_s)
             stamp = self.books.clock.stamp(time_s)
             self.note(f"transaction {own_id} was taken up at {stamp}, after its begin")
-        self._read_all(payload.get("meterValue", []), offline)
+        for at_s, reading in readings:
+            self._read(at_s, reading)
         if kind == "Ended":
             self._close(time_s, payload["transactionInfo"].get("stoppedReason", "Local"))
         self._seq_no, self._last_event = seq_no, payload
@@ -236,7 +241,8 @@ class StationState:
             self.note(f"ended transaction {number}, which it had not begun")
             return {}
         time_s = self._time(payload["timestamp"], offline=True)
-        self._read_all(payload.get("transactionData", []), offline=True)
+        for at_s, reading in self._readings(payload.get("transactionData", []), offline=True):
+            self._read(at_s, reading)
         self._read(time_s, Reading(payload["meterStop"] / 1e3, self._export_kwh()))
         self._close(time_s, payload.get("reason", "Local"))
         self._last_event = payload
@@ -245,15 +251,20 @@ class StationState:
     def _on_meter(self, payload: Payload) -> Payload:
         if payload.get("evseId", payload.get("connectorId")) == 0:
             return {}  # of the main meter
-        self._read_all(payload["meterValue"], offline=self.version == "1.6")
+        for time_s, reading in self._readings(payload["meterValue"], offline=self.version == "1.6"):
+            self._read(time_s, reading)
         return {}
 
     def _time(self, text: str, offline: bool) -> float:
         """Simulated time of a timestamp. Raises Untrue for one far from the CSMS's clock."""
         try:
             time_s = self.times.seconds(text)
+            zoned = datetime.fromisoformat(text).tzinfo is not None
         except ValueError:
             raise MessageError("FormatViolation", f"{text[:40]!r} is no timestamp") from None
+        if not zoned:
+            text = f"timestamp {text[:40]!r} has no time zone: must end with Z or an offset"
+            raise MessageError("FormatViolation", text)
         now_s = self.now()
         oldest_s = -KEPT_S if offline else now_s - self.clock_s
         if not oldest_s <= time_s <= now_s + self.clock_s:
@@ -300,18 +311,36 @@ class StationState:
         if len(self.events) < 100:
             self.events.append(f"{self.books.clock.stamp(max(self.now(), 0.0))}: {self.identity} {event}")
 
-    def _read_all(self, meter_values: list[Payload], offline: bool) -> None:
+    def _readings(self, meter_values: list[Payload], offline: bool) -> list[tuple[float, Reading]]:
+        """Times and readings of a message's meter values in the order of time, nothing of which is booked.
+
+        Raises MessageError for a malformed one, Untrue for one that can't be.
+        """
+        found = []
         for value in meter_values:
             time_s = self._time(value["timestamp"], offline)
             sampled = value["sampledValue"]
+            if any(one.get("measurand", _IMPORT) == _IMPORT for one in sampled):
+                try:
+                    found.append((time_s, reading_of(sampled, self.version or "2.1")))
+                except MessageError:
+                    raise
+                except ValueError as error:
+                    raise Untrue(f"its meter value of {self.books.clock.stamp(time_s)}: {error}") from None
             self._check_phases(sampled)
-            if not any(one.get("measurand", _IMPORT) == _IMPORT for one in sampled):
-                continue
-            try:
-                reading = reading_of(sampled, self.version or "2.1")
-            except ValueError as error:
-                raise Untrue(f"its meter value of {self.books.clock.stamp(time_s)}: {error}") from None
-            self._read(time_s, reading)
+        return sorted(found, key=itemgetter(0))
+
+    def _check_place(self, action: str, payload: Payload) -> None:
+        """The one EVSE has number 1, in OCPP 1.6 as connector; 0 is the station as a whole."""
+        least = _LEAST_PLACE.get(action)
+        if least is None:
+            return
+        name = "connectorId" if self.version == "1.6" else "evse.id" if "evse" in payload else "evseId"
+        place = payload["evse"]["id"] if name == "evse.id" else payload.get(name, 1)
+        if not least <= place <= 1:
+            allowed = "1" if least else "0 or 1"
+            text = f"{name} of {action} is {place}: the station has one EVSE; must be {allowed}"
+            raise MessageError("PropertyConstraintViolation", text)
 
     def _read(self, time_s: float, reading: Reading) -> None:
         if reading.power_kw is not None:
@@ -404,6 +433,10 @@ class StationState:
         return Report(soc, most, least, needed, departure - time_s, needed_s)
 
 
+_LEAST_PLACE = {
+    "TransactionEvent": 1, "StartTransaction": 1, "NotifyEVChargingNeeds": 1, "MeterValues": 0,
+    "StatusNotification": 0,
+}  # fmt: skip
 _BOOKED = ("TransactionEvent", "StartTransaction", "StopTransaction", "MeterValues")
 _HANDLED: dict[str, Any] = {
     "BootNotification": "boot",
