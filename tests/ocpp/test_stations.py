@@ -412,6 +412,10 @@ def test_a_csms_that_answers_no_more_does_not_hold_the_run(small: Make) -> None:
 
     with SmallCsms(script) as csms:
         _, _, report = run(small(time=minutes(10)), csms, answer_s=0.2)
+        csms.script, csms.silent = None, set()
+        _, _, other = run(small(time=minutes(5)), csms, settle_s=0.0)
+    refused = "evgrid-clock is not connected: HTTP 404: unknown identity or path"
+    assert other.clock == f"the answers of the CSMS, and 0 s ({refused})"
     assert report.counts.unanswered >= 1
     assert "has not answered TransactionEvent of two in 0.2 s" in report.counts.events["unanswered"]
 

@@ -439,6 +439,8 @@ def _text_of(error: Exception) -> str:
         return f"HTTP {status}{f': {why[status]}' if status in why else ''}"
     if isinstance(error, NegotiationError):
         return "no version of OCPP in common"
+    if isinstance(error, ConnectionClosed) and error.rcvd is not None:
+        return f"the CSMS closed it: {error.rcvd.reason or error.rcvd.code}"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
     if isinstance(error, TimeoutError):

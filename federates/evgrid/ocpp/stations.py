@@ -447,6 +447,8 @@ class _Drive:
                 await clock.close()
                 clock.online = False
         self.report.clock = f"the answers of the CSMS, and {settings.settle_s:g} s"
+        if clock.fault:
+            self.report.clock += f" ({CLOCK_IDENTITY} is not connected: {clock.fault})"
         await asyncio.sleep(settings.settle_s)
         await self._pending.none()
 
