@@ -15,6 +15,7 @@ import evgrid
 from evgrid.errors import AuditError, RunError
 from evgrid.ocpp.books import Books
 from evgrid.ocpp.server import Refused, _Link
+from evgrid.results import settlement
 from evgrid.results.metrics import summary
 from evgrid.results.plots import save_overview
 
@@ -301,6 +302,9 @@ def test_energy_that_stations_do_not_say_is_not_said_to_be_none(faults):
     assert rows["sessions that ended"] == (
         f"asked not reported, {drawn:.1f} kWh drawn, 0.0 given back, unserved not reported"
     )
+    settled = settlement.settle(faults.result)
+    assert dict(settlement.summary(settled, "USD"))["energy unserved"] == "not reported"
+    assert settled.fleet["drawn_kwh"].to_numpy() == pytest.approx([drawn])
     some = faults.result["session_energy_requested_kwh"].copy()
     some[0] = 4.0
     part = faults.result.assign(session_energy_requested_kwh=some)

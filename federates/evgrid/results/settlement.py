@@ -125,6 +125,9 @@ def settle(result: xr.Dataset, rates: Rates | None = None, against: xr.Dataset |
         "member"
     ].map(credit).astype(float)
     fleet = evs.drop(columns="ev").groupby("member").sum().reindex(members, fill_value=0.0)
+    unserved = result["session_energy_unserved_kwh"]
+    if "stations" in result.attrs and unserved.isnull().all():  # charging stations may not say it
+        fleet["unserved_kwh"] = np.nan
     scenario = json.loads(result.attrs.get("scenario", "{}"))
     fleet["block_charge"] = _blocks(result, scenario)
     fleet["fixed_charge"] = _fixed(result, rates, scenario)
@@ -165,6 +168,8 @@ def summary(books: Settlement, currency: str) -> list[tuple[str, str]]:
         if name in books.fleet and (name != "block_charge" or books.fleet[name].any()):
             values = books.fleet[name].to_numpy()
             shown = f"{amount(values.mean())} {unit or currency}".rstrip()
+            if np.isnan(values).all():
+                shown = "not reported"
             if members > 1:
                 low, high = (amount(value) for value in np.quantile(values, [0.05, 0.95]))
                 shown += f" (mean; {low} to {high} for 90 % of the members)"
