@@ -202,8 +202,9 @@ def test_an_event_at_fault_is_said_and_the_others_hold(content, server, tmp_path
 
 def test_a_vtn_that_does_not_answer_at_the_begin_ends_the_run(content, server, tmp_path, monkeypatch):
     monkeypatch.setenv("EVGRID_VTN_SECRET", "wrong")
-    with pytest.raises(RunError, match=r"gives no answer at the begin of the run: HTTPStatusError"):
+    with pytest.raises(RunError, match=r"at the begin of the run: HTTPStatusError") as caught:
         evgrid.run(live(content, server, tmp_path))
+    assert ", line " not in str(caught.value)
     monkeypatch.delenv("EVGRID_VTN_SECRET")
     with pytest.raises(ScenarioError, match="EVGRID_VTN_SECRET: there is no such environment variable"):
         evgrid.run(live(content, server, tmp_path))

@@ -109,7 +109,7 @@ class LiveSource(ABC):
             if first:
                 raise RunError(
                     f"{self.what} gives no answer at the begin of the run: {reason(error)}"
-                ) from error
+                ) from None
             self.lost(
                 f"gives no answer at {clock.stamp(time_s)}: {reason(error)}; the last known values hold"
             )
