@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
@@ -44,6 +44,29 @@ def signals_as_interrupts() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
         if before:
             _received.clear()
+
+
+@contextmanager
+def signals_call(stop: Callable[[], object]) -> Iterator[None]:
+    """Signals that would raise KeyboardInterrupt (:func:`signals_as_interrupts`) are noted and call ``stop``.
+
+    For an event loop, whose tasks an exception at whatever line would leave in any state.
+    """
+
+    def noted(number: int, frame: object) -> None:
+        _received.append(signal.Signals(number))
+        stop()
+
+    before = []
+    if threading.current_thread() is threading.main_thread():
+        before = [number for number in signal.valid_signals() if signal.getsignal(number) is _interrupt]
+    for number in before:
+        signal.signal(number, noted)
+    try:
+        yield
+    finally:
+        for number in before:
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evgrid.core.interrupts import signals_call
 from evgrid.core.model import ALL_PHASES, Array
 from evgrid.errors import RunError, ScenarioError
 from evgrid.fleet.commands import rated_kw
@@ -138,7 +139,10 @@ def run_stations(
     with stepwise(_without_link(scenario, settings.aggregator), settings.aggregator, output) as run:
         drive = _Drive(run, settings, progress or (lambda _: None))
         _allow_sockets(len(drive.stations))
-        asyncio.run(drive.run())
+        try:
+            asyncio.run(_until_signalled(drive.run()))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
         return run.result, run.report, drive.report
 
 
@@ -204,6 +208,15 @@ def read_station_passwords(path: Path) -> dict[str, str]:
     if not pairs or not all(identity and password for identity, _, password in pairs):
         raise ScenarioError([f"--password-file {path}: must be one password, or lines of IDENTITY:PASSWORD"])
     return {identity: password for identity, _, password in pairs}
+
+
+async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
+    """Await something, which signals that end a command cancel."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    with signals_call(lambda: loop.call_soon_threadsafe(task.cancel)):
+        await work
 
 
 def _refuse(scenario: Scenario) -> None:
