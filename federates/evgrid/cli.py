@@ -817,15 +817,11 @@ def ocpp_stations(
     from evgrid.ocpp import stations
     from evgrid.ocpp.connection import Access
 
-    lockstep = speed == "max"
-    settings += () if speed is None or lockstep else (f"time.speed={speed}",)
-    checked = _load(scenario, settings, None)
-    output = output or Path("results") / f"{checked.name}.nc"
-    _check_output(output)
+    checked, factor, output = _of_ocpp(scenario, settings, speed, output)
     tls = stations.tls_of(url, ca, cert, key)
     passwords = {} if password_file is None else stations.read_station_passwords(password_file)
     access = Access(url, version, tls, user, passwords, answer_s)
-    chosen = stations.Settings(access, None if lockstep else checked.time.speed or 1.0, settle, aggregator)
+    chosen = stations.Settings(access, factor, settle, aggregator)
     with _message_on_interrupt("no result was written"), _progress(checked) as advance:
         result, report, of_stations = stations.run_stations(checked, chosen, output, advance)
     with result, _message_on_interrupt(f"the result is {output}"):
@@ -833,6 +829,18 @@ def ocpp_stations(
         _print_summary(result, report)
         _print_rows("charging stations", of_stations.rows())
         click.echo(f"result   {output}")
+
+
+def _of_ocpp(
+    scenario: Path, settings: tuple[str, ...], speed: str | None, output: Path | None
+) -> tuple[Scenario, float | None, Path]:
+    """Scenario, simulated seconds in one of wall time (None: lockstep) and result of a command of OCPP."""
+    lockstep = speed == "max"
+    settings += () if speed is None or lockstep else (f"time.speed={speed}",)
+    checked = _load(scenario, settings, None)
+    output = output or Path("results") / f"{checked.name}.nc"
+    _check_output(output)
+    return checked, None if lockstep else checked.time.speed or 1.0, output
 
 
 def _need_ocpp() -> None:
@@ -889,17 +897,15 @@ def csms(
     from evgrid.ocpp.csms import Csms, read_identities, run_csms
     from evgrid.ocpp.security import Security, read_passwords
 
-    lockstep = speed == "max"
-    settings += () if speed is None or lockstep else (f"time.speed={speed}",)
-    checked = _load(scenario, settings, None)
-    output = output or Path("results") / f"{checked.name}.nc"
-    _check_output(output)
+    checked, factor, output = _of_ocpp(scenario, settings, speed, output)
     waits = "the first tick begins when the first has booted"
-    if lockstep or checked.time.starts_now:
-        waits = "ticks follow the stations' clock" if lockstep else "the clock runs, as time.start is now"
+    if factor is None or checked.time.starts_now:
+        waits = (
+            "ticks follow the stations' clock" if factor is None else "the clock runs, as time.start is now"
+        )
     how = Csms(
         _host_and_port(listen),
-        None if lockstep else checked.time.speed or 1.0,
+        factor,
         Security(read_passwords(passwords) if passwords else None, tls_cert, tls_key, client_ca),
         read_identities(identities) if identities else {},
         aggregator,

@@ -1,7 +1,9 @@
-"""A small run: three EVs on a feeder without other load, an hour in ticks of a minute."""
+"""A small run of three EVs on a feeder without other load, an hour in ticks of a minute; ocpp-rpc of npm."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,3 +40,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Scenario]:
     folder: Path = tmp_path_factory.mktemp("ocpp")
     (folder / "sessions.csv").write_text(SESSIONS)
     return lambda **changes: scenario_from(SMALL | changes, folder=folder)
+
+
+@pytest.fixture(scope="session")
+def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ocpp-rpc and the programs of ``foreign``; skipped where that can't be had."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("needs node and npm")
+    folder = tmp_path_factory.mktemp("npm")
+    (folder / "package.json").write_text('{"private": true}')
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "ocpp-rpc@2.2.1"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        pytest.skip(f"ocpp-rpc can't be installed: {done.stderr.strip().splitlines()[-1:]}")
+    for program in (Path(__file__).parent / "foreign").glob("*.js"):
+        shutil.copy(program, folder)
+    return folder

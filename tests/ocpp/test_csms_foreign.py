@@ -3,30 +3,10 @@
 import asyncio
 import json
 import os
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from tests.support.charging_stations import run_beside
 from tests.support.street import street
-
-STATION = Path(__file__).parent / "foreign" / "station.js"
-
-
-@pytest.fixture(scope="module")
-def npm(tmp_path_factory):
-    """A folder with the station and ocpp-rpc; skipped where that can't be had."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("needs node and npm")
-    folder = tmp_path_factory.mktemp("npm")
-    (folder / "package.json").write_text('{"private": true}')
-    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "ocpp-rpc@2.2.1"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        pytest.skip(f"ocpp-rpc can't be installed: {done.stderr.strip().splitlines()[-1:]}")
-    shutil.copy(STATION, folder)
-    return folder
 
 
 @pytest.mark.slow

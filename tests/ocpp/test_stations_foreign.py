@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,23 +16,6 @@ from tests.ocpp.test_stations import minutes
 
 from evgrid.ocpp.connection import Access
 from evgrid.ocpp.stations import Settings, run_stations
-
-CSMS = Path(__file__).parent / "foreign" / "csms.js"
-
-
-@pytest.fixture(scope="module")
-def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the CSMS and ocpp-rpc; skipped where that can't be had."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("needs node and npm")
-    folder = tmp_path_factory.mktemp("npm")
-    (folder / "package.json").write_text('{"private": true}')
-    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "ocpp-rpc@2.2.1"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        pytest.skip(f"ocpp-rpc can't be installed: {done.stderr.strip().splitlines()[-1:]}")
-    shutil.copy(CSMS, folder)
-    return folder
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ class Csms:
     address : host and port at which it listens; port 0: a free one
     speed : simulated seconds in one of wall time; None: in lockstep with the stations' clock
     identities : of real stations, by the name of the scenario's EV in whose place they are
-    aggregator : name of the aggregator that is the CSMS, needed where several send set-points
+    aggregator : name that the aggregator must have, the only one that sends set-points; None: any
     answer_s : longest time in which a station answers, s
     patience_s : longest time in which the stations' clock goes on, s
     announce : called with the address at which it listens
@@ -121,7 +121,7 @@ def read_identities(path: Path) -> dict[str, str]:
 
 
 def _check_aggregator(scenario: Scenario, name: str | None) -> None:
-    """Refuse a scenario with several aggregators that send set-points, unless one is chosen."""
+    """Refuse a scenario with several aggregators that send set-points, or with another one than asked for."""
     found = [each for each, a in scenario.aggregators.items() if a.strategy_class.controls]
     if name is not None and name not in found:
         raise ScenarioError([f"--aggregator {name}: must be one of {', '.join(found) or 'none'}"])

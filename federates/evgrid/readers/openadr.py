@@ -55,7 +55,7 @@ from evgrid.errors import ScenarioError
 from evgrid.readers.faults import capped, shown
 from evgrid.readers.files import read_json, read_text
 from evgrid.readers.series import KG_PER_LB
-from evgrid.readers.signals import ALWAYS_S, Block, Signals, local_seconds
+from evgrid.readers.signals import ALWAYS_S, Block, Signals, local_seconds, utc_at
 from evgrid.readers.times import moment_of, utc_of
 
 AHEAD_S = 14 * DAY_S
@@ -478,10 +478,10 @@ def _placed(
         return
     first, span = placed[0][0], max(end for _, end, _, _ in placed) - placed[0][0]
     lasts = span if event.duration is None else event.duration
-    horizon = moment_at(rules.clock.duration_s + AHEAD_S, rules.zone, rules.clock)
+    horizon = utc_at(rules.clock.duration_s + AHEAD_S, rules.zone, rules.clock).timestamp()
     repeats = 0
     if 0 < span < np.inf:  # from the last one that begins before the run
-        begin = moment_at(0.0, rules.zone, rules.clock)
+        begin = utc_at(0.0, rules.zone, rules.clock).timestamp()
         repeats = int(min(max((begin - first) // span - 1.0, 0.0), max(lasts // span - 1.0, 0.0)))
         ahead = min(lasts, horizon - first) / span - repeats
         if ahead * len(placed) > _MOST_INTERVALS:
@@ -509,16 +509,10 @@ def _run_s(moment: float, rules: Rules) -> float:
     return local_seconds(datetime.fromtimestamp(moment, ZoneInfo("UTC")), rules.zone, rules.clock.start)
 
 
-def moment_at(time_s: float, zone: ZoneInfo, clock: Clock) -> float:
-    """Seconds of the run's local clock as seconds of UTC from 1970."""
-    local = clock.timestamps(np.array([time_s]))[0].astype("datetime64[us]").item()
-    return float(local.replace(tzinfo=zone).timestamp())
-
-
 def _now(known_s: float, rules: Rules) -> float:
     """When an event that begins at once became known, seconds of UTC from 1970."""
     now_s = max(known_s, 0.0) if known_s <= -ALWAYS_S else known_s
-    return moment_at(now_s, rules.zone, rules.clock)
+    return utc_at(now_s, rules.zone, rules.clock).timestamp()
 
 
 _FAR = datetime(2190, 1, 1, tzinfo=ZoneInfo("UTC")).timestamp()

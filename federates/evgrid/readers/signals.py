@@ -29,7 +29,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from typing import ClassVar
@@ -37,6 +37,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from evgrid.core.model import Clock
 from evgrid.readers.series import Series
 
 ALWAYS_S = 1e9
@@ -315,3 +316,9 @@ def local_seconds(moment: datetime, zone: ZoneInfo, start: np.datetime64) -> flo
             local = local.replace(second=0, microsecond=0)
     since = local.replace(tzinfo=None) - start.astype("datetime64[us]").item()
     return float(since.total_seconds())
+
+
+def utc_at(time_s: float, zone: ZoneInfo, clock: Clock) -> datetime:
+    """Seconds from the run's start on its local clock as a time of UTC; see :func:`local_seconds`."""
+    local: datetime = clock.timestamps(np.array([time_s]))[0].astype("datetime64[us]").item()
+    return local.replace(tzinfo=zone).astimezone(UTC)

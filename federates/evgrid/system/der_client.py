@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
 
 from evgrid.errors import ScenarioError
 from evgrid.readers.ieee2030_5 import DerRules, Snapshot, signals_of, snapshot_of
-from evgrid.readers.openadr import moment_at
+from evgrid.readers.signals import utc_at
 from evgrid.scenario.system import DerServer
-from evgrid.system.live import LiveSignals, LiveSource, logger
+from evgrid.system.live import LiveSignals, LiveSource, logger, stamp
 
 _TIMEOUT_S = 5.0
 
@@ -72,9 +71,8 @@ class DerClient(LiveSource):
         if answer == self._last:
             return
         self._last = answer
-        received = datetime.fromtimestamp(moment_at(time_s, self._rules.zone, self._rules.clock), UTC)
-        text = received.isoformat().replace("+00:00", "Z")
-        self.write([json.dumps({"receivedDateTime": text, "resources": answer})])
+        received = utc_at(time_s, self._rules.zone, self._rules.clock)
+        self.write([json.dumps({"receivedDateTime": stamp(received), "resources": answer})])
         self._snapshots.append(snapshot_of(answer, received, self.what))
         signals, faults = signals_of(self._snapshots, self._rules)
         for fault in [fault for fault in faults if fault not in self._faults]:

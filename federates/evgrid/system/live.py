@@ -15,6 +15,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -156,3 +157,8 @@ def reason(error: BaseException) -> str:
     """Kind and first line of an error."""
     text = shown(str(error).splitlines()[0] if str(error) else "")
     return type(error).__name__ if text == "nothing" else f"{type(error).__name__}: {text}"
+
+
+def stamp(moment: datetime) -> str:
+    """A time of UTC as records and messages have it."""
+    return moment.isoformat().replace("+00:00", "Z")

@@ -24,7 +24,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -33,9 +32,10 @@ import numpy as np
 from evgrid.core.model import Clock
 from evgrid.errors import ScenarioError
 from evgrid.readers.faults import shown
-from evgrid.readers.openadr import Rules, Version, moment_at, signals_of, versions_of
+from evgrid.readers.openadr import Rules, Version, signals_of, versions_of
+from evgrid.readers.signals import utc_at
 from evgrid.scenario.system import VTN
-from evgrid.system.live import LONGEST_S, LiveSignals, LiveSource, logger, reason
+from evgrid.system.live import LONGEST_S, LiveSignals, LiveSource, logger, reason, stamp
 
 _PAGE = 50
 """Events in an answer: the most that the specification allows to ask for."""
@@ -87,8 +87,7 @@ class VirtualEndNode(LiveSource):
         if not changes:
             return
         self._seen = listed
-        moment = moment_at(time_s, self._rules.zone, self._rules.clock)
-        received = datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+        received = stamp(utc_at(time_s, self._rules.zone, self._rules.clock))
         notified = [
             {"objectType": "EVENT", "operation": operation, "receivedDateTime": received, "object": given}
             for operation, given in changes
@@ -140,7 +139,7 @@ class VirtualEndNode(LiveSource):
             "SIMPLE_LEVEL": int(level) if share < 1.0 else 0,
             "OPT_OUT": share,
         }
-        start = datetime.fromtimestamp(moment_at(begin_s, self._rules.zone, self._rules.clock), UTC)
+        start = utc_at(begin_s, self._rules.zone, self._rules.clock)
         name = self._settings.ven
         return {
             "eventID": key,
